@@ -1,0 +1,1 @@
+"""firthctl: the method table as a command line."""

@@ -1,0 +1,646 @@
+"""The method table: the only place that says which methods there are, what goes in and out, and who may call them."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Annotated, Any
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from firth_protocol import types as t
+from firth_protocol.errors import (
+    ChannelFrozen,
+    Conflict,
+    CursorExpired,
+    FirthError,
+    InUse,
+    Invalid,
+    NotFound,
+    Upstream,
+    WrongState,
+)
+
+ChannelName = Annotated[
+    str, Meta(min_length=1, max_length=130, description="a channel's name, `parent/child` for a subchannel")
+]
+MirrorRef = Annotated[int | str, Meta(description="a mirror: its id, or `channel:name`")]
+RunId = Annotated[int, Meta(ge=1, description="a run's id")]
+Cursor = Annotated[str, Meta(max_length=2000, description="`next_cursor` of the page before")]
+Limit = Annotated[int, Meta(ge=1, le=1000, description="how many items a page has at most")]
+Query = Annotated[str, Meta(max_length=200, description="part of a name, in any case")]
+Revision = Annotated[int, Meta(ge=1, description="the revision that the edit is based on")]
+DryRun = Annotated[bool, Meta(description="check everything, change nothing")]
+Source = Annotated[str, Meta(min_length=1, max_length=2000, description="address of the source")]
+
+
+class Params(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The base of every method's parameters: by name only, strict."""
+
+
+class ScopeBy(StrEnum):
+    """How a method finds the channel that its role is checked against."""
+
+    NONE = "none"  # the daemon as a whole; a role limited to channels covers it for lists only (they are cut to those)
+    CHANNEL = "channel"  # params.channel, the name of a channel
+    NEW_CHANNEL = "new_channel"  # params.name, the channel to be created
+    MIRROR = "mirror"  # params.mirror
+    RUN = "run"  # params.run
+    LIST = "list"  # a list that is cut to the channels the caller may see
+
+
+# --- results ------------------------------------------------------------------------------------
+
+
+class ChannelReply(Struct, frozen=True, kw_only=True):
+    channel: t.Channel
+    warnings: list[str] = []
+    runs: list[t.Run] = []
+    seq: int
+
+
+class FreezeReply(Struct, frozen=True, kw_only=True):
+    changed: bool
+    channel: t.Channel
+    run: t.Run | None = None
+    not_stored: int | None = None
+    hint: str = ""
+    seq: int
+
+
+class SeqReply(Struct, frozen=True, kw_only=True):
+    seq: int
+
+
+class RunReply(Struct, frozen=True, kw_only=True):
+    run: t.Run | None
+    already: bool = False
+    warnings: list[str] = []
+    seq: int
+
+
+class MirrorReply(Struct, frozen=True, kw_only=True):
+    mirror: t.Mirror
+    run: t.Run | None = None
+    warnings: list[str] = []
+    seq: int
+
+
+class MirrorDeleteReply(Struct, frozen=True, kw_only=True):
+    kept: int
+    dropped: int
+    run: t.Run | None = None
+    seq: int
+
+
+class CheckReply(Struct, frozen=True, kw_only=True):
+    ok: bool
+    checks: list[t.CheckResult]
+
+
+class ChannelGet(t.ChannelDetail, frozen=True, kw_only=True):
+    as_of: str
+
+
+class MirrorGet(t.Mirror, frozen=True, kw_only=True):
+    as_of: str
+
+
+class RunGet(t.Run, frozen=True, kw_only=True):
+    as_of: str
+
+
+class TokenCreated(Struct, frozen=True, kw_only=True):
+    """The token's secret is in this reply and never shown again."""
+
+    token: str
+    item: t.Token
+    seq: int
+
+
+class TokenReply(Struct, frozen=True, kw_only=True):
+    item: t.Token
+    seq: int
+
+
+# --- parameters ---------------------------------------------------------------------------------
+
+
+class NoParams(Params, frozen=True):
+    pass
+
+
+class PageParams(Params, frozen=True, kw_only=True):
+    cursor: Cursor | None = None
+    limit: Limit = 100
+
+
+class ChannelParams(Params, frozen=True, kw_only=True):
+    channel: ChannelName
+
+
+class ChannelCreate(Params, frozen=True, kw_only=True):
+    name: ChannelName
+    description: Annotated[str, Meta(max_length=2000, description="a sentence for people")] = ""
+    privacy: t.Privacy = t.Privacy.PUBLIC
+    policy: (
+        Annotated[str, Meta(description="name of a policy that judges every mirror without one of its own")] | None
+    ) = None
+    keep_generations: t.KeepGenerations | None = None
+    dry_run: DryRun = False
+
+
+class ChannelList(PageParams, frozen=True, kw_only=True):
+    query: Query | None = None
+    sort: Annotated[str, Meta(description="`name`, `created_at`, `updated_at`, each with `-` for descending")] = "name"
+
+
+class ChannelUpdate(Params, frozen=True, kw_only=True):
+    channel: ChannelName
+    revision: Revision
+    description: Annotated[str, Meta(max_length=2000)] | UnsetType = UNSET
+    privacy: t.Privacy | UnsetType = UNSET
+    policy: str | None | UnsetType = UNSET
+    keep_generations: t.KeepGenerations | None | UnsetType = UNSET
+    dry_run: DryRun = False
+
+
+class ChannelDelete(Params, frozen=True, kw_only=True):
+    channel: ChannelName
+    confirm: Annotated[str, Meta(description="the channel's name once more")]
+    dry_run: DryRun = False
+
+
+class ChannelChangeState(Params, frozen=True, kw_only=True):
+    channel: ChannelName
+    dry_run: DryRun = False
+
+
+class ChannelGenerations(PageParams, frozen=True, kw_only=True):
+    channel: ChannelName
+
+
+class ChannelChanges(PageParams, frozen=True, kw_only=True):
+    channel: ChannelName
+    generation: (
+        Annotated[int, Meta(ge=1, description="a generation's number; without it the draft, or the newest generation")]
+        | None
+    ) = None
+
+
+class ChannelRollback(Params, frozen=True, kw_only=True):
+    channel: ChannelName
+    generation: Annotated[int, Meta(ge=1, description="the generation to publish again")]
+    dry_run: DryRun = False
+
+
+class MirrorCheck(Params, frozen=True, kw_only=True):
+    type: t.MirrorType
+    source: Source
+    credentials: t.Credentials | None = None
+    proxy: str | None = None
+    ca_file: str | None = None
+    mirror: (
+        Annotated[MirrorRef, Meta(description="a mirror whose stored credentials are used when none are given")] | None
+    ) = None
+
+
+class MirrorCreate(Params, frozen=True, kw_only=True):
+    channel: ChannelName
+    name: Annotated[str, Meta(min_length=1, max_length=100, description="unique in its channel")]
+    type: Annotated[t.MirrorType, Meta(description="what the source is; fixed after creation")]
+    mode: Annotated[
+        t.MirrorMode,
+        Meta(description="`passive`: files on first request; `active`: all files now; fixed after creation"),
+    ] = t.MirrorMode.PASSIVE
+    source: Source
+    schedule: Annotated[str, Meta(description="5 cron fields in UTC, or hourly, daily, weekly, monthly")] = "0 0 1 * *"
+    policy: str | None = None
+    filters: t.Filters = t.Filters()
+    on_upstream_removal: t.OnUpstreamRemoval = t.OnUpstreamRemoval.FOLLOW
+    proxy: Annotated[str, Meta(max_length=2000, description="http://host:port of a proxy")] | None = None
+    ca_file: Annotated[str, Meta(max_length=4096, description="file with the certificates to trust")] | None = None
+    credentials: (
+        Annotated[t.Credentials, Meta(description="{token}, {user, password} or {bearer}; never shown again")] | None
+    ) = None
+    enabled: Annotated[bool, Meta(description="false: never by schedule")] = True
+    run_now: Annotated[bool, Meta(description="start a run at once")] = False
+    check: Annotated[bool, Meta(description="ask the source first (at most 10 s)")] = True
+    dry_run: DryRun = False
+
+
+class MirrorList(PageParams, frozen=True, kw_only=True):
+    channel: ChannelName | None = None
+    query: Query | None = None
+    type: t.MirrorType | None = None
+    mode: t.MirrorMode | None = None
+    state: t.RunState | None = None
+    sort: Annotated[
+        str, Meta(description="`type`, `mode`, `state`, `last_updated`, `name`, each with `-` for descending")
+    ] = "name"
+
+
+class MirrorParams(Params, frozen=True, kw_only=True):
+    mirror: MirrorRef
+
+
+class MirrorUpdate(Params, frozen=True, kw_only=True):
+    mirror: MirrorRef
+    revision: Revision
+    name: Annotated[str, Meta(min_length=1, max_length=100)] | UnsetType = UNSET
+    source: Source | UnsetType = UNSET
+    schedule: str | UnsetType = UNSET
+    policy: str | None | UnsetType = UNSET
+    filters: t.Filters | None | UnsetType = UNSET
+    on_upstream_removal: t.OnUpstreamRemoval | UnsetType = UNSET
+    proxy: str | None | UnsetType = UNSET
+    ca_file: str | None | UnsetType = UNSET
+    credentials: t.Credentials | None | UnsetType = UNSET
+    enabled: bool | UnsetType = UNSET
+    check: bool = True
+    dry_run: DryRun = False
+
+
+class MirrorRun(Params, frozen=True, kw_only=True):
+    mirror: MirrorRef
+    accept_removals: Annotated[bool, Meta(description="go ahead although the source lost much of what it had")] = False
+    dry_run: DryRun = False
+
+
+class MirrorPlan(Params, frozen=True, kw_only=True):
+    """Either `mirror`, or the fields of `mirror.create`."""
+
+    mirror: MirrorRef | None = None
+    channel: ChannelName | None = None
+    name: str | None = None
+    type: t.MirrorType | None = None
+    mode: t.MirrorMode = t.MirrorMode.PASSIVE
+    source: Source | None = None
+    filters: t.Filters = t.Filters()
+    on_upstream_removal: t.OnUpstreamRemoval = t.OnUpstreamRemoval.FOLLOW
+    proxy: str | None = None
+    ca_file: str | None = None
+    credentials: t.Credentials | None = None
+
+
+class MirrorStop(Params, frozen=True, kw_only=True):
+    mirror: MirrorRef
+    publish: Annotated[bool, Meta(description="publish what is already there (adds, never removes)")] = False
+    dry_run: DryRun = False
+
+
+class MirrorRestart(Params, frozen=True, kw_only=True):
+    mirror: MirrorRef
+    dry_run: DryRun = False
+
+
+class MirrorDelete(Params, frozen=True, kw_only=True):
+    mirror: MirrorRef
+    packages: Annotated[
+        str,
+        Meta(pattern="^(keep|remove)$", description="`keep`: stored artifacts stay with the channel; `remove`: all go"),
+    ] = "keep"
+    confirm: Annotated[str, Meta(description="the mirror's name once more")]
+    dry_run: DryRun = False
+
+
+class MirrorDetailsParams(Params, frozen=True, kw_only=True):
+    mirror: MirrorRef
+    run: RunId | None = None
+
+
+class RunList(PageParams, frozen=True, kw_only=True):
+    mirror: MirrorRef | None = None
+    channel: ChannelName | None = None
+    kind: t.RunKind | None = None
+    state: t.RunState | None = None
+
+
+class RunParams(Params, frozen=True, kw_only=True):
+    run: RunId
+
+
+class RunLog(Params, frozen=True, kw_only=True):
+    run: RunId
+    after: Annotated[int, Meta(ge=0, description="number of the last line already seen")] = 0
+    limit: Limit = 200
+
+
+class RunWait(Params, frozen=True, kw_only=True):
+    run: RunId
+    timeout: Annotated[float, Meta(gt=0, le=3600, description="seconds")] = 60.0
+
+
+class PackageList(PageParams, frozen=True, kw_only=True):
+    channel: ChannelName
+    family: t.Family | None = None
+    query: Query | None = None
+    platform: Annotated[str, Meta(max_length=64, description="a subdir, such as linux-64 or noarch")] | None = None
+    state: t.ArtifactState | None = None
+    sort: Annotated[str, Meta(description="`name`, `files`, `bytes`, each with `-` for descending")] = "name"
+
+
+class PackageGet(Params, frozen=True, kw_only=True):
+    channel: ChannelName
+    family: t.Family = t.Family.CONDA
+    name: Annotated[str, Meta(min_length=1, max_length=300)]
+
+
+class TokenCreate(Params, frozen=True, kw_only=True):
+    name: Annotated[str, Meta(min_length=1, max_length=100, description="what the token is for")]
+    channels: (
+        Annotated[
+            list[str],
+            Meta(description="channels it opens beside the authenticated ones; `team/*` names the children of team"),
+        ]
+        | None
+    ) = None
+    expires_at: t.Time | None = None
+    dry_run: DryRun = False
+
+
+class TokenList(PageParams, frozen=True, kw_only=True):
+    query: Query | None = None
+
+
+class TokenRevoke(Params, frozen=True, kw_only=True):
+    id: Annotated[int, Meta(ge=1, description="a token's id")]
+    dry_run: DryRun = False
+
+
+class AuditList(PageParams, frozen=True, kw_only=True):
+    query: Query | None = None
+
+
+# --- the table ----------------------------------------------------------------------------------
+
+
+class Method(Struct, frozen=True, kw_only=True):
+    """One row: what `name` takes, gives and needs. `changes`: it is written to the audit log."""
+
+    name: str
+    summary: str
+    role: t.Role
+    params: type[Params]
+    result: Any
+    scope: ScopeBy = ScopeBy.NONE
+    errors: tuple[type[FirthError], ...] = ()
+    changes: bool = False
+    since: int = 1
+
+
+def _row(
+    name: str,
+    role: t.Role,
+    params: type[Params],
+    result: Any,
+    summary: str,
+    scope: ScopeBy = ScopeBy.NONE,
+    *errors: type[FirthError],
+    changes: bool = False,
+) -> Method:
+    return Method(
+        name=name, role=role, params=params, result=result, summary=summary, scope=scope, errors=errors, changes=changes
+    )
+
+
+_R, _O, _M, _A = t.Role.READER, t.Role.OPERATOR, t.Role.MANAGER, t.Role.ADMIN
+_CH, _MI, _RU, _LI = ScopeBy.CHANNEL, ScopeBy.MIRROR, ScopeBy.RUN, ScopeBy.LIST
+
+_ROWS = (
+    _row("rpc.discover", _R, NoParams, t.Json, "Return this table as an OpenRPC document"),
+    _row(
+        "daemon.status",
+        _R,
+        NoParams,
+        t.DaemonStatus,
+        "Tell how the daemon is: version, addresses, store, next runs, health",
+    ),
+    _row("daemon.check", _A, NoParams, CheckReply, "Test database integrity, store, clock and sockets"),
+    _row(
+        "channel.create",
+        _M,
+        ChannelCreate,
+        ChannelReply,
+        "Create a channel and publish its first, empty generation",
+        ScopeBy.NEW_CHANNEL,
+        Conflict,
+        Invalid,
+        changes=True,
+    ),
+    _row("channel.list", _R, ChannelList, t.Page[t.Channel], "List channels", _LI, CursorExpired),
+    _row(
+        "channel.get",
+        _R,
+        ChannelParams,
+        ChannelGet,
+        "Show a channel with its mirrors, subchannels and addresses",
+        _CH,
+        NotFound,
+    ),
+    _row(
+        "channel.update",
+        _M,
+        ChannelUpdate,
+        ChannelReply,
+        "Edit a channel",
+        _CH,
+        NotFound,
+        Conflict,
+        Invalid,
+        changes=True,
+    ),
+    _row(
+        "channel.delete",
+        _M,
+        ChannelDelete,
+        SeqReply,
+        "Delete a channel with its mirrors and generations",
+        _CH,
+        NotFound,
+        InUse,
+        Invalid,
+        changes=True,
+    ),
+    _row(
+        "channel.freeze",
+        _O,
+        ChannelChangeState,
+        FreezeReply,
+        "Pin the published generation; mirrors go on, nothing new is published",
+        _CH,
+        NotFound,
+        changes=True,
+    ),
+    _row(
+        "channel.unfreeze",
+        _O,
+        ChannelChangeState,
+        FreezeReply,
+        "Publish once what has accumulated, and go on as usual",
+        _CH,
+        NotFound,
+        changes=True,
+    ),
+    _row(
+        "channel.generations",
+        _R,
+        ChannelGenerations,
+        t.Page[t.Generation],
+        "List what has been published",
+        _CH,
+        NotFound,
+        CursorExpired,
+    ),
+    _row(
+        "channel.changes",
+        _R,
+        ChannelChanges,
+        t.Page[t.Change],
+        "List what a generation or the draft added and closed",
+        _CH,
+        NotFound,
+        CursorExpired,
+    ),
+    _row(
+        "channel.rollback",
+        _M,
+        ChannelRollback,
+        RunReply,
+        "Publish an earlier generation again and freeze the channel",
+        _CH,
+        NotFound,
+        Invalid,
+        WrongState,
+        changes=True,
+    ),
+    _row(
+        "mirror.check",
+        _O,
+        MirrorCheck,
+        t.SourceFound,
+        "Ask a source what it is; changes nothing",
+        ScopeBy.NONE,
+        Upstream,
+        Invalid,
+    ),
+    _row(
+        "mirror.create",
+        _M,
+        MirrorCreate,
+        MirrorReply,
+        "Create a mirror: a standing order to copy a source into a channel",
+        _CH,
+        NotFound,
+        Conflict,
+        Invalid,
+        Upstream,
+        changes=True,
+    ),
+    _row("mirror.list", _R, MirrorList, t.Page[t.Mirror], "List mirrors", _LI, CursorExpired),
+    _row("mirror.get", _R, MirrorParams, MirrorGet, "Show a mirror", _MI, NotFound),
+    _row(
+        "mirror.update",
+        _M,
+        MirrorUpdate,
+        MirrorReply,
+        "Edit a mirror; source and filters act at the next run",
+        _MI,
+        NotFound,
+        Conflict,
+        Invalid,
+        Upstream,
+        changes=True,
+    ),
+    _row("mirror.run", _O, MirrorRun, RunReply, "Run a mirror now", _MI, NotFound, changes=True),
+    _row(
+        "mirror.plan",
+        _O,
+        MirrorPlan,
+        RunReply,
+        "Tell what a run would add, remove and download; changes nothing",
+        _MI,
+        NotFound,
+        Invalid,
+    ),
+    _row(
+        "mirror.stop",
+        _O,
+        MirrorStop,
+        RunReply,
+        "Stop a mirror's run within 5 s; what it verified stays stored",
+        _MI,
+        NotFound,
+        WrongState,
+        changes=True,
+    ),
+    _row(
+        "mirror.restart",
+        _O,
+        MirrorRestart,
+        RunReply,
+        "Stop a mirror's run if there is one, then run from step 1",
+        _MI,
+        NotFound,
+        changes=True,
+    ),
+    _row(
+        "mirror.delete",
+        _M,
+        MirrorDelete,
+        MirrorDeleteReply,
+        "Delete a mirror; keep or remove its packages",
+        _MI,
+        NotFound,
+        Invalid,
+        ChannelFrozen,
+        changes=True,
+    ),
+    _row(
+        "mirror.details",
+        _R,
+        MirrorDetailsParams,
+        t.MirrorDetails,
+        "Show what a mirror's run did, with each failure",
+        _MI,
+        NotFound,
+    ),
+    _row("run.list", _R, RunList, t.Page[t.Run], "List runs, newest first", _LI, CursorExpired),
+    _row("run.get", _R, RunParams, RunGet, "Show a run with its steps", _RU, NotFound),
+    _row("run.log", _R, RunLog, t.Page[t.LogLine], "Read a run's log", _RU, NotFound),
+    _row("run.wait", _R, RunWait, RunGet, "Wait for a run to end", _RU, NotFound),
+    _row(
+        "package.list",
+        _R,
+        PackageList,
+        t.Page[t.Package],
+        "List the packages of a channel's published generation",
+        _CH,
+        NotFound,
+        CursorExpired,
+    ),
+    _row("package.get", _R, PackageGet, t.PackageDetail, "Show a package with its versions and files", _CH, NotFound),
+    _row(
+        "token.create",
+        _A,
+        TokenCreate,
+        TokenCreated,
+        "Create a token for clients; it is shown once",
+        ScopeBy.NONE,
+        NotFound,
+        Invalid,
+        changes=True,
+    ),
+    _row("token.list", _A, TokenList, t.Page[t.Token], "List tokens with their last use"),
+    _row("token.revoke", _A, TokenRevoke, TokenReply, "Revoke a token at once", ScopeBy.NONE, NotFound, changes=True),
+    _row(
+        "audit.list",
+        _A,
+        AuditList,
+        t.Page[t.AuditEntry],
+        "List who changed what, newest first",
+        ScopeBy.NONE,
+        CursorExpired,
+    ),
+)
+
+METHODS: Mapping[str, Method] = MappingProxyType({row.name: row for row in _ROWS})

@@ -1,0 +1,543 @@
+"""The nouns of the protocol: frozen structs and the exact strings that stand on the wire."""
+
+from enum import StrEnum
+from typing import Annotated, Any, Generic, TypeVar
+
+from msgspec import Meta, Struct
+
+T = TypeVar("T")
+
+Time = Annotated[str, Meta(description="RFC 3339, UTC, milliseconds")]
+Bytes = Annotated[int, Meta(description="bytes", ge=0)]
+Json = dict[str, Any]
+
+
+class Role(StrEnum):
+    NONE = "none"  # may do nothing
+    READER = "reader"  # sees what the daemon already has
+    OPERATOR = "operator"  # checks, plans, runs, stops, freezes
+    MANAGER = "manager"  # creates, edits, deletes, rolls back
+    ADMIN = "admin"  # tokens, audit, self test
+
+    @property
+    def rank(self) -> int:
+        return list(Role).index(self)
+
+    def covers(self, needed: "Role") -> bool:
+        return self.rank >= needed.rank
+
+
+class Privacy(StrEnum):
+    PUBLIC = "public"  # anyone who reaches the port
+    AUTHENTICATED = "authenticated"  # any valid token; without one 401
+    PRIVATE = "private"  # only a token that names the channel; otherwise 404
+
+
+class Family(StrEnum):
+    CONDA = "conda"
+    PYTHON = "python"
+    R = "r"
+
+
+class MirrorType(StrEnum):
+    CONDA = "conda"  # shown as Conda
+    PYTHON = "python"  # shown as Std Python
+    R = "r"  # shown as Std R
+
+
+class MirrorMode(StrEnum):
+    PASSIVE = "passive"  # a file is fetched on a client's first request
+    ACTIVE = "active"  # a run downloads every selected artifact
+
+
+class OnUpstreamRemoval(StrEnum):
+    FOLLOW = "follow"  # retire what the source stopped listing
+    KEEP = "keep"  # hold what is stored
+
+
+class RunKind(StrEnum):
+    MIRROR = "mirror"  # the eight steps
+    PLAN = "plan"  # what a mirror run would do; changes nothing
+    PUBLISH = "publish"  # publishes a channel's finished change sets
+    ROLLBACK = "rollback"  # publishes an earlier generation again
+
+
+class RunState(StrEnum):
+    PENDING = "pending"  # waits for its turn
+    RUNNING = "running"
+    STOPPING = "stopping"  # asked to stop, not there yet
+    STOPPED = "stopped"  # ended on request
+    COMPLETED = "completed"  # everything done
+    INCOMPLETE = "incomplete"  # published, but some artifacts could not be had
+    FAILED = "failed"  # ended by an error; nothing published
+
+    @property
+    def ended(self) -> bool:
+        return self in {RunState.STOPPED, RunState.COMPLETED, RunState.INCOMPLETE, RunState.FAILED}
+
+
+class StepName(StrEnum):
+    CONNECT = "connect"
+    FETCH_INDEX = "fetch_index"
+    FILTER = "filter"
+    RESOLVE = "resolve"
+    PLAN = "plan"
+    DOWNLOAD = "download"
+    PUBLISH = "publish"
+    CLEAN = "clean"
+
+
+class StepState(StrEnum):
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    SKIPPED = "skipped"  # nothing to do, or not reached because the run ended
+    FAILED = "failed"
+
+
+class Cause(StrEnum):
+    CREATE = "create"
+    RUN = "run"
+    ROLLBACK = "rollback"
+    UNFREEZE = "unfreeze"
+    REMOVAL = "removal"
+
+
+class ArtifactState(StrEnum):
+    STORED = "stored"  # its file is in the store
+    ON_DEMAND = "on_demand"  # its file is fetched on the first request
+
+
+class Page(Struct, Generic[T], frozen=True, kw_only=True):
+    """One page of a list; pages go by key, never by offset."""
+
+    items: list[T]
+    next_cursor: str | None = None
+    total: int | None = None
+    as_of: str
+
+
+class KeepGenerations(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long daily and monthly generations are kept, beside the newest ten."""
+
+    days: Annotated[int, Meta(ge=0, le=36500, description="days for which each UTC day's last generation is kept")] = 90
+    months: Annotated[int, Meta(ge=0, le=1200, description="months for which each month's last generation is kept")] = (
+        1200
+    )
+
+
+class FamilyTotals(Struct, frozen=True, kw_only=True):
+    """What a channel's published generation holds of one family."""
+
+    family: Family
+    artifacts: int
+    packages: int
+    bytes: Bytes
+    stored: int = 0
+
+
+class Draft(Struct, frozen=True, kw_only=True):
+    """What finished change sets wait for while a channel is frozen."""
+
+    change_sets: int
+    added: int
+    removed: int
+
+
+class Channel(Struct, frozen=True, kw_only=True):
+    id: int
+    name: str
+    description: str
+    privacy: Privacy
+    policy: str | None
+    keep_generations: KeepGenerations
+    frozen: bool
+    frozen_at: Time | None
+    frozen_by: str | None
+    generation: int
+    published_at: Time | None
+    families: list[FamilyTotals]
+    mirrors: int
+    worst_state: RunState | None
+    subchannels: int
+    draft: Draft | None
+    created_at: Time
+    updated_at: Time
+    revision: int
+
+
+class Credentials(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A source's secrets: one of the three forms. They go in and never come out."""
+
+    token: Annotated[str, Meta(min_length=1, max_length=4096)] | None = None
+    user: Annotated[str, Meta(min_length=1, max_length=1024)] | None = None
+    password: Annotated[str, Meta(max_length=4096)] | None = None
+    bearer: Annotated[str, Meta(min_length=1, max_length=8192)] | None = None
+
+
+class Filters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What only this mirror takes; a field of another type than the mirror's is refused by name."""
+
+    subdirs: list[str] | None = None
+    projects: list[str] | None = None
+    package_types: list[str] | None = None
+    python_versions: list[str] | None = None
+    platforms: list[str] | None = None
+    prereleases: bool | None = None
+    packages: list[str] | None = None
+    r_versions: list[str] | None = None
+    archive: bool | None = None
+
+
+class RunError(Struct, frozen=True, kw_only=True):
+    """Why a run ended as it did, with the cause and what to do."""
+
+    kind: str
+    message: str
+    hint: str = ""
+    data: Json = {}
+
+
+class Step(Struct, frozen=True, kw_only=True):
+    """One of a run's steps, with its progress."""
+
+    number: int
+    name: StepName
+    title: str
+    state: StepState
+    done: int = 0
+    total: int | None = None
+    unit: str = ""
+    description: str = ""
+    started_at: Time | None = None
+    finished_at: Time | None = None
+
+
+class FilteredCount(Struct, frozen=True, kw_only=True):
+    """How many artifacts one reason dropped, and whose rule it was."""
+
+    reason: str
+    whose: str
+    count: int
+
+
+class RunCounts(Struct, frozen=True, kw_only=True):
+    active: int = 0  # artifacts whose file this run stored
+    active_planned: int = 0  # artifacts whose file this run set out to store
+    passive: int = 0  # artifacts listed, their file fetched on first request
+    added: int = 0
+    removed: int = 0
+    unchanged: int = 0
+    failed: int = 0
+    missing: int = 0
+    shadowed: int = 0
+    unhashed: int = 0
+    filtered: list[FilteredCount] = []
+
+
+class Run(Struct, frozen=True, kw_only=True):
+    id: int
+    kind: RunKind
+    state: RunState
+    channel: str
+    mirror: int | None
+    mirror_name: str | None
+    cause: str
+    by: str
+    created_at: Time
+    started_at: Time | None
+    finished_at: Time | None
+    step: StepName | None
+    steps: list[Step]
+    counts: RunCounts
+    bytes_done: Bytes
+    bytes_total: Bytes | None
+    rate_bytes_s: float
+    eta_s: float | None
+    waiting_for: str | None
+    generation: int | None
+    error: RunError | None
+    notes: list[str]
+    result: Json | None = None
+
+
+class RunBrief(Struct, frozen=True, kw_only=True):
+    """What a mirror shows of a run."""
+
+    id: int
+    state: RunState
+    step: StepName | None
+    step_number: int | None
+    description: str
+    started_at: Time | None
+    finished_at: Time | None
+    error: RunError | None
+
+
+class Mirror(Struct, frozen=True, kw_only=True):
+    id: int
+    channel: str
+    name: str
+    type: MirrorType
+    mode: MirrorMode
+    source: str
+    schedule: str
+    policy: str | None
+    filters: Filters
+    on_upstream_removal: OnUpstreamRemoval
+    proxy: str | None
+    ca_file: str | None
+    credentials: str | None
+    enabled: bool
+    state: RunState
+    last_run: RunBrief | None
+    last_success_at: Time | None
+    last_success_age_s: float | None
+    next_run_at: Time | None
+    effective_policy: str | None
+    policy_from: str | None
+    artifacts: int
+    stored: int
+    shadowed: int
+    bytes: Bytes
+    created_at: Time
+    updated_at: Time
+    revision: int
+
+
+class Addresses(Struct, frozen=True, kw_only=True):
+    """Where clients reach a channel."""
+
+    conda: str
+    python: str | None = None
+    r: str | None = None
+    snapshot: str | None = None
+    setup: dict[str, str] = {}
+
+
+class ChannelDetail(Channel, frozen=True, kw_only=True):
+    """A channel with its neighbours and the addresses for clients."""
+
+    mirror_list: list[Mirror]
+    subchannel_list: list[str]
+    blocks: list[Json]
+    addresses: Addresses
+
+
+class Generation(Struct, frozen=True, kw_only=True):
+    number: int
+    time: Time
+    cause: Cause
+    run: int | None
+    added: int
+    removed: int
+    artifacts: int
+    bytes: Bytes
+    digest: str
+    shows: int
+    current: bool
+    kept: bool
+
+
+class Change(Struct, frozen=True, kw_only=True):
+    """One artifact that a generation (or the draft) added or closed, with the cause."""
+
+    change: str  # "added" or "closed"
+    family: Family
+    subdir: str
+    filename: str
+    name: str
+    version: str
+    build: str
+    size: Bytes | None
+    cause: str
+    mirror: str | None
+    run: int | None
+
+
+class SourceFound(Struct, frozen=True, kw_only=True):
+    """What stands behind a source address."""
+
+    type: MirrorType
+    source: str
+    subdirs: list[str]
+    projects: int | None
+    index_bytes: Bytes | None
+    warnings: list[str]
+
+
+class FailedArtifact(Struct, frozen=True, kw_only=True):
+    subdir: str
+    filename: str
+    reason: str
+    attempts: int
+
+
+class MirrorDetails(Struct, frozen=True, kw_only=True):
+    """What a mirror's run did, in numbers and with each failure."""
+
+    mirror: int
+    run: int | None
+    counts: RunCounts
+    artifacts: int
+    stored: int
+    on_demand: int
+    bytes: Bytes
+    bytes_stored: Bytes
+    subdirs: dict[str, int]
+    failed: list[FailedArtifact]
+    shadowed: list[str]
+    notes: list[str]
+
+
+class LogLine(Struct, frozen=True, kw_only=True):
+    number: int
+    time: Time
+    level: str
+    step: StepName | None
+    text: str
+
+
+class Package(Struct, frozen=True, kw_only=True):
+    family: Family
+    name: str
+    version: str
+    versions: int
+    files: int
+    stored: int
+    bytes: Bytes
+    platforms: list[str]
+
+
+class PackageFile(Struct, frozen=True, kw_only=True):
+    subdir: str
+    filename: str
+    version: str
+    build: str
+    size: Bytes | None
+    sha256: str | None
+    md5: str | None
+    license: str | None
+    timestamp: Time | None
+    state: ArtifactState
+    depends: list[str]
+    mirror: str | None
+    generation: int
+    url: str
+
+
+class PackageDetail(Struct, frozen=True, kw_only=True):
+    channel: str
+    family: Family
+    name: str
+    version: str
+    versions: list[str]
+    files: list[PackageFile]
+    truncated: bool
+    dependencies: list[str]
+    dependants: list[str]
+    advisories: list[Json]
+    as_of: str
+
+
+class Token(Struct, frozen=True, kw_only=True):
+    id: int
+    name: str
+    channels: list[str]
+    created_at: Time
+    created_by: str
+    expires_at: Time | None
+    last_used_at: Time | None
+    revoked: bool
+
+
+class AuditEntry(Struct, frozen=True, kw_only=True):
+    id: int
+    time: Time
+    uid: int
+    pid: int
+    user: str
+    role: Role
+    method: str
+    params: Json
+    outcome: str
+
+
+class HealthProblem(Struct, frozen=True, kw_only=True):
+    """Something that is wrong, and since when."""
+
+    subject: str
+    text: str
+    since: Time
+    hint: str = ""
+
+
+class LoopLag(Struct, frozen=True, kw_only=True):
+    """Stall of the event loop by a 10 ms sampler, milliseconds."""
+
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+    samples: int
+
+
+class StoreStatus(Struct, frozen=True, kw_only=True):
+    bytes: Bytes
+    blobs: int
+    free: Bytes
+    floor: Bytes
+    quarantined: int = 0
+
+
+class Counts(Struct, frozen=True, kw_only=True):
+    channels: int
+    mirrors: int
+    runs_active: int
+    runs_pending: int
+    artifacts: int
+
+
+class NextRun(Struct, frozen=True, kw_only=True):
+    mirror: int
+    channel: str
+    name: str
+    at: Time
+
+
+class DaemonStatus(Struct, frozen=True, kw_only=True):
+    program: str
+    version: str
+    api: int
+    started_at: Time
+    uptime_s: float
+    now: Time
+    pid: int
+    role: Role
+    user: str
+    addresses: list[str]
+    socket: str
+    store: StoreStatus
+    counts: Counts
+    next_runs: list[NextRun]
+    health: list[HealthProblem]
+    loop_lag: LoopLag
+    rss_bytes: Bytes
+    throughput_bytes_s: float
+    as_of: str
+
+
+class CheckResult(Struct, frozen=True, kw_only=True):
+    name: str
+    ok: bool
+    text: str
+
+
+class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A fact (with a cursor) or progress (without)."""
+
+    cursor: str | None = None
+    time: Time
+    topic: str
+    type: str
+    ids: Json = {}
+    data: Json = {}
