@@ -322,6 +322,7 @@ class RunParams(Params, frozen=True, kw_only=True):
 class RunLog(Params, frozen=True, kw_only=True):
     run: RunId
     after: Annotated[int, Meta(ge=0, description="number of the last line already seen")] = 0
+    cursor: Cursor | None = None
     limit: Limit = 200
 
 

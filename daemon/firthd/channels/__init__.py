@@ -1,0 +1,1 @@
+"""Channels: what they hold, what they publish, and what was published before."""

@@ -1,0 +1,287 @@
+"""The only place that describes a channel to clients: itself, its generations, changes and packages."""
+
+from collections.abc import Callable, Mapping
+
+from firth_protocol.errors import NotFound
+from firth_protocol.types import (
+    ArtifactState,
+    Change,
+    Channel,
+    Draft,
+    Family,
+    FamilyTotals,
+    Generation,
+    KeepGenerations,
+    Package,
+    PackageDetail,
+    PackageFile,
+    RunState,
+)
+from firthd.clock import maybe_rfc3339, rfc3339
+from firthd.families.base import FamilyRules
+from firthd.store import artifacts, catalog, generations, paging
+from firthd.store.catalog import ChannelRow
+from firthd.store.database import Reader
+from firthd.store.generations import DRAFT, ChangeRow
+
+FILES_SHOWN = 1000
+_WORST = [
+    RunState.FAILED,
+    RunState.INCOMPLETE,
+    RunState.STOPPED,
+    RunState.STOPPING,
+    RunState.RUNNING,
+    RunState.PENDING,
+    RunState.COMPLETED,
+]
+
+
+async def channel(r: Reader, name: str) -> ChannelRow:
+    """Return a channel's row; raise NotFound."""
+    row = await catalog.channel_by_name(r, name)
+    if row is None:
+        raise NotFound(f"there is no channel {name!r}", hint="`channel.list` shows the channels", channel=name)
+    return row
+
+
+async def describe(r: Reader, row: ChannelRow) -> Channel:
+    """Return a channel as clients see it."""
+    current = await generations.generation(r, row.id, row.generation)
+    families = await generations.generation_families(r, row.id, row.generation)
+    numbers = await catalog.channel_numbers(r, row.id)
+    draft = await generations.finished_change_sets(r, row.id)
+    stored = await catalog.stored_by_type(r, row.id)
+    return Channel(
+        id=row.id,
+        name=row.name,
+        description=row.description,
+        privacy=row.privacy,
+        policy=row.policy,
+        keep_generations=KeepGenerations(days=row.keep_days, months=row.keep_months),
+        frozen=row.frozen_at is not None,
+        frozen_at=maybe_rfc3339(row.frozen_at),
+        frozen_by=row.frozen_by,
+        generation=row.generation,
+        published_at=maybe_rfc3339(current.time if current else None),
+        families=[
+            FamilyTotals(
+                family=Family(one.family),
+                artifacts=one.artifacts,
+                packages=one.packages,
+                bytes=one.bytes,
+                stored=min(one.artifacts, stored.get(one.family, 0)),
+            )
+            for one in families
+        ],
+        mirrors=numbers.mirrors,
+        worst_state=min(numbers.states, key=_WORST.index) if numbers.states else None,
+        subchannels=numbers.subchannels,
+        draft=Draft(
+            change_sets=len(draft),
+            added=sum(one.added for one in draft),
+            removed=sum(one.closed for one in draft),
+        )
+        if draft
+        else None,
+        created_at=rfc3339(row.created_at),
+        updated_at=rfc3339(row.updated_at),
+        revision=row.revision,
+    )
+
+
+async def generations_page(
+    r: Reader, name: str, cursor: str | None, limit: int
+) -> tuple[list[Generation], str | None, int]:
+    """Return a channel's generations, newest first, the cursor of the next page, and how many there are."""
+    row = await channel(r, name)
+    page = paging.decode(cursor, "generations")
+    found = await generations.generations(r, row.id, page["page_key"], limit + 1)
+    items = [
+        Generation(
+            number=one.number,
+            time=rfc3339(one.time),
+            cause=one.cause,
+            run=one.run_id,
+            added=one.added,
+            removed=one.removed,
+            artifacts=one.artifacts,
+            bytes=one.bytes,
+            digest=one.digest,
+            shows=one.shows,
+            current=one.number == row.generation,
+            kept=one.kept,
+        )
+        for one in found[:limit]
+    ]
+    following = paging.encode("generations", None, items[-1].number) if len(found) > limit else None
+    return items, following, row.generation
+
+
+async def changes_page(
+    r: Reader, name: str, generation: int | None, cursor: str | None, limit: int
+) -> tuple[list[Change], str | None]:
+    """Return what a generation (None: the draft, or the newest generation when there is none) added and closed."""
+    row = await channel(r, name)
+    low, high = await _span(r, row, generation)
+    forward = high >= low
+    low, high = sorted((low, high))
+    page = paging.decode(cursor, f"changes {generation}")
+    phase, set_id, row_id = 0, 0, 0
+    if page["page_key"] is not None:
+        phase, set_id, row_id = (int(part) for part in str(page["page_key"]).split(":"))
+    found: list[ChangeRow] = []
+    for came in (True, False)[phase:]:
+        after = (set_id, row_id)
+        wanted = limit + 1 - len(found)
+        found += await generations.changes_page(r, row.id, low, high, came=came, after=after, limit=wanted)
+        if len(found) > limit:
+            break
+        set_id, row_id = 0, 0
+    items = [_change(one, added=one.came == forward) for one in found[:limit]]
+    following = None
+    if len(found) > limit:
+        last = found[limit - 1]
+        following = paging.encode(f"changes {generation}", None, f"{int(not last.came)}:{last.set_id}:{last.id}")
+    return items, following
+
+
+async def _span(r: Reader, row: ChannelRow, generation: int | None) -> tuple[int, int]:
+    current = await generations.generation(r, row.id, row.generation)
+    shows = current.shows if current else 0
+    if generation is None:
+        if await generations.finished_change_sets(r, row.id):
+            return shows, DRAFT
+        generation = row.generation
+    target = await generations.generation(r, row.id, generation)
+    if target is None:
+        raise NotFound(f"{row.name} has no generation {generation}", hint="`channel.generations` lists them")
+    before = await generations.generation(r, row.id, generation - 1)
+    return (before.shows if before else 0), target.shows
+
+
+def _change(row: ChangeRow, *, added: bool) -> Change:
+    return Change(
+        change="added" if added else "closed",
+        family=Family(row.family),
+        subdir=row.subdir,
+        filename=row.filename,
+        name=row.name,
+        version=row.version,
+        build=row.build,
+        size=row.size,
+        cause=row.reason,
+        mirror=row.mirror,
+        run=row.run_id,
+    )
+
+
+async def packages_page(
+    r: Reader,
+    name: str,
+    *,
+    family: Family | None,
+    query: str | None,
+    platform: str | None,
+    state: ArtifactState | None,
+    sort: str,
+    cursor: str | None,
+    limit: int,
+) -> tuple[list[Package], str | None, int]:
+    """Return packages of the published generation, the cursor of the next page, and how many there are."""
+    row = await channel(r, name)
+    current = await generations.generation(r, row.id, row.generation)
+    by = paging.order(sort, generations.PACKAGE_ORDERS)
+    found, total = await generations.packages_page(
+        r,
+        row.id,
+        current.number if current else 0,
+        family=family,
+        query=query,
+        platform=platform,
+        stored=None if state is None else state is ArtifactState.STORED,
+        descending=by.descending,
+        order_sql=by.sql,
+        page=paging.decode(cursor, sort),
+        limit=limit + 1,
+    )
+    items = [
+        Package(
+            family=Family(one.family),
+            name=one.name,
+            version=one.version,
+            versions=one.versions,
+            files=one.files,
+            stored=min(one.stored, one.files),
+            bytes=one.bytes,
+            platforms=one.platforms,
+        )
+        for one, _ in found[:limit]
+    ]
+    following = None
+    if len(found) > limit:
+        last, value = found[limit - 1]
+        following = paging.encode(sort, value, f"{last.family}/{last.name}")
+    return items, following, total
+
+
+async def package(
+    r: Reader,
+    families: Mapping[Family, FamilyRules],
+    name: str,
+    family: Family,
+    package_name: str,
+    *,
+    as_of: str,
+    url: Callable[[str, str, str, str], str],
+) -> PackageDetail:
+    """Return one package of the published generation; raise NotFound.
+
+    `url(channel, family, subdir, filename)` gives a file's address for clients.
+    """
+    row = await channel(r, name)
+    current = await generations.generation(r, row.id, row.generation)
+    number, shows = (current.number, current.shows) if current else (0, 0)
+    rules = families.get(family)
+    found = await artifacts.package_files(r, row.id, shows, family, package_name, FILES_SHOWN + 1)
+    if not found or rules is None:
+        raise NotFound(
+            f"{name} has no package {package_name!r}", hint="`package.list` with `query` finds names", channel=name
+        )
+    summary = await generations.package_summary(r, row.id, number, family, package_name)
+    mirrors = {mirror.id: mirror.name for mirror in await catalog.mirrors_of(r, row.id)}
+    files, depends = [], dict[str, None]()
+    for one in found[:FILES_SHOWN]:
+        facts = rules.facts(one.file.subdir, one.raw)
+        if summary is None or one.file.version == summary.version:
+            depends.update(dict.fromkeys(facts.depends))
+        files.append(
+            PackageFile(
+                subdir=one.file.subdir,
+                filename=one.file.filename,
+                version=one.file.version,
+                build=one.build,
+                size=one.file.size,
+                sha256=one.file.sha256,
+                md5=one.file.md5,
+                license=one.license,
+                timestamp=maybe_rfc3339(one.timestamp),
+                state=ArtifactState.STORED if one.stored else ArtifactState.ON_DEMAND,
+                depends=facts.depends,
+                mirror=mirrors.get(one.file.mirror_id),
+                generation=one.generation,
+                url=url(name, family, one.file.subdir, one.file.filename),
+            )
+        )
+    return PackageDetail(
+        channel=name,
+        family=family,
+        name=package_name,
+        version=summary.version if summary else files[-1].version,
+        versions=rules.sort_versions({file.version for file in files}),
+        files=files,
+        truncated=len(found) > FILES_SHOWN,
+        dependencies=list(depends),
+        dependants=await generations.dependants(r, row.id, number, family, package_name, FILES_SHOWN),
+        advisories=[],
+        as_of=as_of,
+    )

@@ -1,0 +1,299 @@
+"""The only place that changes channels: create, edit, delete, freeze, unfreeze, roll back."""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import UNSET
+
+from firth_protocol.errors import Conflict, InUse, Invalid, NotFound, WrongState
+from firth_protocol.events import Fact
+from firth_protocol.methods import (
+    ChannelCreate,
+    ChannelReply,
+    ChannelUpdate,
+    FreezeReply,
+    RunReply,
+    SeqReply,
+)
+from firth_protocol.types import Channel, Family, KeepGenerations, RunKind
+from firthd.channels import browse
+from firthd.channels.publish import Publisher
+from firthd.channels.published import Published
+from firthd.clock import Clock
+from firthd.families.base import FamilyRules
+from firthd.runs import steps
+from firthd.runs.queue import RunQueue
+from firthd.store import artifacts, catalog, generations, journal
+from firthd.store import runs as run_rows
+from firthd.store.catalog import ChannelRow
+from firthd.store.database import Database, Reader, Tx
+from firthd.store.journal import Journal
+
+T = TypeVar("T")
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}\Z")
+_RESERVED_CHILDREN = frozenset({"simple", "cran", "packages", "shards", "snapshot", "label"})
+
+
+class _DryRun(Exception):
+    def __init__(self, result: Any) -> None:
+        super().__init__("dry run")
+        self.result = result
+
+
+async def write(db: Database, body: Callable[[Tx], Awaitable[T]], *, dry_run: bool) -> T:
+    """Run `body` in a transaction; on a dry run do all of it and take it back."""
+
+    async def tried(tx: Tx) -> T:
+        result = await body(tx)
+        if dry_run:
+            raise _DryRun(result)
+        return result
+
+    try:
+        return await db.write(tried)
+    except _DryRun as tried_out:
+        result: T = tried_out.result
+        return result
+
+
+def check_name(name: str, reserved: frozenset[str]) -> tuple[str | None, str]:
+    """Return (parent, own name) of a channel's name; raise Invalid, which says what is wrong with it."""
+    parent, slash, own = name.rpartition("/")
+    for part in [parent, own] if slash else [own]:
+        if not _NAME.match(part):
+            raise Invalid(
+                f"{part!r} is no channel name",
+                hint="a letter a-z, then up to 62 of a-z 0-9 _ -; a subchannel is parent/child",
+                path="$.name",
+            )
+        if part in reserved or part == "t":
+            raise Invalid(f"{part!r} is reserved: clients would misread the address", path="$.name")
+    if slash and own in _RESERVED_CHILDREN:
+        raise Invalid(f"{own!r} is reserved below a channel", path="$.name")
+    return (parent if slash else None), own
+
+
+class Channels:
+    """The verbs on channels."""
+
+    def __init__(
+        self,
+        db: Database,
+        log: Journal,
+        clock: Clock,
+        queue: RunQueue,
+        publisher: Publisher,
+        published: Published,
+        families: Mapping[Family, FamilyRules],
+    ) -> None:
+        self._db = db
+        self._journal = log
+        self._clock = clock
+        self._queue = queue
+        self._publisher = publisher
+        self._published = published
+        self._reserved = frozenset(name for rules in families.values() for name in rules.reserved_names)
+
+    async def create(self, params: ChannelCreate) -> ChannelReply:
+        """Create a channel and publish its first generation, empty but complete in every variant."""
+        parent, _ = check_name(params.name, self._reserved)
+        _no_policies(params.policy)
+        keep = params.keep_generations or KeepGenerations()
+        files, families = await self._publisher.first_files()
+
+        async def body(tx: Tx) -> ChannelReply:
+            if await catalog.channel_by_name(tx, params.name):
+                raise Conflict(f"channel {params.name} exists already", hint="choose another name", channel=params.name)
+            parent_id = (await browse.channel(tx, parent)).id if parent else None
+            channel_id = await catalog.insert_channel(
+                tx,
+                name=params.name,
+                parent_id=parent_id,
+                description=params.description,
+                privacy=params.privacy,
+                policy=params.policy,
+                keep_days=keep.days,
+                keep_months=keep.months,
+                now_ms=self._clock.now_ms(),
+            )
+            row = await catalog.channel_by_id(tx, channel_id)
+            assert row is not None
+            await self._publisher.publish_first(tx, row, files, families)
+            ids = {"channel": params.name}
+            await self._journal.fact(tx, Fact.CHANNEL_CREATED, ids=ids)
+            seq = await self._journal.fact(
+                tx, Fact.CHANNEL_PUBLISHED, ids=ids, data={"generation": 1, "added": 0, "removed": 0, "cause": "create"}
+            )
+            return ChannelReply(channel=await self._describe(tx, channel_id), seq=seq)
+
+        return await write(self._db, body, dry_run=params.dry_run)
+
+    async def update(self, params: ChannelUpdate) -> ChannelReply:
+        """Change a channel's description, privacy or what it keeps; raise Conflict on a stale revision."""
+        if params.policy is not UNSET:
+            _no_policies(params.policy)
+
+        async def body(tx: Tx) -> ChannelReply:
+            row = await browse.channel(tx, params.channel)
+            if row.revision != params.revision:
+                current = await browse.describe(tx, row)
+                raise stale(f"channel {row.name}", params.revision, row.revision, current)
+            changes: dict[str, Any] = {}
+            for field in ("description", "privacy", "policy"):
+                value = getattr(params, field)
+                if value is not UNSET and value != getattr(row, field):
+                    changes[field] = value
+            if params.keep_generations is not UNSET:
+                keep = params.keep_generations or KeepGenerations()
+                changes.update(keep_days=keep.days, keep_months=keep.months)
+            if not changes:
+                return ChannelReply(channel=await browse.describe(tx, row), seq=await journal.newest(tx))
+            await catalog.update_channel(tx, row.id, changes, self._clock.now_ms())
+            if "privacy" in changes:
+                privacy = changes["privacy"]
+                tx.after_commit(lambda: self._published.set_privacy(row.name, privacy))
+            seq = await self._journal.fact(
+                tx, Fact.CHANNEL_UPDATED, ids={"channel": row.name}, data={"fields": sorted(changes)}
+            )
+            return ChannelReply(channel=await self._describe(tx, row.id), seq=seq)
+
+        return await write(self._db, body, dry_run=params.dry_run)
+
+    async def delete(self, name: str, confirm: str, *, dry_run: bool) -> SeqReply:
+        """Delete a channel with its mirrors and generations; its runs are stopped first."""
+        if confirm != name:
+            raise Invalid(f"confirm is {confirm!r}", hint=f"write {name!r} to confirm the deletion", path="$.confirm")
+        row = await self._db.read(lambda r: browse.channel(r, name))
+
+        async def check(r: Reader) -> None:
+            children = await catalog.subchannels(r, row.id)
+            if children:
+                raise InUse(
+                    f"{name} has subchannels: {', '.join(children[:5])}",
+                    hint="delete the subchannels first",
+                    channel=name,
+                )
+
+        async def body(tx: Tx) -> SeqReply:
+            await check(tx)
+            await catalog.mark_channel_deleted(tx, row.id, self._clock.now_ms())
+            seq = await self._journal.fact(tx, Fact.CHANNEL_DELETED, ids={"channel": name})
+            tx.after_commit(lambda: self._published.drop(name))
+            return SeqReply(seq=seq)
+
+        await self._db.read(check)
+        if not dry_run:
+            await self._stop_runs(row)
+        return await write(self._db, body, dry_run=dry_run)
+
+    async def _stop_runs(self, row: ChannelRow) -> None:
+        for run in await self._db.read(run_rows.open_runs):
+            if run.channel_id == row.id:
+                try:
+                    await self._queue.stop(run.id)
+                except WrongState:
+                    continue
+                await self._queue.wait(run.id, timeout_s=5)
+
+    async def freeze(self, name: str, by: str, *, dry_run: bool) -> FreezeReply:
+        """Pin the published generation. Freezing a frozen channel changes nothing."""
+
+        async def body(tx: Tx) -> FreezeReply:
+            row = await browse.channel(tx, name)
+            if row.frozen_at is not None:
+                return FreezeReply(changed=False, channel=await browse.describe(tx, row), seq=await journal.newest(tx))
+            now = self._clock.now_ms()
+            await catalog.update_channel(tx, row.id, {"frozen_at": now, "frozen_by": by}, now)
+            seq = await self._journal.fact(
+                tx, Fact.CHANNEL_FROZEN, ids={"channel": name}, data={"generation": row.generation}
+            )
+            return FreezeReply(changed=True, channel=await self._describe(tx, row.id), seq=seq)
+
+        reply = await write(self._db, body, dry_run=dry_run)
+        row = await self._db.read(lambda r: browse.channel(r, name))
+        current = await self._db.read(lambda r: generations.generation(r, row.id, row.generation))
+        missing = await self._db.read(lambda r: artifacts.not_stored(r, row.id, current.shows if current else 0))
+        hint = f"{missing} artifacts are not stored yet: `mirror.fill` brings them" if missing else ""
+        return FreezeReply(changed=reply.changed, channel=reply.channel, not_stored=missing, hint=hint, seq=reply.seq)
+
+    async def unfreeze(self, name: str, by: str, *, dry_run: bool) -> FreezeReply:
+        """Let a channel publish again: a run publishes at once what has accumulated."""
+
+        async def body(tx: Tx) -> tuple[FreezeReply, int | None]:
+            row = await browse.channel(tx, name)
+            if row.frozen_at is None:
+                reply = FreezeReply(changed=False, channel=await browse.describe(tx, row), seq=await journal.newest(tx))
+                return reply, None
+            now = self._clock.now_ms()
+            await catalog.update_channel(tx, row.id, {"frozen_at": None, "frozen_by": None}, now)
+            seq = await self._journal.fact(tx, Fact.CHANNEL_UNFROZEN, ids={"channel": name})
+            current = await generations.generation(tx, row.id, row.generation)
+            waiting = await generations.finished_change_sets(tx, row.id)
+            run_id = None
+            if waiting or (current is not None and current.shows != current.number):
+                run_id, _ = await self._queue.submit(
+                    tx, RunKind.PUBLISH, channel_id=row.id, channel=name, cause="unfreeze", by=by
+                )
+            run = await run_rows.run_by_id(tx, run_id) if run_id else None
+            reply = FreezeReply(
+                changed=True,
+                channel=await self._describe(tx, row.id),
+                run=steps.describe(run) if run else None,
+                seq=seq,
+            )
+            return reply, run_id
+
+        reply, _ = await write(self._db, body, dry_run=dry_run)
+        return reply
+
+    async def rollback(self, name: str, generation: int, by: str, *, dry_run: bool) -> RunReply:
+        """Queue a run that publishes an earlier kept generation again and freezes the channel."""
+
+        async def body(tx: Tx) -> RunReply:
+            row = await browse.channel(tx, name)
+            target = await generations.generation(tx, row.id, generation)
+            if target is None or not target.kept:
+                near = [one.number for one in await generations.nearest_kept(tx, row.id, generation)]
+                raise NotFound(
+                    f"generation {generation} of {name} is not kept",
+                    hint=f"the nearest kept: {', '.join(map(str, near)) or 'none'}",
+                    channel=name,
+                )
+            if generation == row.generation:
+                raise WrongState(f"{name} shows generation {generation} already", hint="choose an earlier one")
+            run_id, seq = await self._queue.submit(
+                tx,
+                RunKind.ROLLBACK,
+                channel_id=row.id,
+                channel=name,
+                cause=f"rollback to generation {generation}",
+                by=by,
+                params={"generation": generation},
+            )
+            run = await run_rows.run_by_id(tx, run_id)
+            assert run is not None
+            return RunReply(run=steps.describe(run), seq=seq)
+
+        return await write(self._db, body, dry_run=dry_run)
+
+    async def _describe(self, tx: Tx, channel_id: int) -> Channel:
+        row = await catalog.channel_by_id(tx, channel_id)
+        assert row is not None
+        return await browse.describe(tx, row)
+
+
+def stale(what: str, given: int, current: int, thing: Any) -> Conflict:
+    """Return the error for an edit that is based on an old revision; it carries the current object."""
+    return Conflict(
+        f"{what} was changed meanwhile: revision {given} is old, {current} is current",
+        hint="read it again and repeat the edit",
+        current=msgspec.to_builtins(thing),
+    )
+
+
+def _no_policies(policy: str | None) -> None:
+    if policy is not None:
+        raise NotFound(f"there is no policy {policy!r}", hint="leave `policy` out", path="$.policy")

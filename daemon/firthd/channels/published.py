@@ -1,0 +1,170 @@
+"""The only place that holds what is published: the views that the web serves from, switched at publication."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from firth_protocol.errors import NotFound
+from firth_protocol.types import Privacy
+from firthd.channels import keeping
+from firthd.clock import Clock, utc_day
+from firthd.store import artifacts, catalog, generations
+from firthd.store.artifacts import FileRow
+from firthd.store.blobs import BlobStore
+from firthd.store.catalog import ChannelRow
+from firthd.store.database import Database, Reader
+from firthd.store.generations import GenerationRow
+
+_FILES_REMEMBERED = 20_000
+
+
+class PublishedFile(Struct, frozen=True, kw_only=True):
+    """An index file: path below the family's root, sha256 and size of its bytes. `stored` False: only its .zst is."""
+
+    family: str
+    path: str
+    sha256: str
+    size: int
+    stored: bool
+
+
+class View(Struct, frozen=True, kw_only=True):
+    """One generation of one channel, ready to be served; `files` by (family, path)."""
+
+    channel_id: int
+    channel: str
+    privacy: Privacy
+    generation: int
+    shows: int
+    published_at_ms: int
+    files: Mapping[tuple[str, str], PublishedFile]
+
+    @property
+    def families(self) -> frozenset[str]:
+        return frozenset(family for family, _ in self.files)
+
+
+class ShardPlace(Struct, frozen=True):
+    pack: Path
+    offset: int
+    length: int
+
+
+class Published:
+    """Every channel's published generation in memory, older ones on request."""
+
+    def __init__(self, db: Database, rendered: BlobStore, clock: Clock, grace_ms: int) -> None:
+        self._db = db
+        self._rendered = rendered
+        self._clock = clock
+        self._grace_ms = grace_ms
+        self._views: dict[str, View] = {}
+        self._files: OrderedDict[tuple[int, int, str, str, str], FileRow] = OrderedDict()
+
+    async def load(self) -> None:
+        """Read every channel's published generation."""
+
+        async def body(r: Reader) -> dict[str, View]:
+            views = {}
+            for channel in await catalog.all_channels(r):
+                row = await generations.generation(r, channel.id, channel.generation)
+                if row is not None:
+                    views[channel.name] = await _view(r, channel, row)
+            return views
+
+        self._views = await self._db.read(body)
+
+    def switch(self, view: View) -> None:
+        """Serve this view from now on; called when its publication is committed."""
+        self._views[view.channel] = view
+
+    def set_privacy(self, channel: str, privacy: Privacy) -> None:
+        if channel in self._views:
+            self._views[channel] = replace(self._views[channel], privacy=privacy)
+
+    def drop(self, channel: str) -> None:
+        self._views.pop(channel, None)
+
+    def forget_files(self) -> None:
+        """Forget which files were found where (a digest was recorded at first sight, a mirror was changed)."""
+        self._files.clear()
+
+    def current(self, channel: str) -> View | None:
+        """Return what a channel serves now."""
+        return self._views.get(channel)
+
+    def names(self) -> list[View]:
+        """Return every channel's current view, by name."""
+        return [self._views[name] for name in sorted(self._views)]
+
+    async def at(self, channel: str, when: str, now_ms: int) -> View:
+        """Return a kept generation by number, or the last one of a UTC day (YYYY-MM-DD) or before it.
+
+        Raises NotFound, whose message names the nearest kept ones.
+        """
+        current = self.current(channel)
+        if current is None:
+            raise NotFound(f"there is no channel {channel}")
+
+        async def body(r: Reader) -> View:
+            row_of_channel = await catalog.channel_by_id(r, current.channel_id)
+            if row_of_channel is None:
+                raise NotFound(f"there is no channel {channel}")
+            row = await keeping.resolve(r, row_of_channel, when, now_ms)
+            return await _view(r, row_of_channel, row)
+
+        return await self._db.read(body)
+
+    def is_today(self, when: str) -> bool:
+        """Tell whether a snapshot's date may still change its meaning."""
+        return when >= utc_day(self._clock.now_ms()) if "-" in when else False
+
+    async def shard(self, channel_id: int, sha256: str) -> ShardPlace | None:
+        """Return where a shard lies, None when this channel never had it."""
+        row = await self._db.read(lambda r: generations.shard(r, channel_id, sha256))
+        return ShardPlace(self._rendered.path(row.pack), row.offset, row.length) if row else None
+
+    async def file(self, view: View, family: str, subdir: str, filename: str) -> FileRow | None:
+        """Return the artifact that a file name stands for in a view, or one inside its grace period."""
+        key = (view.channel_id, view.shows, family, subdir, filename)
+        row = self._files.get(key)
+        if row is None:
+            now = self._clock.now_ms()
+            row = await self._db.read(
+                lambda r: artifacts.find_file(
+                    r, view.channel_id, view.shows, family, subdir, filename, now, self._grace_ms
+                )
+            )
+            if row is not None and not row.retired and row.sha256 is not None:
+                self._files[key] = row
+                if len(self._files) > _FILES_REMEMBERED:
+                    self._files.popitem(last=False)
+        return row
+
+
+async def _view(r: Reader, channel: ChannelRow, row: GenerationRow) -> View:
+    files = await generations.published_files(r, channel.id, row.number)
+    return view_of(channel, row, files)
+
+
+def view_of(channel: ChannelRow, row: GenerationRow, files: list[generations.FileEntry]) -> View:
+    """Build the view of a generation from its rows."""
+    entries = {
+        (file.family, file.path): PublishedFile(
+            family=file.family, path=file.path, sha256=file.sha256, size=file.size, stored=file.stored
+        )
+        for file in files
+    }
+    return View(
+        channel_id=channel.id,
+        channel=channel.name,
+        privacy=channel.privacy,
+        generation=row.number,
+        shows=row.shows,
+        published_at_ms=row.time,
+        files=MappingProxyType(entries),
+    )

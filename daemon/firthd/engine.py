@@ -1,0 +1,55 @@
+"""What the handlers and the servers are given to work with: the daemon's rooms, built once by the composition root."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+from msgspec import Struct
+
+from firth_protocol.types import Addresses, DaemonStatus, Family, HealthProblem
+from firthd.access import Caller, WebTokens
+from firthd.channels.manage import Channels
+from firthd.clock import Clock
+from firthd.config import Settings
+from firthd.families.base import FamilyRules
+from firthd.mirrors.manage import Mirrors
+from firthd.mirrors.report import Reports
+from firthd.runs.queue import RunQueue
+from firthd.store.database import Database
+from firthd.store.journal import Journal
+
+
+class Engine(Struct, frozen=True, kw_only=True):
+    """The rooms that a method may need."""
+
+    settings: Settings
+    state: Path
+    db: Database
+    journal: Journal
+    clock: Clock
+    queue: RunQueue
+    channels: Channels
+    mirrors: Mirrors
+    reports: Reports
+    tokens: WebTokens
+    families: Mapping[Family, FamilyRules]
+    base_url: Callable[[], str]
+    status: Callable[[Caller], Awaitable[DaemonStatus]]
+    check: Callable[[], Awaitable[list[tuple[str, bool, str]]]]
+    health: Callable[[], Awaitable[list[HealthProblem]]]
+
+    def addresses(self, channel: str, families: set[Family]) -> Addresses:
+        """Return where clients reach a channel, with the lines that set them up."""
+        root = f"{self.base_url()}/repo/{channel}"
+        setup = {
+            "conda": f"conda config --add channels {root}",
+            "mamba": f"mamba install -c {root} --override-channels PACKAGE",
+            "pixi": f'[workspace]\nchannels = ["{root}"]',
+            "micromamba": f"micromamba create -n env -c {root} --override-channels PACKAGE",
+        }
+        return Addresses(
+            conda=root,
+            python=f"{root}/simple/" if Family.PYTHON in families else None,
+            r=f"{root}/cran" if Family.R in families else None,
+            snapshot=f"{self.base_url()}/snapshot/{{number or YYYY-MM-DD}}/{channel}",
+            setup=setup,
+        )

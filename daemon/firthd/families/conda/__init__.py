@@ -1,0 +1,1 @@
+"""The only room that knows conda: its records, indexes, shards, version order and addresses."""

@@ -1,0 +1,30 @@
+"""The only place that gathers what conda provides into the interface of a family."""
+
+from firth_protocol.types import Family
+from firthd.families.base import FamilyRules
+from firthd.families.conda.archives import check_archive
+from firthd.families.conda.names import KNOWN_SUBDIRS
+from firthd.families.conda.paths import FIRST_SUBDIRS, fetch_url, locate, needs_record
+from firthd.families.conda.render import empty_subdir
+from firthd.families.conda.requirements import facts, requirement
+from firthd.families.conda.source import index_candidates, normalise, probe
+from firthd.families.conda.versions import sort_versions
+
+CONDA = FamilyRules(
+    family=Family.CONDA,
+    probe=probe,
+    read_task="firthd.families.conda.read:read_task",
+    render_task="firthd.families.conda.render:render_task",
+    empty_part=empty_subdir,
+    first_parts=FIRST_SUBDIRS,
+    locate=locate,
+    needs_record=needs_record,
+    fetch_url=fetch_url,
+    requirement=requirement,
+    facts=facts,
+    normalise=normalise,
+    index_candidates=index_candidates,
+    check_archive=check_archive,
+    sort_versions=sort_versions,
+    reserved_names=frozenset(KNOWN_SUBDIRS),
+)

@@ -1,0 +1,98 @@
+"""The only place that decides which names of a conda source are fit for a path, an address and a screen.
+
+Everything here judges hostile input; the record is trusted for what a package is called, the file name never is.
+"""
+
+import re
+
+EXTENSIONS = (".conda", ".tar.bz2")
+MAX_FILENAME = 211
+MAX_NAME = 128
+MAX_SUBDIR = 32
+
+NOARCH = "noarch"
+KNOWN_SUBDIRS = (
+    NOARCH,
+    "linux-64",
+    "linux-aarch64",
+    "linux-ppc64le",
+    "linux-s390x",
+    "linux-32",
+    "linux-armv6l",
+    "linux-armv7l",
+    "linux-loongarch64",
+    "linux-ppc64",
+    "linux-ppc",
+    "linux-riscv32",
+    "linux-riscv64",
+    "osx-64",
+    "osx-arm64",
+    "win-64",
+    "win-arm64",
+    "win-32",
+    "emscripten-wasm32",
+    "emscripten-wasm64",
+    "wasi-wasm32",
+    "freebsd-64",
+    "freebsd-32",
+    "freebsd-arm64",
+    "freebsd-ppc64",
+    "freebsd-ppc64le",
+    "ios-arm64",
+    "iossimulator-64",
+    "iossimulator-arm64",
+    "android-32",
+    "android-64",
+    "android-aarch64",
+    "android-armv7a",
+    "zos-z",
+)
+"""Every subdir that conda or rattler knows, the common ones first."""
+
+_SUBDIR = re.compile(r"[a-z0-9]+-[a-z0-9]+")
+# Stricter than what a file system takes: no `%` that a proxy would decode, no `:` `?` `#` `&`, nothing a terminal,
+# SQL or HTML acts on. CEP 26 allows less still, but real channels have `__anaconda_core_depends` and upper case.
+_FILENAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+!=~-]*")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+_WORD = re.compile(r"[A-Za-z0-9_.+!=~-]{0,128}")
+
+
+def valid_subdir(subdir: str) -> bool:
+    """Tell whether this can be a subdir: `noarch` or two words of lower case and digits, at most 32 (CEP 26)."""
+    return subdir == NOARCH or (len(subdir) <= MAX_SUBDIR and _SUBDIR.fullmatch(subdir) is not None)
+
+
+def valid_filename(filename: str, extensions: tuple[str, ...] = EXTENSIONS) -> bool:
+    """Tell whether this can be the name of a package file: safe as one segment of a path, with a known extension."""
+    return filename_problem(filename, extensions) is None
+
+
+def filename_problem(filename: str, extensions: tuple[str, ...] = EXTENSIONS) -> str | None:
+    """Return what is wrong with a file name, None when nothing is. The reason does not repeat the name."""
+    if len(filename) > MAX_FILENAME:
+        return f"the file name has {len(filename)} characters; at most {MAX_FILENAME} are taken"
+    if _FILENAME.fullmatch(filename) is None:
+        return "the file name holds characters that no package file name has"
+    if ".." in filename:
+        return "the file name holds two dots in a row"
+    extension = next((ending for ending in extensions if filename.endswith(ending)), None)
+    if extension is None:
+        return f"the file name does not end in {' or '.join(extensions)}"
+    return None if len(filename) > len(extension) else "the file name is only an extension"
+
+
+def safe_filename(filename: str, name: str, version: str, build: str, extensions: tuple[str, ...] = EXTENSIONS) -> str:
+    """Return the file name when it and the record's own name, version and build can be stored, served and shown.
+
+    The file name need not agree with the record. Raises ValueError with a reason fit for people.
+    """
+    problem = filename_problem(filename, extensions)
+    if problem is None and (len(name) > MAX_NAME or _NAME.fullmatch(name) is None):
+        problem = "the record's name is not one that a package can have"
+    if problem is None and not (version and _WORD.fullmatch(version)):
+        problem = "the record's version is empty, too long, or holds characters that no version has"
+    if problem is None and _WORD.fullmatch(build) is None:
+        problem = "the record's build is too long, or holds characters that no build has"
+    if problem is not None:
+        raise ValueError(problem)
+    return filename

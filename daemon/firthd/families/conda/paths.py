@@ -1,0 +1,76 @@
+"""The only place that knows a conda channel's addresses: its subdirs, its files, and where a source keeps them."""
+
+import re
+from urllib.parse import quote, urlsplit
+
+from firth_protocol.errors import Invalid
+from firthd.families.base import FetchPlace, IndexPath, Located, PackagePath, ShardPath
+from firthd.families.conda.document import url_of
+from firthd.families.conda.names import EXTENSIONS, NOARCH, valid_filename, valid_subdir
+from firthd.families.conda.records import V3
+
+REPODATA = "repodata.json"
+REPODATA_ZST = "repodata.json.zst"
+SHARD_INDEX = "repodata_shards.msgpack.zst"
+SHARDS = "shards/"
+VARIANTS = (REPODATA, REPODATA_ZST, SHARD_INDEX)
+FIRST_SUBDIRS = (NOARCH,)  # conda clients refuse a channel without it, even an empty one
+SERVED_EXTENSIONS = (*EXTENSIONS, ".whl")
+
+_shard = re.compile(r"([0-9a-f]{64})\.msgpack\.zst").fullmatch
+
+
+def locate(path: str) -> Located | None:
+    """Return what a URL path below a channel's root names, None for what no conda client asks for in vain.
+
+    `path` is decoded and has no leading slash. Whether the thing exists is not looked at.
+    """
+    subdir, slash, rest = path.partition("/")
+    if not slash or not valid_subdir(subdir):
+        return None
+    if rest in VARIANTS:
+        return IndexPath(path)
+    if rest.startswith(SHARDS):
+        match = _shard(rest.removeprefix(SHARDS))
+        return ShardPath(match[1]) if match else None
+    return PackagePath(subdir, rest) if valid_filename(rest, SERVED_EXTENSIONS) else None
+
+
+def needs_record(section: str) -> bool:
+    """Tell whether a file's address stands in its record, so that `fetch_url` needs the raw bytes."""
+    return section.startswith(V3) and section not in ("v3.conda", "v3.tar.bz2")
+
+
+def fetch_url(place: FetchPlace) -> str:
+    """Return where a source keeps a file: a path below the source, or an absolute URL when the source says so.
+
+    `base_url` (CEP 15) may be absolute, rooted, or relative to the subdir. A wheel's `url` (CEP 48) is absolute or
+    relative to the base URL. Raises Invalid when the source names something else than http, https or a path.
+    """
+    filename = quote(place.filename, safe="!+~=")
+    if needs_record(place.section) and place.raw is not None:
+        filename = url_of(place.raw) or filename
+    base = place.base_url or ""
+    if urlsplit(filename).scheme:
+        address = filename
+    elif urlsplit(base).scheme or base.startswith("/"):
+        address = f"{base.rstrip('/')}/{filename}"
+    else:
+        address = joined(place.subdir, base, filename)
+    scheme = urlsplit(address).scheme
+    if scheme and scheme not in ("http", "https"):
+        raise Invalid(f"The source names a file at a {scheme} address.", hint="Only http and https can be fetched.")
+    return address
+
+
+def joined(*segments: str) -> str:
+    """Join relative addresses into one path, `.` and `..` resolved; raises Invalid when it leads out of the source."""
+    kept: list[str] = []
+    for segment in "/".join(segments).split("/"):
+        if segment == "..":
+            if not kept:
+                raise Invalid("The source names a file outside of itself.")
+            kept.pop()
+        elif segment not in ("", "."):
+            kept.append(segment)
+    return "/".join(kept)

@@ -1,0 +1,169 @@
+"""The only place that says what a valid conda record is, and when two records are the same.
+
+A record is one package file's metadata: a JSON object (CEP 36). It is kept as the bytes that the source sent; only
+the few fields that our own tables need are decoded.
+"""
+
+import re
+from hashlib import blake2b
+
+import msgspec
+from msgspec import Raw, Struct
+
+from firthd.families.conda.names import safe_filename
+
+SIZE_MAX = 2**53
+LICENSE_MAX = 500
+SECONDS_BELOW = 253402300799  # a smaller timestamp is in seconds: old builds wrote those
+FINGERPRINT_BYTES = 16
+V3 = "v3."
+PLAIN_SECTIONS = {"packages": (".tar.bz2",), "packages.conda": (".conda",)}
+
+unprintable = re.compile(r"[^ -~\u00a1-\u1fff\u3000-\ud7ff]")
+
+
+class InvalidRecordError(ValueError):
+    """A record that cannot be taken; the message is the reason."""
+
+
+class RecordFields(Struct, gc=False):
+    """The fields of a record that become columns; the types are what clients insist on."""
+
+    name: str
+    version: str
+    build: str = ""
+    build_number: int = 0
+    size: int | None = None
+    sha256: str | None = None
+    md5: str | None = None
+    license: object = None
+    timestamp: object = None
+    depends: list[str] = []
+    constrains: list[str] = []
+
+
+_decode_fields = msgspec.json.Decoder(RecordFields).decode
+_decode_object = msgspec.json.Decoder(dict[str, object]).decode
+_encode_canonical = msgspec.json.Encoder(order="deterministic").encode
+
+
+class Columns(Struct, gc=False, frozen=True):
+    """A valid record as the columns of our tables hold it."""
+
+    name: str
+    version: str
+    build: str
+    build_number: int
+    size: int | None
+    sha256: bytes | None
+    md5: bytes | None
+    declared: int  # 2: sha256, 1: md5 only, 0: neither
+    license: str | None
+    timestamp: int | None  # milliseconds
+
+
+def columns(section: str, filename: str, raw: Raw | bytes) -> Columns:
+    """Check one record and its file name; return its columns. Raises InvalidRecordError with the reason."""
+    fields = fields_of(raw)
+    try:
+        safe_filename(filename, fields.name, fields.version, fields.build, extensions_of(section))
+    except ValueError as error:
+        raise InvalidRecordError(str(error)) from None
+    return columns_of(fields)
+
+
+def fields_of(raw: Raw | bytes) -> RecordFields:
+    """Decode what we need of a record; raises InvalidRecordError for what is none."""
+    try:
+        return _decode_fields(raw)
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        raise InvalidRecordError(f"the record is not as it should be: {printable(str(error), 200)}") from None
+    except RecursionError:
+        raise InvalidRecordError("the record is nested too deeply") from None
+
+
+def columns_of(fields: RecordFields) -> Columns:
+    """Check a record's numbers and digests; raises InvalidRecordError with the reason."""
+    size = fields.size
+    if size is not None and not 0 <= size < SIZE_MAX:
+        raise InvalidRecordError("the size is no possible size")
+    if not -SIZE_MAX < fields.build_number < SIZE_MAX:
+        raise InvalidRecordError("the build number is out of range")
+    sha256 = digest(fields.sha256, 32, "sha256")
+    md5 = digest(fields.md5, 16, "md5")
+    return Columns(
+        fields.name,
+        fields.version,
+        fields.build,
+        fields.build_number,
+        size,
+        sha256,
+        md5,
+        2 if sha256 else 1 if md5 else 0,
+        printable(fields.license, LICENSE_MAX) if isinstance(fields.license, str) else None,
+        milliseconds(fields.timestamp),
+    )
+
+
+def printable(text: str, length: int) -> str:
+    """Return a text from a source, cut and without what a terminal would act on."""
+    return unprintable.sub("?", text[:length])
+
+
+def extensions_of(section: str) -> tuple[str]:
+    """Return the one extension of a section's files."""
+    return PLAIN_SECTIONS.get(section) or ("." + section.removeprefix(V3),)
+
+
+def digest(text: str | None, length: int, what: str) -> bytes | None:
+    """Return a digest's bytes; an absent or empty one is none."""
+    if not text:
+        return None
+    try:
+        value = bytes.fromhex(text)
+    except ValueError:
+        value = b""
+    if len(value) != length or len(text) != 2 * length:
+        raise InvalidRecordError(f"the {what} is not {2 * length} hexadecimal digits")
+    return value
+
+
+def milliseconds(timestamp: object) -> int | None:
+    """Return a record's timestamp in milliseconds, None for what is none."""
+    if isinstance(timestamp, bool) or not isinstance(timestamp, int | float) or not 0 < timestamp < 2**53:
+        return None
+    return int(timestamp * 1000 if timestamp < SECONDS_BELOW else timestamp)
+
+
+def fingerprint(raw: Raw | bytes) -> bytes:
+    """Return 16 bytes that are equal for two spellings of one record.
+
+    White space, the order of keys, the case of hashes, null hashes and `run_exports` (which only shards carry, CEP 21)
+    make no difference. Raises InvalidRecordError for a record that cannot be read as a whole.
+    """
+    try:
+        record = _decode_object(raw)
+        return blake2b(canonical(record), digest_size=FINGERPRINT_BYTES).digest()
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        raise InvalidRecordError(f"the record cannot be kept: {printable(str(error), 200)}") from None
+    except RecursionError:
+        raise InvalidRecordError("the record is nested too deeply") from None
+
+
+def canonical(record: dict[str, object]) -> bytes:
+    """Return the one spelling of a record that its fingerprint is taken over; changes `record`."""
+    record.pop("run_exports", None)
+    for key in ("sha256", "md5"):
+        value = record.get(key)
+        if isinstance(value, str) and value:
+            record[key] = value.lower()
+        elif isinstance(value, bytes) and value:  # as a shard has it
+            record[key] = value.hex()
+        else:
+            record.pop(key, None)
+    return _encode_canonical(record)
+
+
+def v3_key(name: str, version: str, build: str) -> str:
+    """Return a record's key in a v3 bucket: the file name without its extension (CEP 48)."""
+    return f"{name}-{version}-{build}"

@@ -1,0 +1,129 @@
+"""The only place that writes a repodata.json and its compressed twin.
+
+What is served: `info.subdir`, `packages`, `packages.conda`, `removed` (always empty: a file that is not offered is not
+listed, and clients take no more from the list than that), `repodata_version` 1, and `v3` with `info.repodata_revisions`
+when there are v3 records (CEP 48). What never is: `base_url` (clients would go past this server), `channel_relations`
+(to channels nobody asked for) and `signatures` (the format says to ignore them, and they sign the source's record).
+Records are the source's bytes, but for a wheel's `url`: it names the file beside this index.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import msgspec
+import zstandard
+
+from firthd.families.base import RenderedFile
+from firthd.families.conda.paths import REPODATA, REPODATA_ZST, needs_record
+from firthd.families.conda.records import PLAIN_SECTIONS, V3, v3_key
+
+ZST_LEVEL = 6
+ZST_THREADS = 2
+RECORDS_PER_WRITE = 2000
+
+
+class Served(NamedTuple):
+    """A record as an index holds it."""
+
+    section: str
+    key: str  # the file name; in v3 without its extension
+    raw: bytes
+
+
+def served(section: str, filename: str, name: str, version: str, build: str, raw: bytes) -> Served:
+    """Return a row's record as it is served."""
+    if section in PLAIN_SECTIONS:
+        return Served(section, filename, raw)
+    if needs_record(section):
+        record = msgspec.json.decode(raw, type=dict[str, object])
+        record["url"] = filename
+        return Served(section, v3_key(name, version, build), msgspec.json.encode(record))
+    return Served(section, filename.removesuffix("." + section.removeprefix(V3)), raw)
+
+
+def revisions(v3_timestamps: Mapping[str, list[int | None]]) -> dict[str, object]:
+    """Return the entry for `info` that counts the v3 records served; nothing when there are none (CEP 48)."""
+    times = [time for bucket in v3_timestamps.values() for time in bucket]
+    if not times:
+        return {}
+    known = [time for time in times if time is not None]
+    counts: dict[str, int] = {"n_packages": len(times)}
+    if known:
+        counts |= {"oldest": min(known), "newest": max(known)}
+    return {"repodata_revisions": {"v3": counts}}
+
+
+def repodata_chunks(
+    subdir: str, sections: Mapping[str, list[Served]], v3_timestamps: Mapping[str, list[int | None]]
+) -> Iterator[bytes]:
+    """Yield a repodata.json; the records of each section come sorted by file name."""
+    info = msgspec.json.encode({"subdir": subdir, **revisions(v3_timestamps)})
+    yield b'{"info":' + info
+    for section in PLAIN_SECTIONS:
+        yield b',"' + section.encode() + b'":'
+        yield from bucket_chunks(sections.get(section, []))
+    yield b',"removed":[],"repodata_version":1'
+    v3 = sorted(section for section in sections if section.startswith(V3))
+    for number, section in enumerate(v3):
+        yield (b',"v3":{"' if number == 0 else b',"') + section.removeprefix(V3).encode() + b'":'
+        quoted = [Served(section, msgspec.json.encode(key).decode()[1:-1], raw) for _, key, raw in sections[section]]
+        yield from bucket_chunks(quoted)
+    yield b"}}" if v3 else b"}"
+
+
+def bucket_chunks(records: list[Served]) -> Iterator[bytes]:
+    """Yield a JSON object of records; file names are safe to stand between quotes as they are."""
+    yield b"{"
+    for start in range(0, len(records), RECORDS_PER_WRITE):
+        some = records[start : start + RECORDS_PER_WRITE]
+        yield (b"," if start else b"") + b",".join([b'"%b":%b' % (key.encode(), raw) for _, key, raw in some])
+    yield b"}"
+
+
+def zst_writer(target: BinaryIO) -> zstandard.ZstdCompressionWriter:
+    """Return a writer that compresses into `target`; the same bytes in give the same bytes out, every time."""
+    return zstandard.ZstdCompressor(level=ZST_LEVEL, threads=ZST_THREADS).stream_writer(target, closefd=False)
+
+
+def write_repodata(folder: Path, subdir: str, chunks: Iterable[bytes]) -> list[RenderedFile]:
+    """Write repodata.json and repodata.json.zst below `folder`, durable; return both."""
+    plain_path, zst_path = folder / REPODATA, folder / REPODATA_ZST
+    plain_hash, size = hashlib.sha256(), 0
+    with plain_path.open("wb") as plain, zst_path.open("wb") as zst:
+        compressed = zst_writer(zst)
+        for chunk in chunks:
+            plain.write(chunk)
+            plain_hash.update(chunk)
+            compressed.write(chunk)
+            size += len(chunk)
+        compressed.flush(zstandard.FLUSH_FRAME)
+        for file in (plain, zst):
+            sync(file)
+    return [
+        RenderedFile(path=f"{subdir}/{REPODATA}", file=str(plain_path), sha256=plain_hash.hexdigest(), size=size),
+        hashed(f"{subdir}/{REPODATA_ZST}", zst_path),
+    ]
+
+
+def hashed(path: str, file: Path) -> RenderedFile:
+    """Return a written file with its size and sha256."""
+    with file.open("rb") as opened:
+        sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+    return RenderedFile(path=path, file=str(file), sha256=sha256, size=file.stat().st_size)
+
+
+def write_file(path: str, file: Path, content: bytes) -> RenderedFile:
+    """Write a small file, durable; return it with its size and sha256."""
+    with file.open("wb") as opened:
+        opened.write(content)
+        sync(opened)
+    return RenderedFile(path=path, file=str(file), sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+
+
+def sync(file: BinaryIO) -> None:
+    """Bring what was written onto the disk."""
+    file.flush()
+    os.fsync(file.fileno())

@@ -1,0 +1,72 @@
+"""The only place that reads conda specs (MatchSpec, CEP 29) and the facts of a record that they speak of."""
+
+import msgspec
+import rattler
+from msgspec import Struct
+
+from firth_protocol.errors import Invalid
+from firthd.families.base import Facts
+from firthd.families.conda.records import InvalidRecordError, RecordFields, columns_of, fields_of
+
+SPEC_MAX = 1024
+
+_decode_depends = msgspec.json.Decoder(dict[str, object]).decode
+
+
+class CondaRequirement(Struct, frozen=True):
+    """A parsed MatchSpec."""
+
+    spec: rattler.MatchSpec
+
+    @property
+    def name(self) -> str | None:
+        """The exact name it asks for."""
+        name = self.spec.name
+        return None if name is None else name.normalized
+
+    def matches(self, facts: Facts) -> bool:
+        """Tell whether a record meets it; one whose version no client could order meets none."""
+        try:
+            record = rattler.PackageRecord(
+                name=facts.name,
+                version=facts.version,
+                build=rattler.BuildString(facts.build),
+                build_number=facts.build_number,
+                subdir=facts.subdir,
+            )
+        except Exception:
+            return False
+        return bool(self.spec.matches(record))
+
+
+def requirement(spec: str) -> CondaRequirement:
+    """Parse a spec such as `numpy >=1.26,<3`; raises Invalid with the reason."""
+    if len(spec) > SPEC_MAX:
+        raise Invalid("The spec is too long.", hint="A spec names one package, such as `numpy >=1.26`.")
+    try:
+        return CondaRequirement(rattler.MatchSpec(spec))
+    except Exception as error:  # py-rattler's own classes
+        raise Invalid(f"{spec!r} is no conda spec: {error}", hint="Write it such as `numpy >=1.26,<3`.") from None
+
+
+def facts(subdir: str, raw: bytes) -> Facts:
+    """Return what rules need to know of a record; raises ValueError for what is no record."""
+    try:
+        fields: RecordFields = fields_of(raw)
+        columns = columns_of(fields)
+        depends = _decode_depends(raw).get("depends")
+    except InvalidRecordError as error:
+        raise ValueError(str(error)) from None
+    return Facts(
+        name=columns.name,
+        version=columns.version,
+        build=columns.build,
+        build_number=columns.build_number,
+        subdir=subdir,
+        license=columns.license,
+        timestamp=columns.timestamp,
+        size=columns.size,
+        sha256=columns.sha256.hex() if columns.sha256 else None,
+        md5=columns.md5.hex() if columns.md5 else None,
+        depends=[spec for spec in depends if isinstance(spec, str)] if isinstance(depends, list) else [],
+    )

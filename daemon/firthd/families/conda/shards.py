@@ -1,0 +1,141 @@
+"""The only place that packs and reads CEP 16 shards and their index.
+
+Packing is deterministic: sorted keys and a fixed compression level, so that the same records give the same bytes, and
+an unchanged package keeps its hash from generation to generation.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+import zstandard
+from msgspec import Struct
+
+from firthd.families.base import RenderedFile
+from firthd.families.conda.repodata import Served, revisions, sync
+from firthd.store.worker_reads import WorkerState
+
+SHARD_LEVEL = 3
+INDEX_LEVEL = 9
+INDEX_MAX_BYTES = 128 * 1024**2  # conda refuses a larger index
+DIGESTS = ("sha256", "md5")
+INTEGER_MIN, INTEGER_MAX = -(2**63), 2**64 - 1
+
+_decode_record = msgspec.json.Decoder(dict[str, object]).decode
+
+
+class ShardIndex(Struct):
+    """What we read of a shard index of our own."""
+
+    shards: dict[str, bytes]
+
+
+class ShardPacker:
+    """Packs one package's records into a shard."""
+
+    def __init__(self) -> None:
+        self._compress = zstandard.ZstdCompressor(level=SHARD_LEVEL).compress
+        self._encode = msgspec.msgpack.Encoder(order="deterministic").encode
+
+    def pack(self, records: Iterable[Served]) -> bytes:
+        """Return the shard of these records.
+
+        `packages` and `packages.conda` are always there (rattler fails without), `v3` only with content. sha256 and md5
+        are binary; legacy_bz2_md5 stays a hex string, because conda converts only the first two. A null digest is left
+        out: libmamba takes null for a broken one.
+        """
+        sections: dict[str, dict[str, object]] = {"packages": {}, "packages.conda": {}}
+        v3: dict[str, dict[str, object]] = {}
+        for section, key, raw in records:
+            target = sections[section] if section in sections else v3.setdefault(section.removeprefix("v3."), {})
+            target[key] = shard_record(raw)
+        content: dict[str, object] = dict(sections)
+        if v3:
+            content["v3"] = v3
+        try:
+            return self._compress(self._encode(content))
+        except OverflowError:
+            return self._compress(self._encode(tamed(content)))
+
+
+def shard_record(raw: bytes) -> dict[str, object]:
+    """Return a record with its digests as bytes."""
+    record = _decode_record(raw)
+    for name in DIGESTS:
+        text = record.get(name)
+        if isinstance(text, str) and text:
+            record[name] = bytes.fromhex(text)
+        else:
+            record.pop(name, None)
+    return record
+
+
+def tamed(value: object) -> object:
+    """Return a value with the integers that MessagePack cannot hold as floats: a source may write any number."""
+    if isinstance(value, dict):
+        return {key: tamed(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [tamed(inner) for inner in value]
+    if isinstance(value, int) and not INTEGER_MIN <= value <= INTEGER_MAX:
+        return float(value)
+    return value
+
+
+def shard_index(subdir: str, hashes: Mapping[str, bytes], v3_timestamps: Mapping[str, list[int | None]]) -> bytes:
+    """Return the index: name -> 32 bytes. `created_at` is left out, or no two renders would be the same.
+
+    The addresses are relative to the index itself: rattler, conda and libmamba join those in the same way.
+    """
+    info: dict[str, object] = {"subdir": subdir, "base_url": "", "shards_base_url": "./shards/"}
+    info |= revisions(v3_timestamps)
+    content = {"version": 1, "info": info, "shards": hashes}
+    encoded = msgspec.msgpack.encode(content, order="deterministic")
+    return zstandard.ZstdCompressor(level=INDEX_LEVEL).compress(encoded)
+
+
+def read_index(content: bytes) -> dict[str, bytes]:
+    """Return name -> hash of an index of our own; raises ValueError for what is none."""
+    try:
+        reader = zstandard.ZstdDecompressor().decompressobj()
+        index = msgspec.msgpack.decode(reader.decompress(content), type=ShardIndex)
+    except (zstandard.ZstdError, msgspec.MsgspecError) as error:
+        raise ValueError(f"not a shard index: {error}") from None
+    if any(len(value) != 32 for value in index.shards.values()):
+        raise ValueError("not a shard index: a hash is not 32 bytes")
+    return index.shards
+
+
+class ShardPack:
+    """One file with new shards one behind the other; what a pack already holds is not written again."""
+
+    def __init__(self, path: Path, state: WorkerState, channel_id: int) -> None:
+        self._path = path
+        self._file = path.open("wb")
+        self._hash = hashlib.sha256()
+        self._state = state
+        self._channel_id = channel_id
+        self._places: dict[bytes, tuple[int, int]] = {}
+        self._size = 0
+
+    def add(self, shard: bytes) -> bytes:
+        """Append a shard if it is new; return its sha256."""
+        sha256 = hashlib.sha256(shard).digest()
+        if sha256 in self._places or self._state.has_shard(self._channel_id, sha256):
+            return sha256
+        self._places[sha256] = (self._size, len(shard))
+        self._file.write(shard)
+        self._hash.update(shard)
+        self._size += len(shard)
+        return sha256
+
+    def finish(self) -> tuple[RenderedFile | None, list[tuple[bytes, bytes, int, int]]]:
+        """Make the pack durable; return it with (sha256, pack, offset, length) of each shard. None when it is empty."""
+        sync(self._file)
+        self._file.close()
+        if not self._places:
+            self._path.unlink()
+            return None, []
+        pack = RenderedFile(path="", file=str(self._path), sha256=self._hash.hexdigest(), size=self._size)
+        digest = self._hash.digest()
+        return pack, [(sha256, digest, offset, length) for sha256, (offset, length) in sorted(self._places.items())]

@@ -1,0 +1,41 @@
+"""The only place that orders conda versions (CEP 33, which is not PEP 440)."""
+
+from collections.abc import Collection
+from functools import lru_cache
+
+import rattler
+
+Key = tuple[int, object, str]
+
+
+@lru_cache(maxsize=65536)
+def version_key(version: str) -> Key:
+    """Return a sort key; versions that do not parse come before all that do, in a natural order of their own.
+
+    Spellings of one version (1.8 and 1.8.0) differ in the last place only, so that the order is total.
+    """
+    try:
+        return (1, rattler.Version(version), version)
+    except Exception:  # py-rattler's own error class; old indexes do hold such versions
+        return (0, natural(version), version)
+
+
+def natural(text: str) -> tuple[tuple[int, int | str], ...]:
+    """Split into runs of digits, compared as numbers, and of other characters, compared as text."""
+    runs: list[list[str]] = []
+    for character in text:
+        if runs and character.isdecimal() == runs[-1][0].isdecimal():
+            runs[-1].append(character)
+        else:
+            runs.append([character])
+    return tuple(run_key("".join(run)) for run in runs)
+
+
+def run_key(run: str) -> tuple[int, int | str]:
+    """Return the key of one run: text before numbers."""
+    return (1, int(run)) if run.isdecimal() else (0, run)
+
+
+def sort_versions(versions: Collection[str]) -> list[str]:
+    """Return versions, newest first."""
+    return sorted(versions, key=version_key, reverse=True)

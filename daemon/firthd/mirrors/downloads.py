@@ -1,0 +1,230 @@
+"""The only place that downloads what a run is to add: many at once, verified into the store, each failure noted."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+from firth_protocol.errors import FirthError, NotFound, TooLarge, Upstream
+from firthd.clock import Clock
+from firthd.runs.run import LiveRun
+from firthd.store.blobs import BlobMismatch, BlobStore, BlobWriter, Kept
+from firthd.store.run_reads import RunFileReads, Wanted
+from firthd.store.runs import Failure
+from firthd.upstream.client import Body, Source
+from firthd.upstream.client import Upstream as Upstreams
+
+AT_ONCE = 16
+PAGE = 500
+ATTEMPTS = 3
+REFUSALS_IN_A_ROW = 20
+MAX_UNKNOWN = 16 << 30
+"""Bytes taken at the most of a file whose size nobody tells."""
+FLUSH_S = 1.0
+
+CheckArchive = Callable[[Path, str], None]
+"""Raises ValueError with a sentence when the file at a path is no whole archive of its name's kind. Blocks."""
+
+
+class Result(Struct, frozen=True, kw_only=True):
+    """What came of a download: `changed` lists failures that look as if the source had changed meanwhile."""
+
+    stored: int
+    present: int
+    failed: list[tuple[Wanted, str]]
+    changed: int
+
+
+class _Bad(Exception):
+    """The file came, but it is not what the source's index promises."""
+
+
+class Downloads:
+    """One run's downloads."""
+
+    def __init__(
+        self,
+        live: LiveRun,
+        upstream: Upstreams,
+        blobs: BlobStore,
+        clock: Clock,
+        *,
+        source: Source,
+        address: Callable[[Wanted], str],
+        check_archive: CheckArchive,
+        spent: Callable[[int], None],
+        enough_space: Callable[[int | None], Awaitable[None]],
+    ) -> None:
+        self._live = live
+        self._upstream = upstream
+        self._blobs = blobs
+        self._clock = clock
+        self._source = source
+        self._address = address
+        self._check_archive = check_archive
+        self._spent = spent
+        self._enough_space = enough_space
+        self._queue: asyncio.Queue[Wanted | None] = asyncio.Queue(maxsize=AT_ONCE * 2)
+        self._failed: list[tuple[Wanted, str]] = []
+        self._digests: list[tuple[int, str, int]] = []
+        self._refusals: Counter[str] = Counter()
+        self._refused: Upstream | None = None
+        self._changed = 0
+        self._stored = 0
+        self._present = 0
+        self._done = 0
+        self._total = 0
+
+    async def run(self, reads: RunFileReads, total: int) -> Result:
+        """Bring every file that the run file adds and the store lacks.
+
+        Raises Upstream when a host refuses 20 requests in a row, NoSpace when the disk is full.
+        """
+        self._total = total
+        try:
+            async with asyncio.TaskGroup() as group:
+                workers = [group.create_task(self._work()) for _ in range(AT_ONCE)]
+                flusher = group.create_task(self._flush())
+                await self._feed(reads)
+                for _ in workers:
+                    await self._queue.put(None)
+                await asyncio.gather(*workers)
+                flusher.cancel()
+        except* FirthError as group_of:
+            raise _first(group_of.exceptions) from None
+        if self._digests:
+            await reads.record_digests(self._digests)
+        if self._failed:
+            await reads.mark_failed([(wanted.ordinal, wanted.name) for wanted, _ in self._failed])
+        return Result(stored=self._stored, present=self._present, failed=self._failed, changed=self._changed)
+
+    async def _feed(self, reads: RunFileReads) -> None:
+        last = 0
+        while page := await reads.wanted(last, PAGE):
+            last = page[-1].ordinal
+            there = await asyncio.to_thread(self._there, page)
+            for wanted in page:
+                if wanted.ordinal in there:
+                    self._present += 1
+                    self._done += 1
+                else:
+                    await self._queue.put(wanted)
+
+    def _there(self, page: Sequence[Wanted]) -> set[int]:
+        return {wanted.ordinal for wanted in page if wanted.sha256 is not None and self._blobs.has(wanted.sha256)}
+
+    async def _flush(self) -> None:
+        while True:
+            await self._clock.sleep(FLUSH_S)
+            await self._live.flush()
+
+    async def _work(self) -> None:
+        while (wanted := await self._queue.get()) is not None:
+            try:
+                kept = await self._bring(wanted)
+            except _Bad as error:
+                self._changed += 1
+                self._fail(wanted, str(error))
+            except NotFound as error:
+                self._changed += 1
+                self._fail(wanted, error.message)
+            except Upstream as error:
+                self._fail(wanted, error.message)
+                self._count_refusal(error)
+            else:
+                self._refusals.clear()
+                self._stored += 1
+                self._live.moved(kept.size, verified=True)
+                self._spent(kept.size)
+                if wanted.sha256 is None:
+                    self._digests.append((wanted.ordinal, kept.sha256, kept.size))
+            self._done += 1
+            self._tell(wanted)
+
+    def _tell(self, wanted: Wanted) -> None:
+        self._live.progress(
+            f"{self._done:,} / {self._total:,} files, {self._live.rate() / 1e6:.1f} MB/s, {wanted.filename}",
+            done=self._done,
+            total=self._total,
+            unit="files",
+        )
+
+    def _fail(self, wanted: Wanted, reason: str) -> None:
+        self._failed.append((wanted, reason))
+        self._live.log(f"{wanted.subdir}/{wanted.filename}: {reason}", "error")
+
+    def _count_refusal(self, error: Upstream) -> None:
+        status = error.data.get("status")
+        if status not in {None, 401, 403}:
+            return
+        host = str(error.data.get("host", ""))
+        self._refusals[host] += 1
+        if self._refusals[host] >= REFUSALS_IN_A_ROW:
+            raise Upstream(
+                f"{host} refused {REFUSALS_IN_A_ROW} requests in a row; the last: {error.message}",
+                hint=error.hint or "check the address and the credentials, then run again",
+                host=host,
+                status=status,
+            )
+
+    async def _bring(self, wanted: Wanted) -> Kept:
+        await self._enough_space(wanted.size)
+        writer = self._blobs.writer(size=wanted.size, sha256=wanted.sha256, md5=wanted.md5, max_bytes=MAX_UNKNOWN)
+        try:
+            await self._transfer(wanted, writer)
+            if wanted.sha256 is None and wanted.md5 is None:
+                try:
+                    await asyncio.to_thread(self._check_archive, writer.path, wanted.filename)
+                except ValueError as error:
+                    raise _Bad(str(error)) from None
+        except BaseException:
+            self._live.moved(-writer.written)
+            writer.abort()
+            raise
+        try:
+            return await self._blobs.keep(writer)
+        except BlobMismatch as error:
+            self._live.moved(-writer.written)
+            raise _Bad(f"not what the source's index promises: {error.reason}") from None
+
+    async def _transfer(self, wanted: Wanted, writer: BlobWriter) -> None:
+        """Write the file, going on where it broke off; the digest over all of it guards the seams."""
+        tag: str | None = None
+        for attempt in range(1, ATTEMPTS + 1):
+            known = writer.written if tag is not None else 0
+            try:
+                async with self._upstream.open(self._source, self._address(wanted), offset=known, if_range=tag) as body:
+                    tag = body.validators.etag
+                    await self._take(body, writer)
+                return
+            except TooLarge:
+                raise _Bad(f"longer than the {wanted.size} bytes that the source's index promises") from None
+            except Upstream as error:
+                status = error.data.get("status")
+                if attempt == ATTEMPTS or (isinstance(status, int) and status in {401, 403}):
+                    raise
+            await self._clock.sleep(attempt)
+
+    async def _take(self, body: Body, writer: BlobWriter) -> None:
+        known = writer.written - body.offset
+        async for chunk in body:
+            fresh = chunk[known:] if known > 0 else chunk
+            known -= len(chunk) - len(fresh)
+            if fresh:
+                writer.write(fresh)
+                self._live.moved(len(fresh))
+
+
+def failures(result: Result) -> list[Failure]:
+    """Return a download's failures as the run's details list them."""
+    return [
+        Failure(subdir=wanted.subdir, filename=wanted.filename, reason=reason, attempts=ATTEMPTS)
+        for wanted, reason in result.failed
+    ]
+
+
+def _first(errors: Sequence[BaseException]) -> BaseException:
+    error = errors[0]
+    return _first(error.exceptions) if isinstance(error, BaseExceptionGroup) else error

@@ -1,0 +1,533 @@
+"""The only place that changes mirrors: check, create, edit, run, stop, restart, plan, delete."""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import UNSET
+
+from firth_protocol.errors import ChannelFrozen, Conflict, Invalid, NotFound, Upstream, WrongState
+from firth_protocol.events import Fact
+from firth_protocol.methods import (
+    MirrorCheck,
+    MirrorCreate,
+    MirrorDelete,
+    MirrorDeleteReply,
+    MirrorPlan,
+    MirrorReply,
+    MirrorUpdate,
+    RunReply,
+)
+from firth_protocol.types import (
+    Cause,
+    Credentials,
+    Family,
+    Filters,
+    Mirror,
+    MirrorType,
+    OnUpstreamRemoval,
+    RunKind,
+    RunState,
+    SourceFound,
+)
+from firthd.channels import browse
+from firthd.channels.manage import stale, write
+from firthd.clock import Clock
+from firthd.families.base import FamilyRules
+from firthd.mirrors.report import Reports
+from firthd.mirrors.run import MirrorRuns
+from firthd.mirrors.source import NO_MIRROR, Job, rules_of, source_of
+from firthd.runs.queue import RunQueue
+from firthd.store import artifacts, catalog, generations
+from firthd.store import runs as run_rows
+from firthd.store.catalog import MirrorRow
+from firthd.store.database import Database, Reader, Tx
+from firthd.store.journal import Journal, newest
+from firthd.store.secrets import SecretFile, Secrets
+from firthd.upstream.client import Source, mask
+from firthd.upstream.client import Upstream as Upstreams
+
+CHECK_S = 10.0
+
+_FILTERS = {
+    MirrorType.CONDA: {"subdirs"},
+    MirrorType.PYTHON: {"projects", "package_types", "python_versions", "platforms", "prereleases"},
+    MirrorType.R: {"packages", "r_versions", "platforms", "archive"},
+}
+
+
+class Schedules(Protocol):
+    """What knows cron; the scheduler is passed in."""
+
+    def check(self, text: str) -> tuple[str, list[str]]:
+        """Return the expression as five fields, and warnings; raise Invalid for nonsense."""
+
+
+class Mirrors:
+    """The verbs on mirrors."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        journal: Journal,
+        clock: Clock,
+        queue: RunQueue,
+        runs: MirrorRuns,
+        reports: Reports,
+        secrets: SecretFile,
+        upstream: Upstreams,
+        families: Mapping[Family, FamilyRules],
+        schedules: Schedules,
+    ) -> None:
+        self._db = db
+        self._journal = journal
+        self._clock = clock
+        self._queue = queue
+        self._runs = runs
+        self._reports = reports
+        self._secrets = secrets
+        self._upstream = upstream
+        self._families = families
+        self._schedules = schedules
+
+    # --- finding ---------------------------------------------------------------------------------------
+
+    async def find(self, r: Reader, ref: int | str) -> MirrorRow:
+        """Return the mirror that an id or `channel:name` means; raise NotFound."""
+        return await find(r, ref)
+
+    # --- checking the source -----------------------------------------------------------------------------
+
+    async def check(self, params: MirrorCheck) -> SourceFound:
+        """Ask a source what it is, at most 10 s; raise Upstream or Invalid with what was found instead."""
+        credentials = params.credentials
+        proxy = params.proxy
+        if params.mirror is not None and credentials is None:
+            ref = params.mirror
+            row = await self._db.read(lambda r: find(r, ref))
+            kept = self._secrets.get(row.id)
+            credentials, proxy = kept.credentials, proxy or kept.proxy
+        source, warnings = self._normalise(params.type, params.source, credentials, proxy, params.ca_file)
+        return await self._ask(params.type, source, warnings)
+
+    async def _ask(self, type_: MirrorType, source: Source, warnings: list[str]) -> SourceFound:
+        rules = rules_of(self._families, type_)
+        try:
+            async with asyncio.timeout(CHECK_S):
+                found = await rules.probe(self._upstream, source)
+        except TimeoutError:
+            raise Upstream(
+                f"{mask(source.url)} did not answer within {CHECK_S:.0f} s",
+                hint="try again, or create the mirror with `check: false`",
+            ) from None
+        return msgspec.structs.replace(found, source=source.url, warnings=[*warnings, *found.warnings])
+
+    def _normalise(
+        self, type_: MirrorType, source: str, credentials: Credentials | None, proxy: str | None, ca_file: str | None
+    ) -> tuple[Source, list[str]]:
+        rules = rules_of(self._families, type_)
+        _check_credentials(credentials)
+        _check_proxy(proxy)
+        _check_ca_file(ca_file)
+        found = rules.normalise(source, credentials)
+        made = Source(url=found.source, credentials=found.credentials, proxy=proxy, ca_file=ca_file)
+        return made, list(found.warnings)
+
+    # --- create and edit -----------------------------------------------------------------------------------
+
+    async def create(self, params: MirrorCreate, by: str) -> MirrorReply:
+        """Create a mirror; its source is asked first unless `check` is false."""
+        _check_name(params.name)
+        _check_filters(params.type, params.filters)
+        _no_policies(params.policy)
+        schedule, warnings = self._schedules.check(params.schedule)
+        source, found = self._normalise(params.type, params.source, params.credentials, params.proxy, params.ca_file)
+        warnings += found
+        await self._db.read(lambda r: browse.channel(r, params.channel))
+        if params.check:
+            answer = await self._ask(params.type, source, [])
+            warnings += answer.warnings
+
+        async def body(tx: Tx) -> tuple[Mirror, int, list[str]]:
+            channel = await browse.channel(tx, params.channel)
+            if await catalog.mirror_by_name(tx, channel.name, params.name):
+                raise Conflict(
+                    f"{channel.name} has a mirror {params.name!r} already", hint="choose another name", path="$.name"
+                )
+            others = await catalog.mirrors_of(tx, channel.id)
+            more = []
+            if others:
+                more.append(
+                    f"{channel.name} has {len(others) + 1} mirrors now: a package name belongs to the oldest that"
+                    " offers it, the others' files of that name are not served"
+                )
+            mirror_id = await catalog.insert_mirror(
+                tx,
+                {
+                    "channel_id": channel.id,
+                    "name": params.name,
+                    "type": params.type,
+                    "mode": params.mode,
+                    "source": source.url,
+                    "schedule": schedule,
+                    "policy": params.policy,
+                    "filters": msgspec.json.encode(params.filters).decode(),
+                    "on_upstream_removal": params.on_upstream_removal,
+                    "proxy": mask(params.proxy) if params.proxy else None,
+                    "ca_file": params.ca_file,
+                    "has_credentials": int(source.credentials is not None),
+                    "enabled": int(params.enabled),
+                },
+                self._clock.now_ms(),
+            )
+            seq = await self._journal.fact(
+                tx, Fact.MIRROR_CREATED, ids={"channel": channel.name, "mirror": mirror_id}, data={"name": params.name}
+            )
+            return await self._reports.describe(tx, await _row(tx, mirror_id)), seq, more
+
+        mirror, seq, more = await write(self._db, body, dry_run=params.dry_run)
+        warnings += more
+        if params.dry_run:
+            return MirrorReply(mirror=mirror, warnings=warnings, seq=seq)
+        await self._secrets.put(mirror.id, _secrets(source.credentials, params.proxy))
+        run = None
+        if params.run_now:
+            reply = await self.run(mirror.id, by, cause="run now")
+            run, seq = reply.run, reply.seq
+            row = await self._db.read(lambda r: _row(r, mirror.id))
+            mirror = await self._db.read(lambda r: self._reports.describe(r, row))
+        return MirrorReply(mirror=mirror, run=run, warnings=warnings, seq=seq)
+
+    async def update(self, params: MirrorUpdate) -> MirrorReply:
+        """Edit a mirror; what the source gives is read anew at the next run when source or filters changed."""
+        before = await self._db.read(lambda r: find(r, params.mirror))
+        changes: dict[str, Any] = {}
+        warnings: list[str] = []
+        if params.name is not UNSET:
+            _check_name(params.name)
+            changes["name"] = params.name
+        if params.schedule is not UNSET:
+            changes["schedule"], said = self._schedules.check(params.schedule)
+            warnings += said
+        if params.policy is not UNSET:
+            _no_policies(params.policy)
+        if params.filters is not UNSET:
+            filters = params.filters or Filters()
+            _check_filters(before.type, filters)
+            changes["filters"] = msgspec.json.encode(filters).decode()
+        for field in ("on_upstream_removal", "enabled"):
+            value = getattr(params, field)
+            if value is not UNSET:
+                changes[field] = value
+        secrets, anew = await self._new_source(params, before, changes, warnings)
+
+        async def body(tx: Tx) -> int:
+            row = await _row(tx, before.id)
+            if row.revision != params.revision:
+                current = await self._reports.describe(tx, row)
+                raise stale(f"mirror {row.channel}:{row.name}", params.revision, row.revision, current)
+            if "name" in changes and changes["name"] != row.name:
+                other = await catalog.mirror_by_name(tx, row.channel, changes["name"])
+                if other is not None:
+                    raise Conflict(f"{row.channel} has a mirror {changes['name']!r} already", path="$.name")
+            await catalog.update_mirror(tx, row.id, changes, self._clock.now_ms())
+            if anew or "filters" in changes:
+                await catalog.forget_source_indexes(tx, row.id)
+            if "schedule" in changes or "enabled" in changes:
+                await catalog.note_mirror(tx, row.id, {"scheduled_from": self._clock.now_ms()})
+            return await self._journal.fact(
+                tx,
+                Fact.MIRROR_UPDATED,
+                ids={"channel": row.channel, "mirror": row.id},
+                data={"fields": sorted(changes)},
+            )
+
+        seq = await write(self._db, body, dry_run=params.dry_run)
+        if not params.dry_run and secrets is not None:
+            await self._secrets.put(before.id, secrets)
+        row = await self._db.read(lambda r: _row(r, before.id))
+        mirror = await self._db.read(lambda r: self._reports.describe(r, row))
+        return MirrorReply(mirror=mirror, warnings=warnings, seq=seq)
+
+    async def _new_source(
+        self, params: MirrorUpdate, before: MirrorRow, changes: dict[str, Any], warnings: list[str]
+    ) -> tuple[Secrets | None, bool]:
+        """Work out source, credentials, proxy and CA file of an edit; return new secrets, and whether to read anew."""
+        fields = (params.source, params.credentials, params.proxy, params.ca_file)
+        if all(field is UNSET for field in fields):
+            return None, False
+        now = source_of(before, self._secrets)
+        credentials = now.credentials if params.credentials is UNSET else params.credentials
+        proxy = now.proxy if params.proxy is UNSET else params.proxy
+        ca_file = now.ca_file if params.ca_file is UNSET else params.ca_file
+        given = before.source if params.source is UNSET else params.source
+        if params.source is not UNSET and _host(given) != _host(before.source) and params.credentials is UNSET:
+            credentials = None  # secrets of one host are not sent to another
+            if now.credentials is not None:
+                warnings.append("the source is another host: its credentials must be given anew")
+        source, said = self._normalise(before.type, given, credentials, proxy, ca_file)
+        warnings += said
+        if params.check:
+            warnings += (await self._ask(before.type, source, [])).warnings
+        changes.update(
+            source=source.url,
+            proxy=mask(proxy) if proxy else None,
+            ca_file=ca_file,
+            has_credentials=int(source.credentials is not None),
+        )
+        return _secrets(source.credentials, proxy), source.url != before.source
+
+    # --- runs ----------------------------------------------------------------------------------------------
+
+    async def run(
+        self,
+        ref: int | str,
+        by: str,
+        *,
+        cause: str = "by hand",
+        accept_removals: bool = False,
+        dry_run: bool = False,
+    ) -> RunReply:
+        """Queue a run, or return the one that is under way."""
+
+        async def body(tx: Tx) -> tuple[int, bool, int]:
+            row = await find(tx, ref)
+            for other in await run_rows.open_runs(tx):
+                if other.mirror_id == row.id and other.kind is RunKind.MIRROR and other.state is not RunState.STOPPING:
+                    return other.id, True, await newest(tx)
+            run_id, seq = await self._queue.submit(
+                tx,
+                RunKind.MIRROR,
+                channel_id=row.channel_id,
+                channel=row.channel,
+                mirror_id=row.id,
+                cause=cause,
+                by=by,
+                params={"accept_removals": True} if accept_removals else {},
+                notes=_coalesced(row.coalesced),
+            )
+            if row.coalesced:
+                await catalog.note_mirror(tx, row.id, {"coalesced": 0})
+            return run_id, False, seq
+
+        run_id, already, seq = await write(self._db, body, dry_run=dry_run)
+        if dry_run and not already:
+            return RunReply(run=None, already=False, seq=seq)
+        return RunReply(run=await self._queue.get(run_id), already=already, seq=seq)
+
+    async def stop(self, ref: int | str, *, publish: bool, dry_run: bool) -> RunReply:
+        """Stop a mirror's run; raise WrongState when there is none."""
+        row = await self._db.read(lambda r: find(r, ref))
+        found = await self._open_run(row)
+        if found is None:
+            raise WrongState(f"{row.channel}:{row.name} is not running: {row.state}", hint="`mirror.run` starts it")
+        if dry_run:
+            return RunReply(run=await self._queue.get(found), seq=await self._db.read(newest))
+        run, seq = await self._queue.stop(found, publish=publish)
+        return RunReply(run=run, seq=seq)
+
+    async def restart(self, ref: int | str, by: str, *, dry_run: bool) -> RunReply:
+        """Stop a mirror's run if there is one, then queue a new one from step 1."""
+        row = await self._db.read(lambda r: find(r, ref))
+        found = await self._open_run(row)
+        if found is not None and not dry_run:
+            with contextlib.suppress(WrongState):
+                await self._queue.stop(found)
+        return await self.run(row.id, by, cause="restart", dry_run=dry_run)
+
+    async def _open_run(self, row: MirrorRow) -> int | None:
+        open_runs = await self._db.read(run_rows.open_runs)
+        return next((run.id for run in open_runs if run.mirror_id == row.id and run.kind is RunKind.MIRROR), None)
+
+    async def plan(self, params: MirrorPlan, by: str) -> RunReply:
+        """Queue a run that tells what a mirror run would do; for a mirror, or the fields of one to be created."""
+        if params.mirror is not None:
+            ref = params.mirror
+            row = await self._db.read(lambda r: find(r, ref))
+            return await self._submit_plan(row.channel_id, row.channel, row.id, by, None)
+        missing = [field for field in ("channel", "type", "source") if getattr(params, field) is None]
+        if missing:
+            raise Invalid(f"give `mirror`, or also {', '.join(missing)}", path=f"$.{missing[0]}")
+        assert params.channel is not None
+        assert params.type is not None
+        assert params.source is not None
+        _check_filters(params.type, params.filters)
+        source, _ = self._normalise(params.type, params.source, params.credentials, params.proxy, params.ca_file)
+        name = params.channel
+        channel = await self._db.read(lambda r: browse.channel(r, name))
+        job = Job(
+            mirror_id=NO_MIRROR,
+            channel_id=channel.id,
+            channel=channel.name,
+            name=params.name or "",
+            type=params.type,
+            mode=params.mode,
+            source=source,
+            filters=params.filters,
+            keep=params.on_upstream_removal is OnUpstreamRemoval.KEEP,
+        )
+        return await self._submit_plan(channel.id, channel.name, None, by, job)
+
+    async def _submit_plan(
+        self, channel_id: int, channel: str, mirror_id: int | None, by: str, job: Job | None
+    ) -> RunReply:
+        async def body(tx: Tx) -> tuple[int, int]:
+            run_id, seq = await self._queue.submit(
+                tx, RunKind.PLAN, channel_id=channel_id, channel=channel, mirror_id=mirror_id, cause="by hand", by=by
+            )
+            if job is not None:
+                self._runs.plans[run_id] = job  # before the queue can see the run
+            return run_id, seq
+
+        run_id, seq = await self._db.write(body)
+        return RunReply(run=await self._queue.get(run_id), seq=seq)
+
+    # --- delete ------------------------------------------------------------------------------------------------
+
+    async def delete(self, params: MirrorDelete, by: str) -> MirrorDeleteReply:
+        """Delete a mirror; its stored artifacts stay with the channel, or all of its artifacts go."""
+        row = await self._db.read(lambda r: find(r, params.mirror))
+        if params.confirm != row.name:
+            raise Invalid(
+                f"confirm is {params.confirm!r}", hint=f"write {row.name!r} to confirm the deletion", path="$.confirm"
+            )
+        channel = await self._db.read(lambda r: browse.channel(r, row.channel))
+        if channel.frozen_at is not None:
+            raise ChannelFrozen(f"{row.channel} is frozen", hint="unfreeze it, then delete the mirror")
+        keep = params.packages == "keep"
+        kept, dropped = await self._db.read(lambda r: artifacts.would_keep(r, row.channel_id, row.id))
+        if not keep:
+            kept, dropped = 0, kept + dropped
+        if params.dry_run:
+            return MirrorDeleteReply(kept=kept, dropped=dropped, seq=await self._db.read(newest))
+        found = await self._open_run(row)
+        if found is not None:
+            try:
+                await self._queue.stop(found)
+                await self._queue.wait(found, timeout_s=5)
+            except WrongState:
+                pass
+        await self._runs.discard_abandoned(row.channel_id)
+        change_set = await self._db.write(
+            lambda tx: generations.open_change_set(
+                tx,
+                channel_id=row.channel_id,
+                mirror_id=row.id,
+                run_id=None,
+                cause=Cause.REMOVAL,
+                now_ms=self._clock.now_ms(),
+            )
+        )
+        copied = await artifacts.hand_over(
+            self._db, channel_id=row.channel_id, mirror_id=row.id, change_set=change_set, keep=keep, clock=self._clock
+        )
+
+        async def body(tx: Tx) -> tuple[int | None, int]:
+            await generations.finish_change_set(
+                tx, change_set, added=copied.added, closed=copied.closed, now_ms=self._clock.now_ms()
+            )
+            await catalog.mark_mirror_deleted(tx, row.id, self._clock.now_ms())
+            ids = {"channel": row.channel, "mirror": row.id}
+            seq = await self._journal.fact(tx, Fact.MIRROR_DELETED, ids=ids, data={"name": row.name})
+            run_id = None
+            if copied.closed:
+                run_id, _ = await self._queue.submit(
+                    tx,
+                    RunKind.PUBLISH,
+                    channel_id=row.channel_id,
+                    channel=row.channel,
+                    cause=f"mirror {row.name} was deleted",
+                    by=by,
+                )
+            return run_id, seq
+
+        run_id, seq = await self._db.write(body)
+        await self._secrets.put(row.id, Secrets())
+        run = await self._queue.get(run_id) if run_id else None
+        return MirrorDeleteReply(kept=copied.added, dropped=copied.closed - copied.added, run=run, seq=seq)
+
+
+async def find(r: Reader, ref: int | str) -> MirrorRow:
+    """Return the mirror that an id or `channel:name` means; raise NotFound."""
+    row = None
+    if isinstance(ref, int) or ref.isdecimal():
+        number = int(ref) if len(str(ref)) < 18 else 0
+        row = await catalog.mirror_by_id(r, number)
+    elif ":" in ref:
+        channel, _, name = ref.partition(":")
+        row = await catalog.mirror_by_name(r, channel, name)
+    if row is None:
+        raise NotFound(f"there is no mirror {ref!r}", hint="an id, or `channel:name`; `mirror.list` shows them")
+    return row
+
+
+async def _row(r: Reader, mirror_id: int) -> MirrorRow:
+    row = await catalog.mirror_by_id(r, mirror_id)
+    if row is None:
+        raise NotFound(f"there is no mirror {mirror_id}", hint="`mirror.list` shows the mirrors")
+    return row
+
+
+def _coalesced(times: int) -> list[str]:
+    if not times:
+        return []
+    return [f"the schedule fired {times} times while a run worked; this run stands for them"]
+
+
+def _secrets(credentials: Credentials | None, proxy: str | None) -> Secrets:
+    hidden = proxy if proxy and mask(proxy) != proxy else None
+    return Secrets(credentials=credentials, proxy=hidden)
+
+
+def _check_name(name: str) -> None:
+    if not name.isprintable() or name != name.strip():
+        raise Invalid("a mirror's name is 1 to 100 printable characters, no blank at its ends", path="$.name")
+
+
+def _check_filters(type_: MirrorType, filters: Filters) -> None:
+    for field in filters.__struct_fields__:
+        if getattr(filters, field) is not None and field not in _FILTERS[type_]:
+            raise Invalid(
+                f"a mirror of type {type_} has no filter `{field}`",
+                hint=f"it has {', '.join(sorted(_FILTERS[type_]))}",
+                path=f"$.filters.{field}",
+            )
+    if filters.subdirs is not None and not filters.subdirs:
+        raise Invalid("filters.subdirs is empty", hint="leave it out for all subdirs", path="$.filters.subdirs")
+
+
+def _check_credentials(credentials: Credentials | None) -> None:
+    if credentials is None:
+        return
+    given = {field for field in credentials.__struct_fields__ if getattr(credentials, field) is not None}
+    if given not in ({"token"}, {"bearer"}, {"user", "password"}):
+        raise Invalid(
+            "credentials are one of {token}, {user, password} and {bearer}", hint="give one form", path="$.credentials"
+        )
+
+
+def _check_proxy(proxy: str | None) -> None:
+    if proxy is None:
+        return
+    parts = urlsplit(proxy)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise Invalid("a proxy is http://host:port", path="$.proxy")
+
+
+def _check_ca_file(ca_file: str | None) -> None:
+    if ca_file is not None and not Path(ca_file).is_absolute():
+        raise Invalid("ca_file is an absolute path on the daemon's machine", path="$.ca_file")
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).netloc.rpartition("@")[2].lower()
+
+
+def _no_policies(policy: str | None) -> None:
+    if policy is not None:
+        raise NotFound(f"there is no policy {policy!r}", hint="leave `policy` out", path="$.policy")

@@ -1,0 +1,82 @@
+"""Decides, purely: what a run is about to change, whether the source shrank too far, whether the space suffices."""
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+SHRINK_PERCENT = 20
+SHRINK_COUNT = 100
+GIB = 1 << 30
+
+
+class PartChange(Struct, frozen=True, kw_only=True):
+    """What one part of the source (conda: a subdir) changed; `stopped`: artifacts the source no longer lists."""
+
+    part: str
+    before: int
+    kept: int
+    added: int
+    replaced: int
+    removed: int
+    stopped: int
+
+
+class Space(Struct, frozen=True, kw_only=True):
+    """Bytes of the store's file system."""
+
+    free: int
+    floor: int
+    reserved: int  # by other runs
+
+    @property
+    def usable(self) -> int:
+        return max(0, self.free - self.floor - self.reserved)
+
+
+def floor_bytes(total: int, percent: float) -> int:
+    """Return the bytes that downloads never touch: `percent` of the file system, at least 1 GiB."""
+    return max(GIB, int(total * percent / 100))
+
+
+def shrink_reason(parts: Sequence[PartChange]) -> str | None:
+    """Return why the source shrank too far to go on unseen, None when it did not.
+
+    Too far: a part or the whole that had content and has none now; or more than 20 % and more than 100 artifacts of
+    the mirror or of one part are no longer listed.
+    """
+    before = sum(part.before for part in parts)
+    stopped = sum(part.stopped for part in parts)
+    if before and not any(part.kept for part in parts):
+        return f"the source lists nothing any more; {before:,} artifacts were there"
+    for part in parts:
+        if part.before and not part.kept and part.stopped:
+            return f"{part.part} is empty or gone at the source; {part.before:,} artifacts were there"
+        if _too_many(part.stopped, part.before):
+            return f"the source stopped listing {part.stopped:,} of {part.before:,} artifacts of {part.part}"
+    if _too_many(stopped, before):
+        return f"the source stopped listing {stopped:,} of {before:,} artifacts"
+    return None
+
+
+def _too_many(stopped: int, before: int) -> bool:
+    return stopped > SHRINK_COUNT and stopped * 100 > before * SHRINK_PERCENT
+
+
+def space_reason(needed: int, space: Space) -> str | None:
+    """Return why `needed` bytes do not fit, with the exact figures, None when they do."""
+    if needed <= space.usable:
+        return None
+    return (
+        f"{needed:,} bytes are to be downloaded, {space.usable:,} may be used:"
+        f" {space.free:,} are free, {space.floor:,} stay free, {space.reserved:,} are reserved by other runs"
+    )
+
+
+def human(size: int) -> str:
+    """Return a size for people: 2.1 GB."""
+    value = float(size)
+    for unit in ("B", "KB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"

@@ -1,0 +1,103 @@
+"""The only place that describes a mirror to clients: as it stands, and what its runs did."""
+
+from collections.abc import Callable, Mapping
+
+from firth_protocol.errors import NotFound
+from firth_protocol.types import FailedArtifact, Family, Mirror, MirrorDetails
+from firthd.clock import Clock, maybe_rfc3339, rfc3339
+from firthd.families.base import FamilyRules
+from firthd.runs import steps
+from firthd.runs.queue import RunQueue
+from firthd.store import artifacts
+from firthd.store import runs as run_rows
+from firthd.store.catalog import MirrorRow
+from firthd.store.database import Database, Reader
+
+LISTED = 1000
+
+NextDue = Callable[[str, int], int | None]
+"""(schedule, after ms) → the next due time in ms."""
+
+
+class Reports:
+    """Describes mirrors."""
+
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        queue: RunQueue,
+        families: Mapping[Family, FamilyRules],
+        next_due: NextDue,
+    ) -> None:
+        self._db = db
+        self._clock = clock
+        self._queue = queue
+        self._families = families
+        self._next_due = next_due
+
+    async def describe(self, r: Reader, row: MirrorRow) -> Mirror:
+        """Return a mirror as clients see it; its secrets are not in it."""
+        last = await run_rows.run_by_id(r, row.last_run_id) if row.last_run_id else None
+        live = self._queue.live(row.last_run_id) if row.last_run_id else None
+        now = self._clock.now_ms()
+        due = self._next_due(row.schedule, now) if row.enabled else None
+        return Mirror(
+            id=row.id,
+            channel=row.channel,
+            name=row.name,
+            type=row.type,
+            mode=row.mode,
+            source=row.source,
+            schedule=row.schedule,
+            policy=row.policy,
+            filters=row.filters,
+            on_upstream_removal=row.on_upstream_removal,
+            proxy=row.proxy,
+            ca_file=row.ca_file,
+            credentials="***" if row.has_credentials else None,
+            enabled=row.enabled,
+            state=row.state,
+            last_run=steps.brief(live.snapshot() if live is not None else last) if last is not None else None,
+            last_success_at=maybe_rfc3339(row.last_success_at),
+            last_success_age_s=(now - row.last_success_at) / 1000 if row.last_success_at else None,
+            next_run_at=maybe_rfc3339(due),
+            effective_policy=row.policy or row.channel_policy,
+            policy_from=("mirror" if row.policy else "channel") if row.policy or row.channel_policy else None,
+            artifacts=row.artifacts,
+            stored=row.stored,
+            shadowed=row.shadowed,
+            bytes=row.bytes,
+            created_at=rfc3339(row.created_at),
+            updated_at=rfc3339(row.updated_at),
+            revision=row.revision,
+        )
+
+    async def details(self, row: MirrorRow, run_id: int | None) -> MirrorDetails:
+        """Return what a mirror's run (None: its newest) did, with each failure; raise NotFound."""
+        run_id = run_id or row.last_run_id
+        run = await self._queue.row(run_id) if run_id else None
+        if run is not None and run.mirror_id != row.id:
+            raise NotFound(f"run {run.id} is not one of {row.channel}:{row.name}", hint="`run.list` shows its runs")
+        totals = await self._db.read(lambda r: artifacts.mirror_totals(r, row.channel_id, row.id))
+        failed = await self._db.read(lambda r: run_rows.failures(r, run.id, LISTED)) if run else []
+        shadowed = await self._db.read(lambda r: artifacts.shadowed_names(r, row.channel_id, row.id, LISTED))
+        live = self._queue.live(run.id) if run else None
+        shown = live.snapshot() if live is not None else run
+        return MirrorDetails(
+            mirror=row.id,
+            run=run.id if run else None,
+            counts=shown.counts if shown else steps.NO_COUNTS,
+            artifacts=totals.artifacts,
+            stored=totals.stored,
+            on_demand=totals.artifacts - totals.stored,
+            bytes=totals.bytes,
+            bytes_stored=totals.bytes_stored,
+            subdirs=totals.subdirs,
+            failed=[
+                FailedArtifact(subdir=one.subdir, filename=one.filename, reason=one.reason, attempts=one.attempts)
+                for one in failed
+            ],
+            shadowed=shadowed,
+            notes=shown.notes if shown else [],
+        )

@@ -1,0 +1,635 @@
+"""The only place that carries out a mirror's runs: the eight steps, and the plan that stops before the download."""
+
+import asyncio
+import contextlib
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from firth_protocol.errors import NotFound, ShrinkGuard, WorkerLost
+from firth_protocol.events import Fact
+from firth_protocol.types import Cause, Family, MirrorMode, RunKind, RunState, StepName
+from firthd.channels import keeping
+from firthd.channels.publish import Publication, Publisher
+from firthd.clock import Clock
+from firthd.families.base import FamilyRules, FetchPlace, PartResult, ReadParams, ReadResult
+from firthd.mirrors import plan
+from firthd.mirrors.downloads import Downloads, Result, failures
+from firthd.mirrors.index import Index, IndexFetcher
+from firthd.mirrors.on_demand import OnDemand
+from firthd.mirrors.source import NO_MIRROR, Job, job_of, rules_of
+from firthd.mirrors.space import SpaceGuard
+from firthd.runs.queue import RunQueue
+from firthd.runs.run import LiveRun, Outcome
+from firthd.store import artifacts, catalog, generations
+from firthd.store.artifacts import Copied
+from firthd.store.blobs import BlobStore
+from firthd.store.catalog import SourceIndexRow
+from firthd.store.database import Database, Tx
+from firthd.store.journal import Journal
+from firthd.store.run_reads import Wanted, open_run_file
+from firthd.store.runs import Failure
+from firthd.store.secrets import SecretFile
+from firthd.upstream.client import Upstream
+from firthd.workers import TaskProgress, Workers
+
+INVALID_SHOWN = 1000
+
+
+class Parts(Struct, frozen=True, kw_only=True):
+    """The collaborators of runs, built once."""
+
+    db: Database
+    journal: Journal
+    clock: Clock
+    queue: RunQueue
+    workers: Workers
+    upstream: Upstream
+    blobs: BlobStore
+    space: SpaceGuard
+    secrets: SecretFile
+    publisher: Publisher
+    on_demand: OnDemand
+    families: Mapping[Family, FamilyRules]
+    state: Path  # the state folder
+
+
+class _Read(Struct, frozen=True, kw_only=True):
+    """What reading the source's index gave: the differences lie in the run file."""
+
+    index: Index
+    parts: list[PartResult]
+
+    @property
+    def bytes_to_store(self) -> int:
+        return sum(part.bytes_to_store for part in self.parts)
+
+    def total(self, field: str) -> int:
+        return sum(getattr(part, field) for part in self.parts)
+
+
+class MirrorRuns:
+    """Executes runs of kind mirror and plan, and what follows from a stopped one."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._p = parts
+        self.plans: dict[int, Job] = {}  # runs of kind plan for mirrors that do not exist: never written down
+
+    def source_folder(self, mirror_id: int) -> Path:
+        return self._p.state / "sources" / str(mirror_id)
+
+    def run_folder(self, run_id: int) -> Path:
+        return self._p.state / "runs" / str(run_id)
+
+    # --- the executors ---------------------------------------------------------------------------------
+
+    async def mirror(self, live: LiveRun) -> Outcome:
+        """Carry out the eight steps."""
+        job = await self._job(live)
+        folder = self.run_folder(live.id)
+        keep_folder = False
+        try:
+            return await self._mirror(live, job, folder)
+        except asyncio.CancelledError:
+            keep_folder = live.stopping and live.stop_publish
+            if keep_folder:
+                await self._publish_what_is_there(live, job)
+            raise
+        finally:
+            self._p.space.release(live.id)
+            self._p.on_demand.forget(job.mirror_id)
+            if not keep_folder:
+                await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
+
+    async def plan(self, live: LiveRun) -> Outcome:
+        """Carry out steps 1 to 5 and tell what a run would do; nothing is changed."""
+        job = self.plans.get(live.id) or await self._job(live)
+        folder = self.run_folder(live.id)
+        try:
+            await self._connect(live, job)
+            known = await self._p.db.read(lambda r: catalog.source_indexes(r, job.mirror_id))
+            fetcher = self._fetcher(job, folder)
+            read = await self._read(live, job, fetcher, {}, folder, everything=True)
+            await live.skip(StepName.RESOLVE, "no policy asks for dependencies")
+            async with live.step(StepName.PLAN):
+                shrink, adds, removes = self._changes(read)
+                needed = read.bytes_to_store if job.mode is MirrorMode.ACTIVE else 0
+                space = plan.space_reason(needed, await self._p.space.now())
+                live.progress(_compared(adds, removes, needed), done=adds + removes, total=adds + removes)
+            result = {
+                "adds": adds,
+                "removes": removes,
+                "bytes": needed,
+                "bytes_all": read.bytes_to_store,
+                "missing_dependencies": 0,
+                "index_bytes": read.index.bytes,
+                "known_before": len(known),
+                "warnings": [reason for reason in (shrink, space) if reason],
+                "parts": {
+                    part.subdir: {"adds": part.added + part.replaced, "records": part.records} for part in read.parts
+                },
+            }
+            return Outcome(result=result)
+        finally:
+            self.plans.pop(live.id, None)
+            await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
+
+    async def publish(self, live: LiveRun) -> Outcome:
+        """Publish a channel's draft, after taking in what a stopped run left if that is what this run is for."""
+        from_run = live.row.params.get("from_run")
+        if from_run is not None:
+            await self._take_in_stopped(live, int(from_run))
+        cause = Cause.RUN if from_run is not None else Cause.UNFREEZE
+        return await self._publish_only(live, cause, None)
+
+    async def rollback(self, live: LiveRun) -> Outcome:
+        """Publish an earlier generation again and freeze the channel."""
+        return await self._publish_only(live, Cause.ROLLBACK, int(live.row.params["generation"]))
+
+    # --- the steps of a mirror run -----------------------------------------------------------------------
+
+    async def _job(self, live: LiveRun) -> Job:
+        mirror_id = live.row.mirror_id
+        mirror = None
+        if mirror_id is not None:
+            mirror = await self._p.db.read(lambda r: catalog.mirror_by_id(r, mirror_id))
+        if mirror is None:
+            raise NotFound("the mirror was deleted, or the plan was forgotten when the daemon ended")
+        return job_of(mirror, self._p.secrets)
+
+    async def _mirror(self, live: LiveRun, job: Job, folder: Path) -> Outcome:
+        await self._connect(live, job)
+        known = await self._p.db.read(lambda r: catalog.source_indexes(r, job.mirror_id))
+        complete = await self._last_was_complete(live)
+        fetcher = self._fetcher(job, self.source_folder(job.mirror_id))
+        index = await self._fetch(live, job, fetcher, known)
+        if not index.changed and complete:
+            return await self._nothing_new(live)
+        read = await self._filter(live, job, index, folder, everything=not complete)
+        await live.skip(StepName.RESOLVE, "no policy asks for dependencies")
+        await self._compare(live, job, read)
+        result = None
+        if job.mode is MirrorMode.ACTIVE:
+            result = await self._download(live, job, read, folder)
+            if result.changed and (again := await self._changed_meanwhile(live, job, fetcher, read)) is not None:
+                read = await self._filter(live, job, again, folder, everything=True)
+                await self._compare(live, job, read)
+                result = await self._download(live, job, read, folder)
+        else:
+            await live.skip(StepName.DOWNLOAD, "passive: each file is fetched on its first request")
+        publication = await self._publish_run(live, job, read, folder)
+        await self._clean(live, job)
+        return self._outcome(live, read, result, publication)
+
+    async def _connect(self, live: LiveRun, job: Job) -> None:
+        async with live.step(StepName.CONNECT, "asks the source, looks at the free space"):
+            space = await self._p.space.now()
+            await self._p.space.enough(None)
+            rules = rules_of(self._p.families, job.type)
+            path = rules.index_candidates(rules.first_parts[0])[0]
+            head = await self._p.upstream.head(job.source, path)
+            secret = "with credentials, " if job.source.credentials else ""
+            live.progress(f"source answers {head.status}, {secret}{plan.human(space.usable)} may be used")
+
+    async def _last_was_complete(self, live: LiveRun) -> bool:
+        """Tell whether the rows are what the copies of the source's index say, with no hole left by a failure."""
+        mirror_id = live.row.mirror_id
+        assert mirror_id is not None
+        mirror = await self._p.db.read(lambda r: catalog.mirror_by_id(r, mirror_id))
+        return mirror is not None and mirror.settled
+
+    def _fetcher(self, job: Job, folder: Path) -> IndexFetcher:
+        return IndexFetcher(self._p.upstream, rules_of(self._p.families, job.type), self._p.clock, folder)
+
+    async def _fetch(
+        self, live: LiveRun, job: Job, fetcher: IndexFetcher, known: Mapping[str, SourceIndexRow], tag: str = ""
+    ) -> Index:
+        async with live.step(StepName.FETCH_INDEX):
+            index = await fetcher.fetch(live, job, known, f"{live.id}{tag}")
+            there = [part for part in index.parts if part.row.file]
+            news = sum(part.changed for part in there)
+            live.progress(
+                f"{len(there)} indexes, {plan.human(index.bytes)}" + ("" if news else ", not changed"),
+                done=len(there),
+                total=len(there),
+                unit="indexes",
+            )
+        return index
+
+    async def _read(
+        self,
+        live: LiveRun,
+        job: Job,
+        fetcher: IndexFetcher,
+        known: Mapping[str, SourceIndexRow],
+        folder: Path,
+        *,
+        everything: bool,
+    ) -> _Read:
+        index = await self._fetch(live, job, fetcher, known)
+        return await self._filter(live, job, index, folder, everything=everything, copies=folder)
+
+    async def _filter(
+        self, live: LiveRun, job: Job, index: Index, folder: Path, *, everything: bool, copies: Path | None = None
+    ) -> _Read:
+        rules = rules_of(self._p.families, job.type)
+        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+        subdirs = job.filters.subdirs
+        params = ReadParams(
+            state_db=str(self._p.db.path),
+            run_file=str(folder / "run.sqlite"),
+            channel_id=job.channel_id,
+            mirror_id=job.mirror_id,
+            parts=index.to_read(copies or self.source_folder(job.mirror_id), everything=everything),
+            subdirs=sorted({*subdirs, *rules.first_parts}) if subdirs is not None else None,
+            keep=job.keep,
+        )
+
+        def tell(progress: TaskProgress) -> None:
+            live.progress(progress.description, done=progress.done, total=progress.total, unit=progress.unit)
+
+        async with live.step(StepName.FILTER, "reads the index"):
+            result = await self._worker(live, rules.read_task, params, tell)
+            read = _Read(index=index, parts=result.parts)
+            self._note_read(live, read)
+            live.progress(
+                f"{read.total('records'):,} read, {read.total('kept'):,} kept",
+                done=read.total("records"),
+                total=read.total("records"),
+                unit="records",
+            )
+        return read
+
+    async def _worker(self, live: LiveRun, task: str, params: ReadParams, tell: object) -> ReadResult:
+        try:
+            return await self._p.workers.run(task, params, ReadResult, progress=tell)  # type: ignore[arg-type]
+        except WorkerLost:
+            live.log("the worker process was lost; memory may have run out", "error")
+            raise
+
+    def _note_read(self, live: LiveRun, read: _Read) -> None:
+        for part in read.parts:
+            for note in part.notes:
+                live.log(f"{part.subdir}: {note}", "warning")
+            for invalid in part.invalid[:INVALID_SHOWN]:
+                live.fail_artifact(
+                    Failure(subdir=part.subdir, filename=invalid.filename, reason=invalid.reason, attempts=1)
+                )
+                live.log(f"{part.subdir}/{invalid.filename}: {invalid.reason}", "error")
+
+    def _changes(self, read: _Read) -> tuple[str | None, int, int]:
+        changes = [
+            plan.PartChange(
+                part=part.subdir,
+                before=part.before,
+                kept=part.kept,
+                added=part.added,
+                replaced=part.replaced,
+                removed=part.gone + part.filtered,
+                stopped=part.gone + part.held,
+            )
+            for part in read.parts
+        ]
+        adds = sum(change.added + change.replaced for change in changes)
+        removes = sum(change.removed + change.replaced for change in changes)
+        return plan.shrink_reason(changes), adds, removes
+
+    async def _compare(self, live: LiveRun, job: Job, read: _Read) -> None:
+        async with live.step(StepName.PLAN):
+            shrink, adds, removes = self._changes(read)
+            if shrink is not None and not live.row.params.get("accept_removals"):
+                raise ShrinkGuard(
+                    f"{shrink}; what is published stays as it is",
+                    hint="look at the source; `mirror.run` with `accept_removals` true goes ahead",
+                    mirror=job.mirror_id,
+                )
+            if shrink is not None:
+                live.note(f"accepted by hand: {shrink}")
+            active = job.mode is MirrorMode.ACTIVE
+            needed = read.bytes_to_store if active else 0
+            if needed:
+                await self._p.space.reserve(live.id, needed)
+            live.bytes_total = needed if active else None
+            kept = read.total("kept")
+            live.count(
+                passive=0 if active else kept,
+                active_planned=adds if active else 0,
+                added=adds,
+                removed=removes,
+                unchanged=read.total("unchanged"),
+                unhashed=read.total("unhashed"),
+                failed=read.total("invalid_count"),
+            )
+            live.progress(_compared(adds, removes, needed), done=adds + removes, total=adds + removes)
+
+    async def _download(self, live: LiveRun, job: Job, read: _Read, folder: Path) -> Result:
+        rules = rules_of(self._p.families, job.type)
+        base_urls = {part.subdir: part.base_url for part in read.parts}
+
+        def address(wanted: Wanted) -> str:
+            return rules.fetch_url(
+                FetchPlace(
+                    subdir=wanted.subdir,
+                    section=wanted.section,
+                    filename=wanted.filename,
+                    base_url=base_urls.get(wanted.subdir),
+                    raw=wanted.raw,
+                )
+            )
+
+        downloads = Downloads(
+            live,
+            self._p.upstream,
+            self._p.blobs,
+            self._p.clock,
+            source=job.source,
+            address=address,
+            check_archive=rules.check_archive,
+            spent=lambda size: self._p.space.spent(live.id, size),
+            enough_space=self._p.space.enough,
+        )
+        async with live.step(StepName.DOWNLOAD), open_run_file(folder / "run.sqlite") as reads:
+            total = live.counts.active_planned
+            result = await downloads.run(reads, total)
+            live.count(
+                active=result.stored + result.present,
+                failed=read.total("invalid_count") + len(result.failed),
+                added=live.counts.added,
+            )
+            failed = f", {len(result.failed):,} could not be had" if result.failed else ""
+            there = f", {result.present:,} were there" if result.present else ""
+            live.progress(
+                f"{result.stored:,} files, {plan.human(live.bytes_done)}{there}{failed}",
+                done=result.stored + result.present,
+                total=total,
+                unit="files",
+            )
+        for failure in failures(result):
+            live.fail_artifact(failure)
+        return result
+
+    async def _changed_meanwhile(self, live: LiveRun, job: Job, fetcher: IndexFetcher, read: _Read) -> Index | None:
+        """Read the source's index once more when files were not what it promised; return it if it has changed."""
+        live.log("files are not what the index promised: the index is read again", "warning")
+        known = {part.row.part: part.row for part in read.index.parts}
+        again = await self._fetch(live, job, fetcher, known, tag="b")
+        if not again.changed:
+            return None
+        live.note("the source changed while it was mirrored; its index was read again")
+        return again
+
+    async def _publish_run(self, live: LiveRun, job: Job, read: _Read, folder: Path) -> Publication:
+        async with live.step(StepName.PUBLISH, "waits for its turn"):
+            await self.discard_abandoned(job.channel_id)
+            copied = await self._copy_in(live, job, read, folder)
+            live.count(added=copied.added, removed=copied.closed)
+            publication = await self._publish(live, job.channel_id, Cause.RUN, None)
+            shadowed = publication.shadowed.get(job.mirror_id)
+            if shadowed is not None:
+                live.count(shadowed=shadowed)
+            live.progress(_published(publication))
+        totals = await self._p.db.read(lambda r: artifacts.mirror_totals(r, job.channel_id, job.mirror_id))
+        changes: dict[str, object] = {
+            "artifacts": totals.artifacts,
+            "bytes": totals.bytes,
+            "stored": totals.stored,
+            "bytes_stored": totals.bytes_stored,
+        }
+        if publication.published:
+            changes["shadowed"] = live.counts.shadowed
+        await self._p.db.write(lambda tx: catalog.note_mirror(tx, job.mirror_id, changes))
+        return publication
+
+    async def _copy_in(self, live: LiveRun, job: Job, read: _Read, folder: Path) -> Copied:
+        """Copy the run's file into the state as one finished change set, with the source's index as it was read."""
+
+        def report(done: int, total: int) -> None:
+            live.progress(f"writes {done:,} / {total:,} rows", done=done, total=total, unit="rows")
+
+        change_set = await self._open_set(job, live)
+        async with self._set_guard(change_set), self._p.db.attached(folder / "run.sqlite") as schema:
+            copied = await artifacts.copy_in(
+                self._p.db,
+                schema,
+                change_set=change_set,
+                channel_id=job.channel_id,
+                mirror_id=job.mirror_id,
+                clock=self._p.clock,
+                report=report,
+            )
+            results = {part.subdir: part for part in read.parts}
+            rows = [
+                msgspec.structs.replace(
+                    part.row,
+                    records=results[part.row.part].records if part.row.part in results else part.row.records,
+                    base_url=results[part.row.part].base_url if part.row.part in results else part.row.base_url,
+                )
+                for part in read.index.parts
+            ]
+            settled = not live.counts.failed
+
+            async def finish(tx: Tx) -> None:
+                await catalog.replace_source_indexes(tx, job.mirror_id, rows)
+                await catalog.note_mirror(tx, job.mirror_id, {"settled": settled})
+                await self._finish_set(tx, job, live, change_set, copied)
+
+            await self._p.db.write(finish)
+        return copied
+
+    async def _open_set(self, job: Job, live: LiveRun) -> int:
+        return await self._p.db.write(
+            lambda tx: generations.open_change_set(
+                tx,
+                channel_id=job.channel_id,
+                mirror_id=job.mirror_id,
+                run_id=live.id,
+                cause=Cause.RUN,
+                now_ms=self._p.clock.now_ms(),
+            )
+        )
+
+    @contextlib.asynccontextmanager
+    async def _set_guard(self, change_set: int):  # type: ignore[no-untyped-def]
+        """Mark a change set as abandoned when its copying does not come to its end."""
+        try:
+            yield
+        except BaseException:
+            await asyncio.shield(self._p.db.write(lambda tx: generations.mark_abandoned(tx, change_set)))
+            raise
+
+    async def _finish_set(self, tx: Tx, job: Job, live: LiveRun, change_set: int, copied: Copied) -> None:
+        if not copied.added and not copied.closed:
+            await generations.mark_discarded(tx, change_set)
+            return
+        await generations.finish_change_set(
+            tx, change_set, added=copied.added, closed=copied.closed, now_ms=self._p.clock.now_ms()
+        )
+        channel = await catalog.channel_by_id(tx, job.channel_id)
+        if channel is not None and channel.frozen_at is not None:
+            await self._p.journal.fact(
+                tx, Fact.DRAFT_GREW, ids=live.ids, data={"added": copied.added, "removed": copied.closed}
+            )
+
+    async def discard_abandoned(self, channel_id: int | None = None) -> None:
+        """Take away what unfinished change sets have left, before somebody builds on the same rows."""
+        for change_set in await self._p.db.read(lambda r: generations.abandoned_change_sets(r, channel_id)):
+            await artifacts.discard(self._p.db, change_set)
+
+            async def done(tx: Tx, change_set: int = change_set) -> None:
+                await generations.mark_discarded(tx, change_set)
+
+            await self._p.db.write(done)
+
+    async def _publish(self, live: LiveRun, channel_id: int, cause: Cause, roll_back_to: int | None) -> Publication:
+        def report(description: str, done: int, total: int | None) -> None:
+            live.progress(description, done=done, total=total)
+
+        return await self._p.publisher.publish(
+            channel_id,
+            cause=cause,
+            run_id=live.id,
+            work=self._p.state / "rendered" / "work" / str(live.id),
+            report=report,
+            roll_back_to=roll_back_to,
+        )
+
+    async def _clean(self, live: LiveRun, job: Job) -> None:
+        async with live.step(StepName.CLEAN):
+            gone = await self._clean_channel(job.channel_id)
+            gone += await self._clean_sources(job.mirror_id)
+            live.progress(f"{gone:,} files that nothing needs were taken away" if gone else "nothing to take away")
+
+    async def _clean_channel(self, channel_id: int) -> int:
+        channel = await self._p.db.read(lambda r: catalog.channel_by_id(r, channel_id))
+        if channel is None:
+            return 0
+        kept = await self._p.db.read(lambda r: generations.kept_generations(r, channel_id))
+        drop = keeping.to_drop(
+            [(number, time) for number, _, time in kept if number != channel.generation],
+            self._p.clock.now_ms(),
+            days=channel.keep_days,
+            months=channel.keep_months,
+        )
+        return await self._p.publisher.clean(channel, drop)
+
+    async def _clean_sources(self, mirror_id: int) -> int:
+        rows = await self._p.db.read(lambda r: catalog.source_indexes(r, mirror_id))
+        used = {row.file for row in rows.values()}
+        return await asyncio.to_thread(_delete_others, self.source_folder(mirror_id), used)
+
+    async def _nothing_new(self, live: LiveRun) -> Outcome:
+        mirror_id = live.row.mirror_id
+        assert mirror_id is not None
+        mirror = await self._p.db.read(lambda r: catalog.mirror_by_id(r, mirror_id))
+        if mirror is not None:
+            passive = mirror.artifacts if mirror.mode is MirrorMode.PASSIVE else 0
+            live.count(unchanged=mirror.artifacts, passive=passive, shadowed=mirror.shadowed)
+        for name in (StepName.FILTER, StepName.RESOLVE, StepName.PLAN, StepName.DOWNLOAD):
+            await live.skip(name, "the source has not changed")
+        # A publication that failed before is made up for here: its change set still waits.
+        waiting = await self._p.db.read(lambda r: generations.finished_change_sets(r, live.row.channel_id))
+        if not waiting:
+            await live.skip(StepName.PUBLISH, "the source has not changed")
+            await live.skip(StepName.CLEAN, "nothing to take away")
+            return Outcome()
+        async with live.step(StepName.PUBLISH):
+            publication = await self._publish(live, live.row.channel_id, Cause.RUN, None)
+            live.progress(_published(publication))
+        await live.skip(StepName.CLEAN, "nothing to take away")
+        return Outcome(generation=publication.generation.number if publication.published else None)
+
+    def _outcome(self, live: LiveRun, read: _Read, result: Result | None, publication: Publication) -> Outcome:
+        state = RunState.INCOMPLETE if live.counts.failed else RunState.COMPLETED
+        if live.counts.failed:
+            live.log(f"{live.counts.failed:,} artifacts could not be had; the next run tries them again", "warning")
+        if not publication.published and publication.reason:
+            live.log(publication.reason)
+        return Outcome(state=state, generation=publication.generation.number if publication.published else None)
+
+    # --- other kinds --------------------------------------------------------------------------------------
+
+    async def _publish_what_is_there(self, live: LiveRun, job: Job) -> None:
+        """Queue the run that publishes what a stopped run has brought so far."""
+
+        async def body(tx: Tx) -> None:
+            await self._p.queue.submit(
+                tx,
+                RunKind.PUBLISH,
+                channel_id=job.channel_id,
+                channel=job.channel,
+                mirror_id=job.mirror_id,
+                cause=f"run {live.id} was stopped, its files are published",
+                by=live.row.by,
+                params={"from_run": live.id},
+            )
+
+        await asyncio.shield(self._p.db.write(body))
+
+    async def _take_in_stopped(self, live: LiveRun, run_id: int) -> None:
+        """Copy what a stopped run brought: additions only, nothing that replaces or removes."""
+        folder = self.run_folder(run_id)
+        run_file = folder / "run.sqlite"
+        try:
+            if not await asyncio.to_thread(run_file.exists):
+                live.log("the stopped run had not compared anything yet; there is nothing to take in")
+                return
+            job = await self._job(live)
+            await self.discard_abandoned(job.channel_id)
+            change_set = await self._open_set(job, live)
+            async with self._set_guard(change_set), self._p.db.attached(run_file) as schema:
+                copied = await artifacts.copy_in(
+                    self._p.db,
+                    schema,
+                    change_set=change_set,
+                    channel_id=job.channel_id,
+                    mirror_id=job.mirror_id,
+                    clock=self._p.clock,
+                    closings=False,
+                    only_stored=job.mode is MirrorMode.ACTIVE,
+                )
+
+                async def finish(tx: Tx) -> None:
+                    await catalog.note_mirror(tx, job.mirror_id, {"settled": False})
+                    await self._finish_set(tx, job, live, change_set, copied)
+
+                await self._p.db.write(finish)
+            live.count(added=copied.added)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    async def _publish_only(self, live: LiveRun, cause: Cause, roll_back_to: int | None) -> Outcome:
+        async with live.step(StepName.PUBLISH, "waits for its turn"):
+            publication = await self._publish(live, live.row.channel_id, cause, roll_back_to)
+            if publication.published:
+                row = publication.generation
+                live.count(added=row.added, removed=row.removed)
+            live.progress(_published(publication))
+        async with live.step(StepName.CLEAN):
+            gone = await self._clean_channel(live.row.channel_id)
+            live.progress(f"{gone:,} files that nothing needs were taken away" if gone else "nothing to take away")
+        return Outcome(generation=publication.generation.number if publication.published else None)
+
+
+def _compared(adds: int, removes: int, needed: int) -> str:
+    return f"{adds:,} to add, {removes:,} to remove, {plan.human(needed)} to download"
+
+
+def _published(publication: Publication) -> str:
+    if not publication.published:
+        return publication.reason
+    return f"generation {publication.generation.number}, {len(publication.files):,} index files"
+
+
+def _delete_others(folder: Path, used: set[str | None]) -> int:
+    if not folder.is_dir():
+        return 0
+    others = [file for file in folder.iterdir() if file.name not in used]
+    for file in others:
+        file.unlink(missing_ok=True)
+    return len(others)
+
+
+__all__ = ["NO_MIRROR", "MirrorRuns", "Parts"]

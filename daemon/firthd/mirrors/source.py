@@ -1,0 +1,90 @@
+"""The only place that puts a mirror's row and its secrets together into the source that is asked."""
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from firth_protocol.errors import Invalid
+from firth_protocol.types import Family, Filters, MirrorMode, MirrorType, OnUpstreamRemoval
+from firthd.families.base import FamilyRules, FetchPlace
+from firthd.store import catalog
+from firthd.store.artifacts import FileRow, raw_record
+from firthd.store.catalog import MirrorRow
+from firthd.store.database import Database, Reader
+from firthd.store.secrets import SecretFile
+from firthd.upstream.client import Source
+
+NO_MIRROR = -1
+"""Stands for the mirror of a plan that was asked for before the mirror exists: it has no rows."""
+
+
+class Job(Struct, frozen=True, kw_only=True):
+    """What a run works on: a mirror as it stands, or the fields of one that may be created."""
+
+    mirror_id: int
+    channel_id: int
+    channel: str
+    name: str
+    type: MirrorType
+    mode: MirrorMode
+    source: Source
+    filters: Filters
+    keep: bool
+
+
+def rules_of(families: Mapping[Family, FamilyRules], type_: MirrorType) -> FamilyRules:
+    """Return the rules of a mirror's family; raise Invalid for a type that this version does not serve."""
+    rules = families.get(Family(type_.value))
+    if rules is None:
+        served = ", ".join(families)
+        raise Invalid(
+            f"mirrors of type {type_} are not yet served by this version", hint=f"served: {served}", path="$.type"
+        )
+    return rules
+
+
+def source_of(mirror: MirrorRow, secrets: SecretFile) -> Source:
+    """Return the source of a mirror with its secrets."""
+    kept = secrets.get(mirror.id)
+    return Source(
+        url=mirror.source, credentials=kept.credentials, proxy=kept.proxy or mirror.proxy, ca_file=mirror.ca_file
+    )
+
+
+def job_of(mirror: MirrorRow, secrets: SecretFile) -> Job:
+    return Job(
+        mirror_id=mirror.id,
+        channel_id=mirror.channel_id,
+        channel=mirror.channel,
+        name=mirror.name,
+        type=mirror.type,
+        mode=mirror.mode,
+        source=source_of(mirror, secrets),
+        filters=mirror.filters,
+        keep=mirror.on_upstream_removal is OnUpstreamRemoval.KEEP,
+    )
+
+
+class Locator:
+    """Says where a file that is not stored can be fetched."""
+
+    def __init__(self, db: Database, secrets: SecretFile, families: Mapping[Family, FamilyRules]) -> None:
+        self._db = db
+        self._secrets = secrets
+        self._families = families
+
+    async def locate(self, file: FileRow) -> tuple[Source, str]:
+        """Return the source and the address of a file; raise Invalid when its mirror is gone."""
+        rules = self._families[Family(file.family)]
+
+        async def body(r: Reader) -> tuple[MirrorRow | None, str | None, bytes | None]:
+            mirror = await catalog.mirror_by_id(r, file.mirror_id)
+            index = (await catalog.source_indexes(r, file.mirror_id)).get(file.subdir)
+            raw = await raw_record(r, file.id) if rules.needs_record(file.section) else None
+            return mirror, index.base_url if index else None, raw
+
+        mirror, base_url, raw = await self._db.read(body)
+        if mirror is None:
+            raise Invalid(f"the mirror that offered {file.filename} is gone")
+        place = FetchPlace(subdir=file.subdir, section=file.section, filename=file.filename, base_url=base_url, raw=raw)
+        return source_of(mirror, self._secrets), rules.fetch_url(place)

@@ -1,0 +1,1 @@
+"""JSON-RPC over the Unix socket: bytes in, bytes out."""

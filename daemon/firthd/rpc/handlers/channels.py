@@ -1,0 +1,109 @@
+"""The handlers of the group channel."""
+
+import msgspec
+
+from firth_protocol.methods import (
+    ChannelChanges,
+    ChannelChangeState,
+    ChannelCreate,
+    ChannelDelete,
+    ChannelGenerations,
+    ChannelGet,
+    ChannelList,
+    ChannelParams,
+    ChannelReply,
+    ChannelRollback,
+    ChannelUpdate,
+    FreezeReply,
+    RunReply,
+    SeqReply,
+)
+from firth_protocol.types import Change, Channel, Generation, Page
+from firthd.channels import browse
+from firthd.engine import Engine
+from firthd.rpc.dispatch import Context, Handler
+from firthd.store import catalog
+from firthd.store.database import Reader
+
+
+def handlers(engine: Engine) -> dict[str, Handler]:
+    async def create(context: Context, params: ChannelCreate) -> ChannelReply:
+        return await engine.channels.create(params)
+
+    async def list_(context: Context, params: ChannelList) -> Page[Channel]:
+        async def body(r: Reader) -> Page[Channel]:
+            rows, following, total = await catalog.channels_page(
+                r,
+                query=params.query,
+                sort=params.sort,
+                cursor=params.cursor,
+                limit=params.limit,
+                patterns=context.caller.patterns(),
+            )
+            items = [await browse.describe(r, row) for row in rows]
+            return Page(items=items, next_cursor=following, total=total, as_of=await engine.journal.as_of(r))
+
+        return await engine.db.read(body)
+
+    async def get(context: Context, params: ChannelParams) -> ChannelGet:
+        async def body(r: Reader) -> ChannelGet:
+            row = await browse.channel(r, params.channel)
+            channel = await browse.describe(r, row)
+            mirrors = [await engine.reports.describe(r, mirror) for mirror in await catalog.mirrors_of(r, row.id)]
+            families = {total.family for total in channel.families}
+            return ChannelGet(
+                **msgspec.structs.asdict(channel),
+                mirror_list=mirrors,
+                subchannel_list=await catalog.subchannels(r, row.id),
+                blocks=[],
+                addresses=engine.addresses(row.name, families),
+                as_of=await engine.journal.as_of(r),
+            )
+
+        return await engine.db.read(body)
+
+    async def update(context: Context, params: ChannelUpdate) -> ChannelReply:
+        return await engine.channels.update(params)
+
+    async def delete(context: Context, params: ChannelDelete) -> SeqReply:
+        return await engine.channels.delete(params.channel, params.confirm, dry_run=params.dry_run)
+
+    async def freeze(context: Context, params: ChannelChangeState) -> FreezeReply:
+        return await engine.channels.freeze(params.channel, context.caller.user, dry_run=params.dry_run)
+
+    async def unfreeze(context: Context, params: ChannelChangeState) -> FreezeReply:
+        return await engine.channels.unfreeze(params.channel, context.caller.user, dry_run=params.dry_run)
+
+    async def generations(context: Context, params: ChannelGenerations) -> Page[Generation]:
+        async def body(r: Reader) -> Page[Generation]:
+            items, following, total = await browse.generations_page(r, params.channel, params.cursor, params.limit)
+            return Page(items=items, next_cursor=following, total=total, as_of=await engine.journal.as_of(r))
+
+        return await engine.db.read(body)
+
+    async def changes(context: Context, params: ChannelChanges) -> Page[Change]:
+        async def body(r: Reader) -> Page[Change]:
+            items, following = await browse.changes_page(
+                r, params.channel, params.generation, params.cursor, params.limit
+            )
+            return Page(items=items, next_cursor=following, as_of=await engine.journal.as_of(r))
+
+        return await engine.db.read(body)
+
+    async def rollback(context: Context, params: ChannelRollback) -> RunReply:
+        return await engine.channels.rollback(
+            params.channel, params.generation, context.caller.user, dry_run=params.dry_run
+        )
+
+    return {
+        "channel.create": create,
+        "channel.list": list_,
+        "channel.get": get,
+        "channel.update": update,
+        "channel.delete": delete,
+        "channel.freeze": freeze,
+        "channel.unfreeze": unfreeze,
+        "channel.generations": generations,
+        "channel.changes": changes,
+        "channel.rollback": rollback,
+    }

@@ -1,0 +1,107 @@
+"""The handlers of the group mirror."""
+
+import msgspec
+
+from firth_protocol.errors import NotFound
+from firth_protocol.methods import (
+    MirrorCheck,
+    MirrorCreate,
+    MirrorDelete,
+    MirrorDeleteReply,
+    MirrorDetailsParams,
+    MirrorGet,
+    MirrorList,
+    MirrorParams,
+    MirrorPlan,
+    MirrorReply,
+    MirrorRestart,
+    MirrorRun,
+    MirrorStop,
+    MirrorUpdate,
+    RunReply,
+)
+from firth_protocol.types import Mirror, MirrorDetails, Page, SourceFound
+from firthd.channels import browse
+from firthd.engine import Engine
+from firthd.mirrors.manage import find
+from firthd.rpc.dispatch import Context, Handler
+from firthd.store import catalog
+from firthd.store.database import Reader
+
+
+def handlers(engine: Engine) -> dict[str, Handler]:
+    async def check(context: Context, params: MirrorCheck) -> SourceFound:
+        if params.mirror is not None:
+            ref = params.mirror
+            row = await engine.db.read(lambda r: find(r, ref))
+            if not context.visible(row.channel):
+                raise NotFound(f"there is no mirror {ref!r}", hint="`mirror.list` shows the mirrors")
+        return await engine.mirrors.check(params)
+
+    async def create(context: Context, params: MirrorCreate) -> MirrorReply:
+        return await engine.mirrors.create(params, context.caller.user)
+
+    async def list_(context: Context, params: MirrorList) -> Page[Mirror]:
+        async def body(r: Reader) -> Page[Mirror]:
+            channel = await browse.channel(r, params.channel) if params.channel else None
+            rows, following, total = await catalog.mirrors_page(
+                r,
+                channel_id=channel.id if channel else None,
+                query=params.query,
+                type_=params.type,
+                mode=params.mode,
+                state=params.state,
+                sort=params.sort,
+                cursor=params.cursor,
+                limit=params.limit,
+                patterns=context.caller.patterns(),
+            )
+            items = [await engine.reports.describe(r, row) for row in rows]
+            return Page(items=items, next_cursor=following, total=total, as_of=await engine.journal.as_of(r))
+
+        return await engine.db.read(body)
+
+    async def get(context: Context, params: MirrorParams) -> MirrorGet:
+        async def body(r: Reader) -> MirrorGet:
+            mirror = await engine.reports.describe(r, await find(r, params.mirror))
+            return MirrorGet(**msgspec.structs.asdict(mirror), as_of=await engine.journal.as_of(r))
+
+        return await engine.db.read(body)
+
+    async def update(context: Context, params: MirrorUpdate) -> MirrorReply:
+        return await engine.mirrors.update(params)
+
+    async def run(context: Context, params: MirrorRun) -> RunReply:
+        return await engine.mirrors.run(
+            params.mirror, context.caller.user, accept_removals=params.accept_removals, dry_run=params.dry_run
+        )
+
+    async def plan(context: Context, params: MirrorPlan) -> RunReply:
+        return await engine.mirrors.plan(params, context.caller.user)
+
+    async def stop(context: Context, params: MirrorStop) -> RunReply:
+        return await engine.mirrors.stop(params.mirror, publish=params.publish, dry_run=params.dry_run)
+
+    async def restart(context: Context, params: MirrorRestart) -> RunReply:
+        return await engine.mirrors.restart(params.mirror, context.caller.user, dry_run=params.dry_run)
+
+    async def delete(context: Context, params: MirrorDelete) -> MirrorDeleteReply:
+        return await engine.mirrors.delete(params, context.caller.user)
+
+    async def details(context: Context, params: MirrorDetailsParams) -> MirrorDetails:
+        row = await engine.db.read(lambda r: find(r, params.mirror))
+        return await engine.reports.details(row, params.run)
+
+    return {
+        "mirror.check": check,
+        "mirror.create": create,
+        "mirror.list": list_,
+        "mirror.get": get,
+        "mirror.update": update,
+        "mirror.run": run,
+        "mirror.plan": plan,
+        "mirror.stop": stop,
+        "mirror.restart": restart,
+        "mirror.delete": delete,
+        "mirror.details": details,
+    }

@@ -1,0 +1,48 @@
+"""The handlers of the group package."""
+
+from urllib.parse import quote
+
+from firth_protocol.methods import PackageGet, PackageList
+from firth_protocol.types import Package, PackageDetail, Page
+from firthd.channels import browse
+from firthd.engine import Engine
+from firthd.rpc.dispatch import Context, Handler
+from firthd.store.database import Reader
+
+
+def handlers(engine: Engine) -> dict[str, Handler]:
+    def url(channel: str, family: str, subdir: str, filename: str) -> str:
+        return f"{engine.base_url()}/repo/{channel}/{subdir}/{quote(filename, safe='!+~=')}"
+
+    async def list_(context: Context, params: PackageList) -> Page[Package]:
+        async def body(r: Reader) -> Page[Package]:
+            items, following, total = await browse.packages_page(
+                r,
+                params.channel,
+                family=params.family,
+                query=params.query,
+                platform=params.platform,
+                state=params.state,
+                sort=params.sort,
+                cursor=params.cursor,
+                limit=params.limit,
+            )
+            return Page(items=items, next_cursor=following, total=total, as_of=await engine.journal.as_of(r))
+
+        return await engine.db.read(body)
+
+    async def get(context: Context, params: PackageGet) -> PackageDetail:
+        async def body(r: Reader) -> PackageDetail:
+            return await browse.package(
+                r,
+                engine.families,
+                params.channel,
+                params.family,
+                params.name,
+                as_of=await engine.journal.as_of(r),
+                url=url,
+            )
+
+        return await engine.db.read(body)
+
+    return {"package.list": list_, "package.get": get}

@@ -1,0 +1,313 @@
+"""The only place that decides which run works when: queue, limits, start, stop, end."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from uuid import uuid4
+
+import msgspec
+
+from firth_protocol.errors import FirthError, NotFound, WrongState
+from firth_protocol.events import Fact
+from firth_protocol.types import Json, Run, RunError, RunKind, RunState
+from firthd.clock import Clock
+from firthd.events import EventHub
+from firthd.runs import recovery
+from firthd.runs import steps as step_rules
+from firthd.runs.run import LiveRun, Outcome
+from firthd.store import catalog
+from firthd.store import runs as rows
+from firthd.store.database import Database, Tx
+from firthd.store.journal import Journal
+from firthd.store.runs import RunRow
+
+log = logging.getLogger(__name__)
+
+Executor = Callable[[LiveRun], Awaitable[Outcome]]
+OnEnd = Callable[[Tx, RunRow], Awaitable[None]]
+
+
+class RunQueue:
+    """Takes runs in, starts them in order, stops them on request, writes down how they ended."""
+
+    def __init__(
+        self, db: Database, journal: Journal, hub: EventHub, clock: Clock, *, max_active: int, resume: bool = True
+    ) -> None:
+        self._db = db
+        self._journal = journal
+        self._hub = hub
+        self._clock = clock
+        self._max_active = max_active
+        self._resume = resume
+        self._executors: Mapping[RunKind, Executor] = {}
+        self._on_end: OnEnd | None = None
+        self._live: dict[int, LiveRun] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._waiters: dict[int, asyncio.Event] = {}
+        self._wake = asyncio.Event()
+        self._closing = False
+
+    def connect(self, executors: Mapping[RunKind, Executor], on_end: OnEnd) -> None:
+        """Say who executes each kind, and who wants to know of each end inside its transaction."""
+        self._executors = executors
+        self._on_end = on_end
+
+    # --- taking in -----------------------------------------------------------------------------------
+
+    async def submit(
+        self,
+        tx: Tx,
+        kind: RunKind,
+        *,
+        channel_id: int,
+        channel: str,
+        mirror_id: int | None = None,
+        cause: str,
+        by: str,
+        params: Json | None = None,
+        requeued: int = 0,
+        notes: list[str] | None = None,
+    ) -> tuple[int, int]:
+        """Queue a run inside the caller's transaction; return its id and the number of its fact."""
+        run_id = await rows.insert_run(
+            tx,
+            kind=kind,
+            channel_id=channel_id,
+            mirror_id=mirror_id,
+            cause=cause,
+            by=by,
+            params=params or {},
+            steps=step_rules.first_steps(kind),
+            requeued=requeued,
+            notes=notes or [],
+            now_ms=self._clock.now_ms(),
+        )
+        ids: Json = {"run": run_id, "channel": channel}
+        if mirror_id is not None:
+            ids["mirror"] = mirror_id
+            if kind is RunKind.MIRROR:
+                await catalog.note_mirror(tx, mirror_id, {"state": RunState.PENDING, "last_run_id": run_id})
+        seq = await self._journal.fact(tx, Fact.RUN_QUEUED, ids=ids, data={"kind": kind, "cause": cause, "by": by})
+        tx.after_commit(self._wake.set)
+        return run_id, seq
+
+    # --- looking -------------------------------------------------------------------------------------
+
+    def live(self, run_id: int) -> LiveRun | None:
+        return self._live.get(run_id)
+
+    def active(self) -> list[LiveRun]:
+        return list(self._live.values())
+
+    def describe(self, row: RunRow) -> Run:
+        """Return a run as clients see it, from memory while it works."""
+        live = self._live.get(row.id)
+        return live.describe() if live is not None else step_rules.describe(row)
+
+    async def get(self, run_id: int) -> Run:
+        """Return one run; raise NotFound."""
+        return self.describe(await self.row(run_id))
+
+    async def row(self, run_id: int) -> RunRow:
+        row = await self._db.read(lambda r: rows.run_by_id(r, run_id))
+        if row is None:
+            raise NotFound(f"there is no run {run_id}", hint="`run.list` shows the runs", run=run_id)
+        return row
+
+    def running_for(self, mirror_id: int) -> LiveRun | None:
+        """Return the mirror run in progress of a mirror."""
+        return next(
+            (run for run in self._live.values() if run.row.mirror_id == mirror_id and run.row.kind is RunKind.MIRROR),
+            None,
+        )
+
+    async def wait(self, run_id: int, timeout_s: float | None = None) -> Run:
+        """Return a run when it has ended, or as it is after `timeout_s` seconds."""
+        ended = self._waiters.setdefault(run_id, asyncio.Event())
+        run = await self.get(run_id)
+        if not run.state.ended:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await ended.wait()
+            except TimeoutError:
+                pass
+            run = await self.get(run_id)
+        if run.state.ended:
+            self._waiters.pop(run_id, None)
+        return run
+
+    # --- stopping ------------------------------------------------------------------------------------
+
+    async def stop(self, run_id: int, *, publish: bool = False) -> tuple[Run, int]:
+        """Ask a run to stop; return it with the number of the fact. Raises WrongState when it has ended."""
+        row = await self.row(run_id)
+        live = self._live.get(run_id)
+        if live is not None:
+            live.stop_publish = live.stop_publish or publish
+            already = live.stopping
+            live.stopping = True
+
+            async def note(tx: Tx) -> int:
+                if not already:
+                    await rows.update_run(tx, run_id, {"state": RunState.STOPPING})
+                    await self._note_mirror(tx, row, RunState.STOPPING)
+                return await self._journal.fact(tx, Fact.RUN_STOPPING, ids=live.ids)
+
+            seq = await self._db.write(note)
+            task = self._tasks.get(run_id)
+            if task is not None and not already:
+                task.cancel()
+            return live.describe() if run_id in self._live else await self.get(run_id), seq
+        if row.state is not RunState.PENDING:
+            raise WrongState(
+                f"run {run_id} has ended: {row.state}", hint="only a pending or running run can be stopped"
+            )
+
+        async def end(tx: Tx) -> int:
+            now = self._clock.now_ms()
+            await rows.update_run(tx, run_id, {"state": RunState.STOPPED, "finished_at": now, "waiting_for": None})
+            return await self.ended(tx, msgspec.structs.replace(row, state=RunState.STOPPED, finished_at=now))
+
+        seq = await self._db.write(end)
+        self._told_end(run_id)
+        return await self.get(run_id), seq
+
+    # --- working -------------------------------------------------------------------------------------
+
+    async def serve(self) -> None:
+        """Start runs as their turn comes, until cancelled; then end those in progress as interrupted."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._wake.set()
+                while True:
+                    await self._wake.wait()
+                    self._wake.clear()
+                    await self._start_due(group)
+        finally:
+            self._closing = True
+
+    async def _start_due(self, group: asyncio.TaskGroup) -> None:
+        pending = [run for run in await self._db.read(rows.open_runs) if run.state is RunState.PENDING]
+        pending.sort(key=lambda run: (run.kind not in step_rules.URGENT, run.id))
+        for row in pending:
+            if row.id in self._live:
+                continue
+            reason = self._must_wait(row)
+            if reason is None:
+                await self._start(group, row)
+            elif reason != row.waiting_for:
+
+                async def note(tx: Tx, run_id: int = row.id, reason: str = reason) -> None:
+                    await rows.update_run(tx, run_id, {"waiting_for": reason})
+
+                await self._db.write(note)
+
+    def _must_wait(self, row: RunRow) -> str | None:
+        if row.mirror_id is not None and row.kind is RunKind.MIRROR:
+            other = self.running_for(row.mirror_id)
+            if other is not None:
+                return f"run {other.id} of the same mirror"
+        if len(self._live) >= self._max_active:
+            busy = ", ".join(str(run) for run in sorted(self._live))
+            return f"a free place: {self._max_active} runs work at once (now {busy})"
+        return None
+
+    async def _start(self, group: asyncio.TaskGroup, row: RunRow) -> None:
+        now = self._clock.now_ms()
+        changes = {"state": RunState.RUNNING, "started_at": now, "waiting_for": None}
+        row = msgspec.structs.replace(row, **changes)
+        log_from = await self._db.read(lambda r: rows.last_line(r, row.id))
+        live = LiveRun(row, self._db, self._journal, self._hub, self._clock, log_from)
+        self._live[row.id] = live
+
+        async def begin(tx: Tx) -> bool:
+            fresh = await rows.run_by_id(tx, row.id)
+            if fresh is None or fresh.state is not RunState.PENDING:
+                return False
+            await rows.update_run(tx, row.id, changes)
+            await self._note_mirror(tx, row, RunState.RUNNING)
+            await self._journal.fact(tx, Fact.RUN_STARTED, ids=live.ids, data={"kind": row.kind})
+            return True
+
+        if not await self._db.write(begin):
+            del self._live[row.id]
+            return
+        self._tasks[row.id] = group.create_task(self._execute(live), name=f"run {row.id}")
+
+    async def _note_mirror(self, tx: Tx, row: RunRow, state: RunState) -> None:
+        if row.mirror_id is not None and row.kind is RunKind.MIRROR:
+            await catalog.note_mirror(tx, row.mirror_id, {"state": state, "last_run_id": row.id})
+
+    async def _execute(self, live: LiveRun) -> None:
+        outcome = await self._outcome(live)
+
+        async def end(tx: Tx) -> None:
+            await live.finish(tx, outcome)
+            if self._resume and outcome.error is not None and outcome.error.kind == "interrupted":
+                await recovery.queue_again(tx, self, live.row)
+            await self.ended(tx, live.row)
+
+        try:
+            await self._db.write(end)
+        finally:
+            self._live.pop(live.id, None)
+            self._tasks.pop(live.id, None)
+            self._hub.forget_progress(live.id)
+            live.ended.set()
+            self._told_end(live.id)
+            self._wake.set()
+
+    async def _outcome(self, live: LiveRun) -> Outcome:
+        try:
+            if live.stopping:
+                return Outcome(state=RunState.STOPPED)
+            return await self._executors[live.row.kind](live)
+        except asyncio.CancelledError:
+            if live.stopping:
+                return Outcome(state=RunState.STOPPED)
+            return Outcome(state=RunState.FAILED, error=recovery.INTERRUPTED)
+        except FirthError as error:
+            return Outcome(state=RunState.FAILED, error=run_error(error))
+        except Exception:
+            correlation = uuid4().hex[:12]
+            log.exception("run %s failed unforeseen (%s)", live.id, correlation)
+            return Outcome(
+                state=RunState.FAILED,
+                error=RunError(
+                    kind="internal",
+                    message=f"an unforeseen error ended the run; the daemon's log has it under {correlation}",
+                    hint="please report it with the lines of the log",
+                ),
+            )
+
+    async def ended(self, tx: Tx, row: RunRow) -> int:
+        """Write what follows from the end of a run; return the number of its fact."""
+        ids: Json = {"run": row.id, "channel": row.channel}
+        if row.mirror_id is not None:
+            ids["mirror"] = row.mirror_id
+            if row.kind is RunKind.MIRROR:
+                changes: Json = {}
+                newest = await catalog.mirror_by_id(tx, row.mirror_id)
+                if newest is not None and newest.last_run_id == row.id:
+                    changes["state"] = row.state
+                if row.state is RunState.COMPLETED:
+                    changes["last_success_at"] = row.finished_at
+                if changes:
+                    await catalog.note_mirror(tx, row.mirror_id, changes)
+        error = msgspec.to_builtins(row.error) if row.error else None
+        seq = await self._journal.fact(
+            tx, Fact.RUN_FINISHED, ids=ids, data={"kind": row.kind, "state": row.state, "error": error}
+        )
+        if self._on_end is not None:
+            await self._on_end(tx, row)
+        return seq
+
+    def _told_end(self, run_id: int) -> None:
+        waiter = self._waiters.pop(run_id, None)
+        if waiter is not None:
+            waiter.set()
+
+
+def run_error(error: FirthError) -> RunError:
+    """Return an error as a run shows it."""
+    return RunError(kind=error.kind, message=error.message, hint=error.hint, data=error.data)

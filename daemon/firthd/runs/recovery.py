@@ -1,0 +1,82 @@
+"""What becomes of runs that the daemon's end cut off: ended, and queued again where that is wanted."""
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from firth_protocol.types import RunError, RunKind, RunState, StepState
+from firthd.clock import Clock
+from firthd.store import runs as rows
+from firthd.store.database import Database, Tx
+from firthd.store.runs import RunRow
+
+if TYPE_CHECKING:
+    from firthd.runs.queue import RunQueue
+
+TRIES_WITHOUT_GAIN = 2
+"""How often in a row a run is queued again that brought nothing new before it was cut off."""
+RESUMED = frozenset({RunKind.MIRROR, RunKind.PUBLISH, RunKind.ROLLBACK})
+
+INTERRUPTED = RunError(
+    kind="interrupted",
+    message="the daemon stopped while this run worked",
+    hint="what it had verified is kept; it is queued again by itself",
+)
+
+
+async def queue_again(tx: Tx, queue: "RunQueue", row: RunRow) -> int | None:
+    """Queue an interrupted run again, unless it keeps being cut off without gain; return the new run's id."""
+    if row.kind not in RESUMED or row.params.get("resume") is False:
+        return None
+    requeued = 0 if row.verified_bytes else row.requeued + 1
+    if requeued > TRIES_WITHOUT_GAIN:
+        return None
+    run_id, _ = await queue.submit(
+        tx,
+        row.kind,
+        channel_id=row.channel_id,
+        channel=row.channel,
+        mirror_id=row.mirror_id,
+        cause=f"after run {row.id} was interrupted",
+        by=row.by,
+        params=row.params,
+        requeued=requeued,
+    )
+    return run_id
+
+
+async def recover(db: Database, queue: "RunQueue", clock: Clock, *, resume: bool) -> list[str]:
+    """Settle the runs that a crash left open; return a sentence for each. Called once, before the queue works."""
+
+    async def body(tx: Tx) -> list[str]:
+        told = []
+        for row in await rows.open_runs(tx):
+            if row.state is RunState.PENDING:
+                continue
+            stopped = row.state is RunState.STOPPING
+            now = clock.now_ms()
+            changes = {
+                "state": RunState.STOPPED if stopped else RunState.FAILED,
+                "finished_at": now,
+                "error": None if stopped else INTERRUPTED,
+                "steps": [_closed(step, now) for step in row.steps],
+            }
+            await rows.update_run(tx, row.id, changes)
+            row = msgspec.structs.replace(row, **changes)
+            again = await queue_again(tx, queue, row) if resume and not stopped else None
+            await queue.ended(tx, row)
+            what = "stopped" if stopped else "interrupted"
+            told.append(
+                f"run {row.id} was {what} by the daemon's end" + (f"; queued again as {again}" if again else "")
+            )
+        return told
+
+    return await db.write(body)
+
+
+def _closed(step: rows.StepRow, now_ms: int) -> rows.StepRow:
+    if step.state is StepState.RUNNING:
+        return msgspec.structs.replace(step, state=StepState.FAILED, finished_at=now_ms)
+    if step.state is StepState.WAITING:
+        return msgspec.structs.replace(step, state=StepState.SKIPPED, description="not reached")
+    return step

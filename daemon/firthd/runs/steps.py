@@ -1,0 +1,103 @@
+"""The only place that knows which steps each kind of run has, and how a run looks on the wire."""
+
+from firth_protocol.types import Run, RunBrief, RunCounts, RunKind, RunState, Step, StepName, StepState
+from firthd.clock import maybe_rfc3339, rfc3339
+from firthd.store.runs import RunRow, StepRow
+
+TITLES = {
+    StepName.CONNECT: "Connect to source",
+    StepName.FETCH_INDEX: "Fetch remote index",
+    StepName.FILTER: "Filter remote packages",
+    StepName.RESOLVE: "Resolve dependencies",
+    StepName.PLAN: "Compare with channel",
+    StepName.DOWNLOAD: "Download packages",
+    StepName.PUBLISH: "Publish index",
+    StepName.CLEAN: "Clean up",
+}
+STEPS = {
+    RunKind.MIRROR: tuple(StepName),
+    RunKind.PLAN: tuple(StepName)[:5],
+    RunKind.PUBLISH: (StepName.PUBLISH, StepName.CLEAN),
+    RunKind.ROLLBACK: (StepName.PUBLISH, StepName.CLEAN),
+}
+NO_COUNTS = RunCounts()
+URGENT = frozenset({RunKind.PUBLISH, RunKind.ROLLBACK})
+"""Kinds that go before the others in the queue."""
+
+
+def first_steps(kind: RunKind) -> list[StepRow]:
+    """Return the steps of a new run, all waiting."""
+    return [StepRow(name=name) for name in STEPS[kind]]
+
+
+def number(name: StepName) -> int:
+    """Return a step's number, 1 to 8, the same in every kind of run."""
+    return list(StepName).index(name) + 1
+
+
+def current(steps: list[StepRow]) -> StepRow | None:
+    """Return the step in progress, else the last one that was reached."""
+    reached = [step for step in steps if step.started_at is not None]
+    running = [step for step in reached if step.state is StepState.RUNNING]
+    found = running or reached
+    return found[-1] if found else None
+
+
+def describe(row: RunRow, *, rate: float = 0.0, eta_s: float | None = None) -> Run:
+    """Return a run as clients see it."""
+    step = current(row.steps)
+    return Run(
+        id=row.id,
+        kind=row.kind,
+        state=row.state,
+        channel=row.channel,
+        mirror=row.mirror_id,
+        mirror_name=row.mirror_name,
+        cause=row.cause,
+        by=row.by,
+        created_at=rfc3339(row.created_at),
+        started_at=maybe_rfc3339(row.started_at),
+        finished_at=maybe_rfc3339(row.finished_at),
+        step=step.name if step and not row.state.ended else None,
+        steps=[describe_step(one) for one in row.steps],
+        counts=row.counts,
+        bytes_done=row.bytes_done,
+        bytes_total=row.bytes_total,
+        rate_bytes_s=rate,
+        eta_s=eta_s,
+        waiting_for=row.waiting_for if row.state is RunState.PENDING else None,
+        generation=row.generation,
+        error=row.error,
+        notes=row.notes,
+        result=row.result,
+    )
+
+
+def describe_step(step: StepRow) -> Step:
+    return Step(
+        number=number(step.name),
+        name=step.name,
+        title=TITLES[step.name],
+        state=step.state,
+        done=step.done,
+        total=step.total,
+        unit=step.unit,
+        description=step.description,
+        started_at=maybe_rfc3339(step.started_at),
+        finished_at=maybe_rfc3339(step.finished_at),
+    )
+
+
+def brief(row: RunRow) -> RunBrief:
+    """Return what a mirror shows of its run."""
+    step = current(row.steps)
+    return RunBrief(
+        id=row.id,
+        state=row.state,
+        step=step.name if step else None,
+        step_number=number(step.name) if step else None,
+        description=row.error.message if row.error else (step.description if step else ""),
+        started_at=maybe_rfc3339(row.started_at),
+        finished_at=maybe_rfc3339(row.finished_at),
+        error=row.error,
+    )

@@ -1,0 +1,167 @@
+"""The only place that knows cron: checks expressions, says when a mirror is due, and queues what is due."""
+
+import logging
+import re
+from collections.abc import Awaitable, Callable
+
+from croniter import croniter
+from croniter.croniter import CroniterError
+
+from firth_protocol.errors import FirthError, Invalid
+from firthd.clock import Clock, utc
+from firthd.store import catalog
+from firthd.store.catalog import MirrorRow
+from firthd.store.database import Database, Tx
+
+log = logging.getLogger(__name__)
+
+NAMED = {"hourly": "0 * * * *", "daily": "0 0 * * *", "weekly": "0 0 * * 0", "monthly": "0 0 1 * *"}
+TICK_S = 5.0
+DAY_MS = 86_400_000
+_FIELDS = ("minute", "hour", "day of month", "month", "day of week")
+_LIMITS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
+_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
+_DAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
+_ITEM = re.compile(r"(\*|[0-9]{1,2}|[a-z]{3})(?:-([0-9]{1,2}|[a-z]{3}))?(?:/([0-9]{1,3}))?\Z")
+
+Start = Callable[[MirrorRow, str], Awaitable[None]]
+"""Queues a run of a mirror; the text is its cause."""
+
+
+class CronSchedules:
+    """What the house asks about schedules."""
+
+    def check(self, text: str) -> tuple[str, list[str]]:
+        """Return an expression as five cron fields in UTC, and warnings.
+
+        Raises Invalid for what is no such expression: another number of fields, nonsense in one (reversed ranges,
+        steps of 0, `R`, `L`, `#`), or dates that never come.
+        """
+        fields = NAMED.get(text.strip().lower(), text).lower().split()
+        if len(fields) != len(_FIELDS):
+            raise Invalid(
+                f"a schedule has 5 fields, {text!r} has {len(fields)}",
+                hint="minute hour day month weekday, in UTC; or hourly, daily, weekly, monthly",
+                path="$.schedule",
+            )
+        for place, field in enumerate(fields):
+            _check_field(place, field)
+        schedule = " ".join(fields)
+        if self.next_due(schedule, 0) is None:
+            raise Invalid(f"{text!r} never comes: there is no such date", path="$.schedule")
+        warnings = []
+        if self._often(schedule):
+            warnings.append("the schedule is more often than daily; many sources ask for at most one or two runs a day")
+        return schedule, warnings
+
+    def next_due(self, schedule: str, after_ms: int) -> int | None:
+        """Return the next due time after a moment, ms; None when there is none."""
+        try:
+            moment = croniter(schedule, utc(after_ms)).get_next(float)
+        except (CroniterError, ValueError):
+            return None
+        return round(moment * 1000)
+
+    def last_due(self, schedule: str, after_ms: int, until_ms: int) -> tuple[int, int]:
+        """Return how many due times lie after one moment and up to another (at most 1000), and the last of them."""
+        count, last = 0, after_ms
+        while count < 1000:
+            due = self.next_due(schedule, last)
+            if due is None or due > until_ms:
+                break
+            count, last = count + 1, due
+        return count, last
+
+    def _often(self, schedule: str) -> bool:
+        moment, first = 0, 0
+        for _ in range(40):
+            due = self.next_due(schedule, moment)
+            if due is None:
+                return False
+            if first and due - moment < DAY_MS:
+                return True
+            first, moment = 1, due
+        return False
+
+
+def _check_field(place: int, field: str) -> None:
+    low, high = _LIMITS[place]
+    for item in field.split(","):
+        match = _ITEM.match(item)
+        if match is None:
+            raise _wrong(place, field, f"{item!r} is no number, range or step")
+        start, stop, step = match.groups()
+        if step is not None and not 0 < int(step) <= high:
+            raise _wrong(place, field, f"a step of {step} makes no sense")
+        if start == "*":
+            if stop is not None:
+                raise _wrong(place, field, f"{item!r} is no range")
+            continue
+        first = _number(place, field, start)
+        last = first if stop is None else _number(place, field, stop)
+        if place == 4 and stop in {"0", "sun"} and first > 0:
+            last = 7
+        if not low <= first <= high or not low <= last <= high:
+            raise _wrong(place, field, f"{item!r} is outside {low} to {high}")
+        if last < first:
+            raise _wrong(place, field, f"the range {item!r} goes backwards")
+
+
+def _number(place: int, field: str, text: str) -> int:
+    if text.isdigit():
+        return int(text)
+    names = {3: _MONTHS, 4: _DAYS}.get(place, [])
+    if text not in names:
+        raise _wrong(place, field, f"{text!r} is no {_FIELDS[place]}")
+    return names.index(text) + (1 if place == 3 else 0)
+
+
+def _wrong(place: int, field: str, why: str) -> Invalid:
+    return Invalid(f"the {_FIELDS[place]} {field!r} of the schedule: {why}", path="$.schedule")
+
+
+class Scheduler:
+    """Looks for mirrors that are due, at start and every few seconds."""
+
+    def __init__(self, db: Database, clock: Clock, schedules: CronSchedules, start: Start) -> None:
+        self._db = db
+        self._clock = clock
+        self._schedules = schedules
+        self._start = start
+
+    async def serve(self) -> None:
+        """Queue what is due until cancelled; what was missed while the daemon was down comes once, at once."""
+        while True:
+            try:
+                await self.look()
+            except FirthError as error:
+                log.warning("the schedule could not be looked at: %s", error.message)
+            await self._clock.sleep(TICK_S)
+
+    async def look(self) -> None:
+        """Queue a run for each enabled mirror with a due time since the last look, once however many there were."""
+        now = self._clock.now_ms()
+        for mirror in await self._db.read(catalog.all_mirrors):
+            count, last = self._schedules.last_due(mirror.schedule, mirror.scheduled_from, now)
+            if not count:
+                continue
+            if mirror.enabled:
+                await self._due(mirror, count, last)
+
+            async def seen(tx: Tx, mirror: MirrorRow = mirror, last: int = last) -> None:
+                await catalog.note_mirror(tx, mirror.id, {"scheduled_from": last})
+
+            await self._db.write(seen)
+
+    async def _due(self, mirror: MirrorRow, count: int, last: int) -> None:
+        if mirror.last_success_at is not None and mirror.last_success_at >= last:
+            return  # a later run has completed already
+        if not mirror.state.ended and mirror.last_run_id is not None:
+
+            async def coalesce(tx: Tx) -> None:
+                await catalog.note_mirror(tx, mirror.id, {"coalesced": mirror.coalesced + count})
+
+            await self._db.write(coalesce)
+            return
+        late = self._clock.now_ms() - last > 60_000
+        await self._start(mirror, "schedule, missed while the daemon was down" if late else "schedule")

@@ -1,0 +1,585 @@
+"""The composition root: builds the daemon's rooms, starts them in order, and stops them in order."""
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TextIO
+
+from aiohttp import web
+
+from firth_protocol import API
+from firth_protocol.errors import FirthError, InUse
+from firth_protocol.events import Fact
+from firth_protocol.types import (
+    Counts,
+    DaemonStatus,
+    HealthProblem,
+    NextRun,
+    RunKind,
+    RunState,
+    StoreStatus,
+)
+from firthd import __version__
+from firthd.access import Access, Caller, WebTokens
+from firthd.channels.manage import Channels
+from firthd.channels.publish import Publisher
+from firthd.channels.published import Published
+from firthd.clock import Clock, SystemClock, rfc3339
+from firthd.config import Settings
+from firthd.engine import Engine
+from firthd.events import EventHub
+from firthd.families import families as all_families
+from firthd.mirrors import plan
+from firthd.mirrors.manage import Mirrors, find
+from firthd.mirrors.on_demand import Helpers, OnDemand
+from firthd.mirrors.report import Reports
+from firthd.mirrors.run import MirrorRuns, Parts
+from firthd.mirrors.source import Locator
+from firthd.mirrors.space import SpaceGuard
+from firthd.rpc.dispatch import Dispatcher
+from firthd.rpc.handlers import handlers
+from firthd.rpc.server import RpcServer
+from firthd.runs import recovery
+from firthd.runs.queue import RunQueue
+from firthd.scheduler import CronSchedules, Scheduler
+from firthd.store import artifacts, catalog, generations, journal, tokens, upkeep
+from firthd.store import runs as run_rows
+from firthd.store.artifacts import FileRow
+from firthd.store.blobs import BlobStore, Kept
+from firthd.store.catalog import MirrorRow
+from firthd.store.database import Database, Reader, Tx
+from firthd.store.journal import Journal
+from firthd.store.runs import RunRow
+from firthd.store.secrets import SecretFile
+from firthd.systemd import Inherited, Notifier, take_notifier, watchdog_interval_s
+from firthd.upstream.client import Upstream
+from firthd.vitals import LoopSampler, Metrics, rss_bytes
+from firthd.web.app import build_app, build_runner
+from firthd.web.parts import WebParts
+from firthd.workers import Workers
+
+log = logging.getLogger(__name__)
+
+DAY_MS = 86_400_000
+UPKEEP_S = 60.0
+LOGS_KEPT_MS = 90 * DAY_MS
+STOP_S = 9.0
+NEXT_RUNS_SHOWN = 20
+
+
+class Daemon:
+    """The daemon's rooms; `start` opens them, `serve` keeps them at work, `stop` closes them."""
+
+    def __init__(self, settings: Settings, clock: Clock, sockets: Inherited, notifier: Notifier) -> None:
+        self.settings = settings
+        self._clock = clock
+        self._sockets = sockets
+        self._notifier = notifier
+        self._stack = contextlib.AsyncExitStack()
+        self._started_at = clock.now_ms()
+        self._ready = False
+        self._stopping = False
+        self.sampler = LoopSampler(clock)
+        self._metrics = Metrics()
+        self.web_addresses: list[str] = []
+        self._trouble: str | None = "starting"
+
+    # --- start ------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the state, recover what a crash left, and listen. Raises InUse, SchemaTooNew, OSError."""
+        state = self.settings.state
+        await asyncio.to_thread(self._prepare, state)
+        self.db = await Database.open(state / "firth.sqlite", self._clock)
+        self._stack.push_async_callback(self.db.close)
+        epoch = await self._epoch()
+        self.journal = Journal(epoch, self._clock)
+        self.hub = EventHub(
+            epoch,
+            self._clock,
+            lambda after, limit: self.db.read(lambda r: self.journal.after(r, after, limit)),
+            lambda: self.db.read(journal.span),
+        )
+        self.journal.publish = self.hub.publish
+        await self._build(state)
+        await self._recover()
+        await self._listen()
+        await self.db.write(
+            lambda tx: self.journal.fact(tx, Fact.DAEMON_STARTED, data={"version": __version__, "api": API})
+        )
+        self._ready = True
+        self._trouble = None
+
+    def _prepare(self, state: Path) -> None:
+        for folder in (state, state / "sources", state / "runs", state / "out"):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+        self._lock = _lock(state)
+
+    async def _epoch(self) -> str:
+        async def body(tx: Tx) -> str:
+            epoch = await journal.setting(tx, "epoch")
+            if epoch is None:
+                epoch = os.urandom(6).hex()
+                await journal.set_setting(tx, "epoch", epoch)
+            return epoch
+
+        return await self.db.write(body)
+
+    async def _build(self, state: Path) -> None:
+        settings, clock, db = self.settings, self._clock, self.db
+        families = all_families()
+
+        async def name_blobs(kept: list[Kept]) -> None:
+            await db.write(lambda tx: upkeep.name_blobs(tx, kept, clock.now_ms()))
+
+        self.blobs = BlobStore(state / "blobs", name_blobs)
+        self.rendered = BlobStore(state / "rendered")
+        for store in (self.blobs, self.rendered):
+            await asyncio.to_thread(store.prepare)
+            self._stack.push_async_callback(store.close)
+        self.secrets = SecretFile(state / "secrets.json")
+        await asyncio.to_thread(self.secrets.load)
+        self.upstream = Upstream(settings.upstream, clock)
+        await self.upstream.start()
+        self._stack.push_async_callback(self.upstream.close)
+        self.space = SpaceGuard(self.blobs, settings.store.floor_percent)
+        locator = Locator(db, self.secrets, families)
+        self.published = Published(db, self.rendered, clock, settings.store.grace_days * DAY_MS)
+        conda = next(iter(families.values()))
+        self.on_demand = OnDemand(
+            self.upstream,
+            self.blobs,
+            clock,
+            Helpers(
+                locate=locator.locate,
+                space=self.space.enough,
+                check_archive=conda.check_archive,
+                first_sight=self._first_sight,
+            ),
+        )
+        self._stack.push_async_callback(self.on_demand.close)
+        self.workers = Workers(settings.runs.index_workers, clock)
+        self.queue = RunQueue(
+            db,
+            self.journal,
+            self.hub,
+            clock,
+            max_active=settings.runs.max_active,
+            resume=settings.runs.resume_interrupted,
+        )
+        publisher = Publisher(db, self.journal, clock, self.workers, self.rendered, self.published, families)
+        self.runs = MirrorRuns(
+            Parts(
+                db=db,
+                journal=self.journal,
+                clock=clock,
+                queue=self.queue,
+                workers=self.workers,
+                upstream=self.upstream,
+                blobs=self.blobs,
+                space=self.space,
+                secrets=self.secrets,
+                publisher=publisher,
+                on_demand=self.on_demand,
+                families=families,
+                state=state,
+            )
+        )
+        self.queue.connect(
+            {
+                RunKind.MIRROR: self.runs.mirror,
+                RunKind.PLAN: self.runs.plan,
+                RunKind.PUBLISH: self.runs.publish,
+                RunKind.ROLLBACK: self.runs.rollback,
+            },
+            self._run_ended,
+        )
+        self.schedules = CronSchedules()
+        reports = Reports(db, clock, self.queue, families, self.schedules.next_due)
+        self.mirrors = Mirrors(
+            db=db,
+            journal=self.journal,
+            clock=clock,
+            queue=self.queue,
+            runs=self.runs,
+            reports=reports,
+            secrets=self.secrets,
+            upstream=self.upstream,
+            families=families,
+            schedules=self.schedules,
+        )
+        self.scheduler = Scheduler(db, clock, self.schedules, self._start_due)
+        self.tokens = WebTokens(
+            lambda: db.read(tokens.in_force), lambda used: db.write(lambda tx: tokens.touch(tx, used)), clock
+        )
+        self.engine = Engine(
+            settings=settings,
+            state=state,
+            db=db,
+            journal=self.journal,
+            clock=clock,
+            queue=self.queue,
+            channels=Channels(db, self.journal, clock, self.queue, publisher, self.published, families),
+            mirrors=self.mirrors,
+            reports=reports,
+            tokens=self.tokens,
+            families=families,
+            base_url=self.base_url,
+            status=self.status,
+            check=self.check,
+            health=self.health,
+        )
+
+    async def _recover(self) -> None:
+        await self.db.write(generations.abandon_open)
+        for sentence in await recovery.recover(
+            self.db, self.queue, self._clock, resume=self.settings.runs.resume_interrupted
+        ):
+            log.warning(sentence)
+        await self.published.load()
+        await self.tokens.load()
+
+    async def _listen(self) -> None:
+        access = Access(self.settings.access, os.geteuid())
+        dispatcher = Dispatcher(handlers(self.engine), access, self, self._audit, self._clock)
+        self._rpc = RpcServer(dispatcher, access, self.hub, self._scrape, lambda: self._ready and not self._stopping)
+        app = build_app(
+            WebParts(
+                published=self.published,
+                blobs=self.blobs,
+                rendered=self.rendered,
+                on_demand=self.on_demand,
+                tokens=self.tokens,
+                settings=self.settings.web,
+                clock=self._clock,
+                state=self.settings.state,
+                health=lambda: self._trouble,
+                metrics=lambda: self._metrics.render(self._last_numbers),
+            )
+        )
+        self._last_numbers: dict[str, tuple[str, float]] = {}
+        runner = build_runner(app)
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        for listener in self._sockets.web or [await self._bind()]:
+            await web.SockSite(runner, listener).start()
+            host, port = listener.getsockname()[:2]
+            self.web_addresses.append(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+        await self._rpc.start(self._sockets.rpc[0] if self._sockets.rpc else self.settings.socket)
+        self._stack.push_async_callback(self._rpc.stop)
+
+    async def _bind(self) -> socket.socket:
+        host, _, port = self.settings.web.listen.rpartition(":")
+        host = host.strip("[]")
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, int(port)))
+            listener.listen(512)
+        except OSError as error:
+            listener.close()
+            raise InUse(
+                f"cannot listen on {self.settings.web.listen}: {error.strerror}",
+                hint="give another address with --listen, FIRTH_LISTEN or [web] listen",
+            ) from None
+        listener.setblocking(False)
+        return listener
+
+    # --- at work ------------------------------------------------------------------------------------------
+
+    async def serve(self, stop: asyncio.Event, watchdog_s: float | None = None) -> None:
+        """Work until `stop` is set, then end runs in order."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self.queue.serve(), name="queue"),
+                group.create_task(self.scheduler.serve(), name="scheduler"),
+                group.create_task(self.sampler.serve(), name="sampler"),
+                group.create_task(self._upkeep(), name="upkeep"),
+            ]
+            if watchdog_s is not None:
+                tasks.append(group.create_task(self._watchdog(watchdog_s / 2), name="watchdog"))
+            await stop.wait()
+            self._stopping = True
+            self._trouble = "stopping"
+            with contextlib.suppress(FirthError):
+                await self.db.write(lambda tx: self.journal.fact(tx, Fact.DAEMON_STOPPING))
+            for task in tasks:
+                task.cancel()
+
+    async def stop(self) -> None:
+        """Close what `start` opened, in reverse order."""
+        self._stopping = True
+        if hasattr(self, "hub"):
+            self.hub.close()
+        with contextlib.suppress(FirthError):
+            if hasattr(self, "tokens"):
+                await self.tokens.flush()
+        await self._stack.aclose()
+        if hasattr(self, "_lock"):
+            self._lock.close()
+
+    async def _watchdog(self, interval_s: float) -> None:
+        """Tell the service manager that the loop turns and the database answers, for as long as both are true."""
+        while True:
+            async with asyncio.timeout(interval_s):
+                await self.db.read(journal.newest)
+                await self.db.write(journal.newest)
+            self._notifier.alive()
+            await self._clock.sleep(interval_s)
+
+    async def _upkeep(self) -> None:
+        """Do, now and then, what keeps the state small and the status true."""
+        while True:
+            try:
+                await self._tidy()
+            except FirthError as error:
+                log.warning("upkeep: %s", error.message)
+            await self._clock.sleep(UPKEEP_S)
+
+    async def _tidy(self) -> None:
+        await self.runs.discard_abandoned()
+        await upkeep.purge_deleted(self.db)
+        now = self._clock.now_ms()
+        await self.db.write(lambda tx: journal.forget_old_events(tx, now))
+        await self.db.write(lambda tx: run_rows.forget_old_logs(tx, now - LOGS_KEPT_MS))
+        await self.tokens.flush()
+        await self._watch_space()
+        await self._gather()
+
+    async def _watch_space(self) -> None:
+        space = await self.space.now()
+        if space.free < space.floor:
+            await self._ill(
+                "space",
+                f"{plan.human(space.free)} are free, {plan.human(space.floor)} must stay free: nothing is downloaded",
+                "free space on the store's file system",
+            )
+        else:
+            await self._well("space")
+
+    # --- what others ask -------------------------------------------------------------------------------------
+
+    def base_url(self) -> str:
+        """Return the address that clients are told."""
+        return (self.settings.web.public_url or self.web_addresses[0]).rstrip("/")
+
+    async def by_mirror(self, ref: int | str) -> str:
+        return (await self.db.read(lambda r: find(r, ref))).channel
+
+    async def by_run(self, run: int) -> str:
+        return (await self.queue.row(run)).channel
+
+    async def status(self, caller: Caller) -> DaemonStatus:
+        """Return how the daemon is, as `daemon.status` shows it."""
+        space = await self.space.now()
+
+        async def body(r: Reader) -> tuple[upkeep.Totals, list[HealthProblem], list[MirrorRow], str]:
+            return (
+                await upkeep.totals(r),
+                await journal.health(r),
+                await catalog.all_mirrors(r),
+                await self.journal.as_of(r),
+            )
+
+        totals, problems, mirrors, as_of = await self.db.read(body)
+        now = self._clock.now_ms()
+        return DaemonStatus(
+            program="firthd",
+            version=__version__,
+            api=API,
+            started_at=rfc3339(self._started_at),
+            uptime_s=(now - self._started_at) / 1000,
+            now=rfc3339(now),
+            pid=os.getpid(),
+            role=caller.role,
+            user=caller.user,
+            addresses=self.web_addresses,
+            socket=str(self.settings.socket),
+            store=StoreStatus(bytes=totals.blob_bytes, blobs=totals.blobs, free=space.free, floor=space.floor),
+            counts=Counts(
+                channels=totals.channels,
+                mirrors=totals.mirrors,
+                runs_active=totals.runs_active,
+                runs_pending=totals.runs_pending,
+                artifacts=totals.artifacts,
+            ),
+            next_runs=self._next_runs([mirror for mirror in mirrors if caller.sees(mirror.channel)], now),
+            health=problems,
+            loop_lag=self.sampler.lag(),
+            rss_bytes=rss_bytes(),
+            throughput_bytes_s=self.upstream.rate_bytes_s(),
+            as_of=as_of,
+        )
+
+    def _next_runs(self, mirrors: list[MirrorRow], now_ms: int) -> list[NextRun]:
+        due = []
+        for mirror in mirrors:
+            at = self.schedules.next_due(mirror.schedule, now_ms) if mirror.enabled else None
+            if at is not None:
+                due.append((at, mirror))
+        due.sort(key=lambda pair: (pair[0], pair[1].id))
+        return [
+            NextRun(mirror=mirror.id, channel=mirror.channel, name=mirror.name, at=rfc3339(at))
+            for at, mirror in due[:NEXT_RUNS_SHOWN]
+        ]
+
+    async def check(self) -> list[tuple[str, bool, str]]:
+        """Test the daemon itself: (what, whether it is well, a sentence)."""
+        found = await self.db.read(upkeep.integrity)
+        results = [("database", not found, "; ".join(found) or "SQLite finds nothing wrong")]
+        try:
+            writer = self.blobs.writer(size=5, sha256=None)
+            writer.write(b"check")
+            writer.abort()
+            results.append(("store", True, "a file could be written and taken away again"))
+        except OSError as error:
+            results.append(("store", False, f"the store is not writable: {error.strerror}"))
+        now = self._clock.now_ms()
+        newest = await self.db.read(lambda r: r.value("SELECT max(time) FROM event"))
+        ahead = newest is not None and newest > now + 60_000
+        results.append(("clock", not ahead, "the clock went back" if ahead else f"it is {rfc3339(now)}"))
+        results.append(
+            ("sockets", bool(self.web_addresses), f"{', '.join(self.web_addresses)}, {self.settings.socket}")
+        )
+        return results
+
+    async def health(self) -> list[HealthProblem]:
+        return await self.db.read(journal.health)
+
+    async def _scrape(self) -> bytes:
+        await self._gather()
+        return self._metrics.render(self._last_numbers)
+
+    async def _gather(self) -> None:
+        """Read the numbers for Prometheus."""
+        totals = await self.db.read(upkeep.totals)
+        space = await self.space.now()
+        lag = self.sampler.lag()
+        self._last_numbers = {
+            "firth_channels": ("Channels", totals.channels),
+            "firth_mirrors": ("Mirrors", totals.mirrors),
+            "firth_runs_active": ("Runs at work", totals.runs_active),
+            "firth_runs_pending": ("Runs that wait", totals.runs_pending),
+            "firth_artifacts": ("Artifacts that mirrors offer", totals.artifacts),
+            "firth_store_blobs": ("Files in the store", totals.blobs),
+            "firth_store_bytes": ("Bytes in the store", totals.blob_bytes),
+            "firth_store_free_bytes": ("Bytes free on the store's file system", space.free),
+            "firth_store_floor_bytes": ("Bytes that stay free", space.floor),
+            "firth_upstream_bytes_per_second": ("Bytes a second from all sources", self.upstream.rate_bytes_s()),
+            "firth_resident_memory_bytes": ("Resident memory of the daemon", rss_bytes()),
+            "firth_loop_stall_p99_seconds": ("Stall of the event loop, 99th percentile", lag.p99_ms / 1000),
+            "firth_loop_stall_max_seconds": ("Longest stall of the event loop", lag.max_ms / 1000),
+        }
+
+    # --- what the rooms tell the root ---------------------------------------------------------------------------
+
+    async def _audit(self, entry: journal.Audited) -> None:
+        await self.db.write(lambda tx: journal.audit(tx, entry))
+
+    async def _first_sight(self, file: FileRow, kept: Kept) -> None:
+        async def body(tx: Tx) -> None:
+            await artifacts.record_first_sight(tx, file.id, kept.sha256, kept.size)
+
+        await self.db.write(body)
+        self.published.forget_files()
+
+    async def _start_due(self, mirror: MirrorRow, cause: str) -> None:
+        await self.mirrors.run(mirror.id, "schedule", cause=cause)
+
+    async def _run_ended(self, tx: Tx, row: RunRow) -> None:
+        """Keep health in step with how runs end, inside the transaction that writes the end."""
+        if row.kind is RunKind.MIRROR:
+            subject = f"mirror {row.channel}:{row.mirror_name}"
+        elif row.kind in {RunKind.PUBLISH, RunKind.ROLLBACK}:
+            subject = f"publication of {row.channel}"
+        else:
+            return
+        now = self._clock.now_ms()
+        if row.state is RunState.FAILED and row.error is not None and row.error.kind != "interrupted":
+            text = f"run {row.id} failed: {row.error.message}"
+            if await journal.ill(tx, subject, text, row.error.hint, now):
+                await self._health_fact(tx, subject, text)
+        elif row.state is RunState.INCOMPLETE:
+            text = f"run {row.id} is incomplete: {row.counts.failed:,} artifacts could not be had"
+            if await journal.ill(tx, subject, text, "`mirror.details` lists each with its reason", now):
+                await self._health_fact(tx, subject, text)
+        elif row.state is RunState.COMPLETED and await journal.well(tx, subject):
+            await self._health_fact(tx, subject, None)
+
+    async def _ill(self, subject: str, text: str, hint: str) -> None:
+        async def body(tx: Tx) -> None:
+            if await journal.ill(tx, subject, text, hint, self._clock.now_ms()):
+                await self._health_fact(tx, subject, text)
+
+        await self.db.write(body)
+
+    async def _well(self, subject: str) -> None:
+        async def body(tx: Tx) -> None:
+            if await journal.well(tx, subject):
+                await self._health_fact(tx, subject, None)
+
+        await self.db.write(body)
+
+    async def _health_fact(self, tx: Tx, subject: str, text: str | None) -> None:
+        await self.journal.fact(tx, Fact.HEALTH_CHANGED, data={"subject": subject, "text": text})
+
+
+def _lock(state: Path) -> TextIO:
+    """Take the state folder's lock; raise InUse, which names the daemon that has it."""
+    file = (state / "lock").open("a+", encoding="ascii")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        pid = file.read().strip() or "unknown"
+        file.close()
+        raise InUse(
+            f"another firthd (pid {pid}) works on {state}", hint="stop it, or give another folder with --state"
+        ) from None
+    file.seek(0)
+    file.truncate()
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+@contextlib.asynccontextmanager
+async def running(
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    sockets: Inherited | None = None,
+    notifier: Notifier | None = None,
+    watchdog_s: float | None = None,
+) -> AsyncIterator[Daemon]:
+    """Give a daemon that works for as long as the block lasts."""
+    daemon = Daemon(settings, clock or SystemClock(), sockets or Inherited(), notifier or Notifier(None))
+    stop = asyncio.Event()
+    try:
+        await daemon.start()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(daemon.serve(stop, watchdog_s), name="daemon")
+            try:
+                yield daemon
+            finally:
+                stop.set()
+    finally:
+        await daemon.stop()
+
+
+async def serve(settings: Settings, sockets: Inherited, stop: asyncio.Event) -> None:
+    """Run the daemon until `stop` is set; tell the service manager when it is ready, alive and stopping."""
+    notifier = take_notifier(os.environ)
+    watchdog_s = watchdog_interval_s(os.environ, os.getpid())
+    async with running(settings, sockets=sockets, notifier=notifier, watchdog_s=watchdog_s) as daemon:
+        log.info("firthd %s is ready: %s, %s", __version__, daemon.base_url(), settings.socket)
+        notifier.ready(f"serving on {daemon.base_url()}")
+        await stop.wait()
+        notifier.stopping()
+        log.info("firthd stops")

@@ -1,0 +1,411 @@
+"""The only place with the SQL of artifact rows: finding a file, copying a run's file in, discarding, browsing."""
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+
+from firthd.clock import Clock
+from firthd.store.database import Database, Reader, Row, Tx
+
+BATCH_SECONDS = 0.03
+"""What one batch of a copy aims at; the writer is free for others between two."""
+_FIRST_BATCH = 500
+_MAX_BATCH = 20_000
+
+
+class FileRow(Struct, frozen=True, kw_only=True):
+    """An artifact as serving sees it. `retired`: out of the index, but inside its grace period."""
+
+    id: int
+    channel_id: int
+    mirror_id: int
+    family: str
+    subdir: str
+    section: str
+    filename: str
+    name: str
+    version: str
+    size: int | None
+    sha256: str | None
+    md5: str | None
+    declared: int
+    retired: bool
+
+
+_FILE = (
+    "a.id, a.channel_id, a.mirror_id, a.family, a.subdir, a.section, a.filename, a.name, a.version, a.size,"
+    " a.sha256, a.md5, a.declared"
+)
+_VERSIONS = "artifact a JOIN change_set s ON s.id = a.added_set LEFT JOIN change_set e ON e.id = a.closed_set"
+_ADDED = "s.number <= :shows"
+_LIVE = f"{_ADDED} AND (e.number IS NULL OR e.number > :shows)"
+
+
+def _file(row: Row, *, retired: bool) -> FileRow:
+    values = dict(zip(FileRow.__struct_fields__, (*row[:13], retired), strict=True))
+    values["sha256"] = _hex(values["sha256"])
+    values["md5"] = _hex(values["md5"])
+    return FileRow(**values)
+
+
+def _hex(raw: bytes | None) -> str | None:
+    return None if raw is None else raw.hex()
+
+
+async def find_file(
+    r: Reader, channel_id: int, shows: int, family: str, subdir: str, filename: str, now_ms: int, grace_ms: int
+) -> FileRow | None:
+    """Return the file that this name stands for in generation `shows`, or one still inside its grace period.
+
+    A file of a mirror that does not own the package's name is never returned (no dependency confusion).
+    """
+    params = {"channel": channel_id, "shows": shows, "family": family, "subdir": subdir, "filename": filename}
+    rows = await r.rows(
+        f"SELECT {_FILE}, e.number, g.time FROM {_VERSIONS}"
+        " LEFT JOIN generation g ON g.channel_id = a.channel_id AND g.number = e.number"
+        " WHERE a.channel_id = :channel AND a.family = :family AND a.subdir = :subdir AND a.filename = :filename"
+        f" AND {_ADDED} ORDER BY a.id DESC",
+        params,
+    )
+    owners: dict[str, int | None] = {}
+    for live in (True, False):
+        for row in rows:
+            closed_number, closed_at = row[13], row[14]
+            if (closed_number is None or closed_number > shows) != live:
+                continue
+            if not live and (closed_at is None or closed_at + grace_ms <= now_ms):
+                continue
+            name = row[7]
+            if name not in owners:
+                owners[name] = await owner(r, channel_id, shows, family, name)
+            if owners[name] is None or owners[name] == row[2]:
+                return _file(row, retired=not live)
+    return None
+
+
+async def owner(r: Reader, channel_id: int, shows: int, family: str, name: str) -> int | None:
+    """Return the mirror that a package name belongs to (0: the channel itself), None when nobody offers it."""
+    rows = await r.rows(
+        f"SELECT DISTINCT a.mirror_id FROM {_VERSIONS}"
+        f" WHERE a.channel_id = :channel AND a.family = :family AND a.name = :name AND {_LIVE}",
+        {"channel": channel_id, "shows": shows, "family": family, "name": name},
+    )
+    offered = sorted(row[0] for row in rows)
+    return next((mirror for mirror in offered if mirror), 0 if offered else None)
+
+
+async def record_first_sight(tx: Tx, artifact_id: int, sha256: str, size: int) -> None:
+    """Record our own digest of a file whose source gives none, at first sight."""
+    await tx.execute(
+        "UPDATE artifact SET sha256 = ?, size = coalesce(size, ?) WHERE id = ? AND sha256 IS NULL",
+        (bytes.fromhex(sha256), size, artifact_id),
+    )
+
+
+# --- copying a run's file in ----------------------------------------------------------------------------
+
+
+class Copied(Struct, frozen=True, kw_only=True):
+    added: int
+    closed: int
+
+
+async def copy_in(
+    db: Database,
+    schema: str,
+    *,
+    change_set: int,
+    channel_id: int,
+    mirror_id: int,
+    clock: Clock,
+    closings: bool = True,
+    only_stored: bool = False,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Copied:
+    """Copy the adds and closings of the attached run file `schema` into change set `change_set`, in short batches.
+
+    `closings` False takes only what adds (nothing that replaces); `only_stored` only what the store holds.
+    `report(done, total)` is called after each batch, in rows.
+    """
+    wanted = "n.failed = 0"
+    if not closings:
+        wanted += " AND n.replaces IS NULL"
+    if only_stored:
+        wanted += " AND EXISTS (SELECT 1 FROM main.blob b WHERE b.sha256 = n.sha256)"
+
+    async def size(tx: Tx) -> tuple[int, int, int]:
+        last = int(await tx.value(f'SELECT coalesce(max(ordinal), 0) FROM {schema}."add"') or 0)
+        leaving = int(await tx.value(f'SELECT count(*) FROM {schema}."close" WHERE skipped = 0') or 0)
+        base = await tx.value("UPDATE artifact_id_range SET next = next + ? RETURNING next", (last + 1,))
+        return last, leaving, int(base) - last - 1
+
+    last, leaving, base = await db.write(size)
+    total = last + (leaving if closings else 0)
+    added = closed = done = 0
+
+    async def add(tx: Tx, low: int, high: int) -> None:
+        nonlocal added, closed
+        params = {
+            "low": low,
+            "high": high,
+            "base": base,
+            "set": change_set,
+            "channel": channel_id,
+            "mirror": mirror_id,
+        }
+        source = f'FROM {schema}."add" n WHERE n.ordinal > :low AND n.ordinal <= :high AND {wanted}'
+        added += await tx.execute(
+            "INSERT INTO artifact(id, channel_id, mirror_id, family, subdir, section, filename, name, version, build,"
+            " build_number, size, sha256, md5, declared, license, timestamp, fingerprint, added_set)"
+            " SELECT :base + n.ordinal, :channel, :mirror, n.family, n.subdir, n.section, n.filename, n.name,"
+            " n.version, n.build, n.build_number, n.size, n.sha256, n.md5, n.declared, n.license, n.timestamp,"
+            f" n.fingerprint, :set {source}",
+            params,
+        )
+        await tx.execute(
+            f"INSERT INTO artifact_record(artifact_id, raw) SELECT :base + n.ordinal, n.raw {source}", params
+        )
+        closed += await tx.execute(
+            "UPDATE artifact SET closed_set = :set, closed_reason = 'replaced' WHERE closed_set IS NULL"
+            f" AND id IN (SELECT n.replaces {source} AND n.replaces IS NOT NULL)",
+            params,
+        )
+
+    batch = _FIRST_BATCH
+    while done < last:
+        low, high = done, min(done + batch, last)
+        seconds = await _timed(db, clock, lambda tx, low=low, high=high: add(tx, low, high))  # type: ignore[misc]
+        done = high
+        report(done, total)
+        batch = _next_batch(batch, seconds)
+
+    if closings and leaving:
+        batch, key = _FIRST_BATCH, 0
+
+        async def close(tx: Tx, limit: int) -> None:
+            nonlocal closed, key
+            rows = await tx.rows(
+                f'SELECT max(artifact_id) FROM (SELECT artifact_id FROM {schema}."close"'
+                " WHERE artifact_id > ? AND skipped = 0 ORDER BY artifact_id LIMIT ?)",
+                (key, limit),
+            )
+            high = rows[0][0]
+            if high is None:
+                key = -1
+                return
+            closed += await tx.execute(
+                "UPDATE artifact SET closed_set = :set, closed_reason = (SELECT reason FROM"
+                f' {schema}."close" o WHERE o.artifact_id = artifact.id) WHERE closed_set IS NULL AND id IN'
+                f' (SELECT artifact_id FROM {schema}."close" WHERE artifact_id > :low AND artifact_id <= :high'
+                " AND skipped = 0)",
+                {"set": change_set, "low": key, "high": high},
+            )
+            key = high
+
+        while key >= 0:
+            seconds = await _timed(db, clock, lambda tx, batch=batch: close(tx, batch))  # type: ignore[misc]
+            report(min(total, last + closed), total)
+            batch = _next_batch(batch, seconds)
+    return Copied(added=added, closed=closed)
+
+
+async def _timed(db: Database, clock: Clock, body: Callable[[Tx], Any]) -> float:
+    async def timed(tx: Tx) -> float:
+        started = clock.monotonic()
+        await body(tx)
+        return clock.monotonic() - started
+
+    return await db.write(timed)
+
+
+def _next_batch(batch: int, seconds: float) -> int:
+    factor = BATCH_SECONDS / max(seconds, 0.001)
+    return max(100, min(_MAX_BATCH, int(batch * min(2.0, max(0.25, factor)))))
+
+
+async def discard(db: Database, change_set: int) -> int:
+    """Take away what an unfinished change set has written so far, in short batches; return how many rows."""
+    gone = 0
+
+    async def some(tx: Tx) -> int:
+        nonlocal gone
+        params = (change_set,)
+        await tx.execute(
+            "DELETE FROM artifact_record WHERE artifact_id IN (SELECT id FROM artifact WHERE added_set = ? LIMIT 2000)",
+            params,
+        )
+        removed = await tx.execute(
+            "DELETE FROM artifact WHERE id IN (SELECT id FROM artifact WHERE added_set = ? LIMIT 2000)", params
+        )
+        opened = await tx.execute(
+            "UPDATE artifact SET closed_set = NULL, closed_reason = NULL WHERE id IN"
+            " (SELECT id FROM artifact WHERE closed_set = ? LIMIT 2000)",
+            params,
+        )
+        gone += removed
+        return removed + opened
+
+    while await db.write(some):
+        pass
+    return gone
+
+
+# --- counting and browsing ------------------------------------------------------------------------------
+
+
+class MirrorTotals(Struct, frozen=True, kw_only=True):
+    artifacts: int
+    bytes: int
+    stored: int
+    bytes_stored: int
+    subdirs: dict[str, int]
+
+
+async def mirror_totals(r: Reader, channel_id: int, mirror_id: int) -> MirrorTotals:
+    """Count what a mirror's rows hold now, draft included; half a second for 700,000 rows."""
+    rows = await r.rows(
+        "SELECT a.subdir, count(*), coalesce(sum(a.size), 0), count(b.sha256), coalesce(sum(b.size), 0)"
+        " FROM artifact a LEFT JOIN blob b ON b.sha256 = a.sha256"
+        " WHERE a.channel_id = ? AND a.mirror_id = ? AND a.closed_set IS NULL GROUP BY a.subdir",
+        (channel_id, mirror_id),
+    )
+    return MirrorTotals(
+        artifacts=sum(row[1] for row in rows),
+        bytes=sum(row[2] for row in rows),
+        stored=sum(row[3] for row in rows),
+        bytes_stored=sum(row[4] for row in rows),
+        subdirs={row[0]: row[1] for row in rows},
+    )
+
+
+class PackageRow(Struct, frozen=True, kw_only=True):
+    """A file of a package with its raw record."""
+
+    file: FileRow
+    build: str
+    license: str | None
+    timestamp: int | None
+    generation: int
+    stored: bool
+    raw: bytes
+
+
+async def package_files(r: Reader, channel_id: int, shows: int, family: str, name: str, limit: int) -> list[PackageRow]:
+    """Return the files of a package in generation `shows`, those of the name's owner only."""
+    owned_by = await owner(r, channel_id, shows, family, name)
+    rows = await r.rows(
+        f"SELECT {_FILE}, a.build, a.license, a.timestamp, s.number, b.sha256 IS NOT NULL, n.raw FROM {_VERSIONS}"
+        " LEFT JOIN blob b ON b.sha256 = a.sha256 JOIN artifact_record n ON n.artifact_id = a.id"
+        f" WHERE a.channel_id = :channel AND a.family = :family AND a.name = :name AND a.mirror_id = :owner AND {_LIVE}"
+        " ORDER BY a.id LIMIT :limit",
+        {"channel": channel_id, "shows": shows, "family": family, "name": name, "owner": owned_by, "limit": limit},
+    )
+    return [
+        PackageRow(
+            file=_file(row, retired=False),
+            build=row[13],
+            license=row[14],
+            timestamp=row[15],
+            generation=row[16],
+            stored=bool(row[17]),
+            raw=bytes(row[18]),
+        )
+        for row in rows
+    ]
+
+
+async def not_stored(r: Reader, channel_id: int, shows: int) -> int:
+    """Count the artifacts of generation `shows` whose file is not in the store."""
+    return int(
+        await r.value(
+            f"SELECT count(*) FROM {_VERSIONS} LEFT JOIN blob b ON b.sha256 = a.sha256"
+            f" WHERE a.channel_id = :channel AND b.sha256 IS NULL AND {_LIVE}",
+            {"channel": channel_id, "shows": shows},
+        )
+    )
+
+
+async def shadowed_names(r: Reader, channel_id: int, mirror_id: int, limit: int) -> list[str]:
+    """Return names that this mirror offers and an older one owns."""
+    rows = await r.rows(
+        "SELECT DISTINCT a.family || '/' || a.name FROM artifact a WHERE a.channel_id = :channel"
+        " AND a.mirror_id = :mirror AND a.closed_set IS NULL AND EXISTS (SELECT 1 FROM artifact o"
+        " WHERE o.channel_id = :channel AND o.family = a.family AND o.name = a.name AND o.closed_set IS NULL"
+        " AND o.mirror_id > 0 AND o.mirror_id < :mirror) ORDER BY 1 LIMIT :limit",
+        {"channel": channel_id, "mirror": mirror_id, "limit": limit},
+    )
+    return [row[0] for row in rows]
+
+
+async def raw_record(r: Reader, artifact_id: int) -> bytes | None:
+    """Return an artifact's record as its source wrote it."""
+    raw = await r.value("SELECT raw FROM artifact_record WHERE artifact_id = ?", (artifact_id,))
+    return None if raw is None else bytes(raw)
+
+
+# --- what stays when a mirror goes ------------------------------------------------------------------------
+
+
+async def would_keep(r: Reader, channel_id: int, mirror_id: int) -> tuple[int, int]:
+    """Return how many of a mirror's live artifacts are stored, and how many are not."""
+    totals = await mirror_totals(r, channel_id, mirror_id)
+    return totals.stored, totals.artifacts - totals.stored
+
+
+async def hand_over(
+    db: Database, *, channel_id: int, mirror_id: int, change_set: int, keep: bool, clock: Clock
+) -> Copied:
+    """Close a mirror's artifacts in short batches; with `keep` those that are stored go on as the channel's own."""
+    added = closed = 0
+    key = 0
+    batch = _FIRST_BATCH
+
+    async def some(tx: Tx, limit: int) -> None:
+        nonlocal added, closed, key
+        ids = await tx.rows(
+            "SELECT id FROM artifact WHERE id > ? AND channel_id = ? AND mirror_id = ? AND closed_set IS NULL"
+            " ORDER BY id LIMIT ?",
+            (key, channel_id, mirror_id, limit),
+        )
+        if not ids:
+            key = -1
+            return
+        low, high = ids[0][0], ids[-1][0]
+        params = {"channel": channel_id, "mirror": mirror_id, "set": change_set, "low": low, "high": high, "base": 0}
+        inside = "a.id BETWEEN :low AND :high AND a.channel_id = :channel AND a.mirror_id = :mirror"
+        if keep:
+            params["base"] = (
+                int(await tx.value("UPDATE artifact_id_range SET next = next + ? RETURNING next", (len(ids) + 1,)))
+                - len(ids)
+                - 1
+            )
+            source = (
+                "FROM artifact a JOIN blob b ON b.sha256 = a.sha256"
+                f" WHERE {inside} AND a.closed_set IS NULL ORDER BY a.id"
+            )
+            place = ":base + row_number() OVER (ORDER BY a.id)"
+            await tx.execute(
+                f"INSERT INTO artifact_record(artifact_id, raw) SELECT {place},"
+                f" (SELECT n.raw FROM artifact_record n WHERE n.artifact_id = a.id) {source}",
+                params,
+            )
+            added += await tx.execute(
+                "INSERT INTO artifact(id, channel_id, mirror_id, family, subdir, section, filename, name, version,"
+                " build, build_number, size, sha256, md5, declared, license, timestamp, fingerprint, added_set)"
+                f" SELECT {place}, a.channel_id, 0, a.family, a.subdir, a.section, a.filename, a.name, a.version,"
+                " a.build, a.build_number, a.size, a.sha256, a.md5, a.declared, a.license, a.timestamp, a.fingerprint,"
+                f" :set {source}",
+                params,
+            )
+        closed += await tx.execute(
+            "UPDATE artifact AS a SET closed_set = :set, closed_reason = 'mirror deleted'"
+            f" WHERE {inside} AND a.closed_set IS NULL",
+            params,
+        )
+        key = high
+
+    while key >= 0:
+        seconds = await _timed(db, clock, lambda tx, batch=batch: some(tx, batch))  # type: ignore[misc]
+        batch = _next_batch(batch, seconds)
+    return Copied(added=added, closed=closed)

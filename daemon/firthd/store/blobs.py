@@ -1,0 +1,254 @@
+"""The only place that lays files under their sha256: written aside, verified, made durable, renamed, never changed."""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from uuid import uuid4
+
+from msgspec import Struct
+
+from firth_protocol.errors import TooLarge, Unavailable
+
+log = logging.getLogger(__name__)
+
+BATCH = 64
+"""Files made durable together at the most."""
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+
+
+class BlobMismatch(ValueError):
+    """The bytes are not what was promised."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Kept(Struct, frozen=True, kw_only=True):
+    sha256: str
+    size: int
+
+
+NameBlobs = Callable[[list[Kept]], Awaitable[None]]
+"""Writes the rows of files that are at their final name, in one transaction."""
+
+
+class BlobWriter:
+    """A file on its way into the store: written aside, hashed while it is written."""
+
+    def __init__(self, path: Path, *, size: int | None, sha256: str | None, md5: str | None, limit: int | None) -> None:
+        self.path = path
+        self.written = 0
+        self._size = size
+        self._sha256 = sha256
+        self._md5 = md5
+        self._limit = size if size is not None else limit
+        self._hash = hashlib.sha256()
+        self._md5_hash = hashlib.md5(usedforsecurity=False) if md5 and not sha256 else None
+        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        self.closed = False
+
+    def write(self, chunk: bytes) -> None:
+        """Append bytes; raise TooLarge once there are more than were promised."""
+        if self._limit is not None and self.written + len(chunk) > self._limit:
+            raise TooLarge(f"more than the {self._limit} bytes that were promised")
+        self._hash.update(chunk)
+        if self._md5_hash is not None:
+            self._md5_hash.update(chunk)
+        view = memoryview(chunk)
+        while view:
+            done = os.write(self.fd, view)
+            view = view[done:]
+        self.written += len(chunk)
+
+    @property
+    def sha256(self) -> str:
+        """The digest of what has been written so far, lower hex."""
+        return self._hash.hexdigest()
+
+    def verify(self) -> None:
+        """Raise BlobMismatch when length, sha256 or md5 are not what was promised."""
+        if self._size is not None and self.written != self._size:
+            raise BlobMismatch(f"{self.written} bytes came, {self._size} were promised")
+        if self._sha256 is not None and self.sha256 != self._sha256:
+            raise BlobMismatch(f"sha256 is {self.sha256}, {self._sha256} was promised")
+        if self._md5_hash is not None and self._md5_hash.hexdigest() != self._md5:
+            raise BlobMismatch(f"md5 is {self._md5_hash.hexdigest()}, {self._md5} was promised")
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            os.close(self.fd)
+
+    def abort(self) -> None:
+        """Throw the file away."""
+        self.close()
+        with contextlib.suppress(FileNotFoundError):
+            self.path.unlink()
+
+
+class _Waiting:
+    __slots__ = ("future", "kept", "path")
+
+    def __init__(self, path: Path, kept: Kept, future: asyncio.Future[None]) -> None:
+        self.path = path
+        self.kept = kept
+        self.future = future
+
+
+class BlobStore:
+    """Content-addressed files below one folder: ab/cd/<sha256>. The file at its final name is what counts."""
+
+    def __init__(self, root: Path, name_blobs: NameBlobs | None = None) -> None:
+        self.root = root
+        self._temporary = root / "tmp"
+        self._name_blobs = name_blobs
+        self._waiting: list[_Waiting] = []
+        self._flusher: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def prepare(self) -> None:
+        """Make the folders; throw away what was half written when the last process ended. Blocks."""
+        self._temporary.mkdir(parents=True, exist_ok=True)
+        for entry in self._temporary.iterdir():
+            with contextlib.suppress(OSError):
+                entry.unlink()
+
+    def path(self, sha256: str) -> Path:
+        """Return the final place of a blob; raise ValueError when that is no sha256 in lower hex."""
+        if not _SHA256.match(sha256):
+            raise ValueError("not a sha256")
+        return self.root / sha256[:2] / sha256[2:4] / sha256
+
+    def size(self, sha256: str) -> int | None:
+        """Return the size of a stored blob in bytes, None when it is not there."""
+        try:
+            return self.path(sha256).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def has(self, sha256: str) -> bool:
+        return self.size(sha256) is not None
+
+    def touch(self, sha256: str) -> bool:
+        """Make a stored file young again, so that no sweep takes it; return False when it is not there."""
+        try:
+            os.utime(self.path(sha256))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def sweep(self, used: set[str], older_than_ms: int) -> int:
+        """Delete every file that is not in use and was written before a moment; return how many. Blocks."""
+        gone = 0
+        for file in self.root.glob("[0-9a-f][0-9a-f]/[0-9a-f][0-9a-f]/*"):
+            if file.name not in used and file.stat().st_mtime * 1000 < older_than_ms:
+                file.unlink(missing_ok=True)
+                gone += 1
+        return gone
+
+    def temporary(self) -> Path:
+        """Return a fresh name on the same file system."""
+        return self._temporary / uuid4().hex
+
+    def writer(
+        self, *, size: int | None, sha256: str | None, md5: str | None = None, max_bytes: int | None = None
+    ) -> BlobWriter:
+        return BlobWriter(self.temporary(), size=size, sha256=sha256, md5=md5, limit=max_bytes)
+
+    async def keep(self, writer: BlobWriter) -> Kept:
+        """Verify what was written, make it durable with others of its batch, give it its name and its row.
+
+        Raises BlobMismatch; then nothing is left. Cancelling the caller does not undo it.
+        """
+        try:
+            writer.verify()
+        except BlobMismatch:
+            writer.abort()
+            raise
+        kept = Kept(sha256=writer.sha256, size=writer.written)
+        writer.close()
+        await self._batch(writer.path, kept)
+        return kept
+
+    async def adopt(self, path: Path, sha256: str, size: int) -> None:
+        """Give a file that a worker wrote and hashed its final name."""
+        await self._batch(path, Kept(sha256=sha256, size=size))
+
+    async def _batch(self, path: Path, kept: Kept) -> None:
+        if self._closed:
+            raise Unavailable("the daemon is stopping")
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(path, kept, future))
+        if self._flusher is None or self._flusher.done():
+            self._flusher = asyncio.create_task(self._flush(), name=f"blobs {self.root.name}")
+        await asyncio.shield(future)
+
+    async def _flush(self) -> None:
+        """Make batch after batch durable; what arrives while one is under way is the next."""
+        while self._waiting:
+            batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+            try:
+                await asyncio.to_thread(self._settle, batch)
+                if self._name_blobs is not None:
+                    await self._name_blobs([waiting.kept for waiting in batch])
+            except BaseException as error:
+                for waiting in batch:
+                    if not waiting.future.done():
+                        waiting.future.set_exception(error)
+                        waiting.future.exception()
+                if not isinstance(error, Exception):
+                    raise
+                continue
+            for waiting in batch:
+                if not waiting.future.done():
+                    waiting.future.set_result(None)
+
+    def _settle(self, batch: list[_Waiting]) -> None:
+        for waiting in batch:
+            fd = os.open(waiting.path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fdatasync(fd)
+            finally:
+                os.close(fd)
+        folders: set[Path] = set()
+        for waiting in batch:
+            final = self.path(waiting.kept.sha256)
+            if not final.parent.is_dir():
+                final.parent.mkdir(parents=True, exist_ok=True)
+                folders.update((final.parent.parent, self.root))
+            waiting.path.replace(final)
+            folders.add(final.parent)
+        for folder in folders:
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+    def delete(self, sha256: str) -> None:
+        """Take a blob's file away; it may be gone already. Blocks."""
+        with contextlib.suppress(FileNotFoundError):
+            self.path(sha256).unlink()
+
+    async def free_bytes(self) -> int:
+        """Return the bytes free to us on the store's file system."""
+        stat = await asyncio.to_thread(os.statvfs, self.root)
+        return stat.f_bavail * stat.f_frsize
+
+    async def total_bytes(self) -> int:
+        """Return the size of the store's file system in bytes."""
+        stat = await asyncio.to_thread(os.statvfs, self.root)
+        return stat.f_blocks * stat.f_frsize
+
+    async def close(self) -> None:
+        """Wait for the batch under way; take no more."""
+        self._closed = True
+        if self._flusher is not None:
+            with contextlib.suppress(Exception):
+                await self._flusher

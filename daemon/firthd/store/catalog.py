@@ -1,0 +1,376 @@
+"""The only place with the SQL of channels and mirrors: what exists, by name and by id."""
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from firth_protocol.types import Filters, MirrorMode, MirrorType, OnUpstreamRemoval, Privacy, RunState
+from firthd.store import paging
+from firthd.store.database import Reader, Row, Tx
+
+
+class ChannelRow(Struct, frozen=True, kw_only=True):
+    id: int
+    name: str
+    parent_id: int | None
+    description: str
+    privacy: Privacy
+    policy: str | None
+    keep_days: int
+    keep_months: int
+    frozen_at: int | None
+    frozen_by: str | None
+    generation: int
+    created_at: int
+    updated_at: int
+    revision: int
+
+
+_CHANNEL = (
+    "c.id, c.name, c.parent_id, c.description, c.privacy, c.policy, c.keep_days, c.keep_months, c.frozen_at,"
+    " c.frozen_by, c.generation, c.created_at, c.updated_at, c.revision"
+)
+
+
+def _channel(row: Row) -> ChannelRow:
+    values = dict(zip(ChannelRow.__struct_fields__, row, strict=True))
+    values["privacy"] = Privacy(values["privacy"])
+    return ChannelRow(**values)
+
+
+async def channel_by_name(r: Reader, name: str) -> ChannelRow | None:
+    row = await r.row(f"SELECT {_CHANNEL} FROM channel c WHERE c.name = ? AND c.deleted_at IS NULL", (name,))
+    return _channel(row) if row else None
+
+
+async def channel_by_id(r: Reader, channel_id: int) -> ChannelRow | None:
+    row = await r.row(f"SELECT {_CHANNEL} FROM channel c WHERE c.id = ? AND c.deleted_at IS NULL", (channel_id,))
+    return _channel(row) if row else None
+
+
+async def all_channels(r: Reader) -> list[ChannelRow]:
+    rows = await r.rows(f"SELECT {_CHANNEL} FROM channel c WHERE c.deleted_at IS NULL ORDER BY c.name")
+    return [_channel(row) for row in rows]
+
+
+CHANNEL_ORDERS = {"name": "c.name", "created_at": "c.created_at", "updated_at": "c.updated_at"}
+
+
+async def channels_page(
+    r: Reader, *, query: str | None, sort: str, cursor: str | None, limit: int, patterns: tuple[str, ...] | None
+) -> tuple[list[ChannelRow], str | None, int]:
+    """Return one page of channels, the cursor of the next, and how many there are in all."""
+    by = paging.order(sort, CHANNEL_ORDERS)
+    seen, params = paging.visible("c.name", patterns)
+    where = (
+        f"c.deleted_at IS NULL AND {seen}"
+        " AND (:query IS NULL OR instr(lower(c.name || ' ' || c.description), lower(:query)))"
+    )
+    values = {**params, **paging.decode(cursor, sort), "query": query, "limit": limit + 1}
+    rows = await r.rows(
+        f"SELECT {_CHANNEL}, {by.sql} FROM channel c WHERE {where} AND {by.beyond('c.id')}"
+        f" ORDER BY {by.clause('c.id')} LIMIT :limit",
+        values,
+    )
+    total = await r.value(f"SELECT count(*) FROM channel c WHERE {where}", values)
+    following = paging.encode(sort, rows[limit - 1][-1], rows[limit - 1][0]) if len(rows) > limit else None
+    return [_channel(row[:-1]) for row in rows[:limit]], following, int(total)
+
+
+async def insert_channel(
+    tx: Tx,
+    *,
+    name: str,
+    parent_id: int | None,
+    description: str,
+    privacy: Privacy,
+    policy: str | None,
+    keep_days: int,
+    keep_months: int,
+    now_ms: int,
+) -> int:
+    return await tx.insert(
+        "INSERT INTO channel(name, parent_id, description, privacy, policy, keep_days, keep_months, created_at,"
+        " updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (name, parent_id, description, privacy, policy, keep_days, keep_months, now_ms, now_ms),
+    )
+
+
+_CHANNEL_COLUMNS = frozenset({"description", "privacy", "policy", "keep_days", "keep_months", "frozen_at", "frozen_by"})
+
+
+async def update_channel(tx: Tx, channel_id: int, changes: dict[str, Any], now_ms: int) -> None:
+    """Set columns of a channel and raise its revision."""
+    await _update(tx, "channel", _CHANNEL_COLUMNS, channel_id, changes, now_ms)
+
+
+async def set_generation(tx: Tx, channel_id: int, generation: int, now_ms: int) -> None:
+    """Move a channel's pointer."""
+    await tx.execute("UPDATE channel SET generation = ?, updated_at = ? WHERE id = ?", (generation, now_ms, channel_id))
+
+
+async def mark_channel_deleted(tx: Tx, channel_id: int, now_ms: int) -> None:
+    await tx.execute(
+        "UPDATE mirror SET deleted_at = ? WHERE channel_id = ? AND deleted_at IS NULL", (now_ms, channel_id)
+    )
+    await tx.execute("UPDATE channel SET deleted_at = ? WHERE id = ?", (now_ms, channel_id))
+
+
+async def subchannels(r: Reader, channel_id: int) -> list[str]:
+    rows = await r.rows(
+        "SELECT name FROM channel WHERE parent_id = ? AND deleted_at IS NULL ORDER BY name", (channel_id,)
+    )
+    return [row[0] for row in rows]
+
+
+class ChannelNumbers(Struct, frozen=True, kw_only=True):
+    """What a channel's lists show beside its own row."""
+
+    mirrors: int
+    subchannels: int
+    states: list[RunState]
+
+
+async def channel_numbers(r: Reader, channel_id: int) -> ChannelNumbers:
+    rows = await r.rows(
+        "SELECT state, count(*) FROM mirror WHERE channel_id = ? AND deleted_at IS NULL GROUP BY state", (channel_id,)
+    )
+    children = await r.value("SELECT count(*) FROM channel WHERE parent_id = ? AND deleted_at IS NULL", (channel_id,))
+    return ChannelNumbers(
+        mirrors=sum(row[1] for row in rows), subchannels=int(children), states=[RunState(row[0]) for row in rows]
+    )
+
+
+async def stored_by_type(r: Reader, channel_id: int) -> dict[str, int]:
+    """Return how many files of each family a channel's mirrors have in the store."""
+    rows = await r.rows(
+        "SELECT type, sum(stored) FROM mirror WHERE channel_id = ? AND deleted_at IS NULL GROUP BY type", (channel_id,)
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+# --- mirrors -----------------------------------------------------------------------------------------
+
+
+class MirrorRow(Struct, frozen=True, kw_only=True):
+    id: int
+    channel_id: int
+    name: str
+    type: MirrorType
+    mode: MirrorMode
+    source: str
+    schedule: str
+    policy: str | None
+    filters: Filters
+    on_upstream_removal: OnUpstreamRemoval
+    proxy: str | None
+    ca_file: str | None
+    has_credentials: bool
+    enabled: bool
+    state: RunState
+    last_run_id: int | None
+    last_success_at: int | None
+    scheduled_from: int
+    coalesced: int
+    artifacts: int
+    bytes: int
+    stored: int
+    bytes_stored: int
+    shadowed: int
+    settled: bool  # the rows are what the source's index said, without a hole
+    created_at: int
+    updated_at: int
+    revision: int
+    channel: str
+    channel_policy: str | None
+
+
+_MIRROR = (
+    ", ".join(f"m.{field}" for field in MirrorRow.__struct_fields__[:-2])
+    + ", c.name AS channel, c.policy AS channel_policy"
+)
+_FROM_MIRROR = "mirror m JOIN channel c ON c.id = m.channel_id"
+
+
+def _mirror(row: Row) -> MirrorRow:
+    values = dict(zip(MirrorRow.__struct_fields__, row, strict=True))
+    values["filters"] = msgspec.json.decode(values["filters"], type=Filters)
+    return msgspec.convert(values, MirrorRow, strict=False)
+
+
+async def mirror_by_id(r: Reader, mirror_id: int) -> MirrorRow | None:
+    row = await r.row(f"SELECT {_MIRROR} FROM {_FROM_MIRROR} WHERE m.id = ? AND m.deleted_at IS NULL", (mirror_id,))
+    return _mirror(row) if row else None
+
+
+async def mirror_by_name(r: Reader, channel: str, name: str) -> MirrorRow | None:
+    row = await r.row(
+        f"SELECT {_MIRROR} FROM {_FROM_MIRROR}"
+        " WHERE c.name = ? AND c.deleted_at IS NULL AND m.name = ? AND m.deleted_at IS NULL",
+        (channel, name),
+    )
+    return _mirror(row) if row else None
+
+
+async def mirrors_of(r: Reader, channel_id: int) -> list[MirrorRow]:
+    """Return a channel's mirrors, the oldest first: their precedence."""
+    rows = await r.rows(
+        f"SELECT {_MIRROR} FROM {_FROM_MIRROR} WHERE m.channel_id = ? AND m.deleted_at IS NULL ORDER BY m.id",
+        (channel_id,),
+    )
+    return [_mirror(row) for row in rows]
+
+
+async def all_mirrors(r: Reader) -> list[MirrorRow]:
+    rows = await r.rows(f"SELECT {_MIRROR} FROM {_FROM_MIRROR} WHERE m.deleted_at IS NULL ORDER BY m.id")
+    return [_mirror(row) for row in rows]
+
+
+MIRROR_ORDERS = {
+    "name": "(c.name || ':' || m.name)",
+    "type": "m.type",
+    "mode": "m.mode",
+    "state": "m.state",
+    "last_updated": "coalesce(m.last_success_at, 0)",
+}
+
+
+async def mirrors_page(
+    r: Reader,
+    *,
+    channel_id: int | None,
+    query: str | None,
+    type_: MirrorType | None,
+    mode: MirrorMode | None,
+    state: RunState | None,
+    sort: str,
+    cursor: str | None,
+    limit: int,
+    patterns: tuple[str, ...] | None,
+) -> tuple[list[MirrorRow], str | None, int]:
+    """Return one page of mirrors, the cursor of the next, and how many there are in all."""
+    by = paging.order(sort, MIRROR_ORDERS)
+    seen, params = paging.visible("c.name", patterns)
+    where = (
+        f"m.deleted_at IS NULL AND {seen} AND (:channel IS NULL OR m.channel_id = :channel)"
+        " AND (:query IS NULL OR instr(lower(c.name || ':' || m.name || ' ' || m.source), lower(:query)))"
+        " AND (:type IS NULL OR m.type = :type) AND (:mode IS NULL OR m.mode = :mode)"
+        " AND (:state IS NULL OR m.state = :state)"
+    )
+    values = {
+        **params,
+        **paging.decode(cursor, sort),
+        "channel": channel_id,
+        "query": query,
+        "type": type_,
+        "mode": mode,
+        "state": state,
+        "limit": limit + 1,
+    }
+    rows = await r.rows(
+        f"SELECT {_MIRROR}, {by.sql} FROM {_FROM_MIRROR} WHERE {where} AND {by.beyond('m.id')}"
+        f" ORDER BY {by.clause('m.id')} LIMIT :limit",
+        values,
+    )
+    total = await r.value(f"SELECT count(*) FROM {_FROM_MIRROR} WHERE {where}", values)
+    following = paging.encode(sort, rows[limit - 1][-1], rows[limit - 1][0]) if len(rows) > limit else None
+    return [_mirror(row[:-1]) for row in rows[:limit]], following, int(total)
+
+
+async def insert_mirror(tx: Tx, fields: dict[str, Any], now_ms: int) -> int:
+    """Write a new mirror's row; `fields` holds its columns but for the times."""
+    values = {**fields, "created_at": now_ms, "updated_at": now_ms, "scheduled_from": now_ms}
+    assert values.keys() <= set(MirrorRow.__struct_fields__)
+    columns = ", ".join(values)
+    places = ", ".join(f":{column}" for column in values)
+    return await tx.insert(f"INSERT INTO mirror({columns}) VALUES ({places})", values)
+
+
+_MIRROR_COLUMNS = frozenset(
+    {"name", "source", "schedule", "policy", "filters", "on_upstream_removal", "proxy", "ca_file", "has_credentials"}
+    | {"enabled", "scheduled_from"}
+)
+
+
+async def update_mirror(tx: Tx, mirror_id: int, changes: dict[str, Any], now_ms: int) -> None:
+    """Set columns of a mirror and raise its revision."""
+    await _update(tx, "mirror", _MIRROR_COLUMNS, mirror_id, changes, now_ms)
+
+
+_PROGRESS_COLUMNS = frozenset(
+    {"state", "last_run_id", "last_success_at", "scheduled_from", "coalesced", "artifacts", "bytes", "stored"}
+    | {"bytes_stored", "shadowed", "settled"}
+)
+
+
+async def note_mirror(tx: Tx, mirror_id: int, changes: dict[str, Any]) -> None:
+    """Set what runs and the schedule leave in a mirror's row; its revision stays."""
+    assert changes.keys() <= _PROGRESS_COLUMNS
+    sets = ", ".join(f"{column} = :{column}" for column in changes)
+    await tx.execute(f"UPDATE mirror SET {sets} WHERE id = :id", {**changes, "id": mirror_id})
+
+
+async def add_stored(tx: Tx, mirror_id: int, files: int, size: int) -> None:
+    """Count files that a client's request has brought into the store."""
+    await tx.execute(
+        "UPDATE mirror SET stored = min(stored + ?, max(artifacts, stored)), bytes_stored = bytes_stored + ?"
+        " WHERE id = ?",
+        (files, size, mirror_id),
+    )
+
+
+async def mark_mirror_deleted(tx: Tx, mirror_id: int, now_ms: int) -> None:
+    await tx.execute("UPDATE mirror SET deleted_at = ? WHERE id = ?", (now_ms, mirror_id))
+
+
+async def _update(
+    tx: Tx, table: str, columns: frozenset[str], row_id: int, changes: dict[str, Any], now_ms: int
+) -> None:
+    assert changes.keys() <= columns
+    sets = "".join(f"{column} = :{column}, " for column in changes)
+    await tx.execute(
+        f"UPDATE {table} SET {sets} updated_at = :now, revision = revision + 1 WHERE id = :id",
+        {**changes, "id": row_id, "now": now_ms},
+    )
+
+
+# --- what was last read of a source --------------------------------------------------------------------
+
+
+class SourceIndexRow(Struct, frozen=True, kw_only=True):
+    """One index file of a source as last read; `file` is its stored copy's name, None when the source has none."""
+
+    part: str
+    url_path: str
+    etag: str | None
+    last_modified: str | None
+    file: str | None
+    size: int
+    records: int
+    base_url: str | None
+    read_at: int
+
+
+async def source_indexes(r: Reader, mirror_id: int) -> dict[str, SourceIndexRow]:
+    rows = await r.rows(
+        "SELECT part, url_path, etag, last_modified, file, size, records, base_url, read_at FROM source_index"
+        " WHERE mirror_id = ?",
+        (mirror_id,),
+    )
+    return {row[0]: SourceIndexRow(**dict(zip(SourceIndexRow.__struct_fields__, row, strict=True))) for row in rows}
+
+
+async def replace_source_indexes(tx: Tx, mirror_id: int, indexes: list[SourceIndexRow]) -> None:
+    await tx.execute("DELETE FROM source_index WHERE mirror_id = ?", (mirror_id,))
+    await tx.many(
+        "INSERT INTO source_index(mirror_id, part, url_path, etag, last_modified, file, size, records, base_url,"
+        " read_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [(mirror_id, *msgspec.structs.astuple(index)) for index in indexes],
+    )
+
+
+async def forget_source_indexes(tx: Tx, mirror_id: int) -> None:
+    """Make the next run read the source's index anew."""
+    await tx.execute("UPDATE source_index SET etag = NULL, last_modified = NULL WHERE mirror_id = ?", (mirror_id,))
+    await tx.execute("UPDATE mirror SET settled = 0 WHERE id = ?", (mirror_id,))

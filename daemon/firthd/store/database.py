@@ -1,0 +1,326 @@
+"""The only place that opens the state database: one writer with grouped commits, a few readers, migrations."""
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiosqlite
+
+from firth_protocol.errors import Unavailable
+from firthd.clock import Clock
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+Row = tuple[Any, ...]
+
+GROUP_LIMIT = 64
+"""Writes that share one commit at the most."""
+GROUP_SECONDS = 0.05
+"""How long a group of writes may grow before it is committed."""
+READERS = 3
+
+
+class SchemaTooNew(Exception):
+    """The state folder was written by a newer version of the daemon."""
+
+
+class Reader:
+    """One consistent view of the state, held for one short read."""
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self._connection = connection
+
+    async def rows(self, sql: str, params: Sequence[Any] | dict[str, Any] = ()) -> list[Row]:
+        return list(await self._connection.execute_fetchall(sql, params))  # type: ignore[arg-type]
+
+    async def row(self, sql: str, params: Sequence[Any] | dict[str, Any] = ()) -> Row | None:
+        found = await self.rows(sql, params)
+        return found[0] if found else None
+
+    async def value(self, sql: str, params: Sequence[Any] | dict[str, Any] = ()) -> Any:
+        """Return the first column of the first row, or None."""
+        found = await self.row(sql, params)
+        return found[0] if found else None
+
+
+class Tx(Reader):
+    """The one write transaction in progress. What is handed to `after_commit` happens once it is durable."""
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        super().__init__(connection)
+        self.after: list[Callable[[], None]] = []
+
+    async def execute(self, sql: str, params: Sequence[Any] | dict[str, Any] = ()) -> int:
+        """Run one statement; return how many rows it changed."""
+        cursor = await self._connection.execute(sql, params)
+        count = cursor.rowcount
+        await cursor.close()
+        return count
+
+    async def insert(self, sql: str, params: Sequence[Any] | dict[str, Any] = ()) -> int:
+        """Run one INSERT; return the new row's id."""
+        cursor = await self._connection.execute(sql, params)
+        rowid = cursor.lastrowid
+        await cursor.close()
+        assert rowid is not None
+        return rowid
+
+    async def many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        cursor = await self._connection.executemany(sql, rows)
+        await cursor.close()
+
+    def after_commit(self, action: Callable[[], None]) -> None:
+        self.after.append(action)
+
+
+class _Write:
+    __slots__ = ("after", "body", "future", "outside", "result")
+
+    def __init__(self, body: Callable[[Tx], Awaitable[Any]], future: asyncio.Future[Any], outside: bool) -> None:
+        self.body = body
+        self.future = future
+        self.outside = outside  # needs the connection outside of a transaction (ATTACH)
+        self.after: list[Callable[[], None]] = []
+        self.result: Any = None
+
+
+class Database:
+    """The state database of one folder."""
+
+    def __init__(self, path: Path, writer: aiosqlite.Connection, readers: list[aiosqlite.Connection]) -> None:
+        self.path = path
+        self._writer = writer
+        self._readers: asyncio.Queue[aiosqlite.Connection] = asyncio.Queue()
+        self._all_readers = readers
+        for reader in readers:
+            self._readers.put_nowait(reader)
+        self._queue: asyncio.Queue[_Write | None] = asyncio.Queue()
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @classmethod
+    async def open(cls, path: Path, clock: Clock) -> "Database":
+        """Open or create the state at `path`, migrate it, and start the writer.
+
+        Raises SchemaTooNew when a newer daemon wrote it. Before a migration the file is copied beside itself.
+        """
+        await asyncio.to_thread(migrate, path, clock.now_ms())
+        writer = await _connect(path, read_only=False)
+        readers = [await _connect(path, read_only=True) for _ in range(READERS)]
+        database = cls(path, writer, readers)
+        database._task = asyncio.create_task(database._work(), name="state writer")
+        return database
+
+    async def close(self) -> None:
+        """Finish the writes in the queue, then close every connection."""
+        if self._closed:
+            return
+        self._closed = True
+        self._queue.put_nowait(None)
+        if self._task is not None:
+            await self._task
+        for reader in self._all_readers:
+            await reader.close()
+        await self._writer.close()
+
+    async def write(self, body: Callable[[Tx], Awaitable[T]]) -> T:
+        """Run `body` inside a transaction and return its result once that is durable.
+
+        `body` awaits only the transaction's own methods. Bodies queued at the same time share one commit, each in
+        a savepoint of its own. Cancelling the caller does not undo a write that is queued.
+        """
+        return await self._submit(body, outside=False)
+
+    async def outside(self, body: Callable[[Tx], Awaitable[T]]) -> T:
+        """Run `body` on the writer's connection outside of any transaction (ATTACH, DETACH, checkpoint)."""
+        return await self._submit(body, outside=True)
+
+    async def _submit(self, body: Callable[[Tx], Awaitable[T]], *, outside: bool) -> T:
+        if self._closed:
+            raise Unavailable("the daemon is stopping", hint="try again when it is up")
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait(_Write(body, future, outside))
+        return await asyncio.shield(future)
+
+    async def read(self, body: Callable[[Reader], Awaitable[T]]) -> T:
+        """Run `body` over one consistent view of the state and return its result."""
+        if self._closed:
+            raise Unavailable("the daemon is stopping", hint="try again when it is up")
+        connection = await self._readers.get()
+        try:
+            await connection.execute("BEGIN")
+            try:
+                return await body(Reader(connection))
+            finally:
+                await asyncio.shield(connection.rollback())
+        finally:
+            self._readers.put_nowait(connection)
+
+    # --- the writer -------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        stopping = False
+        while not stopping:
+            first = await self._queue.get()
+            if first is None:
+                break
+            if first.outside:
+                await self._run_outside(first)
+                continue
+            group, stopping, then = await self._run_group(first)
+            await self._commit(group)
+            if then is not None:
+                await self._run_outside(then)
+
+    async def _run_group(self, first: _Write) -> tuple[list[_Write], bool, _Write | None]:
+        """Run `first` and what is queued behind it in one transaction; return what waits for its commit."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + GROUP_SECONDS
+        try:
+            await self._writer.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            _fail(first, error)
+            return [], False, None
+        group: list[_Write] = []
+        write: _Write | None = first
+        while write is not None:
+            if await self._run_one(write):
+                group.append(write)
+            write = None
+            if len(group) < GROUP_LIMIT and loop.time() < deadline and not self._queue.empty():
+                write = self._queue.get_nowait()
+                if write is None:
+                    return group, True, None
+                if write.outside:
+                    return group, False, write
+        return group, False, None
+
+    async def _run_one(self, write: _Write) -> bool:
+        tx = Tx(self._writer)
+        await self._writer.execute("SAVEPOINT one")
+        try:
+            write.result = await write.body(tx)
+        except BaseException as error:
+            with contextlib.suppress(sqlite3.Error):  # a full disk has rolled everything back already
+                await self._writer.execute("ROLLBACK TO one")
+                await self._writer.execute("RELEASE one")
+            _fail(write, error)
+            return False
+        await self._writer.execute("RELEASE one")
+        write.after = tx.after
+        return True
+
+    async def _commit(self, group: list[_Write]) -> None:
+        try:
+            if not self._writer.in_transaction and group:
+                raise sqlite3.OperationalError("the transaction was lost, most likely for want of disk space")
+            await self._writer.commit()
+        except BaseException as error:
+            log.error("state could not be committed: %s", error)
+            with contextlib.suppress(sqlite3.Error):
+                await self._writer.rollback()
+            for write in group:
+                _fail(write, error)
+            return
+        for write in group:
+            for action in write.after:
+                action()
+            if not write.future.done():
+                write.future.set_result(write.result)
+
+    async def _run_outside(self, write: _Write) -> None:
+        try:
+            result = await write.body(Tx(self._writer))
+        except BaseException as error:
+            _fail(write, error)
+            return
+        if not write.future.done():
+            write.future.set_result(result)
+
+    # --- a run's own file beside the state -----------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def attached(self, path: Path) -> AsyncIterator[str]:
+        """Attach a run's file to the writer; give the schema's name under which its tables stand."""
+        name = f"run_{abs(hash(str(path))) % 10**12}"
+
+        async def attach(tx: Tx) -> None:
+            await tx.execute(f"ATTACH ? AS {name}", (f"file:{path}?mode=ro",))
+
+        async def detach(tx: Tx) -> None:
+            await tx.execute(f"DETACH {name}")
+
+        await self.outside(attach)
+        try:
+            yield name
+        finally:
+            await asyncio.shield(self.outside(detach))
+
+
+def _fail(write: _Write, error: BaseException) -> None:
+    if not write.future.done():
+        write.future.set_exception(error)
+        write.future.exception()  # a caller that went away does not make it an unretrieved error
+
+
+async def _connect(path: Path, *, read_only: bool) -> aiosqlite.Connection:
+    mode = "ro" if read_only else "rwc"
+    connection = await aiosqlite.connect(f"file:{path}?mode={mode}", uri=True, isolation_level=None)
+    statements = ["PRAGMA foreign_keys=ON", "PRAGMA busy_timeout=5000", "PRAGMA temp_store=MEMORY"]
+    if read_only:
+        statements += ["PRAGMA query_only=ON", "PRAGMA cache_size=-8000"]
+    else:
+        statements += [
+            "PRAGMA journal_mode=WAL",
+            "PRAGMA synchronous=FULL",
+            "PRAGMA wal_autocheckpoint=4000",
+            "PRAGMA journal_size_limit=67108864",
+            "PRAGMA cache_size=-32000",
+        ]
+    for statement in statements:
+        cursor = await connection.execute(statement)
+        await cursor.close()
+    return connection
+
+
+def migrations() -> list[tuple[int, str]]:
+    """Return the numbered migrations in order: (number, SQL)."""
+    folder = resources.files("firthd.store") / "migrations"
+    found = [
+        (int(entry.name.split("_")[0]), entry.read_text("utf-8"))
+        for entry in folder.iterdir()
+        if entry.name.endswith(".sql")
+    ]
+    return sorted(found)
+
+
+def migrate(path: Path, now_ms: int) -> None:
+    """Bring the database at `path` to the newest schema; raise SchemaTooNew when it is beyond that. Blocks."""
+    steps = migrations()
+    newest = steps[-1][0]
+    existed = path.exists()
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        if version > newest:
+            raise SchemaTooNew(
+                f"{path} has schema {version}, this daemon knows up to {newest}: start the newer daemon again, "
+                "or restore the copy that it made beside the state before it migrated"
+            )
+        if version == newest:
+            return
+        if existed and version:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            shutil.copy2(path, path.with_name(f"{path.name}.schema-{version}.{now_ms}"))
+        for number, sql in steps:
+            if number > version:
+                connection.executescript(f"BEGIN IMMEDIATE;\n{sql}\nPRAGMA user_version={number};\nCOMMIT;")
+    finally:
+        connection.close()

@@ -1,0 +1,529 @@
+"""The only place with the SQL of change sets, generations and what they publish."""
+
+import json
+from typing import Any
+
+from msgspec import Struct
+
+from firth_protocol.types import Cause
+from firthd.store.database import Reader, Row, Tx
+
+OPEN, FINISHED, PUBLISHED, ABANDONED, DISCARDED = "open", "finished", "published", "abandoned", "discarded"
+
+
+class ChangeSetRow(Struct, frozen=True, kw_only=True):
+    id: int
+    channel_id: int
+    mirror_id: int | None
+    run_id: int | None
+    cause: str
+    added: int
+    closed: int
+
+
+async def open_change_set(
+    tx: Tx, *, channel_id: int, mirror_id: int | None, run_id: int | None, cause: Cause, now_ms: int
+) -> int:
+    return await tx.insert(
+        "INSERT INTO change_set(channel_id, mirror_id, run_id, cause, state, created_at) VALUES (?, ?, ?, ?, ?, ?)",
+        (channel_id, mirror_id, run_id, cause, OPEN, now_ms),
+    )
+
+
+async def finish_change_set(tx: Tx, change_set: int, *, added: int, closed: int, now_ms: int) -> None:
+    await tx.execute(
+        "UPDATE change_set SET state = ?, added = ?, closed = ?, finished_at = ? WHERE id = ?",
+        (FINISHED, added, closed, now_ms, change_set),
+    )
+
+
+async def mark_discarded(tx: Tx, change_set: int) -> None:
+    await tx.execute("UPDATE change_set SET state = ?, added = 0, closed = 0 WHERE id = ?", (DISCARDED, change_set))
+
+
+async def mark_abandoned(tx: Tx, change_set: int) -> None:
+    """Say that nobody will finish a change set; its rows wait for being taken away."""
+    await tx.execute("UPDATE change_set SET state = ? WHERE id = ? AND state = ?", (ABANDONED, change_set, OPEN))
+
+
+async def abandon_open(tx: Tx) -> int:
+    """Abandon every unfinished change set: what a crash left behind. Return how many."""
+    return await tx.execute("UPDATE change_set SET state = ? WHERE state = ?", (ABANDONED, OPEN))
+
+
+async def abandoned_change_sets(r: Reader, channel_id: int | None) -> list[int]:
+    rows = await r.rows(
+        "SELECT id FROM change_set WHERE state = ? AND (? IS NULL OR channel_id = ?)",
+        (ABANDONED, channel_id, channel_id),
+    )
+    return [row[0] for row in rows]
+
+
+async def finished_change_sets(r: Reader, channel_id: int) -> list[ChangeSetRow]:
+    """Return a channel's draft: the finished change sets without a generation, in order."""
+    rows = await r.rows(
+        "SELECT id, channel_id, mirror_id, run_id, cause, added, closed FROM change_set"
+        " WHERE channel_id = ? AND state = ? ORDER BY id",
+        (channel_id, FINISHED),
+    )
+    return [ChangeSetRow(**dict(zip(ChangeSetRow.__struct_fields__, row, strict=True))) for row in rows]
+
+
+# --- generations ----------------------------------------------------------------------------------------
+
+
+class GenerationRow(Struct, frozen=True, kw_only=True):
+    number: int
+    shows: int
+    time: int
+    cause: Cause
+    run_id: int | None
+    added: int
+    removed: int
+    artifacts: int
+    packages: int
+    bytes: int
+    digest: str
+    kept: bool
+
+
+_GENERATION = "number, shows, time, cause, run_id, added, removed, artifacts, packages, bytes, digest, kept"
+
+
+def _generation(row: Row) -> GenerationRow:
+    values = dict(zip(GenerationRow.__struct_fields__, row, strict=True))
+    values["cause"] = Cause(values["cause"])
+    values["kept"] = bool(values["kept"])
+    return GenerationRow(**values)
+
+
+class FamilyRow(Struct, frozen=True, kw_only=True):
+    """What a generation holds of one family; `digests` and `totals` go by part (conda: subdir)."""
+
+    family: str
+    artifacts: int
+    packages: int
+    bytes: int
+    digests: dict[str, str]
+    totals: dict[str, tuple[int, int]]
+
+
+class FileEntry(Struct, frozen=True, kw_only=True):
+    """An index file of a generation; path is below the family's root."""
+
+    family: str
+    path: str
+    sha256: str
+    size: int
+    stored: bool = True
+
+
+async def generation(r: Reader, channel_id: int, number: int) -> GenerationRow | None:
+    row = await r.row(f"SELECT {_GENERATION} FROM generation WHERE channel_id = ? AND number = ?", (channel_id, number))
+    return _generation(row) if row else None
+
+
+async def generations(r: Reader, channel_id: int, before: int | None, limit: int) -> list[GenerationRow]:
+    """Return a channel's generations, newest first, older than number `before`."""
+    rows = await r.rows(
+        f"SELECT {_GENERATION} FROM generation WHERE channel_id = ? AND (? IS NULL OR number < ?)"
+        " ORDER BY number DESC LIMIT ?",
+        (channel_id, before, before, limit),
+    )
+    return [_generation(row) for row in rows]
+
+
+async def generation_families(r: Reader, channel_id: int, number: int) -> list[FamilyRow]:
+    rows = await r.rows(
+        "SELECT family, artifacts, packages, bytes, digests, totals FROM generation_family"
+        " WHERE channel_id = ? AND number = ? ORDER BY family",
+        (channel_id, number),
+    )
+    return [
+        FamilyRow(
+            family=row[0],
+            artifacts=row[1],
+            packages=row[2],
+            bytes=row[3],
+            digests=json.loads(row[4]),
+            totals={part: (count[0], count[1]) for part, count in json.loads(row[5]).items()},
+        )
+        for row in rows
+    ]
+
+
+async def published_files(r: Reader, channel_id: int, number: int) -> list[FileEntry]:
+    rows = await r.rows(
+        "SELECT family, path, sha256, size, stored FROM published_file WHERE channel_id = ? AND number = ?",
+        (channel_id, number),
+    )
+    return [
+        FileEntry(family=row[0], path=row[1], sha256=row[2].hex(), size=row[3], stored=bool(row[4])) for row in rows
+    ]
+
+
+async def publish(
+    tx: Tx,
+    *,
+    channel_id: int,
+    row: GenerationRow,
+    families: list[FamilyRow],
+    files: list[FileEntry],
+    change_sets: list[int],
+) -> None:
+    """Write a generation with its files and give its change sets their number; the caller moves the pointer."""
+    await tx.execute(
+        f"INSERT INTO generation(channel_id, {_GENERATION}) VALUES (?{', ?' * 12})",
+        (
+            channel_id,
+            row.number,
+            row.shows,
+            row.time,
+            row.cause,
+            row.run_id,
+            row.added,
+            row.removed,
+            row.artifacts,
+            row.packages,
+            row.bytes,
+            row.digest,
+            int(row.kept),
+        ),
+    )
+    await tx.many(
+        "INSERT INTO generation_family(channel_id, number, family, artifacts, packages, bytes, digests, totals)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (
+                channel_id,
+                row.number,
+                family.family,
+                family.artifacts,
+                family.packages,
+                family.bytes,
+                json.dumps(family.digests),
+                json.dumps(family.totals),
+            )
+            for family in families
+        ],
+    )
+    await tx.many(
+        "INSERT INTO published_file(channel_id, number, family, path, sha256, size, stored)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [
+            (channel_id, row.number, file.family, file.path, bytes.fromhex(file.sha256), file.size, int(file.stored))
+            for file in files
+        ],
+    )
+    await tx.many(
+        "UPDATE change_set SET state = 'published', number = ? WHERE id = ?",
+        [(row.number, change_set) for change_set in change_sets],
+    )
+
+
+async def nearest_kept(r: Reader, channel_id: int, number: int) -> list[GenerationRow]:
+    """Return the kept generations next below and above a number."""
+    below = await r.row(
+        f"SELECT {_GENERATION} FROM generation WHERE channel_id = ? AND kept AND number < ?"
+        " ORDER BY number DESC LIMIT 1",
+        (channel_id, number),
+    )
+    above = await r.row(
+        f"SELECT {_GENERATION} FROM generation WHERE channel_id = ? AND kept AND number > ? ORDER BY number LIMIT 1",
+        (channel_id, number),
+    )
+    return [_generation(row) for row in (below, above) if row]
+
+
+async def last_until(r: Reader, channel_id: int, until_ms: int, *, kept: bool) -> GenerationRow | None:
+    """Return the last generation published at or before a moment."""
+    row = await r.row(
+        f"SELECT {_GENERATION} FROM generation WHERE channel_id = ? AND time <= ? AND kept >= ?"
+        " ORDER BY number DESC LIMIT 1",
+        (channel_id, until_ms, int(kept)),
+    )
+    return _generation(row) if row else None
+
+
+async def kept_generations(r: Reader, channel_id: int) -> list[tuple[int, int, int]]:
+    """Return (number, shows, time) of each kept generation, newest first."""
+    rows = await r.rows(
+        "SELECT number, shows, time FROM generation WHERE channel_id = ? AND kept ORDER BY number DESC", (channel_id,)
+    )
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
+async def drop_generations(tx: Tx, channel_id: int, numbers: list[int]) -> None:
+    """Forget the files of generations that are no longer kept; their line in the list stays."""
+    rows = [(channel_id, number) for number in numbers]
+    await tx.many("UPDATE generation SET kept = 0 WHERE channel_id = ? AND number = ?", rows)
+    await tx.many("DELETE FROM published_file WHERE channel_id = ? AND number = ?", rows)
+
+
+async def forget_plain_copies(tx: Tx, channel_id: int, below: int) -> None:
+    """Say of older generations' uncompressed indexes that they are streamed out of their compressed twins."""
+    await tx.execute(
+        "UPDATE published_file SET stored = 0 WHERE channel_id = ? AND number < ? AND stored = 1"
+        " AND path LIKE '%.json' AND EXISTS (SELECT 1 FROM published_file z"
+        " WHERE z.channel_id = published_file.channel_id"
+        " AND z.number = published_file.number AND z.family = published_file.family"
+        " AND z.path = published_file.path || '.zst')",
+        (channel_id, below),
+    )
+
+
+async def rendered_in_use(r: Reader) -> set[str]:
+    """Return the sha256 of each rendered file that a kept generation or a shard still needs."""
+    files = await r.rows("SELECT DISTINCT sha256 FROM published_file WHERE stored = 1")
+    packs = await r.rows("SELECT DISTINCT pack FROM shard")
+    return {row[0].hex() for row in (*files, *packs)}
+
+
+# --- shards and package summaries -----------------------------------------------------------------------
+
+
+class ShardRow(Struct, frozen=True, kw_only=True):
+    pack: str
+    offset: int
+    length: int
+
+
+async def shard(r: Reader, channel_id: int, sha256: str) -> ShardRow | None:
+    row = await r.row(
+        "SELECT pack, offset, length FROM shard WHERE channel_id = ? AND sha256 = ?",
+        (channel_id, bytes.fromhex(sha256)),
+    )
+    return ShardRow(pack=row[0].hex(), offset=row[1], length=row[2]) if row else None
+
+
+async def copy_shards(tx: Tx, schema: str, channel_id: int, after: bytes, limit: int) -> bytes | None:
+    """Copy some of a run file's shard rows; return the key to go on after, None when all are there."""
+    high = await tx.value(
+        f"SELECT max(sha256) FROM (SELECT sha256 FROM {schema}.shard WHERE sha256 > ? ORDER BY sha256 LIMIT ?)",
+        (after, limit),
+    )
+    if high is None:
+        return None
+    await tx.execute(
+        "INSERT INTO main.shard(channel_id, sha256, pack, offset, length)"
+        f" SELECT ?, sha256, pack, offset, length FROM {schema}.shard WHERE sha256 > ? AND sha256 <= ?"
+        " ON CONFLICT DO NOTHING",
+        (channel_id, after, high),
+    )
+    return bytes(high)
+
+
+async def copy_packages(
+    tx: Tx, schema: str, channel_id: int, number: int, after: tuple[str, str], limit: int
+) -> tuple[str, str] | None:
+    """Copy some of a run file's package summaries as rows of generation `number`; return the key to go on after."""
+    page = await tx.rows(
+        f"SELECT family, name FROM {schema}.package WHERE (family, name) > (?, ?) ORDER BY family, name LIMIT ?",
+        (*after, limit),
+    )
+    if not page:
+        return None
+    high = (str(page[-1][0]), str(page[-1][1]))
+    await tx.execute(
+        "INSERT OR REPLACE INTO main.package(channel_id, family, name, number, version, versions, files, bytes,"
+        " platforms, depends) SELECT ?, family, name, ?, version, versions, files, bytes, platforms, depends"
+        f" FROM {schema}.package WHERE (family, name) > (?, ?) AND (family, name) <= (?, ?)",
+        (channel_id, number, *after, *high),
+    )
+    return high
+
+
+async def drop_unpublished_packages(tx: Tx, channel_id: int, published: int) -> None:
+    """Take away summaries of a generation whose publication did not come about."""
+    await tx.execute("DELETE FROM package WHERE channel_id = ? AND number > ?", (channel_id, published))
+
+
+class SummaryRow(Struct, frozen=True, kw_only=True):
+    family: str
+    name: str
+    version: str
+    versions: int
+    files: int
+    bytes: int
+    platforms: list[str]
+    stored: int
+
+
+PACKAGE_ORDERS = {"name": "p.name", "files": "p.files", "bytes": "p.bytes"}
+_IN_FORCE = (
+    "p.channel_id = :channel AND p.files > 0 AND p.number = (SELECT max(q.number) FROM package q"
+    " WHERE q.channel_id = p.channel_id AND q.family = p.family AND q.name = p.name AND q.number <= :number)"
+)
+_STORED = (
+    "(SELECT count(*) FROM artifact a JOIN blob b ON b.sha256 = a.sha256 WHERE a.channel_id = p.channel_id"
+    " AND a.family = p.family AND a.name = p.name AND a.closed_set IS NULL)"
+)
+
+
+async def packages_page(
+    r: Reader,
+    channel_id: int,
+    number: int,
+    *,
+    family: str | None,
+    query: str | None,
+    platform: str | None,
+    stored: bool | None,
+    descending: bool,
+    order_sql: str,
+    page: dict[str, Any],
+    limit: int,
+) -> tuple[list[tuple[SummaryRow, Any]], int]:
+    """Return package summaries of a generation, each with its sort value, and how many there are in all."""
+    sign, direction = ("<", "DESC") if descending else (">", "ASC")
+    key = "(p.family || '/' || p.name)"
+    where = (
+        f"{_IN_FORCE} AND (:family IS NULL OR p.family = :family)"
+        " AND (:query IS NULL OR instr(lower(p.name), lower(:query)))"
+        " AND (:platform IS NULL OR instr(p.platforms, :platform))"
+    )
+    if stored is not None:
+        where += f" AND ({_STORED} > 0) = {int(stored)}"
+    params = {
+        **page,
+        "channel": channel_id,
+        "number": number,
+        "family": family,
+        "query": query,
+        "platform": None if platform is None else json.dumps(platform),
+        "limit": limit,
+    }
+    rows = await r.rows(
+        f"SELECT p.family, p.name, p.version, p.versions, p.files, p.bytes, p.platforms, {_STORED}, {order_sql}"
+        f" FROM package p WHERE {where} AND (:page_key IS NULL OR ({order_sql}, {key}) {sign} (:page_value, :page_key))"
+        f" ORDER BY {order_sql} {direction}, {key} {direction} LIMIT :limit",
+        params,
+    )
+    total = int(await r.value(f"SELECT count(*) FROM package p WHERE {where}", params))
+    return [
+        (
+            SummaryRow(
+                family=row[0],
+                name=row[1],
+                version=row[2],
+                versions=row[3],
+                files=row[4],
+                bytes=row[5],
+                platforms=json.loads(row[6]),
+                stored=row[7],
+            ),
+            row[8],
+        )
+        for row in rows
+    ], total
+
+
+async def package_summary(r: Reader, channel_id: int, number: int, family: str, name: str) -> SummaryRow | None:
+    row = await r.row(
+        f"SELECT p.family, p.name, p.version, p.versions, p.files, p.bytes, p.platforms, 0 FROM package p"
+        f" WHERE {_IN_FORCE} AND p.family = :family AND p.name = :name",
+        {"channel": channel_id, "number": number, "family": family, "name": name},
+    )
+    if row is None:
+        return None
+    return SummaryRow(**dict(zip(SummaryRow.__struct_fields__, (*row[:6], json.loads(row[6]), 0), strict=True)))
+
+
+async def dependants(r: Reader, channel_id: int, number: int, family: str, name: str, limit: int) -> list[str]:
+    """Return the packages whose newest version depends on a name."""
+    rows = await r.rows(
+        f"SELECT p.name FROM package p WHERE {_IN_FORCE} AND p.family = :family AND instr(p.depends, :depends)"
+        " ORDER BY p.name LIMIT :limit",
+        {"channel": channel_id, "number": number, "family": family, "depends": json.dumps(name), "limit": limit},
+    )
+    return [row[0] for row in rows]
+
+
+# --- what a generation changed --------------------------------------------------------------------------
+
+
+class ChangeRow(Struct, frozen=True, kw_only=True):
+    """An artifact that came or went between two numbers; `set_id` and `id` are its place in the list."""
+
+    came: bool
+    set_id: int
+    id: int
+    family: str
+    subdir: str
+    filename: str
+    name: str
+    version: str
+    build: str
+    size: int | None
+    reason: str
+    mirror: str | None
+    run_id: int | None
+
+
+DRAFT = 1 << 60
+"""Stands for the number that the draft's change sets are going to get."""
+
+
+async def changes_page(
+    r: Reader, channel_id: int, low: int, high: int, *, came: bool, after: tuple[int, int], limit: int
+) -> list[ChangeRow]:
+    """Return what entered (or left) between the contents of `low` and `high`, by change set and row."""
+    number = f"CASE WHEN {{0}}.state = 'finished' THEN {DRAFT} ELSE {{0}}.number END"
+    entered, left = number.format("s"), number.format("e")
+    if came:
+        source = "change_set s JOIN artifact a ON a.added_set = s.id LEFT JOIN change_set e ON e.id = a.closed_set"
+        own, inside = "s", f"{entered} > :low AND {entered} <= :high AND ({left} IS NULL OR {left} > :high)"
+    else:
+        source = "change_set e JOIN artifact a ON a.closed_set = e.id JOIN change_set s ON s.id = a.added_set"
+        own, inside = "e", f"{left} > :low AND {left} <= :high AND {entered} <= :low"
+    rows = await r.rows(
+        f"SELECT {own}.id, a.id, a.family, a.subdir, a.filename, a.name, a.version, a.build, a.size,"
+        f" coalesce(a.closed_reason, ''), m.name, {own}.run_id, {own}.cause FROM {source}"
+        " LEFT JOIN mirror m ON m.id = a.mirror_id"
+        f" WHERE {own}.channel_id = :channel AND {inside} AND ({own}.id, a.id) > (:set, :row)"
+        f" ORDER BY {own}.id, a.id LIMIT :limit",
+        {"channel": channel_id, "low": low, "high": high, "set": after[0], "row": after[1], "limit": limit},
+    )
+    return [
+        ChangeRow(
+            came=came,
+            set_id=row[0],
+            id=row[1],
+            family=row[2],
+            subdir=row[3],
+            filename=row[4],
+            name=row[5],
+            version=row[6],
+            build=row[7],
+            size=row[8],
+            reason=row[12] if came else (row[9] or row[12]),
+            mirror=row[10],
+            run_id=row[11],
+        )
+        for row in rows
+    ]
+
+
+async def count_changes(r: Reader, channel_id: int, low: int, high: int) -> tuple[int, int]:
+    """Return how many artifacts entered and how many left between the contents of two published numbers."""
+    entered = await r.value(
+        "SELECT count(*) FROM change_set s JOIN artifact a ON a.added_set = s.id"
+        " LEFT JOIN change_set e ON e.id = a.closed_set WHERE s.channel_id = ? AND s.number > ? AND s.number <= ?"
+        " AND (e.number IS NULL OR e.number > ?)",
+        (channel_id, low, high, high),
+    )
+    left = await r.value(
+        "SELECT count(*) FROM change_set e JOIN artifact a ON a.closed_set = e.id"
+        " JOIN change_set s ON s.id = a.added_set WHERE e.channel_id = ? AND e.number > ? AND e.number <= ?"
+        " AND s.number <= ?",
+        (channel_id, low, high, low),
+    )
+    return int(entered), int(left)
+
+
+async def join_change_sets(tx: Tx, change_sets: list[int], number: int) -> None:
+    """Number change sets that made no difference as part of the generation in force."""
+    await tx.many(
+        "UPDATE change_set SET state = 'published', number = ? WHERE id = ?",
+        [(number, change_set) for change_set in change_sets],
+    )

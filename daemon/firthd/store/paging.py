@@ -1,0 +1,80 @@
+"""The only place that knows how a list is cut into pages by key, and what its opaque cursor holds."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from firth_protocol.errors import CursorExpired, Invalid
+
+
+class Order(Struct, frozen=True):
+    """A sort order: the SQL expression that it goes by (never NULL), and its direction."""
+
+    name: str
+    sql: str
+    descending: bool
+
+    def clause(self, key: str) -> str:
+        """Return the ORDER BY list; `key` is the unique column that breaks ties."""
+        direction = "DESC" if self.descending else "ASC"
+        return f"{self.sql} {direction}, {key} {direction}"
+
+    def beyond(self, key: str) -> str:
+        """Return the condition for rows after the cursor's :page_value and :page_key."""
+        sign = "<" if self.descending else ">"
+        return f"(:page_key IS NULL OR ({self.sql}, {key}) {sign} (:page_value, :page_key))"
+
+
+def order(sort: str, columns: Mapping[str, str]) -> Order:
+    """Return the order that a `sort` parameter names; raise Invalid when there is none."""
+    name = sort.removeprefix("-")
+    if name not in columns:
+        known = ", ".join(f"`{column}`" for column in columns)
+        raise Invalid(
+            f"cannot sort by `{name}`", hint=f"one of {known}, with - before it for descending", path="$.sort"
+        )
+    return Order(name, columns[name], sort.startswith("-"))
+
+
+def encode(sort: str, value: Any, key: Any) -> str:
+    """Return the cursor behind a row."""
+    raw = msgspec.json.encode([sort, value, key])
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def decode(text: str | None, sort: str) -> dict[str, Any]:
+    """Return {page_value, page_key} of a cursor (both None without one); raise CursorExpired when it is foreign."""
+    if text is None:
+        return {"page_value": None, "page_key": None}
+    try:
+        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        found, value, key = msgspec.json.decode(raw, type=tuple[str, str | int | float | None, str | int])
+    except (binascii.Error, ValueError, msgspec.DecodeError):
+        found, value, key = "", None, 0
+    if found != sort:
+        raise CursorExpired("the cursor does not belong to this list", hint="start again without a cursor")
+    return {"page_value": value, "page_key": key}
+
+
+def visible(column: str, patterns: tuple[str, ...] | None) -> tuple[str, dict[str, str]]:
+    """Return the condition, with its parameters, that keeps the channels a caller may see.
+
+    Patterns are names, or `team/*` for the children of team; None is every channel.
+    """
+    if patterns is None:
+        return "1", {}
+    parts, params = ["0"], {}
+    for number, pattern in enumerate(patterns):
+        if pattern == "*":
+            return "1", {}
+        if pattern.endswith("/*"):
+            parts.append(f"substr({column}, 1, length(:seen{number})) = :seen{number}")
+            params[f"seen{number}"] = pattern[:-1]
+        else:
+            parts.append(f"{column} = :seen{number}")
+            params[f"seen{number}"] = pattern
+    return f"({' OR '.join(parts)})", params

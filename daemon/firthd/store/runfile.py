@@ -1,0 +1,157 @@
+"""The only place with the SQL of a run's own file, as a worker writes it.
+
+A run file is an SQLite file that one run owns: a read leaves what to add and to close there, a render the places of
+its shards and the summaries of its packages. It can be thrown away and made again, so it is written without a
+journal and without syncing.
+"""
+
+import sqlite3
+from collections.abc import Iterable
+from types import TracebackType
+
+READ_TABLES = """
+DROP TABLE IF EXISTS "add";
+DROP TABLE IF EXISTS "close";
+CREATE TABLE "add" (
+  ordinal INTEGER PRIMARY KEY,              -- rises with (family, subdir, filename)
+  family TEXT NOT NULL,
+  subdir TEXT NOT NULL,
+  section TEXT NOT NULL,
+  filename TEXT NOT NULL,
+  name TEXT NOT NULL,
+  version TEXT NOT NULL,
+  build TEXT NOT NULL,
+  build_number INTEGER NOT NULL,
+  size INTEGER,
+  sha256 BLOB,
+  md5 BLOB,
+  declared INTEGER NOT NULL,
+  license TEXT,
+  timestamp INTEGER,
+  fingerprint BLOB NOT NULL,
+  raw BLOB NOT NULL,
+  replaces INTEGER,                         -- the artifact.id that it closes
+  failed INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE TABLE "close" (
+  artifact_id INTEGER PRIMARY KEY,
+  family TEXT NOT NULL,
+  subdir TEXT NOT NULL,
+  name TEXT NOT NULL,
+  reason TEXT NOT NULL,                     -- gone, replaced, filtered
+  skipped INTEGER NOT NULL DEFAULT 0
+) STRICT;
+"""
+
+RENDER_TABLES = """
+DROP TABLE IF EXISTS shard;
+DROP TABLE IF EXISTS package;
+CREATE TABLE shard (
+  sha256 BLOB PRIMARY KEY,
+  pack BLOB NOT NULL,
+  offset INTEGER NOT NULL,
+  length INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE package (                      -- only names that this generation changes; files = 0: gone
+  family TEXT NOT NULL,
+  name TEXT NOT NULL,
+  version TEXT NOT NULL,
+  versions INTEGER NOT NULL,
+  files INTEGER NOT NULL,
+  bytes INTEGER NOT NULL,
+  platforms TEXT NOT NULL,                  -- JSON array of subdirs
+  depends TEXT NOT NULL,                    -- JSON array: names that the newest version depends on
+  PRIMARY KEY (family, name)
+) STRICT, WITHOUT ROWID;
+"""
+
+AddRow = tuple[
+    str,  # family
+    str,  # subdir
+    str,  # section
+    str,  # filename
+    str,  # name
+    str,  # version
+    str,  # build
+    int,  # build_number
+    int | None,  # size
+    bytes | None,  # sha256
+    bytes | None,  # md5
+    int,  # declared
+    str | None,  # license
+    int | None,  # timestamp
+    bytes,  # fingerprint
+    object,  # raw, anything with a buffer
+    int | None,  # replaces
+]
+CloseRow = tuple[int, str, str, str, str]  # artifact_id, family, subdir, name, reason
+ShardRow = tuple[bytes, bytes, int, int]  # sha256, pack, offset, length
+PackageRow = tuple[
+    str, str, str, int, int, int, str, str
+]  # family, name, version, versions, files, bytes, platforms, depends
+
+
+class RunFile:
+    """A run's own file, open for writing. One transaction lasts from the opening to `close`."""
+
+    def __init__(self, path: str) -> None:
+        self._connection = sqlite3.connect(path, isolation_level=None)
+        for pragma in (
+            "page_size=16384",
+            "journal_mode=OFF",
+            "synchronous=OFF",
+            "locking_mode=EXCLUSIVE",
+            "cache_size=-32768",
+        ):
+            self._connection.execute(f"PRAGMA {pragma}")
+
+    def __enter__(self) -> "RunFile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Commit what was written and close the file."""
+        if self._connection.in_transaction:
+            self._connection.execute("COMMIT")
+        self._connection.close()
+
+    def start_read(self) -> None:
+        """Make the tables of a read, empty."""
+        self._connection.executescript(READ_TABLES)
+        self._connection.execute("BEGIN")
+
+    def start_render(self) -> None:
+        """Make the tables of a render, empty; those of a read stay."""
+        self._connection.executescript(RENDER_TABLES)
+        self._connection.execute("BEGIN")
+
+    def add(self, rows: Iterable[AddRow]) -> None:
+        """Append records to add; they come in the order of (family, subdir, filename)."""
+        self._connection.executemany(
+            'INSERT INTO "add" (family, subdir, section, filename, name, version, build, build_number, size, sha256,'
+            " md5, declared, license, timestamp, fingerprint, raw, replaces)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            rows,
+        )
+
+    def close_rows(self, rows: Iterable[CloseRow]) -> None:
+        """Append artifacts to close; the same one twice counts once."""
+        self._connection.executemany(
+            'INSERT OR IGNORE INTO "close" (artifact_id, family, subdir, name, reason) VALUES (?, ?, ?, ?, ?)', rows
+        )
+
+    def shards(self, rows: Iterable[ShardRow]) -> None:
+        """Write the places of new shards."""
+        self._connection.executemany("INSERT INTO shard (sha256, pack, offset, length) VALUES (?, ?, ?, ?)", rows)
+
+    def packages(self, rows: Iterable[PackageRow]) -> None:
+        """Write the summaries of changed packages."""
+        self._connection.executemany(
+            "INSERT INTO package (family, name, version, versions, files, bytes, platforms, depends)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            rows,
+        )

@@ -1,0 +1,77 @@
+"""The only place with the SQL that keeps the state small and sound: what deleted things leave, integrity, totals."""
+
+from msgspec import Struct
+
+from firthd.store.blobs import Kept
+from firthd.store.database import Database, Reader, Tx
+
+BATCH = 2000
+
+
+async def name_blobs(tx: Tx, kept: list[Kept], now_ms: int) -> None:
+    """Write the rows of files that are at their final name."""
+    await tx.many(
+        "INSERT OR IGNORE INTO blob(sha256, size, created_at) VALUES (?, ?, ?)",
+        [(bytes.fromhex(one.sha256), one.size, now_ms) for one in kept],
+    )
+
+
+class Totals(Struct, frozen=True, kw_only=True):
+    channels: int
+    mirrors: int
+    runs_active: int
+    runs_pending: int
+    artifacts: int
+    blobs: int
+    blob_bytes: int
+
+
+async def totals(r: Reader) -> Totals:
+    """Return the counts that the daemon's status shows."""
+    row = await r.row(
+        "SELECT (SELECT count(*) FROM channel WHERE deleted_at IS NULL),"
+        " (SELECT count(*) FROM mirror WHERE deleted_at IS NULL),"
+        " (SELECT count(*) FROM run WHERE state IN ('running', 'stopping')),"
+        " (SELECT count(*) FROM run WHERE state = 'pending'),"
+        " (SELECT coalesce(sum(artifacts), 0) FROM mirror WHERE deleted_at IS NULL),"
+        " blobs, bytes FROM blob_total"
+    )
+    assert row is not None
+    return Totals(**dict(zip(Totals.__struct_fields__, row, strict=True)))
+
+
+async def integrity(r: Reader) -> list[str]:
+    """Return what SQLite finds wrong with the state; empty when it is sound. Takes seconds on a large one."""
+    rows = await r.rows("PRAGMA quick_check(10)")
+    return [] if rows == [("ok",)] else [str(row[0]) for row in rows]
+
+
+async def purge_deleted(db: Database) -> int:
+    """Take away the artifacts of deleted channels, in short batches; return how many rows."""
+    gone = 0
+    channels = await db.read(lambda r: r.rows("SELECT id FROM channel WHERE deleted_at IS NOT NULL"))
+    for (channel_id,) in channels:
+
+        async def some(tx: Tx, channel_id: int = channel_id) -> int:
+            await tx.execute(
+                "DELETE FROM artifact_record WHERE artifact_id IN"
+                " (SELECT id FROM artifact WHERE channel_id = ? LIMIT ?)",
+                (channel_id, BATCH),
+            )
+            removed = await tx.execute(
+                "DELETE FROM artifact WHERE id IN (SELECT id FROM artifact WHERE channel_id = ? LIMIT ?)",
+                (channel_id, BATCH),
+            )
+            for table, key in (("shard", "sha256"), ("package", "family, name, number")):
+                removed += await tx.execute(
+                    f"DELETE FROM {table} WHERE channel_id = ? AND ({key}) IN"
+                    f" (SELECT {key} FROM {table} WHERE channel_id = ? LIMIT ?)",
+                    (channel_id, channel_id, BATCH),
+                )
+            if not removed:
+                await tx.execute("DELETE FROM published_file WHERE channel_id = ?", (channel_id,))
+            return removed
+
+        while removed := await db.write(some):
+            gone += removed
+    return gone

@@ -1,0 +1,248 @@
+"""The only place with the SQL that worker processes read the state with.
+
+A worker opens the state read-only and reads in pages by key, so that no read transaction lasts longer than a page and
+the daemon's checkpoints are never held up. It sees a fixed view all the same: the caller names the change sets that
+count, and a set that starts later is not among them.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+PAGE_ROWS = 5000
+NAMES_PER_QUERY = 500
+
+LIVE = (
+    "a.added_set IN (SELECT id FROM temp.counted)"
+    " AND (a.closed_set IS NULL OR a.closed_set NOT IN (SELECT id FROM temp.counted))"
+)
+
+
+class LiveRow(NamedTuple):
+    """A live row of a mirror, as a read compares it."""
+
+    id: int
+    section: str
+    filename: str
+    name: str
+    fingerprint: bytes
+    sha256: bytes | None
+    declared: int
+
+
+class ShownRow(NamedTuple):
+    """A visible row with its record, as a render writes it."""
+
+    id: int
+    section: str
+    filename: str
+    name: str
+    version: str
+    build: str
+    size: int | None
+    sha256: bytes | None
+    md5: bytes | None
+    declared: int
+    timestamp: int | None
+    fingerprint: bytes
+    mirror_id: int
+    raw: bytes
+
+
+class SummaryRow(NamedTuple):
+    """What a package's summary needs of one visible file."""
+
+    name: str
+    version: str
+    subdir: str
+    size: int | None
+    mirror_id: int
+    raw: bytes
+
+
+class OfferRow(NamedTuple):
+    """That a mirror's files of a name lie in a subdir, and which sets added and closed them."""
+
+    name: str
+    mirror_id: int
+    subdir: str
+    added_set: int
+    closed_set: int | None
+
+
+class WorkerState:
+    """The state database, read-only. `count_sets` must come before whatever reads artifacts."""
+
+    def __init__(self, path: str) -> None:
+        self._connection = sqlite3.connect(f"{Path(path).as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=10)
+        for pragma in ("temp_store=MEMORY", "cache_size=-32768"):
+            self._connection.execute(f"PRAGMA {pragma}")
+        self._connection.execute("CREATE TEMP TABLE counted (id INTEGER PRIMARY KEY)")
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def count_sets(self, ids: Iterable[int]) -> None:
+        """Fix the change sets whose additions and closings count from here on."""
+        self._connection.execute("DELETE FROM temp.counted")
+        self._connection.executemany("INSERT INTO temp.counted VALUES (?)", ((number,) for number in set(ids)))
+
+    # --- change sets and mirrors
+
+    def lasting_sets(self, channel_id: int) -> set[int]:
+        """Return the channel's sets that are finished or published: not those in progress, not the discarded."""
+        rows = self._connection.execute(
+            "SELECT id FROM change_set WHERE channel_id = ? AND state IN ('finished', 'published')", (channel_id,)
+        )
+        return {row[0] for row in rows.fetchall()}
+
+    def published_sets(self, channel_id: int, shows: int) -> set[int]:
+        """Return the channel's sets that are published with a number up to `shows`."""
+        rows = self._connection.execute(
+            "SELECT id FROM change_set WHERE channel_id = ? AND state = 'published' AND number <= ?",
+            (channel_id, shows),
+        )
+        return {row[0] for row in rows.fetchall()}
+
+    def one_mirror_only(self, channel_id: int) -> bool:
+        """Tell whether the channel never had more than one mirror, so that no name can have two owners."""
+        rows = self._connection.execute(
+            "SELECT deleted_at FROM mirror WHERE channel_id = ? LIMIT 2", (channel_id,)
+        ).fetchall()
+        return len(rows) == 1 and rows[0][0] is None
+
+    # --- artifacts
+
+    def live_rows(self, channel_id: int, mirror_id: int, family: str, subdir: str) -> Iterator[LiveRow]:
+        """Yield a mirror's live rows of one subdir, by file name."""
+        filename, artifact_id = "", -1
+        while True:
+            page = self._connection.execute(
+                "SELECT a.id, a.section, a.filename, a.name, a.fingerprint, a.sha256, a.declared FROM artifact a"
+                " WHERE a.channel_id = ? AND a.family = ? AND a.subdir = ? AND (a.filename, a.id) > (?, ?)"
+                f" AND a.mirror_id = ? AND {LIVE} ORDER BY a.filename, a.id LIMIT {PAGE_ROWS}",
+                (channel_id, family, subdir, filename, artifact_id, mirror_id),
+            ).fetchall()
+            yield from map(LiveRow._make, page)
+            if len(page) < PAGE_ROWS:
+                return
+            artifact_id, _, filename, *_ = page[-1]
+
+    def shown_rows(self, channel_id: int, family: str, subdir: str) -> Iterator[list[ShownRow]]:
+        """Yield the visible rows of one subdir with their records, by file name, page by page."""
+        filename, artifact_id = "", -1
+        while True:
+            page = self._connection.execute(
+                "SELECT a.id, a.section, a.filename, a.name, a.version, a.build, a.size, a.sha256, a.md5, a.declared,"
+                " a.timestamp, a.fingerprint, a.mirror_id, r.raw"
+                " FROM artifact a CROSS JOIN artifact_record r ON r.artifact_id = a.id"
+                " WHERE a.channel_id = ? AND a.family = ? AND a.subdir = ? AND (a.filename, a.id) > (?, ?)"
+                f" AND {LIVE} ORDER BY a.filename, a.id LIMIT {PAGE_ROWS}",
+                (channel_id, family, subdir, filename, artifact_id),
+            ).fetchall()
+            yield list(map(ShownRow._make, page))
+            if len(page) < PAGE_ROWS:
+                return
+            artifact_id, filename = page[-1][0], page[-1][2]
+
+    def offers(self, channel_id: int, family: str) -> Iterator[OfferRow]:
+        """Yield who added and who closed each file of a family, by package name; sets are not looked at."""
+        name, artifact_id = "", -1
+        while True:
+            page = self._connection.execute(
+                "SELECT name, mirror_id, subdir, added_set, closed_set, id FROM artifact"
+                " WHERE channel_id = ? AND family = ? AND (name, id) > (?, ?)"
+                f" ORDER BY name, id LIMIT {PAGE_ROWS}",
+                (channel_id, family, name, artifact_id),
+            ).fetchall()
+            for *offer, _ in page:
+                yield OfferRow._make(offer)
+            if len(page) < PAGE_ROWS:
+                return
+            name, artifact_id = page[-1][0], page[-1][5]
+
+    def summary_rows(
+        self, channel_id: int, family: str, names: Sequence[str], except_subdirs: Sequence[str]
+    ) -> Iterator[SummaryRow]:
+        """Yield what the summaries of some packages need from the subdirs that are not named."""
+        skipped = ", ".join("?" * len(except_subdirs))
+        for start in range(0, len(names), NAMES_PER_QUERY):
+            some = names[start : start + NAMES_PER_QUERY]
+            page = self._connection.execute(
+                "SELECT a.name, a.version, a.subdir, a.size, a.mirror_id, r.raw"
+                " FROM artifact a CROSS JOIN artifact_record r ON r.artifact_id = a.id"
+                f" WHERE a.channel_id = ? AND a.family = ? AND a.name IN ({', '.join('?' * len(some))})"
+                f" AND a.subdir NOT IN ({skipped}) AND {LIVE}",
+                (channel_id, family, *some, *except_subdirs),
+            ).fetchall()
+            yield from map(SummaryRow._make, page)
+
+    def touched(self, channel_id: int, family: str, change_sets: Iterable[int]) -> dict[str, set[str]]:
+        """Return subdir -> names that these sets added or closed something of."""
+        found: dict[str, set[str]] = {}
+        for change_set in change_sets:
+            for column in ("added_set", "closed_set"):
+                for subdir, name in self._named_by(column, change_set, channel_id, family):
+                    found.setdefault(subdir, set()).add(name)
+        return found
+
+    def _named_by(self, column: str, change_set: int, channel_id: int, family: str) -> Iterator[tuple[str, str]]:
+        artifact_id = -1
+        while True:
+            page = self._connection.execute(
+                f"SELECT id, subdir, name, channel_id, family FROM artifact WHERE {column} = ? AND id > ?"
+                f" ORDER BY id LIMIT {PAGE_ROWS}",
+                (change_set, artifact_id),
+            ).fetchall()
+            yield from (row[1:3] for row in page if row[3] == channel_id and row[4] == family)
+            if len(page) < PAGE_ROWS:
+                return
+            artifact_id = page[-1][0]
+
+    def subdirs(self, channel_id: int, family: str) -> list[str]:
+        """Return the subdirs that hold any row of a family, live or not, by skipping from one to the next."""
+        found: list[str] = []
+        last = ""
+        while True:
+            row = self._connection.execute(
+                "SELECT min(subdir) FROM artifact WHERE channel_id = ? AND family = ? AND subdir > ?",
+                (channel_id, family, last),
+            ).fetchone()
+            if row[0] is None:
+                return found
+            last = row[0]
+            found.append(last)
+
+    # --- blobs, packages, shards
+
+    def stored(self, digests: Iterable[bytes]) -> set[bytes]:
+        """Return those of the sha256 digests whose blob is in the store, as its rows say."""
+        if not self._connection.execute("SELECT EXISTS (SELECT 1 FROM blob)").fetchone()[0]:
+            return set()
+        wanted = list(digests)
+        found: set[bytes] = set()
+        for start in range(0, len(wanted), NAMES_PER_QUERY):
+            some = wanted[start : start + NAMES_PER_QUERY]
+            rows = self._connection.execute(
+                f"SELECT sha256 FROM blob WHERE sha256 IN ({', '.join('?' * len(some))})", some
+            )
+            found.update(row[0] for row in rows.fetchall())
+        return found
+
+    def packages_in_force(self, channel_id: int, family: str, number: int) -> set[str]:
+        """Return the names that a generation's summaries show."""
+        rows = self._connection.execute(
+            "SELECT name, files, max(number) FROM package WHERE channel_id = ? AND family = ? AND number <= ?"
+            " GROUP BY name",
+            (channel_id, family, number),
+        )
+        return {name for name, files, _ in rows.fetchall() if files}
+
+    def has_shard(self, channel_id: int, sha256: bytes) -> bool:
+        """Tell whether a pack of this channel already holds a shard."""
+        row = self._connection.execute(
+            "SELECT EXISTS (SELECT 1 FROM shard WHERE channel_id = ? AND sha256 = ?)", (channel_id, sha256)
+        ).fetchone()
+        return bool(row[0])

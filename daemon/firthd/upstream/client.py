@@ -1,0 +1,377 @@
+"""The only place through which the house asks its sources: fetch into a spool, open a stream, look at a head."""
+
+import logging
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Literal
+
+from msgspec import Struct
+
+from firth_protocol import errors
+from firthd import __version__
+from firthd.clock import Clock
+from firthd.config import UpstreamSettings
+from firthd.upstream.body import Body
+from firthd.upstream.failures import Asked, Failure
+from firthd.upstream.files import HOST, OpenFile, open_below
+from firthd.upstream.http import MAX_PAUSE_S, Http, Reply
+from firthd.upstream.masking import mask
+from firthd.upstream.rate import Meter
+from firthd.upstream.source import Source, Validators, is_absolute, is_file
+from firthd.upstream.spool import Spool
+
+__all__ = ["Body", "Fetched", "Head", "Peek", "Source", "Upstream", "Validators", "mask"]
+
+ATTEMPTS = 5
+_PROGRESS_BYTES = 1024 * 1024  # an attempt that brought this much starts the count of attempts anew
+_BACKOFF_S = 1.0
+_BACKOFF_MAX_S = 30.0
+_STREAM_PATIENCE_S = 10.0  # somebody waits for a stream: a longer pause is told, not waited out
+_ABSENT = frozenset({404, 410})
+_NO_HEAD = frozenset({400, 403, 405, 406, 501})  # what servers answer that do not do HEAD, or sign GET only
+
+_log = logging.getLogger("firthd.upstream")
+
+
+class Fetched(Struct, frozen=True, kw_only=True):
+    """What a fetch brought. `bytes` is 0 unless fetched; `url` is masked."""
+
+    status: Literal["fetched", "not_modified", "absent"]
+    bytes: int = 0
+    validators: Validators = Validators()
+    url: str
+    content_type: str = ""
+
+
+class Head(Struct, frozen=True, kw_only=True):
+    """What stands at an address, without its bytes. `status` is HTTP's, for folders 200 or 404."""
+
+    status: int
+    length: int | None = None
+    content_type: str = ""
+    validators: Validators = Validators()
+    url: str
+
+    @property
+    def found(self) -> bool:
+        return self.status == 200
+
+
+class Peek(Struct, frozen=True, kw_only=True):
+    """The first bytes of whatever stands at an address, whatever its status."""
+
+    status: int
+    content_type: str = ""
+    body: bytes = b""
+    url: str
+
+
+class Upstream:
+    """All sources; one for the daemon, so that a host's budget is shared by everybody who asks it."""
+
+    def __init__(
+        self, settings: UpstreamSettings, clock: Clock, *, jitter: Callable[[], float] = random.random
+    ) -> None:
+        self._clock = clock
+        self._jitter = jitter
+        self._meter = Meter(clock)
+        self._idle_s = settings.timeout_s
+        self._http = Http(settings, clock, self._meter, user_agent=f"firth/{__version__}")
+
+    async def start(self) -> None:
+        await self._http.start()
+
+    async def close(self) -> None:
+        await self._http.close()
+
+    def rate_bytes_s(self) -> float:
+        """Return bytes a second received from all sources over the last five seconds."""
+        return self._meter.bytes_s()
+
+    async def fetch(
+        self,
+        source: Source,
+        path: str,
+        spool: Path,
+        *,
+        validators: Validators | None = None,
+        max_bytes: int,
+        progress: Callable[[int, int | None], None] | None = None,
+    ) -> Fetched:
+        """Bring a file of the source into `spool`, which afterwards exists if and only if the status is `fetched`.
+
+        A file that `spool` names already is overwritten when there is something to fetch. Broken transfers are
+        resumed, passing troubles are tried again. `progress` gets bytes done and in all. 404 and 410 give `absent`.
+        Raises errors.Upstream (data: status, host, url, retry_after_s) for everything else, also when more than
+        `max_bytes` come; errors.Invalid for an address that cannot be asked; errors.NoSpace when the disk is full.
+        """
+        file = Spool(spool)
+        keep = False
+        try:
+            fetched = await self._until_done(source, path, file, validators or Validators(), max_bytes, progress)
+            keep = fetched.status == "fetched"
+        finally:
+            file.close(keep=keep)
+        return fetched
+
+    @asynccontextmanager
+    async def open(
+        self,
+        source: Source,
+        path_or_url: str,
+        *,
+        timeout_s: float | None = None,
+        offset: int = 0,
+        if_range: str | None = None,
+    ) -> AsyncIterator[Body]:
+        """Open one file of the source, or of an address that its index names; one attempt, the caller retries.
+
+        `timeout_s` limits how long nothing may come (default: the configured time). With `offset` the rest of the
+        file is asked for, if it is still the one of the validator `if_range`; look at `Body.offset` for what came.
+        Raises errors.NotFound for 404 and 410, otherwise as `fetch` does; iterating raises errors.Upstream.
+        """
+        try:
+            if is_file(source) and not _is_http(path_or_url):
+                opened = await self._opened(source, path_or_url)
+                try:
+                    if 0 < offset <= opened.size and (if_range is None or if_range == opened.validators.etag):
+                        await opened.seek(offset)
+                        yield self._file_body(opened, offset)
+                    else:
+                        yield self._file_body(opened)
+                finally:
+                    opened.close_now()
+                return
+            headers = {"Range": f"bytes={offset}-"} if offset else {}
+            if offset and if_range:
+                headers["If-Range"] = if_range
+            async with self._http.ask(
+                source, path_or_url, headers=headers, patience_s=_STREAM_PATIENCE_S, idle_s=timeout_s
+            ) as reply:
+                yield _stream(reply, offset)
+        except Failure as failure:
+            raise failure.error from None
+
+    async def head(self, source: Source, path: str) -> Head:
+        """Ask what stands at a path, once; a server that refuses HEAD is asked for the first byte instead.
+
+        Raises errors.Upstream when nobody answers; a status such as 401 is returned.
+        """
+        try:
+            if is_file(source):
+                file = await open_below(source, path)
+                if file is None:
+                    return Head(status=404, url=mask(f"{source.url}/{path}"))
+                file.close_now()
+                return Head(status=200, length=file.size, validators=file.validators, url=file.asked.url)
+            async with self._http.ask(source, path, method="HEAD", patience_s=_STREAM_PATIENCE_S) as reply:
+                if reply.status not in _NO_HEAD:
+                    return _head(reply, reply.status, reply.length)
+            async with self._http.ask(
+                source, path, headers={"Range": "bytes=0-0"}, patience_s=_STREAM_PATIENCE_S
+            ) as reply:
+                if reply.status == 206:
+                    return _head(reply, 200, reply.part[2] if reply.part else None)
+                if reply.status == 416:
+                    return _head(reply, 200, 0)  # no first byte: the file is there and empty
+                return _head(reply, reply.status, reply.length)
+        except Failure as failure:
+            raise failure.error from None
+
+    async def peek(self, source: Source, path: str, *, max_bytes: int = 65_536) -> Peek:
+        """Read the first `max_bytes` of what stands at a path, whatever the status; errors.Upstream if silent."""
+        try:
+            if is_file(source):
+                file = await open_below(source, path)
+                if file is None:
+                    return Peek(status=404, url=mask(f"{source.url}/{path}"))
+                try:
+                    return Peek(status=200, body=await _first(self._file_body(file), max_bytes), url=file.asked.url)
+                finally:
+                    file.close_now()
+            async with self._http.ask(source, path, patience_s=_STREAM_PATIENCE_S) as reply:
+                body = await _first(reply.body(), max_bytes)
+                return Peek(status=reply.status, content_type=reply.content_type, body=body, url=reply.url)
+        except Failure as failure:
+            raise failure.error from None
+
+    async def _until_done(
+        self,
+        source: Source,
+        path: str,
+        file: Spool,
+        validators: Validators,
+        max_bytes: int,
+        progress: Callable[[int, int | None], None] | None,
+    ) -> Fetched:
+        failed = 0
+        while True:
+            had = file.written
+            try:
+                if is_file(source) and not _is_http(path):
+                    return await self._copy(source, path, file, validators, max_bytes, progress)
+                return await self._attempt(source, path, file, validators, max_bytes, progress)
+            except Failure as failure:
+                failed = 1 if file.written - had >= _PROGRESS_BYTES else failed + 1
+                pause_s = self._pause_s(failure, failed)
+                if pause_s is None:
+                    raise _final(failure, failed) from None
+                _log.info("%s; trying again in %.1f s", failure.error.message, pause_s)
+            await self._clock.sleep(pause_s)
+
+    def _pause_s(self, failure: Failure, failed: int) -> float | None:
+        """Return how long to wait before the next attempt, None when there is to be none."""
+        asked_s = failure.retry_after_s or 0.0
+        if not failure.again or failed >= ATTEMPTS or asked_s > MAX_PAUSE_S:
+            return None
+        # Half to one and a half of the nominal time: mirrors of one host must not come back in step.
+        return max(asked_s, min(_BACKOFF_MAX_S, _BACKOFF_S * 2.0 ** (failed - 1)) * (0.5 + self._jitter()))
+
+    async def _attempt(
+        self,
+        source: Source,
+        path: str,
+        file: Spool,
+        validators: Validators,
+        max_bytes: int,
+        progress: Callable[[int, int | None], None] | None,
+    ) -> Fetched:
+        resume = file.resume()
+        async with self._http.ask(source, path, headers=resume or _conditions(validators)) as reply:
+            if reply.status in _ABSENT:
+                return Fetched(status="absent", url=reply.url)
+            if reply.status == 304 and not resume and validators != Validators():
+                return Fetched(status="not_modified", validators=_newest(reply.validators, validators), url=reply.url)
+            if reply.status == 206 and resume and reply.part and reply.part[0] == file.written:
+                body = reply.body(file.written)
+            elif resume and reply.status in {206, 416}:
+                file.forget()  # what is there is not the beginning of what the server has now
+                raise reply.asked.cut(file.written, None)
+            elif reply.status == 200:
+                body = reply.body()
+                _check_size(reply.asked, reply.length, max_bytes)
+                file.restart(reply.validators, reply.date)
+            else:
+                raise reply.refused()
+            await _pump(body, file, reply.asked, max_bytes, progress)
+            return Fetched(
+                status="fetched",
+                bytes=file.written,
+                validators=reply.validators,
+                url=reply.url,
+                content_type=reply.content_type,
+            )
+
+    async def _copy(
+        self,
+        source: Source,
+        path: str,
+        file: Spool,
+        validators: Validators,
+        max_bytes: int,
+        progress: Callable[[int, int | None], None] | None,
+    ) -> Fetched:
+        opened = await open_below(source, path)
+        if opened is None:
+            return Fetched(status="absent", url=mask(f"{source.url}/{path}"))
+        try:
+            url = opened.asked.url
+            if validators.etag == opened.validators.etag:
+                return Fetched(status="not_modified", validators=opened.validators, url=url)
+            _check_size(opened.asked, opened.size, max_bytes)
+            file.restart(opened.validators, None)
+            await _pump(self._file_body(opened), file, opened.asked, max_bytes, progress)
+            return Fetched(status="fetched", bytes=file.written, validators=opened.validators, url=url)
+        finally:
+            opened.close_now()
+
+    async def _opened(self, source: Source, path: str) -> OpenFile:
+        opened = await open_below(source, path)
+        if opened is None:
+            raise _not_found(HOST, mask(f"{source.url}/{path}" if not is_absolute(path) else path), 404)
+        return opened
+
+    def _file_body(self, opened: OpenFile, offset: int = 0) -> Body:
+        return Body(
+            pull=opened.pull,
+            cut=lambda received: opened.asked.cut(received, opened.size - offset),
+            meter=self._meter,
+            url=opened.asked.url,
+            status=206 if offset else 200,
+            length=opened.size - offset,
+            offset=offset,
+            validators=opened.validators,
+        )
+
+
+async def _pump(
+    body: Body, file: Spool, asked: Asked, max_bytes: int, progress: Callable[[int, int | None], None] | None
+) -> None:
+    total = None if body.length is None else body.length + body.offset
+    _check_size(asked, total, max_bytes)
+    try:
+        async for chunk in body:
+            _check_size(asked, file.written + len(chunk), max_bytes)
+            file.write(chunk)
+            if progress is not None:
+                progress(file.written, total)
+    except errors.Upstream as error:
+        raise Failure(error, again=True) from None
+
+
+async def _first(body: Body, max_bytes: int) -> bytes:
+    read = bytearray()
+    async for chunk in body:
+        read += chunk
+        if len(read) >= max_bytes:
+            break
+    return bytes(read[:max_bytes])
+
+
+def _stream(reply: Reply, offset: int) -> Body:
+    if reply.status in _ABSENT:
+        raise _not_found(reply.asked.host, reply.url, reply.status)
+    if reply.status == 206 and offset and reply.part and reply.part[0] == offset:
+        return reply.body(offset)
+    if reply.status == 200:
+        return reply.body()
+    raise reply.refused()
+
+
+def _head(reply: Reply, status: int, length: int | None) -> Head:
+    return Head(
+        status=status, length=length, content_type=reply.content_type, validators=reply.validators, url=reply.url
+    )
+
+
+def _check_size(asked: Asked, size: int | None, max_bytes: int) -> None:
+    if size is not None and size > max_bytes:
+        raise asked.too_large(size, max_bytes)
+
+
+def _conditions(validators: Validators) -> dict[str, str]:
+    headers = {"If-None-Match": validators.etag, "If-Modified-Since": validators.last_modified}
+    return {name: value for name, value in headers.items() if value is not None}
+
+
+def _newest(told: Validators, known: Validators) -> Validators:
+    """Return the validators to ask with next: a 304 repeats only some of them."""
+    return Validators(etag=told.etag or known.etag, last_modified=told.last_modified or known.last_modified)
+
+
+def _final(failure: Failure, attempts: int) -> errors.Upstream:
+    error = failure.error
+    message = error.message if attempts == 1 else f"{error.message}; tried {attempts} times"
+    return errors.Upstream(message, hint=error.hint, **error.data)
+
+
+def _not_found(host: str, url: str, status: int) -> errors.NotFound:
+    return errors.NotFound(
+        f"{host} does not have {url}", hint="look at the source's index", status=status, host=host, url=url
+    )
+
+
+def _is_http(path_or_url: str) -> bool:
+    return is_absolute(path_or_url) and path_or_url[:5].lower() != "file:"

@@ -1,0 +1,153 @@
+"""The only place that reads sources from folders (`file://`): below their root, in a thread, in chunks."""
+
+import asyncio
+import os
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from io import FileIO
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from firth_protocol.errors import Invalid
+from firthd.upstream.failures import Asked, Failure
+from firthd.upstream.masking import printable
+from firthd.upstream.source import Source, Validators, is_absolute, masker
+
+CHUNK_BYTES = 1024 * 1024
+HOST = "file"
+"""Stands for the host in errors about folders."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class OpenFile:
+    """One file of a source, opened; close it."""
+
+    def __init__(self, file: FileIO, size: int, validators: Validators, asked: Asked) -> None:
+        self.size = size
+        self.validators = validators
+        self.asked = asked
+        self._file = file
+
+    async def pull(self) -> bytes:
+        """Return the next chunk, empty at the end; raise Failure when it cannot be read."""
+        try:
+            return await in_thread(self._file.read, CHUNK_BYTES) or b""
+        except OSError as error:
+            raise _unreadable(self.asked, error) from None
+
+    async def seek(self, offset: int) -> None:
+        await in_thread(self._file.seek, offset)
+
+    def close_now(self) -> None:
+        self._file.close()  # read-only: nothing is flushed, nothing blocks
+
+
+async def open_below(source: Source, path_or_url: str) -> OpenFile | None:
+    """Open a file of the source; None when it is not there.
+
+    Raises Invalid for a path that leads out of the source's folder, Failure when the folder itself is missing (a
+    medium that is not mounted must not look like an empty source) or the file cannot be read.
+    """
+    root = folder_of(source.url)
+    relative = _relative(root, path_or_url)
+    asked = Asked(masker(source), f"file://{root}/{relative}", HOST, sent_credentials=False)
+    work = asyncio.ensure_future(in_thread(_open, root, relative, asked))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        with suppress(Exception):
+            if (opened := await work) is not None:
+                opened.close_now()
+        raise
+    except OSError as error:
+        raise _unreadable(asked, error) from None
+
+
+def folder_of(url: str) -> Path:
+    """Return the folder that a file address names; raise Invalid when it is not `file:///absolute/path`."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = urlsplit("")
+    path = unquote(parts.path)
+    if (
+        parts.scheme.lower() != "file"
+        or parts.netloc not in {"", "localhost"}
+        or not path.startswith("/")
+        or "\0" in path
+    ):
+        raise Invalid(f"{printable(url)} does not name a folder", hint="write it as file:///absolute/path")
+    return Path(path)
+
+
+async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a blocking call in a thread; when cancelled, wait for it first.
+
+    Otherwise the file would be closed under the thread, and its number could by then belong to another file.
+    """
+    work = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        while not work.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([work])
+        if not work.cancelled():
+            work.exception()  # it is the cancellation that counts
+        raise
+
+
+def _relative(root: Path, path_or_url: str) -> str:
+    """Return a path below the root; raise Invalid when it leads elsewhere. An absolute one must be a file address."""
+    if is_absolute(path_or_url) or path_or_url.startswith("/"):
+        url = path_or_url if is_absolute(path_or_url) else f"file://{path_or_url}"
+        try:
+            return str(folder_of(url).relative_to(root))
+        except ValueError:
+            raise _outside(path_or_url) from None
+    path = unquote(path_or_url)
+    parts = path.split("/")
+    if ".." in parts or "\0" in path:
+        raise _outside(path_or_url)
+    return "/".join(part for part in parts if part not in {"", "."})
+
+
+def _outside(path: str) -> Invalid:
+    return Invalid(f"{printable(path)[:200]} leads out of the source's folder", hint="look at the source's index")
+
+
+def _open(root: Path, relative: str, asked: Asked) -> OpenFile | None:
+    if ".." in Path(relative).parts:
+        raise _outside(relative)
+    if not root.is_dir():
+        raise asked.failure(f"the folder {printable(str(root))} is not there", "is the medium mounted?")
+    try:
+        # O_NONBLOCK: a pipe lying in the folder must not hang the daemon.
+        fd = os.open(root / relative, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        status = os.fstat(fd)
+        # Asked of the open file, so that nothing can be exchanged between the look and the read.
+        real = Path(f"/proc/self/fd/{fd}").readlink()
+        if not real.is_relative_to(root.resolve()):
+            raise _outside(relative)
+        if stat.S_ISDIR(status.st_mode):
+            os.close(fd)
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            raise asked.failure(f"{asked.url} is not a regular file", "look at the source's folder")
+        validators = Validators(etag=f'"{status.st_mtime_ns:x}-{status.st_size:x}"')
+        return OpenFile(FileIO(fd, "rb"), status.st_size, validators, asked)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _unreadable(asked: Asked, error: OSError) -> Failure:
+    why = printable(error.strerror or type(error).__name__)
+    return asked.failure(f"{asked.url} cannot be read: {why}", "let the daemon's user read the source's folder")

@@ -1,0 +1,278 @@
+"""The only place that opens HTTP connections to sources: one request at a time, redirects followed by hand."""
+
+import asyncio
+import re
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+from yarl import URL
+
+from firth_protocol.errors import Invalid, Unavailable
+from firth_protocol.types import Credentials
+from firthd.clock import Clock
+from firthd.config import UpstreamSettings
+from firthd.upstream.body import Body
+from firthd.upstream.failures import Asked, Failure, retry_after_s
+from firthd.upstream.hosts import Held, Hosts
+from firthd.upstream.masking import printable
+from firthd.upstream.rate import Meter
+from firthd.upstream.source import (
+    Origin,
+    Source,
+    Validators,
+    address,
+    authorization,
+    check_credentials,
+    credentials_of,
+    masker,
+    origin_of,
+    proxy_of,
+    redirected,
+)
+
+MAX_REDIRECTS = 5
+MAX_PAUSE_S = 300.0
+"""The longest Retry-After that is waited out; a longer one ends the request and is told."""
+
+_CONNECT_S = 30.0
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15}|\*)")
+# Servers label files that are compressed by themselves with an encoding; their bytes are the file. Anything else that
+# comes encoded, although identity was asked for, is not what the index or a digest is about.
+_COMPRESSED_FILES = (".zst", ".conda", ".bz2", ".gz", ".tgz", ".xz", ".zip", ".whl", ".rds", ".msgpack")
+
+
+class Reply:
+    """The head of one answer; its bytes are read through `body`."""
+
+    def __init__(
+        self, response: aiohttp.ClientResponse, asked: Asked, clock: Clock, meter: Meter, idle_s: float
+    ) -> None:
+        self.status = response.status
+        self.content_type = response.content_type if "Content-Type" in response.headers else ""
+        self.url = asked.url
+        self.asked = asked
+        self.date = response.headers.get("Date")
+        self.validators = Validators(
+            etag=response.headers.get("ETag"), last_modified=response.headers.get("Last-Modified")
+        )
+        self._response = response
+        self._meter = meter
+        self._idle_s = idle_s
+        self._now_ms = clock.now_ms()
+
+    @property
+    def length(self) -> int | None:
+        """Bytes of the body, when told."""
+        value = self._response.headers.get("Content-Length", "")
+        return int(value) if value.isascii() and value.isdigit() and len(value) < 16 else None
+
+    @property
+    def part(self) -> tuple[int, int, int | None] | None:
+        """First byte, last byte and whole length of a 206, None when it does not say."""
+        found = _CONTENT_RANGE.fullmatch(self._response.headers.get("Content-Range", "").strip())
+        if found is None:
+            return None
+        first, last, whole = found.groups()
+        return int(first), int(last), None if whole == "*" else int(whole)
+
+    @property
+    def location(self) -> str | None:
+        """Where a redirect leads, None when this is not one."""
+        return self._response.headers.get("Location") if self.status in _REDIRECTS else None
+
+    @property
+    def pause_s(self) -> float | None:
+        """For how long the host wants to be left alone."""
+        return retry_after_s(self._response.headers.get("Retry-After"), self._now_ms)
+
+    def refused(self) -> Failure:
+        """Return the failure for this answer's status."""
+        return self.asked.refused(self.status, self._response.reason, retry_after_s=self.pause_s)
+
+    def body(self, offset: int = 0) -> Body:
+        """Return the answer's bytes, which begin at `offset` of the file; raise Failure when they come encoded."""
+        encoding = self._response.headers.get("Content-Encoding", "identity").strip().lower() or "identity"
+        if encoding != "identity" and not self._response.url.path.lower().endswith(_COMPRESSED_FILES):
+            raise self.asked.failure(
+                f"{self.asked.host} sent {self.url} with an encoding that was not asked for",
+                "let the source, or the proxy in between, send the file as it is",
+            )
+        return Body(
+            pull=self._pull,
+            cut=lambda received: self.asked.cut(received, self.length),
+            meter=self._meter,
+            url=self.url,
+            status=self.status,
+            length=self.length,
+            offset=offset,
+            content_type=self.content_type,
+            validators=self.validators,
+        )
+
+    async def _pull(self) -> bytes:
+        try:
+            return await self._response.content.readany()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            received = self._response.content.total_bytes
+            raise self.asked.broken(error, idle_s=self._idle_s, received=received, length=self.length) from None
+
+
+class Http:
+    """One session for all sources; proxy, authority and credentials belong to the single request."""
+
+    def __init__(self, settings: UpstreamSettings, clock: Clock, meter: Meter, *, user_agent: str) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._meter = meter
+        self._user_agent = user_agent
+        self._hosts = Hosts(settings.connections_per_host, clock)
+        self._session: aiohttp.ClientSession | None = None
+        self._authorities: dict[str, tuple[tuple[int, int], ssl.SSLContext]] = {}
+
+    async def start(self) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),  # hosts.py counts: the connector counts each proxy apart
+            cookie_jar=aiohttp.DummyCookieJar(),  # a cookie of one mirror's source must not reach another's
+            auto_decompress=False,
+            headers={"Accept-Encoding": "identity", "User-Agent": self._user_agent},
+            trust_env=False,
+        )
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    @asynccontextmanager
+    async def ask(
+        self,
+        source: Source,
+        path_or_url: str,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        patience_s: float = MAX_PAUSE_S,
+        idle_s: float | None = None,
+    ) -> AsyncIterator[Reply]:
+        """Ask once, following redirects, and give the answer whatever its status.
+
+        `patience_s`: how long a pause that the host asked for is waited out. Raises Failure when there is no answer,
+        Invalid when the address, the proxy or the credentials cannot be used.
+        """
+        check_credentials(source.credentials)
+        idle = idle_s or self._settings.timeout_s
+        hide = masker(source)
+        url = address(source, path_or_url)
+        home = origin_of(source.url) if source.url.lower().startswith("http") else None
+        secret = authorization(source)
+        may_send = secret is not None
+        for hop in range(MAX_REDIRECTS + 1):
+            here = origin_of(url)
+            may_send = may_send and here == home  # once away from home they are never sent again
+            asked = Asked(
+                hide,
+                url,
+                here.shown,
+                sent_credentials=credentials_of(source) != Credentials(),
+                left_origin=hop > 0 and here != home,
+            )
+            if here != home and hide.hide(url) != url:
+                raise asked.failure(
+                    f"{asked.url} is another host and its address holds this source's secret; it was not asked",
+                    "if the source has moved, use its new address as the mirror's source",
+                )
+            own = dict(headers or {})
+            if may_send and secret is not None:
+                own["Authorization"] = secret
+            try:
+                async with (
+                    self._hosts.slot(here.name, patience_s=patience_s),
+                    self._send(source, method, url, own, asked, idle) as reply,
+                ):
+                    location = reply.location
+                    if location is None:
+                        self._heed(here, reply)
+                        yield reply
+                        return
+            except Held as held:
+                raise asked.held(held.seconds) from None
+            try:
+                url = redirected(url, location)
+            except ValueError as error:
+                why = str(error) if str(error).startswith("it leads") else "the address cannot be asked"
+                raise asked.failure(
+                    f"{asked.url} redirects to {hide.url(location)}, which is not followed: {why}",
+                    "use the address where the files really are as the mirror's source",
+                    status=reply.status,
+                ) from None
+        raise asked.failure(
+            f"{asked.host} redirected more than {MAX_REDIRECTS} times", "look at the source's address in a browser"
+        )
+
+    @asynccontextmanager
+    async def _send(
+        self, source: Source, method: str, url: str, headers: dict[str, str], asked: Asked, idle_s: float
+    ) -> AsyncIterator[Reply]:
+        if self._session is None:
+            raise Unavailable("sources are not asked yet, or no more", hint="try again in a moment")
+        proxy, proxy_secret = proxy_of(source)
+        proxy_headers = None
+        if proxy_secret is not None and url.startswith("https:"):
+            proxy_headers = {"Proxy-Authorization": proxy_secret}  # of the CONNECT; the source never sees it
+        elif proxy_secret is not None:
+            headers["Proxy-Authorization"] = proxy_secret
+        authority = await self._authority(source.ca_file) if source.ca_file else None
+        connect_s = min(_CONNECT_S, idle_s)
+        try:
+            response = await self._session.request(
+                method,
+                URL(url, encoded=True),
+                headers=headers,
+                allow_redirects=False,
+                proxy=proxy,
+                proxy_headers=proxy_headers,
+                ssl=authority or True,
+                timeout=aiohttp.ClientTimeout(total=None, connect=connect_s, sock_connect=connect_s, sock_read=idle_s),
+            )
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            raise asked.broken(error, idle_s=idle_s) from None
+        try:
+            yield Reply(response, asked, self._clock, self._meter, idle_s)
+        finally:
+            response.release()  # back to the pool when it was read to its end, closed otherwise
+
+    def _heed(self, host: Origin, reply: Reply) -> None:
+        """Let the whole house leave a host alone that asks for it: one mirror's pause is every mirror's."""
+        if reply.status in {429, 503} and reply.pause_s:
+            self._hosts.hold(host.name, min(reply.pause_s, MAX_PAUSE_S))
+
+    async def _authority(self, ca_file: str) -> ssl.SSLContext:
+        """Return what trusts the system's authorities and those in `ca_file`, read again when the file has changed."""
+        try:
+            stamp = await asyncio.to_thread(_stamp, ca_file)
+            known = self._authorities.get(ca_file)
+            if known is None or known[0] != stamp:
+                known = self._authorities[ca_file] = (stamp, await asyncio.to_thread(_load, ca_file))
+        except OSError as error:  # ssl.SSLError is one
+            why = error.strerror or type(error).__name__
+            raise Invalid(
+                f"the ca_file {printable(ca_file)} cannot be used: {printable(why)}",
+                hint="name a PEM file with certificates that the daemon's user may read",
+                path="ca_file",
+            ) from None
+        return known[1]
+
+
+def _stamp(ca_file: str) -> tuple[int, int]:
+    status = Path(ca_file).stat()
+    return status.st_mtime_ns, status.st_size
+
+
+def _load(ca_file: str) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.load_verify_locations(cafile=ca_file)
+    return context

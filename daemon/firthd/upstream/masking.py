@@ -1,0 +1,64 @@
+"""The only place that hides secrets in addresses and in what sources say."""
+
+import re
+from urllib.parse import quote, quote_plus, urlsplit, urlunsplit
+
+TOKEN_PLACE = "{token}"
+"""Stands in a stored source where its token belongs."""
+
+HIDDEN = "***"
+
+_TOKEN_IN_PATH = re.compile(r"(?<=/t/)(?!\{token\}(?:/|$))[^/]+")
+_NOT_PRINTABLE = re.compile(r"[^\x20-\x7e\u00a1-\u1fff]+")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
+_FOREIGN_TEXT_LIMIT = 200
+
+
+def mask(url: str) -> str:
+    """Return an address fit for people and logs.
+
+    User and password, what stands after `/t/`, and the values of a query (signed redirects carry secrets there)
+    become `***`; a fragment is dropped. An address that cannot be taken apart becomes `***` as a whole.
+    """
+    try:
+        parts = urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+    except ValueError:
+        return HIDDEN
+    if "@" in parts.path and not parts.netloc:
+        return HIDDEN  # "user:password@host/path" without a scheme: nothing in it can be trusted to be harmless
+    netloc = f"{HIDDEN}@{host}" if "@" in parts.netloc else host
+    path = _TOKEN_IN_PATH.sub(HIDDEN, parts.path)
+    return printable(urlunsplit((parts.scheme, netloc, path, HIDDEN if parts.query else "", "")))
+
+
+def printable(text: str) -> str:
+    """Return the text with control characters and what terminals could act on replaced by `?`."""
+    return _NOT_PRINTABLE.sub("?", text)
+
+
+class Masker:
+    """Hides one source's secrets in any text, however a server may have quoted them."""
+
+    def __init__(self, secrets: tuple[str, ...]) -> None:
+        spellings: set[str] = set()
+        for secret in secrets:
+            spellings |= {secret, quote(secret, safe=""), quote(secret), quote_plus(secret)}
+        spellings.discard("")
+        # The longest first: a secret may be the beginning of another.
+        parts = "|".join(re.escape(text) for text in sorted(spellings, key=lambda text: (-len(text), text)))
+        self._secrets = re.compile(parts, re.IGNORECASE) if parts else None
+
+    def hide(self, text: str) -> str:
+        """Return the text with each secret replaced by `***`."""
+        return self._secrets.sub(HIDDEN, text) if self._secrets else text
+
+    def url(self, url: str) -> str:
+        """Return an address of this source, or one that it named, fit for people."""
+        scheme, separator, rest = url.partition("://")
+        return mask(f"{scheme}{separator}{self.hide(rest)}" if separator else self.hide(url))
+
+    def foreign(self, text: str) -> str:
+        """Return what a server or a library said: one printable line of at most 200 characters without secrets."""
+        text = _ADDRESS.sub(lambda found: self.url(found.group()), text)
+        return printable(self.hide(text)).strip()[:_FOREIGN_TEXT_LIMIT]

@@ -1,0 +1,205 @@
+"""The only place that knows what a source is to a request: its address, its secrets and where they may be sent."""
+
+import base64
+import re
+from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
+
+from msgspec import Struct
+
+from firth_protocol.errors import Invalid
+from firth_protocol.types import Credentials
+from firthd.upstream.masking import HIDDEN, TOKEN_PLACE, Masker, mask, printable
+
+SCHEMES = frozenset({"http", "https", "file"})
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_NOT_IN_A_HEADER = re.compile(r"[^\x21-\x7e]")
+# What RFC 3986 allows in a path segment besides letters, digits and what `quote` never touches.
+_SAFE_IN_PATH = "/!$&'()*+,;=:@~"
+
+
+class Source(Struct, frozen=True, kw_only=True):
+    """Where a mirror copies from. `url` has no trailing slash and may hold `{token}`."""
+
+    url: str
+    credentials: Credentials | None = None
+    proxy: str | None = None
+    ca_file: str | None = None
+
+    def __repr__(self) -> str:
+        """Show everything but secrets: this text ends in logs and tracebacks."""
+        proxy = mask(self.proxy) if self.proxy else None
+        credentials = HIDDEN if self.credentials else None
+        return f"Source(url={mask(self.url)!r}, credentials={credentials}, proxy={proxy!r}, ca_file={self.ca_file!r})"
+
+
+class Validators(Struct, frozen=True, kw_only=True):
+    """What a source gave to recognise the same bytes again (RFC 9110, 8.8)."""
+
+    etag: str | None = None
+    last_modified: str | None = None
+
+
+class Origin(Struct, frozen=True):
+    """Scheme, host and port: credentials never leave it (RFC 6454)."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def name(self) -> str:
+        """The key of a host's budget: requests to both its schemes count against their own port."""
+        return f"{self.host}:{self.port}"
+
+    @property
+    def shown(self) -> str:
+        """The host for people, with the port where it is not the scheme's own."""
+        return self.host if self.port == _DEFAULT_PORTS[self.scheme] else self.name
+
+
+def origin_of(url: str) -> Origin:
+    """Return an http(s) address's origin; raise ValueError when it has none."""
+    parts = urlsplit(url)
+    scheme = parts.scheme.lower()
+    if scheme not in _DEFAULT_PORTS or not parts.hostname:
+        raise ValueError("not an http or https address")
+    return Origin(scheme, parts.hostname.lower(), parts.port or _DEFAULT_PORTS[scheme])
+
+
+def is_file(source: Source) -> bool:
+    return source.url[:5].lower() == "file:"
+
+
+def is_absolute(path_or_url: str) -> bool:
+    return _ABSOLUTE.match(path_or_url) is not None and "://" in path_or_url
+
+
+def credentials_of(source: Source) -> Credentials:
+    """Return the source's credentials; a user and password in its address count where none are given."""
+    if source.credentials is not None:
+        return source.credentials
+    parts = urlsplit(source.url)
+    if parts.username:
+        return Credentials(user=unquote(parts.username), password=unquote(parts.password or ""))
+    return Credentials()
+
+
+def masker(source: Source) -> Masker:
+    """Return what hides this source's secrets; the proxy's password is one of them."""
+    credentials = credentials_of(source)
+    secrets = [credentials.token, credentials.password, credentials.bearer]
+    if credentials.user and credentials.password is not None:
+        secrets.append(_basic(credentials.user, credentials.password))
+    if source.proxy:
+        parts = urlsplit(source.proxy)
+        secrets += [parts.password, unquote(parts.password or "")]
+    return Masker(tuple(secret for secret in secrets if secret))
+
+
+def check_credentials(credentials: Credentials | None) -> None:
+    """Raise Invalid unless the credentials are exactly one of {token}, {user, password} and {bearer}, and sendable."""
+    if credentials is None:
+        return
+    basic = credentials.user is not None or credentials.password is not None
+    if sum((credentials.token is not None, basic, credentials.bearer is not None)) != 1:
+        raise Invalid("credentials have one form: {token}, {user, password} or {bearer}", path="credentials")
+    if basic and (credentials.user is None or credentials.password is None):
+        raise Invalid("credentials with a user need a password too (it may be empty)", path="credentials")
+    if credentials.user is not None and ":" in credentials.user:
+        raise Invalid("a user name for HTTP Basic cannot hold a colon", path="credentials.user")
+    for name in ("token", "bearer"):
+        if _NOT_IN_A_HEADER.search(getattr(credentials, name) or ""):
+            raise Invalid(f"credentials.{name} holds a blank or a character outside ASCII", path=f"credentials.{name}")
+
+
+def authorization(source: Source) -> str | None:
+    """Return the Authorization header for credentials that go into one, None for a token in the path or nothing."""
+    credentials = credentials_of(source)
+    if credentials.bearer is not None:
+        return f"Bearer {credentials.bearer}"
+    if credentials.user is not None:
+        return f"Basic {_basic(credentials.user, credentials.password or '')}"
+    return None
+
+
+def address(source: Source, path_or_url: str) -> str:
+    """Return the address to ask: a reference below the source, rooted in its host, or absolute (RFC 3986, 4.2).
+
+    What is percent-encoded stays, what must be is. The token is filled in only in addresses of the source's own
+    origin; user and password in an address are dropped. Raises Invalid for a scheme other than http and https, for a
+    step down from https to http, for a path that climbs out of the source, and when a token is needed and lacking.
+    """
+    base = without_user(_with_token(source, source.url.rstrip("/")))
+    if not is_absolute(path_or_url) and not path_or_url.startswith("/"):
+        if ".." in unquote(path_or_url).split("/"):
+            raise Invalid(f"the path {printable(path_or_url)[:200]} leads out of the source")
+        return f"{base}/{_quoted(path_or_url)}"
+    try:
+        url = _tidy(urljoin(f"{base}/", path_or_url))
+        here, there = None if is_file(source) else origin_of(base), origin_of(url)
+    except ValueError:
+        shown = mask(path_or_url)
+        hint = "only http and https addresses can"
+        raise Invalid(f"the address {shown} cannot be asked", hint=hint, url=shown) from None
+    if here is not None and here.scheme == "https" and there.scheme == "http":
+        raise Invalid(f"the https source points to {mask(url)}, which is not encrypted", url=mask(url))
+    return _with_token(source, url) if here == there else url
+
+
+def redirected(url: str, location: str) -> str:
+    """Return where a redirect leads, without user and fragment; raise ValueError when it is not to be followed."""
+    target = _tidy(urljoin(url, location.strip()))
+    here, there = origin_of(url), origin_of(target)
+    if here.scheme == "https" and there.scheme == "http":
+        raise ValueError("it leads from https to http")
+    return target
+
+
+def without_user(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, parts.query, ""))
+
+
+def proxy_of(source: Source) -> tuple[str | None, str | None]:
+    """Return the proxy's address without its user, and the Proxy-Authorization header; raise Invalid if it is none."""
+    if not source.proxy:
+        return None, None
+    try:
+        origin_of(source.proxy)
+    except ValueError:
+        raise Invalid(
+            f"the proxy {mask(source.proxy)} is not an http or https address",
+            hint="write it as http://host:port or http://user:password@host:port",
+        ) from None
+    parts = urlsplit(source.proxy)
+    header = None
+    if parts.username is not None:
+        header = f"Basic {_basic(unquote(parts.username), unquote(parts.password or ''))}"
+    return without_user(source.proxy), header
+
+
+def _with_token(source: Source, url: str) -> str:
+    if TOKEN_PLACE not in url:
+        return url
+    token = source.credentials.token if source.credentials else None
+    if not token:
+        raise Invalid("the source's address needs a token", hint="give it as credentials {token}")
+    return url.replace(TOKEN_PLACE, quote(token, safe=""))
+
+
+def _tidy(url: str) -> str:
+    """Return a foreign address as it can stand in a request line; raise ValueError when it cannot."""
+    parts = urlsplit(without_user(url))
+    netloc = parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode("ascii")
+    path = _quoted(parts.path, safe=_SAFE_IN_PATH + "{}") if TOKEN_PLACE in parts.path else _quoted(parts.path)
+    return urlunsplit((parts.scheme, netloc, path or "/", _quoted(parts.query, safe=_SAFE_IN_PATH + "?"), ""))
+
+
+def _quoted(text: str, safe: str = _SAFE_IN_PATH) -> str:
+    quoted = quote(text, safe=f"{safe}%", errors="replace")
+    return re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", quoted)
+
+
+def _basic(user: str, password: str) -> str:
+    return base64.b64encode(f"{user}:{password}".encode()).decode("ascii")

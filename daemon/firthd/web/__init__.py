@@ -1,0 +1,1 @@
+"""What clients and people reach over TCP: packages, indexes, pages."""

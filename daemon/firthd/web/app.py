@@ -1,0 +1,189 @@
+"""The only place that knows which address leads where on the TCP side."""
+
+import logging
+import re
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import msgspec
+from aiohttp import web
+
+from firth_protocol.errors import FirthError
+from firthd.clock import utc_day
+from firthd.web.admission import Admission, Door, Visitor, inside, networks
+from firthd.web.conda import FOREVER, INDEX_LIFE, TODAY_LIFE, CondaSite, Edition
+from firthd.web.files import Accel, Files
+from firthd.web.hot import HotObjects
+from firthd.web.packages import Packages
+from firthd.web.pages.people import Pages
+from firthd.web.parts import WebParts
+from firthd.web.paths import BadPath, split_path
+from firthd.web.problems import Problem, from_error, not_found, reply
+
+if TYPE_CHECKING:
+    from firthd.channels.published import View
+
+log = logging.getLogger(__name__)
+
+KEEPALIVE_S = 75.0
+SHUTDOWN_S = 3.0
+"""Seconds that replies under way are given when the daemon stops."""
+
+_WHEN = re.compile(r"[0-9]{1,12}|[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
+_LOGIN = {"WWW-Authenticate": 'Basic realm="Firth", charset="UTF-8"'}
+
+
+def build_app(parts: WebParts) -> web.Application:
+    """Return the application that serves packages, pages and machines. Serve it with `build_runner`."""
+    front = Front(parts)
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", front.handle)
+    app.on_response_prepare.append(_sign)
+    return app
+
+
+def build_runner(app: web.Application) -> web.AppRunner:
+    """Return the runner for the application; the caller adds its sites.
+
+    No access log: it costs more than half of the requests. A handler ends when its client leaves; what must go on
+    without the client is no part of a handler.
+    """
+    return web.AppRunner(
+        app,
+        access_log=None,
+        handler_cancellation=True,
+        keepalive_timeout=KEEPALIVE_S,
+        shutdown_timeout=SHUTDOWN_S,
+    )
+
+
+async def _sign(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = "Firth"
+
+
+class Front:
+    """Takes every request apart and leads it to the room that answers it."""
+
+    def __init__(self, parts: WebParts) -> None:
+        settings = parts.settings
+        accel = Accel(prefix=settings.accel_redirect, root=parts.state) if settings.accel_redirect else None
+        files = Files(HotObjects(), accel)
+        self._parts = parts
+        self._published = parts.published
+        self._admission = Admission(parts.tokens, settings.trusted_proxies, parts.clock)
+        self._metrics_allow = networks(settings.metrics_allow)
+        self._pages = Pages(settings.public_url)
+        self._conda = CondaSite(parts.published, parts.rendered, files, Packages(files, parts.blobs, parts.on_demand))
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request; whatever goes wrong becomes problem+json, and only its kind reaches the client."""
+        try:
+            if request.method not in {"GET", "HEAD"}:
+                raise Problem(405, "this server is read with GET and HEAD", {"Allow": "GET, HEAD"})
+            return await self._answer(request)
+        except Problem as problem:
+            return reply(problem)
+        except FirthError as error:
+            return reply(from_error(error))
+        except ConnectionError:
+            raise
+        except Exception:
+            number = uuid4().hex[:12]
+            log.exception("a web request failed (%s)", number)
+            return reply(Problem(500, f"something went wrong here; the daemon's log has it as {number}"))
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        try:
+            path, folder = split_path(request.rel_url.raw_path)
+        except BadPath:
+            raise not_found() from None
+        token = None
+        if path[:1] == ("t",) and len(path) > 1:
+            token, path = path[1], path[2:]
+        visitor = self._admission.visitor(request, token)
+        match path:
+            case ():
+                return self._home(visitor)
+            case ("repo", *rest) | ("api", "repo", *rest) if rest:
+                return await self._repo(request, visitor, tuple(rest), folder=folder)
+            case ("snapshot", when, *rest) if rest:
+                return await self._snapshot(request, visitor, when, tuple(rest))
+            case ("healthz",):
+                return self._healthz()
+            case ("metrics",):
+                return self._metrics(request)
+        raise not_found()
+
+    # --- channels
+
+    async def _repo(
+        self, request: web.Request, visitor: Visitor, path: tuple[str, ...], *, folder: bool
+    ) -> web.StreamResponse:
+        view, rest = self._channel(visitor, path)
+        if rest:
+            return await self._conda.answer(request, visitor, _present(view), rest)
+        if not folder:
+            return web.Response(status=308, headers={"Location": f"{path[-1]}/"})  # links on the page are relative
+        return self._pages.channel(request.host, self._admission.origin(request).scheme, view)
+
+    async def _snapshot(
+        self, request: web.Request, visitor: Visitor, when: str, path: tuple[str, ...]
+    ) -> web.StreamResponse:
+        """Serve a kept generation. Who may see it, today's channel says."""
+        today, rest = self._channel(visitor, path)
+        if not _WHEN.fullmatch(when):
+            raise not_found("a snapshot is named by a generation's number or a day (YYYY-MM-DD)")
+        now_ms = self._parts.clock.now_ms()
+        view = await self._published.at(today.channel, when, now_ms)
+        if not rest:
+            raise not_found()
+        life = TODAY_LIFE if when == utc_day(now_ms) else FOREVER
+        edition = Edition(view=view, privacy=today.privacy, index_life=life)
+        return await self._conda.answer(request, visitor, edition, rest)
+
+    def _channel(self, visitor: Visitor, path: tuple[str, ...]) -> tuple["View", tuple[str, ...]]:
+        """Return the channel that a path names, and what follows it.
+
+        A subchannel comes before a folder of its parent: no subchannel has a subdir's name. One that is hidden from
+        the visitor does not exist at all, so its address belongs to the parent. Raises Problem 401 or 404.
+        """
+        locked = False
+        for length in (2, 1):
+            if len(path) < length:
+                continue
+            view = self._published.current("/".join(path[:length]))
+            door = Door.HIDDEN if view is None else self._admission.door(visitor, view.channel, view.privacy)
+            if view is not None and door is Door.OPEN:
+                return view, path[length:]
+            locked = locked or door is Door.LOGIN
+            if locked:
+                break
+        if locked:
+            raise Problem(401, "this channel wants a token; ask its administrator for one", _LOGIN)
+        raise not_found()
+
+    # --- people and machines
+
+    def _home(self, visitor: Visitor) -> web.Response:
+        seen = [
+            view
+            for view in self._published.names()
+            if self._admission.door(visitor, view.channel, view.privacy) is Door.OPEN
+        ]
+        return self._pages.home(seen)
+
+    def _healthz(self) -> web.Response:
+        reason = self._parts.health()
+        body = {"status": "ok"} if reason is None else {"status": "unhealthy", "reason": reason}
+        headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+        return web.Response(status=200 if reason is None else 503, body=msgspec.json.encode(body), headers=headers)
+
+    def _metrics(self, request: web.Request) -> web.Response:
+        if not inside(self._admission.origin(request).address, self._metrics_allow):
+            raise Problem(403, "metrics are for the networks in metrics_allow")
+        headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8", "Cache-Control": "no-store"}
+        return web.Response(body=self._parts.metrics(), headers=headers)
+
+
+def _present(view: "View") -> Edition:
+    return Edition(view=view, privacy=view.privacy, index_life=INDEX_LIFE)

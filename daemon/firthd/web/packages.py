@@ -1,0 +1,77 @@
+"""The only place that gives a package file to a client: from the store, or from its source while it is fetched."""
+
+import asyncio
+from functools import partial
+
+import msgspec
+from aiohttp import web
+
+from firthd.mirrors.live import Live
+from firthd.store.artifacts import FileRow
+from firthd.store.blobs import Kept
+from firthd.web.admission import Visitor
+from firthd.web.conditions import Content
+from firthd.web.files import Files, Place, without_body
+from firthd.web.parts import Fetches, Store
+from firthd.web.problems import Problem
+
+RANGE_WAIT_S = 60.0
+"""Seconds that a request for a range waits until the file is there whole."""
+WHOLE_WAIT_S = 600.0
+"""Seconds that a client waits for a file which nobody knows the length of, so that nothing can be sent before."""
+
+
+class Packages:
+    """Sends the files of artifacts, whatever their family."""
+
+    def __init__(self, files: Files, blobs: Store, on_demand: Fetches) -> None:
+        self._files = files
+        self._blobs = blobs
+        self._on_demand = on_demand
+
+    async def send(
+        self, request: web.Request, visitor: Visitor, file: FileRow, *, media_type: str, cache_control: str
+    ) -> web.StreamResponse:
+        """Send one file; its ETag comes from its sha256, for its name may be given to other bytes one day.
+
+        Raises Upstream, NoSpace and Unavailable when it must be fetched and cannot be, Problem 504 when it takes long.
+        """
+        content = Content(
+            size=file.size,
+            etag=_etag(file.sha256),
+            modified_ms=None,
+            media_type=media_type,
+            cache_control=cache_control,
+        )
+        if file.sha256 is not None:
+            place = Place(path=partial(self._blobs.path, file.sha256), sha256=file.sha256, size=file.size)
+            try:
+                return await self._files.stored(request, content, place, by_proxy=visitor.by_proxy)
+            except FileNotFoundError:
+                pass
+        answer = without_body(request, content)
+        if answer is not None:
+            return answer
+        async with self._on_demand.open(file) as live:
+            return await self._arriving(request, visitor, content, live)
+
+    async def _arriving(
+        self, request: web.Request, visitor: Visitor, content: Content, live: Live
+    ) -> web.StreamResponse:
+        if live.kept is None and live.size is not None and "Range" not in request.headers:
+            await live.beyond(0)  # what fails before the first byte can go out still gets a status and a reason
+            content = msgspec.structs.replace(content, size=live.size)
+            return await self._files.growing(request, content, live)
+        wait_s = RANGE_WAIT_S if "Range" in request.headers else WHOLE_WAIT_S
+        try:
+            async with asyncio.timeout(wait_s):
+                kept: Kept = await live.whole()
+        except TimeoutError:
+            raise Problem(504, f"{live.file.filename} is still being fetched; ask again in a minute") from None
+        content = msgspec.structs.replace(content, size=kept.size, etag=_etag(kept.sha256))
+        place = Place(path=partial(self._blobs.path, kept.sha256), sha256=kept.sha256, size=kept.size)
+        return await self._files.stored(request, content, place, by_proxy=visitor.by_proxy)
+
+
+def _etag(sha256: str | None) -> str | None:
+    return None if sha256 is None else f'"{sha256}"'

@@ -1,0 +1,70 @@
+"""What the web room is given to work with: the collaborators, and what it asks of each."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct
+
+from firth_protocol.types import Privacy
+from firthd.clock import Clock
+from firthd.config import WebSettings
+from firthd.mirrors.live import Live
+from firthd.store.artifacts import FileRow
+
+if TYPE_CHECKING:
+    from firthd.channels.published import ShardPlace, View
+    from firthd.store.tokens import TokenRow
+
+
+class Channels(Protocol):
+    """What is published, in memory."""
+
+    def current(self, channel: str, /) -> "View | None": ...
+    def names(self) -> "Sequence[View]": ...
+    async def at(self, channel: str, when: str, now_ms: int, /) -> "View":
+        """Return the kept generation with that number, or the last of that UTC day (YYYY-MM-DD); raise NotFound."""
+
+    async def shard(self, channel_id: int, sha256: str, /) -> "ShardPlace | None": ...
+    async def file(self, view: "View", family: str, subdir: str, filename: str, /) -> FileRow | None:
+        """Return the file of a generation, or one in its grace period; raise Forbidden for one that is refused."""
+
+
+class Store(Protocol):
+    """Where files lie under their sha256."""
+
+    def path(self, sha256: str, /) -> Path: ...
+
+
+class Fetches(Protocol):
+    """Passive fetches, one for each file however many clients ask."""
+
+    def open(self, file: FileRow, /) -> AbstractAsyncContextManager[Live]: ...
+
+
+class Tokens(Protocol):
+    """The web tokens in force."""
+
+    def check(self, secret: str, /) -> "TokenRow | None": ...
+    def opens(self, token: "TokenRow | None", channel: str, privacy: Privacy, /) -> bool: ...
+    def used(self, token_id: int, now_ms: int, /) -> None: ...
+
+
+class WebParts(Struct, frozen=True, kw_only=True):
+    """Everything that the web application works with.
+
+    `state` is the folder that nginx's internal location holds. `health` gives None, or a sentence that says what is
+    wrong. `metrics` gives Prometheus text.
+    """
+
+    published: Channels
+    blobs: Store
+    rendered: Store
+    on_demand: Fetches
+    tokens: Tokens
+    settings: WebSettings
+    clock: Clock
+    state: Path
+    health: Callable[[], str | None]
+    metrics: Callable[[], bytes]

@@ -1,0 +1,46 @@
+"""The only place that knows where the daemon's socket is looked for, what it takes at once, and what silence means."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+SYSTEM_SOCKET = Path("/run/firth/firth.sock")
+
+REQUEST_LIMIT = 1024 * 1024
+"""Bytes of one request at the most."""
+BATCH_LIMIT = 50
+"""Calls in one batch at the most."""
+SILENCE_S = 45.0
+"""Seconds without a line after which a stream of events is dead: three of the daemon's empty lines."""
+
+
+def find_socket(given: str | None, environ: Mapping[str, str], system: Path = SYSTEM_SOCKET) -> Path:
+    """Return the socket to use: as given, FIRTH_SOCKET, the system's if it is there, else the user's.
+
+    The user's lies where his own firthd puts it: in XDG_RUNTIME_DIR, or without that in the state folder.
+    """
+    named = given or environ.get("FIRTH_SOCKET")
+    if named:
+        return Path(named).expanduser()
+    user = _user_socket(environ)
+    return system if system.exists() or (not user.exists() and os.getuid() == 0) else user
+
+
+def unreachable_text(socket: Path | str, error: Exception) -> str:
+    """Return the sentence for a daemon that cannot be reached: the cause, and what to do."""
+    number = getattr(error, "errno", None)
+    if isinstance(error, TimeoutError):
+        cause = "it does not answer in time"
+    elif isinstance(number, int) and number > 0:
+        cause = os.strerror(number)
+    else:
+        cause = str(error) or type(error).__name__
+    return f"firthd cannot be reached on {socket}: {cause}; start it, or name its socket with --socket or FIRTH_SOCKET"
+
+
+def _user_socket(environ: Mapping[str, str]) -> Path:
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    if runtime:
+        return Path(runtime) / "firth/firth.sock"
+    home = Path(environ.get("HOME") or "~").expanduser()
+    return Path(environ.get("XDG_STATE_HOME") or home / ".local/state") / "firth/firth.sock"

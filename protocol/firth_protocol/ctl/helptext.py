@@ -1,0 +1,89 @@
+"""The only place that writes firthctl's help; what it says of methods comes from the table."""
+
+from collections.abc import Mapping
+
+from firth_protocol.describe import Field, fields_of, item_of, result_text
+from firth_protocol.methods import METHODS, Method
+from firth_protocol.types import Credentials
+
+_OVERVIEW = """\
+firthctl [options] METHOD [value] [field=value ...]
+firthctl METHOD --help                 fields, types, defaults, meaning
+firthctl call METHOD '{"raw": "json"}'   any method, parameters unchecked; @FILE or - reads them
+firthctl watch [topics] [after=CURSOR] events as they happen (daemon, channel, mirror, run, ...)
+firthctl discover                      the daemon's own description of its methods (OpenRPC)
+firthctl completion bash|zsh|fish      a script for the shell
+
+Options
+  --socket PATH   the daemon's socket; else FIRTH_SOCKET, else the system's, else the user's
+  --wait          follow the run that the method starts, on stderr, and end with its outcome
+  --limit N       at most N items of a list (default: all pages)
+  --table, --json, --csv
+                  a table (default on a terminal), JSON lines (default into a pipe), or CSV
+  --version, --help
+
+Values
+  The first required field may stand alone: firthctl channel.freeze main
+  Lists: a,b,c or JSON. Objects: JSON, or field by field: filters.subdirs=linux-64,noarch
+  null clears a field. @FILE reads a value from a file, - from standard input, @@x is the text @x.
+  Secrets belong into a file or standard input: other users can read a command line.
+
+Exit status
+  0 done   1 an error reply, or a run that failed or was stopped   2 the daemon cannot be reached
+  3 usage  4 a run that ended incomplete
+
+Methods
+"""
+
+
+def overview(methods: Mapping[str, Method] = METHODS) -> str:
+    """Return the help of firthctl as a whole."""
+    width = max(len(name) for name in methods)
+    return _OVERVIEW + "".join(f"  {row.name:<{width}}  {row.summary}\n" for row in methods.values())
+
+
+def of_method(method: Method) -> str:
+    """Return the help of one method."""
+    fields = fields_of(method.params)
+    first = next((field.name for field in fields if field.required), None)
+    usage = f"firthctl {method.name}"
+    usage += "".join(_usage(field, alone=field.name == first) for field in fields if field.required)
+    if any(not field.required for field in fields):
+        usage += " [field=value ...]"
+    lines = [usage, "", f"{method.summary}.", ""]
+    if fields:
+        lines += ["Fields", *(line for field in fields for line in _field(field, "  ")), ""]
+    if any(field.struct is Credentials for field in fields):
+        lines += ["Secrets: credentials.token=@FILE, or credentials.token=- from standard input.", ""]
+    lines.append(f"Role     {method.role}")
+    lines.append(f"Reply    {result_text(method.result)}: {_reply(method)}")
+    if method.errors:
+        lines.append(f"Errors   {', '.join(error.kind for error in method.errors)}")
+    return "\n".join(lines) + "\n"
+
+
+def _usage(field: Field, *, alone: bool) -> str:
+    return f" {field.name.upper()}" if alone else f" {field.name}=..."
+
+
+def _field(field: Field, indent: str) -> list[str]:
+    if field.required:
+        state = "needed"
+    elif field.default is None or field.default == "null":
+        state = "optional"
+    else:
+        state = f"default {field.default}"
+    lines = [f"{indent}{field.name}  {field.type_text}  ({state})"]
+    if field.description:
+        lines.append(f"{indent}    {field.description}")
+    if field.struct is not None:
+        for inner in fields_of(field.struct):
+            about = f"  {inner.description}" if inner.description else ""
+            lines.append(f"{indent}    {field.name}.{inner.name}  {inner.type_text}{about}")
+    return lines
+
+
+def _reply(method: Method) -> str:
+    struct = item_of(method.result) or method.result
+    names = getattr(struct, "__struct_fields__", None)
+    return ", ".join(names) if names else "any JSON"

@@ -1,0 +1,146 @@
+"""The only place that reads the table's structs for people: each field's type in words, default and meaning."""
+
+from typing import Any
+
+import msgspec
+from msgspec import NODEFAULT, Struct, inspect
+
+from firth_protocol.types import Page
+
+
+class Field(Struct, frozen=True, kw_only=True):
+    """One field of a struct. `kind` is its type without null; `default` is JSON text, None when there is none."""
+
+    name: str
+    kind: inspect.Type
+    type_text: str
+    nullable: bool
+    required: bool
+    default: str | None
+    description: str
+
+    @property
+    def struct(self) -> type[Struct] | None:
+        """Return the struct that the field holds, if it holds one."""
+        return self.kind.cls if isinstance(self.kind, inspect.StructType) else None
+
+    @property
+    def values(self) -> list[str]:
+        """Return the values of an enumeration, or true and false; nothing for other types."""
+        if isinstance(self.kind, inspect.EnumType):
+            return [str(member.value) for member in self.kind.cls]
+        return ["true", "false"] if isinstance(self.kind, inspect.BoolType) else []
+
+
+def fields_of(struct: type[Struct]) -> list[Field]:
+    """Return the fields of a struct in order."""
+    return [_field(field) for field in _struct(inspect.type_info(struct)).fields]
+
+
+def item_of(result: Any) -> type[Struct] | None:
+    """Return the struct of which a paged result is a list, or None when the result is no page."""
+    info = inspect.type_info(result)
+    if not isinstance(info, inspect.StructType) or not _is_page(info.cls):
+        return None
+    for field in info.fields:
+        if field.encode_name == "items" and isinstance(field.type, inspect.ListType):
+            kind = _bare(field.type.item_type)
+            return kind.cls if isinstance(kind, inspect.StructType) else None
+    return None
+
+
+def result_text(result: Any) -> str:
+    """Return a result's type in words."""
+    item = item_of(result)
+    if item is not None:
+        return f"a page of {item.__name__}"
+    info = inspect.type_info(result)
+    return info.cls.__name__ if isinstance(info, inspect.StructType) else _type_text(info)
+
+
+def _is_page(kind: Any) -> bool:
+    return getattr(kind, "__origin__", kind) is Page
+
+
+def _struct(info: inspect.Type) -> inspect.StructType:
+    if not isinstance(info, inspect.StructType):
+        raise TypeError(f"{info} is no struct")
+    return info
+
+
+def _field(field: inspect.Field) -> Field:
+    kind = _bare(field.type)
+    return Field(
+        name=field.encode_name,
+        kind=kind,
+        type_text=_type_text(field.type),
+        nullable=_nullable(field.type),
+        required=field.required,
+        default=_default(field),
+        description=_description(field.type),
+    )
+
+
+def _default(field: inspect.Field) -> str | None:
+    if field.default is not NODEFAULT:
+        return msgspec.json.encode(field.default).decode()
+    if field.default_factory is not NODEFAULT:
+        return msgspec.json.encode(field.default_factory()).decode()
+    return None
+
+
+def _bare(kind: inspect.Type) -> inspect.Type:
+    """Return the type without its description, and without null when one type is left then."""
+    if isinstance(kind, inspect.Metadata):
+        return _bare(kind.type)
+    if isinstance(kind, inspect.UnionType):
+        members = [member for member in kind.types if not isinstance(member, inspect.NoneType)]
+        return _bare(members[0]) if len(members) == 1 else inspect.UnionType(tuple(_bare(m) for m in members))
+    return kind
+
+
+def _nullable(kind: inspect.Type) -> bool:
+    if isinstance(kind, inspect.Metadata):
+        return _nullable(kind.type)
+    return isinstance(kind, inspect.UnionType) and kind.includes_none
+
+
+def _description(kind: inspect.Type) -> str:
+    if isinstance(kind, inspect.Metadata):
+        return str((kind.extra_json_schema or {}).get("description", "")) or _description(kind.type)
+    if isinstance(kind, inspect.UnionType):
+        return next((text for member in kind.types if (text := _description(member))), "")
+    return ""
+
+
+def _type_text(kind: inspect.Type) -> str:
+    match kind:
+        case inspect.Metadata():
+            return _type_text(kind.type)
+        case inspect.UnionType():
+            return " or ".join(_type_text(member) for member in kind.types)
+        case inspect.EnumType():
+            return "|".join(str(member.value) for member in kind.cls)
+        case inspect.StructType():
+            return "{" + ", ".join(field.encode_name for field in kind.fields) + "}"
+        case inspect.ListType():
+            return f"list of {_type_text(kind.item_type)}"
+        case inspect.DictType():
+            return "object"
+        case inspect.IntType() | inspect.FloatType():
+            return ("integer" if isinstance(kind, inspect.IntType) else "number") + _bounds(kind)
+        case inspect.BoolType():
+            return "true|false"
+        case inspect.NoneType():
+            return "null"
+        case inspect.StrType():
+            return "text"
+        case _:
+            return "any JSON"
+
+
+def _bounds(kind: inspect.IntType | inspect.FloatType) -> str:
+    if kind.ge is not None and kind.le is not None:
+        return f" {kind.ge}..{kind.le}"
+    signs = ((kind.ge, ">="), (kind.gt, ">"), (kind.le, "<="), (kind.lt, "<"))
+    return "".join(f" {sign} {bound}" for bound, sign in signs if bound is not None)

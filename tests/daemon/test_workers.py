@@ -1,0 +1,214 @@
+"""Worker processes: what goes in, what comes back, and how they end. The tasks are real ones of the conda family."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from firth_protocol.errors import Upstream, WorkerLost
+from firthd.clock import SystemClock
+from firthd.families.base import Part, ReadParams, ReadResult
+from firthd.workers import TaskProgress, Workers, check_task
+from tests.support.conda import sample_channel
+from tests.support.conda_state import CondaState
+
+READ = "firthd.families.conda.read:read_task"
+SECRET = "of-the-daemon"
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition; the test's own time limit ends a wait in vain."""
+    while not condition():  # noqa: ASYNC110 - what another process does sets no event here
+        await asyncio.sleep(0.01)
+
+
+def children_of(parent: int) -> list[int]:
+    """Return the ids of a process's children that are not yet reaped."""
+    found: list[int] = []
+    for task in Path(f"/proc/{parent}/task").iterdir():
+        with contextlib.suppress(OSError):
+            found += map(int, (task / "children").read_text().split())
+    return found
+
+
+def workers_of(parent: int) -> list[int]:
+    """Return the children that have come as far as being a worker."""
+    found: list[int] = []
+    for child in children_of(parent):
+        with contextlib.suppress(OSError):
+            if b"firthd.workers" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(child)
+    return found
+
+
+def alive(pid: int) -> bool:
+    try:
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> CondaState:
+    return CondaState(tmp_path)
+
+
+@pytest.fixture
+def workers() -> Workers:
+    return Workers(1, SystemClock())
+
+
+def params(state: CondaState, spool: Path | None, *, db: Path | None = None) -> ReadParams:
+    return ReadParams(
+        state_db=str(db or state.db),
+        run_file=str(state.next_path("run")),
+        channel_id=1,
+        mirror_id=1,
+        parts=[Part(subdir="noarch", spool=str(spool) if spool else None)],
+    )
+
+
+@asynccontextmanager
+async def stuck(workers: Workers, state: CondaState) -> AsyncIterator[tuple[asyncio.Task[ReadResult], int]]:
+    """A task that waits for a pipe nobody writes to, with the id of its process."""
+    fifo = state.next_path("fifo")
+    os.mkfifo(fifo)
+    before = set(workers_of(os.getpid()))
+    task = asyncio.create_task(workers.run(READ, params(state, fifo), ReadResult))
+
+    def waiting() -> list[int]:
+        new = set(workers_of(os.getpid())) - before
+        return [pid for pid in new if os.getpriority(os.PRIO_PROCESS, pid) > 0 and run_file_is_there()]
+
+    def run_file_is_there() -> bool:
+        return (state.folder / f"run-{state._serial}").exists()
+
+    try:
+        await until(lambda: bool(waiting()))
+        yield task, waiting()[0]
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_result_and_progress_come_back(workers: Workers, state: CondaState, tmp_path: Path) -> None:
+    channel = sample_channel(tmp_path / "channel")
+    told: list[TaskProgress] = []
+    asked = params(state, channel.path / "noarch" / "repodata.json")
+    result = await workers.run(READ, asked, ReadResult, progress=told.append)
+    assert [(part.subdir, part.added) for part in result.parts] == [("noarch", 4)]
+    assert told == [TaskProgress(0, 4, "records", "noarch: 0 of 4 read")]
+    assert workers.last_peak_rss_bytes is not None
+    assert 10e6 < workers.last_peak_rss_bytes < 200e6
+
+
+async def test_error_of_the_task_is_raised_again(workers: Workers, state: CondaState, tmp_path: Path) -> None:
+    spool = tmp_path / "index"
+    spool.write_text("<html>")
+    with pytest.raises(Upstream) as caught:
+        await workers.run(READ, params(state, spool), ReadResult)
+    assert caught.value.data == {"subdir": "noarch"}
+    assert "damaged" in caught.value.hint
+    assert workers_of(os.getpid()) == []
+
+
+async def test_unforeseen_error_is_a_lost_worker_whose_words_go_to_the_log(
+    workers: Workers, state: CondaState, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(WorkerLost, match="exit code 1") as caught:
+        await workers.run(READ, params(state, None, db=tmp_path / "absent.db"), ReadResult)
+    assert "absent.db" not in str(caught.value.wire())
+    (lost,) = [entry for entry in caplog.records if entry.levelno == logging.ERROR]
+    assert "unable to open database file" in lost.getMessage()
+
+
+async def test_killed_worker_is_lost_and_the_next_one_works(workers: Workers, state: CondaState) -> None:
+    async with stuck(workers, state) as (task, pid):
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(WorkerLost, match="SIGKILL"):
+            await task
+    result = await workers.run(READ, params(state, None), ReadResult)
+    assert result.parts[0].records == 0
+
+
+async def test_cancelling_kills_the_process_at_once(workers: Workers, state: CondaState) -> None:
+    async with stuck(workers, state) as (task, pid):
+        task.cancel()
+        async with asyncio.timeout(1):
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert not Path(f"/proc/{pid}").exists(), "dead and reaped"
+
+
+async def test_slots_bound_how_many_work_at_once(workers: Workers, state: CondaState) -> None:
+    async with stuck(workers, state) as (first, pid):
+        second = asyncio.create_task(workers.run(READ, params(state, None), ReadResult))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert workers_of(os.getpid()) == [pid]
+        first.cancel()
+        assert (await second).parts[0].records == 0
+
+
+async def test_child_has_no_sockets_and_little_environment(
+    workers: Workers, state: CondaState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIRTH_SECRET", SECRET)
+    with socket.socket(socket.AF_UNIX) as held:
+        held.set_inheritable(True)
+        held.bind(str(state.folder / "socket"))
+        async with stuck(workers, state) as (_, pid):
+            open_files = {number.name: str(number.readlink()) for number in Path(f"/proc/{pid}/fd").iterdir()}
+            environment = Path(f"/proc/{pid}/environ").read_text()
+            niceness = os.getpriority(os.PRIO_PROCESS, pid)
+    ours = {number for number, target in open_files.items() if int(number) > 2 and target.startswith("socket:")}
+    assert ours == set()
+    assert SECRET not in environment
+    assert niceness == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
+
+
+async def test_child_dies_with_the_daemon(state: CondaState) -> None:
+    fifo = state.next_path("fifo")
+    os.mkfifo(fifo)
+    code = f"""
+import asyncio
+from firthd.clock import SystemClock
+from firthd.families.base import Part, ReadParams, ReadResult
+from firthd.workers import Workers
+params = ReadParams(state_db={str(state.db)!r}, run_file={str(state.folder / "orphan.run")!r}, channel_id=1,
+                    mirror_id=1, parts=[Part(subdir="noarch", spool={str(fifo)!r})])
+asyncio.run(Workers(1, SystemClock()).run({READ!r}, params, ReadResult))
+"""
+    daemon = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
+    try:
+        await until(lambda: (state.folder / "orphan.run").exists())
+        (worker,) = workers_of(daemon.pid)
+        daemon.kill()
+        await until(lambda: not alive(worker))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            daemon.kill()
+        await daemon.wait()
+
+
+@pytest.mark.parametrize(
+    "task", ["os:system", "firthd.workers:main", "firthd.families.conda.read", "firthd.store.x:y:z"]
+)
+def test_only_tasks_of_families_and_store_are_run(task: str) -> None:
+    with pytest.raises(ValueError, match="no worker task"):
+        check_task(task)
+
+
+def test_a_worker_loads_little() -> None:
+    code = "import sys, firthd.workers, firthd.families.conda.read, firthd.families.conda.render; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=9)
+    assert set(done.stdout.split()) & {"aiohttp", "uvloop", "textual", "aiosqlite", "croniter"} == set()

@@ -1,0 +1,376 @@
+import asyncio
+import logging
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from firth_protocol import errors
+from firthd.config import UpstreamSettings
+from firthd.upstream.client import Source, Upstream, Validators
+from tests.support.clock import FakeClock
+from tests.support.upstream import CHANGED_MS, Fault, FaultyUpstream
+
+BIG = bytes(range(256)) * 4096  # 1 MiB
+INDEX = "noarch/repodata.json"
+
+
+async def fetch(
+    upstream: Upstream, server: FaultyUpstream, spool: Path, path: str = INDEX, max_bytes: int = 10**7
+) -> str:
+    return (await upstream.fetch(Source(url=server.url), path, spool, max_bytes=max_bytes)).status
+
+
+async def test_a_file_comes_whole_with_its_validators(
+    server: FaultyUpstream, upstream: Upstream, tmp_path: Path
+) -> None:
+    server.files[INDEX] = BIG
+    server.content_types[INDEX] = "application/json"
+    seen: list[tuple[int, int | None]] = []
+    got = await upstream.fetch(
+        Source(url=server.url),
+        INDEX,
+        tmp_path / "spool",
+        max_bytes=len(BIG),
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert (got.status, got.bytes, got.url) == ("fetched", len(BIG), f"{server.url}/{INDEX}")
+    assert got.content_type == "application/json"
+    assert got.validators == Validators(etag=server.etag(INDEX), last_modified="Fri, 20 Mar 2026 09:46:40 GMT")
+    assert CHANGED_MS == 1_774_000_000_000
+    assert (tmp_path / "spool").read_bytes() == BIG
+    assert (tmp_path / "spool").stat().st_mode & 0o777 == 0o600
+    assert seen[-1] == (len(BIG), len(BIG))
+    assert seen == sorted(seen)
+    assert server.requests[0].headers["accept-encoding"] == "identity"
+    assert server.requests[0].headers["user-agent"].startswith("firth/")
+    assert upstream.rate_bytes_s() > 0
+
+
+async def test_what_has_not_changed_is_not_sent_again(
+    server: FaultyUpstream, upstream: Upstream, tmp_path: Path
+) -> None:
+    server.files[INDEX] = b"{}"
+    source, spool = Source(url=server.url), tmp_path / "spool"
+    first = await upstream.fetch(source, INDEX, spool, max_bytes=100)
+    spool.unlink()
+    second = await upstream.fetch(source, INDEX, spool, validators=first.validators, max_bytes=100)
+    assert (second.status, second.bytes, second.validators) == ("not_modified", 0, first.validators)
+    assert not spool.exists()
+    server.files[INDEX] = b'{"packages": {}}'
+    third = await upstream.fetch(source, INDEX, spool, validators=first.validators, max_bytes=100)
+    assert third.status == "fetched"
+    assert third.validators != first.validators
+
+
+@pytest.mark.parametrize("status", [404, 410])
+async def test_what_is_not_there_is_absent(
+    server: FaultyUpstream, upstream: Upstream, tmp_path: Path, status: int
+) -> None:
+    server.fail("*", Fault(status=status))
+    assert await fetch(upstream, server, tmp_path / "spool") == "absent"
+    assert not (tmp_path / "spool").exists()
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("status", [204, 304, 400, 401, 403, 418, 501])
+async def test_a_status_that_will_not_change_is_told_at_once(
+    server: FaultyUpstream, upstream: Upstream, tmp_path: Path, clock: FakeClock, status: int
+) -> None:
+    server.fail("*", Fault(status=status), times=None)
+    with pytest.raises(errors.Upstream) as told:
+        await fetch(upstream, server, tmp_path / "spool")
+    assert str(status) in told.value.message
+    assert server.host in told.value.message
+    assert told.value.data["status"] == status
+    assert told.value.data["host"] == server.host
+    assert told.value.data["url"] == f"{server.url}/{INDEX}"
+    assert told.value.hint
+    assert len(server.requests) == 1
+    assert clock.slept == []
+    assert not (tmp_path / "spool").exists()
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault(status=503), Fault(status=500), Fault(status=429), Fault(cut_after=1, no_validators=True)]
+)
+async def test_passing_trouble_is_tried_again_with_growing_pauses(
+    server: FaultyUpstream, upstream: Upstream, tmp_path: Path, clock: FakeClock, fault: Fault
+) -> None:
+    server.files[INDEX] = b"{}"
+    server.fail("*", fault, times=3)
+    assert await fetch(upstream, server, tmp_path / "spool") == "fetched"
+    assert clock.slept == [1, 2, 4]
+
+
+async def test_lasting_trouble_ends_with_what_was_found(
+    server: FaultyUpstream, upstream: Upstream, tmp_path: Path, clock: FakeClock
+) -> None:
+    server.fail("*", Fault(status=502, reason="Bad Day"), times=None)
+    with pytest.raises(errors.Upstream, match="answered 502 Bad Day for .*; tried 5 times") as told:
+        await fetch(upstream, server, tmp_path / "spool")
+    assert told.value.data["status"] == 502
+    assert clock.slept == [1, 2, 4, 8]
+    assert len(server.requests) == 5
+
+
+async def test_retry_after_is_honoured_and_holds_other_mirrors_of_the_host_too(
+    server: FaultyUpstream, tmp_path: Path
+) -> None:
+    clock = FakeClock()
+    upstream = Upstream(UpstreamSettings(), clock, jitter=lambda: 0.5)
+    await upstream.start()
+    server.files[INDEX] = b"{}"
+    server.fail("*", Fault(status=429, retry_after=40))
+    first = asyncio.create_task(fetch(upstream, server, tmp_path / "a"))
+    await clock.asleep()
+    second = asyncio.create_task(fetch(upstream, server, tmp_path / "b"))
+    await clock.asleep(2)
+    await clock.advance(39)
+    assert len(server.requests) == 1
+    await clock.advance(2)
+    assert (await first, await second) == ("fetched", "fetched")
+    assert clock.monotonic() == 41
+    await upstream.close()
+
+
+async def test_a_long_retry_after_is_told_instead_of_waited_out(
+    server: FaultyUpstream, upstream: Upstream, tmp_path: Path, clock: FakeClock
+) -> None:
+    server.fail("*", Fault(status=503, retry_after=7200), times=None)
+    with pytest.raises(errors.Upstream, match="asks to wait 7200 s") as told:
+        await fetch(upstream, server, tmp_path / "spool")
+    assert told.value.data["retry_after_s"] == 7200
+    assert len(server.requests) == 1
+    assert clock.slept == []
+
+
+@pytest.mark.parametrize("reset", [False, True])
+async def test_a_broken_transfer_goes_on_where_it_broke(
+    server: FaultyUpstream, upstream: Upstream, tmp_path: Path, reset: bool
+) -> None:
+    server.files[INDEX] = BIG
+    server.fail("*", Fault(cut_after=600_000, reset=reset))
+    assert await fetch(upstream, server, tmp_path / "spool") == "fetched"
+    assert (tmp_path / "spool").read_bytes() == BIG
+    first, second = server.requests
+    # A reset may take what was on its way; what came is asked for no more.
+    begin = int(second.headers["range"].removeprefix("bytes=").removesuffix("-"))
+    assert 0 < begin <= 600_000
+    assert second.headers["if-range"] == server.etag(INDEX)
+    assert "if-none-match" not in second.headers
+    assert (second.status, second.sent) == (206, len(BIG) - begin)
+
+
+async def test_a_file_that_changed_meanwhile_begins_anew(
+    server: FaultyUpstream, upstream: Upstream, tmp_path: Path, clock: FakeClock
+) -> None:
+    server.files[INDEX] = BIG
+    server.fail("*", Fault(cut_after=500_000))
+    clock.auto = False
+    running = asyncio.create_task(fetch(upstream, server, tmp_path / "spool"))
+    await clock.asleep()
+    server.files[INDEX] = b"another and shorter one"
+    await clock.advance(60)
+    assert await running == "fetched"
+    assert (tmp_path / "spool").read_bytes() == b"another and shorter one"
+    assert [seen.status for seen in server.requests] == [200, 200]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(cut_after=500_000, weak_etag=True, headers={"Last-Modified": "x"}),
+        Fault(cut_after=500_000, no_validators=True),
+    ],
+)
+async def test_without_proof_of_the_same_bytes_a_transfer_begins_anew(
+    server: FaultyUpstream, upstream: Upstream, tmp_path: Path, fault: Fault
+) -> None:
+    server.files[INDEX] = BIG
+    server.fail("*", fault)
+    assert await fetch(upstream, server, tmp_path / "spool") == "fetched"
+    assert "range" not in server.requests[1].headers
+    assert (tmp_path / "spool").read_bytes() == BIG
+
+
+async def test_a_server_without_ranges_or_with_foolish_ones_is_borne(
+    server: FaultyUpstream, upstream: Upstream, tmp_path: Path
+) -> None:
+    server.files[INDEX] = BIG
+    server.fail("*", Fault(cut_after=500_000))
+    server.fail("*", Fault(status=206, headers={"Content-Range": "bytes 0-9/10"}, body=b"0123456789"))
+    server.fail("*", Fault(cut_after=400_000, no_ranges=True))
+    server.fail("*", Fault(status=416))
+    assert await fetch(upstream, server, tmp_path / "spool") == "fetched"
+    assert (tmp_path / "spool").read_bytes() == BIG
+    assert "range" not in server.requests[4].headers
+
+
+async def test_progress_renews_the_attempts(server: FaultyUpstream, upstream: Upstream, tmp_path: Path) -> None:
+    content = os.urandom(8) * (1024 * 1024)  # 8 MiB
+    server.files["a.conda"] = content
+    server.fail("*", Fault(cut_after=1_200_000, chunk_bytes=65_536), times=6)
+    assert await fetch(upstream, server, tmp_path / "spool", "a.conda") == "fetched"
+    assert (tmp_path / "spool").read_bytes() == content
+    assert len(server.requests) == 7
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_too_much_is_refused_before_it_is_written(
+    server: FaultyUpstream, upstream: Upstream, tmp_path: Path, chunked: bool
+) -> None:
+    server.files[INDEX] = BIG
+    server.fail("*", Fault(chunked=chunked), times=None)
+    with pytest.raises(errors.Upstream, match="at most 100,000 are taken"):
+        await fetch(upstream, server, tmp_path / "spool", max_bytes=100_000)
+    assert not (tmp_path / "spool").exists()
+    assert len(server.requests) == 1
+
+
+async def test_a_chunked_answer_and_an_empty_one_are_files_too(
+    server: FaultyUpstream, upstream: Upstream, tmp_path: Path
+) -> None:
+    server.files |= {INDEX: BIG, "empty": b""}
+    server.fail(INDEX, Fault(chunked=True))
+    assert await fetch(upstream, server, tmp_path / "spool", max_bytes=len(BIG)) == "fetched"
+    assert (tmp_path / "spool").read_bytes() == BIG
+    assert await fetch(upstream, server, tmp_path / "spool", "empty") == "fetched"
+    assert (tmp_path / "spool").read_bytes() == b""
+
+
+async def test_a_chunked_answer_that_breaks_off_is_no_file(
+    server: FaultyUpstream, upstream: Upstream, tmp_path: Path
+) -> None:
+    server.files[INDEX] = BIG
+    server.fail("*", Fault(chunked=True, cut_after=300_000, no_validators=True), times=None)
+    with pytest.raises(errors.Upstream, match="broke off after"):
+        await fetch(upstream, server, tmp_path / "spool")
+    assert not (tmp_path / "spool").exists()
+
+
+async def test_a_length_that_promises_more_than_comes_is_no_file(
+    server: FaultyUpstream, upstream: Upstream, tmp_path: Path
+) -> None:
+    server.files[INDEX] = b"{}"
+    server.fail("*", Fault(content_length=1000, no_validators=True), times=None)
+    with pytest.raises(errors.Upstream, match="broke off after 2 of 1,000 bytes; tried 5 times"):
+        await fetch(upstream, server, tmp_path / "spool")
+
+
+async def test_silence_ends_after_the_idle_time_and_slowness_does_not(server: FaultyUpstream, tmp_path: Path) -> None:
+    upstream = Upstream(UpstreamSettings(timeout_s=0.2), FakeClock(auto=True))
+    await upstream.start()
+    server.files[INDEX] = b"x" * 100
+    server.fail("silent", Fault(until=asyncio.Event()), times=None)
+    with pytest.raises(errors.Upstream, match=r"sent nothing for 0\.2 s"):
+        await fetch(upstream, server, tmp_path / "spool", "silent")
+    permits = asyncio.Semaphore(0)
+    server.fail(INDEX, Fault(drip=permits, chunk_bytes=10))
+    running = asyncio.create_task(
+        upstream.fetch(
+            Source(url=server.url),
+            INDEX,
+            tmp_path / "spool",
+            max_bytes=100,
+            progress=lambda done, total: permits.release(),  # the next chunk leaves when the last one is here
+        )
+    )
+    permits.release()
+    assert (await running).status == "fetched"
+    await upstream.close()
+
+
+async def test_a_file_that_comes_encoded_unasked_is_refused_unless_it_is_compressed_itself(
+    server: FaultyUpstream, upstream: Upstream, tmp_path: Path
+) -> None:
+    server.files |= {INDEX: b"\x1f\x8b", "noarch/repodata.json.zst": b"\x28\xb5"}
+    server.fail("*", Fault(headers={"Content-Encoding": "gzip"}), times=None)
+    with pytest.raises(errors.Upstream, match="encoding"):
+        await fetch(upstream, server, tmp_path / "spool")
+    assert await fetch(upstream, server, tmp_path / "spool", "noarch/repodata.json.zst") == "fetched"
+    assert (tmp_path / "spool").read_bytes() == b"\x28\xb5"
+
+
+async def test_nobody_there_is_told_with_the_host(upstream: Upstream, tmp_path: Path) -> None:
+    async with FaultyUpstream() as gone:
+        pass
+    with pytest.raises(errors.Upstream, match=f"{gone.host} cannot be reached") as told:
+        await fetch(upstream, gone, tmp_path / "spool")
+    assert "status" not in told.value.data
+    assert told.value.data["host"] == gone.host
+
+
+async def test_cancelling_stops_at_once_and_leaves_nothing(
+    server: FaultyUpstream, upstream: Upstream, tmp_path: Path
+) -> None:
+    server.files[INDEX] = BIG
+    begun = asyncio.Event()
+    server.fail("*", Fault(drip=asyncio.Semaphore(3)))
+    running = asyncio.create_task(
+        upstream.fetch(
+            Source(url=server.url),
+            INDEX,
+            tmp_path / "spool",
+            max_bytes=len(BIG),
+            progress=lambda done, total: begun.set(),
+        )
+    )
+    await begun.wait()
+    assert (tmp_path / "spool").exists()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert not (tmp_path / "spool").exists()
+
+
+async def test_a_host_gets_no_more_requests_at_once_than_its_budget(server: FaultyUpstream, tmp_path: Path) -> None:
+    upstream = Upstream(UpstreamSettings(connections_per_host=3), FakeClock(auto=True))
+    await upstream.start()
+    gate = asyncio.Event()
+    server.files |= {f"f{n}": b"x" for n in range(8)}
+    server.fail("*", Fault(until=gate), times=None)
+    async with asyncio.TaskGroup() as group:
+        for n in range(8):
+            group.create_task(fetch(upstream, server, tmp_path / f"spool{n}", f"f{n}"))
+        await server.arrived(count=3)
+        gate.set()
+    assert len(server.requests) == 8
+    assert server.most_in_flight == 3
+    await upstream.close()
+
+
+async def test_a_full_disk_is_no_fault_of_the_source(
+    server: FaultyUpstream, upstream: Upstream, tmp_path: Path
+) -> None:
+    full = tmp_path / "full"
+    try:
+        os.mknod(full, stat.S_IFCHR | 0o600, os.makedev(1, 7))  # as /dev/full: every write finds no space
+    except PermissionError:
+        pytest.skip("only root makes device nodes")
+    server.files[INDEX] = BIG
+    with pytest.raises(errors.NoSpace):
+        await fetch(upstream, server, full)
+    assert len(server.requests) == 1
+
+
+async def test_a_connection_closed_without_an_answer_is_tried_again(
+    server: FaultyUpstream, upstream: Upstream, tmp_path: Path
+) -> None:
+    server.files[INDEX] = b"{}"
+    server.fail("*", Fault(drop=True, reset=True), times=3)
+    assert await fetch(upstream, server, tmp_path / "spool") == "fetched"
+    server.fail("*", Fault(drop=True), times=None)
+    with pytest.raises(errors.Upstream, match="closed the connection without an answer; tried 5 times"):
+        await fetch(upstream, server, tmp_path / "spool")
+
+
+async def test_attempts_are_logged_without_secrets(
+    server: FaultyUpstream, upstream: Upstream, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.fail("*", Fault(status=503))
+    with caplog.at_level(logging.INFO, "firthd.upstream"):
+        assert await fetch(upstream, server, tmp_path / "spool", "t/secret-1/x") == "absent"
+    assert f"{server.url}/t/***/x; trying again in 1.0 s" in caplog.text
+    assert "secret-1" not in caplog.text

@@ -1,0 +1,98 @@
+from collections.abc import AsyncIterator
+
+import pytest
+
+from firth_protocol import errors
+from firth_protocol.types import Credentials
+from firthd.upstream.client import Source, Upstream
+from tests.support.upstream import Fault, FaultyUpstream
+
+SECRET = "sesame-123456"
+
+
+@pytest.fixture
+async def other() -> AsyncIterator[FaultyUpstream]:
+    async with FaultyUpstream({"x": b"over there"}) as other:
+        yield other
+
+
+async def read(upstream: Upstream, source: Source) -> bytes:
+    async with upstream.open(source, "x") as body:
+        return b"".join([chunk async for chunk in body])
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("credentials", [Credentials(user="me", password=SECRET), Credentials(bearer=SECRET)])
+async def test_another_host_gets_no_credentials_even_when_it_leads_back(
+    server: FaultyUpstream, other: FaultyUpstream, upstream: Upstream, status: int, credentials: Credentials
+) -> None:
+    server.fail("x", Fault(status=status, redirect=f"{other.url}/x"))
+    other.fail("x", Fault(redirect=f"{server.url}/y"))
+    server.files["y"] = b"back home"
+    assert await read(upstream, Source(url=server.url, credentials=credentials)) == b"back home"
+    assert "authorization" in server.requests[0].headers
+    assert not any("authorization" in seen.headers for seen in (*other.requests, server.requests[1]))
+    assert SECRET not in repr(other.requests)
+
+
+async def test_credentials_stay_on_the_way_inside_one_host(server: FaultyUpstream, upstream: Upstream) -> None:
+    server.files["y"] = b"here"
+    server.fail("x", Fault(redirect="/y"))
+    assert await read(upstream, Source(url=server.url, credentials=Credentials(bearer=SECRET))) == b"here"
+    assert server.requests[1].headers["authorization"] == f"Bearer {SECRET}"
+
+
+async def test_a_redirect_that_carries_the_token_to_another_host_is_not_followed(
+    server: FaultyUpstream, other: FaultyUpstream, upstream: Upstream
+) -> None:
+    server.fail("*", Fault(redirect=f"{other.url}/t/{SECRET}/x"))
+    source = Source(url=f"{server.url}/t/{{token}}", credentials=Credentials(token=SECRET))
+    with pytest.raises(errors.Upstream, match="holds this source's secret") as told:
+        await read(upstream, source)
+    assert other.requests == []
+    assert SECRET not in str(told.value.wire())
+
+
+async def test_a_user_in_a_redirect_is_dropped(
+    server: FaultyUpstream, other: FaultyUpstream, upstream: Upstream
+) -> None:
+    server.fail("x", Fault(redirect=f"http://me:pw@{other.host}/x"))
+    assert await read(upstream, Source(url=server.url)) == b"over there"
+    assert "authorization" not in other.requests[0].headers
+
+
+async def test_a_circle_ends(server: FaultyUpstream, upstream: Upstream) -> None:
+    server.fail("*", Fault(redirect="/x"), times=None)
+    with pytest.raises(errors.Upstream, match="redirected more than 5 times"):
+        await read(upstream, Source(url=server.url))
+    assert len(server.requests) == 6
+
+
+@pytest.mark.parametrize(
+    "location", ["ftp://h.example.org/x", "file:///etc/passwd", "javascript:alert(1)", "https:///x", "http://[::1/x"]
+)
+async def test_only_http_is_followed(server: FaultyUpstream, upstream: Upstream, location: str) -> None:
+    server.fail("*", Fault(redirect=location))
+    with pytest.raises(errors.Upstream, match="which is not followed"):
+        await read(upstream, Source(url=server.url))
+    assert len(server.requests) == 1
+
+
+async def test_a_refusal_after_a_redirect_says_where(
+    server: FaultyUpstream, other: FaultyUpstream, upstream: Upstream
+) -> None:
+    server.fail("x", Fault(redirect=f"{other.url}/x"))
+    other.basic = ("a", "b")
+    with pytest.raises(errors.Upstream, match=f"{other.host} answered 401") as told:
+        await read(upstream, Source(url=server.url, credentials=Credentials(bearer=SECRET)))
+    assert "redirects" in told.value.hint
+
+
+async def test_signed_addresses_are_followed_and_shown_without_their_query(
+    server: FaultyUpstream, other: FaultyUpstream, upstream: Upstream
+) -> None:
+    server.fail("x", Fault(redirect=f"{other.url}/nothing?signature={SECRET}%2F1&b=c d"))
+    with pytest.raises(errors.NotFound) as told:
+        await read(upstream, Source(url=server.url))
+    assert other.requests[0].raw_path == f"/nothing?signature={SECRET}%2F1&b=c%20d"
+    assert SECRET not in str(told.value.wire())

@@ -1,0 +1,120 @@
+import ssl
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from firth_protocol import errors
+from firth_protocol.types import Credentials
+from firthd.upstream.client import Source, Upstream
+from tests.support.upstream import Fault, FaultyUpstream
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with cert.pem and key.pem for 127.0.0.1, signed by itself."""
+    folder = tmp_path_factory.mktemp("tls")
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test"
+    subprocess.run(
+        [*command.split(), "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
+    return folder
+
+
+@pytest.fixture
+def server_tls(certificate: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+    return context
+
+
+async def read(upstream: Upstream, source: Source) -> bytes:
+    async with upstream.open(source, "x") as body:
+        return b"".join([chunk async for chunk in body])
+
+
+async def test_an_authority_of_the_mirrors_own_is_trusted_for_that_mirror_only(
+    upstream: Upstream, certificate: Path, server_tls: ssl.SSLContext
+) -> None:
+    async with FaultyUpstream({"x": b"private"}, tls=server_tls) as server:
+        trusting = Source(url=server.url, ca_file=str(certificate / "cert.pem"))
+        assert await read(upstream, trusting) == b"private"
+        with pytest.raises(errors.Upstream, match=f"the certificate of {server.host} is not trusted") as told:
+            await read(upstream, Source(url=server.url))
+        assert "ca_file" in told.value.hint
+
+
+async def test_a_certificate_that_is_not_trusted_is_not_tried_again(
+    upstream: Upstream, server_tls: ssl.SSLContext, tmp_path: Path
+) -> None:
+    async with FaultyUpstream(tls=server_tls) as server:
+        with pytest.raises(errors.Upstream) as told:
+            await upstream.fetch(Source(url=server.url), "x", tmp_path / "spool", max_bytes=10)
+        assert "tried" not in told.value.message
+
+
+async def test_from_https_nothing_leads_to_http(
+    upstream: Upstream, certificate: Path, server: FaultyUpstream, server_tls: ssl.SSLContext
+) -> None:
+    async with FaultyUpstream(tls=server_tls) as secure:
+        secure.fail("*", Fault(redirect=f"{server.url}/x"))
+        with pytest.raises(errors.Upstream, match="leads from https to http"):
+            await read(upstream, Source(url=secure.url, ca_file=str(certificate / "cert.pem")))
+    assert server.requests == []
+
+
+async def test_a_move_from_http_to_https_loses_the_credentials(
+    upstream: Upstream, certificate: Path, server: FaultyUpstream, server_tls: ssl.SSLContext
+) -> None:
+    async with FaultyUpstream({"x": b"secure"}, tls=server_tls) as secure:
+        server.fail("*", Fault(redirect=f"{secure.url}/x"))
+        source = Source(url=server.url, credentials=Credentials(bearer="abc"), ca_file=str(certificate / "cert.pem"))
+        assert await read(upstream, source) == b"secure"
+        assert "authorization" not in secure.requests[0].headers
+
+
+@pytest.mark.parametrize("content", [None, b"not a certificate"])
+async def test_a_ca_file_that_cannot_be_used_is_named(
+    upstream: Upstream, tmp_path: Path, content: bytes | None
+) -> None:
+    ca_file = tmp_path / "ca.pem"
+    if content is not None:
+        ca_file.write_bytes(content)
+    with pytest.raises(errors.Invalid, match=r"the ca_file .*/ca\.pem cannot be used"):
+        await read(upstream, Source(url="https://127.0.0.1:1", ca_file=str(ca_file)))
+
+
+async def test_plain_http_over_https_is_told(upstream: Upstream, server: FaultyUpstream) -> None:
+    with pytest.raises(errors.Upstream, match="no encrypted connection"):
+        await read(upstream, Source(url=server.url.replace("http:", "https:")))
+
+
+async def test_a_proxy_is_used_with_its_own_credentials(upstream: Upstream, server: FaultyUpstream) -> None:
+    server.fail("*", Fault(status=200, body=b"through the proxy"), times=None)
+    proxy = server.url.replace("://", "://me:pw@")
+    source = Source(url="http://conda.example.org/main", proxy=proxy, credentials=Credentials(bearer="abc"))
+    assert await read(upstream, source) == b"through the proxy"
+    (seen,) = server.requests
+    assert seen.headers["host"] == "conda.example.org"
+    assert seen.raw_path == "http://conda.example.org/main/x"
+    assert seen.headers["proxy-authorization"] == "Basic bWU6cHc="
+    assert seen.headers["authorization"] == "Bearer abc"
+
+
+async def test_a_proxy_that_refuses_a_tunnel_is_told(upstream: Upstream, server: FaultyUpstream) -> None:
+    server.fail("*", Fault(status=407), times=None)
+    proxy = server.url.replace("://", "://me:pw@")
+    with pytest.raises(
+        errors.Upstream, match=r"the proxy answered 407 when asked to connect to conda\.example\.org"
+    ) as told:
+        await read(
+            upstream, Source(url="https://conda.example.org/main", proxy=proxy, credentials=Credentials(bearer="abc"))
+        )
+    assert "password" in told.value.hint
+    (seen,) = server.requests
+    assert seen.method == "CONNECT"
+    assert seen.headers["proxy-authorization"] == "Basic bWU6cHc="
+    assert "authorization" not in seen.headers

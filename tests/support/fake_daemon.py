@@ -1,0 +1,786 @@
+"""A stand-in for the daemon on a real Unix socket: generated data of any size, and faults on command.
+
+For tests of clients at scale (100,000 packages) and in trouble (killed, restarted, slow, of another version). It keeps
+the shapes of the protocol and a little of its meaning; what a daemon does is tested against the real one.
+`python -m tests.support.fake_daemon SOCKET` serves a lively world to look at.
+"""
+
+import argparse
+import asyncio
+import itertools
+import os
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from firth_protocol import types as t
+from firth_protocol.errors import CursorExpired, FirthError, Forbidden, Invalid, MethodNotFound, NotFound
+from firth_protocol.events import PROGRESS, Fact
+from firth_protocol.methods import METHODS
+
+T = TypeVar("T")
+
+START = 1_795_356_000.0
+"""Noon, 22 November 2026: the fake world's time, which stands still unless a test moves it."""
+
+STEP_TITLES = (
+    (t.StepName.CONNECT, "Connect to source", ""),
+    (t.StepName.FETCH_INDEX, "Fetch remote index", "bytes"),
+    (t.StepName.FILTER, "Filter remote packages", "artifacts"),
+    (t.StepName.RESOLVE, "Resolve dependencies", "specs"),
+    (t.StepName.PLAN, "Compare with channel", "artifacts"),
+    (t.StepName.DOWNLOAD, "Download packages", "files"),
+    (t.StepName.PUBLISH, "Publish index", "files"),
+    (t.StepName.CLEAN, "Clean up", "files"),
+)
+
+
+def rfc3339(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+
+
+def fresh_steps() -> list[t.Step]:
+    return [
+        t.Step(number=number, name=name, title=title, state=t.StepState.WAITING, unit=unit)
+        for number, (name, title, unit) in enumerate(STEP_TITLES, 1)
+    ]
+
+
+class FakeDaemon:
+    """Its world can be changed directly; `tell` sends the event that goes with a change."""
+
+    def __init__(self, socket: Path, *, now: float = START, role: t.Role = t.Role.ADMIN) -> None:
+        self.socket = socket
+        self.now = now
+        self.role = role
+        self.api = 1
+        self.epoch = "fake"
+        self.delay_s = 0.0
+        self.offered = set(METHODS)
+        self.channels: dict[str, t.Channel] = {}
+        self.mirrors: dict[int, t.Mirror] = {}
+        self.runs: dict[int, t.Run] = {}
+        self.logs: dict[int, list[t.LogLine]] = {}
+        self.packages: dict[str, list[t.Package]] = {}
+        self.generations: dict[str, list[t.Generation]] = {}
+        self.changes: dict[str, list[t.Change]] = {}
+        self.health: list[t.HealthProblem] = []
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.events: list[t.Event] = []
+        self._readers: set[asyncio.Queue[bytes]] = set()
+        self._runner: web.AppRunner | None = None
+        self._ids = itertools.count(1)
+
+    # --- life
+
+    async def start(self) -> None:
+        app = web.Application()
+        app.router.add_post("/rpc", self._rpc)
+        app.router.add_get("/events", self._follow)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.01)
+        await self._runner.setup()
+        self.socket.unlink(missing_ok=True)
+        await web.UnixSite(self._runner, str(self.socket)).start()
+
+    async def stop(self) -> None:
+        """Go away; connections break off, the socket's file stays, as after a kill."""
+        for queue in self._readers:
+            queue.put_nowait(b"")
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def __aenter__(self) -> "FakeDaemon":
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    # --- the world
+
+    def add_channel(self, name: str, *, packages: int = 0, **fields: Any) -> t.Channel:
+        families = []
+        if packages:
+            self.packages[name] = [self._package(index) for index in range(packages)]
+            families = [
+                t.FamilyTotals(
+                    family=t.Family.CONDA, artifacts=packages * 3, packages=packages, bytes=packages * 1_234_567
+                )
+            ]
+        values: dict[str, Any] = {
+            "id": next(self._ids),
+            "name": name,
+            "description": "",
+            "privacy": t.Privacy.PUBLIC,
+            "policy": None,
+            "keep_generations": t.KeepGenerations(),
+            "frozen": False,
+            "frozen_at": None,
+            "frozen_by": None,
+            "generation": 1,
+            "published_at": rfc3339(self.now - 7200),
+            "families": families,
+            "mirrors": 0,
+            "worst_state": None,
+            "subchannels": 0,
+            "draft": None,
+            "created_at": rfc3339(self.now - 86400),
+            "updated_at": rfc3339(self.now - 86400),
+            "revision": 1,
+        }
+        channel = t.Channel(**{**values, **fields})
+        self.channels[name] = channel
+        self.generations[name] = [
+            t.Generation(
+                number=number,
+                time=rfc3339(self.now - 86400 + number * 3600),
+                cause=t.Cause.CREATE if number == 1 else t.Cause.RUN,
+                run=None,
+                added=(number - 1) * 120,
+                removed=(number - 1) * 3,
+                artifacts=(number - 1) * 117,
+                bytes=(number - 1) * 80_000_000,
+                digest=f"{number:064x}",
+                shows=number,
+                current=number == channel.generation,
+                kept=True,
+            )
+            for number in range(channel.generation, 0, -1)
+        ]
+        return channel
+
+    def _package(self, index: int) -> t.Package:
+        return t.Package(
+            family=t.Family.CONDA,
+            name=f"package-{index:06}",
+            version=f"{1 + index % 9}.{index % 30}.0",
+            versions=1 + index % 12,
+            files=2 + index % 40,
+            stored=index % 3,
+            bytes=(1 + index % 977) * 54_321,
+            platforms=["linux-64", "noarch"] if index % 2 else ["noarch"],
+        )
+
+    def add_mirror(self, channel: str, name: str, **fields: Any) -> t.Mirror:
+        number = next(self._ids)
+        values: dict[str, Any] = {
+            "id": number,
+            "channel": channel,
+            "name": name,
+            "type": t.MirrorType.CONDA,
+            "mode": t.MirrorMode.PASSIVE,
+            "source": f"https://conda.example.org/{name}",
+            "schedule": "0 0 1 * *",
+            "policy": None,
+            "filters": t.Filters(),
+            "on_upstream_removal": t.OnUpstreamRemoval.FOLLOW,
+            "proxy": None,
+            "ca_file": None,
+            "credentials": None,
+            "enabled": True,
+            "state": t.RunState.PENDING,
+            "last_run": None,
+            "last_success_at": None,
+            "last_success_age_s": None,
+            "next_run_at": rfc3339(self.now + 3 * 86400),
+            "effective_policy": None,
+            "policy_from": None,
+            "artifacts": 0,
+            "stored": 0,
+            "shadowed": 0,
+            "bytes": 0,
+            "created_at": rfc3339(self.now - 86400),
+            "updated_at": rfc3339(self.now - 3600),
+            "revision": 1,
+        }
+        mirror = t.Mirror(**{**values, **fields})
+        self.mirrors[number] = mirror
+        held = self.channels[channel]
+        self.channels[channel] = msgspec.structs.replace(
+            held, mirrors=held.mirrors + 1, worst_state=held.worst_state or mirror.state
+        )
+        return mirror
+
+    def begin_run(self, mirror: int, kind: t.RunKind = t.RunKind.MIRROR) -> t.Run:
+        """Start a run of a mirror, at its first step."""
+        held = self.mirrors[mirror]
+        number = next(self._ids)
+        self.runs[number] = t.Run(
+            id=number,
+            kind=kind,
+            state=t.RunState.RUNNING,
+            channel=held.channel,
+            mirror=mirror,
+            mirror_name=held.name,
+            cause="by hand",
+            by="ada",
+            created_at=rfc3339(self.now),
+            started_at=rfc3339(self.now),
+            finished_at=None,
+            step=t.StepName.CONNECT,
+            steps=fresh_steps(),
+            counts=t.RunCounts(),
+            bytes_done=0,
+            bytes_total=None,
+            rate_bytes_s=0.0,
+            eta_s=None,
+            waiting_for=None,
+            generation=None,
+            error=None,
+            notes=[],
+        )
+        self.logs[number] = []
+        self._brief(number)
+        self._run_fact(Fact.RUN_STARTED, number)
+        return self.runs[number]
+
+    def step(
+        self, run: int, name: t.StepName, *, done: int = 0, total: int | None = None, description: str = ""
+    ) -> None:
+        """Go on to a step; those before it are done."""
+        held = self.runs[run]
+        steps: list[t.Step] = []
+        reached = False
+        for each in held.steps:
+            if each.name == name:
+                reached = True
+                each = msgspec.structs.replace(
+                    each,
+                    state=t.StepState.RUNNING,
+                    done=done,
+                    total=total,
+                    description=description,
+                    started_at=each.started_at or rfc3339(self.now),
+                )
+            elif not reached and each.state is not t.StepState.DONE:
+                each = msgspec.structs.replace(
+                    each,
+                    state=t.StepState.DONE,
+                    started_at=each.started_at or rfc3339(self.now),
+                    finished_at=rfc3339(self.now),
+                )
+            steps.append(each)
+        self.runs[run] = msgspec.structs.replace(held, step=name, steps=steps)
+        self._brief(run)
+        number = next(step.number for step in steps if step.name == name)
+        self._run_fact(Fact.RUN_STEP, run, step=name, number=number, state="running", description=description)
+
+    def progress(self, run: int, *, done: int, total: int | None = None, rate: float = 0.0, **data: Any) -> None:
+        """Tell progress of the step that runs; nothing durable."""
+        held = self.runs[run]
+        steps = [
+            msgspec.structs.replace(step, done=done, total=total, description=data.get("description", step.description))
+            if step.name == held.step
+            else step
+            for step in held.steps
+        ]
+        self.runs[run] = msgspec.structs.replace(held, steps=steps, rate_bytes_s=rate)
+        step = next(step for step in steps if step.name == held.step)
+        told = {**msgspec.to_builtins(step), "rate_bytes_s": rate, "bytes_done": held.bytes_done, **data}
+        ids = {"run": run, "mirror": held.mirror, "channel": held.channel}
+        self._send(t.Event(time=rfc3339(self.now), topic="progress", type=PROGRESS, ids=ids, data=told))
+
+    def finish(self, run: int, state: t.RunState = t.RunState.COMPLETED, error: t.RunError | None = None) -> None:
+        """End a run."""
+        held = self.runs[run]
+        steps = [
+            step
+            if step.state is t.StepState.DONE
+            else msgspec.structs.replace(
+                step,
+                state=t.StepState.DONE if state is t.RunState.COMPLETED else t.StepState.SKIPPED,
+                started_at=step.started_at or rfc3339(self.now),
+                finished_at=rfc3339(self.now),
+            )
+            for step in held.steps
+        ]
+        self.runs[run] = msgspec.structs.replace(
+            held, state=state, steps=steps, step=None, error=error, finished_at=rfc3339(self.now), rate_bytes_s=0.0
+        )
+        self._brief(run)
+        self._run_fact(Fact.RUN_FINISHED, run, state=state, error=msgspec.to_builtins(error))
+
+    def log(self, run: int, text: str, step: t.StepName | None = None, level: str = "info") -> None:
+        lines = self.logs[run]
+        lines.append(t.LogLine(number=len(lines) + 1, time=rfc3339(self.now), level=level, step=step, text=text))
+
+    def _brief(self, run: int) -> None:
+        held = self.runs[run]
+        if held.mirror is None or held.kind is not t.RunKind.MIRROR:
+            return
+        step = next((step for step in held.steps if step.name == held.step), None)
+        brief = t.RunBrief(
+            id=run,
+            state=held.state,
+            step=held.step,
+            step_number=step.number if step else None,
+            description=step.description if step else "",
+            started_at=held.started_at,
+            finished_at=held.finished_at,
+            error=held.error,
+        )
+        mirror = msgspec.structs.replace(self.mirrors[held.mirror], state=held.state, last_run=brief)
+        if held.state is t.RunState.COMPLETED:
+            mirror = msgspec.structs.replace(mirror, last_success_at=held.finished_at, last_success_age_s=0.0)
+        self.mirrors[mirror.id] = mirror
+        channel = self.channels[mirror.channel]
+        self.channels[channel.name] = msgspec.structs.replace(channel, worst_state=held.state)
+
+    def _run_fact(self, fact: Fact, run: int, **data: Any) -> None:
+        held = self.runs[run]
+        self.tell(fact, {"run": run, "mirror": held.mirror, "channel": held.channel}, data)
+
+    def tell(self, fact: Fact, ids: dict[str, Any], data: dict[str, Any] | None = None) -> None:
+        """Number a fact and send it."""
+        event = t.Event(
+            cursor=f"{self.epoch}:{len(self.events) + 1}",
+            time=rfc3339(self.now),
+            topic=fact.topic,
+            type=fact,
+            ids=ids,
+            data=data or {},
+        )
+        self.events.append(event)
+        self._send(event)
+
+    def _send(self, event: t.Event) -> None:
+        line = msgspec.json.encode(event) + b"\n"
+        for queue in self._readers:
+            queue.put_nowait(line)
+
+    @property
+    def as_of(self) -> str:
+        return f"{self.epoch}:{len(self.events)}"
+
+    # --- the wire
+
+    async def _follow(self, request: web.Request) -> web.StreamResponse:
+        after = request.query.get("after", self.as_of)
+        epoch, _, number = after.rpartition(":")
+        if epoch != self.epoch:
+            error = {"error": CursorExpired("the cursor is not of this daemon's state").wire()}
+            return web.Response(status=410, body=msgspec.json.encode(error))
+        response = web.StreamResponse()
+        await response.prepare(request)
+        queue: asyncio.Queue[bytes] = asyncio.Queue()
+        for event in self.events[int(number) :]:
+            queue.put_nowait(msgspec.json.encode(event) + b"\n")
+        self._readers.add(queue)
+        try:
+            while line := await queue.get():
+                await response.write(line)
+        finally:
+            self._readers.discard(queue)
+        return response
+
+    async def _rpc(self, request: web.Request) -> web.Response:
+        body = msgspec.json.decode(await request.read())
+        await asyncio.sleep(self.delay_s)
+        answers = [self._answer(each) for each in body] if isinstance(body, list) else self._answer(body)
+        return web.Response(body=msgspec.json.encode(answers))
+
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        method, params = request["method"], request.get("params", {})
+        self.calls.append((method, params))
+        try:
+            if method not in self.offered:
+                raise MethodNotFound(f"no method {method}")
+            row = METHODS.get(method)
+            if row is not None and not self.role.covers(row.role):
+                raise Forbidden(f"{method} needs the role {row.role}; yours is {self.role}")
+            handler: Callable[..., Any] = getattr(self, "_do_" + method.replace(".", "_"))
+            result = handler(**params)
+        except FirthError as error:
+            return {"jsonrpc": "2.0", "id": request["id"], "error": error.wire()}
+        return {"jsonrpc": "2.0", "id": request["id"], "result": msgspec.to_builtins(result)}
+
+    def called(self, method: str) -> list[dict[str, Any]]:
+        """Return the parameters of each call of `method` so far."""
+        return [params for name, params in self.calls if name == method]
+
+    # --- methods
+
+    def _page(self, items: Sequence[T], cursor: str | None, limit: int) -> t.Page[T]:
+        start = int(cursor or 0)
+        shown = list(items[start : start + limit])
+        following = str(start + limit) if start + limit < len(items) else None
+        return t.Page(items=shown, next_cursor=following, total=len(items), as_of=self.as_of)
+
+    def _do_rpc_discover(self) -> Any:
+        return {"openrpc": "1.3.2", "methods": [{"name": name} for name in sorted(self.offered)]}
+
+    def _do_daemon_status(self) -> Any:
+        return t.DaemonStatus(
+            program="firthd",
+            version="0.1.0",
+            api=self.api,
+            started_at=rfc3339(self.now - 86400),
+            uptime_s=86400.0,
+            now=rfc3339(self.now),
+            pid=os.getpid(),
+            role=self.role,
+            user="ada",
+            addresses=["http://127.0.0.1:8470"],
+            socket=str(self.socket),
+            store=t.StoreStatus(bytes=62_900_000_000, blobs=40_112, free=812_000_000_000, floor=50_000_000_000),
+            counts=t.Counts(
+                channels=len(self.channels),
+                mirrors=len(self.mirrors),
+                runs_active=sum(not run.state.ended for run in self.runs.values()),
+                runs_pending=0,
+                artifacts=700_000,
+            ),
+            next_runs=[
+                t.NextRun(
+                    mirror=each.id, channel=each.channel, name=each.name, at=each.next_run_at or rfc3339(self.now)
+                )
+                for each in list(self.mirrors.values())[:5]
+            ],
+            health=self.health,
+            loop_lag=t.LoopLag(p50_ms=0.1, p99_ms=2.4, max_ms=11.0, samples=60_000),
+            rss_bytes=88_000_000,
+            throughput_bytes_s=sum(run.rate_bytes_s for run in self.runs.values()),
+            as_of=self.as_of,
+        )
+
+    def _do_channel_list(self, query: str = "", sort: str = "name", cursor: str | None = None, limit: int = 100) -> Any:
+        found = [each for each in self.channels.values() if query.casefold() in each.name]
+        return self._page(self._sorted(found, sort), cursor, limit)
+
+    def _sorted(self, items: Iterable[T], sort: str) -> list[T]:
+        field = sort.removeprefix("-").replace("last_updated", "updated_at")
+        return sorted(items, key=lambda each: str(getattr(each, field)), reverse=sort.startswith("-"))
+
+    def _channel(self, name: str) -> t.Channel:
+        if name not in self.channels:
+            raise NotFound(f"there is no channel {name}")
+        return self.channels[name]
+
+    def _do_channel_get(self, channel: str) -> Any:
+        held = self._channel(channel)
+        address = f"http://127.0.0.1:8470/repo/{channel}"
+        return {
+            **msgspec.to_builtins(held),
+            "mirror_list": [each for each in self.mirrors.values() if each.channel == channel],
+            "subchannel_list": [name for name in self.channels if name.startswith(f"{channel}/")],
+            "blocks": [],
+            "addresses": t.Addresses(
+                conda=address,
+                snapshot=f"http://127.0.0.1:8470/snapshot/DATE/{channel}",
+                setup={
+                    "conda": f"conda config --add channels {address}",
+                    "pixi": f"pixi project channel add {address}",
+                },
+            ),
+            "as_of": self.as_of,
+        }
+
+    def _do_channel_create(self, name: str, dry_run: bool = False, **fields: Any) -> Any:
+        if name in self.channels:
+            raise Invalid(f"there is a channel {name} already", path="name")
+        fields.pop("policy", None)
+        if fields.get("keep_generations") is not None:
+            fields["keep_generations"] = msgspec.convert(fields["keep_generations"], t.KeepGenerations)
+        channel = self.add_channel(name, **fields)
+        parent = name.partition("/")[0]
+        if parent != name and parent in self.channels:
+            held = self.channels[parent]
+            self.channels[parent] = msgspec.structs.replace(held, subchannels=held.subchannels + 1)
+        self.tell(Fact.CHANNEL_CREATED, {"channel": name})
+        return {"channel": channel, "seq": len(self.events)}
+
+    def _do_channel_update(self, channel: str, revision: int, **fields: Any) -> Any:
+        held = self._channel(channel)
+        fields = {name: value for name, value in fields.items() if name in {"description", "privacy"}}
+        self.channels[channel] = msgspec.structs.replace(held, revision=revision + 1, **fields)
+        self.tell(Fact.CHANNEL_UPDATED, {"channel": channel})
+        return {"channel": self.channels[channel], "seq": len(self.events)}
+
+    def _do_channel_delete(self, channel: str, confirm: str) -> Any:
+        self._channel(channel)
+        if confirm != channel:
+            raise Invalid("confirm must be the channel's name", path="confirm")
+        del self.channels[channel]
+        self.mirrors = {number: each for number, each in self.mirrors.items() if each.channel != channel}
+        self.tell(Fact.CHANNEL_DELETED, {"channel": channel})
+        return {"seq": len(self.events)}
+
+    def _do_channel_freeze(self, channel: str) -> Any:
+        return self._set_frozen(channel, frozen=True)
+
+    def _do_channel_unfreeze(self, channel: str) -> Any:
+        return self._set_frozen(channel, frozen=False)
+
+    def _set_frozen(self, channel: str, *, frozen: bool) -> Any:
+        held = self._channel(channel)
+        changed = held.frozen is not frozen
+        since, by = (rfc3339(self.now), "ada") if frozen else (None, None)
+        draft = held.draft if frozen else None
+        self.channels[channel] = msgspec.structs.replace(
+            held, frozen=frozen, frozen_at=since, frozen_by=by, draft=draft
+        )
+        if changed:
+            self.tell(Fact.CHANNEL_FROZEN if frozen else Fact.CHANNEL_UNFROZEN, {"channel": channel})
+        hidden = 37 if frozen else None
+        return {
+            "changed": changed,
+            "channel": self.channels[channel],
+            "not_stored": hidden,
+            "seq": len(self.events),
+        }
+
+    def _do_channel_generations(self, channel: str, cursor: str | None = None, limit: int = 100) -> Any:
+        self._channel(channel)
+        return self._page(self.generations[channel], cursor, limit)
+
+    def _do_channel_changes(
+        self, channel: str, generation: int | None = None, cursor: str | None = None, limit: int = 100
+    ) -> Any:
+        self._channel(channel)
+        return self._page(self.changes.get(channel, []), cursor, limit)
+
+    def _do_channel_rollback(self, channel: str, generation: int) -> Any:
+        return {"run": None, "seq": len(self.events)}
+
+    def _do_mirror_check(self, type: str, source: str, **_: Any) -> Any:
+        if "nowhere" in source:
+            raise Invalid(f"{source} does not answer", hint="check the address", path="source")
+        return t.SourceFound(
+            type=t.MirrorType(type),
+            source=source,
+            subdirs=["linux-64", "noarch"],
+            projects=None,
+            index_bytes=62_900_000,
+            warnings=[],
+        )
+
+    def _do_mirror_create(self, channel: str, name: str, run_now: bool = False, **fields: Any) -> Any:
+        self._channel(channel)
+        if any(each.channel == channel and each.name == name for each in self.mirrors.values()):
+            raise Invalid(f"{channel} has a mirror {name} already", path="name")
+        for each in ("check", "dry_run", "policy", "credentials"):
+            fields.pop(each, None)
+        fields["filters"] = msgspec.convert(fields.get("filters", {}), t.Filters)
+        fields["type"] = t.MirrorType(fields["type"])
+        mirror = self.add_mirror(channel, name, **fields)
+        self.tell(Fact.MIRROR_CREATED, {"channel": channel, "mirror": mirror.id})
+        run = self.begin_run(mirror.id) if run_now else None
+        return {"mirror": self.mirrors[mirror.id], "run": run, "warnings": [], "seq": len(self.events)}
+
+    def _do_mirror_list(
+        self,
+        channel: str | None = None,
+        query: str = "",
+        sort: str = "name",
+        cursor: str | None = None,
+        limit: int = 100,
+        **fields: Any,
+    ) -> Any:
+        found = [
+            each
+            for each in self.mirrors.values()
+            if query.casefold() in f"{each.channel}:{each.name}".casefold()
+            and channel in {None, each.channel}
+            and all(getattr(each, name) == value for name, value in fields.items())
+        ]
+        return self._page(self._sorted(found, sort), cursor, limit)
+
+    def _mirror(self, ref: int | str) -> t.Mirror:
+        for each in self.mirrors.values():
+            if ref in {each.id, f"{each.channel}:{each.name}"}:
+                return each
+        raise NotFound(f"there is no mirror {ref}")
+
+    def _do_mirror_get(self, mirror: int | str) -> Any:
+        return {**msgspec.to_builtins(self._mirror(mirror)), "as_of": self.as_of}
+
+    def _do_mirror_update(self, mirror: int | str, revision: int, **fields: Any) -> Any:
+        held = self._mirror(mirror)
+        fields = {name: value for name, value in fields.items() if name in {"name", "source", "schedule", "enabled"}}
+        self.mirrors[held.id] = msgspec.structs.replace(held, revision=revision + 1, **fields)
+        self.tell(Fact.MIRROR_UPDATED, {"channel": held.channel, "mirror": held.id})
+        return {"mirror": self.mirrors[held.id], "warnings": [], "seq": len(self.events)}
+
+    def _do_mirror_run(self, mirror: int | str, accept_removals: bool = False) -> Any:
+        return {"run": self.begin_run(self._mirror(mirror).id), "seq": len(self.events)}
+
+    def _do_mirror_restart(self, mirror: int | str) -> Any:
+        return self._do_mirror_run(mirror)
+
+    def _do_mirror_plan(self, mirror: int | str | None = None, **_: Any) -> Any:
+        held = self._mirror(mirror) if mirror is not None else next(iter(self.mirrors.values()))
+        run = self.begin_run(held.id, t.RunKind.PLAN)
+        return {"run": run, "seq": len(self.events)}
+
+    def _do_mirror_stop(self, mirror: int | str, publish: bool = False) -> Any:
+        held = self._mirror(mirror)
+        run = next(each.id for each in self.runs.values() if each.mirror == held.id and not each.state.ended)
+        self.finish(run, t.RunState.STOPPED)
+        return {"run": self.runs[run], "seq": len(self.events)}
+
+    def _do_mirror_fill(self, mirror: int | str) -> Any:
+        return {"run": msgspec.to_builtins(self.begin_run(self._mirror(mirror).id)), "seq": len(self.events)}
+
+    def _do_mirror_delete(self, mirror: int | str, packages: str, confirm: str) -> Any:
+        held = self._mirror(mirror)
+        if confirm != held.name:
+            raise Invalid("confirm must be the mirror's name", path="confirm")
+        del self.mirrors[held.id]
+        self.tell(Fact.MIRROR_DELETED, {"channel": held.channel, "mirror": held.id})
+        return {"kept": held.stored, "dropped": held.artifacts - held.stored, "run": None, "seq": len(self.events)}
+
+    def _do_mirror_details(self, mirror: int | str, run: int | None = None) -> Any:
+        held = self._mirror(mirror)
+        return t.MirrorDetails(
+            mirror=held.id,
+            run=held.last_run.id if held.last_run else None,
+            counts=t.RunCounts(
+                added=1_204,
+                removed=17,
+                unchanged=698_779,
+                failed=2,
+                filtered=[t.FilteredCount(reason="subdir", whose="filters", count=412_000)],
+            ),
+            artifacts=held.artifacts,
+            stored=held.stored,
+            on_demand=held.artifacts - held.stored,
+            bytes=held.bytes,
+            bytes_stored=held.bytes // 10,
+            subdirs={"linux-64": 510_000, "noarch": 190_000},
+            failed=[
+                t.FailedArtifact(
+                    subdir="linux-64", filename="zlib-1.3-h0_0.conda", reason="the source says 404", attempts=3
+                )
+            ],
+            shadowed=["numpy"],
+            notes=["2 names are shadowed by an older mirror"],
+        )
+
+    def _do_run_list(self, cursor: str | None = None, limit: int = 100, **fields: Any) -> Any:
+        fields = {name: value for name, value in fields.items() if value is not None}
+        found = [
+            each for each in self.runs.values() if all(getattr(each, name) == value for name, value in fields.items())
+        ]
+        return self._page(sorted(found, key=lambda each: -each.id), cursor, limit)
+
+    def _run(self, run: int) -> t.Run:
+        if run not in self.runs:
+            raise NotFound(f"there is no run {run}")
+        return self.runs[run]
+
+    def _do_run_get(self, run: int) -> Any:
+        return {**msgspec.to_builtins(self._run(run)), "as_of": self.as_of}
+
+    def _do_run_log(self, run: int, after: int = 0, limit: int = 200) -> Any:
+        self._run(run)
+        left = [line for line in self.logs[run] if line.number > after]
+        more = str(left[limit - 1].number) if len(left) > limit else None
+        return t.Page(items=left[:limit], next_cursor=more, total=None, as_of=self.as_of)
+
+    def _do_package_list(
+        self,
+        channel: str,
+        query: str = "",
+        sort: str = "name",
+        cursor: str | None = None,
+        limit: int = 100,
+        **_: Any,
+    ) -> Any:
+        self._channel(channel)
+        found = self.packages.get(channel, [])
+        if query:
+            found = [each for each in found if query.casefold() in each.name]
+        if sort != "name":
+            field = sort.removeprefix("-")
+            found = sorted(found, key=lambda each: (getattr(each, field), each.name), reverse=sort.startswith("-"))
+        return self._page(found, cursor, limit)
+
+    def _do_package_get(self, channel: str, name: str, family: str = "conda") -> Any:
+        package = next((each for each in self.packages.get(channel, []) if each.name == name), None)
+        if package is None:
+            raise NotFound(f"{channel} has no package {name}")
+        files = [
+            t.PackageFile(
+                subdir="noarch",
+                filename=f"{name}-{package.version}-py_{index}.conda",
+                version=package.version,
+                build=f"py_{index}",
+                size=123_456,
+                sha256="ab" * 32,
+                md5=None,
+                license="BSD-3-Clause",
+                timestamp=rfc3339(self.now - 86400 * index),
+                state=t.ArtifactState.STORED if index % 2 else t.ArtifactState.ON_DEMAND,
+                depends=["python >=3.9", "numpy"],
+                mirror="forge",
+                generation=1,
+                url=f"http://127.0.0.1:8470/repo/{channel}/noarch/{name}-{package.version}-py_{index}.conda",
+            )
+            for index in range(package.files)
+        ]
+        return t.PackageDetail(
+            channel=channel,
+            family=t.Family(family),
+            name=name,
+            version=package.version,
+            versions=[package.version],
+            files=files,
+            truncated=False,
+            dependencies=["python", "numpy"],
+            dependants=["package-000002"],
+            advisories=[],
+            as_of=self.as_of,
+        )
+
+    def _do_audit_list(self, query: str = "", cursor: str | None = None, limit: int = 100) -> Any:
+        entries = [
+            t.AuditEntry(
+                id=number,
+                time=rfc3339(self.now - 60 * number),
+                uid=1000,
+                pid=4242,
+                user="ada",
+                role=t.Role.MANAGER,
+                method="channel.freeze",
+                params={"channel": "main"},
+                outcome="ok",
+            )
+            for number in range(40, 0, -1)
+        ]
+        return self._page([each for each in entries if query in each.method or query in each.user], cursor, limit)
+
+
+async def _serve(socket: Path, channels: int, packages: int, running: int) -> None:
+    """Serve a world in which `running` mirrors run for ever, with progress four times a second each."""
+    daemon = FakeDaemon(socket, now=datetime.now(UTC).timestamp())
+    daemon.add_channel("main", packages=packages, generation=4)
+    for number in range(channels - 1):
+        daemon.add_channel(f"team-{number:04}", frozen=number % 5 == 0)
+    runs = [daemon.begin_run(daemon.add_mirror("main", f"source-{number:02}").id).id for number in range(running)]
+    async with daemon:
+        for tick in itertools.count():
+            daemon.now = datetime.now(UTC).timestamp()
+            for run in runs:
+                if daemon.runs[run].state.ended:
+                    continue
+                if tick % 40 == 0:
+                    name = STEP_TITLES[tick // 40 % 8][0]
+                    daemon.step(run, name, total=40_000, description="begins")
+                done = tick % 40 * 1000 + run
+                daemon.progress(run, done=done, total=40_000, rate=1e6 + done, description=f"file number {done:,}")
+            await asyncio.sleep(0.25)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("socket", type=Path)
+    parser.add_argument("--channels", type=int, default=12)
+    parser.add_argument("--packages", type=int, default=100_000)
+    parser.add_argument("--running", type=int, default=3)
+    given = parser.parse_args()
+    asyncio.run(_serve(given.socket, given.channels, given.packages, given.running))

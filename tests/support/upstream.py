@@ -1,0 +1,320 @@
+"""The only fake source: a real HTTP server on the loopback that keeps to the rules until a test tells it to fail."""
+
+import asyncio
+import base64
+import email.utils
+import fnmatch
+import hashlib
+import re
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from urllib.parse import quote
+
+from aiohttp import web
+
+CHANGED_MS = 1_774_000_000_000
+"""When every file was last changed, unless told otherwise: weeks before the fake clock begins."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """What goes wrong with an answer; the fields can be combined.
+
+    `until`: nothing is answered before this event. `drip`: each chunk of the body needs one permit of it. `cut_after`:
+    so many bytes of the body are sent, then the connection is closed; with `reset` it is aborted. `drop`: closed
+    without any answer. `content_length`: what the header claims, whatever is sent. `chunked`: no length at all.
+    """
+
+    status: int | None = None
+    reason: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    retry_after: str | int | None = None
+    redirect: str | None = None
+    until: asyncio.Event | None = None
+    drip: asyncio.Semaphore | None = None
+    chunk_bytes: int = 16_384
+    cut_after: int | None = None
+    reset: bool = False
+    drop: bool = False
+    content_length: int | None = None
+    chunked: bool = False
+    no_head: bool = False
+    no_ranges: bool = False
+    no_validators: bool = False
+    weak_etag: bool = False
+
+
+@dataclass(kw_only=True)
+class Seen:
+    """A request as it came, and what was answered."""
+
+    method: str
+    path: str  # decoded
+    raw_path: str
+    headers: dict[str, str]  # names in lower case
+    status: int = 0
+    sent: int = 0  # bytes of the body
+
+
+@dataclass(kw_only=True)
+class _Planned:
+    pattern: str
+    fault: Fault
+    times: int | None
+
+
+class FaultyUpstream:
+    """Serves `files` (path → bytes) or a folder; paths have no leading slash.
+
+    `async with FaultyUpstream({"noarch/repodata.json": b"{}"}) as upstream:` then `upstream.url`. The attributes
+    `basic`, `bearer` and `token` make it ask for credentials; with `token` everything lies below `/t/<token>/`.
+    """
+
+    def __init__(
+        self,
+        files: dict[str, bytes] | None = None,
+        *,
+        folder: Path | None = None,
+        tls: ssl.SSLContext | None = None,
+        basic: tuple[str, str] | None = None,
+        bearer: str | None = None,
+        token: str | None = None,
+    ) -> None:
+        self.files = dict(files or {})
+        self.folder = folder
+        self.basic = basic
+        self.bearer = bearer
+        self.token = token
+        self.requests: list[Seen] = []
+        self.content_types: dict[str, str] = {}
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self._tls = tls
+        self._planned: list[_Planned] = []
+        self._arrival = asyncio.Condition()
+        self._runner: web.ServerRunner | None = None
+        self._port = 0
+
+    async def __aenter__(self) -> "FaultyUpstream":
+        self._runner = web.ServerRunner(web.Server(self._handle, access_log=None), shutdown_timeout=0.01)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._tls)
+        await site.start()
+        self._port = self._runner.addresses[0][1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    @property
+    def url(self) -> str:
+        """The source's address, without a trailing slash and without the token."""
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self._port}"
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self._port}"
+
+    def fail(self, pattern: str, fault: Fault, *, times: int | None = 1) -> None:
+        """Let the next `times` requests (None: all) whose path matches the glob meet this fault; oldest first."""
+        self._planned.append(_Planned(pattern=pattern, fault=fault, times=times))
+
+    def heal(self) -> None:
+        """Forget every fault not met yet."""
+        self._planned.clear()
+
+    def asked(self, pattern: str = "*", method: str | None = None) -> list[Seen]:
+        """Return the requests whose path matches."""
+        return [
+            seen
+            for seen in self.requests
+            if fnmatch.fnmatchcase(seen.path, pattern) and (method is None or seen.method == method)
+        ]
+
+    async def arrived(self, pattern: str = "*", count: int = 1) -> None:
+        """Wait until so many requests have come."""
+        async with self._arrival:
+            await self._arrival.wait_for(lambda: len(self.asked(pattern)) >= count)
+
+    def etag(self, path: str) -> str:
+        """Return the strong ETag of what stands at a path now."""
+        return _etag(self.files[path])
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        path = request.path.lstrip("/")
+        seen = Seen(
+            method=request.method,
+            path=path,
+            raw_path=request.raw_path,
+            headers={name.lower(): value for name, value in request.headers.items()},
+        )
+        self.requests.append(seen)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            async with self._arrival:
+                self._arrival.notify_all()
+            return await self._answer(request, seen, self._next_fault(path))
+        finally:
+            self.in_flight -= 1
+
+    def _next_fault(self, path: str) -> Fault:
+        for planned in self._planned:
+            if fnmatch.fnmatchcase(path, planned.pattern):
+                if planned.times is not None:
+                    planned.times -= 1
+                    if planned.times <= 0:
+                        self._planned.remove(planned)
+                return planned.fault
+        return Fault()
+
+    async def _answer(self, request: web.BaseRequest, seen: Seen, fault: Fault) -> web.StreamResponse:
+        if fault.until is not None:
+            await fault.until.wait()
+        if fault.drop:
+            return _gone(request, reset=fault.reset)
+        if fault.no_head and request.method == "HEAD":
+            return await _plain(request, seen, 405, {}, b"")
+        if fault.redirect is not None:
+            headers = {"Location": fault.redirect, **fault.headers}
+            return await _plain(request, seen, fault.status or 302, headers, b"over there")
+        if fault.status is not None:
+            headers = dict(fault.headers)
+            if fault.retry_after is not None:
+                headers["Retry-After"] = str(fault.retry_after)
+            return await _plain(request, seen, fault.status, headers, fault.body or b"", fault.reason)
+        if (refusal := self._refusal(request, seen.path)) is not None:
+            return await _plain(request, seen, refusal, {"WWW-Authenticate": "Basic"} if refusal == 401 else {}, b"no")
+        content = await self._content(self._without_token(seen.path))
+        if content is None:
+            return await _plain(request, seen, 404, {}, b"not here")
+        return await self._file(request, seen, fault, content)
+
+    def _refusal(self, request: web.BaseRequest, path: str) -> int | None:
+        given = request.headers.get("Authorization")
+        if self.basic is not None:
+            wanted = "Basic " + base64.b64encode(":".join(self.basic).encode()).decode()
+            return None if given == wanted else 401
+        if self.bearer is not None:
+            return None if given == f"Bearer {self.bearer}" else 401
+        if self.token is not None and not path.startswith(f"t/{self.token}/"):
+            return 403
+        return None
+
+    def _without_token(self, path: str) -> str:
+        return path.removeprefix(f"t/{self.token}/") if self.token is not None else path
+
+    async def _content(self, path: str) -> bytes | None:
+        if self.folder is None:
+            return self.files.get(path)
+        file = self.folder / path
+
+        def read() -> bytes | None:
+            return file.read_bytes() if file.is_file() else None
+
+        return await asyncio.to_thread(read)
+
+    async def _file(self, request: web.BaseRequest, seen: Seen, fault: Fault, content: bytes) -> web.StreamResponse:
+        etag = ("W/" if fault.weak_etag else "") + _etag(content)
+        changed = email.utils.formatdate(CHANGED_MS / 1000, usegmt=True)
+        headers = {"Accept-Ranges": "bytes"}
+        if not fault.no_validators:
+            headers |= {"ETag": etag, "Last-Modified": changed}
+        kind = self.content_types.get(self._without_token(seen.path))
+        if kind is not None:
+            headers["Content-Type"] = kind
+        if not fault.no_validators and _unchanged(request, etag, changed):
+            return await _plain(request, seen, 304, headers, b"")
+        body, status = content if fault.body is None else fault.body, 200
+        span = None if fault.no_ranges else _span(request, len(body), etag, changed)
+        if span is not None:
+            first, last = span
+            if first >= len(body):
+                return await _plain(request, seen, 416, {"Content-Range": f"bytes */{len(body)}"}, b"")
+            headers["Content-Range"] = f"bytes {first}-{last}/{len(body)}"
+            body, status = body[first : last + 1], 206
+        return await _send(request, seen, fault, status, headers | fault.headers, body)
+
+
+async def _send(
+    request: web.BaseRequest, seen: Seen, fault: Fault, status: int, headers: dict[str, str], body: bytes
+) -> web.StreamResponse:
+    response = web.StreamResponse(status=status, reason=fault.reason, headers=headers)
+    if fault.chunked:
+        response.enable_chunked_encoding()
+    else:
+        response.content_length = len(body) if fault.content_length is None else fault.content_length
+    seen.status = status
+    await response.prepare(request)
+    if request.method == "HEAD":
+        return response
+    end = len(body) if fault.cut_after is None else fault.cut_after
+    for start in range(0, end, fault.chunk_bytes):
+        if fault.drip is not None:
+            await fault.drip.acquire()
+        chunk = body[start : min(end, start + fault.chunk_bytes)]
+        await response.write(chunk)
+        seen.sent += len(chunk)
+    if fault.cut_after is not None or (fault.content_length or 0) > len(body):
+        _gone(request, reset=fault.reset)
+    else:
+        await response.write_eof()
+    return response
+
+
+async def _plain(
+    request: web.BaseRequest, seen: Seen, status: int, headers: dict[str, str], body: bytes, reason: str | None = None
+) -> web.StreamResponse:
+    seen.status, seen.sent = status, len(body) if request.method != "HEAD" else 0
+    response = web.Response(status=status, reason=reason, headers=headers, body=body if status != 304 else None)
+    await response.prepare(request)
+    await response.write_eof()
+    return response
+
+
+def _gone(request: web.BaseRequest, *, reset: bool) -> web.StreamResponse:
+    """Take the connection away: after what was written, or (reset) at once."""
+    if request.transport is not None:
+        if reset:
+            request.transport.abort()
+        else:
+            request.transport.close()
+    return web.Response()
+
+
+def _unchanged(request: web.BaseRequest, etag: str, changed: str) -> bool:
+    """Tell whether the client has the file already; If-None-Match beats If-Modified-Since (RFC 9110, 13.2.2)."""
+    known = request.headers.get("If-None-Match")
+    if known is not None:
+        bare = etag.removeprefix("W/")
+        return any(one.strip().removeprefix("W/") in {bare, "*"} for one in known.split(","))
+    return request.headers.get("If-Modified-Since") == changed
+
+
+def _span(request: web.BaseRequest, size: int, etag: str, changed: str) -> tuple[int, int] | None:
+    """Return the first and last byte asked for, None for the whole file; If-Range needs a strong match."""
+    condition = request.headers.get("If-Range")
+    if condition is not None and (condition.startswith("W/") or condition not in {etag, changed}):
+        return None
+    found = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("Range", ""))
+    if found is None or found.groups() == ("", ""):
+        return None
+    first, last = found.groups()
+    if not first:
+        return max(0, size - int(last)), size - 1
+    return int(first), min(size - 1, int(last)) if last else size - 1
+
+
+def _etag(content: bytes) -> str:
+    return f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+
+
+def token_url(upstream: FaultyUpstream, path: str = "") -> str:
+    """Return the address below the upstream's token."""
+    return f"{upstream.url}/t/{quote(upstream.token or '', safe='')}/{path}".rstrip("/")

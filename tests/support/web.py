@@ -1,0 +1,343 @@
+"""A web server of ours over real files: what is published is said by the test, the rest is the real thing."""
+
+import asyncio
+import hashlib
+import itertools
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from types import MappingProxyType
+
+import zstandard
+from aiohttp import web
+
+from firth_protocol.errors import NotFound
+from firth_protocol.types import Privacy
+from firthd.access import WebTokens, token_hash
+from firthd.channels.published import PublishedFile, ShardPlace, View
+from firthd.clock import Clock
+from firthd.config import UpstreamSettings, WebSettings
+from firthd.mirrors.on_demand import Helpers, OnDemand
+from firthd.store.artifacts import FileRow
+from firthd.store.blobs import BlobStore, Kept
+from firthd.store.tokens import TokenRow
+from firthd.upstream.client import Upstream
+from firthd.upstream.source import Source
+from firthd.web.app import build_app, build_runner
+from firthd.web.parts import WebParts
+from tests.support.clock import FakeClock
+from tests.support.rawhttp import RawClient, Reply, raw_client
+
+PUBLISHED_MS = 1_777_500_000_000
+"""2026-04-29T22:00:00Z."""
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def put(store: BlobStore, data: bytes) -> str:
+    """Lay bytes where the store looks for them; return their sha256."""
+    path = store.path(sha256(data))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path.name
+
+
+class Shelf:
+    """What is published, said by a test."""
+
+    def __init__(self, rendered: BlobStore, blobs: BlobStore) -> None:
+        self.views: dict[str, View] = {}
+        self.kept: dict[tuple[str, str], View] = {}
+        self.rows: dict[tuple[int, str, str], FileRow] = {}
+        self.shards: dict[tuple[int, str], ShardPlace] = {}
+        self.asked: list[str] = []  # names looked up as package files
+        self._rendered = rendered
+        self._blobs = blobs
+        self._ids = itertools.count(1)
+
+    def channel(
+        self, name: str, index: Mapping[str, bytes], *, privacy: Privacy = Privacy.PUBLIC, generation: int = 1
+    ) -> View:
+        """Publish conda index files, path to bytes."""
+        files = {
+            ("conda", path): PublishedFile(
+                family="conda", path=path, sha256=put(self._rendered, data), size=len(data), stored=True
+            )
+            for path, data in index.items()
+        }
+        self.views[name] = View(
+            channel_id=next(self._ids),
+            channel=name,
+            privacy=privacy,
+            generation=generation,
+            shows=generation,
+            published_at_ms=PUBLISHED_MS,
+            files=MappingProxyType(files),
+        )
+        return self.views[name]
+
+    def artifact(
+        self, channel: str, subdir: str, filename: str, data: bytes, *, stored: bool = True, **fields: object
+    ) -> FileRow:
+        """List a package file; `fields` change what its record says."""
+        values: dict[str, object] = {
+            "id": next(self._ids),
+            "channel_id": self.views[channel].channel_id,
+            "mirror_id": 7,
+            "family": "conda",
+            "subdir": subdir,
+            "section": "packages.conda",
+            "filename": filename,
+            "name": filename.split("-")[0],
+            "version": "1",
+            "size": len(data),
+            "sha256": sha256(data),
+            "md5": None,
+            "declared": 2,
+            "retired": False,
+        }
+        row = FileRow(**(values | fields))  # type: ignore[arg-type]  # the fields are the test's to say
+        if stored:
+            put(self._blobs, data)
+        self.rows[(row.channel_id, subdir, filename)] = row
+        return row
+
+    def shard(self, channel: str, *shards: bytes) -> list[str]:
+        """Put shards behind each other into one pack; return their sha256."""
+        pack = b"".join(shards)
+        path = self._rendered.path(put(self._rendered, pack))
+        offset = 0
+        for data in shards:
+            self.shards[(self.views[channel].channel_id, sha256(data))] = ShardPlace(path, offset, len(data))
+            offset += len(data)
+        return [sha256(data) for data in shards]
+
+    # --- what the web room asks
+
+    def current(self, channel: str) -> View | None:
+        return self.views.get(channel)
+
+    def names(self) -> list[View]:
+        return [self.views[name] for name in sorted(self.views)]
+
+    async def at(self, channel: str, when: str, now_ms: int) -> View:
+        try:
+            return self.kept[(channel, when)]
+        except KeyError:
+            raise NotFound(f"channel {channel} keeps no generation {when}; the nearest kept one is 12") from None
+
+    async def shard_at(self, channel_id: int, sha256: str) -> ShardPlace | None:
+        return self.shards.get((channel_id, sha256))
+
+    async def file(self, view: View, family: str, subdir: str, filename: str) -> FileRow | None:
+        self.asked.append(filename)
+        return self.rows.get((view.channel_id, subdir, filename))
+
+
+class _Channels:
+    """The shelf as the web room's interface; `shard` is a test's verb on the shelf itself."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self.current = shelf.current
+        self.names = shelf.names
+        self.at = shelf.at
+        self.shard = shelf.shard_at
+        self.file = shelf.file
+
+
+class Site:
+    """A running server and everything behind it."""
+
+    def __init__(self, root: Path, clock: Clock) -> None:
+        self.root = root
+        self.clock = clock
+        self.blobs = BlobStore(root / "blobs")
+        self.rendered = BlobStore(root / "rendered")
+        self.blobs.prepare()
+        self.rendered.prepare()
+        self.shelf = Shelf(self.rendered, self.blobs)
+        self.source = Source(url="http://127.0.0.1:1")
+        self.unwell: str | None = None
+        self.full: NoSpaceReason = None
+        self.broken_archives: set[str] = set()
+        self.first_seen: list[tuple[str, str]] = []
+        self.used_tokens: dict[int, int] = {}
+        self.host = "127.0.0.1"
+        self.port = 0
+        self.on_demand: OnDemand
+        self._tokens: list[TokenRow] = []
+        self.tokens = WebTokens(self._read_tokens, self._touch, clock)
+
+    async def token(self, secret: str, *channels: str, expires_at: int | None = None) -> None:
+        row = TokenRow(
+            id=len(self._tokens) + 1,
+            name=f"token {len(self._tokens) + 1}",
+            hash=token_hash(secret),
+            channels=channels,
+            expires_at=expires_at,
+            revoked_at=None,
+        )
+        self._tokens.append(row)
+        await self.tokens.load()
+
+    async def get(self, target: str, headers: dict[str, str] | None = None) -> Reply:
+        async with raw_client(self.host, self.port) as client:
+            return await client.get(target, headers)
+
+    async def head(self, target: str, headers: dict[str, str] | None = None) -> Reply:
+        async with raw_client(self.host, self.port) as client:
+            return await client.head(target, headers)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[RawClient]:
+        async with raw_client(self.host, self.port) as client:
+            yield client
+
+    # --- what on-demand fetching asks of the rest of the house
+
+    async def locate(self, file: FileRow) -> tuple[Source, str]:
+        return self.source, f"{file.subdir}/{file.filename}"
+
+    async def space(self, size: int | None) -> None:
+        if self.full is not None:
+            raise self.full
+
+    def check_archive(self, path: Path, filename: str) -> None:
+        if filename in self.broken_archives:
+            raise ValueError("the archive does not open")
+
+    async def first_sight(self, file: FileRow, kept: Kept) -> None:
+        self.first_seen.append((file.filename, kept.sha256))
+
+    async def _read_tokens(self) -> list[TokenRow]:
+        return self._tokens
+
+    async def _touch(self, used: Mapping[int, int]) -> None:
+        self.used_tokens.update(used)
+
+
+NoSpaceReason = Exception | None
+
+
+@asynccontextmanager
+async def running_site(
+    root: Path, settings: WebSettings | None = None, clock: Clock | None = None
+) -> AsyncIterator[Site]:
+    """Serve an empty shelf on a free port; fetches ask `site.source` through the real client."""
+    clock = clock or FakeClock(auto=True)
+    site = Site(root, clock)
+    upstream = Upstream(UpstreamSettings(timeout_s=5), clock)
+    async with AsyncExitStack() as stack:
+        await upstream.start()
+        stack.push_async_callback(upstream.close)
+        helpers = Helpers(
+            locate=site.locate, space=site.space, check_archive=site.check_archive, first_sight=site.first_sight
+        )
+        site.on_demand = await stack.enter_async_context(OnDemand(upstream, site.blobs, clock, helpers))
+        runner = build_runner(
+            build_app(
+                WebParts(
+                    published=_Channels(site.shelf),
+                    blobs=site.blobs,
+                    rendered=site.rendered,
+                    on_demand=site.on_demand,
+                    tokens=site.tokens,
+                    settings=settings or WebSettings(),
+                    clock=clock,
+                    state=root,
+                    health=lambda: site.unwell,
+                    metrics=lambda: b"firth_up 1\n",
+                )
+            )
+        )
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        site.port = runner.addresses[0][1]
+        yield site
+        await site.blobs.close()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until a condition holds; the test's time limit is the only other end."""
+    while not condition():  # noqa: ASYNC110  # what is waited for is a file or a task of the real thing, no event
+        await asyncio.sleep(0.005)
+
+
+def empty_index(subdir: str) -> bytes:
+    return b'{"info":{"subdir":"%s"},"packages":{},"packages.conda":{},"repodata_version":1}' % subdir.encode()
+
+
+def conda_index(*subdirs: str, filler: int = 0) -> dict[str, bytes]:
+    """Return all variants of an index for each subdir; `filler` bytes make the plain one larger."""
+    files = {}
+    for subdir in subdirs:
+        plain = empty_index(subdir) + b" " * filler
+        files[f"{subdir}/repodata.json"] = plain
+        files[f"{subdir}/repodata.json.zst"] = zstandard.compress(plain)
+        files[f"{subdir}/repodata_shards.msgpack.zst"] = zstandard.compress(b"shards of " + subdir.encode())
+    return files
+
+
+class Part:
+    """One step of a source's answer: bytes, after an event if there is one."""
+
+    def __init__(self, data: bytes, after: asyncio.Event | None = None) -> None:
+        self.data = data
+        self.after = after
+
+
+class SlowSource:
+    """A source whose answers come in steps that the test allows, and break off where it says."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, list[Part]] = {}
+        self.lengths: dict[str, int | None] = {}
+        self.statuses: dict[str, int] = {}
+        self.requests: list[str] = []
+        self.url = ""
+
+    def offer(self, path: str, *parts: Part | bytes, length: int | None = -1, status: int = 200) -> None:
+        """Answer `path` with these parts; `length` -1: the right one, None: none told, else what is told."""
+        steps = [part if isinstance(part, Part) else Part(part) for part in parts]
+        self.answers[path] = steps
+        self.lengths[path] = sum(len(step.data) for step in steps) if length == -1 else length
+        self.statuses[path] = status
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(f"{request.method} {request.path}")
+        if request.path not in self.answers:
+            return web.Response(status=404)
+        response = web.StreamResponse(status=self.statuses[request.path])
+        length = self.lengths[request.path]
+        if length is None:
+            response.enable_chunked_encoding()
+        else:
+            response.content_length = length
+        await response.prepare(request)
+        sent = 0
+        for part in self.answers[request.path]:
+            if part.after is not None:
+                await part.after.wait()
+            await response.write(part.data)
+            sent += len(part.data)
+        if length is not None and sent < length and request.transport is not None:
+            request.transport.abort()
+        return response
+
+
+@asynccontextmanager
+async def slow_source() -> AsyncIterator[SlowSource]:
+    source = SlowSource()
+    app = web.Application()
+    app.router.add_get("/{path:.*}", source.handle)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        source.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        yield source
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,72 @@
+"""The documents in step with the code: settings, methods, commands, roles and files that they name."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from firth_protocol.events import Fact
+from firth_protocol.methods import METHODS
+from firth_protocol.types import Role
+from firthd.config import Flags, describe, load
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = ["README.md", "CHANGELOG.md", "protocol/README.md"]
+
+
+def section(title: str) -> str:
+    found = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", README, re.MULTILINE | re.DOTALL)
+    assert found, f"README.md has no section {title}"
+    return found.group(1)
+
+
+def test_the_reference_lists_every_setting_with_its_default() -> None:
+    told = dict(re.findall(r"^\| `([a-z_.]+)` \| `?([^|`]+)`? \|", section("Configuration"), re.MULTILINE))
+    there = {name: value for name, value, _ in describe(load(Flags(), {"HOME": "/nowhere"}, 1000)) if "." in name}
+    assert told == there
+
+
+def test_the_example_of_a_configuration_is_valid(tmp_path: Path) -> None:
+    example = re.search(r"```toml\n(.*?)```", section("Configuration"), re.DOTALL)
+    assert example
+    file = tmp_path / "firth.toml"
+    file.write_text(example.group(1))
+    assert load(Flags(config=str(file)), {"HOME": "/"}, 1000).settings.access.default_role is Role.READER
+
+
+def test_the_roles_are_those_of_the_protocol() -> None:
+    told = re.findall(r"^\| `([a-z]+)` \|", section("Roles"), re.MULTILINE)
+    assert told == [role.value for role in Role if role is not Role.NONE]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_methods_and_events_that_are_named_exist(document: str) -> None:
+    groups = "|".join(sorted({name.partition(".")[0] for name in METHODS}))
+    named = re.findall(rf"(?<![\w./])((?:{groups})\.[a-z_]+)\b(?!\.)", (ROOT / document).read_text())
+    settings = {name for name, _, _ in describe(load(Flags(), {"HOME": "/nowhere"}, 1000))}
+    assert sorted(set(named) - set(METHODS) - set(Fact) - settings) == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_commands_of_run_that_are_named_exist(document: str) -> None:
+    script = (ROOT / "run").read_text()
+    cases = script[script.index("case $what in") :]
+    there = {word.strip() for line in re.findall(r"^([a-z| -]+)\)", cases, re.MULTILINE) for word in line.split("|")}
+    named = set(re.findall(r"\./run ([a-z]+)", (ROOT / document).read_text()))
+    assert named <= there
+    assert {"demo", "test", "check"} <= there
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_files_that_are_named_exist(document: str) -> None:
+    text = (ROOT / document).read_text()
+    linked = [(ROOT / document).parent / target for target in re.findall(r"\]\((?!https?:)([^)#]+)", text)]
+    named = [ROOT / name for name in re.findall(r"`((?:daemon|protocol|tui|systemd|tests)/[\w./-]*)`", text)]
+    assert [str(file.relative_to(ROOT)) for file in linked + named if not file.exists()] == []
+
+
+def test_installed_files_of_the_service_exist() -> None:
+    named = re.findall(r"(?<![\w/])(systemd/[\w.-]+)", section("As a service"))
+    assert len(named) >= 4
+    assert [name for name in named if not (ROOT / name).is_file()] == []

@@ -1,0 +1,188 @@
+"""The application: composition root of the terminal UI, and the way from place to place."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from msgspec import Struct
+from textual.app import App
+from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual.filter import LineFilter
+from textual.scrollbar import ScrollBar
+
+from firth_protocol.types import DaemonStatus, Event
+from firth_tui.actions import at, why_not
+from firth_tui.format import Cell, Tone, clean
+from firth_tui.model import Connection, Listener, Session, Stage, Touched
+from firth_tui.screens.channels import ChannelsScreen
+from firth_tui.screens.place import PlaceScreen
+from firth_tui.theme import DARK, LIGHT, THEMES, AsciiOnly, SolidScrollBar, fitting
+
+if TYPE_CHECKING:
+    from firth_tui.link import Link
+
+
+class Options(Struct, frozen=True, kw_only=True):
+    """What the command line decides."""
+
+    socket: Path
+    read_only: bool = False
+    ascii: bool = False
+
+
+class Actions(Provider):
+    """The command palette: every action of the place, with the reason beside each that cannot be done now."""
+
+    def _lines(self) -> Iterator[tuple[str, str, Callable[[], None]]]:
+        place = self.screen
+        if not isinstance(place, PlaceScreen):
+            return
+        context = place.context()
+        for action in at(context.place):
+            reason = why_not(action, context)
+            help_text = f"not now: {reason}" if reason else action.help
+            yield action.title(context), help_text, lambda name=action.id: place.action_act(name)  # type: ignore[misc]
+
+    async def discover(self) -> Hits:
+        for title, help_text, do in self._lines():
+            yield DiscoveryHit(title, do, help=clean(help_text))
+
+    async def search(self, query: str) -> Hits:
+        matcher = self.matcher(query)
+        for title, help_text, do in self._lines():
+            score = matcher.match(f"{title} {help_text}")
+            if score > 0:
+                yield Hit(score, matcher.highlight(title), do, help=clean(help_text))
+
+
+class FirthApp(App[None], Listener):
+    """`now` is the only clock; tests freeze it."""
+
+    CSS_PATH = "firth.tcss"
+    TITLE = "Firth"
+    COMMANDS: ClassVar = {Actions}
+    ESCAPE_TO_MINIMIZE = False
+
+    def __init__(
+        self,
+        options: Options,
+        *,
+        now: Callable[[], float] = time.time,
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
+        self._plain = [AsciiOnly()] if options.ascii else []
+        super().__init__()
+        self.options = options
+        self.now = now
+        self.session = Session(Connection(stage=Stage.CONNECTING, since=now()), read_only=options.read_only)
+        self._link: Link | None = None
+        self._mouse = True
+        ScrollBar.renderer = SolidScrollBar
+        for theme in THEMES:
+            self.register_theme(theme)
+        self.theme = fitting(environment)
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        return [*super().get_line_filters(), *self._plain]
+
+    def get_default_screen(self) -> ChannelsScreen:
+        return ChannelsScreen()
+
+    def on_mount(self) -> None:
+        self.animation_level = "none"
+        self.set_interval(1.0, self._tick)
+        self.call_after_refresh(self._begin)
+
+    def _begin(self) -> None:
+        # after the first paint: the client's imports take a third of the time to start
+        from firth_tui.link import Link
+
+        self._link = Link(self.options.socket, self, now=self.now)
+        self.run_worker(self._link.run(), group="link", exit_on_error=True)
+
+    # --- what places use
+
+    @property
+    def link(self) -> "Link":
+        """The connection; raises DaemonUnreachable before there is one."""
+        if self._link is None:
+            raise ConnectionError("the daemon does not answer yet")
+        return self._link
+
+    def daemon_cells(self) -> list[Cell]:
+        """Which daemon this is, on which socket, and in which role we speak to it."""
+        status = self.session.status
+        cells = [Cell(" Firth ", Tone.STRONG)]
+        if status is not None:
+            cells.append(Cell(f" {clean(status.program)} {clean(status.version)} ·", Tone.PLAIN))
+        cells.append(Cell(f" {clean(str(self.options.socket))}", Tone.MUTED))
+        if status is not None:
+            role = f"{status.role}, read only" if self.session.read_only else str(status.role)
+            cells.append(Cell(f" · {role}", Tone.PLAIN))
+        return cells
+
+    def tell(self, text: str, *, warning: bool = False) -> None:
+        """Say something small that goes away by itself."""
+        self.notify(clean(text), severity="warning" if warning else "information", markup=False, timeout=6)
+
+    def places(self) -> list[PlaceScreen]:
+        """The places that are open, the one in view last."""
+        return [screen for screen in self.screen_stack if isinstance(screen, PlaceScreen)]
+
+    async def view(self, screen: PlaceScreen) -> None:
+        """Leave every place that is open and go to a top-level one."""
+        while len(self.screen_stack) > 1:
+            await self.pop_screen()
+        await self.switch_screen(screen)
+
+    def retry_now(self) -> None:
+        """Try to reach the daemon at once, if it is away."""
+        if self._link is not None:
+            self._link.retry_now()
+
+    def switch_colours(self) -> None:
+        self.theme = LIGHT if self.theme == DARK else DARK
+
+    def switch_mouse(self) -> bool:
+        """Let the terminal have the mouse, or take it back; return whether it is ours now."""
+        self._mouse = not self._mouse
+        driver = self._driver
+        if driver is not None:
+            name = "_enable_mouse_support" if self._mouse else "_disable_mouse_support"
+            getattr(driver, name, lambda: None)()
+            driver.flush()
+        return self._mouse
+
+    # --- what the link tells
+
+    def link_changed(self, connection: Connection) -> None:
+        self.session.connection = connection
+        if connection.stage is not Stage.CONNECTED:
+            self.session.live.clear()
+        for place in self.places():
+            place.redraw()
+
+    def link_fresh(self, status: DaemonStatus) -> None:
+        self.session.status = status
+        for place in self.places():
+            place.redraw()
+            place.reload()
+
+    def link_methods(self, methods: frozenset[str]) -> None:
+        self.session.methods = methods
+        for place in self.places():
+            place.redraw()
+
+    def link_event(self, event: Event) -> None:
+        about: Touched = self.session.live.apply(event)
+        for place in self.places():
+            place.fact(about)
+
+    def _tick(self) -> None:
+        now = self.now()
+        self.session.rates.add(self.session.live.rate_bytes_s)
+        places = self.places()
+        if places:
+            places[-1].tick(now)

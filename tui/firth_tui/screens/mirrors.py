@@ -1,0 +1,234 @@
+"""Lists of mirrors: of one channel, or of all; their step is told at most every two seconds."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual.app import ComposeResult
+from textual.timer import Timer
+
+from firth_protocol.errors import FirthError, NotFound
+from firth_protocol.methods import MirrorGet
+from firth_protocol.types import Mirror, RunState
+from firth_tui.actions import Place
+from firth_tui.format import Cell, Tone, age, ahead, clean, count, counted, mode_name, state_cell, type_name
+from firth_tui.model import FAULTS, TITLES, Touched
+from firth_tui.rows import Fetch, filtered
+from firth_tui.screens.place import Listing, ListPane, PlaceScreen, Wanted, bindings
+from firth_tui.widgets.keyed_table import Column
+
+if TYPE_CHECKING:
+    from firth_tui.app import FirthApp
+
+STEP_S = 2.0
+"""A running mirror's step is drawn this often: more would cost too much over a slow line."""
+ROW_S = 0.2
+"""How long changed mirrors are gathered before they are read."""
+MOST_SINGLE = 8
+"""More changed mirrors than this are read as a list."""
+
+WORDS = (
+    ("mirror", "a standing order to copy a source into a channel"),
+    ("passive", "lists every package; a file is fetched when a client first asks for it"),
+    ("active", "downloads every file during its run"),
+    ("run", "one execution of a mirror, in eight steps from connecting to publishing"),
+    ("pending", "waits for its turn, or has not run yet"),
+    ("incomplete", "published, but some files could not be had; the next run tries again"),
+    ("plan", "a dry run: tells what would change, and changes nothing"),
+    ("fill", "download what a passive mirror lists but has not stored yet"),
+)
+
+
+def state_of(mirror: Mirror) -> Cell:
+    """Return a mirror's state, with the step's number while it runs."""
+    cell = state_cell(mirror.state)
+    run = mirror.last_run
+    if run is None:
+        return Cell(f"{cell.text[:1]} never ran", Tone.MUTED) if mirror.state is RunState.PENDING else cell
+    if mirror.state is RunState.RUNNING and run.step_number:
+        return Cell(f"{cell.text} {run.step_number}/8", cell.tone)
+    return cell
+
+
+def step_of(mirror: Mirror, screen: PlaceScreen) -> Cell:
+    """Return what a mirror is at, or what came of its last run."""
+    run = mirror.last_run
+    if run is not None and not run.state.ended:
+        progress = screen.session.live.of_mirror(mirror)
+        if progress is not None and progress.name is not None:
+            part = f"{count(progress.done)} / {count(progress.total)}" if progress.total else ""
+            return Cell(f"{TITLES[progress.name]} {part}".strip(), Tone.PLAIN)
+        return Cell(TITLES[run.step] if run.step else clean(run.description) or "waits for its turn", Tone.PLAIN)
+    if run is not None and run.error is not None:
+        return Cell(clean(run.error.message), Tone.WARN)
+    return Cell(counted(mirror.artifacts, "file") if mirror.artifacts or run else "", Tone.MUTED)
+
+
+def columns(screen: PlaceScreen, *, with_channel: bool) -> tuple[Column[Mirror], ...]:
+    """Return the columns of a list of mirrors; NEXT, MODE and TYPE go, in this order, where there is no room."""
+    name: Column[Mirror] = Column(
+        id="name",
+        title="MIRROR",
+        width=16,
+        grow=2,
+        cell=lambda m: Cell(clean(f"{m.channel}: {m.name}" if with_channel else m.name), Tone.STRONG),
+        sort="name",
+    )
+    return (
+        name,
+        Column(id="type", title="TYPE", width=10, drop=1, cell=lambda m: Cell(type_name(m.type)), sort="type"),
+        Column(id="mode", title="MODE", width=7, drop=2, cell=lambda m: Cell(mode_name(m.mode)), sort="mode"),
+        Column(id="state", title="STATE", width=13, cell=state_of, sort="state"),
+        Column(id="step", title="STEP OR RESULT", width=16, grow=3, cell=lambda m: step_of(m, screen)),
+        Column(id="success", title="LAST SUCCESS", width=12, cell=lambda m: _success(m, screen.now())),
+        Column(
+            id="next",
+            title="NEXT",
+            width=7,
+            drop=3,
+            cell=lambda m: Cell(ahead(m.next_run_at, screen.now()) if m.enabled else "off", Tone.MUTED),
+        ),
+        Column(
+            id="updated",
+            title="UPDATED",
+            width=10,
+            drop=4,
+            cell=lambda m: Cell(age(m.updated_at, screen.now()), Tone.MUTED),
+            sort="last_updated",
+        ),
+    )
+
+
+def _success(mirror: Mirror, now: float) -> Cell:
+    return Cell(age(mirror.last_success_at, now), Tone.MUTED if mirror.last_success_at is None else Tone.PLAIN)
+
+
+def listing(screen: PlaceScreen, channel: str | None) -> Listing[Mirror]:
+    """Return the list of a channel's mirrors, or of all."""
+    place = Place.MIRRORS if channel is None else Place.CHANNEL_MIRRORS
+
+    def fetch(wanted: Wanted) -> Fetch[Mirror]:
+        async def read(cursor: str | None, limit: int) -> Any:
+            return await screen.firth.link.page(
+                Mirror,
+                "mirror.list",
+                channel=channel,
+                query=wanted.query or None,
+                sort=wanted.sort,
+                cursor=cursor,
+                limit=limit,
+            )
+
+        return filtered(read, lambda mirror: mirror.state in FAULTS) if wanted.faults else read
+
+    return Listing(
+        place=place,
+        noun="mirror",
+        plural="mirrors",
+        columns=columns(screen, with_channel=channel is None),
+        key=lambda mirror: mirror.id,
+        fetch=fetch,
+        touches=lambda about: about.changes_lists_of_mirrors and channel in {None, about.channel},
+        empty=(
+            "There is no mirror yet.\nPress n to create one: a standing order to copy a source into a channel."
+            if channel is None
+            else "This channel has no mirror yet.\nPress n to create one: a standing order to copy a source into it."
+        ),
+        subject="mirror",
+        sort="name",
+    )
+
+
+class MirrorPane(ListPane[Mirror]):
+    """A list of mirrors that shows where running ones are."""
+
+    def __init__(self, listing: Listing[Mirror], screen: PlaceScreen) -> None:
+        super().__init__(listing)
+        self._place = screen
+        self._moving: set[int] = set()
+        self._changed: set[int] = set()
+        self._row_timer: Timer | None = None
+
+    def on_mount(self) -> None:
+        self.set_interval(STEP_S, self._draw_steps)
+
+    def fact(self, about: Touched) -> None:
+        if about.mirror is not None and self._rows.index_of(about.mirror) is not None:
+            if about.progress:
+                self._moving.add(about.mirror)
+                return
+            self._changed.add(about.mirror)
+            if self._row_timer is None:
+                self._row_timer = self.set_timer(ROW_S, self._read_changed)
+        super().fact(about)
+
+    def _draw_steps(self) -> None:
+        moving, self._moving = self._moving, set()
+        if self.in_view:
+            for mirror in moving:
+                self.table.cell_changed(mirror, "step")
+
+    def _read_changed(self) -> None:
+        self._row_timer = None
+        changed, self._changed = sorted(self._changed), set()
+        if len(changed) > MOST_SINGLE:
+            self.soon()
+        else:
+            self.run_worker(self._read_rows(changed), group="mirror rows")
+
+    async def _read_rows(self, mirrors: Sequence[int]) -> None:
+        app: FirthApp = self._place.firth
+        for mirror in mirrors:
+            try:
+                row = await app.link.ask(MirrorGet, "mirror.get", mirror=mirror)
+            except NotFound:
+                self.soon()
+                continue
+            except (FirthError, OSError):
+                return
+            if self._rows.replace(row) is not None:
+                self.table.row_changed(mirror)
+        self._place.redraw()
+
+
+class MirrorsScreen(PlaceScreen):
+    """The mirrors of all channels."""
+
+    BINDINGS = bindings({Place.MIRRORS})
+    words: ClassVar = WORDS
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pane: MirrorPane | None = None
+
+    def where(self) -> Place:
+        return Place.MIRRORS
+
+    def crumbs(self) -> list[str]:
+        return ["Mirrors"]
+
+    @property
+    def pane(self) -> MirrorPane | None:
+        return self._pane
+
+    def fact(self, about: Touched) -> None:
+        if self._pane is not None:
+            self._pane.fact(about)
+
+    def body(self) -> ComposeResult:
+        self._pane = MirrorPane(listing(self, None), self)
+        yield self._pane
+
+    def name_to_copy(self) -> str | None:
+        row = self._pane.row if self._pane else None
+        return f"{row.channel}:{row.name}" if row else None
+
+    async def url_to_copy(self) -> str | None:
+        row = self._pane.row if self._pane else None
+        return row.source if row else None
+
+    async def open_row(self) -> None:
+        row = self._pane.row if self._pane else None
+        if row is not None:
+            from firth_tui.screens.mirror import MirrorScreen
+
+            self.firth.push_screen(MirrorScreen(row.id))

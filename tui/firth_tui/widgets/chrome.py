@@ -1,0 +1,219 @@
+"""What stands round every place: the header with the connection, the path to here, the tabs, the filter, the footer."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.message import Message
+from textual.strip import Strip
+from textual.widget import Widget
+from textual.widgets import Input
+
+from firth_tui.actions import Action, Context, key_name
+from firth_tui.format import Cell, Sign, Tone, clean, clock
+from firth_tui.model import Connection, Stage
+from firth_tui.widgets.tones import TONE_CLASSES, Line, tone_style
+
+_STAGES = {
+    Stage.CONNECTING: Cell(f"{Sign.WAIT} connecting", Tone.MUTED),
+    Stage.CONNECTED: Cell(f"{Sign.BUSY} connected", Tone.OK),
+    Stage.LOST: Cell(f"{Sign.BAD} disconnected", Tone.BAD),
+    Stage.FOREIGN: Cell(f"{Sign.BAD} not understood", Tone.BAD),
+}
+
+
+def stage_cell(connection: Connection) -> Cell:
+    """Return the connection's stage as glyph and word."""
+    return _STAGES[connection.stage]
+
+
+def banner(connection: Connection, had_data: bool) -> str:
+    """Return the sentence of the banner; empty when there is nothing to tell."""
+    if connection.stage is Stage.CONNECTED:
+        return connection.note
+    if connection.stage is Stage.CONNECTING:
+        return ""
+    if connection.stage is Stage.FOREIGN:
+        return f"{Sign.BAD} {connection.text}"
+    kept = f"what is shown is from {clock(connection.since)}" if had_data else connection.text
+    return f"{Sign.BAD} disconnected, trying again {Sign.SKIPPED} {kept}"
+
+
+class Head(Vertical):
+    """Two lines, and a banner when something is wrong with the connection."""
+
+    DEFAULT_CSS = """
+    Head { height: auto; }
+    Head Horizontal { height: 1; }
+    Head #head-clock { width: 14; }
+    Head #head-banner { display: none; }
+    Head #head-banner.-shown { display: block; }
+    """
+
+    def compose(self) -> ComposeResult:
+        with Horizontal(id="head-top"):
+            yield Line(id="head-daemon")
+            yield Line(id="head-clock")
+        yield Line(id="head-path")
+        yield Line(id="head-banner")
+
+    def put_daemon(self, what: Sequence[Cell], connection: Connection) -> None:
+        """Show which daemon this is and how the connection to it is."""
+        self.query_one("#head-daemon", Line).put(what, [stage_cell(connection)])
+
+    def put_clock(self, now: float) -> None:
+        self.query_one("#head-clock", Line).put([], [Cell(clock(now) + " ", Tone.MUTED)])
+
+    def put_path(self, crumbs: Sequence[str], side: Sequence[Cell]) -> None:
+        """Show the way to here, and what matters about it."""
+        left: list[Cell] = [Cell(" ")]
+        for index, crumb in enumerate(crumbs):
+            if index:
+                left.append(Cell(f" {Sign.CRUMB} ", Tone.MUTED))
+            left.append(Cell(clean(crumb, 60), Tone.STRONG if index == len(crumbs) - 1 else Tone.PLAIN))
+        self.query_one("#head-path", Line).put(left, [*side, Cell(" ")])
+
+    def put_banner(self, text: str) -> None:
+        line = self.query_one("#head-banner", Line)
+        line.set_class(bool(text), "-shown")
+        line.put([Cell(" " + clean(text))])
+
+
+class Foot(Widget):
+    """The keys that matter most here; greyed where they cannot be used now."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"foot--key", *TONE_CLASSES}
+    DEFAULT_CSS = "Foot { height: 1; dock: bottom; }"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._items: list[tuple[str, str, str, bool]] = []
+
+    def put(self, items: Sequence[tuple[Action, str | None]], context: Context) -> None:
+        """Show actions, each with the reason why it is greyed."""
+        shown = [
+            (action.id, key_name(action.key), action.title(context).lower(), reason is None) for action, reason in items
+        ]
+        if shown != self._items:
+            self._items = shown
+            self.refresh()
+
+    @property
+    def text(self) -> str:
+        """What the footer says, for tests and for readers of screens."""
+        return "  ".join(f"{key} {label}" for _, key, label, _ in self._items)
+
+    def render_line(self, y: int) -> Strip:
+        base = self.rich_style
+        muted = base + tone_style(self, Tone.MUTED)
+        key_style = base + self.get_component_rich_style("foot--key", partial=True)
+        parts = [Segment(" ", base)]
+        for index, (name, key, label, able) in enumerate(self._items):
+            if index:
+                parts.append(Segment(" · ", muted))
+            click = Style.from_meta({"@click": f"screen.act('{name}')"})
+            parts.append(Segment(key, (key_style if able else muted) + click))
+            parts.append(Segment(f" {label}" if able else f" ({label})", (base if able else muted) + click))
+        return Strip(parts).adjust_cell_length(self.size.width, base)
+
+
+class TabBar(Widget):
+    """The tabs of a place on one line, each with the number that opens it."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"tab--active", *TONE_CLASSES}
+    DEFAULT_CSS = "TabBar { height: 1; }"
+
+    class Chosen(Message):
+        def __init__(self, index: int) -> None:
+            super().__init__()
+            self.index = index
+
+    def __init__(self, titles: Sequence[str]) -> None:
+        super().__init__()
+        self.titles = list(titles)
+        self.active = 0
+
+    def put(self, active: int) -> None:
+        if active != self.active:
+            self.active = active
+            self.refresh()
+
+    def _pieces(self) -> list[str]:
+        return [f" {number} {title} " for number, title in enumerate(self.titles, 1)]
+
+    def render_line(self, y: int) -> Strip:
+        base = self.rich_style
+        muted = base + tone_style(self, Tone.MUTED)
+        parts = [Segment("─", muted)]
+        for index, piece in enumerate(self._pieces()):
+            active = index == self.active
+            parts.append(Segment("┤" if active else "─", muted))
+            style = base + self.get_component_rich_style("tab--active", partial=True) if active else base
+            parts.append(Segment(piece, style))
+            parts.append(Segment("├" if active else "─", muted))
+        strip = Strip(parts)
+        rest = max(0, self.size.width - strip.cell_length)
+        return Strip.join([strip, Strip([Segment("─" * rest, muted)])]).adjust_cell_length(self.size.width, base)
+
+    def on_click(self, event: events.Click) -> None:
+        x = 1
+        for index, piece in enumerate(self._pieces()):
+            if x <= event.x < x + len(piece) + 2:
+                self.post_message(self.Chosen(index))
+                return
+            x += len(piece) + 2
+
+
+class FilterBar(Horizontal):
+    """The line where a filter is typed; it stays in view while the filter is in force."""
+
+    DEFAULT_CSS = """
+    FilterBar { height: 1; dock: bottom; display: none; }
+    FilterBar.-shown { display: block; }
+    FilterBar Line { width: 9; }
+    FilterBar Input, FilterBar Input:focus { border: none; height: 1; padding: 0; width: 1fr; }
+    """
+
+    class Changed(Message):
+        """The text is another one."""
+
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
+
+    class Left(Message):
+        """Typing has ended; the filter stays."""
+
+    def compose(self) -> ComposeResult:
+        yield Line([Cell(" filter: ", Tone.ACCENT)])
+        yield Input(placeholder="type part of a name; enter: to the list, esc: clear", max_length=200)
+
+    @property
+    def shown(self) -> bool:
+        return self.has_class("-shown")
+
+    @property
+    def typing(self) -> bool:
+        return self.query_one(Input).has_focus
+
+    def open(self) -> None:
+        """Show the line and put the cursor into it."""
+        self.add_class("-shown")
+        self.query_one(Input).focus()
+
+    def close(self) -> None:
+        """Clear the filter and hide the line."""
+        self.remove_class("-shown")
+        self.query_one(Input).value = ""
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        event.stop()
+        self.post_message(self.Changed(event.value.strip()))
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.post_message(self.Left())

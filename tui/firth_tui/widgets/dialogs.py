@@ -1,0 +1,247 @@
+"""The dialogs: they name the object and the effect, and Cancel has the focus."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from msgspec import Struct
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import Button, Input, OptionList, Static
+from textual.widgets.option_list import Option
+
+from firth_protocol.errors import FirthError
+from firth_tui.actions import MOVING_KEYS, Action, Context, Danger, key_name, why_not
+from firth_tui.format import Sign, clean
+
+
+class Question(Struct, frozen=True, kw_only=True):
+    """What a confirmation says: `choices` are further ways to do it, of which the first is chosen at first."""
+
+    title: str
+    lines: Sequence[str]
+    verb: str
+    type_name: str = ""
+    choices: Sequence[tuple[str, str]] = ()
+
+
+class Answer(Struct, frozen=True):
+    """The user went ahead; `choice` is the id of what was chosen, `typed` the name."""
+
+    choice: str = ""
+    typed: str = ""
+
+
+class Dialog(ModalScreen[Answer | None]):
+    """The common frame: esc leaves without doing anything, the arrow keys move between the buttons."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "leave", "Back", show=False, id="dialog.leave"),
+        Binding("ctrl+c", "leave", "Back", show=False, id="dialog.leave_c"),
+        Binding("left,up", "app.focus_previous", show=False, id="dialog.previous"),
+        Binding("right,down", "app.focus_next", show=False, id="dialog.next"),
+    ]
+
+    def action_leave(self) -> None:
+        self.dismiss(None)
+
+
+class Confirm(Dialog):
+    """Asks before something that is hard to undo."""
+
+    def __init__(self, question: Question) -> None:
+        super().__init__()
+        self.question = question
+        self._choice = question.choices[0][0] if question.choices else ""
+
+    def compose(self) -> ComposeResult:
+        question = self.question
+        with Vertical(classes="dialog"):
+            yield Static(clean(question.title, 200), classes="dialog-title", markup=False)
+            for line in question.lines:
+                yield Static(clean(line, 400), markup=False)
+            for name, text in question.choices:
+                yield Button(self._choice_text(name, text), id=f"choice-{name}", classes="choice", compact=True)
+            if question.type_name:
+                yield Static(f"Type the name {clean(question.type_name)} to go on:", markup=False, classes="spaced")
+                yield Input(id="typed", max_length=200)
+            with Horizontal(classes="buttons"):
+                yield Button("Cancel", id="cancel", compact=True)
+                yield Button(
+                    clean(question.verb), id="go", variant="error", disabled=bool(question.type_name), compact=True
+                )
+
+    def on_mount(self) -> None:
+        self.query_one("#cancel", Button).focus()
+
+    def _choice_text(self, name: str, text: str) -> str:
+        return f"{Sign.ON if name == self._choice else Sign.OFF} {clean(text)}"
+
+    @on(Input.Changed, "#typed")
+    def _typed(self, event: Input.Changed) -> None:
+        self.query_one("#go", Button).disabled = event.value.strip() != self.question.type_name
+
+    @on(Input.Submitted, "#typed")
+    def _submitted(self, event: Input.Submitted) -> None:
+        if not self.query_one("#go", Button).disabled:
+            self.query_one("#go", Button).focus()
+
+    @on(Button.Pressed)
+    def _pressed(self, event: Button.Pressed) -> None:
+        name = event.button.id or ""
+        if name == "cancel":
+            self.dismiss(None)
+        elif name == "go":
+            typed = self.query_one("#typed", Input).value.strip() if self.question.type_name else ""
+            self.dismiss(Answer(self._choice, typed))
+        else:
+            self._choice = name.removeprefix("choice-")
+            for each, text in self.question.choices:
+                self.query_one(f"#choice-{each}", Button).label = self._choice_text(each, text)
+
+
+class Failure(Dialog):
+    """An error that stays until it has been read; `y` copies it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y", "copy", "Copy", show=False, id="failure.copy"),
+        Binding("q", "leave", "Back", show=False, id="failure.leave"),
+    ]
+
+    def __init__(self, what: str, error: Exception) -> None:
+        super().__init__()
+        self.what = what
+        self.error = error
+
+    @property
+    def text(self) -> str:
+        """Everything that is known, for the clipboard."""
+        hint = f"\n{self.error.hint}" if isinstance(self.error, FirthError) and self.error.hint else ""
+        kind = f" ({self.error.kind})" if isinstance(self.error, FirthError) else ""
+        return f"{self.what}{kind}: {self.error}{hint}"
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog -error"):
+            yield Static(f"{Sign.BAD} {clean(self.what)}", classes="dialog-title", markup=False)
+            with VerticalScroll(classes="dialog-body"):
+                yield Static(clean(str(self.error), 4000), markup=False)
+                if isinstance(self.error, FirthError) and self.error.hint:
+                    yield Static(f"What to do: {clean(self.error.hint, 1000)}", markup=False, classes="spaced")
+            with Horizontal(classes="buttons"):
+                yield Button("Close", id="cancel", compact=True)
+                yield Button("Copy (y)", id="copy", compact=True)
+
+    def on_mount(self) -> None:
+        self.query_one("#cancel", Button).focus()
+
+    def action_copy(self) -> None:
+        self.app.copy_to_clipboard(self.text)
+        self.app.notify("Copied the error.", markup=False)
+
+    @on(Button.Pressed, "#cancel")
+    def _close(self) -> None:
+        self.dismiss(None)
+
+    @on(Button.Pressed, "#copy")
+    def _copy(self) -> None:
+        self.action_copy()
+
+
+class Menu(ModalScreen[str | None]):
+    """A mirror's actions, with the reason beside each that cannot be done now."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,q,ctrl+c", "leave", "Back", show=False, id="menu.leave"),
+        Binding("j", "down", show=False, id="menu.down"),
+        Binding("k", "up", show=False, id="menu.up"),
+    ]
+
+    def __init__(self, title: str, items: Sequence[tuple[Action, str | None]], context: Context) -> None:
+        super().__init__()
+        self._title = title
+        self._items = items
+        self._situation = context
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog"):
+            yield Static(clean(self._title), classes="dialog-title", markup=False)
+            yield OptionList(*(self._option(action, reason) for action, reason in self._items), markup=False)
+            yield Static("enter: do it · the key beside it works outside this menu too · esc: back", classes="hint")
+
+    def _option(self, action: Action, reason: str | None) -> Option:
+        danger = " " + Sign.WARN if action.danger is not Danger.NONE else ""
+        text = f"{key_name(action.key):<3}{action.title(self._situation)}{danger}"
+        return Option(f"{text:<24}{reason}" if reason else text, id=action.id, disabled=reason is not None)
+
+    def on_mount(self) -> None:
+        self.query_one(OptionList).focus()
+
+    def on_key(self, event: events.Key) -> None:
+        for action, reason in self._items:
+            if event.key == action.key and reason is None:
+                event.stop()
+                self.dismiss(action.id)
+
+    @on(OptionList.OptionSelected)
+    def _chosen(self, event: OptionList.OptionSelected) -> None:
+        self.dismiss(event.option_id)
+
+    def action_leave(self) -> None:
+        self.dismiss(None)
+
+    def action_down(self) -> None:
+        self.query_one(OptionList).action_cursor_down()
+
+    def action_up(self) -> None:
+        self.query_one(OptionList).action_cursor_up()
+
+
+class Help(ModalScreen[None]):
+    """The keys of this place, the words used here, and why what is greyed is greyed."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,q,question_mark,ctrl+c", "leave", "Back", show=False, id="help.leave"),
+        Binding("j,down", "scroll(1)", show=False, id="help.down"),
+        Binding("k,up", "scroll(-1)", show=False, id="help.up"),
+    ]
+
+    def __init__(
+        self, title: str, actions: Sequence[Action], context: Context, words: Sequence[tuple[str, str]]
+    ) -> None:
+        super().__init__()
+        self._title = title
+        self._actions = actions
+        self._situation = context
+        self._words = words
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog -wide"):
+            yield Static(f"Keys of {clean(self._title)}", classes="dialog-title", markup=False)
+            with VerticalScroll(classes="dialog-body"):
+                for key, text in MOVING_KEYS:
+                    yield Static(f"{key:<12}{text}", markup=False)
+                for action in self._actions:
+                    yield from self._row(action)
+                if self._words:
+                    yield Static("Words used here", classes="dialog-title spaced", markup=False)
+                for word, meaning in self._words:
+                    yield Static(f"{word:<12}{meaning}", classes="hanging", markup=False)
+            yield Static("esc: back · j k: scroll", classes="hint", markup=False)
+
+    def _row(self, action: Action) -> ComposeResult:
+        keys = " ".join(key_name(key) for key in action.key.split(",")) if action.key else "(:)"
+        reason = why_not(action, self._situation)
+        yield Static(f"{keys:<12}{action.title(self._situation)}: {action.help}", classes="hanging", markup=False)
+        if reason:
+            yield Static(f"{'':<12}not now: {clean(reason)}", classes="hanging greyed", markup=False)
+
+    def on_mount(self) -> None:
+        self.query_one(VerticalScroll).focus()
+
+    def action_leave(self) -> None:
+        self.dismiss(None)
+
+    def action_scroll(self, by: int) -> None:
+        self.query_one(VerticalScroll).scroll_relative(y=by, animate=False)

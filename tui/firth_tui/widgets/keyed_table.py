@@ -1,0 +1,345 @@
+"""A table over a list of any length: draws only the lines in view, and keeps selection and scroll position by key."""
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import ClassVar, Generic, TypeVar
+
+from msgspec import Struct
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.geometry import Region, Size
+from textual.message import Message
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from firth_protocol.errors import FirthError
+from firth_tui.format import Cell, Sign, Tone
+from firth_tui.rows import RowSource
+from firth_tui.widgets.tones import TONE_CLASSES, tone_style
+
+T = TypeVar("T")
+
+GAP = 2
+"""Cells between two columns."""
+
+
+class Column(Struct, Generic[T], frozen=True, kw_only=True):
+    """One column: `width` is its least; `grow` shares out what is left; columns with a `drop` go, highest first."""
+
+    id: str
+    title: str
+    width: int
+    cell: Callable[[T], Cell]
+    grow: int = 0
+    drop: int = 0
+    right: bool = False
+    sort: str | None = None
+
+
+def fit(columns: Sequence[Column[T]], width: int) -> list[tuple[Column[T], int]]:
+    """Return the columns that fit into `width` cells, with the width of each."""
+    kept = list(columns)
+
+    def needed() -> int:
+        return sum(column.width for column in kept) + GAP * (len(kept) - 1)
+
+    while needed() > width and any(column.drop for column in kept):
+        kept.remove(max(kept, key=lambda column: column.drop))
+    left = max(0, width - needed())
+    growing = sum(column.grow for column in kept)
+    widths: list[tuple[Column[T], int]] = []
+    for column in kept:
+        share = left * column.grow // growing if growing and column.grow else 0
+        widths.append((column, column.width + share))
+    return widths
+
+
+def into(text: str, width: int, right: bool = False) -> str:
+    """Return `text` in exactly `width` cells; what does not fit ends with `…`."""
+    length = cell_len(text)
+    if length > width:
+        return set_cell_size(text, width - 1) + "…" if width > 1 else set_cell_size(text, width)
+    return " " * (width - length) + text if right else text + " " * (width - length)
+
+
+class KeyedTable(ScrollView, Generic[T], can_focus=True):
+    """Draws `source`; the screen that owns it opens rows, sorts and refreshes."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"table--heading", "table--cursor", *TONE_CLASSES}
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("down,j", "move(1)", "Down", show=False, id="table.down"),
+        Binding("up,k", "move(-1)", "Up", show=False, id="table.up"),
+        Binding("pagedown,ctrl+f", "move_page(1)", "Page down", show=False, id="table.page_down"),
+        Binding("pageup,ctrl+u", "move_page(-1)", "Page up", show=False, id="table.page_up"),
+        Binding("g,home", "first", "First", show=False, id="table.first"),
+        Binding("G,end", "last", "Last", show=False, id="table.last"),
+    ]
+
+    class Highlighted(Message):
+        """The cursor stands on another row, or the row under it is another."""
+
+        def __init__(self, table: "KeyedTable[T]") -> None:
+            super().__init__()
+            self.table = table
+
+    class Opened(Highlighted):
+        """A row was clicked twice."""
+
+    class SortAsked(Message):
+        """A heading was clicked."""
+
+        def __init__(self, table: "KeyedTable[T]", column: str) -> None:
+            super().__init__()
+            self.table = table
+            self.column = column
+
+    class LoadFailed(Message):
+        """Rows could not be read."""
+
+        def __init__(self, table: "KeyedTable[T]", error: Exception) -> None:
+            super().__init__()
+            self.table = table
+            self.error = error
+
+    def __init__(
+        self,
+        columns: Sequence[Column[T]],
+        source: RowSource[T],
+        *,
+        empty: str = "Nothing here.",
+        id: str | None = None,
+    ) -> None:
+        super().__init__(id=id)
+        self.columns = tuple(columns)
+        self.source = source
+        self.empty = empty
+        self.sort: str | None = None
+        self.loaded = False
+        self.error: str | None = None
+        self._index = 0
+        self._key: Hashable | None = None
+        self._fitted: list[tuple[Column[T], int]] = []
+
+    # --- what the owner asks
+
+    @property
+    def cursor_index(self) -> int:
+        return self._index
+
+    @property
+    def cursor_key(self) -> Hashable | None:
+        return self._key
+
+    @property
+    def cursor_row(self) -> T | None:
+        """The row under the cursor; None while there is none, or it is still read."""
+        return self.source.row(self._index)
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """The first and last row in view."""
+        first = round(self.scroll_y)
+        return first, first + max(1, self.size.height - 1) - 1
+
+    def show(self, source: RowSource[T]) -> None:
+        """Draw another list from its beginning; the cursor goes to the same key if it is there."""
+        self.source = source
+        self.loaded = False
+        self.error = None
+        self._index = 0
+        self.scroll_to(y=0, animate=False)
+        self.changed()
+
+    def changed(self) -> None:
+        """Take in that the list has other rows now: the cursor stays on its key, and its key stays on its line."""
+        line = self._index - round(self.scroll_y)
+        index = self.source.index_of(self._key) if self._key is not None else None
+        count = len(self.source)
+        self.loaded = self.loaded or count > 0
+        self._index = index if index is not None else max(0, min(self._index, count - 1))
+        self._measure()
+        if index is not None:
+            self.scroll_to(y=max(0, self._index - line), animate=False)
+        self._adopt()
+        self.refresh()
+        self._ensure()
+
+    def row_changed(self, key: Hashable) -> None:
+        """Draw one row again, if it is in view."""
+        index = self.source.index_of(key)
+        first, last = self.window
+        if index is not None and first <= index <= last:
+            self.refresh_line(index + 1)
+
+    def cell_changed(self, key: Hashable, column: str) -> None:
+        """Draw one cell again, if it is in view: over a slow line that is a tenth of its row."""
+        index = self.source.index_of(key)
+        first, last = self.window
+        if index is None or not first <= index <= last:
+            return
+        x = 1
+        for each, cells in self._fitted:
+            if each.id == column:
+                self.refresh(Region(x, index - first + 1, cells, 1))
+            x += cells + GAP
+
+    def seek(self, key: Hashable) -> None:
+        """Put the cursor on `key`, now or when its row arrives."""
+        self._key = key
+        index = self.source.index_of(key)
+        if index is not None:
+            self._go(index)
+
+    def failed(self, text: str) -> None:
+        """Say in the table's place why it is empty."""
+        self.error = text
+        self.refresh()
+
+    # --- moving
+
+    def action_move(self, by: int) -> None:
+        self._go(self._index + by)
+
+    def action_move_page(self, by: int) -> None:
+        self._go(self._index + by * max(1, self.size.height - 2))
+
+    def action_first(self) -> None:
+        self._go(0)
+
+    def action_last(self) -> None:
+        self._go(len(self.source) - 1)
+
+    def _go(self, index: int) -> None:
+        index = max(0, min(index, len(self.source) - 1))
+        old, self._index = self._index, index
+        self._key = None
+        self._adopt(moved=old != index)
+        first, last = self.window
+        if index < first:
+            self.scroll_to(y=index, animate=False)
+        elif index > last:
+            self.scroll_to(y=index - (last - first), animate=False)
+        self.refresh_line(old + 1)
+        self.refresh_line(index + 1)
+        self._ensure()
+
+    def _adopt(self, moved: bool = True) -> None:
+        """Remember the key under the cursor, once its row is here."""
+        row = self.source.row(self._index)
+        if row is not None:
+            # a key that is looked for is kept until it is found or the user moves
+            self._key = self.source.key(row)
+        if moved or row is not None:
+            self.post_message(self.Highlighted(self))
+
+    # --- reading
+
+    def _ensure(self) -> None:
+        """Have the rows in view, and a page beyond, read when they are not here."""
+        first, last = self.window
+        height = last - first + 1
+        if self.is_mounted and self.source.lacks(max(0, first - height), last + height):
+            self.run_worker(self._load(max(0, first - height), last + height), group="rows", exclusive=True)
+
+    async def _load(self, first: int, last: int) -> None:
+        source = self.source
+        try:
+            await source.load(first, last)
+        except (FirthError, OSError) as error:
+            self.post_message(self.LoadFailed(self, error))
+            return
+        if source is self.source:
+            self.loaded = True
+            self.error = None
+            self.changed()
+
+    def _measure(self) -> None:
+        size = Size(self.size.width, len(self.source) + 1)
+        if self.virtual_size != size:
+            self.virtual_size = size
+
+    # --- drawing
+
+    def on_mount(self) -> None:
+        self._ensure()
+
+    def on_resize(self, event: events.Resize) -> None:
+        self._fitted = fit(self.columns, max(1, self.size.width - 2))
+        self._measure()
+        if self._index > self.window[1]:
+            self._go(self._index)
+        self._ensure()
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        super().watch_scroll_y(old_value, new_value)
+        if round(old_value) != round(new_value):
+            self._ensure()
+
+    def render_line(self, y: int) -> Strip:
+        width = self.size.width
+        if y == 0:
+            return self._heading(width)
+        index = y - 1 + round(self.scroll_y)
+        count = len(self.source)
+        if count == 0 or self.error:
+            return self._message(y, width)
+        if index >= count:
+            return Strip.blank(width, self.rich_style)
+        return self._line(index, width)
+
+    def _heading(self, width: int) -> Strip:
+        style = self.get_component_rich_style("table--heading")
+        parts = [" "]
+        for column, cells in self._fitted:
+            title = column.title
+            if self.sort is not None and column.sort == self.sort.removeprefix("-"):
+                title = f"{title} {Sign.DOWN if self.sort.startswith('-') else Sign.UP}"
+            parts.append(into(title, cells, column.right) + " " * GAP)
+        return Strip([Segment("".join(parts), style)]).adjust_cell_length(width, style)
+
+    def _line(self, index: int, width: int) -> Strip:
+        row = self.source.row(index)
+        chosen = index == self._index
+        base = self.get_component_rich_style("table--cursor") if chosen else self.rich_style
+        segments = [Segment(Sign.PICK if chosen else " ", base)]
+        if row is None:
+            segments.append(Segment("…", base + self._tone(Tone.MUTED, chosen)))
+            return Strip(segments).adjust_cell_length(width, base)
+        for column, cells in self._fitted:
+            cell = column.cell(row)
+            segments.append(Segment(into(cell.text, cells, column.right), base + self._tone(cell.tone, chosen)))
+            segments.append(Segment(" " * GAP, base))
+        return Strip(segments).adjust_cell_length(width, base)
+
+    def _tone(self, tone: Tone, chosen: bool) -> Style:
+        if chosen and tone in {Tone.PLAIN, Tone.MUTED}:
+            return Style.null()
+        return tone_style(self, tone)
+
+    def _message(self, y: int, width: int) -> Strip:
+        text = self.error or (self.empty if self.loaded else "Reading…")
+        lines = text.split("\n")
+        tone = Tone.BAD if self.error else Tone.MUTED
+        line = lines[y - 2] if 0 <= y - 2 < len(lines) else ""
+        style = self.rich_style + self._tone(tone, chosen=False)
+        return Strip([Segment("  " + line, style)]).adjust_cell_length(width, self.rich_style)
+
+    # --- mouse
+
+    def on_click(self, event: events.Click) -> None:
+        if event.y == 0:
+            x = 1
+            for column, cells in self._fitted:
+                if x <= event.x < x + cells and column.sort:
+                    self.post_message(self.SortAsked(self, column.sort))
+                x += cells + GAP
+            return
+        index = event.y - 1 + round(self.scroll_y)
+        if index < len(self.source):
+            again = index == self._index
+            self._go(index)
+            if again or event.chain > 1:
+                self.post_message(self.Opened(self))

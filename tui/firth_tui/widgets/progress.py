@@ -1,0 +1,145 @@
+"""The only place that draws how far something is: bars, and a run's steps."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from rich.segment import Segment
+from textual.strip import Strip
+from textual.widget import Widget
+
+from firth_protocol.types import Run, RunState, Step, StepName, StepState
+from firth_tui.format import (
+    Cell,
+    Sign,
+    Tone,
+    clean,
+    count,
+    counted,
+    duration,
+    rate,
+    remaining,
+    seconds_of,
+    size,
+    step_cell,
+)
+from firth_tui.widgets.tones import TONE_CLASSES, length, segments
+
+TITLE_CELLS = 24
+TIME_CELLS = 8
+
+
+def bar(done: int, total: int | None, width: int) -> str:
+    """Return a bar of `width` cells; without a total it is empty, since nobody knows how far it is."""
+    filled = min(width, done * width // total) if total else 0
+    return Sign.FULL * filled + Sign.EMPTY * (width - filled)
+
+
+def amount(step: Step) -> str:
+    """Return how far a step is in its own unit: `412,000 / 700,000`."""
+    is_bytes = step.unit in {"byte", "bytes", "B"}
+    done = size(step.done) if is_bytes else count(step.done)
+    if not step.total:
+        return done if is_bytes else f"{done} {clean(step.unit)}".strip()
+    return f"{done} / {size(step.total) if is_bytes else count(step.total)}"
+
+
+def step_time(step: Step, now: float) -> str:
+    """Return how long a step took, or has been running."""
+    begun = seconds_of(step.started_at)
+    if begun is None or step.state is StepState.SKIPPED:
+        return ""
+    ended = seconds_of(step.finished_at)
+    return duration((ended if ended is not None else now) - begun)
+
+
+def step_line(step: Step, run: Run, now: float, width: int) -> list[Cell]:
+    """Return one step as a line of `width` cells: state, number, title, time, then progress or what came of it."""
+    sign = step_cell(step.state)
+    quiet = step.state in {StepState.WAITING, StepState.SKIPPED}
+    tone = Tone.MUTED if quiet else Tone.STRONG if step.state is StepState.RUNNING else Tone.PLAIN
+    cells = [
+        Cell(f" {sign.text} ", sign.tone),
+        Cell(f"{step.number} {clean(step.title)[:TITLE_CELLS]:<{TITLE_CELLS}}", tone),
+        Cell(f"{step_time(step, now):>{TIME_CELLS}}  ", Tone.MUTED),
+    ]
+    if step.state is not StepState.RUNNING:
+        return [*cells, Cell(clean(step.description), Tone.BAD if step.state is StepState.FAILED else tone)]
+    left = width - length(cells)
+    shown = amount(step)
+    if step.total:
+        cells.append(Cell(bar(step.done, step.total, 20 if left >= 60 else 10 if left >= 36 else 6) + " ", Tone.BUSY))
+    return [*cells, Cell(shown, Tone.PLAIN)]
+
+
+def step_note(step: Step, run: Run) -> str:
+    """Return the second line of the running step: what it is at, with rate and estimate while it downloads."""
+    parts = [clean(step.description)] if step.description else []
+    if step.name is StepName.DOWNLOAD and run.bytes_total:
+        parts.insert(0, f"{size(run.bytes_done)} of {size(run.bytes_total)}")
+    if run.rate_bytes_s >= 1:
+        parts.append(rate(run.rate_bytes_s))
+    parts.append(remaining(run.eta_s))
+    return " · ".join(part for part in parts if part)
+
+
+class Steps(Widget):
+    """A run's steps, one line each, and one line more below the step in progress."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = set(TONE_CLASSES)
+    DEFAULT_CSS = "Steps { height: auto; width: 1fr; }"
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._lines: list[list[Cell]] = []
+
+    def put(self, run: Run, now: float) -> None:
+        """Show a run as it is now."""
+        lines: list[list[Cell]] = []
+        for step in run.steps:
+            lines.append(step_line(step, run, now, self.size.width or 80))
+            if step.state is StepState.RUNNING:
+                note = step_note(step, run)
+                lines.append([Cell(" " * 15 + note, Tone.MUTED)])
+        if lines == self._lines:
+            return
+        taller = len(lines) != len(self._lines)
+        changed = [index for index, line in enumerate(lines) if index >= len(self._lines) or line != self._lines[index]]
+        self._lines = lines
+        if taller:
+            self.refresh(layout=True)
+        else:
+            for index in changed:
+                self.refresh(self.size.region.crop_size((self.size.width, 1)).translate((0, index)))
+
+    def get_content_height(self, container: object, viewport: object, width: int) -> int:
+        return max(1, len(self._lines))
+
+    def render_line(self, y: int) -> Strip:
+        width = self.size.width
+        base = self.rich_style
+        if y >= len(self._lines):
+            return Strip.blank(width, base)
+        strip = Strip(segments(self, self._lines[y]))
+        if strip.cell_length > width:
+            strip = Strip.join([strip.crop(0, width - 1), Strip([Segment("…", base)])])
+        return strip.adjust_cell_length(width, base)
+
+
+def outcome(run: Run) -> list[Cell]:
+    """Return in one sentence what came of a run that has ended."""
+    counts = run.counts
+    if run.state is RunState.FAILED:
+        return [Cell("Failed: ", Tone.BAD), Cell(clean(run.error.message) if run.error else "no reason was given")]
+    if run.state is RunState.STOPPED:
+        return [Cell("Stopped. ", Tone.WARN), Cell("What was verified stays stored; nothing was published.")]
+    changed = f"{count(counts.added)} added, {count(counts.removed)} removed, {count(counts.unchanged)} unchanged"
+    published = f" · generation {run.generation}" if run.generation else ""
+    if run.state is RunState.INCOMPLETE:
+        lost = counted(counts.failed, "file")
+        return [Cell("Incomplete: ", Tone.WARN), Cell(f"{lost} could not be had; {changed}{published}")]
+    return [Cell("Completed: ", Tone.OK), Cell(f"{changed}{published}")]
+
+
+def pieces(cells: Sequence[Cell]) -> str:
+    """Return the text of `cells`."""
+    return "".join(cell.text for cell in cells)
