@@ -41,7 +41,7 @@ def _run(settings: config.Settings) -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings, sockets))
     except FirthError as error:
-        log.error("%s", " ".join(part for part in (error.message, error.hint) if part))
+        log.error("%s", "; ".join(part for part in (error.message, error.hint) if part))
         return 1
     except OSError as error:
         log.error("cannot go on: %s", error)

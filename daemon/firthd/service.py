@@ -159,7 +159,7 @@ class Daemon:
                 locate=locator.locate,
                 space=self.space.enough,
                 check_archive=conda.check_archive,
-                first_sight=self._first_sight,
+                stored=self._stored,
             ),
         )
         self._stack.push_async_callback(self.on_demand.close)
@@ -482,12 +482,17 @@ class Daemon:
     async def _audit(self, entry: journal.Audited) -> None:
         await self.db.write(lambda tx: journal.audit(tx, entry))
 
-    async def _first_sight(self, file: FileRow, kept: Kept) -> None:
+    async def _stored(self, file: FileRow, kept: Kept) -> None:
+        """Count a file that a client's request has brought; record its digest where the source gives none."""
+
         async def body(tx: Tx) -> None:
-            await artifacts.record_first_sight(tx, file.id, kept.sha256, kept.size)
+            if file.sha256 is None:
+                await artifacts.record_first_sight(tx, file.id, kept.sha256, kept.size)
+            await catalog.add_stored(tx, file.mirror_id, 1, kept.size)
 
         await self.db.write(body)
-        self.published.forget_files()
+        if file.sha256 is None:
+            self.published.forget_files()
 
     async def _start_due(self, mirror: MirrorRow, cause: str) -> None:
         await self.mirrors.run(mirror.id, "schedule", cause=cause)
@@ -563,12 +568,17 @@ async def running(
     stop = asyncio.Event()
     try:
         await daemon.start()
+        failure: Exception | None = None
         async with asyncio.TaskGroup() as group:
             group.create_task(daemon.serve(stop, watchdog_s), name="daemon")
             try:
                 yield daemon
+            except Exception as error:  # the block's own error is raised as it is, not in a group
+                failure = error
             finally:
                 stop.set()
+        if failure is not None:
+            raise failure
     finally:
         await daemon.stop()
 

@@ -237,8 +237,8 @@ async def test_what_is_wrong_with_parameters(method: str, params: Any, path: str
 
 
 async def test_an_unknown_field_is_answered_with_the_known_ones() -> None:
-    error = (await rig().call("run.log", {"zzz": 1}))["error"]
-    assert error["data"]["hint"] == "its fields are run, after, limit"
+    error = (await rig().call("run.wait", {"zzz": 1}))["error"]
+    assert error["data"]["hint"] == "its fields are run, timeout"
 
 
 # --- who may --------------------------------------------------------------------------------------------
@@ -464,6 +464,21 @@ async def test_looking_is_given_up_when_the_caller_leaves() -> None:
     with pytest.raises(asyncio.CancelledError):
         await call
     assert not slow.ended
+
+
+async def test_stopping_answers_who_looks_and_lets_changes_finish() -> None:
+    looking, changing = Slow(), Slow()
+    parts = rig(run_wait=looking, channel_freeze=changing)
+    look = asyncio.ensure_future(parts.call("run.wait", {"run": 1}))
+    change = asyncio.ensure_future(parts.call("channel.freeze", {"channel": "main"}))
+    await looking.begun.wait()
+    await changing.begun.wait()
+    parts.dispatcher.stop()
+    assert (await look)["error"]["data"]["kind"] == "unavailable"
+    assert (await parts.call("run.wait", {"run": 1}))["error"]["message"] == "the daemon is stopping"
+    changing.go.set()
+    assert (await change)["result"] == {"seq": 1}
+    assert not looking.ended
 
 
 def test_every_method_needs_a_handler() -> None:

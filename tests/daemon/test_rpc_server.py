@@ -22,6 +22,7 @@ from firthd.access import Access, Caller
 from firthd.config import AccessSettings
 from firthd.rpc.dispatch import Context
 from firthd.rpc.listen import listen_at
+from tests.support.clock import settle
 from tests.support.rpc import Server, rig, server
 
 URL = "http://firth"
@@ -153,9 +154,10 @@ async def test_a_change_is_finished_when_the_client_leaves(tmp_path: Path) -> No
         await begun.wait()
         writer.close()
         await writer.wait_closed()
-        await asyncio.sleep(0)
+        await settle(100)  # the server sees that the client is gone
         go.set()
-        await ended.wait()
+        async with asyncio.timeout(5):
+            await ended.wait()
     assert [entry.outcome for entry in up.rig.audited] == ["ok"]
 
 

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import functools
+import hashlib
 import http.server
 import json
 import os
@@ -196,29 +197,33 @@ def why(run: t.Run) -> str:
     return f"{run.error.message} {run.error.hint}".strip() if run.error else "no reason was given"
 
 
+def get(url: str) -> bytes:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(url, timeout=60) as answer:
+        body: bytes = answer.read()
+    return body
+
+
 async def offered(address: str, subdir: str) -> int:
     """Return how many files a client is offered in a subdir, read from the channel's index."""
-
-    def read() -> int:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"{address}/{subdir}/repodata.json", timeout=30) as answer:
-            index = json.load(answer)
-        return len(index.get("packages", {})) + len(index.get("packages.conda", {}))
-
-    return await asyncio.to_thread(read)
+    index = json.loads(await asyncio.to_thread(get, f"{address}/{subdir}/repodata.json"))
+    return len(index.get("packages", {})) + len(index.get("packages.conda", {}))
 
 
-async def package_to_install(client: Client) -> str | None:
-    """Return the name of a small package that needs no other, or None when there is none among the first."""
+async def small_packages(client: Client) -> list[t.PackageDetail]:
+    """Return the smallest among the first packages of noarch."""
     page: t.Page[t.Package] = await client.call(
         "package.list", channel=CHANNEL, family="conda", platform="noarch", limit=200
     )
-    for package in sorted(page.items, key=lambda item: item.bytes)[:30]:
-        detail: t.PackageDetail = await client.call("package.get", channel=CHANNEL, family="conda", name=package.name)
-        newest = [file for file in detail.files if file.version == detail.version]
-        if newest and all(file.subdir == "noarch" and not file.depends for file in newest):
-            return package.name
-    return None
+    names = [package.name for package in sorted(page.items, key=lambda item: item.bytes)[:30]]
+    return [await client.call("package.get", channel=CHANNEL, family="conda", name=name) for name in names]
+
+
+def stands_alone(package: t.PackageDetail) -> bool:
+    """Tell whether the newest version needs nothing but what the machine itself is (`__unix`)."""
+    newest = [file for file in package.files if file.version == package.version]
+    needs = [spec for file in newest for spec in file.depends]
+    return all(file.subdir == "noarch" for file in newest) and all(spec.startswith("__") for spec in needs)
 
 
 async def install(address: str, name: str, folder: Path) -> list[str]:
@@ -228,7 +233,11 @@ async def install(address: str, name: str, folder: Path) -> list[str]:
     try:
         async with asyncio.timeout(INSTALL_S):
             records = await rattler.solve(
-                sources=[rattler.Channel(address)], specs=[name], gateway=gateway, platforms=platforms
+                sources=[rattler.Channel(address)],
+                specs=[name],
+                gateway=gateway,
+                platforms=platforms,
+                virtual_packages=rattler.VirtualPackage.detect(),
             )
             prefix = folder / "prefix"
             await rattler.install(records, prefix, cache_dir=folder / "packages", show_progress=False)
@@ -273,11 +282,12 @@ async def story(client: Client, daemon: Firthd, source: str, url: str | None, fo
     count = await offered(address, "noarch")
     screen.line(f"generation {after.generation}: clients now see {count} packages in noarch")
 
-    name = TO_INSTALL if url is None else await package_to_install(client)
-    if name is None:
-        screen.headline("Nothing is installed: no small package without dependencies was found in noarch")
-    else:
+    small = await small_packages(client)
+    name = TO_INSTALL if url is None else next((package.name for package in small if stands_alone(package)), None)
+    if name is not None:
         await show_installation(client, address, name, folder, screen)
+    elif small:
+        await show_download(small[0].files[0], screen)
     screen.headline("Where it is")
     screen.line(f"clients     conda install -c {address} --override-channels NAME")
     screen.line(f"browser     {address}/")
@@ -296,7 +306,15 @@ async def show_installation(client: Client, address: str, name: str, folder: Pat
     screen.line(f"installed: {', '.join(installed)}")
     package: t.PackageDetail = await client.call("package.get", channel=CHANNEL, family="conda", name=name)
     stored = sum(file.state is t.ArtifactState.STORED for file in package.files)
-    screen.line(f"{stored} of its {len(package.files)} files are in the store now: the one that was asked for")
+    screen.line(f"files of {name} in the store: {stored} of {len(package.files)}, the one that was asked for")
+
+
+async def show_download(file: t.PackageFile, screen: Screen) -> None:
+    screen.headline(f"A client fetches {file.filename}; nothing small stands alone here, so nothing is installed")
+    body = await asyncio.to_thread(get, file.url)
+    if file.sha256 is not None and hashlib.sha256(body).hexdigest() != file.sha256:
+        raise DemoFailed(f"what came for {file.url} is not what the index promises")
+    screen.line(f"{len(body)} bytes, as the index promises")
 
 
 async def key_pressed(seconds: float) -> bool:
@@ -334,7 +352,8 @@ async def look_around(daemon: Firthd, stay: bool, screen: Screen) -> None:
         arguments = [sys.executable, "-m", "firth_tui", "--socket", str(daemon.socket)]
         interface = await asyncio.create_subprocess_exec(*arguments)
         try:
-            await interface.wait()
+            if status := await interface.wait():
+                raise DemoFailed(f"the terminal UI ended with status {status}")
         finally:
             if interface.returncode is None:
                 interface.terminate()

@@ -189,10 +189,10 @@ async def test_nonsense_is_status_3(words: list[str], text: str, tmp_path: Path)
 
 async def test_output_that_cannot_be_written_is_status_1(tmp_path: Path) -> None:
     async with server(tmp_path, rig(channel_freeze=freeze)) as up:
-        process = await asyncio.create_subprocess_exec(
-            "sh", "-c", f"exec {sys.executable} -m firth_protocol.ctl --socket {up.socket} channel.freeze main >/dev/full",
+        process = await asyncio.create_subprocess_shell(
+            f"exec {sys.executable} -m firth_protocol.ctl --socket {up.socket} channel.freeze main >/dev/full",
             stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
+        )
         _, err = await process.communicate()
     assert (process.returncode, err) == (
         1,

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from firth_protocol.methods import METHODS
 from firth_protocol.types import Event, Role
 from firthd.access import Access, Caller
 from firthd.clock import rfc3339
-from firthd.config import AccessSettings, Grant
+from firthd.config import AccessSettings
 from firthd.events import EventHub
 from firthd.rpc.dispatch import Context, Dispatcher, Handler
 from firthd.rpc.server import RpcServer
@@ -144,14 +145,9 @@ def rig(access: AccessSettings | None = None, /, **given: Handler) -> Rig:
     async def write(entry: Audited) -> None:
         audited.append(entry)
 
-    rules = Access(access or AccessSettings(), own_uid=0)
+    rules = Access(access or AccessSettings(), own_uid=os.getuid())
     dispatcher = Dispatcher(handlers(**given), rules, Mirrors(), write, clock)
     return Rig(dispatcher=dispatcher, access=rules, audited=audited, facts=Facts(clock), clock=clock)
-
-
-def everybody(role: Role, channels: list[str] | None = None) -> AccessSettings:
-    """Return settings that give this process' user a role, for a daemon that runs as somebody else."""
-    return AccessSettings(users=[Grant(uid=NOBODY_UID, role=role, channels=channels)])
 
 
 class Server(Struct):

@@ -23,8 +23,9 @@ class Fault:
     """What goes wrong with an answer; the fields can be combined.
 
     `until`: nothing is answered before this event. `drip`: each chunk of the body needs one permit of it. `cut_after`:
-    so many bytes of the body are sent, then the connection is closed; with `reset` it is aborted. `drop`: closed
-    without any answer. `content_length`: what the header claims, whatever is sent. `chunked`: no length at all.
+    so many bytes of the body are sent, then (after the event `cut_when`) the connection is closed; with `reset` it is
+    aborted. `drop`: closed without any answer. `content_length`: what the header claims, whatever is sent. `chunked`:
+    no length at all. What the client has not read when a connection is cut may be lost to it: `cut_when` is for that.
     """
 
     status: int | None = None
@@ -37,6 +38,7 @@ class Fault:
     drip: asyncio.Semaphore | None = None
     chunk_bytes: int = 16_384
     cut_after: int | None = None
+    cut_when: asyncio.Event | None = None
     reset: bool = False
     drop: bool = False
     content_length: int | None = None
@@ -262,6 +264,8 @@ async def _send(
         await response.write(chunk)
         seen.sent += len(chunk)
     if fault.cut_after is not None or (fault.content_length or 0) > len(body):
+        if fault.cut_when is not None:
+            await fault.cut_when.wait()
         _gone(request, reset=fault.reset)
     else:
         await response.write_eof()

@@ -11,7 +11,7 @@ from types import MappingProxyType
 import zstandard
 from aiohttp import web
 
-from firth_protocol.errors import NotFound
+from firth_protocol.errors import NoSpace, NotFound
 from firth_protocol.types import Privacy
 from firthd.access import WebTokens, token_hash
 from firthd.channels.published import PublishedFile, ShardPlace, View
@@ -159,13 +159,15 @@ class Site:
         self.rendered.prepare()
         self.shelf = Shelf(self.rendered, self.blobs)
         self.source = Source(url="http://127.0.0.1:1")
+        self.sources: dict[int, Source] = {}  # of single mirrors
         self.unwell: str | None = None
-        self.full: NoSpaceReason = None
+        self.full: NoSpace | None = None
         self.broken_archives: set[str] = set()
-        self.first_seen: list[tuple[str, str]] = []
+        self.fetched: list[tuple[str, str]] = []
         self.used_tokens: dict[int, int] = {}
         self.host = "127.0.0.1"
         self.port = 0
+        self.upstream: Upstream
         self.on_demand: OnDemand
         self._tokens: list[TokenRow] = []
         self.tokens = WebTokens(self._read_tokens, self._touch, clock)
@@ -197,8 +199,12 @@ class Site:
 
     # --- what on-demand fetching asks of the rest of the house
 
+    @property
+    def helpers(self) -> Helpers:
+        return Helpers(locate=self.locate, space=self.space, check_archive=self.check_archive, stored=self.stored)
+
     async def locate(self, file: FileRow) -> tuple[Source, str]:
-        return self.source, f"{file.subdir}/{file.filename}"
+        return self.sources.get(file.mirror_id, self.source), f"{file.subdir}/{file.filename}"
 
     async def space(self, size: int | None) -> None:
         if self.full is not None:
@@ -208,17 +214,14 @@ class Site:
         if filename in self.broken_archives:
             raise ValueError("the archive does not open")
 
-    async def first_sight(self, file: FileRow, kept: Kept) -> None:
-        self.first_seen.append((file.filename, kept.sha256))
+    async def stored(self, file: FileRow, kept: Kept) -> None:
+        self.fetched.append((file.filename, kept.sha256))
 
     async def _read_tokens(self) -> list[TokenRow]:
         return self._tokens
 
     async def _touch(self, used: Mapping[int, int]) -> None:
         self.used_tokens.update(used)
-
-
-NoSpaceReason = Exception | None
 
 
 @asynccontextmanager
@@ -228,14 +231,11 @@ async def running_site(
     """Serve an empty shelf on a free port; fetches ask `site.source` through the real client."""
     clock = clock or FakeClock(auto=True)
     site = Site(root, clock)
-    upstream = Upstream(UpstreamSettings(timeout_s=5), clock)
+    site.upstream = upstream = Upstream(UpstreamSettings(timeout_s=5), clock)
     async with AsyncExitStack() as stack:
         await upstream.start()
         stack.push_async_callback(upstream.close)
-        helpers = Helpers(
-            locate=site.locate, space=site.space, check_archive=site.check_archive, first_sight=site.first_sight
-        )
-        site.on_demand = await stack.enter_async_context(OnDemand(upstream, site.blobs, clock, helpers))
+        site.on_demand = await stack.enter_async_context(OnDemand(upstream, site.blobs, clock, site.helpers))
         runner = build_runner(
             build_app(
                 WebParts(
@@ -279,65 +279,3 @@ def conda_index(*subdirs: str, filler: int = 0) -> dict[str, bytes]:
         files[f"{subdir}/repodata.json.zst"] = zstandard.compress(plain)
         files[f"{subdir}/repodata_shards.msgpack.zst"] = zstandard.compress(b"shards of " + subdir.encode())
     return files
-
-
-class Part:
-    """One step of a source's answer: bytes, after an event if there is one."""
-
-    def __init__(self, data: bytes, after: asyncio.Event | None = None) -> None:
-        self.data = data
-        self.after = after
-
-
-class SlowSource:
-    """A source whose answers come in steps that the test allows, and break off where it says."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, list[Part]] = {}
-        self.lengths: dict[str, int | None] = {}
-        self.statuses: dict[str, int] = {}
-        self.requests: list[str] = []
-        self.url = ""
-
-    def offer(self, path: str, *parts: Part | bytes, length: int | None = -1, status: int = 200) -> None:
-        """Answer `path` with these parts; `length` -1: the right one, None: none told, else what is told."""
-        steps = [part if isinstance(part, Part) else Part(part) for part in parts]
-        self.answers[path] = steps
-        self.lengths[path] = sum(len(step.data) for step in steps) if length == -1 else length
-        self.statuses[path] = status
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        self.requests.append(f"{request.method} {request.path}")
-        if request.path not in self.answers:
-            return web.Response(status=404)
-        response = web.StreamResponse(status=self.statuses[request.path])
-        length = self.lengths[request.path]
-        if length is None:
-            response.enable_chunked_encoding()
-        else:
-            response.content_length = length
-        await response.prepare(request)
-        sent = 0
-        for part in self.answers[request.path]:
-            if part.after is not None:
-                await part.after.wait()
-            await response.write(part.data)
-            sent += len(part.data)
-        if length is not None and sent < length and request.transport is not None:
-            request.transport.abort()
-        return response
-
-
-@asynccontextmanager
-async def slow_source() -> AsyncIterator[SlowSource]:
-    source = SlowSource()
-    app = web.Application()
-    app.router.add_get("/{path:.*}", source.handle)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        source.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        yield source
-    finally:
-        await runner.cleanup()

@@ -13,7 +13,8 @@ from textual.filter import LineFilter
 from textual.scrollbar import ScrollBar
 
 from firth_protocol.types import DaemonStatus, Event
-from firth_tui.actions import at, why_not
+from firth_tui.action_table import at
+from firth_tui.actions import why_not
 from firth_tui.format import Cell, Tone, clean
 from firth_tui.model import Connection, Listener, Session, Stage, Touched
 from firth_tui.screens.channels import ChannelsScreen

@@ -28,6 +28,18 @@ TITLES: Mapping[str, str] = {
     StepName.CLEAN: "Clean up",
 }
 
+SHORT_TITLES: Mapping[str, str] = {
+    StepName.CONNECT: "Connect",
+    StepName.FETCH_INDEX: "Fetch index",
+    StepName.FILTER: "Filter",
+    StepName.RESOLVE: "Resolve",
+    StepName.PLAN: "Compare",
+    StepName.DOWNLOAD: "Download",
+    StepName.PUBLISH: "Publish",
+    StepName.CLEAN: "Clean up",
+}
+"""For lists, where room is short."""
+
 FAULTS = frozenset({RunState.FAILED, RunState.INCOMPLETE})
 
 _CHANGES_A_CHANNEL = frozenset(

@@ -70,14 +70,14 @@ class Helpers(Struct, frozen=True, kw_only=True):
 
     `locate`: the source and the path below it (or the whole URL). `space`: raises NoSpace when that many bytes more
     (None: unknown) would go below the floor. `check_archive`: blocks; raises ValueError with a sentence when the file
-    at a path is no whole archive of the kind that its name says. `first_sight`: records the digest of a file for
-    which the source gives none.
+    at a path is no whole archive of the kind that its name says. `stored`: counts a file that has come, and records
+    its digest where the source gives none.
     """
 
     locate: Callable[[FileRow], Awaitable[tuple[Source, str]]]
     space: Callable[[int | None], Awaitable[None]]
     check_archive: Callable[[Path, str], None]
-    first_sight: Callable[[FileRow, Kept], Awaitable[None]]
+    stored: Callable[[FileRow, Kept], Awaitable[None]]
 
 
 class _Bad(Upstream):
@@ -93,12 +93,22 @@ class _Remembered(Struct, frozen=True):
 class OnDemand:
     """Passive fetches under way. `async with` it, or call `close`: then nothing is left running."""
 
-    def __init__(self, upstream: Opener, blobs: Blobs, clock: Clock, helpers: Helpers, *, fetches: int = 16) -> None:
+    def __init__(
+        self,
+        upstream: Opener,
+        blobs: Blobs,
+        clock: Clock,
+        helpers: Helpers,
+        *,
+        fetches: int = 16,
+        start_s: float = START_S,
+    ) -> None:
         self._upstream = upstream
         self._blobs = blobs
         self._clock = clock
         self._helpers = helpers
         self._slots = asyncio.Semaphore(fetches)
+        self._start_s = start_s
         self._flights: dict[tuple[object, int | None], Live] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._bad: dict[int, _Remembered] = {}
@@ -153,7 +163,7 @@ class OnDemand:
 
     async def _answered(self, live: Live) -> None:
         try:
-            async with asyncio.timeout(START_S):
+            async with asyncio.timeout(self._start_s):
                 await live.started()
         except TimeoutError:
             raise Unavailable(
@@ -237,8 +247,7 @@ class OnDemand:
                     raise NoSpace("the disk is full", hint="free space or run store.gc") from error
                 raise
             kept = await self._keep(file, writer)
-        if file.sha256 is None:
-            await self._helpers.first_sight(file, kept)
+        await self._helpers.stored(file, kept)
         return kept
 
     async def _download(self, live: Live, writer: BlobWriter, source: Source, address: str) -> None:

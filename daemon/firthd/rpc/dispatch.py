@@ -19,6 +19,7 @@ from firth_protocol.errors import (
     MethodNotFound,
     ParseError,
     TooLarge,
+    Unavailable,
 )
 from firth_protocol.methods import METHODS, Method, Params, ScopeBy
 from firthd import __version__
@@ -103,6 +104,14 @@ class Dispatcher:
         self._finder = finder
         self._write_audit = write_audit
         self._clock = clock
+        self._looking: set[asyncio.Task[Any]] = set()
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Answer whoever only looks, or calls from now on, that the daemon is stopping; changes go on to their end."""
+        self._stopping = True
+        for task in self._looking:
+            task.cancel()
 
     async def handle(self, body: bytes, caller: Caller) -> bytes | None:
         """Answer one request or a batch; None when nothing is to be answered (only notifications).
@@ -149,10 +158,25 @@ class Dispatcher:
             raise _no_such_method(request.method, self._methods)
         self._access.require_anywhere(caller, method)
         params = decode_params(method, request.params)
+        if self._stopping:
+            raise _is_stopping()
         work = self._work(method, params, caller)
-        if not method.changes:
+        return await (_to_the_end(work) if method.changes else self._look(work))
+
+    async def _look(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await a call that changes nothing; it is given up when its caller leaves or the daemon stops."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._looking.add(task)
+        try:
             return await work
-        return await _to_the_end(work)
+        except asyncio.CancelledError:
+            if not self._stopping:
+                raise
+            task.uncancel()
+            raise _is_stopping() from None
+        finally:
+            self._looking.discard(task)
 
     async def _work(self, method: Method, params: Params, caller: Caller) -> bytes | FirthError:
         answer: bytes | FirthError
@@ -284,6 +308,10 @@ def _no_such_method(name: str, methods: Mapping[str, Method]) -> MethodNotFound:
         hint="`firthctl --help` lists the methods; so does rpc.discover",
         method=name,
     )
+
+
+def _is_stopping() -> Unavailable:
+    return Unavailable("the daemon is stopping", hint="try again when it is up")
 
 
 def _unforeseen(method: str, error: Exception) -> Internal:

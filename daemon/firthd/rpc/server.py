@@ -102,8 +102,9 @@ class RpcServer:
         await web.SockSite(self._runner, self._listener).start()
 
     async def stop(self) -> None:
-        """End the streams, let calls finish for up to three seconds, and take the socket away."""
+        """End the streams and the calls that only look; let changes finish for up to three seconds."""
         self._stopping.set()
+        self._dispatcher.stop()
         if self._path is not None and self._listener is not None:
             await asyncio.to_thread(remove, self._path, self._listener)
         if self._runner is not None:

@@ -101,7 +101,7 @@ class RunFile:
             "journal_mode=OFF",
             "synchronous=OFF",
             "locking_mode=EXCLUSIVE",
-            "cache_size=-32768",
+            "cache_size=-8192",
         ):
             self._connection.execute(f"PRAGMA {pragma}")
 

@@ -15,7 +15,7 @@ from firthd.clock import Clock
 from firthd.config import UpstreamSettings
 from firthd.upstream.body import Body
 from firthd.upstream.failures import Asked, Failure
-from firthd.upstream.files import HOST, OpenFile, open_below
+from firthd.upstream.files import HOST, OpenFile, in_thread, open_below
 from firthd.upstream.http import MAX_PAUSE_S, Http, Reply
 from firthd.upstream.masking import mask
 from firthd.upstream.rate import Meter
@@ -113,7 +113,7 @@ class Upstream:
             fetched = await self._until_done(source, path, file, validators or Validators(), max_bytes, progress)
             keep = fetched.status == "fetched"
         finally:
-            file.close(keep=keep)
+            await in_thread(file.close, keep=keep)  # taking a file of gigabytes away takes its time
         return fetched
 
     @asynccontextmanager

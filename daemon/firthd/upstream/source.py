@@ -79,10 +79,8 @@ def credentials_of(source: Source) -> Credentials:
     """Return the source's credentials; a user and password in its address count where none are given."""
     if source.credentials is not None:
         return source.credentials
-    parts = urlsplit(source.url)
-    if parts.username:
-        return Credentials(user=unquote(parts.username), password=unquote(parts.password or ""))
-    return Credentials()
+    user, password = _user_in(source.url)
+    return Credentials(user=unquote(user), password=unquote(password)) if user else Credentials()
 
 
 def masker(source: Source) -> Masker:
@@ -92,8 +90,8 @@ def masker(source: Source) -> Masker:
     if credentials.user and credentials.password is not None:
         secrets.append(_basic(credentials.user, credentials.password))
     if source.proxy:
-        parts = urlsplit(source.proxy)
-        secrets += [parts.password, unquote(parts.password or "")]
+        password = _user_in(source.proxy)[1]
+        secrets += [password, unquote(password)]
     return Masker(tuple(secret for secret in secrets if secret))
 
 
@@ -130,6 +128,10 @@ def address(source: Source, path_or_url: str) -> str:
     origin; user and password in an address are dropped. Raises Invalid for a scheme other than http and https, for a
     step down from https to http, for a path that climbs out of the source, and when a token is needed and lacking.
     """
+    try:
+        home = None if is_file(source) else origin_of(source.url)
+    except ValueError:
+        raise Invalid(f"the source {mask(source.url)} is not an http, https or file address") from None
     base = without_user(_with_token(source, source.url.rstrip("/")))
     if not is_absolute(path_or_url) and not path_or_url.startswith("/"):
         if ".." in unquote(path_or_url).split("/"):
@@ -137,14 +139,14 @@ def address(source: Source, path_or_url: str) -> str:
         return f"{base}/{_quoted(path_or_url)}"
     try:
         url = _tidy(urljoin(f"{base}/", path_or_url))
-        here, there = None if is_file(source) else origin_of(base), origin_of(url)
+        there = origin_of(url)
     except ValueError:
         shown = mask(path_or_url)
         hint = "only http and https addresses can"
         raise Invalid(f"the address {shown} cannot be asked", hint=hint, url=shown) from None
-    if here is not None and here.scheme == "https" and there.scheme == "http":
+    if home is not None and home.scheme == "https" and there.scheme == "http":
         raise Invalid(f"the https source points to {mask(url)}, which is not encrypted", url=mask(url))
-    return _with_token(source, url) if here == there else url
+    return _with_token(source, url) if home == there else url
 
 
 def redirected(url: str, location: str) -> str:
@@ -186,6 +188,16 @@ def _with_token(source: Source, url: str) -> str:
     if not token:
         raise Invalid("the source's address needs a token", hint="give it as credentials {token}")
     return url.replace(TOKEN_PLACE, quote(token, safe=""))
+
+
+def _user_in(url: str) -> tuple[str, str]:
+    """Return user and password of an address as they stand in it, empty where there are none."""
+    try:
+        userinfo = urlsplit(url).netloc.rpartition("@")[0]
+    except ValueError:
+        userinfo = url.partition("://")[2].rpartition("@")[0]  # no address, but it may hold a password all the same
+    user, _, password = userinfo.partition(":")
+    return user, password
 
 
 def _tidy(url: str) -> str:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KEEPALIVE_S = 75.0
-SHUTDOWN_S = 3.0
-"""Seconds that replies under way are given when the daemon stops."""
+SHUTDOWN_S = 2.0
+"""Seconds that replies under way are given when the daemon stops; aiohttp waits up to twice as long."""
 
 _WHEN = re.compile(r"[0-9]{1,12}|[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _LOGIN = {"WWW-Authenticate": 'Basic realm="Firth", charset="UTF-8"'}
@@ -85,8 +85,6 @@ class Front:
             return reply(problem)
         except FirthError as error:
             return reply(from_error(error))
-        except ConnectionError:
-            raise
         except Exception:
             number = uuid4().hex[:12]
             log.exception("a web request failed (%s)", number)

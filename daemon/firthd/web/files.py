@@ -6,6 +6,7 @@ compressed is what the client asked for (RFC 9110; conda decodes a labelled .zst
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
@@ -29,6 +30,10 @@ log = logging.getLogger(__name__)
 INLINE_READ = 64 * 1024
 """Bytes up to which a file is read in the event loop: cheaper than the way to a thread and back."""
 UNPACK_CHUNK = 1024 * 1024
+
+
+class DamagedFile(OSError):
+    """A file does not hold the bytes that its name promises."""
 
 
 class Place(Struct, frozen=True, kw_only=True):
@@ -63,7 +68,7 @@ class Files:
         """Send bytes at rest. `content.modified_ms` None: the file's own time is taken.
 
         `by_proxy`: the peer is the proxy for which `accel` was set. Raises FileNotFoundError when the file is not
-        there, ShortFile when it is too short.
+        there, ShortFile or DamagedFile when it is not what its name promises.
         """
         found = self._hot.get(place.sha256)
         if found is not None:
@@ -78,7 +83,7 @@ class Files:
                 raise ShortFile(f"{path.name} has {stat.st_size} bytes, {offset + size} are needed")
             written_ms = stat.st_mtime_ns // 1_000_000
             if size <= self._hot.max_object:
-                found = HotObject(await _read(fd, offset, size), written_ms)
+                found = HotObject(await _read(fd, offset, size, place.sha256), written_ms)
                 self._hot.put(place.sha256, found)
                 return await self._from_memory(request, content, found)
             content = _exactly(content, size, written_ms)
@@ -152,10 +157,17 @@ def without_body(request: web.Request, content: Content) -> web.StreamResponse |
     return _response(request, content, answer)[0]
 
 
-async def _read(fd: int, offset: int, size: int) -> bytes:
-    data = os.pread(fd, size, offset) if size <= INLINE_READ else await asyncio.to_thread(os.pread, fd, size, offset)
-    if len(data) != size:
-        raise ShortFile(f"{size - len(data)} bytes could not be read")
+async def _read(fd: int, offset: int, size: int, sha256: str) -> bytes:
+    """Read bytes for memory; they are verified, for whoever asks for this sha256 later gets them."""
+    if size <= INLINE_READ:
+        return _read_verified(fd, offset, size, sha256)
+    return await asyncio.to_thread(_read_verified, fd, offset, size, sha256)
+
+
+def _read_verified(fd: int, offset: int, size: int, sha256: str) -> bytes:
+    data = os.pread(fd, size, offset)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise DamagedFile(f"the file for sha256 {sha256} holds other bytes")
     return data
 
 

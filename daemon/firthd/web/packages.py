@@ -24,10 +24,11 @@ WHOLE_WAIT_S = 600.0
 class Packages:
     """Sends the files of artifacts, whatever their family."""
 
-    def __init__(self, files: Files, blobs: Store, on_demand: Fetches) -> None:
+    def __init__(self, files: Files, blobs: Store, on_demand: Fetches, *, range_wait_s: float = RANGE_WAIT_S) -> None:
         self._files = files
         self._blobs = blobs
         self._on_demand = on_demand
+        self._range_wait_s = range_wait_s
 
     async def send(
         self, request: web.Request, visitor: Visitor, file: FileRow, *, media_type: str, cache_control: str
@@ -62,7 +63,7 @@ class Packages:
             await live.beyond(0)  # what fails before the first byte can go out still gets a status and a reason
             content = msgspec.structs.replace(content, size=live.size)
             return await self._files.growing(request, content, live)
-        wait_s = RANGE_WAIT_S if "Range" in request.headers else WHOLE_WAIT_S
+        wait_s = self._range_wait_s if "Range" in request.headers else WHOLE_WAIT_S
         try:
             async with asyncio.timeout(wait_s):
                 kept: Kept = await live.whole()

@@ -50,7 +50,12 @@ def reply(problem: Problem) -> web.Response:
     title = HTTPStatus(problem.status).phrase
     detail = "".join(char if char.isprintable() else " " for char in problem.detail)
     body = msgspec.json.encode({"type": "about:blank", "title": title, "status": problem.status, "detail": detail})
-    headers = {"Content-Type": "application/problem+json", "Cache-Control": "no-store", **problem.headers}
+    headers = {
+        "Content-Type": "application/problem+json",
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+        **problem.headers,
+    }
     return web.Response(
         status=problem.status, reason=_reason(problem.status, title, detail), body=body, headers=headers
     )

@@ -1,7 +1,6 @@
 """The only place that decides what a call of firthctl does, and with which status it ends."""
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -281,7 +280,7 @@ def _printer(options: Options) -> Printer:
 
 def _width(stream: TextIO) -> int | None:
     """Return the columns of the terminal behind a stream, None when it is none."""
-    return max(shutil.get_terminal_size().columns, 20) if stream.isatty() else None
+    return max(os.get_terminal_size(stream.fileno()).columns or 80, 20) if stream.isatty() else None
 
 
 def _never_fail(stream: TextIO) -> None:

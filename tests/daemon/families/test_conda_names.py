@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rattler import Subdir
 
 from firthd.families.conda.names import (
     KNOWN_SUBDIRS,
@@ -87,10 +88,10 @@ def test_a_harmless_name_is_never_refused(stem: str) -> None:
 @given(st.text(max_size=140), st.text(max_size=140), st.text(max_size=140))
 def test_a_records_own_words_are_judged_too(name: str, version: str, build: str) -> None:
     try:
-        assert safe_filename("a-1-0.conda", name, version, build) == "a-1-0.conda"
-    except ValueError as refused:
-        assert str(refused).isprintable()
+        taken = safe_filename("a-1-0.conda", name, version, build)
+    except ValueError:
         return
+    assert taken == "a-1-0.conda"
     for word in (name, version, build):
         assert set(word) <= set(ALPHABET)
         assert len(word) <= 128
@@ -123,9 +124,7 @@ def test_what_is_no_subdir(subdir: str) -> None:
 
 
 def test_known_subdirs_are_those_of_the_ecosystem_once_each() -> None:
-    from rattler import Platform
-
     assert len(set(KNOWN_SUBDIRS)) == len(KNOWN_SUBDIRS)
     assert KNOWN_SUBDIRS[0] == "noarch"
     for subdir in KNOWN_SUBDIRS:
-        assert str(Platform(subdir)) == subdir
+        assert str(Subdir(subdir)) == subdir

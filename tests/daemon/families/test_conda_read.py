@@ -1,6 +1,7 @@
 """Reading a conda source's index against a mirror's rows."""
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firth_protocol.errors import Invalid, Upstream
-from firthd.families.base import PartResult, ReadResult
+from firthd.families.base import Part, PartResult, ReadResult
+from firthd.families.conda.document import entries, read_document
 from firthd.families.conda.records import InvalidRecordError, columns, fingerprint
-from firthd.families.conda.versions import version_key
+from firthd.families.conda.versions import sort_versions
 from tests.support.conda import PackageSpec, sample_channel
 from tests.support.conda_state import CondaState, run_rows
 
@@ -356,6 +358,27 @@ def test_another_value_has_another_fingerprint(fields: dict[str, Any], one: obje
     assert (len(prints) == 1) == same
 
 
+documents = st.dictionaries(
+    st.sampled_from(["info", "metadata", "packages", "packages.conda", "removed", "v3", "signatures", "other"]),
+    plain_values | st.dictionaries(st.text(max_size=4), records | st.dictionaries(st.text(max_size=4), records)),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(documents.map(msgspec.json.encode) | st.binary(max_size=40))
+def test_any_document_is_taken_apart_or_refused(body: bytes) -> None:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(body)
+        file.flush()
+        part = Part(subdir="noarch", spool=file.name)
+        try:
+            found = entries(read_document(part))
+        except Upstream as error:
+            assert error.data == {"subdir": "noarch"}  # noqa: PT017
+            return
+    assert [entry[:2] for entry in found] == sorted(entry[:2] for entry in found)
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=60))
 def test_any_bytes_are_a_record_or_refused(raw: bytes) -> None:
@@ -368,13 +391,14 @@ def test_any_bytes_are_a_record_or_refused(raw: bytes) -> None:
 
 def test_conda_orders_versions_in_its_own_way() -> None:
     in_order = ["not a version", "1.0dev1", "1.0rc1", "1.0", "1.0.post1", "1.1.1w", "1.1.1", "1.9", "1.10", "1!0.5"]
-    assert sorted(in_order[::-1], key=version_key) == in_order
+    assert sort_versions(in_order) == in_order[::-1]
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.text(max_size=8), max_size=6))
 def test_any_texts_can_be_ordered(versions: list[str]) -> None:
-    assert sorted(versions, key=version_key) == sorted(versions[::-1], key=version_key)
+    backwards = versions[::-1]
+    assert sort_versions(versions) == sort_versions(backwards)
 
 
 def test_built_packages_are_the_same_each_time(tmp_path: Path) -> None:

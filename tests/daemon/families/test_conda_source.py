@@ -115,7 +115,7 @@ def test_secrets_on_an_open_line_are_warned_about() -> None:
     "source",
     [
         "",
-        "conda-forge",
+        "main",
         "/media/disk",
         "file:media/disk",
         "file://host.example.org/media",
@@ -165,9 +165,13 @@ def test_two_different_secrets_are_refused_and_not_shown() -> None:
     st.text(st.characters(exclude_categories=["Cs"]), max_size=40),
 )
 def test_anything_is_stored_tidily_or_refused_and_shows_no_secret(start: str, rest: str) -> None:
+    found, refused = None, None
     try:
         found = normalise(start + rest)
-    except errors.Invalid as refused:
+    except errors.Invalid as error:
+        refused = error
+    if found is None:
+        assert refused is not None
         assert "S3cret-pw" not in str(refused.wire())
         return
     assert found.source.isascii()
@@ -182,7 +186,7 @@ def test_the_compressed_index_is_asked_for_first() -> None:
     assert index_candidates("noarch") == ("noarch/repodata.json.zst", "noarch/repodata.json")
 
 
-# --- probing ------------------------------------------------------------------------------------------------------------
+# --- probing ----------------------------------------------------------------------------------------------------------
 
 
 async def test_a_channel_tells_its_subdirs_and_sizes(server: FaultyUpstream, upstream: Upstream) -> None:
@@ -206,6 +210,16 @@ async def test_a_server_without_head_is_probed_too(server: FaultyUpstream, upstr
     server.fail("*", Fault(no_head=True), times=None)
     found = await probe(upstream, Source(url=server.url))
     assert (found.subdirs, found.index_bytes) == (["noarch"], len(ZST))
+
+
+async def test_a_page_is_no_index_even_when_it_is_answered_with_200(server: FaultyUpstream, upstream: Upstream) -> None:
+    page = "linux-64/repodata.json.zst"
+    server.files = {"noarch/repodata.json": b"{}", page: b"<html>", "osx-64/repodata.json.zst": b"<html>"}
+    server.files["osx-64/repodata.json"] = b"{}"
+    server.content_types = {page: "text/html", "osx-64/repodata.json.zst": "text/html"}
+    found = await probe(upstream, Source(url=server.url))
+    assert found.subdirs == ["noarch", "osx-64"]
+    assert found.index_bytes == 4
 
 
 async def test_a_folder_is_probed(upstream: Upstream, tmp_path: Path) -> None:

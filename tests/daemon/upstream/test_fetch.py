@@ -3,6 +3,7 @@ import logging
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,9 +18,22 @@ INDEX = "noarch/repodata.json"
 
 
 async def fetch(
-    upstream: Upstream, server: FaultyUpstream, spool: Path, path: str = INDEX, max_bytes: int = 10**7
+    upstream: Upstream,
+    server: FaultyUpstream,
+    spool: Path,
+    path: str = INDEX,
+    max_bytes: int = 10**7,
+    marks: dict[int, asyncio.Event] | None = None,
 ) -> str:
-    return (await upstream.fetch(Source(url=server.url), path, spool, max_bytes=max_bytes)).status
+    """Fetch and return the status; each event of `marks` is set when so many bytes have been written."""
+
+    def progress(done: int, total: int | None) -> None:
+        for mark, reached in (marks or {}).items():
+            if done >= mark:
+                reached.set()
+
+    source = Source(url=server.url)
+    return (await upstream.fetch(source, path, spool, max_bytes=max_bytes, progress=progress)).status
 
 
 async def test_a_file_comes_whole_with_its_validators(
@@ -108,7 +122,7 @@ async def test_lasting_trouble_ends_with_what_was_found(
     server: FaultyUpstream, upstream: Upstream, tmp_path: Path, clock: FakeClock
 ) -> None:
     server.fail("*", Fault(status=502, reason="Bad Day"), times=None)
-    with pytest.raises(errors.Upstream, match="answered 502 Bad Day for .*; tried 5 times") as told:
+    with pytest.raises(errors.Upstream, match=r"answered 502 Bad Day for .*; tried 5 times") as told:
         await fetch(upstream, server, tmp_path / "spool")
     assert told.value.data["status"] == 502
     assert clock.slept == [1, 2, 4, 8]
@@ -151,46 +165,44 @@ async def test_a_broken_transfer_goes_on_where_it_broke(
     server: FaultyUpstream, upstream: Upstream, tmp_path: Path, reset: bool
 ) -> None:
     server.files[INDEX] = BIG
-    server.fail("*", Fault(cut_after=600_000, reset=reset))
-    assert await fetch(upstream, server, tmp_path / "spool") == "fetched"
+    written = asyncio.Event()
+    server.fail("*", Fault(cut_after=600_000, cut_when=written, reset=reset))
+    assert await fetch(upstream, server, tmp_path / "spool", marks={600_000: written}) == "fetched"
     assert (tmp_path / "spool").read_bytes() == BIG
-    first, second = server.requests
-    # A reset may take what was on its way; what came is asked for no more.
-    begin = int(second.headers["range"].removeprefix("bytes=").removesuffix("-"))
-    assert 0 < begin <= 600_000
+    _, second = server.requests
+    assert second.headers["range"] == "bytes=600000-"
     assert second.headers["if-range"] == server.etag(INDEX)
     assert "if-none-match" not in second.headers
-    assert (second.status, second.sent) == (206, len(BIG) - begin)
+    assert (second.status, second.sent) == (206, len(BIG) - 600_000)
 
 
 async def test_a_file_that_changed_meanwhile_begins_anew(
     server: FaultyUpstream, upstream: Upstream, tmp_path: Path, clock: FakeClock
 ) -> None:
     server.files[INDEX] = BIG
-    server.fail("*", Fault(cut_after=500_000))
+    written = asyncio.Event()
+    server.fail("*", Fault(cut_after=500_000, cut_when=written))
     clock.auto = False
-    running = asyncio.create_task(fetch(upstream, server, tmp_path / "spool"))
+    running = asyncio.create_task(fetch(upstream, server, tmp_path / "spool", marks={500_000: written}))
     await clock.asleep()
     server.files[INDEX] = b"another and shorter one"
     await clock.advance(60)
     assert await running == "fetched"
     assert (tmp_path / "spool").read_bytes() == b"another and shorter one"
-    assert [seen.status for seen in server.requests] == [200, 200]
+    assert [(seen.status, seen.headers.get("range")) for seen in server.requests] == [
+        (200, None),
+        (200, "bytes=500000-"),
+    ]
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        Fault(cut_after=500_000, weak_etag=True, headers={"Last-Modified": "x"}),
-        Fault(cut_after=500_000, no_validators=True),
-    ],
-)
+@pytest.mark.parametrize("proof", [{"weak_etag": True, "headers": {"Last-Modified": "x"}}, {"no_validators": True}])
 async def test_without_proof_of_the_same_bytes_a_transfer_begins_anew(
-    server: FaultyUpstream, upstream: Upstream, tmp_path: Path, fault: Fault
+    server: FaultyUpstream, upstream: Upstream, tmp_path: Path, proof: dict[str, Any]
 ) -> None:
     server.files[INDEX] = BIG
-    server.fail("*", fault)
-    assert await fetch(upstream, server, tmp_path / "spool") == "fetched"
+    written = asyncio.Event()
+    server.fail("*", Fault(cut_after=500_000, cut_when=written, **proof))
+    assert await fetch(upstream, server, tmp_path / "spool", marks={500_000: written}) == "fetched"
     assert "range" not in server.requests[1].headers
     assert (tmp_path / "spool").read_bytes() == BIG
 
@@ -199,20 +211,31 @@ async def test_a_server_without_ranges_or_with_foolish_ones_is_borne(
     server: FaultyUpstream, upstream: Upstream, tmp_path: Path
 ) -> None:
     server.files[INDEX] = BIG
-    server.fail("*", Fault(cut_after=500_000))
+    first, second = asyncio.Event(), asyncio.Event()
+    server.fail("*", Fault(cut_after=500_000, cut_when=first))
     server.fail("*", Fault(status=206, headers={"Content-Range": "bytes 0-9/10"}, body=b"0123456789"))
-    server.fail("*", Fault(cut_after=400_000, no_ranges=True))
+    server.fail("*", Fault(cut_after=600_000, cut_when=second, no_ranges=True))
     server.fail("*", Fault(status=416))
-    assert await fetch(upstream, server, tmp_path / "spool") == "fetched"
+    marks = {500_000: first, 600_000: second}
+    assert await fetch(upstream, server, tmp_path / "spool", marks=marks) == "fetched"
     assert (tmp_path / "spool").read_bytes() == BIG
-    assert "range" not in server.requests[4].headers
+    assert [seen.headers.get("range") for seen in server.requests] == [
+        None,
+        "bytes=500000-",
+        None,
+        "bytes=600000-",
+        None,
+    ]
 
 
 async def test_progress_renews_the_attempts(server: FaultyUpstream, upstream: Upstream, tmp_path: Path) -> None:
-    content = os.urandom(8) * (1024 * 1024)  # 8 MiB
+    content = os.urandom(1024) * 8192  # 8 MiB
     server.files["a.conda"] = content
-    server.fail("*", Fault(cut_after=1_200_000, chunk_bytes=65_536), times=6)
-    assert await fetch(upstream, server, tmp_path / "spool", "a.conda") == "fetched"
+    part = 1_200_000
+    marks = {part * number: asyncio.Event() for number in range(1, 7)}
+    for reached in marks.values():
+        server.fail("*", Fault(cut_after=part, cut_when=reached))
+    assert await fetch(upstream, server, tmp_path / "spool", "a.conda", marks=marks) == "fetched"
     assert (tmp_path / "spool").read_bytes() == content
     assert len(server.requests) == 7
 

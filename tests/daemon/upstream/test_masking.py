@@ -1,3 +1,5 @@
+from urllib.parse import quote, quote_plus
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,8 +39,6 @@ def test_no_address_gets_control_characters_or_a_failure_out_of_masking(start: s
 
 @given(SECRET)
 def test_a_secret_never_passes_however_it_is_quoted(secret: str) -> None:
-    from urllib.parse import quote, quote_plus
-
     hide = Masker((secret,))
     for spelling in (secret, quote(secret, safe=""), quote(secret), quote_plus(secret), quote(secret, safe="").lower()):
         for text in (f"it said {spelling}!", f"see https://host.example.org/a/{spelling}/b for more"):

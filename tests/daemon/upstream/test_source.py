@@ -139,3 +139,21 @@ def test_a_sources_repr_has_no_secret() -> None:
     text = repr(source)
     assert "h.example.org" in text
     assert not any(secret in text for secret in ("first", "second", "third", "fourth"))
+
+
+@pytest.mark.parametrize(
+    "url", ["conda.example.org/main", "ftp://h.example.org/x", "http://[::1/x", "http://h:x/y", ""]
+)
+def test_a_source_that_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(Invalid, match="is not an http, https or file address"):
+        address(Source(url=url), "x")
+
+
+@pytest.mark.parametrize("proxy", ["http://me:hidden@[::1", "proxy.example.org", "http://me:hidden@", "http://h:x"])
+def test_a_proxy_that_is_no_address_is_refused_without_its_password(proxy: str) -> None:
+    source = Source(url="https://h.example.org", proxy=proxy)
+    with pytest.raises(Invalid, match="the proxy") as refused:
+        proxy_of(source)
+    assert "hidden" not in str(refused.value.wire())
+    assert "hidden" not in repr(source)
+    assert masker(source).hide("it is hidden").count("hidden") == (0 if "hidden" in proxy else 1)

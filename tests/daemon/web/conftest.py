@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from tests.support.web import Site, SlowSource, running_site, slow_source
+from firthd.upstream.source import Source
+from tests.support.upstream import FaultyUpstream
+from tests.support.web import Site, running_site
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -21,10 +23,8 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 
 
 @pytest.fixture
-async def source(site: Site) -> AsyncIterator[SlowSource]:
+async def source(site: Site) -> AsyncIterator[FaultyUpstream]:
     """A source that `site` fetches from."""
-    from firthd.upstream.source import Source
-
-    async with slow_source() as running:
-        site.source = Source(url=running.url)
-        yield running
+    async with FaultyUpstream() as upstream:
+        site.source = Source(url=upstream.url)
+        yield upstream

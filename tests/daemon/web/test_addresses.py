@@ -134,6 +134,12 @@ async def test_only_get_and_head(team: Site, method: str) -> None:
     assert (reply.status, reply.headers["allow"]) == (405, "GET, HEAD")
 
 
+async def test_the_absolute_form_of_a_target(team: Site) -> None:
+    target = f"http://firth.example.org/repo/main/{INDEX}"
+    assert (await team.get(target)).body == conda_index("noarch", filler=1)[INDEX]
+    assert (await team.get(f"/repo/main/{INDEX}?x=1")).status == 200
+
+
 # --- privacy
 
 

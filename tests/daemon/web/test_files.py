@@ -164,6 +164,17 @@ async def test_a_file_that_is_too_short_is_an_error_and_never_a_short_body(site:
     assert str(site.root) not in reply.body.decode()
 
 
+@pytest.mark.parametrize("data", [SMALL, MIDDLE], ids=["small", "middle"])
+async def test_a_damaged_file_does_not_get_into_memory(site: Site, data: bytes) -> None:
+    site.shelf.channel("main", conda_index("noarch"))
+    row = site.shelf.artifact("main", "noarch", "pkg-1-0.conda", data)
+    assert row.sha256 is not None
+    site.blobs.path(row.sha256).write_bytes(data[::-1])
+    assert (await site.get("/repo/main/noarch/pkg-1-0.conda")).status == 500
+    site.blobs.path(row.sha256).write_bytes(data)
+    assert (await site.get("/repo/main/noarch/pkg-1-0.conda")).body == data
+
+
 async def test_the_plain_index_of_an_old_generation_comes_out_of_its_twin(site: Site) -> None:
     index = conda_index("noarch", filler=3 * 1024 * 1024)
     view = site.shelf.channel("main", index)

@@ -11,10 +11,11 @@ from firth_protocol.methods import MirrorGet
 from firth_protocol.types import Mirror, RunState
 from firth_tui.actions import Place
 from firth_tui.format import Cell, Tone, age, ahead, clean, count, counted, mode_name, state_cell, type_name
-from firth_tui.model import FAULTS, TITLES, Touched
+from firth_tui.model import FAULTS, SHORT_TITLES, Touched
 from firth_tui.rows import Fetch, filtered
 from firth_tui.screens.place import Listing, ListPane, PlaceScreen, Wanted, bindings
 from firth_tui.widgets.keyed_table import Column
+from firth_tui.widgets.progress import amount
 
 if TYPE_CHECKING:
     from firth_tui.app import FirthApp
@@ -55,9 +56,8 @@ def step_of(mirror: Mirror, screen: PlaceScreen) -> Cell:
     if run is not None and not run.state.ended:
         progress = screen.session.live.of_mirror(mirror)
         if progress is not None and progress.name is not None:
-            part = f"{count(progress.done)} / {count(progress.total)}" if progress.total else ""
-            return Cell(f"{TITLES[progress.name]} {part}".strip(), Tone.PLAIN)
-        return Cell(TITLES[run.step] if run.step else clean(run.description) or "waits for its turn", Tone.PLAIN)
+            return Cell(f"{SHORT_TITLES[progress.name]} {amount(progress)}".strip(), Tone.PLAIN)
+        return Cell(SHORT_TITLES[run.step] if run.step else clean(run.description) or "waits for its turn", Tone.PLAIN)
     if run is not None and run.error is not None:
         return Cell(clean(run.error.message), Tone.WARN)
     return Cell(counted(mirror.artifacts, "file") if mirror.artifacts or run else "", Tone.MUTED)

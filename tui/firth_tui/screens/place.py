@@ -14,7 +14,8 @@ from textual.timer import Timer
 from textual.widget import Widget
 
 from firth_protocol.errors import FirthError
-from firth_tui.actions import BY_ID, Context, Place, footer, for_keys, why_not
+from firth_tui.action_table import BY_ID, footer, for_keys
+from firth_tui.actions import Context, Place, why_not
 from firth_tui.format import Cell, Tone, clean, counted
 from firth_tui.model import Session, Touched
 from firth_tui.rows import Fetch, PagedRows

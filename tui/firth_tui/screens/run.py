@@ -232,7 +232,6 @@ class RunScreen(PlaceScreen):
         return self.query_one(LogView)
 
     def on_mount(self) -> None:
-        super().on_mount()
         self.log_view.focus()
         self.reload()
 
@@ -374,13 +373,17 @@ def counts_cells(run: Run) -> list[Cell]:
 
 
 def plan_words(result: dict[str, Any]) -> str:
-    """Return a plan's result in words; members that are no numbers are left out."""
-    names = {"adds": "add", "removes": "remove", "bytes": "download", "missing": "leave unmet"}
+    """Return a plan's result in words: what a run would add, remove and download, and what speaks against it."""
     told: list[str] = []
-    for name, verb in names.items():
+    for name, verb in (("adds", "add"), ("removes", "remove"), ("missing_dependencies", "leave unmet")):
         value = result.get(name)
-        if isinstance(value, list):
-            value = len(value)
+        if isinstance(value, int) and (value or name != "missing_dependencies"):
+            told.append(f"{verb} {count(value)}")
+    for name, verb in (("bytes", "download now"), ("bytes_all", "hold in all")):
+        value = result.get(name)
         if isinstance(value, int):
-            told.append(f"{verb} {size(value) if name == 'bytes' else count(value)}")
+            told.append(f"{verb} {size(value)}")
+    warnings = result.get("warnings")
+    if isinstance(warnings, list):
+        told += [clean(str(warning)) for warning in warnings]
     return ", ".join(told) or clean(msgspec.json.encode(result).decode(), 200)

@@ -8,7 +8,7 @@ from textual.app import ComposeResult
 from firth_protocol.types import Run
 from firth_tui.actions import Place
 from firth_tui.format import Cell, Tone, age, clean, count, duration, kind_name, seconds_of, state_cell
-from firth_tui.model import FAULTS, TITLES, Touched
+from firth_tui.model import FAULTS, SHORT_TITLES, Touched
 from firth_tui.rows import Fetch, filtered
 from firth_tui.screens.place import Listing, ListPane, PlaceScreen, Wanted, bindings
 from firth_tui.widgets.keyed_table import Column
@@ -58,7 +58,7 @@ def result_cell(run: Run) -> Cell:
         return Cell(clean(run.error.message), Tone.WARN)
     if not run.state.ended:
         waits = f"waits for {run.waiting_for}" if run.waiting_for else "waits for its turn"
-        return Cell(TITLES[run.step] if run.step else clean(waits))
+        return Cell(SHORT_TITLES[run.step] if run.step else clean(waits))
     if run.generation:
         return Cell(f"generation {run.generation}", Tone.MUTED)
     return Cell("nothing to publish" if run.counts.added == run.counts.removed == 0 else "", Tone.MUTED)

@@ -148,13 +148,12 @@ class TabBar(Widget):
     def render_line(self, y: int) -> Strip:
         base = self.rich_style
         muted = base + tone_style(self, Tone.MUTED)
-        parts = [Segment("─", muted)]
+        chosen = base + self.get_component_rich_style("tab--active", partial=True)
+        parts = [Segment("┤" if self.active == 0 else "─", muted)]
         for index, piece in enumerate(self._pieces()):
-            active = index == self.active
-            parts.append(Segment("┤" if active else "─", muted))
-            style = base + self.get_component_rich_style("tab--active", partial=True) if active else base
-            parts.append(Segment(piece, style))
-            parts.append(Segment("├" if active else "─", muted))
+            parts.append(Segment(piece, chosen if index == self.active else base))
+            joint = "├" if index == self.active else "┤" if index + 1 == self.active else "─"
+            parts.append(Segment(joint, muted))
         strip = Strip(parts)
         rest = max(0, self.size.width - strip.cell_length)
         return Strip.join([strip, Strip([Segment("─" * rest, muted)])]).adjust_cell_length(self.size.width, base)
@@ -162,10 +161,10 @@ class TabBar(Widget):
     def on_click(self, event: events.Click) -> None:
         x = 1
         for index, piece in enumerate(self._pieces()):
-            if x <= event.x < x + len(piece) + 2:
+            if x <= event.x < x + len(piece):
                 self.post_message(self.Chosen(index))
                 return
-            x += len(piece) + 2
+            x += len(piece) + 1
 
 
 class FilterBar(Horizontal):

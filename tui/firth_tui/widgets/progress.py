@@ -22,6 +22,7 @@ from firth_tui.format import (
     size,
     step_cell,
 )
+from firth_tui.model import Progress
 from firth_tui.widgets.tones import TONE_CLASSES, length, segments
 
 TITLE_CELLS = 24
@@ -34,7 +35,7 @@ def bar(done: int, total: int | None, width: int) -> str:
     return Sign.FULL * filled + Sign.EMPTY * (width - filled)
 
 
-def amount(step: Step) -> str:
+def amount(step: Step | Progress) -> str:
     """Return how far a step is in its own unit: `412,000 / 700,000`."""
     is_bytes = step.unit in {"byte", "bytes", "B"}
     done = size(step.done) if is_bytes else count(step.done)

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from firth_protocol.errors import Invalid
 from firthd.families.base import Facts
-from firthd.families.conda.records import InvalidRecordError, RecordFields, columns_of, fields_of
+from firthd.families.conda.records import InvalidRecordError, RecordFields, columns_of, fields_of, printable
 
 SPEC_MAX = 1024
 
@@ -46,7 +46,8 @@ def requirement(spec: str) -> CondaRequirement:
     try:
         return CondaRequirement(rattler.MatchSpec(spec))
     except Exception as error:  # py-rattler's own classes
-        raise Invalid(f"{spec!r} is no conda spec: {error}", hint="Write it such as `numpy >=1.26,<3`.") from None
+        reason = printable(str(error), 300)
+        raise Invalid(f"{spec!r} is no conda spec: {reason}", hint="Write it such as `numpy >=1.26,<3`.") from None
 
 
 def facts(subdir: str, raw: bytes) -> Facts:

@@ -1,0 +1,106 @@
+"""What worker processes read of the state, and that they never hold it up."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from firthd.store.worker_reads import PAGE_ROWS, WorkerState
+from tests.support.conda_state import CondaState
+
+ROWS = 2 * PAGE_ROWS + 7
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> CondaState:
+    """A state of many rows: one file in ten has a closed version beside its live one, at any page's edge."""
+    state = CondaState(tmp_path)
+    connection = state.connect()
+    with connection:
+        connection.execute(
+            "INSERT INTO change_set (id, channel_id, cause, state, number, created_at) VALUES"
+            " (1, 1, 'run', 'published', 1, 0), (2, 1, 'run', 'published', 2, 0),"
+            " (3, 1, 'run', 'open', NULL, 0), (4, 2, 'run', 'published', 1, 0)"
+        )
+        rows: list[tuple[str, str, int, int | None]] = []
+        for number in range(ROWS):
+            name = f"package-{number // 3:05}"
+            rows.append((f"{name}-{number % 3}-0.conda", name, 1, None))
+            if number % 10 == 0:
+                rows.append((f"{name}-{number % 3}-0.conda", name, 1, 2))
+        connection.executemany(
+            "INSERT INTO artifact (channel_id, mirror_id, family, subdir, section, filename, name, version, build,"
+            " build_number, declared, fingerprint, added_set, closed_set)"
+            " VALUES (1, 1, 'conda', 'noarch', 'packages.conda', ?, ?, '1', '0', 0, 0, x'00', ?, ?)",
+            rows,
+        )
+        connection.execute("INSERT INTO artifact_record SELECT id, CAST(filename AS BLOB) FROM artifact")
+    connection.close()
+    return state
+
+
+@pytest.fixture
+def reads(state: CondaState) -> Iterator[WorkerState]:
+    reads = WorkerState(str(state.db))
+    yield reads
+    reads.close()
+
+
+def test_every_live_row_comes_once_and_in_order(reads: WorkerState) -> None:
+    reads.count_sets({1, 2})
+    live = [row.filename for row in reads.live_rows(1, 1, "conda", "noarch")]
+    assert live == sorted({f"package-{number // 3:05}-{number % 3}-0.conda" for number in range(ROWS)})
+    pages = list(reads.shown_rows(1, "conda", "noarch"))
+    assert [row.raw.decode() for page in pages for row in page] == live
+    assert max(map(len, pages)) == PAGE_ROWS
+
+
+def test_closings_that_do_not_count_close_nothing(reads: WorkerState) -> None:
+    reads.count_sets({1})
+    assert sum(len(page) for page in reads.shown_rows(1, "conda", "noarch")) == ROWS + len(range(0, ROWS, 10))
+    reads.count_sets({2})
+    assert list(reads.shown_rows(1, "conda", "noarch")) == [[]]
+
+
+def test_offers_and_names_touched_are_complete(reads: WorkerState) -> None:
+    offers = list(reads.offers(1, "conda"))
+    assert len(offers) == ROWS + len(range(0, ROWS, 10))
+    assert [offer.name for offer in offers] == sorted(offer.name for offer in offers)
+    names = {f"package-{number // 3:05}" for number in range(ROWS)}
+    assert reads.touched(1, "conda", [1]) == {"noarch": names}
+    assert reads.touched(1, "conda", [2]) == {"noarch": {f"package-{n // 3:05}" for n in range(0, ROWS, 10)}}
+    assert reads.touched(2, "conda", [1]) == {}
+
+
+def test_sets_are_told_apart_by_state_number_and_channel(reads: WorkerState) -> None:
+    assert reads.lasting_sets(1) == {1, 2}
+    assert reads.published_sets(1, 1) == {1}
+    assert reads.published_sets(1, 9) == {1, 2}
+
+
+def test_stored_digests_are_looked_up_in_bulk(state: CondaState, reads: WorkerState) -> None:
+    digests = [number.to_bytes(32, "big") for number in range(1200)]
+    assert reads.stored(digests) == set()
+    for sha256 in digests[::400]:
+        state.execute("INSERT INTO blob VALUES (?, 1, 0)", (sha256,))
+    assert reads.stored(digests) == set(digests[::400])
+
+
+def test_writer_can_checkpoint_between_two_pages(state: CondaState, reads: WorkerState) -> None:
+    reads.count_sets({1, 2})
+    pages = reads.shown_rows(1, "conda", "noarch")
+    next(pages)
+    state.execute("UPDATE channel SET description = 'changed'")
+    writer = state.connect()
+    try:
+        busy, _, _ = writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    finally:
+        writer.close()
+    assert busy == 0
+    assert len(next(pages)) == PAGE_ROWS
+
+
+def test_worker_cannot_write(reads: WorkerState) -> None:
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        reads._connection.execute("DELETE FROM artifact")

@@ -1,0 +1,113 @@
+"""The real daemon under a service manager: inherited socket, readiness, watchdog, an orderly stop."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from firth_protocol.client import Client
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+
+# Puts descriptor 3 and LISTEN_PID in place as the manager does between fork and exec.
+LAUNCH = "import os, sys; os.environ['LISTEN_PID'] = str(os.getpid()); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        listener.settimeout(30)
+        yield listener
+
+
+def start(tmp_path: Path, rpc: socket.socket) -> subprocess.Popen[str]:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("FIRTH_")}
+    environ |= {
+        "STATE_DIRECTORY": str(tmp_path / "state"),
+        "RUNTIME_DIRECTORY": str(tmp_path),
+        "CONFIGURATION_DIRECTORY": str(tmp_path),
+        "FIRTH_LISTEN": "127.0.0.1:0",
+        "NOTIFY_SOCKET": str(tmp_path / "notify"),
+        "WATCHDOG_USEC": "1000000",
+        "LISTEN_FDS": "1",
+        "LISTEN_FDNAMES": "rpc",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-c", LAUNCH, sys.executable, "-m", "firthd"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environ,
+        close_fds=False,
+        preexec_fn=lambda: os.dup2(rpc.fileno(), 3),
+    )
+
+
+def wait_for(manager: socket.socket, field: str) -> list[str]:
+    """Return the message that holds the field; what comes before it is left out."""
+    while True:
+        fields = manager.recv(4096).decode().split("\n")
+        if field in fields:
+            return fields
+
+
+async def test_the_daemon_does_what_a_service_manager_expects(tmp_path: Path, manager: socket.socket) -> None:
+    path = tmp_path / "firth.sock"
+    with socket.socket(socket.AF_UNIX) as rpc:
+        rpc.bind(str(path))
+        rpc.listen()
+        with start(tmp_path, rpc) as daemon:
+            try:
+                ready = wait_for(manager, "READY=1")
+                assert any("http://127.0.0.1:" in field for field in ready)
+                async with Client(path) as client:
+                    status = await client.call("daemon.status")
+                assert status.pid == daemon.pid
+                assert status.socket == str(path)
+                wait_for(manager, "WATCHDOG=1")
+                wait_for(manager, "WATCHDOG=1")
+                daemon.send_signal(signal.SIGTERM)
+                wait_for(manager, "STOPPING=1")
+                _, log = daemon.communicate(timeout=30)
+            finally:
+                daemon.kill()
+        assert daemon.returncode == 0, log
+        assert path.is_socket(), "the socket is the manager's and stays"
+
+
+def test_a_second_daemon_on_the_same_state_is_refused_in_a_sentence(tmp_path: Path, manager: socket.socket) -> None:
+    with socket.socket(socket.AF_UNIX) as rpc:
+        rpc.bind(str(tmp_path / "firth.sock"))
+        rpc.listen()
+        with start(tmp_path, rpc) as first:
+            try:
+                wait_for(manager, "READY=1")
+                command = [
+                    sys.executable,
+                    "-m",
+                    "firthd",
+                    "--state",
+                    str(tmp_path / "state"),
+                    "--listen",
+                    "127.0.0.1:0",
+                ]
+                second = subprocess.run(
+                    [*command, "--socket", str(tmp_path / "other.sock")],
+                    capture_output=True,
+                    text=True,
+                    timeout=60,
+                    check=False,
+                )
+            finally:
+                first.terminate()
+                first.communicate(timeout=30)
+    assert second.returncode == 1
+    assert str(first.pid) in second.stderr
+    assert "Traceback" not in second.stderr

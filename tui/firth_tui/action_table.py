@@ -1,0 +1,469 @@
+"""The action table: the only place that says which actions there are, on which keys, where, and in which role.
+
+Keys, footer, command palette, help and the actions menu are all made from it. Nothing here knows Textual.
+"""
+
+from collections.abc import Iterable
+
+from firth_protocol.types import Role
+from firth_tui import reasons
+from firth_tui.actions import Action, Context, Danger, Place, Subject, why_not
+
+EVERYWHERE = frozenset(Place)
+VIEWS = frozenset({Place.CHANNELS, Place.MIRRORS, Place.RUNS, Place.HEALTH, Place.AUDIT})
+CHANNEL_TABS = frozenset(
+    {Place.PACKAGES, Place.CHANNEL_MIRRORS, Place.SUBCHANNELS, Place.GENERATIONS, Place.CHANGES, Place.USE}
+)
+WITH_MIRROR = frozenset({Place.MIRRORS, Place.CHANNEL_MIRRORS, Place.MIRROR})
+LISTS = frozenset(
+    {
+        Place.CHANNELS,
+        Place.PACKAGES,
+        Place.CHANNEL_MIRRORS,
+        Place.SUBCHANNELS,
+        Place.GENERATIONS,
+        Place.CHANGES,
+        Place.MIRRORS,
+        Place.RUNS,
+        Place.AUDIT,
+    }
+)
+SORTED = frozenset({Place.CHANNELS, Place.PACKAGES, Place.CHANNEL_MIRRORS, Place.MIRRORS})
+
+
+def freeze_name(context: Context) -> str:
+    """Return what z does to the channel under the cursor."""
+    return "Unfreeze" if context.channel is not None and context.channel.frozen else "Freeze"
+
+
+ACTIONS: tuple[Action, ...] = (
+    # --- moving about
+    Action(
+        id="open",
+        key="enter",
+        label="Open",
+        help="Open what the cursor is on",
+        places=LISTS - {Place.CHANGES, Place.AUDIT} | {Place.MIRROR},
+        subject=Subject.ROW,
+        rank=1,
+    ),
+    Action(
+        id="view.channels",
+        key="1",
+        label="Channels",
+        help="Show all channels",
+        places=VIEWS | {Place.MIRROR, Place.RUN},
+    ),
+    Action(
+        id="view.mirrors",
+        key="2",
+        label="Mirrors",
+        help="Show the mirrors of all channels",
+        places=VIEWS | {Place.MIRROR, Place.RUN},
+    ),
+    Action(
+        id="view.runs",
+        key="3",
+        label="Runs",
+        help="Show all runs, newest first",
+        places=VIEWS | {Place.MIRROR, Place.RUN},
+    ),
+    Action(
+        id="view.health",
+        key="4",
+        label="Health",
+        help="Show how the daemon, its store and its mirrors are",
+        places=VIEWS | {Place.MIRROR, Place.RUN},
+    ),
+    Action(
+        id="view.audit",
+        key="5",
+        label="Audit log",
+        help="Show who changed what, newest first",
+        places=VIEWS | {Place.MIRROR, Place.RUN},
+        role=Role.ADMIN,
+        method="audit.list",
+    ),
+    Action(id="tab.packages", key="1", label="Packages", help="What the channel offers now", places=CHANNEL_TABS),
+    Action(id="tab.mirrors", key="2", label="Mirrors", help="What the channel is filled from", places=CHANNEL_TABS),
+    Action(id="tab.subchannels", key="3", label="Subchannels", help="Channels below this one", places=CHANNEL_TABS),
+    Action(
+        id="tab.generations",
+        key="4",
+        label="Generations",
+        help="What was published when; each publication makes one",
+        places=CHANNEL_TABS,
+    ),
+    Action(
+        id="tab.changes",
+        key="5",
+        label="Changes",
+        help="What a generation added and removed; of a frozen channel: what waits",
+        places=CHANNEL_TABS,
+    ),
+    Action(id="tab.use", key="6", label="Use it", help="Set-up lines for each client, to copy", places=CHANNEL_TABS),
+    # --- channels
+    Action(
+        id="channel.create",
+        key="n",
+        label="New channel",
+        help="Create a channel; it serves an empty index at once",
+        places=frozenset({Place.CHANNELS}),
+        role=Role.MANAGER,
+        method="channel.create",
+        rank=2,
+    ),
+    Action(
+        id="subchannel.create",
+        key="n",
+        label="New subchannel",
+        help="Create a channel below this one; it has its own mirrors and its own freeze",
+        places=frozenset({Place.SUBCHANNELS}),
+        role=Role.MANAGER,
+        method="channel.create",
+        why=reasons.not_nested,
+        rank=2,
+    ),
+    Action(
+        id="channel.edit",
+        key="e",
+        label="Edit channel",
+        help="Change description, privacy and how long generations are kept",
+        places=frozenset({Place.CHANNELS, Place.USE, Place.PACKAGES, Place.GENERATIONS}),
+        subject=Subject.CHANNEL,
+        role=Role.MANAGER,
+        method="channel.update",
+    ),
+    Action(
+        id="channel.freeze",
+        key="z",
+        label="Freeze / unfreeze",
+        help="Frozen: clients keep seeing the published content; mirrors go on in the background",
+        places=CHANNEL_TABS | {Place.CHANNELS},
+        subject=Subject.CHANNEL,
+        role=Role.OPERATOR,
+        method="channel.freeze",
+        name=freeze_name,
+        rank=3,
+    ),
+    Action(
+        id="channel.mirrors",
+        key="m",
+        label="Mirrors of it",
+        help="Show what this channel is filled from",
+        places=frozenset({Place.CHANNELS}),
+        subject=Subject.CHANNEL,
+        rank=4,
+    ),
+    Action(
+        id="channel.delete",
+        key="d",
+        label="Delete channel",
+        help="Delete the channel with its mirrors and generations",
+        places=frozenset({Place.CHANNELS, Place.USE}),
+        subject=Subject.CHANNEL,
+        role=Role.MANAGER,
+        danger=Danger.NAME,
+        method="channel.delete",
+        why=reasons.has_subchannels,
+    ),
+    Action(
+        id="channel.rollback",
+        key="b",
+        label="Go back to it",
+        help="Publish this earlier generation again and freeze the channel; unfreezing returns to the present",
+        places=frozenset({Place.GENERATIONS}),
+        subject=Subject.GENERATION,
+        role=Role.MANAGER,
+        danger=Danger.CONFIRM,
+        method="channel.rollback",
+        why=reasons.not_current,
+        rank=2,
+    ),
+    # --- mirrors
+    Action(
+        id="mirror.create",
+        key="n",
+        label="New mirror",
+        help="Create a mirror: a standing order to copy a source into a channel",
+        places=frozenset({Place.MIRRORS, Place.CHANNEL_MIRRORS, Place.PACKAGES}),
+        role=Role.MANAGER,
+        method="mirror.create",
+        rank=2,
+    ),
+    Action(
+        id="mirror.run",
+        key="r",
+        label="Run now",
+        help="Read the source now and publish what changed",
+        places=WITH_MIRROR,
+        subject=Subject.MIRROR,
+        role=Role.OPERATOR,
+        method="mirror.run",
+        why=reasons.already_running,
+        rank=3,
+        menu=True,
+    ),
+    Action(
+        id="mirror.stop",
+        key="s",
+        label="Stop",
+        help="Stop the run within 5 s; what it verified stays stored",
+        places=WITH_MIRROR | {Place.RUN},
+        subject=Subject.MIRROR,
+        role=Role.OPERATOR,
+        danger=Danger.CONFIRM,
+        method="mirror.stop",
+        why=reasons.needs_a_run,
+        rank=4,
+        menu=True,
+    ),
+    Action(
+        id="mirror.restart",
+        key="t",
+        label="Restart",
+        help="Stop the run if there is one, then begin again at step 1",
+        places=WITH_MIRROR | {Place.RUN},
+        subject=Subject.MIRROR,
+        role=Role.OPERATOR,
+        danger=Danger.CONFIRM,
+        method="mirror.restart",
+        menu=True,
+    ),
+    Action(
+        id="mirror.details",
+        key="v",
+        label="View details",
+        help="Counts, what was dropped and why, what could not be had, earlier runs",
+        places=frozenset({Place.MIRRORS, Place.CHANNEL_MIRRORS}),
+        subject=Subject.MIRROR,
+        menu=True,
+    ),
+    Action(
+        id="mirror.edit",
+        key="e",
+        label="Edit",
+        help="Change name, source, frequency and filters",
+        places=WITH_MIRROR,
+        subject=Subject.MIRROR,
+        role=Role.MANAGER,
+        method="mirror.update",
+        menu=True,
+    ),
+    Action(
+        id="mirror.plan",
+        key="p",
+        label="Plan",
+        help="Tell what a run would add, remove and download; changes nothing",
+        places=WITH_MIRROR,
+        subject=Subject.MIRROR,
+        role=Role.OPERATOR,
+        method="mirror.plan",
+        menu=True,
+    ),
+    Action(
+        id="mirror.fill",
+        key="f",
+        label="Fill",
+        help="Download every file of a passive mirror that is not stored yet",
+        places=WITH_MIRROR,
+        subject=Subject.MIRROR,
+        role=Role.OPERATOR,
+        method="mirror.fill",
+        why=reasons.needs_passive,
+        menu=True,
+    ),
+    Action(
+        id="mirror.report",
+        key="x",
+        label="Dependency report",
+        help="Write one line for each package and what it needs to a CSV file",
+        places=WITH_MIRROR,
+        subject=Subject.MIRROR,
+        role=Role.READER,
+        method="mirror.dependency_report",
+        menu=True,
+    ),
+    Action(
+        id="mirror.delete",
+        key="d",
+        label="Delete mirror",
+        help="Delete the mirror; its packages stay or go, as you choose",
+        places=WITH_MIRROR,
+        subject=Subject.MIRROR,
+        role=Role.MANAGER,
+        danger=Danger.NAME,
+        method="mirror.delete",
+        menu=True,
+    ),
+    Action(
+        id="mirror.menu",
+        key="a",
+        label="Actions",
+        help="List what can be done with this mirror",
+        places=WITH_MIRROR,
+        subject=Subject.MIRROR,
+        rank=5,
+    ),
+    Action(
+        id="mirror.open_run",
+        key="l",
+        label="Last run",
+        help="Show the mirror's newest run with its steps and its log",
+        places=WITH_MIRROR,
+        subject=Subject.MIRROR,
+        why=reasons.never_ran,
+        menu=True,
+    ),
+    # --- packages
+    Action(
+        id="package.remove",
+        key="d",
+        label="Remove package",
+        help="Take the package out of the channel; no run brings it back until it is restored",
+        places=frozenset({Place.PACKAGES, Place.PACKAGE}),
+        subject=Subject.PACKAGE,
+        role=Role.MANAGER,
+        danger=Danger.CONFIRM,
+        method="package.remove",
+        why=reasons.frozen_blocks,
+    ),
+    Action(
+        id="package.restore",
+        key="b",
+        label="Restore package",
+        help="Let a removed package come back with the next run",
+        places=frozenset({Place.PACKAGES, Place.PACKAGE}),
+        subject=Subject.CHANNEL,
+        role=Role.MANAGER,
+        danger=Danger.CONFIRM,
+        method="package.restore",
+    ),
+    # --- the run's log
+    Action(
+        id="log.follow",
+        key="G",
+        label="Follow",
+        help="Go to the end of the log and follow it",
+        places=frozenset({Place.RUN}),
+        rank=1,
+    ),
+    Action(
+        id="log.wrap",
+        key="w",
+        label="Wrap",
+        help="Wrap long lines of the log, or cut them",
+        places=frozenset({Place.RUN}),
+        rank=2,
+    ),
+    Action(
+        id="log.next",
+        key="N",
+        label="Next match",
+        help="Go to the next line that the search finds",
+        places=frozenset({Place.RUN}),
+    ),
+    # --- lists
+    Action(
+        id="list.filter",
+        key="slash",
+        label="Filter",
+        help="Show only rows with this text; in a log: search. Esc clears it",
+        places=LISTS | {Place.RUN},
+        rank=6,
+    ),
+    Action(id="list.sort", key="o", label="Sort", help="Sort by the next column", places=SORTED),
+    Action(id="list.reverse", key="O", label="Reverse", help="Sort the other way round", places=SORTED),
+    Action(
+        id="list.faults",
+        key="exclamation_mark",
+        label="Faults only",
+        help="Show only what failed or is incomplete; again: show all",
+        places=frozenset({Place.CHANNELS, Place.MIRRORS, Place.CHANNEL_MIRRORS, Place.RUNS}),
+    ),
+    Action(id="list.refresh", key="ctrl+r", label="Refresh", help="Ask the daemon again now", places=EVERYWHERE),
+    Action(
+        id="copy.name",
+        key="y",
+        label="Copy name",
+        help="Copy the name under the cursor to your terminal's clipboard",
+        places=EVERYWHERE - {Place.HEALTH, Place.AUDIT},
+        subject=Subject.ROW,
+    ),
+    Action(
+        id="copy.url",
+        key="u",
+        label="Copy address",
+        help="Copy the address under the cursor to your terminal's clipboard",
+        places=EVERYWHERE - {Place.HEALTH, Place.AUDIT, Place.RUNS, Place.RUN, Place.CHANGES},
+        subject=Subject.ROW,
+    ),
+    # --- the application
+    Action(
+        id="view.policies",
+        key="",
+        label="Policies",
+        help="Rules that say which packages may enter a channel",
+        places=EVERYWHERE,
+        role=Role.READER,
+        method="policy.list",
+        why=reasons.no_such_screen,
+    ),
+    Action(
+        id="app.theme",
+        key="",
+        label="Light or dark",
+        help="Switch between the light and the dark colours",
+        places=EVERYWHERE,
+    ),
+    Action(
+        id="app.mouse",
+        key="",
+        label="Mouse on or off",
+        help="Off: the terminal selects text with the mouse itself",
+        places=EVERYWHERE,
+    ),
+    Action(
+        id="app.palette", key="colon,ctrl+p", label="All actions", help="Find any action by its name", places=EVERYWHERE
+    ),
+    Action(
+        id="app.back", key="escape", label="Back", help="Go back one level; clears a filter first", places=EVERYWHERE
+    ),
+    Action(
+        id="app.help", key="question_mark", label="Help", help="List the keys of this place", places=EVERYWHERE, rank=98
+    ),
+    Action(
+        id="app.quit",
+        key="q,ctrl+c",
+        label="Quit",
+        help="Leave; the daemon and its runs go on",
+        places=EVERYWHERE,
+        rank=99,
+    ),
+)
+
+BY_ID = {action.id: action for action in ACTIONS}
+
+
+def at(place: Place) -> list[Action]:
+    """Return the actions of one place, in the order of the table."""
+    return [action for action in ACTIONS if place in action.places]
+
+
+def footer(place: Place, context: Context, most: int = 6) -> list[tuple[Action, str | None]]:
+    """Return at most `most` actions for the footer, each with why it is greyed; help and quit are always among them."""
+    ranked = sorted((action for action in at(place) if action.rank), key=lambda action: action.rank)
+    last = [action for action in ranked if action.rank >= 90]
+    first = [action for action in ranked if action.rank < 90][: most - len(last)]
+    return [(action, why_not(action, context)) for action in [*first, *last]]
+
+
+def menu(context: Context) -> list[tuple[Action, str | None]]:
+    """Return a mirror's actions menu, each with why it is greyed."""
+    return [(action, why_not(action, context)) for action in ACTIONS if action.menu]
+
+
+def for_keys(places: Iterable[Place]) -> list[Action]:
+    """Return every action with a key that one of `places` has, without repeats."""
+    wanted = frozenset(places)
+    return [action for action in ACTIONS if action.key and action.places & wanted]

@@ -1,0 +1,60 @@
+"""Why an action makes no sense on what is under the cursor just now: one sentence each, or None."""
+
+from firth_tui.actions import Context
+
+
+def needs_a_run(context: Context) -> str | None:
+    """A mirror that never ran is `pending` too: only one whose newest run is open can be stopped."""
+    if context.run is not None:
+        return f"run {context.run.id} has ended" if context.run.state.ended else None
+    mirror = context.mirror
+    if mirror is None:
+        return None
+    if mirror.last_run is None or mirror.last_run.state.ended:
+        return f"{mirror.name} is not running"
+    return None
+
+
+def already_running(context: Context) -> str | None:
+    mirror = context.mirror
+    if mirror is None or mirror.last_run is None or mirror.last_run.state.ended:
+        return None
+    return f"{mirror.name} is running already"
+
+
+def needs_passive(context: Context) -> str | None:
+    mirror = context.mirror
+    return "an active mirror stores every file anyway" if mirror and mirror.mode == "active" else None
+
+
+def has_subchannels(context: Context) -> str | None:
+    channel = context.channel
+    return "delete its subchannels first" if channel and channel.subchannels else None
+
+
+def not_nested(context: Context) -> str | None:
+    channel = context.channel
+    return "a subchannel has no subchannels" if channel and "/" in channel.name else None
+
+
+def frozen_blocks(context: Context) -> str | None:
+    channel = context.channel
+    return f"{channel.name} is frozen: unfreeze it first" if channel and channel.frozen else None
+
+
+def not_current(context: Context) -> str | None:
+    generation = context.generation
+    if generation is None:
+        return None
+    if generation.current:
+        return f"generation {generation.number} is the published one"
+    return None if generation.kept else f"generation {generation.number} is no longer kept"
+
+
+def no_such_screen(context: Context) -> str | None:
+    return "this firth has no screen for policies: use firthctl policy.list"
+
+
+def never_ran(context: Context) -> str | None:
+    mirror = context.mirror
+    return f"{mirror.name} has not run yet" if mirror is not None and mirror.last_run is None else None

@@ -1,0 +1,425 @@
+"""One channel with its tabs: packages, mirrors, subchannels, generations, changes, and how clients use it."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.containers import Vertical, VerticalScroll
+from textual.widget import Widget
+from textual.widgets import Static
+
+from firth_protocol.errors import FirthError, NotFound
+from firth_protocol.methods import ChannelGet
+from firth_protocol.types import Change, Channel, Generation, Mirror, Package
+from firth_tui.action_table import CHANNEL_TABS
+from firth_tui.actions import Place
+from firth_tui.format import Cell, Sign, Tone, age, clean, count, family_name, moment, since, size
+from firth_tui.model import Touched
+from firth_tui.rows import Fetch, filtered
+from firth_tui.screens.channels import channel_columns
+from firth_tui.screens.mirrors import WORDS as MIRROR_WORDS
+from firth_tui.screens.mirrors import MirrorPane
+from firth_tui.screens.mirrors import listing as mirror_listing
+from firth_tui.screens.place import Listing, ListPane, PlaceScreen, Wanted, bindings
+from firth_tui.widgets.chrome import TabBar
+from firth_tui.widgets.keyed_table import Column
+
+TABS = (
+    (Place.PACKAGES, "Packages"),
+    (Place.CHANNEL_MIRRORS, "Mirrors"),
+    (Place.SUBCHANNELS, "Subchannels"),
+    (Place.GENERATIONS, "Generations"),
+    (Place.CHANGES, "Changes"),
+    (Place.USE, "Use it"),
+)
+
+WORDS = (
+    ("stored", "files that are here; the others are fetched when a client first asks for them"),
+    ("generation", "one published content of a channel; each has a number, and can be gone back to"),
+    ("draft", "what waits to be published while a channel is frozen"),
+    ("subchannel", "a channel below this one, with its own mirrors and its own freeze"),
+    *MIRROR_WORDS,
+)
+
+
+def package_listing(screen: PlaceScreen, channel: str) -> Listing[Package]:
+    """Return the list of what a channel offers; PLATFORMS, VERSIONS and SIZE go, in this order, for want of room."""
+    columns: tuple[Column[Package], ...] = (
+        Column(
+            id="name", title="PACKAGE", width=20, grow=3, cell=lambda p: Cell(clean(p.name), Tone.STRONG), sort="name"
+        ),
+        Column(id="family", title="FAMILY", width=6, cell=lambda p: Cell(family_name(p.family))),
+        Column(id="version", title="NEWEST", width=12, grow=1, cell=lambda p: Cell(clean(p.version))),
+        Column(id="versions", title="VERSIONS", width=8, right=True, drop=3, cell=lambda p: Cell(count(p.versions))),
+        Column(id="files", title="FILES", width=7, right=True, cell=lambda p: Cell(count(p.files)), sort="files"),
+        Column(id="stored", title="STORED", width=14, cell=_stored),
+        Column(id="bytes", title="SIZE", width=8, right=True, drop=1, cell=lambda p: Cell(size(p.bytes)), sort="bytes"),
+        Column(
+            id="platforms",
+            title="PLATFORMS",
+            width=16,
+            grow=2,
+            drop=4,
+            cell=lambda p: Cell(clean(", ".join(p.platforms)), Tone.MUTED),
+        ),
+    )
+
+    def fetch(wanted: Wanted) -> Fetch[Package]:
+        async def read(cursor: str | None, limit: int) -> Any:
+            return await screen.firth.link.page(
+                Package,
+                "package.list",
+                channel=channel,
+                query=wanted.query or None,
+                sort=wanted.sort,
+                cursor=cursor,
+                limit=limit,
+            )
+
+        return read
+
+    return Listing(
+        place=Place.PACKAGES,
+        noun="package",
+        plural="packages",
+        columns=columns,
+        key=lambda package: (package.family, package.name),
+        fetch=fetch,
+        touches=lambda about: about.changes_content and about.channel == channel,
+        empty=(
+            "The channel offers no package yet.\n"
+            "Press n to create a mirror that fills it, or 2 to see the mirrors it has."
+        ),
+        subject="package",
+        sort="name",
+    )
+
+
+def _stored(package: Package) -> Cell:
+    if package.stored >= package.files:
+        return Cell(f"{Sign.OK} all", Tone.OK)
+    if package.stored == 0:
+        return Cell(f"{Sign.WAIT} on demand", Tone.MUTED)
+    return Cell(f"{Sign.BUSY} {count(package.stored)} of {count(package.files)}", Tone.PLAIN)
+
+
+def subchannel_listing(screen: PlaceScreen, channel: str) -> Listing[Channel]:
+    """Return the list of the channels below `channel`."""
+
+    def fetch(wanted: Wanted) -> Fetch[Channel]:
+        async def read(cursor: str | None, limit: int) -> Any:
+            page = await screen.firth.link.page(
+                Channel, "channel.list", query=f"{channel}/{wanted.query}", sort="name", cursor=cursor, limit=limit
+            )
+            below = [each for each in page.items if each.name.startswith(f"{channel}/")]
+            return type(page)(items=below, next_cursor=page.next_cursor, total=None, as_of=page.as_of)
+
+        return read
+
+    return Listing(
+        place=Place.SUBCHANNELS,
+        noun="subchannel",
+        plural="subchannels",
+        columns=channel_columns(screen),
+        key=lambda each: each.name,
+        fetch=fetch,
+        touches=lambda about: about.changes_channels,
+        empty="There is no subchannel.\nPress n to create one: it has its own mirrors and its own freeze.",
+    )
+
+
+def generation_listing(screen: PlaceScreen, channel: str) -> Listing[Generation]:
+    """Return the list of what was published when, newest first."""
+    columns: tuple[Column[Generation], ...] = (
+        Column(id="number", title="NUMBER", width=6, right=True, cell=lambda g: Cell(str(g.number), Tone.STRONG)),
+        Column(id="state", title="STATE", width=12, cell=_generation_state),
+        Column(id="time", title="PUBLISHED", width=10, grow=1, cell=lambda g: Cell(age(g.time, screen.now()))),
+        Column(id="cause", title="BECAUSE OF", width=10, cell=lambda g: Cell(clean(g.cause))),
+        Column(id="added", title="ADDED", width=9, right=True, cell=lambda g: Cell(count(g.added))),
+        Column(id="removed", title="REMOVED", width=8, right=True, cell=lambda g: Cell(count(g.removed))),
+        Column(id="artifacts", title="FILES", width=9, right=True, drop=1, cell=lambda g: Cell(count(g.artifacts))),
+        Column(id="when", title="TIME", width=23, drop=2, cell=lambda g: Cell(moment(g.time), Tone.MUTED)),
+        Column(id="bytes", title="SIZE", width=8, right=True, drop=3, cell=lambda g: Cell(size(g.bytes))),
+    )
+
+    def fetch(wanted: Wanted) -> Fetch[Generation]:
+        async def read(cursor: str | None, limit: int) -> Any:
+            return await screen.firth.link.page(
+                Generation, "channel.generations", channel=channel, cursor=cursor, limit=limit
+            )
+
+        return _matching(read, wanted.query, lambda g: f"{g.number} {g.cause} {g.time}")
+
+    return Listing(
+        place=Place.GENERATIONS,
+        noun="generation",
+        plural="generations",
+        columns=columns,
+        key=lambda generation: generation.number,
+        fetch=fetch,
+        touches=lambda about: about.changes_content and about.channel == channel,
+        empty="Nothing has been published yet.",
+        subject="generation",
+    )
+
+
+def _matching(fetch: Fetch[Any], query: str, text: Callable[[Any], str]) -> Fetch[Any]:
+    return filtered(fetch, lambda row: query.casefold() in text(row).casefold()) if query else fetch
+
+
+def _generation_state(generation: Generation) -> Cell:
+    if generation.current:
+        return Cell(f"{Sign.BUSY} published", Tone.OK)
+    return Cell(f"{Sign.WAIT} kept", Tone.PLAIN) if generation.kept else Cell(f"{Sign.SKIPPED} not kept", Tone.MUTED)
+
+
+def change_listing(screen: PlaceScreen, channel: str, generation: int | None) -> Listing[Change]:
+    """Return what a generation added and removed; without one: the draft, or the newest generation."""
+    columns: tuple[Column[Change], ...] = (
+        Column(id="change", title="CHANGE", width=9, cell=_change),
+        Column(id="subdir", title="PLATFORM", width=10, cell=lambda c: Cell(clean(c.subdir))),
+        Column(id="file", title="FILE", width=28, grow=4, cell=lambda c: Cell(clean(c.filename), Tone.STRONG)),
+        Column(id="size", title="SIZE", width=8, right=True, drop=1, cell=lambda c: Cell(size(c.size))),
+        Column(id="cause", title="BECAUSE OF", width=14, grow=1, cell=lambda c: Cell(clean(c.cause))),
+        Column(id="mirror", title="MIRROR", width=14, drop=2, cell=lambda c: Cell(clean(c.mirror or "–"))),
+    )
+
+    def fetch(wanted: Wanted) -> Fetch[Change]:
+        async def read(cursor: str | None, limit: int) -> Any:
+            return await screen.firth.link.page(
+                Change, "channel.changes", channel=channel, generation=generation, cursor=cursor, limit=limit
+            )
+
+        return _matching(read, wanted.query, lambda c: f"{c.change} {c.subdir}/{c.filename}")
+
+    return Listing(
+        place=Place.CHANGES,
+        noun="change",
+        plural="changes",
+        columns=columns,
+        key=lambda c: (c.family, c.subdir, c.filename, c.change, c.run),
+        fetch=fetch,
+        touches=lambda about: about.changes_content and about.channel == channel,
+        empty="Nothing was changed here.",
+    )
+
+
+def _change(change: Change) -> Cell:
+    return Cell("+ added", Tone.OK) if change.change == "added" else Cell("- removed", Tone.WARN)
+
+
+class UsePane(VerticalScroll, can_focus=True):
+    """Set-up lines for each client."""
+
+    def put(self, channel: ChannelGet, now: float) -> None:
+        """Show how clients reach `channel`."""
+        addresses = channel.addresses
+        shown: list[tuple[str, str]] = []
+        for client, text in addresses.setup.items():
+            shown.append((client, text))
+        for name, address in (("conda", addresses.conda), ("python", addresses.python), ("r", addresses.r)):
+            if address and name not in addresses.setup:
+                shown.append((f"{family_name(name)} address", address))
+        if addresses.snapshot:
+            shown.append(("as it was on a day", addresses.snapshot))
+        lines = [f"{clean(channel.description)}\n"] if channel.description else []
+        lines += [f"{clean(title)}\n    {_lines(text)}\n" for title, text in shown]
+        lines.append(f"open to     {channel.privacy}")
+        kept = channel.keep_generations
+        months = "for ever" if kept.months >= 1200 else f"for {kept.months} months"
+        lines.append(f"kept        the last content of each day for {kept.days} days, of each month {months}")
+        lines.append(f"created     {moment(channel.created_at)}, changed {age(channel.updated_at, now)}")
+        static = self.query(Static)
+        text = "\n".join(lines)
+        if static:
+            static.first(Static).update(text)
+        else:
+            self.mount(Static(text, markup=False))
+
+
+def _lines(text: str) -> str:
+    return "\n    ".join(clean(line, 1000) for line in text.splitlines())
+
+
+class ChannelScreen(PlaceScreen):
+    """One channel."""
+
+    BINDINGS = bindings(CHANNEL_TABS)
+    words: ClassVar = WORDS
+
+    def __init__(self, name: str, tab: Place = Place.PACKAGES) -> None:
+        super().__init__()
+        self.channel_name = name
+        self.channel_now: ChannelGet | None = None
+        self.tab = tab
+        self.generation: int | None = None
+        self._panes: dict[Place, Widget] = {}
+
+    # --- what the place tells
+
+    def where(self) -> Place:
+        return self.tab
+
+    def crumbs(self) -> list[str]:
+        tail = [f"generation {self.generation}"] if self.tab is Place.CHANGES and self.generation else []
+        return ["Channels", self.channel_name, *tail]
+
+    def side(self) -> list[Cell]:
+        cells = super().side()
+        channel = self.channel_now
+        if channel is None:
+            return cells
+        if channel.frozen:
+            cells.append(Cell(f"  {Sign.FROZEN} frozen since {since(channel.frozen_at, self.now())}", Tone.ACCENT))
+            if channel.draft is not None:
+                waiting = f", {count(channel.draft.added)} added and {count(channel.draft.removed)} removed wait"
+                cells.append(Cell(waiting, Tone.WARN))
+        else:
+            cells.append(Cell(f"  generation {channel.generation}", Tone.PLAIN))
+        return cells
+
+    @property
+    def pane(self) -> ListPane[Any] | None:
+        pane = self._panes.get(self.tab)
+        return pane if isinstance(pane, ListPane) else None
+
+    def subjects(self) -> dict[str, Any]:
+        return {"channel": self.channel_now, **super().subjects()}
+
+    def name_to_copy(self) -> str | None:
+        row = self.pane.row if self.pane else None
+        if isinstance(row, Package | Mirror | Channel):
+            return row.name
+        if isinstance(row, Change):
+            return row.filename
+        return str(row.number) if isinstance(row, Generation) else self.channel_name
+
+    async def url_to_copy(self) -> str | None:
+        row = self.pane.row if self.pane else None
+        if isinstance(row, Mirror):
+            return row.source
+        addresses = self.channel_now.addresses if self.channel_now else None
+        if addresses is None:
+            return None
+        if isinstance(row, Generation) and addresses.snapshot:
+            return addresses.snapshot.replace("DATE", str(row.number))
+        return addresses.conda
+
+    def body(self) -> ComposeResult:
+        yield TabBar([title for _, title in TABS])
+        yield Vertical(id="tabs")
+
+    @on(events.Mount)
+    async def _begin(self) -> None:
+        self.run_worker(self._read(), group="channel", exclusive=True)
+        await self.open_tab(self.tab)
+
+    # --- tabs
+
+    async def open_tab(self, tab: Place) -> None:
+        """Show a tab; it is made when it is first shown."""
+        self.tab = tab
+        self.filter_bar.close()
+        self.query_one(TabBar).put([place for place, _ in TABS].index(tab))
+        for place, pane in self._panes.items():
+            pane.display = place is tab
+        if tab not in self._panes:
+            self._panes[tab] = self._new_pane(tab)
+            await self.query_one("#tabs", Vertical).mount(self._panes[tab])
+        pane = self._panes[tab]
+        if isinstance(pane, ListPane):
+            pane.came_into_view()
+        elif isinstance(pane, UsePane) and self.channel_now is not None:
+            pane.put(self.channel_now, self.now())
+        self.focus_body()
+        self.redraw()
+
+    def _new_pane(self, tab: Place) -> Widget:
+        name = self.channel_name
+        if tab is Place.PACKAGES:
+            return ListPane(package_listing(self, name))
+        if tab is Place.CHANNEL_MIRRORS:
+            return MirrorPane(mirror_listing(self, name), self)
+        if tab is Place.SUBCHANNELS:
+            return ListPane(subchannel_listing(self, name))
+        if tab is Place.GENERATIONS:
+            return ListPane(generation_listing(self, name))
+        return ListPane(change_listing(self, name, self.generation)) if tab is Place.CHANGES else UsePane()
+
+    @on(TabBar.Chosen)
+    async def _tab_chosen(self, message: TabBar.Chosen) -> None:
+        await self.open_tab(TABS[message.index][0])
+
+    async def own_deed(self, name: str) -> None:
+        if name == "tab.changes" and self.generation is not None:
+            await self._show_changes(None)
+            return
+        tabs = {f"tab.{title.split()[0].lower()}": place for place, title in TABS}
+        if name in tabs:
+            await self.open_tab(tabs[name])
+
+    async def _show_changes(self, generation: int | None) -> None:
+        old = self._panes.pop(Place.CHANGES, None)
+        if old is not None:
+            await old.remove()
+        self.generation = generation
+        await self.open_tab(Place.CHANGES)
+
+    async def open_row(self) -> None:
+        row = self.pane.row if self.pane else None
+        if isinstance(row, Package):
+            from firth_tui.screens.package import PackageScreen
+
+            self.firth.push_screen(PackageScreen(self.channel_name, row))
+        elif isinstance(row, Mirror):
+            from firth_tui.screens.mirror import MirrorScreen
+
+            self.firth.push_screen(MirrorScreen(row.id))
+        elif isinstance(row, Generation):
+            await self._show_changes(row.number)
+        elif isinstance(row, Channel):
+            self.firth.push_screen(ChannelScreen(row.name))
+
+    def go_back(self) -> bool:
+        if super().go_back():
+            return True
+        if self.tab is Place.CHANGES and self.generation is not None:
+            self.run_worker(self.open_tab(Place.GENERATIONS), group="deeds")
+            return True
+        return False
+
+    def focus_body(self) -> None:
+        pane = self._panes.get(self.tab)
+        if isinstance(pane, UsePane):
+            pane.focus()
+        else:
+            super().focus_body()
+
+    # --- following
+
+    def reload(self) -> None:
+        super().reload()
+        self.run_worker(self._read(), group="channel", exclusive=True)
+
+    async def _read(self) -> None:
+        try:
+            self.channel_now = await self.firth.link.ask(ChannelGet, "channel.get", channel=self.channel_name)
+        except NotFound:
+            self.firth.tell(f"The channel {self.channel_name} has been deleted.", warning=True)
+            if self.is_current:
+                await self.firth.pop_screen()
+            return
+        except (FirthError, OSError):
+            return
+        pane = self._panes.get(Place.USE)
+        if isinstance(pane, UsePane) and pane.is_mounted:
+            pane.put(self.channel_now, self.now())
+        self.redraw()
+
+    def fact(self, about: Touched) -> None:
+        for pane in self._panes.values():
+            if isinstance(pane, MirrorPane) or (isinstance(pane, ListPane) and not about.progress):
+                pane.fact(about)
+        if about.channel == self.channel_name and about.changes_channels:
+            self.run_worker(self._read(), group="channel", exclusive=True)

@@ -1,0 +1,342 @@
+"""The form that creates and edits a mirror; the source is asked while typing stops."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from textual.timer import Timer
+
+from firth_protocol.errors import Conflict, FirthError, Invalid
+from firth_protocol.methods import MirrorGet, MirrorReply, RunReply
+from firth_protocol.types import Filters, Mirror, MirrorMode, MirrorType, OnUpstreamRemoval, SourceFound
+from firth_tui.action_table import BY_ID
+from firth_tui.actions import Context, Place, why_not
+from firth_tui.format import Tone, count, moment_of, size, type_name
+from firth_tui.schedule import PRESETS, next_times, preset_of
+from firth_tui.screens.forms.fields import Field, choice_field, lines, text_field, words
+from firth_tui.screens.forms.form import Form
+
+TYPING_S = 0.7
+"""How long typing must pause before the source is asked."""
+
+FIXED = "fixed after creation"
+YES_NO = (("yes", "yes"), ("no", "no"))
+
+FILTERS: dict[str, tuple[tuple[str, str, str], ...]] = {
+    MirrorType.CONDA: (("subdirs", "Only platforms", "Such as linux-64, noarch; empty: all that the source has."),),
+    MirrorType.PYTHON: (
+        ("projects", "Only projects", "Names with commas between; empty: all that the source has."),
+        ("package_types", "Only kinds", "wheel, sdist; empty: both."),
+        ("python_versions", "Only Pythons", "Such as 3.11, 3.12; empty: all."),
+        ("platforms", "Only platforms", "Such as linux-64, osx-arm64, any; empty: all."),
+    ),
+    MirrorType.R: (
+        ("packages", "Only packages", "Names with commas between; empty: all that the source has."),
+        ("r_versions", "Only R", "Such as 4.4, 4.5; empty: all."),
+        ("platforms", "Only platforms", "source, windows, macos; empty: all."),
+    ),
+}
+
+SECRETS = (("none", "none"), ("token", "token"), ("user", "user and password"), ("bearer", "bearer"))
+PLAN_FIELDS = ("channel", "name", "type", "mode", "source", "filters", "on_upstream_removal", "proxy", "ca_file")
+
+
+class MirrorForm(Form):
+    """Dismisses with a MirrorReply, or None when cancelled."""
+
+    def __init__(self, *, mirror: Mirror | None = None, channel: str = "") -> None:
+        where = mirror.channel if mirror else channel
+        what = f"Edit the mirror {mirror.name} of {where}" if mirror else f"New mirror{f' of {where}' if where else ''}"
+        super().__init__(what)
+        self.mirror = mirror
+        self.channel = where
+        self._revision = mirror.revision if mirror else 0
+        self._typing: Timer | None = None
+
+    # --- the fields
+
+    def fields(self) -> list[Field]:
+        mirror = self.mirror
+        fixed = FIXED if mirror else ""
+        shown = [
+            text_field(
+                "name", "Name", "Any name, unique in its channel.", mirror.name if mirror else "", placeholder="forge"
+            ),
+            choice_field(
+                "type",
+                "Type",
+                "What stands at the source: a conda channel, a Python index, or a CRAN-like R repository.",
+                [(each, type_name(each)) for each in MirrorType],
+                mirror.type if mirror else MirrorType.CONDA,
+                reason=fixed,
+            ),
+            choice_field(
+                "mode",
+                "Mode",
+                "Passive fetches a file when a client first asks for it; active downloads every file in its run.",
+                [(MirrorMode.PASSIVE, "passive (recommended)"), (MirrorMode.ACTIVE, "active")],
+                mirror.mode if mirror else MirrorMode.PASSIVE,
+                reason=fixed,
+            ),
+            text_field(
+                "source",
+                "Source",
+                "The address: https://…, or file:///… for a folder on this machine. It is asked when you pause.",
+                mirror.source if mirror else "",
+                placeholder="https://conda.example.org/main",
+            ),
+            *self._when(),
+            *self._filters(),
+            choice_field(
+                "on_removal",
+                "Gone at source",
+                "What happens here to packages that the source stops listing.",
+                [(OnUpstreamRemoval.FOLLOW, "retire them"), (OnUpstreamRemoval.KEEP, "keep what is stored")],
+                mirror.on_upstream_removal if mirror else OnUpstreamRemoval.FOLLOW,
+            ),
+            *self._secrets(),
+            text_field("proxy", "Proxy", "http://host:port; empty: none.", (mirror.proxy or "") if mirror else ""),
+            text_field(
+                "ca_file",
+                "CA file",
+                "File on the daemon's machine with the certificates to trust; empty: the system's.",
+                (mirror.ca_file or "") if mirror else "",
+            ),
+            choice_field(
+                "policy",
+                "Policy",
+                "",
+                [("", f"{(mirror.effective_policy if mirror else None) or 'none'} in force")],
+                "",
+                reason=self._policy_reason(),
+            ),
+        ]
+        if not self.channel:
+            shown.insert(0, text_field("channel", "Channel", "The channel that it fills.", placeholder="main"))
+        return shown
+
+    def _when(self) -> list[Field]:
+        mirror = self.mirror
+        schedule = mirror.schedule if mirror else PRESETS["monthly"]
+        preset = preset_of(schedule) or "cron"
+        options = [*((name, name) for name in PRESETS), ("cron", "other")]
+        return [
+            choice_field("schedule", "Frequency", "How often it runs by itself; the times are UTC.", options, preset),
+            text_field(
+                "cron",
+                "Cron",
+                "Minute hour day month weekday, in UTC: 30 2 * * 1-5 is 02:30 on working days.",
+                schedule,
+            ),
+            choice_field(
+                "enabled",
+                "By schedule",
+                "No: it runs only by hand.",
+                YES_NO,
+                "no" if mirror and not mirror.enabled else "yes",
+            ),
+        ]
+
+    def _filters(self) -> list[Field]:
+        mirror = self.mirror
+        fields = []
+        for kind, rows in FILTERS.items():
+            for name, label, help in rows:
+                held = getattr(mirror.filters, name) if mirror and mirror.type == kind else None
+                fields.append(text_field(f"{kind}-{name}", label, help, ", ".join(held or ())))
+        return fields
+
+    def _secrets(self) -> list[Field]:
+        held = self.mirror is not None and self.mirror.credentials is not None
+        options = [("keep", "as they are (never shown)"), *SECRETS] if held else list(SECRETS)
+        return [
+            choice_field(
+                "credentials",
+                "Credentials",
+                "What the source asks for; kept apart from the state, and never shown again.",
+                options,
+                "keep" if held else "none",
+            ),
+            text_field("user", "User", "The user's name at the source."),
+            text_field("secret", "Secret", "The token or password; never shown.", secret=True),
+        ]
+
+    def _policy_reason(self) -> str:
+        session = self.firth.session
+        context = Context(place=Place.MIRRORS, role=session.role, methods=session.methods, connected=session.connected)
+        return why_not(BY_ID["view.policies"], context) or ""
+
+    def buttons(self) -> Sequence[tuple[str, str]]:
+        return [("plan", "Plan"), ("run", "Save & Run"), ("save", "Save")]
+
+    def on_mount(self) -> None:
+        self._show_what_applies()
+
+    def _show_what_applies(self) -> None:
+        kind, secret = self.field("type").value, self.field("credentials").value
+        for each, rows in FILTERS.items():
+            for name, _, _ in rows:
+                self.field(f"{each}-{name}").display = each == kind
+        self.field("cron").display = self.field("schedule").value == "cron"
+        self.field("user").display = secret == "user"
+        self.field("secret").display = secret in {"token", "user", "bearer"}
+        self._show_times()
+
+    def _show_times(self) -> None:
+        preset = self.field("schedule").value
+        field = self.field("cron" if preset == "cron" else "schedule")
+        try:
+            times = next_times(self._schedule(), self.firth.now())
+        except ValueError as error:
+            field.say(str(error), Tone.BAD)
+            return
+        field.say("next: " + ", ".join(moment_of(each) for each in times), Tone.MUTED)
+
+    def _schedule(self) -> str:
+        preset = self.field("schedule").value
+        return self.field("cron").value if preset == "cron" else PRESETS[preset]
+
+    # --- asking the source
+
+    def changed_field(self, name: str) -> None:
+        if name in {"type", "credentials", "schedule", "cron"}:
+            self._show_what_applies()
+        if name in {"type", "source", "credentials", "secret", "user", "proxy", "ca_file"}:
+            if self._typing is not None:
+                self._typing.stop()
+            self._typing = self.set_timer(TYPING_S, self._ask_source)
+
+    def _ask_source(self) -> None:
+        source = self.field("source").value
+        if "://" in source:
+            self.run_worker(self._check(source), group="check", exclusive=True)
+        elif source:
+            self.field("source").say("an address begins with https:// or file:///", Tone.BAD)
+
+    async def _check(self, source: str) -> None:
+        field = self.field("source")
+        field.say("asking the source…")
+        given: dict[str, Any] = {"type": self.field("type").value, "source": source, **self._reaching()}
+        if self.mirror is not None and self.field("credentials").value == "keep":
+            given["mirror"] = self.mirror.id
+        try:
+            found = await self.firth.link.ask(SourceFound, "mirror.check", **given)
+        except FirthError as error:
+            hint = f"; {error.hint}" if error.hint else ""
+            # told, but no hindrance: a source may be down just now
+            field.say(f"! {error.message}{hint}", Tone.WARN)
+            return
+        except OSError:
+            field.say("")
+            return
+        field.say(found_words(found), Tone.OK)
+
+    def _reaching(self) -> dict[str, Any]:
+        values = self.values()
+        given: dict[str, Any] = {name: values[name] for name in ("proxy", "ca_file") if values[name]}
+        secret = values["credentials"]
+        if secret == "user":
+            given["credentials"] = {"user": values["user"], "password": values["secret"]}
+        elif secret in {"token", "bearer"}:
+            given["credentials"] = {secret: values["secret"]}
+        return given
+
+    # --- saving
+
+    def _filters_given(self) -> Filters:
+        values = self.values()
+        kind = values["type"]
+        read = words if kind == MirrorType.CONDA else lines
+        given: dict[str, Any] = {name: read(values[f"{kind}-{name}"]) for name, _, _ in FILTERS[kind]}
+        if self.mirror is not None:  # what this form has no field for stays as it is
+            for name in ("prereleases", "archive"):
+                given[name] = getattr(self.mirror.filters, name)
+        return Filters(**given)
+
+    def _given(self) -> dict[str, Any]:
+        values = self.values()
+        return {
+            "channel": self.channel or values["channel"],
+            "name": values["name"],
+            "type": values["type"],
+            "mode": values["mode"],
+            "source": values["source"],
+            "schedule": self._schedule(),
+            "filters": self._filters_given(),
+            "on_upstream_removal": values["on_removal"],
+            "enabled": values["enabled"] == "yes",
+            **self._reaching(),
+        }
+
+    async def press(self, button: str) -> None:
+        given = self._given()
+        for name, what in (
+            ("channel", "a channel is needed"),
+            ("name", "a name is needed"),
+            ("source", "an address is needed"),
+        ):
+            if not given[name]:
+                raise Invalid(what, path=name)
+        if button == "plan":
+            await self._plan(given)
+            return
+        link = self.firth.link
+        if self.mirror is None:
+            run_now = {"run_now": True} if button == "run" else {}
+            self.dismiss(await link.ask(MirrorReply, "mirror.create", **given, **run_now))
+            return
+        changed = self._differences(given)
+        reply = await link.ask(MirrorReply, "mirror.update", mirror=self.mirror.id, revision=self._revision, **changed)
+        if button == "run":
+            self.dismiss(await link.ask(RunReply, "mirror.run", mirror=self.mirror.id))
+        else:
+            self.dismiss(reply)
+
+    def _differences(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Return what an edit changes: absent is unchanged, null is cleared."""
+        mirror = self.mirror
+        assert mirror is not None
+        names = ("name", "source", "schedule", "filters", "on_upstream_removal", "enabled")
+        changed = {name: given[name] for name in names if given[name] != getattr(mirror, name)}
+        for name in ("proxy", "ca_file"):
+            if given.get(name) != getattr(mirror, name):
+                changed[name] = given.get(name)
+        secret = self.field("credentials").value
+        if secret != "keep" and (secret != "none" or mirror.credentials is not None):
+            changed["credentials"] = given.get("credentials")
+        return changed
+
+    async def _plan(self, given: dict[str, Any]) -> None:
+        from firth_tui.screens.run import RunScreen
+
+        if self.mirror is not None and not self.dirty:
+            reply = await self.firth.link.ask(RunReply, "mirror.plan", mirror=self.mirror.id)
+        else:
+            fields = {name: value for name, value in given.items() if name in {*PLAN_FIELDS, "credentials"}}
+            reply = await self.firth.link.ask(RunReply, "mirror.plan", **fields)
+        if reply.run is not None:
+            self.firth.push_screen(RunScreen(reply.run.id))
+
+    def overtaken(self, error: Conflict) -> None:
+        if self.mirror is None:
+            self.complain(Conflict(error.message, hint=error.hint, path="name"))
+        else:
+            self.run_worker(self._take_over(error), group="form")
+
+    async def _take_over(self, error: Conflict) -> None:
+        assert self.mirror is not None
+        current = await self.firth.link.ask(MirrorGet, "mirror.get", mirror=self.mirror.id)
+        self._revision = current.revision
+        self.complain(Invalid(f"{error.message}; save again to put your values in place of theirs"))
+
+
+def found_words(found: SourceFound) -> str:
+    """Return what stands at a source, in words."""
+    parts = [type_name(found.type)]
+    if found.subdirs:
+        shown = ", ".join(found.subdirs[:4]) + (" …" if len(found.subdirs) > 4 else "")
+        parts.append(f"{len(found.subdirs)} platforms ({shown})")
+    if found.projects is not None:
+        parts.append(f"{count(found.projects)} projects")
+    if found.index_bytes is not None:
+        parts.append(f"index {size(found.index_bytes)}")
+    return ", ".join(parts) + "".join(f"; {warning}" for warning in found.warnings)

@@ -1,0 +1,259 @@
+"""One mirror: its order, what its last run did, what could not be had, and its earlier runs."""
+
+from typing import Any, ClassVar
+
+from rich.segment import Segment
+from textual.app import ComposeResult
+from textual.containers import VerticalScroll
+from textual.strip import Strip
+from textual.widget import Widget
+
+from firth_protocol.errors import FirthError, NotFound
+from firth_protocol.methods import MirrorGet
+from firth_protocol.types import MirrorDetails, Run
+from firth_tui.actions import Place
+from firth_tui.format import (
+    Cell,
+    Sign,
+    Tone,
+    age,
+    ahead,
+    clean,
+    count,
+    counted,
+    mode_name,
+    moment,
+    size,
+    state_cell,
+    type_name,
+)
+from firth_tui.model import Touched
+from firth_tui.screens.mirrors import WORDS as MIRROR_WORDS
+from firth_tui.screens.mirrors import state_of, step_of
+from firth_tui.screens.place import PlaceScreen, bindings
+from firth_tui.widgets.sparkline import outcomes, spark
+from firth_tui.widgets.tones import TONE_CLASSES, segments
+
+HISTORY = 40
+LABEL_CELLS = 14
+MOST_FAILED = 200
+
+WORDS = (
+    ("shadowed", "not offered, because an older mirror of the channel has packages of that name"),
+    ("unhashed", "files for which the source gives no checksum"),
+    ("dropped", "listed by the source, but not taken: the mirror's filters or a policy say so"),
+    *MIRROR_WORDS,
+)
+
+
+class Sheet(Widget):
+    """Lines of toned pieces, one below the other."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = set(TONE_CLASSES)
+    DEFAULT_CSS = "Sheet { height: auto; width: 1fr; }"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[list[Cell]] = []
+
+    def put(self, lines: list[list[Cell]]) -> None:
+        if lines != self.lines:
+            taller = len(lines) != len(self.lines)
+            self.lines = lines
+            self.refresh(layout=taller)
+
+    def get_content_height(self, container: object, viewport: object, width: int) -> int:
+        return max(1, len(self.lines))
+
+    def render_line(self, y: int) -> Strip:
+        width, base = self.size.width, self.rich_style
+        strip = Strip(segments(self, self.lines[y])) if y < len(self.lines) else Strip([])
+        if strip.cell_length > width:
+            strip = Strip.join([strip.crop(0, width - 1), Strip([Segment("…", base)])])
+        return strip.adjust_cell_length(width, base)
+
+
+def labelled(label: str, *cells: Cell) -> list[Cell]:
+    """Return one line of a sheet: what it is about, then what there is to say."""
+    return [Cell(f" {label:<{LABEL_CELLS}}", Tone.MUTED), *cells]
+
+
+def order_lines(mirror: MirrorGet, now: float) -> list[list[Cell]]:
+    """Return what a mirror is told to do."""
+    filters = ", ".join(
+        f"{name} {' '.join(value) if isinstance(value, list) else value}"
+        for name in mirror.filters.__struct_fields__
+        if (value := getattr(mirror.filters, name)) is not None
+    )
+    secret = f" with {mirror.credentials}" if mirror.credentials else ""
+    when = ahead(mirror.next_run_at, now) if mirror.enabled else "off: runs by hand only"
+    policy = f"{mirror.effective_policy} (of the {mirror.policy_from})" if mirror.effective_policy else "none"
+    removal = "retires it here too" if mirror.on_upstream_removal == "follow" else "keeps what is stored"
+    return [
+        labelled("source", Cell(clean(mirror.source, 300), Tone.STRONG), Cell(clean(secret), Tone.MUTED)),
+        labelled("type, mode", Cell(f"{type_name(mirror.type)}, {mode_name(mirror.mode)}")),
+        labelled("frequency", Cell(f"{clean(mirror.schedule)} (UTC), next {when}")),
+        labelled("takes only", Cell(clean(filters) or "everything the source has", Tone.PLAIN)),
+        labelled("policy", Cell(clean(policy))),
+        labelled("gone there", Cell(f"what the source no longer lists: {removal}")),
+    ]
+
+
+def state_lines(screen: "MirrorScreen", mirror: MirrorGet, now: float) -> list[list[Cell]]:
+    """Return how a mirror is."""
+    stored = f"{count(mirror.stored)} of {count(mirror.artifacts)} files stored, {size(mirror.bytes)} in all"
+    success = f"{age(mirror.last_success_at, now)}"
+    if mirror.last_success_at:
+        success += f" ({moment(mirror.last_success_at)})"
+    return [
+        labelled("state", state_of(mirror), Cell(f"  {step_of(mirror, screen).text}")),
+        labelled("last success", Cell(success)),
+        labelled("holds", Cell(stored)),
+    ]
+
+
+def detail_lines(details: MirrorDetails) -> list[list[Cell]]:
+    """Return what the last run did, with each failure."""
+    counts = details.counts
+    lines = [
+        labelled(
+            "last run",
+            Cell(f"{count(counts.added)} added, {count(counts.removed)} removed, {count(counts.unchanged)} unchanged"),
+        )
+    ]
+    if details.subdirs:
+        shown = ", ".join(f"{clean(name)} {count(number)}" for name, number in sorted(details.subdirs.items()))
+        lines.append(labelled("platforms", Cell(shown)))
+    lines.extend(
+        labelled("dropped", Cell(f"{count(each.count)} by {clean(each.reason)}, rule of {clean(each.whose)}"))
+        for each in counts.filtered
+    )
+    if counts.unhashed:
+        lines.append(labelled("unhashed", Cell(counted(counts.unhashed, "file"))))
+    if details.shadowed:
+        names = ", ".join(clean(name) for name in details.shadowed[:12])
+        more = " …" if len(details.shadowed) > 12 else ""
+        lines.append(labelled("shadowed", Cell(f"{counted(len(details.shadowed), 'name')}: {names}{more}", Tone.WARN)))
+    lines.extend(labelled("note", Cell(clean(note))) for note in details.notes)
+    if details.failed:
+        lines.append([])
+        lines.append([Cell(f" {Sign.BAD} {counted(len(details.failed), 'file')} could not be had", Tone.BAD)])
+    lines.extend(
+        [Cell(f"   {clean(failed.subdir)}/{clean(failed.filename)}  "), Cell(clean(failed.reason), Tone.WARN)]
+        for failed in details.failed[:MOST_FAILED]
+    )
+    if len(details.failed) > MOST_FAILED:
+        lines.append([Cell(f"   and {counted(len(details.failed) - MOST_FAILED, 'more', 'more')}", Tone.MUTED)])
+    return lines
+
+
+def history_lines(runs: list[Run], now: float) -> list[list[Cell]]:
+    """Return earlier runs: an outcome each, and how much each added."""
+    ended = [run for run in reversed(runs) if run.state.ended]
+    if not ended:
+        return [labelled("runs", Cell("none has ended yet", Tone.MUTED))]
+    lines = [labelled("runs", *outcomes([run.state for run in ended]), Cell("  oldest first", Tone.MUTED))]
+    added = [float(run.counts.added) for run in ended]
+    if any(added):
+        most = f"  files added, at most {count(int(max(added)))}"
+        lines.append(labelled("", Cell(spark(added, len(added)), Tone.BUSY), Cell(most, Tone.MUTED)))
+    for run in reversed(ended[-5:]):
+        error = f": {clean(run.error.message)}" if run.error else ""
+        lines.append(
+            labelled("", Cell(f"run {run.id}  "), state_cell(run.state), Cell(f"  {age(run.finished_at, now)}{error}"))
+        )
+    return lines
+
+
+class MirrorScreen(PlaceScreen):
+    """One mirror."""
+
+    BINDINGS = bindings({Place.MIRROR})
+    words: ClassVar = WORDS
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+        self.mirror_now: MirrorGet | None = None
+        self.details: MirrorDetails | None = None
+        self.history: list[Run] = []
+
+    def where(self) -> Place:
+        return Place.MIRROR
+
+    def crumbs(self) -> list[str]:
+        mirror = self.mirror_now
+        return ["Mirrors", f"{mirror.channel} / {mirror.name}" if mirror else str(self.number)]
+
+    def side(self) -> list[Cell]:
+        return [state_of(self.mirror_now)] if self.mirror_now else []
+
+    def subjects(self) -> dict[str, Any]:
+        return {"mirror": self.mirror_now}
+
+    def name_to_copy(self) -> str | None:
+        mirror = self.mirror_now
+        return f"{mirror.channel}:{mirror.name}" if mirror else None
+
+    async def url_to_copy(self) -> str | None:
+        return self.mirror_now.source if self.mirror_now else None
+
+    async def open_row(self) -> None:
+        mirror = self.mirror_now
+        if mirror is not None and mirror.last_run is not None:
+            from firth_tui.screens.run import RunScreen
+
+            self.firth.push_screen(RunScreen(mirror.last_run.id))
+        else:
+            self.firth.tell("This mirror has not run yet: r runs it.", warning=True)
+
+    def body(self) -> ComposeResult:
+        with VerticalScroll(id="sheet"):
+            yield Sheet()
+
+    def on_mount(self) -> None:
+        self.focus_body()
+        self.reload()
+
+    def focus_body(self) -> None:
+        self.query_one("#sheet", VerticalScroll).focus()
+
+    def reload(self) -> None:
+        self.run_worker(self._read(), group="mirror", exclusive=True)
+
+    async def _read(self) -> None:
+        link = self.firth.link
+        try:
+            self.mirror_now = await link.ask(MirrorGet, "mirror.get", mirror=self.number)
+            self._draw()
+            self.details = await link.ask(MirrorDetails, "mirror.details", mirror=self.number)
+            self.history = (await link.page(Run, "run.list", mirror=self.number, kind="mirror", limit=HISTORY)).items
+        except NotFound:
+            self.firth.tell("This mirror has been deleted.", warning=True)
+            if self.is_current:
+                await self.firth.pop_screen()
+            return
+        except FirthError as error:
+            self.query_one(Sheet).put([[Cell(f" {Sign.BAD} {clean(error.message)}", Tone.BAD)]])
+            return
+        except OSError:
+            return
+        self._draw()
+
+    def fact(self, about: Touched) -> None:
+        if about.mirror == self.number and not about.progress:
+            self.reload()
+
+    def tick(self, now: float) -> None:
+        super().tick(now)
+        self._draw()
+
+    def _draw(self) -> None:
+        mirror, now = self.mirror_now, self.now()
+        if mirror is None:
+            return
+        lines = [[], *state_lines(self, mirror, now), [], *order_lines(mirror, now), []]
+        if self.details is not None:
+            lines += [*detail_lines(self.details), [], *history_lines(self.history, now)]
+        self.query_one(Sheet).put(lines)
+        self.redraw()

@@ -1,0 +1,171 @@
+"""What the actions on mirrors do."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from firth_protocol.methods import MirrorDeleteReply, MirrorReply, RunReply
+from firth_protocol.types import Mirror
+from firth_tui.actions import Place
+from firth_tui.format import count, counted
+from firth_tui.screens.asking import confirmed, show_run, subject, tell_run
+from firth_tui.screens.place import PlaceScreen
+from firth_tui.widgets.dialogs import Question
+
+
+async def _mirror_create(place: PlaceScreen) -> None:
+    from firth_tui.screens.forms.mirror import MirrorForm
+
+    channel = place.context().channel
+    mirror = place.context().mirror
+    name = channel.name if channel is not None else mirror.channel if mirror is not None else ""
+    _after_form(place, await place.firth.push_screen_wait(MirrorForm(channel=name)))
+
+
+async def _mirror_edit(place: PlaceScreen) -> None:
+    from firth_tui.screens.forms.mirror import MirrorForm
+
+    mirror = subject(place, "mirror", Mirror)
+    _after_form(place, await place.firth.push_screen_wait(MirrorForm(mirror=mirror)))
+
+
+def _after_form(place: PlaceScreen, reply: Any) -> None:
+    if isinstance(reply, RunReply) and reply.run is not None:
+        show_run(place, reply.run)
+    elif isinstance(reply, MirrorReply):
+        place.firth.tell(f"Saved the mirror {reply.mirror.name}.")
+        for warning in reply.warnings:
+            place.firth.tell(warning, warning=True)
+        place.seek(reply.mirror.id)
+        if reply.run is not None:
+            show_run(place, reply.run)
+
+
+async def _mirror_run(place: PlaceScreen) -> None:
+    mirror = subject(place, "mirror", Mirror)
+    accept = False
+    error = mirror.last_run.error if mirror.last_run else None
+    if error is not None and error.kind == "shrink_guard":
+        question = Question(
+            title=f"Run {mirror.name} although its source lost much?",
+            lines=[
+                f"The last run ended because of this: {error.message}",
+                "Going ahead takes out of the channel what the source no longer lists.",
+            ],
+            verb="Run",
+            choices=[("guard", "run, and end again if so much is missing"), ("accept", "run, and take it out")],
+        )
+        answer = await confirmed(place, question)
+        if answer is None:
+            return
+        accept = answer.choice == "accept"
+    given = {"accept_removals": True} if accept else {}
+    reply = await place.firth.link.ask(RunReply, "mirror.run", mirror=mirror.id, **given)
+    said = f"{mirror.name} was running already." if reply.already else f"{mirror.name} runs."
+    tell_run(place, reply.run, said, reply.warnings)
+
+
+async def _mirror_stop(place: PlaceScreen) -> None:
+    mirror = subject(place, "mirror", Mirror)
+    question = Question(
+        title=f"Stop the run of {mirror.name}?",
+        lines=["It ends within 5 seconds. What it has verified stays stored and is not fetched again."],
+        verb="Stop",
+        choices=[
+            ("leave", "publish nothing of it"),
+            ("publish", "publish what is already there (adds, never removes)"),
+        ],
+    )
+    answer = await confirmed(place, question)
+    if answer:
+        given = {"publish": True} if answer.choice == "publish" else {}
+        reply = await place.firth.link.ask(RunReply, "mirror.stop", mirror=mirror.id, **given)
+        tell_run(place, reply.run, f"{mirror.name} stops.", reply.warnings)
+
+
+async def _mirror_restart(place: PlaceScreen) -> None:
+    mirror = subject(place, "mirror", Mirror)
+    question = Question(
+        title=f"Restart the run of {mirror.name}?",
+        lines=["A run in progress is stopped; what it has verified is kept. Then it begins again at step 1."],
+        verb="Restart",
+    )
+    if await confirmed(place, question):
+        reply = await place.firth.link.ask(RunReply, "mirror.restart", mirror=mirror.id)
+        tell_run(place, reply.run, f"{mirror.name} begins again.", reply.warnings)
+
+
+async def _mirror_plan(place: PlaceScreen) -> None:
+    mirror = subject(place, "mirror", Mirror)
+    reply = await place.firth.link.ask(RunReply, "mirror.plan", mirror=mirror.id)
+    if reply.run is not None:
+        show_run(place, reply.run)
+
+
+async def _mirror_fill(place: PlaceScreen) -> None:
+    mirror = subject(place, "mirror", Mirror)
+    await place.firth.link.call("mirror.fill", mirror=mirror.id)
+    missing = max(0, mirror.artifacts - mirror.stored)
+    place.firth.tell(f"Filling {mirror.name}: {counted(missing, 'file')} to download. See its runs.")
+
+
+async def _mirror_report(place: PlaceScreen) -> None:
+    from firth_tui.screens.report import write_report
+
+    mirror = subject(place, "mirror", Mirror)
+    file = await write_report(place.firth.link, mirror)
+    place.firth.copy_to_clipboard(str(file))
+    place.firth.tell(f"Wrote {file} (its path is in your clipboard).")
+
+
+async def _mirror_details(place: PlaceScreen) -> None:
+    from firth_tui.screens.mirror import MirrorScreen
+
+    place.firth.push_screen(MirrorScreen(subject(place, "mirror", Mirror).id))
+
+
+async def _mirror_open_run(place: PlaceScreen) -> None:
+    from firth_tui.screens.run import RunScreen
+
+    mirror = subject(place, "mirror", Mirror)
+    if mirror.last_run is not None:
+        place.firth.push_screen(RunScreen(mirror.last_run.id))
+
+
+async def _mirror_delete(place: PlaceScreen) -> None:
+    mirror = subject(place, "mirror", Mirror)
+    question = Question(
+        title=f"Delete the mirror {mirror.name} of {mirror.channel}?",
+        lines=[
+            f"It lists {counted(mirror.artifacts, 'file')}, of which {count(mirror.stored)} are stored.",
+            "A run in progress is stopped first. This cannot be undone.",
+        ],
+        verb="Delete",
+        type_name=mirror.name,
+        choices=[
+            ("keep", f"keep the {counted(mirror.stored, 'stored file')} in the channel"),
+            ("remove", "take all of its packages out of the channel"),
+        ],
+    )
+    answer = await confirmed(place, question)
+    if answer:
+        reply = await place.firth.link.ask(
+            MirrorDeleteReply, "mirror.delete", mirror=mirror.id, packages=answer.choice, confirm=answer.typed
+        )
+        place.firth.tell(f"Deleted {mirror.name}: {count(reply.kept)} files kept, {count(reply.dropped)} dropped.")
+        if place.where() is Place.MIRROR:
+            await place.firth.pop_screen()
+
+
+MIRROR_DEEDS: Mapping[str, Callable[[PlaceScreen], Awaitable[None]]] = {
+    "mirror.create": _mirror_create,
+    "mirror.edit": _mirror_edit,
+    "mirror.run": _mirror_run,
+    "mirror.stop": _mirror_stop,
+    "mirror.restart": _mirror_restart,
+    "mirror.plan": _mirror_plan,
+    "mirror.fill": _mirror_fill,
+    "mirror.report": _mirror_report,
+    "mirror.details": _mirror_details,
+    "mirror.open_run": _mirror_open_run,
+    "mirror.delete": _mirror_delete,
+}

@@ -1,0 +1,136 @@
+"""One package of a channel: its versions and files, what it needs and what needs it."""
+
+from typing import Any, ClassVar
+
+from textual.app import ComposeResult
+from textual.containers import VerticalScroll
+from textual.widgets import Static
+
+from firth_protocol.errors import FirthError
+from firth_protocol.methods import ChannelGet
+from firth_protocol.types import ArtifactState, Package, PackageDetail, PackageFile
+from firth_tui.actions import Place
+from firth_tui.format import Cell, Sign, Tone, age, clean, count, counted, family_name, size
+from firth_tui.model import Touched
+from firth_tui.rows import LocalRows
+from firth_tui.screens.place import PlaceScreen, bindings
+from firth_tui.widgets.keyed_table import Column, KeyedTable
+
+MOST_NAMES = 60
+
+WORDS = (
+    ("stored", "the file is here"),
+    ("on demand", "the file is fetched from the source when a client first asks for it"),
+    ("build", "what tells two files of the same version apart"),
+    ("needs", "packages that this one depends on"),
+    ("needed by", "packages of this channel that depend on this one"),
+)
+
+
+def _state(file: PackageFile) -> Cell:
+    if file.state is ArtifactState.STORED:
+        return Cell(f"{Sign.OK} stored", Tone.OK)
+    return Cell(f"{Sign.WAIT} on demand", Tone.MUTED)
+
+
+def _names(names: list[str]) -> str:
+    shown = ", ".join(clean(name) for name in names[:MOST_NAMES])
+    more = f" and {counted(len(names) - MOST_NAMES, 'more', 'more')}" if len(names) > MOST_NAMES else ""
+    return (shown + more) or "nothing"
+
+
+class PackageScreen(PlaceScreen):
+    """One package."""
+
+    BINDINGS = bindings({Place.PACKAGE})
+    words: ClassVar = WORDS
+
+    def __init__(self, channel: str, package: Package) -> None:
+        super().__init__()
+        self.channel_name = channel
+        self.package = package
+        self.detail: PackageDetail | None = None
+        self.channel_now: ChannelGet | None = None
+        self.table: KeyedTable[PackageFile] = KeyedTable(self._columns(), LocalRows[PackageFile]([], _key))
+
+    def _columns(self) -> tuple[Column[PackageFile], ...]:
+        return (
+            Column(id="version", title="VERSION", width=12, cell=lambda f: Cell(clean(f.version), Tone.STRONG)),
+            Column(id="build", title="BUILD", width=12, grow=2, cell=lambda f: Cell(clean(f.build))),
+            Column(id="subdir", title="PLATFORM", width=10, cell=lambda f: Cell(clean(f.subdir))),
+            Column(id="size", title="SIZE", width=8, right=True, cell=lambda f: Cell(size(f.size))),
+            Column(id="state", title="STATE", width=11, cell=_state),
+            Column(id="time", title="BUILT", width=11, drop=1, cell=lambda f: Cell(age(f.timestamp, self.now()))),
+            Column(
+                id="license", title="LICENCE", width=14, grow=1, drop=2, cell=lambda f: Cell(clean(f.license or "–"))
+            ),
+            Column(id="mirror", title="FROM", width=12, grow=1, drop=3, cell=lambda f: Cell(clean(f.mirror or "–"))),
+        )
+
+    def where(self) -> Place:
+        return Place.PACKAGE
+
+    def crumbs(self) -> list[str]:
+        return ["Channels", self.channel_name, self.package.name]
+
+    def side(self) -> list[Cell]:
+        detail = self.detail
+        if detail is None:
+            return []
+        shown = f"{count(len(detail.files))}+" if detail.truncated else count(len(detail.files))
+        return [Cell(f"{family_name(detail.family)} · newest {clean(detail.version)} · {shown} files", Tone.MUTED)]
+
+    def subjects(self) -> dict[str, Any]:
+        return {"package": self.package, "channel": self.channel_now}
+
+    def name_to_copy(self) -> str | None:
+        row = self.table.cursor_row
+        return row.filename if row else self.package.name
+
+    async def url_to_copy(self) -> str | None:
+        row = self.table.cursor_row
+        return row.url if row else None
+
+    def body(self) -> ComposeResult:
+        yield self.table
+        with VerticalScroll(id="package-more"):
+            yield Static("", markup=False)
+
+    def on_mount(self) -> None:
+        self.table.focus()
+        self.reload()
+
+    def focus_body(self) -> None:
+        self.table.focus()
+
+    def reload(self) -> None:
+        self.run_worker(self._read(), group="package", exclusive=True)
+
+    def fact(self, about: Touched) -> None:
+        if about.channel == self.channel_name and about.changes_content:
+            self.reload()
+
+    async def _read(self) -> None:
+        try:
+            self.detail = await self.firth.link.ask(
+                PackageDetail,
+                "package.get",
+                channel=self.channel_name,
+                family=self.package.family,
+                name=self.package.name,
+            )
+            self.channel_now = await self.firth.link.ask(ChannelGet, "channel.get", channel=self.channel_name)
+        except FirthError as error:
+            self.table.failed(f"{error.message}\n{error.hint}")
+            return
+        except OSError:
+            return
+        self.table.source = LocalRows(self.detail.files, _key)
+        self.table.changed()
+        more = f"needs       {_names(self.detail.dependencies)}\nneeded by   {_names(self.detail.dependants)}"
+        self.query_one("#package-more Static", Static).update(more)
+        self.redraw()
+
+
+def _key(file: PackageFile) -> tuple[str, str]:
+    return file.subdir, file.filename
