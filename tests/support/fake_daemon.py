@@ -765,12 +765,19 @@ async def _serve(socket: Path, channels: int, packages: int, running: int) -> No
     async with daemon:
         for tick in itertools.count():
             daemon.now = datetime.now(UTC).timestamp()
-            for run in runs:
+            for place, run in enumerate(runs):
                 if daemon.runs[run].state.ended:
                     continue
+                name = STEP_TITLES[tick // 40 % 8][0]
+                if tick and tick % 320 == 0:
+                    daemon.finish(run)
+                    runs[place] = daemon.begin_run(daemon.runs[run].mirror or 0).id
+                    continue
                 if tick % 40 == 0:
-                    name = STEP_TITLES[tick // 40 % 8][0]
                     daemon.step(run, name, total=40_000, description="begins")
+                    daemon.log(
+                        run, f"{name} begins, with a line that is rather long " + "so that it must be cut " * 4, name
+                    )
                 done = tick % 40 * 1000 + run
                 daemon.progress(run, done=done, total=40_000, rate=1e6 + done, description=f"file number {done:,}")
             await asyncio.sleep(0.25)

@@ -366,6 +366,7 @@ ACTIONS: tuple[Action, ...] = (
     # --- lists
     Action(
         id="list.filter",
+        name=lambda context: "Search" if context.place is Place.RUN else "Filter",
         key="slash",
         label="Filter",
         help="Show only rows with this text; in a log: search. Esc clears it",

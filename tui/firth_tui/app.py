@@ -20,6 +20,7 @@ from firth_tui.model import Connection, Listener, Session, Stage, Touched
 from firth_tui.screens.channels import ChannelsScreen
 from firth_tui.screens.place import PlaceScreen
 from firth_tui.theme import DARK, LIGHT, THEMES, AsciiOnly, SolidScrollBar, fitting
+from firth_tui.widgets.work import start
 
 if TYPE_CHECKING:
     from firth_tui.link import Link
@@ -88,11 +89,9 @@ class FirthApp(App[None], Listener):
     def get_line_filters(self) -> Sequence[LineFilter]:
         return [*super().get_line_filters(), *self._plain]
 
-    def get_default_screen(self) -> ChannelsScreen:
-        return ChannelsScreen()
-
     def on_mount(self) -> None:
         self.animation_level = "none"
+        self.push_screen(ChannelsScreen())
         self.set_interval(1.0, self._tick)
         self.call_after_refresh(self._begin)
 
@@ -101,7 +100,7 @@ class FirthApp(App[None], Listener):
         from firth_tui.link import Link
 
         self._link = Link(self.options.socket, self, now=self.now)
-        self.run_worker(self._link.run(), group="link", exit_on_error=True)
+        start(self, self._link.run, group="link")
 
     # --- what places use
 
@@ -112,21 +111,25 @@ class FirthApp(App[None], Listener):
             raise ConnectionError("the daemon does not answer yet")
         return self._link
 
-    def daemon_cells(self) -> list[Cell]:
+    def daemon_cells(self, width: int) -> list[Cell]:
         """Which daemon this is, on which socket, and in which role we speak to it."""
         status = self.session.status
         cells = [Cell(" Firth ", Tone.STRONG)]
         if status is not None:
             cells.append(Cell(f" {clean(status.program)} {clean(status.version)} ·", Tone.PLAIN))
-        cells.append(Cell(f" {clean(str(self.options.socket))}", Tone.MUTED))
+        room = max(16, width - 62)
+        path = clean(str(self.options.socket))
+        cells.append(Cell(f" {path if len(path) <= room else '…' + path[1 - room :]}", Tone.MUTED))
         if status is not None:
             role = f"{status.role}, read only" if self.session.read_only else str(status.role)
             cells.append(Cell(f" · {role}", Tone.PLAIN))
         return cells
 
     def tell(self, text: str, *, warning: bool = False) -> None:
-        """Say something small that goes away by itself."""
-        self.notify(clean(text), severity="warning" if warning else "information", markup=False, timeout=6)
+        """Say something small that goes away by itself, in the place in view."""
+        places = self.places()
+        if places:
+            places[-1].say(clean(text), warning=warning)
 
     def places(self) -> list[PlaceScreen]:
         """The places that are open, the one in view last."""
@@ -134,9 +137,14 @@ class FirthApp(App[None], Listener):
 
     async def view(self, screen: PlaceScreen) -> None:
         """Leave every place that is open and go to a top-level one."""
-        while len(self.screen_stack) > 1:
+        while self.can_go_back:
             await self.pop_screen()
         await self.switch_screen(screen)
+
+    @property
+    def can_go_back(self) -> bool:
+        """Whether a place is open above the top-level one; Textual's own empty screen lies below that."""
+        return len(self.screen_stack) > 2
 
     def retry_now(self) -> None:
         """Try to reach the daemon at once, if it is away."""

@@ -75,6 +75,7 @@ class _Reading(Generic[T]):
         self.places: dict[Hashable, int] = {}
 
     def page_at(self, index: int) -> int | None:
+        # of pages that begin at the same row (an empty one and the next) the last holds it
         return bisect_right(self.starts, index) - 1 if 0 <= index < self.known else None
 
 
@@ -137,13 +138,19 @@ class PagedRows(Generic[T]):
         return any(number not in reading.pages for number in self._numbers(reading, first, last))
 
     async def load(self, first: int, last: int) -> None:
-        """Read what is lacking of the rows from `first` to `last`; may be cancelled at any point."""
+        """Read one page of what is lacking of the rows from `first` to `last`; may be cancelled at any point.
+
+        Only one, so that somebody who jumps to the end and back again does not wait for what lies between.
+        """
         async with self._turn:
             reading = self._reading
-            await self._extend(reading, last)
-            for number in self._numbers(reading, first, min(last, reading.known - 1)):
-                if number not in reading.pages:
-                    await self._read_again(reading, number)
+            if reading.known <= last and not reading.complete:
+                await self._extend(reading, last)
+            else:
+                for number in self._numbers(reading, first, min(last, reading.known - 1)):
+                    if number not in reading.pages:
+                        await self._read_again(reading, number)
+                        break
             self._forget(reading, first, last)
 
     async def refresh(self, key: Hashable | None, last: int) -> None:
@@ -154,7 +161,9 @@ class PagedRows(Generic[T]):
         async with self._turn:
             old = self._reading.places.get(key) if key is not None else None
             fresh: _Reading[T] = _Reading()
-            await self._extend(fresh, max(last, old or 0))
+            target = max(last, old or 0)
+            while fresh.known <= target and not fresh.complete:
+                await self._extend(fresh, target)
             if old is not None and key not in fresh.places and not fresh.complete:
                 await self._extend(fresh, fresh.known)
             self._reading = fresh
@@ -171,21 +180,21 @@ class PagedRows(Generic[T]):
         return index
 
     async def _extend(self, reading: _Reading[T], last: int) -> None:
-        while not reading.complete and reading.known <= last:
-            limit = FIRST_LIMIT if last - reading.known < FIRST_LIMIT else JUMP_LIMIT
-            page = await self._fetch(reading.next, limit)
-            number = len(reading.starts)
-            reading.starts.append(reading.known)
-            reading.cursors.append(reading.next)
-            reading.lengths.append(limit)
-            self._put(reading, number, list(page.items))
-            reading.known += len(page.items)
-            reading.next = page.next_cursor
-            reading.complete = page.next_cursor is None
-            if page.total is not None:
-                reading.total = page.total
-            reading.as_of = reading.as_of or page.as_of
-            self._forget(reading, reading.known - JUMP_LIMIT, reading.known)
+        """Read the next page; a long one when row `last` is still far away."""
+        limit = FIRST_LIMIT if last - reading.known < FIRST_LIMIT else JUMP_LIMIT
+        page = await self._fetch(reading.next, limit)
+        number = len(reading.starts)
+        reading.starts.append(reading.known)
+        reading.cursors.append(reading.next)
+        reading.lengths.append(limit)
+        self._put(reading, number, list(page.items))
+        reading.known += len(page.items)
+        reading.next = page.next_cursor
+        reading.complete = page.next_cursor is None
+        if page.total is not None:
+            reading.total = page.total
+        reading.as_of = reading.as_of or page.as_of
+        self._forget(reading, reading.known - JUMP_LIMIT, reading.known)
 
     async def _read_again(self, reading: _Reading[T], number: int) -> None:
         page = await self._fetch(reading.cursors[number], reading.lengths[number])

@@ -6,6 +6,7 @@ import errno
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -181,9 +182,16 @@ class OnDemand:
             live = self._flights[key] = Live(file)
             task = asyncio.create_task(self._fly(key, live), name=f"fetch {file.filename}")
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(partial(self._landed, key, live))
         live.join()
         return live
+
+    def _landed(self, key: tuple[object, int | None], live: Live, task: asyncio.Task[None]) -> None:
+        """Whatever ended the task, nobody waits for it any more; a task cancelled early has not run a single line."""
+        self._tasks.discard(task)
+        if not live.ended:
+            self._flights.pop(key, None)
+            live.fail(Unavailable("the daemon is stopping", hint="ask again in a minute"))
 
     # --- what failed before
 
@@ -215,10 +223,6 @@ class OnDemand:
         except Exception:
             log.exception("fetching %r failed", live.file.filename)
             error = Internal(f"{live.file.filename} could not be fetched; the daemon's log says why")
-        except BaseException:
-            del self._flights[key]
-            live.fail(Unavailable("the daemon is stopping", hint="ask again in a minute"))
-            raise
         else:
             del self._flights[key]
             self._down.pop(live.file.mirror_id, None)

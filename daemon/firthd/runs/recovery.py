@@ -28,7 +28,9 @@ async def queue_again(tx: Tx, queue: "RunQueue", row: RunRow) -> int | None:
     """Queue an interrupted run again, unless it keeps being cut off without gain; return the new run's id."""
     if row.kind not in RESUMED or row.params.get("resume") is False:
         return None
-    requeued = 0 if row.verified_bytes else row.requeued + 1
+    # Counts are written once a second; the files that came since are known by their own rows.
+    gained = row.verified_bytes or await rows.stored_since(tx, row.started_at or row.created_at)
+    requeued = 0 if gained else row.requeued + 1
     if requeued > TRIES_WITHOUT_GAIN:
         return None
     run_id, _ = await queue.submit(

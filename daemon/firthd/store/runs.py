@@ -176,6 +176,11 @@ async def runs_page(
     return [_run(row) for row in rows], int(total)
 
 
+async def stored_since(r: Reader, moment_ms: int) -> bool:
+    """Tell whether any file has come into the store since a moment."""
+    return bool(await r.value("SELECT EXISTS (SELECT 1 FROM blob WHERE created_at >= ?)", (moment_ms,)))
+
+
 async def write_log(tx: Tx, run_id: int, lines: list[tuple[int, int, str, str | None, str]]) -> None:
     """Append log lines: (number, time in ms, level, step, text)."""
     await tx.many(

@@ -7,6 +7,7 @@ count, and a set that starts later is not among them.
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ LIVE = (
     "a.added_set IN (SELECT id FROM temp.counted)"
     " AND (a.closed_set IS NULL OR a.closed_set NOT IN (SELECT id FROM temp.counted))"
 )
+
+BY_FILENAME = attrgetter("filename", "section", "id")
 
 
 class LiveRow(NamedTuple):
@@ -131,21 +134,28 @@ class WorkerState:
             artifact_id, _, filename, *_ = page[-1]
 
     def shown_rows(self, channel_id: int, family: str, subdir: str) -> Iterator[list[ShownRow]]:
-        """Yield the visible rows of one subdir with their records, by file name, page by page."""
-        filename, artifact_id = "", -1
+        """Yield the visible rows of one subdir with their records, by file name and section, page by page."""
+        filename = ""
         while True:
-            page = self._connection.execute(
+            found = self._connection.execute(
                 "SELECT a.id, a.section, a.filename, a.name, a.version, a.build, a.size, a.sha256, a.md5, a.declared,"
                 " a.timestamp, a.fingerprint, a.mirror_id, r.raw"
                 " FROM artifact a CROSS JOIN artifact_record r ON r.artifact_id = a.id"
-                " WHERE a.channel_id = ? AND a.family = ? AND a.subdir = ? AND (a.filename, a.id) > (?, ?)"
+                " WHERE a.channel_id = ? AND a.family = ? AND a.subdir = ? AND a.filename > ?"
                 f" AND {LIVE} ORDER BY a.filename, a.id LIMIT {PAGE_ROWS}",
-                (channel_id, family, subdir, filename, artifact_id),
+                (channel_id, family, subdir, filename),
             ).fetchall()
-            yield list(map(ShownRow._make, page))
-            if len(page) < PAGE_ROWS:
+            page = list(map(ShownRow._make, found))
+            more = len(page) == PAGE_ROWS
+            if more:  # rows of one file name stay together: the last name begins the next page
+                last = page[-1].filename
+                while page[-1].filename == last:
+                    page.pop()
+            page.sort(key=BY_FILENAME)
+            yield page
+            if not more:
                 return
-            artifact_id, filename = page[-1][0], page[-1][2]
+            filename = page[-1].filename
 
     def offers(self, channel_id: int, family: str) -> Iterator[OfferRow]:
         """Yield who added and who closed each file of a family, by package name; sets are not looked at."""

@@ -420,3 +420,19 @@ async def test_stopping_ends_every_fetch_and_cuts_its_clients(site: Site, source
     with pytest.raises(Unavailable):
         async with site.on_demand.open(row):
             pass
+
+
+async def test_stopping_before_a_fetch_has_begun_leaves_nobody_waiting(
+    site: Site, source: FaultyUpstream, row: FileRow
+) -> None:
+    async def ask() -> None:
+        async with site.on_demand.open(row):
+            pass
+
+    asking = asyncio.create_task(ask())
+    await asyncio.sleep(0)  # the fetch is a task by now, and has not had its first turn
+    assert site.on_demand.under_way == 1
+    await site.on_demand.close()
+    with pytest.raises(Unavailable):
+        await asking
+    assert (site.on_demand.under_way, source.requests) == (0, [])

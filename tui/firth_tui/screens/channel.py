@@ -24,6 +24,7 @@ from firth_tui.screens.mirrors import listing as mirror_listing
 from firth_tui.screens.place import Listing, ListPane, PlaceScreen, Wanted, bindings
 from firth_tui.widgets.chrome import TabBar
 from firth_tui.widgets.keyed_table import Column
+from firth_tui.widgets.work import start
 
 TABS = (
     (Place.PACKAGES, "Packages"),
@@ -312,7 +313,7 @@ class ChannelScreen(PlaceScreen):
 
     @on(events.Mount)
     async def _begin(self) -> None:
-        self.run_worker(self._read(), group="channel", exclusive=True)
+        start(self, self._read, group="channel", exclusive=True)
         await self.open_tab(self.tab)
 
     # --- tabs
@@ -385,7 +386,7 @@ class ChannelScreen(PlaceScreen):
         if super().go_back():
             return True
         if self.tab is Place.CHANGES and self.generation is not None:
-            self.run_worker(self.open_tab(Place.GENERATIONS), group="deeds")
+            start(self.firth, self.open_tab, Place.GENERATIONS, group="deeds")
             return True
         return False
 
@@ -400,15 +401,14 @@ class ChannelScreen(PlaceScreen):
 
     def reload(self) -> None:
         super().reload()
-        self.run_worker(self._read(), group="channel", exclusive=True)
+        start(self, self._read, group="channel", exclusive=True)
 
     async def _read(self) -> None:
         try:
             self.channel_now = await self.firth.link.ask(ChannelGet, "channel.get", channel=self.channel_name)
         except NotFound:
             self.firth.tell(f"The channel {self.channel_name} has been deleted.", warning=True)
-            if self.is_current:
-                await self.firth.pop_screen()
+            self.leave()
             return
         except (FirthError, OSError):
             return
@@ -422,4 +422,4 @@ class ChannelScreen(PlaceScreen):
             if isinstance(pane, MirrorPane) or (isinstance(pane, ListPane) and not about.progress):
                 pane.fact(about)
         if about.channel == self.channel_name and about.changes_channels:
-            self.run_worker(self._read(), group="channel", exclusive=True)
+            start(self, self._read, group="channel", exclusive=True)

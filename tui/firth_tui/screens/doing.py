@@ -50,7 +50,7 @@ async def _palette(place: PlaceScreen) -> None:
 
 
 async def _back(place: PlaceScreen) -> None:
-    if not place.go_back() and len(place.firth.screen_stack) > 1:
+    if not place.go_back() and place.is_current and place.firth.can_go_back:
         await place.firth.pop_screen()
 
 

@@ -18,6 +18,7 @@ from firth_tui.screens.place import Listing, ListPane, PlaceScreen, Wanted, bind
 from firth_tui.widgets.keyed_table import Column
 from firth_tui.widgets.progress import bar
 from firth_tui.widgets.sparkline import spark
+from firth_tui.widgets.work import start
 
 READ_S = 5
 """How often the status is read while somebody looks."""
@@ -124,7 +125,7 @@ class HealthScreen(PlaceScreen):
         self.reload()
 
     def reload(self) -> None:
-        self.run_worker(self._read(), group="health", exclusive=True)
+        start(self, self._read, group="health", exclusive=True)
 
     async def _read(self) -> None:
         try:

@@ -33,6 +33,7 @@ from firth_tui.screens.mirrors import state_of, step_of
 from firth_tui.screens.place import PlaceScreen, bindings
 from firth_tui.widgets.sparkline import outcomes, spark
 from firth_tui.widgets.tones import TONE_CLASSES, segments
+from firth_tui.widgets.work import start
 
 HISTORY = 40
 LABEL_CELLS = 14
@@ -219,7 +220,7 @@ class MirrorScreen(PlaceScreen):
         self.query_one("#sheet", VerticalScroll).focus()
 
     def reload(self) -> None:
-        self.run_worker(self._read(), group="mirror", exclusive=True)
+        start(self, self._read, group="mirror", exclusive=True)
 
     async def _read(self) -> None:
         link = self.firth.link
@@ -230,8 +231,7 @@ class MirrorScreen(PlaceScreen):
             self.history = (await link.page(Run, "run.list", mirror=self.number, kind="mirror", limit=HISTORY)).items
         except NotFound:
             self.firth.tell("This mirror has been deleted.", warning=True)
-            if self.is_current:
-                await self.firth.pop_screen()
+            self.leave()
             return
         except FirthError as error:
             self.query_one(Sheet).put([[Cell(f" {Sign.BAD} {clean(error.message)}", Tone.BAD)]])

@@ -10,12 +10,13 @@ from firth_protocol.errors import FirthError, NotFound
 from firth_protocol.methods import MirrorGet
 from firth_protocol.types import Mirror, RunState
 from firth_tui.actions import Place
-from firth_tui.format import Cell, Tone, age, ahead, clean, count, counted, mode_name, state_cell, type_name
-from firth_tui.model import FAULTS, SHORT_TITLES, Touched
+from firth_tui.format import Cell, Tone, age, ahead, clean, counted, mode_name, state_cell, type_name
+from firth_tui.model import FAULTS, SHORT_TITLES, Progress, Touched
 from firth_tui.rows import Fetch, filtered
 from firth_tui.screens.place import Listing, ListPane, PlaceScreen, Wanted, bindings
 from firth_tui.widgets.keyed_table import Column
 from firth_tui.widgets.progress import amount
+from firth_tui.widgets.work import start
 
 if TYPE_CHECKING:
     from firth_tui.app import FirthApp
@@ -56,11 +57,16 @@ def step_of(mirror: Mirror, screen: PlaceScreen) -> Cell:
     if run is not None and not run.state.ended:
         progress = screen.session.live.of_mirror(mirror)
         if progress is not None and progress.name is not None:
-            return Cell(f"{SHORT_TITLES[progress.name]} {amount(progress)}".strip(), Tone.PLAIN)
+            return Cell(f"{SHORT_TITLES[progress.name]} {_short(progress)}".strip(), Tone.PLAIN)
         return Cell(SHORT_TITLES[run.step] if run.step else clean(run.description) or "waits for its turn", Tone.PLAIN)
     if run is not None and run.error is not None:
         return Cell(clean(run.error.message), Tone.WARN)
     return Cell(counted(mirror.artifacts, "file") if mirror.artifacts or run else "", Tone.MUTED)
+
+
+def _short(progress: Progress) -> str:
+    """Return how far a step is, in few cells."""
+    return f"{min(100, progress.done * 100 // progress.total)} %" if progress.total else amount(progress)
 
 
 def columns(screen: PlaceScreen, *, with_channel: bool) -> tuple[Column[Mirror], ...]:
@@ -173,7 +179,7 @@ class MirrorPane(ListPane[Mirror]):
         if len(changed) > MOST_SINGLE:
             self.soon()
         else:
-            self.run_worker(self._read_rows(changed), group="mirror rows")
+            start(self, self._read_rows, changed, group="mirror rows")
 
     async def _read_rows(self, mirrors: Sequence[int]) -> None:
         app: FirthApp = self._place.firth

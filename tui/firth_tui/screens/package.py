@@ -15,6 +15,7 @@ from firth_tui.model import Touched
 from firth_tui.rows import LocalRows
 from firth_tui.screens.place import PlaceScreen, bindings
 from firth_tui.widgets.keyed_table import Column, KeyedTable
+from firth_tui.widgets.work import start
 
 MOST_NAMES = 60
 
@@ -104,7 +105,7 @@ class PackageScreen(PlaceScreen):
         self.table.focus()
 
     def reload(self) -> None:
-        self.run_worker(self._read(), group="package", exclusive=True)
+        start(self, self._read, group="package", exclusive=True)
 
     def fact(self, about: Touched) -> None:
         if about.channel == self.channel_name and about.changes_content:

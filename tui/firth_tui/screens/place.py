@@ -19,8 +19,9 @@ from firth_tui.actions import Context, Place, why_not
 from firth_tui.format import Cell, Tone, clean, counted
 from firth_tui.model import Session, Touched
 from firth_tui.rows import Fetch, PagedRows
-from firth_tui.widgets.chrome import FilterBar, Foot, Head, banner
+from firth_tui.widgets.chrome import FilterBar, Flash, Foot, Head, banner
 from firth_tui.widgets.keyed_table import Column, KeyedTable
+from firth_tui.widgets.work import start
 
 if TYPE_CHECKING:
     from firth_tui.app import FirthApp
@@ -126,7 +127,7 @@ class ListPane(Vertical, Generic[T]):
         """Read the list again now; the old rows stay until the new ones are here."""
         self._stale = False
         if self._rows.started:
-            self.run_worker(self._reread(), group="refresh", exclusive=True)
+            start(self, self._reread, group="refresh", exclusive=True)
         else:
             self.table.changed()
 
@@ -205,8 +206,7 @@ class ListPane(Vertical, Generic[T]):
         if isinstance(message.error, FirthError):
             self.table.failed(f"{message.error.message}\n{message.error.hint}".strip())
         elif not self._rows.started:
-            self.table.empty = self.listing.empty
-            self.table.refresh()
+            self.table.failed(str(message.error))
 
 
 def bindings(places: Iterable[Place]) -> list[BindingType]:
@@ -317,8 +317,10 @@ class PlaceScreen(Screen[None]):
     def compose(self) -> ComposeResult:
         yield Head()
         yield from self.body()
-        yield FilterBar()
-        yield Foot()
+        with Vertical(id="bottom"):
+            yield Flash()
+            yield FilterBar()
+            yield Foot()
 
     def on_mount(self) -> None:
         self.redraw()
@@ -335,7 +337,7 @@ class PlaceScreen(Screen[None]):
             return
         head = self.query_one(Head)
         session = self.session
-        head.put_daemon(self.firth.daemon_cells(), session.connection)
+        head.put_daemon(self.firth.daemon_cells(self.size.width), session.connection)
         head.put_path(self.crumbs(), self.side())
         had_data = session.status is not None
         head.put_banner(banner(session.connection, had_data))
@@ -366,7 +368,8 @@ class PlaceScreen(Screen[None]):
         if reason:
             self.firth.tell(f"{action.title(self.context())}: {reason}", warning=True)
         else:
-            self.run_worker(do(self, action), group="deeds")
+            # a worker of the application's: one of this screen's would be waited for when the screen goes
+            start(self.firth, do, self, action, group="deeds")
 
     # --- the filter
 
@@ -393,6 +396,18 @@ class PlaceScreen(Screen[None]):
             target.focus()
         else:
             self.set_focus(None)
+
+    def leave(self) -> None:
+        """Go back one level, once the work in progress allows."""
+        if self.is_current and self.firth.can_go_back:
+            self.firth.call_later(self.firth.pop_screen)
+
+    def say(self, text: str, *, warning: bool) -> None:
+        """Say what has just happened, or why something cannot be done."""
+        self.query_one(Flash).say(text, warning=warning)
+
+    def on_resize(self) -> None:
+        self.redraw()
 
     def go_back(self) -> bool:
         """Leave what is transient here (a filter, faults only); False when there was nothing to leave."""

@@ -35,7 +35,8 @@ from firth_tui.format import (
 from firth_tui.model import LogLines, Touched, with_progress
 from firth_tui.screens.place import PlaceScreen, bindings
 from firth_tui.widgets.progress import Steps, outcome
-from firth_tui.widgets.tones import TONE_CLASSES, Line, segments
+from firth_tui.widgets.tones import TONE_CLASSES, Line, length, segments
+from firth_tui.widgets.work import start
 
 DRAW_S = 0.25
 """The steps are drawn at most this often."""
@@ -238,7 +239,7 @@ class RunScreen(PlaceScreen):
     # --- reading
 
     def reload(self) -> None:
-        self.run_worker(self._read(), group="run", exclusive=True)
+        start(self, self._read, group="run", exclusive=True)
 
     async def _read(self) -> None:
         try:
@@ -302,7 +303,7 @@ class RunScreen(PlaceScreen):
         if run is not None and not run.state.ended:
             self._draw()
             # lines come without an event of their own
-            self.run_worker(self._read_log(), group="log", exclusive=False)
+            start(self, self._read_log, group="log")
 
     def _draw(self) -> None:
         self._drawing = None
@@ -329,11 +330,11 @@ class RunScreen(PlaceScreen):
         view = self.log_view
         follow = "following" if view.following else "not following, G goes to the end"
         wrap = "wrapped" if view.wrapping else "cut"
-        rule = [Cell("── log ", Tone.MUTED), Cell("─" * max(0, self.size.width), Tone.MUTED)]
         tone = Tone.MUTED if view.following else Tone.WARN
-        self.query_one("#log-rule", Line).put(
-            rule, [Cell(f" {follow}", tone), Cell(f" · lines are {wrap} (w) ", Tone.MUTED)]
-        )
+        right = [Cell(f" {follow}", tone), Cell(f" · lines are {wrap} (w) ", Tone.MUTED)]
+        title = "── log "
+        dashes = max(0, self.size.width - length(right) - len(title) - 1)
+        self.query_one("#log-rule", Line).put([Cell(title + "─" * dashes, Tone.MUTED)], right)
 
     def on_key(self, event: events.Key) -> None:
         self.call_after_refresh(self.draw_rule)

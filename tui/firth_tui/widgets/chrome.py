@@ -10,13 +10,17 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.strip import Strip
+from textual.timer import Timer
 from textual.widget import Widget
-from textual.widgets import Input
+from textual.widgets import Input, Static
 
 from firth_tui.actions import Action, Context, key_name
 from firth_tui.format import Cell, Sign, Tone, clean, clock
 from firth_tui.model import Connection, Stage
 from firth_tui.widgets.tones import TONE_CLASSES, Line, tone_style
+
+FLASH_S = 6.0
+"""How long a message stays."""
 
 _STAGES = {
     Stage.CONNECTING: Cell(f"{Sign.WAIT} connecting", Tone.MUTED),
@@ -39,8 +43,8 @@ def banner(connection: Connection, had_data: bool) -> str:
         return ""
     if connection.stage is Stage.FOREIGN:
         return f"{Sign.BAD} {connection.text}"
-    kept = f"what is shown is from {clock(connection.since)}" if had_data else connection.text
-    return f"{Sign.BAD} disconnected, trying again {Sign.SKIPPED} {kept}"
+    kept = f"; what is shown is from {clock(connection.since)}" if had_data else ""
+    return f"{Sign.BAD} disconnected, trying again and again{kept}"
 
 
 class Head(Vertical):
@@ -87,7 +91,7 @@ class Foot(Widget):
     """The keys that matter most here; greyed where they cannot be used now."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"foot--key", *TONE_CLASSES}
-    DEFAULT_CSS = "Foot { height: 1; dock: bottom; }"
+    DEFAULT_CSS = "Foot { height: 1; }"
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,20 +109,63 @@ class Foot(Widget):
     @property
     def text(self) -> str:
         """What the footer says, for tests and for readers of screens."""
-        return "  ".join(f"{key} {label}" for _, key, label, _ in self._items)
+        return "  ".join(f"{key} {label}" for _, key, label, _ in self._fitting())
+
+    def _fitting(self) -> list[tuple[str, str, str, bool]]:
+        """Return the items that fit; those before help and quit give way first."""
+        items = list(self._items)
+        while len(items) > 2 and sum(len(key) + len(label) + (4 if able else 6) for _, key, label, able in items) > (
+            self.size.width
+        ):
+            items.pop(-3)
+        return items
 
     def render_line(self, y: int) -> Strip:
         base = self.rich_style
         muted = base + tone_style(self, Tone.MUTED)
         key_style = base + self.get_component_rich_style("foot--key", partial=True)
         parts = [Segment(" ", base)]
-        for index, (name, key, label, able) in enumerate(self._items):
+        for index, (name, key, label, able) in enumerate(self._fitting()):
             if index:
                 parts.append(Segment(" · ", muted))
             click = Style.from_meta({"@click": f"screen.act('{name}')"})
             parts.append(Segment(key, (key_style if able else muted) + click))
             parts.append(Segment(f" {label}" if able else f" ({label})", (base if able else muted) + click))
         return Strip(parts).adjust_cell_length(self.size.width, base)
+
+
+class Flash(Static):
+    """What has just happened, for some seconds; it covers nothing."""
+
+    DEFAULT_CSS = """
+    Flash { height: auto; max-height: 3; padding: 0 1; display: none; }
+    Flash.-shown { display: block; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__(markup=False)
+        self._lines: list[tuple[str, bool]] = []
+        self._ends: Timer | None = None
+
+    @property
+    def text(self) -> str:
+        """What is said now."""
+        return "\n".join(text for text, _ in self._lines)
+
+    def say(self, text: str, *, warning: bool) -> None:
+        """Show a sentence; those of the last seconds stay above it."""
+        self._lines = [*self._lines[-1:], (f"{Sign.WARN} {text}" if warning else text, warning)]
+        self.set_class(warning, "-warning")
+        self.add_class("-shown")
+        self.update(self.text)
+        if self._ends is not None:
+            self._ends.stop()
+        self._ends = self.set_timer(FLASH_S, self.end)
+
+    def end(self) -> None:
+        """Stop saying it."""
+        self._lines = []
+        self.remove_class("-shown")
 
 
 class TabBar(Widget):
@@ -171,7 +218,7 @@ class FilterBar(Horizontal):
     """The line where a filter is typed; it stays in view while the filter is in force."""
 
     DEFAULT_CSS = """
-    FilterBar { height: 1; dock: bottom; display: none; }
+    FilterBar { height: 1; display: none; }
     FilterBar.-shown { display: block; }
     FilterBar Line { width: 9; }
     FilterBar Input, FilterBar Input:focus { border: none; height: 1; padding: 0; width: 1fr; }

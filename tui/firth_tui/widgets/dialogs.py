@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from msgspec import Struct
+from rich.table import Table
+from rich.text import Text
 from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -165,15 +167,20 @@ class Menu(ModalScreen[str | None]):
         self._situation = context
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog"):
+        with Vertical(classes="dialog -wide"):
             yield Static(clean(self._title), classes="dialog-title", markup=False)
             yield OptionList(*(self._option(action, reason) for action, reason in self._items), markup=False)
             yield Static("enter: do it · the key beside it works outside this menu too · esc: back", classes="hint")
 
     def _option(self, action: Action, reason: str | None) -> Option:
-        danger = " " + Sign.WARN if action.danger is not Danger.NONE else ""
-        text = f"{key_name(action.key):<3}{action.title(self._situation)}{danger}"
-        return Option(f"{text:<24}{reason}" if reason else text, id=action.id, disabled=reason is not None)
+        danger = f" {Sign.WARN}" if action.danger is not Danger.NONE else ""
+        row = Table.grid(padding=(0, 1))
+        row.add_column(width=2)
+        row.add_column(width=19)
+        row.add_column(ratio=1)
+        title = Text(action.title(self._situation) + danger, style="dim" if reason else "")
+        row.add_row(Text(key_name(action.key), style="bold"), title, Text(clean(reason or ""), style="dim"))
+        return Option(row, id=action.id, disabled=reason is not None)
 
     def on_mount(self) -> None:
         self.query_one(OptionList).focus()
@@ -220,22 +227,19 @@ class Help(ModalScreen[None]):
         with Vertical(classes="dialog -wide"):
             yield Static(f"Keys of {clean(self._title)}", classes="dialog-title", markup=False)
             with VerticalScroll(classes="dialog-body"):
-                for key, text in MOVING_KEYS:
-                    yield Static(f"{key:<12}{text}", markup=False)
-                for action in self._actions:
-                    yield from self._row(action)
+                yield Static(
+                    _two_columns([*MOVING_KEYS, *(row for action in self._actions for row in self._rows(action))])
+                )
                 if self._words:
                     yield Static("Words used here", classes="dialog-title spaced", markup=False)
-                for word, meaning in self._words:
-                    yield Static(f"{word:<12}{meaning}", classes="hanging", markup=False)
+                    yield Static(_two_columns(self._words))
             yield Static("esc: back · j k: scroll", classes="hint", markup=False)
 
-    def _row(self, action: Action) -> ComposeResult:
-        keys = " ".join(key_name(key) for key in action.key.split(",")) if action.key else "(:)"
+    def _rows(self, action: Action) -> list[tuple[str, str]]:
+        keys = " ".join(key_name(key) for key in action.key.split(",")) if action.key else ":"
+        rows = [(keys, f"{action.title(self._situation)}: {action.help}")]
         reason = why_not(action, self._situation)
-        yield Static(f"{keys:<12}{action.title(self._situation)}: {action.help}", classes="hanging", markup=False)
-        if reason:
-            yield Static(f"{'':<12}not now: {clean(reason)}", classes="hanging greyed", markup=False)
+        return [*rows, ("", f"({reason})")] if reason else rows
 
     def on_mount(self) -> None:
         self.query_one(VerticalScroll).focus()
@@ -245,3 +249,12 @@ class Help(ModalScreen[None]):
 
     def action_scroll(self, by: int) -> None:
         self.query_one(VerticalScroll).scroll_relative(y=by, animate=False)
+
+
+def _two_columns(rows: Sequence[tuple[str, str]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(ratio=1)
+    for key, text in rows:
+        table.add_row(Text(clean(key), style="bold"), Text(clean(text), style="dim" if not key else ""))
+    return table

@@ -1,6 +1,7 @@
 """A table over a list of any length: draws only the lines in view, and keeps selection and scroll position by key."""
 
 from collections.abc import Callable, Hashable, Sequence
+from textwrap import wrap
 from typing import ClassVar, Generic, TypeVar
 
 from msgspec import Struct
@@ -18,6 +19,7 @@ from firth_protocol.errors import FirthError
 from firth_tui.format import Cell, Sign, Tone
 from firth_tui.rows import RowSource
 from firth_tui.widgets.tones import TONE_CLASSES, tone_style
+from firth_tui.widgets.work import start
 
 T = TypeVar("T")
 
@@ -121,6 +123,7 @@ class KeyedTable(ScrollView, Generic[T], can_focus=True):
         self.error: str | None = None
         self._index = 0
         self._key: Hashable | None = None
+        self._loading = False
         self._fitted: list[tuple[Column[T], int]] = []
 
     # --- what the owner asks
@@ -239,22 +242,29 @@ class KeyedTable(ScrollView, Generic[T], can_focus=True):
 
     def _ensure(self) -> None:
         """Have the rows in view, and a page beyond, read when they are not here."""
+        if self.is_mounted and not self._loading and self.source.lacks(*self._near()):
+            self._loading = True
+            start(self, self._load, group="rows")
+
+    def _near(self) -> tuple[int, int]:
         first, last = self.window
         height = last - first + 1
-        if self.is_mounted and self.source.lacks(max(0, first - height), last + height):
-            self.run_worker(self._load(max(0, first - height), last + height), group="rows", exclusive=True)
+        return max(0, first - height), last + height
 
-    async def _load(self, first: int, last: int) -> None:
-        source = self.source
+    async def _load(self) -> None:
+        """Read page after page until what is in view now is here; the view may move meanwhile."""
         try:
-            await source.load(first, last)
+            while self.source.lacks(*self._near()):
+                source = self.source
+                await source.load(*self._near())
+                if source is self.source and not (self.loaded and source.lacks(*self.window)):
+                    self.loaded = True
+                    self.error = None
+                    self.changed()
         except (FirthError, OSError) as error:
             self.post_message(self.LoadFailed(self, error))
-            return
-        if source is self.source:
-            self.loaded = True
-            self.error = None
-            self.changed()
+        finally:
+            self._loading = False
 
     def _measure(self) -> None:
         size = Size(self.size.width, len(self.source) + 1)
@@ -321,7 +331,7 @@ class KeyedTable(ScrollView, Generic[T], can_focus=True):
 
     def _message(self, y: int, width: int) -> Strip:
         text = self.error or (self.empty if self.loaded else "Reading…")
-        lines = text.split("\n")
+        lines = [part for line in text.split("\n") for part in wrap(line, max(20, width - 4))]
         tone = Tone.BAD if self.error else Tone.MUTED
         line = lines[y - 2] if 0 <= y - 2 < len(lines) else ""
         style = self.rich_style + self._tone(tone, chosen=False)

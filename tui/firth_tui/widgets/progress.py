@@ -1,6 +1,7 @@
 """The only place that draws how far something is: bars, and a run's steps."""
 
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import ClassVar
 
 from rich.segment import Segment
@@ -25,8 +26,9 @@ from firth_tui.format import (
 from firth_tui.model import Progress
 from firth_tui.widgets.tones import TONE_CLASSES, length, segments
 
-TITLE_CELLS = 24
-TIME_CELLS = 8
+TITLE_CELLS = 22
+TIME_CELLS = 7
+INDENT = 3 + 2 + TITLE_CELLS + TIME_CELLS + 2
 
 
 def bar(done: int, total: int | None, width: int) -> str:
@@ -53,8 +55,8 @@ def step_time(step: Step, now: float) -> str:
     return duration((ended if ended is not None else now) - begun)
 
 
-def step_line(step: Step, run: Run, now: float, width: int) -> list[Cell]:
-    """Return one step as a line of `width` cells: state, number, title, time, then progress or what came of it."""
+def step_lines(step: Step, run: Run, now: float, width: int) -> list[list[Cell]]:
+    """Return one step as lines of `width` cells: state, number, title, time, then progress or what came of it."""
     sign = step_cell(step.state)
     quiet = step.state in {StepState.WAITING, StepState.SKIPPED}
     tone = Tone.MUTED if quiet else Tone.STRONG if step.state is StepState.RUNNING else Tone.PLAIN
@@ -64,12 +66,13 @@ def step_line(step: Step, run: Run, now: float, width: int) -> list[Cell]:
         Cell(f"{step_time(step, now):>{TIME_CELLS}}  ", Tone.MUTED),
     ]
     if step.state is not StepState.RUNNING:
-        return [*cells, Cell(clean(step.description), Tone.BAD if step.state is StepState.FAILED else tone)]
+        told = wrap(clean(step.description), max(20, width - INDENT - 1)) or [""]
+        tone = Tone.BAD if step.state is StepState.FAILED else tone
+        return [[*cells, Cell(told[0], tone)], *([Cell(" " * INDENT + more, tone)] for more in told[1:3])]
     left = width - length(cells)
-    shown = amount(step)
     if step.total:
         cells.append(Cell(bar(step.done, step.total, 20 if left >= 60 else 10 if left >= 36 else 6) + " ", Tone.BUSY))
-    return [*cells, Cell(shown, Tone.PLAIN)]
+    return [[*cells, Cell(amount(step), Tone.PLAIN)], [Cell(" " * 5 + step_note(step, run), Tone.MUTED)]]
 
 
 def step_note(step: Step, run: Run) -> str:
@@ -97,10 +100,7 @@ class Steps(Widget):
         """Show a run as it is now."""
         lines: list[list[Cell]] = []
         for step in run.steps:
-            lines.append(step_line(step, run, now, self.size.width or 80))
-            if step.state is StepState.RUNNING:
-                note = step_note(step, run)
-                lines.append([Cell(" " * 15 + note, Tone.MUTED)])
+            lines.extend(step_lines(step, run, now, self.size.width or 80))
         if lines == self._lines:
             return
         taller = len(lines) != len(self._lines)

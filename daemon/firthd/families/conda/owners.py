@@ -11,7 +11,7 @@ from operator import attrgetter
 
 from msgspec import Struct
 
-from firthd.store.worker_reads import OfferRow
+from firthd.store.worker_reads import OfferRow, ShownRow
 
 
 class Owners(Struct, frozen=True):
@@ -20,6 +20,10 @@ class Owners(Struct, frozen=True):
     contested: dict[str, int]  # name -> mirror id; a name that one mirror alone offers is absent
     moved: dict[str, set[str]]  # subdir -> names whose owner changed
     shadowed: dict[int, int]  # mirror id -> visible files that another mirror's name hides
+
+    def shown(self, rows: list[ShownRow]) -> list[ShownRow]:
+        """Return the rows that are served."""
+        return [row for row in rows if self.shows(row.name, row.mirror_id)] if self.contested else rows
 
     def shows(self, name: str, mirror_id: int) -> bool:
         """Tell whether a mirror's file of this name is served."""

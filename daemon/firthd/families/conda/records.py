@@ -107,7 +107,8 @@ def columns_of(fields: RecordFields) -> Columns:
 
 def printable(text: str, length: int) -> str:
     """Return a text from a source, cut and without what a terminal would act on."""
-    return unprintable.sub("?", text[:length])
+    text = text[:length]
+    return text if text.isascii() and text.isprintable() else unprintable.sub("?", text)
 
 
 def extensions_of(section: str) -> tuple[str]:

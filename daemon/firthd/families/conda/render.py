@@ -188,8 +188,7 @@ class Renderer:
         shown = Shown({}, {}, set(), {})
         digest = hashlib.sha256()
         for page in self._state.shown_rows(self._params.channel_id, FAMILY, subdir):
-            rows = [row for row in page if self._owners.shows(row.name, row.mirror_id)]
-            rows.sort(key=lambda row: (row.filename, row.section))
+            rows = self._owners.shown(page)
             digest.update("".join(map(digest_line, rows)).encode())
             for row in rows:
                 self._take(shown, subdir, row, row.name not in kept_hashes, summed is None or row.name in summed)

@@ -10,6 +10,7 @@ from firth_protocol.types import Channel, KeepGenerations, Privacy
 from firth_tui.format import Tone
 from firth_tui.screens.forms.fields import Field, choice_field, text_field
 from firth_tui.screens.forms.form import Form
+from firth_tui.widgets.work import start
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}(/[a-z][a-z0-9_-]{0,62})?")
 
@@ -46,9 +47,9 @@ class ChannelForm(Form):
             else text_field(
                 "name",
                 "Name",
-                "Small letters, digits, - and _; it is part of the address and never changes. team/dev is below team.",
+                "Small letters, digits, - and _; fixed, for it is in the address. team/dev is a subchannel.",
                 self._prefix,
-                placeholder="main",
+                placeholder="such as main",
             )
         )
         return [
@@ -121,7 +122,7 @@ class ChannelForm(Form):
         if self.channel is None:
             self.complain(Conflict(error.message, hint=error.hint, path="name"))
             return
-        self.run_worker(self._take_over(error), group="form")
+        start(self, self._take_over, error, group="form")
 
     async def _take_over(self, error: Conflict) -> None:
         assert self.channel is not None

@@ -91,8 +91,7 @@ class Field(Vertical):
     Field {{ height: auto; }}
     Field > Horizontal {{ height: 1; }}
     Field .label {{ width: {LABEL_CELLS + 2}; }}
-    Field .answer {{ display: none; margin-left: {LABEL_CELLS + 2}; }}
-    Field .answer.-shown {{ display: block; }}
+    Field .answer {{ margin-left: {LABEL_CELLS + 2}; }}
     Field Input, Field Input:focus {{ border: none; height: 1; padding: 0; width: 1fr; }}
     """
 
@@ -103,6 +102,7 @@ class Field(Vertical):
         self.control = control
         self.help = help
         self.error = ""
+        self._answer: Line | None = None
 
     def compose(self) -> ComposeResult:
         with Horizontal():
@@ -110,9 +110,6 @@ class Field(Vertical):
             label.add_class("label")
             yield label
             yield self.control
-        answer = Line()
-        answer.add_class("answer")
-        yield answer
 
     @property
     def value(self) -> str:
@@ -130,12 +127,15 @@ class Field(Vertical):
     def say(self, text: str, tone: Tone = Tone.MUTED) -> None:
         """Put an answer below the field; an error is marked as one."""
         self.error = text if tone is Tone.BAD else ""
-        if not self.is_mounted:
-            return
-        line = self.query_one(".answer", Line)
-        line.set_class(bool(text), "-shown")
         sign = f"{Sign.BAD} " if tone is Tone.BAD else f"{Sign.OK} " if tone is Tone.OK else ""
-        line.put([Cell(sign + clean(text, 300), tone)] if text else [])
+        cells = [Cell(sign + clean(text, 300), tone)] if text else []
+        if self._answer is None and text:
+            self._answer = Line()
+            self._answer.add_class("answer")
+            self.mount(self._answer)
+        if self._answer is not None:
+            self._answer.put(cells)
+            self._answer.display = bool(text)
 
     @on(Input.Changed)
     def _typed(self, event: Input.Changed) -> None:

@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, VerticalScroll
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Button
+from textual.widgets import Button, Static
 
 from firth_protocol.errors import Conflict, FirthError
 from firth_tui.format import Cell, Sign, Tone, clean
 from firth_tui.screens.forms.fields import Field, FieldChanged
 from firth_tui.widgets.dialogs import Confirm, Question
 from firth_tui.widgets.tones import Line
+from firth_tui.widgets.work import start
 
 if TYPE_CHECKING:
     from firth_tui.app import FirthApp
@@ -32,10 +33,11 @@ class Form(ModalScreen[Any]):
     DEFAULT_CSS = """
     Form { align: center top; background: $background; }
     Form > VerticalScroll { height: 1fr; padding: 1 0 0 0; }
-    Form .form-buttons { height: 1; dock: bottom; align-horizontal: right; }
+    Form #form-bottom { height: auto; dock: bottom; }
+    Form .form-buttons { height: 1; align-horizontal: right; }
     Form .form-buttons Button { margin-left: 2; }
-    Form #form-hint { dock: bottom; margin-bottom: 1; }
-    Form #form-error { dock: bottom; margin-bottom: 2; display: none; }
+    Form #form-hint { height: 2; padding: 0 1; }
+    Form #form-error { display: none; height: auto; max-height: 4; padding: 0 1; }
     Form #form-error.-shown { display: block; }
     """
 
@@ -71,14 +73,15 @@ class Form(ModalScreen[Any]):
         yield Line(
             [Cell(" "), Cell(clean(self._title), Tone.STRONG)], [Cell("esc: cancel · tab: next field ", Tone.MUTED)]
         )
-        with VerticalScroll(can_focus=False):
+        with VerticalScroll(can_focus=False, id="form-fields"):
             yield from self.fields()
-        yield Line(id="form-error")
-        yield Line(id="form-hint")
-        with Horizontal(classes="form-buttons"):
-            yield Button("Cancel", id="cancel", compact=True)
-            for name, label in self.buttons():
-                yield Button(label, id=name, compact=True, variant="primary" if name == "save" else "default")
+        with Vertical(id="form-bottom"):
+            yield Static(id="form-error", markup=False)
+            yield Static(id="form-hint", markup=False)
+            with Horizontal(classes="form-buttons"):
+                yield Button("Cancel", id="cancel", compact=True)
+                for name, label in self.buttons():
+                    yield Button(label, id=name, compact=True, variant="primary" if name == "save" else "default")
 
     def on_mount(self) -> None:
         self._before = self.values()
@@ -100,7 +103,7 @@ class Form(ModalScreen[Any]):
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         field = next((each for each in event.widget.ancestors_with_self if isinstance(each, Field)), None)
         if field is not None:
-            self.query_one("#form-hint", Line).put([Cell(f" {clean(field.help, 200)}", Tone.MUTED)])
+            self.query_one("#form-hint", Static).update(clean(field.help, 200))
             field.scroll_visible(animate=False)
 
     def complain(self, error: Exception) -> None:
@@ -114,16 +117,16 @@ class Form(ModalScreen[Any]):
             field.say(text, Tone.BAD)
             field.control.focus()
             field.scroll_visible(animate=False)
-        line = self.query_one("#form-error", Line)
+        line = self.query_one("#form-error", Static)
         line.set_class(field is None, "-shown")
-        line.put([Cell(f" {Sign.BAD} {clean(text, 400)}", Tone.BAD)] if field is None else [])
+        line.update(f"{Sign.BAD} {clean(text, 400)}" if field is None else "")
 
     # --- what happens
 
     @on(FieldChanged)
     def _field_changed(self, message: FieldChanged) -> None:
         self.field(message.name).say("")
-        self.query_one("#form-error", Line).set_class(False, "-shown")
+        self.query_one("#form-error", Static).set_class(False, "-shown")
         self.changed_field(message.name)
 
     @on(Button.Pressed)
@@ -132,7 +135,7 @@ class Form(ModalScreen[Any]):
         if event.button.id == "cancel":
             self.action_cancel()
         elif not self._busy:
-            self.run_worker(self._press(event.button.id or ""), group="form")
+            start(self, self._press, event.button.id or "", group="form")
 
     async def _press(self, name: str) -> None:
         wrong = next((field for field in self.query(Field) if field.error and field.display), None)
@@ -140,7 +143,7 @@ class Form(ModalScreen[Any]):
             wrong.control.focus()
             return
         self._busy = True
-        self.query_one("#form-hint", Line).put([Cell(" Asking the daemon…", Tone.MUTED)])
+        self.query_one("#form-hint", Static).update("Asking the daemon…")
         try:
             await self.press(name)
         except Conflict as error:
@@ -150,7 +153,7 @@ class Form(ModalScreen[Any]):
         finally:
             self._busy = False
             if self.is_current:
-                self.query_one("#form-hint", Line).put([])
+                self.query_one("#form-hint", Static).update("")
 
     def overtaken(self, error: Conflict) -> None:
         """Somebody else saved meanwhile, or the name is taken."""
@@ -158,7 +161,7 @@ class Form(ModalScreen[Any]):
 
     def action_cancel(self) -> None:
         if self.dirty:
-            self.run_worker(self._ask_to_leave(), group="form")
+            start(self, self._ask_to_leave, group="form")
         else:
             self.dismiss(None)
 

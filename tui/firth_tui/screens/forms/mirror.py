@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from textual.containers import VerticalScroll
 from textual.timer import Timer
 
 from firth_protocol.errors import Conflict, FirthError, Invalid
@@ -10,10 +11,11 @@ from firth_protocol.methods import MirrorGet, MirrorReply, RunReply
 from firth_protocol.types import Filters, Mirror, MirrorMode, MirrorType, OnUpstreamRemoval, SourceFound
 from firth_tui.action_table import BY_ID
 from firth_tui.actions import Context, Place, why_not
-from firth_tui.format import Tone, count, moment_of, size, type_name
+from firth_tui.format import Tone, count, counted, moment_of, size, type_name
 from firth_tui.schedule import PRESETS, next_times, preset_of
 from firth_tui.screens.forms.fields import Field, choice_field, lines, text_field, words
 from firth_tui.screens.forms.form import Form
+from firth_tui.widgets.work import start
 
 TYPING_S = 0.7
 """How long typing must pause before the source is asked."""
@@ -59,7 +61,11 @@ class MirrorForm(Form):
         fixed = FIXED if mirror else ""
         shown = [
             text_field(
-                "name", "Name", "Any name, unique in its channel.", mirror.name if mirror else "", placeholder="forge"
+                "name",
+                "Name",
+                "Any name, unique in its channel.",
+                mirror.name if mirror else "",
+                placeholder="such as forge",
             ),
             choice_field(
                 "type",
@@ -82,10 +88,10 @@ class MirrorForm(Form):
                 "Source",
                 "The address: https://…, or file:///… for a folder on this machine. It is asked when you pause.",
                 mirror.source if mirror else "",
-                placeholder="https://conda.example.org/main",
+                placeholder="such as https://conda.example.org/main",
             ),
             *self._when(),
-            *self._filters(),
+            *self._filters(mirror.type if mirror else MirrorType.CONDA),
             choice_field(
                 "on_removal",
                 "Gone at source",
@@ -111,7 +117,7 @@ class MirrorForm(Form):
             ),
         ]
         if not self.channel:
-            shown.insert(0, text_field("channel", "Channel", "The channel that it fills.", placeholder="main"))
+            shown.insert(0, text_field("channel", "Channel", "The channel that it fills.", placeholder="such as main"))
         return shown
 
     def _when(self) -> list[Field]:
@@ -136,14 +142,12 @@ class MirrorForm(Form):
             ),
         ]
 
-    def _filters(self) -> list[Field]:
-        mirror = self.mirror
-        fields = []
-        for kind, rows in FILTERS.items():
-            for name, label, help in rows:
-                held = getattr(mirror.filters, name) if mirror and mirror.type == kind else None
-                fields.append(text_field(f"{kind}-{name}", label, help, ", ".join(held or ())))
-        return fields
+    def _filters(self, kind: str) -> list[Field]:
+        held = self.mirror.filters if self.mirror else Filters()
+        return [
+            text_field(f"{kind}-{name}", label, help, ", ".join(getattr(held, name) or ()))
+            for name, label, help in FILTERS[kind]
+        ]
 
     def _secrets(self) -> list[Field]:
         held = self.mirror is not None and self.mirror.credentials is not None
@@ -172,14 +176,22 @@ class MirrorForm(Form):
         self._show_what_applies()
 
     def _show_what_applies(self) -> None:
-        kind, secret = self.field("type").value, self.field("credentials").value
-        for each, rows in FILTERS.items():
-            for name, _, _ in rows:
-                self.field(f"{each}-{name}").display = each == kind
+        secret = self.field("credentials").value
         self.field("cron").display = self.field("schedule").value == "cron"
         self.field("user").display = secret == "user"
         self.field("secret").display = secret in {"token", "user", "bearer"}
         self._show_times()
+
+    async def _other_filters(self) -> None:
+        """Put the filters of the chosen type in the place of those of another."""
+        kind = self.field("type").value
+        for field in self.query(Field):
+            if "-" in field.field and not field.field.startswith(f"{kind}-"):
+                await field.remove()
+        if not self.query(f"#field-{kind}-{FILTERS[kind][0][0]}"):
+            await self.query_one("#form-fields", VerticalScroll).mount(
+                *self._filters(kind), before=self.field("on_removal")
+            )
 
     def _show_times(self) -> None:
         preset = self.field("schedule").value
@@ -198,7 +210,9 @@ class MirrorForm(Form):
     # --- asking the source
 
     def changed_field(self, name: str) -> None:
-        if name in {"type", "credentials", "schedule", "cron"}:
+        if name == "type":
+            start(self, self._other_filters, group="filters", exclusive=True)
+        if name in {"credentials", "schedule", "cron"}:
             self._show_what_applies()
         if name in {"type", "source", "credentials", "secret", "user", "proxy", "ca_file"}:
             if self._typing is not None:
@@ -208,7 +222,7 @@ class MirrorForm(Form):
     def _ask_source(self) -> None:
         source = self.field("source").value
         if "://" in source:
-            self.run_worker(self._check(source), group="check", exclusive=True)
+            start(self, self._check, source, group="check", exclusive=True)
         elif source:
             self.field("source").say("an address begins with https:// or file:///", Tone.BAD)
 
@@ -246,7 +260,7 @@ class MirrorForm(Form):
         values = self.values()
         kind = values["type"]
         read = words if kind == MirrorType.CONDA else lines
-        given: dict[str, Any] = {name: read(values[f"{kind}-{name}"]) for name, _, _ in FILTERS[kind]}
+        given: dict[str, Any] = {name: read(values.get(f"{kind}-{name}", "")) for name, _, _ in FILTERS[kind]}
         if self.mirror is not None:  # what this form has no field for stays as it is
             for name in ("prereleases", "archive"):
                 given[name] = getattr(self.mirror.filters, name)
@@ -320,7 +334,7 @@ class MirrorForm(Form):
         if self.mirror is None:
             self.complain(Conflict(error.message, hint=error.hint, path="name"))
         else:
-            self.run_worker(self._take_over(error), group="form")
+            start(self, self._take_over, error, group="form")
 
     async def _take_over(self, error: Conflict) -> None:
         assert self.mirror is not None
@@ -334,7 +348,7 @@ def found_words(found: SourceFound) -> str:
     parts = [type_name(found.type)]
     if found.subdirs:
         shown = ", ".join(found.subdirs[:4]) + (" …" if len(found.subdirs) > 4 else "")
-        parts.append(f"{len(found.subdirs)} platforms ({shown})")
+        parts.append(f"{counted(len(found.subdirs), 'platform')} ({shown})")
     if found.projects is not None:
         parts.append(f"{count(found.projects)} projects")
     if found.index_bytes is not None:
