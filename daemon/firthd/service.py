@@ -16,29 +16,25 @@ from firth_protocol import API
 from firth_protocol.errors import FirthError, InUse
 from firth_protocol.events import Fact
 from firth_protocol.types import (
-    Counts,
-    DaemonStatus,
-    HealthProblem,
-    NextRun,
     RunKind,
-    RunState,
-    StoreStatus,
 )
 from firthd import __version__
-from firthd.access import Access, Caller, WebTokens
+from firthd.access import Access, WebTokens
 from firthd.channels.manage import Channels
 from firthd.channels.publish import Publisher
 from firthd.channels.published import Published
-from firthd.clock import Clock, SystemClock, rfc3339
-from firthd.config import Settings
+from firthd.clock import Clock, SystemClock
+from firthd.condition import Condition
+from firthd.config import Settings, parse_listen
 from firthd.engine import Engine
 from firthd.events import EventHub
 from firthd.families import families as all_families
-from firthd.mirrors import plan
 from firthd.mirrors.manage import Mirrors, find
 from firthd.mirrors.on_demand import Helpers, OnDemand
+from firthd.mirrors.parts import Parts
 from firthd.mirrors.report import Reports
-from firthd.mirrors.run import MirrorRuns, Parts
+from firthd.mirrors.run import MirrorRuns
+from firthd.mirrors.settle import Settle
 from firthd.mirrors.source import Locator
 from firthd.mirrors.space import SpaceGuard
 from firthd.rpc.dispatch import Dispatcher
@@ -52,13 +48,12 @@ from firthd.store import runs as run_rows
 from firthd.store.artifacts import FileRow
 from firthd.store.blobs import BlobStore, Kept
 from firthd.store.catalog import MirrorRow
-from firthd.store.database import Database, Reader, Tx
+from firthd.store.database import Database, Tx
 from firthd.store.journal import Journal
-from firthd.store.runs import RunRow
 from firthd.store.secrets import SecretFile
 from firthd.systemd import Inherited, Notifier, take_notifier, watchdog_interval_s
 from firthd.upstream.client import Upstream
-from firthd.vitals import LoopSampler, Metrics, rss_bytes
+from firthd.vitals import LoopSampler
 from firthd.web.app import build_app, build_runner
 from firthd.web.parts import WebParts
 from firthd.workers import Workers
@@ -69,7 +64,6 @@ DAY_MS = 86_400_000
 UPKEEP_S = 60.0
 LOGS_KEPT_MS = 90 * DAY_MS
 STOP_S = 9.0
-NEXT_RUNS_SHOWN = 20
 
 
 class Daemon:
@@ -81,11 +75,9 @@ class Daemon:
         self._sockets = sockets
         self._notifier = notifier
         self._stack = contextlib.AsyncExitStack()
-        self._started_at = clock.now_ms()
         self._ready = False
         self._stopping = False
         self.sampler = LoopSampler(clock)
-        self._metrics = Metrics()
         self.web_addresses: list[str] = []
         self._trouble: str | None = "starting"
 
@@ -163,6 +155,19 @@ class Daemon:
             ),
         )
         self._stack.push_async_callback(self.on_demand.close)
+        self.schedules = CronSchedules()
+        self.condition = Condition(
+            db=db,
+            journal=self.journal,
+            clock=clock,
+            space=self.space,
+            blobs=self.blobs,
+            upstream=self.upstream,
+            schedules=self.schedules,
+            sampler=self.sampler,
+            socket=settings.socket,
+            addresses=lambda: self.web_addresses,
+        )
         self.workers = Workers(settings.runs.index_workers, clock)
         self.queue = RunQueue(
             db,
@@ -173,23 +178,23 @@ class Daemon:
             resume=settings.runs.resume_interrupted,
         )
         publisher = Publisher(db, self.journal, clock, self.workers, self.rendered, self.published, families)
-        self.runs = MirrorRuns(
-            Parts(
-                db=db,
-                journal=self.journal,
-                clock=clock,
-                queue=self.queue,
-                workers=self.workers,
-                upstream=self.upstream,
-                blobs=self.blobs,
-                space=self.space,
-                secrets=self.secrets,
-                publisher=publisher,
-                on_demand=self.on_demand,
-                families=families,
-                state=state,
-            )
+        parts = Parts(
+            db=db,
+            journal=self.journal,
+            clock=clock,
+            queue=self.queue,
+            workers=self.workers,
+            upstream=self.upstream,
+            blobs=self.blobs,
+            space=self.space,
+            secrets=self.secrets,
+            publisher=publisher,
+            on_demand=self.on_demand,
+            families=families,
+            state=state,
         )
+        self.runs = MirrorRuns(parts)
+        self.settle = Settle(parts)
         self.queue.connect(
             {
                 RunKind.MIRROR: self.runs.mirror,
@@ -197,9 +202,8 @@ class Daemon:
                 RunKind.PUBLISH: self.runs.publish,
                 RunKind.ROLLBACK: self.runs.rollback,
             },
-            self._run_ended,
+            self.condition.run_ended,
         )
-        self.schedules = CronSchedules()
         reports = Reports(db, clock, self.queue, families, self.schedules.next_due)
         self.mirrors = Mirrors(
             db=db,
@@ -207,6 +211,7 @@ class Daemon:
             clock=clock,
             queue=self.queue,
             runs=self.runs,
+            settle=self.settle,
             reports=reports,
             secrets=self.secrets,
             upstream=self.upstream,
@@ -230,9 +235,9 @@ class Daemon:
             tokens=self.tokens,
             families=families,
             base_url=self.base_url,
-            status=self.status,
-            check=self.check,
-            health=self.health,
+            status=self.condition.status,
+            check=self.condition.check,
+            health=self.condition.health,
         )
 
     async def _recover(self) -> None:
@@ -247,7 +252,9 @@ class Daemon:
     async def _listen(self) -> None:
         access = Access(self.settings.access, os.geteuid())
         dispatcher = Dispatcher(handlers(self.engine), access, self, self._audit, self._clock)
-        self._rpc = RpcServer(dispatcher, access, self.hub, self._scrape, lambda: self._ready and not self._stopping)
+        self._rpc = RpcServer(
+            dispatcher, access, self.hub, self.condition.scrape, lambda: self._ready and not self._stopping
+        )
         app = build_app(
             WebParts(
                 published=self.published,
@@ -259,10 +266,9 @@ class Daemon:
                 clock=self._clock,
                 state=self.settings.state,
                 health=lambda: self._trouble,
-                metrics=lambda: self._metrics.render(self._last_numbers),
+                metrics=self.condition.metrics,
             )
         )
-        self._last_numbers: dict[str, tuple[str, float]] = {}
         runner = build_runner(app)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
@@ -274,13 +280,12 @@ class Daemon:
         self._stack.push_async_callback(self._rpc.stop)
 
     async def _bind(self) -> socket.socket:
-        host, _, port = self.settings.web.listen.rpartition(":")
-        host = host.strip("[]")
+        host, port = parse_listen(self.settings.web.listen)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((host, int(port)))
+            listener.bind((host, port))
             listener.listen(512)
         except OSError as error:
             listener.close()
@@ -343,25 +348,14 @@ class Daemon:
             await self._clock.sleep(UPKEEP_S)
 
     async def _tidy(self) -> None:
-        await self.runs.discard_abandoned()
+        await self.settle.discard_abandoned()
         await upkeep.purge_deleted(self.db)
         now = self._clock.now_ms()
         await self.db.write(lambda tx: journal.forget_old_events(tx, now))
         await self.db.write(lambda tx: run_rows.forget_old_logs(tx, now - LOGS_KEPT_MS))
         await self.tokens.flush()
-        await self._watch_space()
-        await self._gather()
-
-    async def _watch_space(self) -> None:
-        space = await self.space.now()
-        if space.free < space.floor:
-            await self._ill(
-                "space",
-                f"{plan.human(space.free)} are free, {plan.human(space.floor)} must stay free: nothing is downloaded",
-                "free space on the store's file system",
-            )
-        else:
-            await self._well("space")
+        await self.condition.watch_space()
+        await self.condition.gather()
 
     # --- what others ask -------------------------------------------------------------------------------------
 
@@ -374,110 +368,6 @@ class Daemon:
 
     async def by_run(self, run: int) -> str:
         return (await self.queue.row(run)).channel
-
-    async def status(self, caller: Caller) -> DaemonStatus:
-        """Return how the daemon is, as `daemon.status` shows it."""
-        space = await self.space.now()
-
-        async def body(r: Reader) -> tuple[upkeep.Totals, list[HealthProblem], list[MirrorRow], str]:
-            return (
-                await upkeep.totals(r),
-                await journal.health(r),
-                await catalog.all_mirrors(r),
-                await self.journal.as_of(r),
-            )
-
-        totals, problems, mirrors, as_of = await self.db.read(body)
-        now = self._clock.now_ms()
-        return DaemonStatus(
-            program="firthd",
-            version=__version__,
-            api=API,
-            started_at=rfc3339(self._started_at),
-            uptime_s=(now - self._started_at) / 1000,
-            now=rfc3339(now),
-            pid=os.getpid(),
-            role=caller.role,
-            user=caller.user,
-            addresses=self.web_addresses,
-            socket=str(self.settings.socket),
-            store=StoreStatus(bytes=totals.blob_bytes, blobs=totals.blobs, free=space.free, floor=space.floor),
-            counts=Counts(
-                channels=totals.channels,
-                mirrors=totals.mirrors,
-                runs_active=totals.runs_active,
-                runs_pending=totals.runs_pending,
-                artifacts=totals.artifacts,
-            ),
-            next_runs=self._next_runs([mirror for mirror in mirrors if caller.sees(mirror.channel)], now),
-            health=problems,
-            loop_lag=self.sampler.lag(),
-            rss_bytes=rss_bytes(),
-            throughput_bytes_s=self.upstream.rate_bytes_s(),
-            as_of=as_of,
-        )
-
-    def _next_runs(self, mirrors: list[MirrorRow], now_ms: int) -> list[NextRun]:
-        due = []
-        for mirror in mirrors:
-            at = self.schedules.next_due(mirror.schedule, now_ms) if mirror.enabled else None
-            if at is not None:
-                due.append((at, mirror))
-        due.sort(key=lambda pair: (pair[0], pair[1].id))
-        return [
-            NextRun(mirror=mirror.id, channel=mirror.channel, name=mirror.name, at=rfc3339(at))
-            for at, mirror in due[:NEXT_RUNS_SHOWN]
-        ]
-
-    async def check(self) -> list[tuple[str, bool, str]]:
-        """Test the daemon itself: (what, whether it is well, a sentence)."""
-        found = await self.db.read(upkeep.integrity)
-        results = [("database", not found, "; ".join(found) or "SQLite finds nothing wrong")]
-        try:
-            writer = self.blobs.writer(size=5, sha256=None)
-            writer.write(b"check")
-            writer.abort()
-            results.append(("store", True, "a file could be written and taken away again"))
-        except OSError as error:
-            results.append(("store", False, f"the store is not writable: {error.strerror}"))
-        now = self._clock.now_ms()
-        newest = await self.db.read(lambda r: r.value("SELECT max(time) FROM event"))
-        ahead = newest is not None and newest > now + 60_000
-        results.append(("clock", not ahead, "the clock went back" if ahead else f"it is {rfc3339(now)}"))
-        results.append(
-            ("sockets", bool(self.web_addresses), f"{', '.join(self.web_addresses)}, {self.settings.socket}")
-        )
-        return results
-
-    async def health(self) -> list[HealthProblem]:
-        return await self.db.read(journal.health)
-
-    async def _scrape(self) -> bytes:
-        await self._gather()
-        return self._metrics.render(self._last_numbers)
-
-    async def _gather(self) -> None:
-        """Read the numbers for Prometheus."""
-        totals = await self.db.read(upkeep.totals)
-        space = await self.space.now()
-        lag = self.sampler.lag()
-        self._last_numbers = {
-            "firth_channels": ("Channels", totals.channels),
-            "firth_mirrors": ("Mirrors", totals.mirrors),
-            "firth_runs_active": ("Runs at work", totals.runs_active),
-            "firth_runs_pending": ("Runs that wait", totals.runs_pending),
-            "firth_artifacts": ("Artifacts that mirrors offer", totals.artifacts),
-            "firth_store_blobs": ("Files in the store", totals.blobs),
-            "firth_store_bytes": ("Bytes in the store", totals.blob_bytes),
-            "firth_store_free_bytes": ("Bytes free on the store's file system", space.free),
-            "firth_store_floor_bytes": ("Bytes that stay free", space.floor),
-            "firth_upstream_bytes_per_second": ("Bytes a second from all sources", self.upstream.rate_bytes_s()),
-            "firth_resident_memory_bytes": ("Resident memory of the daemon", rss_bytes()),
-            "firth_loop_stall_p99_seconds": ("Stall of the event loop, 99th percentile", lag.p99_ms / 1000),
-            "firth_loop_stall_max_seconds": ("Longest stall of the event loop", lag.max_ms / 1000),
-        }
-
-    # --- what the rooms tell the root ---------------------------------------------------------------------------
 
     async def _audit(self, entry: journal.Audited) -> None:
         await self.db.write(lambda tx: journal.audit(tx, entry))
@@ -496,43 +386,6 @@ class Daemon:
 
     async def _start_due(self, mirror: MirrorRow, cause: str) -> None:
         await self.mirrors.run(mirror.id, "schedule", cause=cause)
-
-    async def _run_ended(self, tx: Tx, row: RunRow) -> None:
-        """Keep health in step with how runs end, inside the transaction that writes the end."""
-        if row.kind is RunKind.MIRROR:
-            subject = f"mirror {row.channel}:{row.mirror_name}"
-        elif row.kind in {RunKind.PUBLISH, RunKind.ROLLBACK}:
-            subject = f"publication of {row.channel}"
-        else:
-            return
-        now = self._clock.now_ms()
-        if row.state is RunState.FAILED and row.error is not None and row.error.kind != "interrupted":
-            text = f"run {row.id} failed: {row.error.message}"
-            if await journal.ill(tx, subject, text, row.error.hint, now):
-                await self._health_fact(tx, subject, text)
-        elif row.state is RunState.INCOMPLETE:
-            text = f"run {row.id} is incomplete: {row.counts.failed:,} artifacts could not be had"
-            if await journal.ill(tx, subject, text, "`mirror.details` lists each with its reason", now):
-                await self._health_fact(tx, subject, text)
-        elif row.state is RunState.COMPLETED and await journal.well(tx, subject):
-            await self._health_fact(tx, subject, None)
-
-    async def _ill(self, subject: str, text: str, hint: str) -> None:
-        async def body(tx: Tx) -> None:
-            if await journal.ill(tx, subject, text, hint, self._clock.now_ms()):
-                await self._health_fact(tx, subject, text)
-
-        await self.db.write(body)
-
-    async def _well(self, subject: str) -> None:
-        async def body(tx: Tx) -> None:
-            if await journal.well(tx, subject):
-                await self._health_fact(tx, subject, None)
-
-        await self.db.write(body)
-
-    async def _health_fact(self, tx: Tx, subject: str, text: str | None) -> None:
-        await self.journal.fact(tx, Fact.HEALTH_CHANGED, data={"subject": subject, "text": text})
 
 
 def _lock(state: Path) -> TextIO:

@@ -174,6 +174,11 @@ class Credentials(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     password: Annotated[str, Meta(max_length=4096)] | None = None
     bearer: Annotated[str, Meta(min_length=1, max_length=8192)] | None = None
 
+    def __repr__(self) -> str:
+        """Show which form it is, never a secret: this text may end in a log or a traceback."""
+        given = [field for field in self.__struct_fields__ if getattr(self, field) is not None]
+        return f"Credentials({', '.join(f'{field}=***' for field in given)})"
+
 
 class Filters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What only this mirror takes; a field of another type than the mirror's is refused by name."""

@@ -19,7 +19,7 @@ from firth_protocol.types import (
 )
 from firthd.clock import maybe_rfc3339, rfc3339
 from firthd.families.base import FamilyRules
-from firthd.store import artifacts, catalog, generations, paging
+from firthd.store import artifacts, catalog, generations, paging, summaries
 from firthd.store.catalog import ChannelRow
 from firthd.store.database import Reader
 from firthd.store.generations import DRAFT, ChangeRow
@@ -190,8 +190,8 @@ async def packages_page(
     """Return packages of the published generation, the cursor of the next page, and how many there are."""
     row = await channel(r, name)
     current = await generations.generation(r, row.id, row.generation)
-    by = paging.order(sort, generations.PACKAGE_ORDERS)
-    found, total = await generations.packages_page(
+    by = paging.order(sort, summaries.PACKAGE_ORDERS)
+    found, total = await summaries.packages_page(
         r,
         row.id,
         current.number if current else 0,
@@ -247,7 +247,7 @@ async def package(
         raise NotFound(
             f"{name} has no package {package_name!r}", hint="`package.list` with `query` finds names", channel=name
         )
-    summary = await generations.package_summary(r, row.id, number, family, package_name)
+    summary = await summaries.package_summary(r, row.id, number, family, package_name)
     mirrors = {mirror.id: mirror.name for mirror in await catalog.mirrors_of(r, row.id)}
     files, depends = [], dict[str, None]()
     for one in found[:FILES_SHOWN]:
@@ -281,7 +281,7 @@ async def package(
         files=files,
         truncated=len(found) > FILES_SHOWN,
         dependencies=list(depends),
-        dependants=await generations.dependants(r, row.id, number, family, package_name, FILES_SHOWN),
+        dependants=await summaries.dependants(r, row.id, number, family, package_name, FILES_SHOWN),
         advisories=[],
         as_of=as_of,
     )

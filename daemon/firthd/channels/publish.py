@@ -16,7 +16,7 @@ from firth_protocol.types import Cause, Family
 from firthd.channels.published import Published, view_of
 from firthd.clock import Clock
 from firthd.families.base import FamilyRules, PreviousFile, RenderParams, RenderResult
-from firthd.store import catalog, generations
+from firthd.store import catalog, generations, summaries
 from firthd.store.blobs import BlobStore
 from firthd.store.catalog import ChannelRow
 from firthd.store.database import Database, Reader, Tx
@@ -200,7 +200,7 @@ class Publisher:
         self, plan: _Plan, cause: Cause, run_id: int | None, work: Path, report: Report, roll_back_to: int | None
     ) -> Publication:
         await self._db.write(
-            lambda tx: generations.drop_unpublished_packages(tx, plan.channel.id, plan.channel.generation)
+            lambda tx: summaries.drop_unpublished_packages(tx, plan.channel.id, plan.channel.generation)
         )
         families, files = {row.family: row for row in plan.families}, {(f.family, f.path): f for f in plan.files}
         touched: list[str] = []
@@ -277,14 +277,14 @@ class Publisher:
             while after is not None:
 
                 async def shards(tx: Tx, after: bytes = after) -> bytes | None:
-                    return await generations.copy_shards(tx, schema, plan.channel.id, after, _COPY_ROWS)
+                    return await summaries.copy_shards(tx, schema, plan.channel.id, after, _COPY_ROWS)
 
                 after = await self._db.write(shards)
             key: tuple[str, str] | None = ("", "")
             while key is not None:
 
                 async def packages(tx: Tx, key: tuple[str, str] = key) -> tuple[str, str] | None:
-                    return await generations.copy_packages(tx, schema, plan.channel.id, plan.number, key, _COPY_ROWS)
+                    return await summaries.copy_packages(tx, schema, plan.channel.id, plan.number, key, _COPY_ROWS)
 
                 key = await self._db.write(packages)
 

@@ -12,7 +12,7 @@ from firth_protocol.errors import NotFound
 from firth_protocol.types import Privacy
 from firthd.channels import keeping
 from firthd.clock import Clock, utc_day
-from firthd.store import artifacts, catalog, generations
+from firthd.store import artifacts, catalog, generations, summaries
 from firthd.store.artifacts import FileRow
 from firthd.store.blobs import BlobStore
 from firthd.store.catalog import ChannelRow
@@ -64,6 +64,7 @@ class Published:
         self._grace_ms = grace_ms
         self._views: dict[str, View] = {}
         self._files: OrderedDict[tuple[int, int, str, str, str], FileRow] = OrderedDict()
+        self._shards: OrderedDict[tuple[int, str], ShardPlace] = OrderedDict()
 
     async def load(self) -> None:
         """Read every channel's published generation."""
@@ -125,8 +126,16 @@ class Published:
 
     async def shard(self, channel_id: int, sha256: str) -> ShardPlace | None:
         """Return where a shard lies, None when this channel never had it."""
-        row = await self._db.read(lambda r: generations.shard(r, channel_id, sha256))
-        return ShardPlace(self._rendered.path(row.pack), row.offset, row.length) if row else None
+        place = self._shards.get((channel_id, sha256))
+        if place is None:
+            row = await self._db.read(lambda r: summaries.shard(r, channel_id, sha256))
+            if row is None:
+                return None
+            place = ShardPlace(self._rendered.path(row.pack), row.offset, row.length)
+            self._shards[channel_id, sha256] = place
+            if len(self._shards) > _FILES_REMEMBERED:
+                self._shards.popitem(last=False)
+        return place
 
     async def file(self, view: View, family: str, subdir: str, filename: str) -> FileRow | None:
         """Return the artifact that a file name stands for in a view, or one inside its grace period."""

@@ -202,6 +202,14 @@ class Normalised(Protocol):
     def warnings(self) -> list[str]: ...
 
 
+class Normalise(Protocol):
+    """Takes a source's address apart; `stored` are secrets used where neither address nor credentials has any."""
+
+    def __call__(
+        self, source: str, credentials: Credentials | None = None, stored: Credentials | None = None, /
+    ) -> Normalised: ...
+
+
 class FamilyRules(Struct, frozen=True, kw_only=True):
     """Everything that the house asks of a family; each field is a function or the name of a worker's task."""
 
@@ -216,7 +224,7 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     fetch_url: Callable[[FetchPlace], str]  # where a file is, relative to the source or absolute
     requirement: Callable[[str], Requirement]  # raises Invalid for what does not parse
     facts: Callable[[str, bytes], Facts]  # subdir, raw record; raises ValueError for what is no record
-    normalise: Callable[[str, Credentials | None], "Normalised"]  # a source's address as stored, its secrets apart
+    normalise: Normalise
     index_candidates: Callable[[str], Sequence[str]]  # part -> the paths of its index, the best form first
     check_archive: Callable[[Path, str], None]  # raises ValueError when a file is no whole archive of its name's kind
     sort_versions: Callable[[Collection[str]], list[str]]  # newest first

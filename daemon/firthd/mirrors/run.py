@@ -1,60 +1,32 @@
 """The only place that carries out a mirror's runs: the eight steps, and the plan that stops before the download."""
 
 import asyncio
-import contextlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
 from firth_protocol.errors import NotFound, ShrinkGuard, WorkerLost
-from firth_protocol.events import Fact
-from firth_protocol.types import Cause, Family, MirrorMode, RunKind, RunState, StepName
-from firthd.channels import keeping
-from firthd.channels.publish import Publication, Publisher
-from firthd.clock import Clock
-from firthd.families.base import FamilyRules, FetchPlace, PartResult, ReadParams, ReadResult
+from firth_protocol.types import Cause, MirrorMode, RunKind, RunState, StepName
+from firthd.channels.publish import Publication
+from firthd.families.base import FetchPlace, PartResult, ReadParams, ReadResult
 from firthd.mirrors import plan
 from firthd.mirrors.downloads import Downloads, Result, failures
 from firthd.mirrors.index import Index, IndexFetcher
-from firthd.mirrors.on_demand import OnDemand
-from firthd.mirrors.source import NO_MIRROR, Job, job_of, rules_of
-from firthd.mirrors.space import SpaceGuard
-from firthd.runs.queue import RunQueue
+from firthd.mirrors.parts import Parts
+from firthd.mirrors.settle import Settle
+from firthd.mirrors.source import Job, job_of, rules_of
 from firthd.runs.run import LiveRun, Outcome
 from firthd.store import artifacts, catalog, generations
-from firthd.store.artifacts import Copied
-from firthd.store.blobs import BlobStore
 from firthd.store.catalog import SourceIndexRow
-from firthd.store.database import Database, Tx
-from firthd.store.journal import Journal
+from firthd.store.database import Tx
 from firthd.store.run_reads import Wanted, open_run_file
 from firthd.store.runs import Failure
-from firthd.store.secrets import SecretFile
-from firthd.upstream.client import Upstream
-from firthd.workers import TaskProgress, Workers
+from firthd.workers import Report, TaskProgress
 
 INVALID_SHOWN = 1000
-
-
-class Parts(Struct, frozen=True, kw_only=True):
-    """The collaborators of runs, built once."""
-
-    db: Database
-    journal: Journal
-    clock: Clock
-    queue: RunQueue
-    workers: Workers
-    upstream: Upstream
-    blobs: BlobStore
-    space: SpaceGuard
-    secrets: SecretFile
-    publisher: Publisher
-    on_demand: OnDemand
-    families: Mapping[Family, FamilyRules]
-    state: Path  # the state folder
 
 
 class _Read(Struct, frozen=True, kw_only=True):
@@ -76,20 +48,15 @@ class MirrorRuns:
 
     def __init__(self, parts: Parts) -> None:
         self._p = parts
+        self._settle = Settle(parts)
         self.plans: dict[int, Job] = {}  # runs of kind plan for mirrors that do not exist: never written down
-
-    def source_folder(self, mirror_id: int) -> Path:
-        return self._p.state / "sources" / str(mirror_id)
-
-    def run_folder(self, run_id: int) -> Path:
-        return self._p.state / "runs" / str(run_id)
 
     # --- the executors ---------------------------------------------------------------------------------
 
     async def mirror(self, live: LiveRun) -> Outcome:
         """Carry out the eight steps."""
         job = await self._job(live)
-        folder = self.run_folder(live.id)
+        folder = self._p.run_folder(live.id)
         keep_folder = False
         try:
             return await self._mirror(live, job, folder)
@@ -107,7 +74,7 @@ class MirrorRuns:
     async def plan(self, live: LiveRun) -> Outcome:
         """Carry out steps 1 to 5 and tell what a run would do; nothing is changed."""
         job = self.plans.get(live.id) or await self._job(live)
-        folder = self.run_folder(live.id)
+        folder = self._p.run_folder(live.id)
         try:
             await self._connect(live, job)
             known = await self._p.db.read(lambda r: catalog.source_indexes(r, job.mirror_id))
@@ -164,7 +131,7 @@ class MirrorRuns:
         await self._connect(live, job)
         known = await self._p.db.read(lambda r: catalog.source_indexes(r, job.mirror_id))
         complete = await self._last_was_complete(live)
-        fetcher = self._fetcher(job, self.source_folder(job.mirror_id))
+        fetcher = self._fetcher(job, self._p.source_folder(job.mirror_id))
         index = await self._fetch(live, job, fetcher, known)
         if not index.changed and complete:
             return await self._nothing_new(live)
@@ -243,7 +210,7 @@ class MirrorRuns:
             run_file=str(folder / "run.sqlite"),
             channel_id=job.channel_id,
             mirror_id=job.mirror_id,
-            parts=index.to_read(copies or self.source_folder(job.mirror_id), everything=everything),
+            parts=index.to_read(copies or self._p.source_folder(job.mirror_id), everything=everything),
             subdirs=sorted({*subdirs, *rules.first_parts}) if subdirs is not None else None,
             keep=job.keep,
         )
@@ -263,9 +230,9 @@ class MirrorRuns:
             )
         return read
 
-    async def _worker(self, live: LiveRun, task: str, params: ReadParams, tell: object) -> ReadResult:
+    async def _worker(self, live: LiveRun, task: str, params: ReadParams, tell: Report) -> ReadResult:
         try:
-            return await self._p.workers.run(task, params, ReadResult, progress=tell)  # type: ignore[arg-type]
+            return await self._p.workers.run(task, params, ReadResult, progress=tell)
         except WorkerLost:
             live.log("the worker process was lost; memory may have run out", "error")
             raise
@@ -383,10 +350,9 @@ class MirrorRuns:
 
     async def _publish_run(self, live: LiveRun, job: Job, read: _Read, folder: Path) -> Publication:
         async with live.step(StepName.PUBLISH, "waits for its turn"):
-            await self.discard_abandoned(job.channel_id)
-            copied = await self._copy_in(live, job, read, folder)
+            copied = await self._settle.take_in(live, job, folder / "run.sqlite", self._as_read(live, job, read))
             live.count(added=copied.added, removed=copied.closed)
-            publication = await self._publish(live, job.channel_id, Cause.RUN, None)
+            publication = await self._settle.publish(live, job.channel_id, Cause.RUN, None)
             shadowed = publication.shadowed.get(job.mirror_id)
             if shadowed is not None:
                 live.count(shadowed=shadowed)
@@ -403,122 +369,30 @@ class MirrorRuns:
         await self._p.db.write(lambda tx: catalog.note_mirror(tx, job.mirror_id, changes))
         return publication
 
-    async def _copy_in(self, live: LiveRun, job: Job, read: _Read, folder: Path) -> Copied:
-        """Copy the run's file into the state as one finished change set, with the source's index as it was read."""
-
-        def report(done: int, total: int) -> None:
-            live.progress(f"writes {done:,} / {total:,} rows", done=done, total=total, unit="rows")
-
-        change_set = await self._open_set(job, live)
-        async with self._set_guard(change_set), self._p.db.attached(folder / "run.sqlite") as schema:
-            copied = await artifacts.copy_in(
-                self._p.db,
-                schema,
-                change_set=change_set,
-                channel_id=job.channel_id,
-                mirror_id=job.mirror_id,
-                clock=self._p.clock,
-                report=report,
+    def _as_read(self, live: LiveRun, job: Job, read: _Read) -> Callable[[Tx], Awaitable[None]]:
+        """Return what writes down the source's index as this run has read it."""
+        results = {part.subdir: part for part in read.parts}
+        rows = [
+            msgspec.structs.replace(
+                part.row, records=results[part.row.part].records, base_url=results[part.row.part].base_url
             )
-            results = {part.subdir: part for part in read.parts}
-            rows = [
-                msgspec.structs.replace(
-                    part.row,
-                    records=results[part.row.part].records if part.row.part in results else part.row.records,
-                    base_url=results[part.row.part].base_url if part.row.part in results else part.row.base_url,
-                )
-                for part in read.index.parts
-            ]
-            settled = not live.counts.failed
+            if part.row.part in results
+            else part.row
+            for part in read.index.parts
+        ]
+        settled = not live.counts.failed
 
-            async def finish(tx: Tx) -> None:
-                await catalog.replace_source_indexes(tx, job.mirror_id, rows)
-                await catalog.note_mirror(tx, job.mirror_id, {"settled": settled})
-                await self._finish_set(tx, job, live, change_set, copied)
+        async def body(tx: Tx) -> None:
+            await catalog.replace_source_indexes(tx, job.mirror_id, rows)
+            await catalog.note_mirror(tx, job.mirror_id, {"settled": settled})
 
-            await self._p.db.write(finish)
-        return copied
-
-    async def _open_set(self, job: Job, live: LiveRun) -> int:
-        return await self._p.db.write(
-            lambda tx: generations.open_change_set(
-                tx,
-                channel_id=job.channel_id,
-                mirror_id=job.mirror_id,
-                run_id=live.id,
-                cause=Cause.RUN,
-                now_ms=self._p.clock.now_ms(),
-            )
-        )
-
-    @contextlib.asynccontextmanager
-    async def _set_guard(self, change_set: int):  # type: ignore[no-untyped-def]
-        """Mark a change set as abandoned when its copying does not come to its end."""
-        try:
-            yield
-        except BaseException:
-            await asyncio.shield(self._p.db.write(lambda tx: generations.mark_abandoned(tx, change_set)))
-            raise
-
-    async def _finish_set(self, tx: Tx, job: Job, live: LiveRun, change_set: int, copied: Copied) -> None:
-        if not copied.added and not copied.closed:
-            await generations.mark_discarded(tx, change_set)
-            return
-        await generations.finish_change_set(
-            tx, change_set, added=copied.added, closed=copied.closed, now_ms=self._p.clock.now_ms()
-        )
-        channel = await catalog.channel_by_id(tx, job.channel_id)
-        if channel is not None and channel.frozen_at is not None:
-            await self._p.journal.fact(
-                tx, Fact.DRAFT_GREW, ids=live.ids, data={"added": copied.added, "removed": copied.closed}
-            )
-
-    async def discard_abandoned(self, channel_id: int | None = None) -> None:
-        """Take away what unfinished change sets have left, before somebody builds on the same rows."""
-        for change_set in await self._p.db.read(lambda r: generations.abandoned_change_sets(r, channel_id)):
-            await artifacts.discard(self._p.db, change_set)
-
-            async def done(tx: Tx, change_set: int = change_set) -> None:
-                await generations.mark_discarded(tx, change_set)
-
-            await self._p.db.write(done)
-
-    async def _publish(self, live: LiveRun, channel_id: int, cause: Cause, roll_back_to: int | None) -> Publication:
-        def report(description: str, done: int, total: int | None) -> None:
-            live.progress(description, done=done, total=total)
-
-        return await self._p.publisher.publish(
-            channel_id,
-            cause=cause,
-            run_id=live.id,
-            work=self._p.state / "rendered" / "work" / str(live.id),
-            report=report,
-            roll_back_to=roll_back_to,
-        )
+        return body
 
     async def _clean(self, live: LiveRun, job: Job) -> None:
         async with live.step(StepName.CLEAN):
-            gone = await self._clean_channel(job.channel_id)
-            gone += await self._clean_sources(job.mirror_id)
+            gone = await self._settle.clean_channel(job.channel_id)
+            gone += await self._settle.clean_sources(job.mirror_id)
             live.progress(f"{gone:,} files that nothing needs were taken away" if gone else "nothing to take away")
-
-    async def _clean_channel(self, channel_id: int) -> int:
-        channel = await self._p.db.read(lambda r: catalog.channel_by_id(r, channel_id))
-        if channel is None:
-            return 0
-        kept = await self._p.db.read(lambda r: generations.kept_generations(r, channel_id))
-        drop = keeping.to_drop(
-            [(number, time) for number, _, time in kept if number != channel.generation],
-            self._p.clock.now_ms(),
-            days=channel.keep_days,
-            months=channel.keep_months,
-        )
-        return await self._p.publisher.clean(channel, drop)
-
-    async def _clean_sources(self, mirror_id: int) -> int:
-        rows = await self._p.db.read(lambda r: catalog.source_indexes(r, mirror_id))
-        used = {row.file for row in rows.values()}
-        return await asyncio.to_thread(_delete_others, self.source_folder(mirror_id), used)
 
     async def _nothing_new(self, live: LiveRun) -> Outcome:
         mirror_id = live.row.mirror_id
@@ -536,7 +410,7 @@ class MirrorRuns:
             await live.skip(StepName.CLEAN, "nothing to take away")
             return Outcome()
         async with live.step(StepName.PUBLISH):
-            publication = await self._publish(live, live.row.channel_id, Cause.RUN, None)
+            publication = await self._settle.publish(live, live.row.channel_id, Cause.RUN, None)
             live.progress(_published(publication))
         await live.skip(StepName.CLEAN, "nothing to take away")
         return Outcome(generation=publication.generation.number if publication.published else None)
@@ -570,45 +444,32 @@ class MirrorRuns:
 
     async def _take_in_stopped(self, live: LiveRun, run_id: int) -> None:
         """Copy what a stopped run brought: additions only, nothing that replaces or removes."""
-        folder = self.run_folder(run_id)
+        folder = self._p.run_folder(run_id)
         run_file = folder / "run.sqlite"
         try:
             if not await asyncio.to_thread(run_file.exists):
                 live.log("the stopped run had not compared anything yet; there is nothing to take in")
                 return
             job = await self._job(live)
-            await self.discard_abandoned(job.channel_id)
-            change_set = await self._open_set(job, live)
-            async with self._set_guard(change_set), self._p.db.attached(run_file) as schema:
-                copied = await artifacts.copy_in(
-                    self._p.db,
-                    schema,
-                    change_set=change_set,
-                    channel_id=job.channel_id,
-                    mirror_id=job.mirror_id,
-                    clock=self._p.clock,
-                    closings=False,
-                    only_stored=job.mode is MirrorMode.ACTIVE,
-                )
 
-                async def finish(tx: Tx) -> None:
-                    await catalog.note_mirror(tx, job.mirror_id, {"settled": False})
-                    await self._finish_set(tx, job, live, change_set, copied)
+            async def also(tx: Tx) -> None:
+                await catalog.note_mirror(tx, job.mirror_id, {"settled": False})
 
-                await self._p.db.write(finish)
+            active = job.mode is MirrorMode.ACTIVE
+            copied = await self._settle.take_in(live, job, run_file, also, closings=False, only_stored=active)
             live.count(added=copied.added)
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def _publish_only(self, live: LiveRun, cause: Cause, roll_back_to: int | None) -> Outcome:
         async with live.step(StepName.PUBLISH, "waits for its turn"):
-            publication = await self._publish(live, live.row.channel_id, cause, roll_back_to)
+            publication = await self._settle.publish(live, live.row.channel_id, cause, roll_back_to)
             if publication.published:
                 row = publication.generation
                 live.count(added=row.added, removed=row.removed)
             live.progress(_published(publication))
         async with live.step(StepName.CLEAN):
-            gone = await self._clean_channel(live.row.channel_id)
+            gone = await self._settle.clean_channel(live.row.channel_id)
             live.progress(f"{gone:,} files that nothing needs were taken away" if gone else "nothing to take away")
         return Outcome(generation=publication.generation.number if publication.published else None)
 
@@ -621,15 +482,3 @@ def _published(publication: Publication) -> str:
     if not publication.published:
         return publication.reason
     return f"generation {publication.generation.number}, {len(publication.files):,} index files"
-
-
-def _delete_others(folder: Path, used: set[str | None]) -> int:
-    if not folder.is_dir():
-        return 0
-    others = [file for file in folder.iterdir() if file.name not in used]
-    for file in others:
-        file.unlink(missing_ok=True)
-    return len(others)
-
-
-__all__ = ["NO_MIRROR", "MirrorRuns", "Parts"]

@@ -24,7 +24,7 @@ from firth_tui.screens.mirrors import listing as mirror_listing
 from firth_tui.screens.place import Listing, ListPane, PlaceScreen, Wanted, bindings
 from firth_tui.widgets.chrome import TabBar
 from firth_tui.widgets.keyed_table import Column
-from firth_tui.widgets.work import start
+from firth_tui.widgets.work import Repeated, start
 
 TABS = (
     (Place.PACKAGES, "Packages"),
@@ -256,6 +256,7 @@ class ChannelScreen(PlaceScreen):
         self.tab = tab
         self.generation: int | None = None
         self._panes: dict[Place, Widget] = {}
+        self._reading = Repeated(self, self._read, group="channel")
 
     # --- what the place tells
 
@@ -313,7 +314,7 @@ class ChannelScreen(PlaceScreen):
 
     @on(events.Mount)
     async def _begin(self) -> None:
-        start(self, self._read, group="channel", exclusive=True)
+        self._reading.ask()
         await self.open_tab(self.tab)
 
     # --- tabs
@@ -401,7 +402,7 @@ class ChannelScreen(PlaceScreen):
 
     def reload(self) -> None:
         super().reload()
-        start(self, self._read, group="channel", exclusive=True)
+        self._reading.ask()
 
     async def _read(self) -> None:
         try:
@@ -422,4 +423,4 @@ class ChannelScreen(PlaceScreen):
             if isinstance(pane, MirrorPane) or (isinstance(pane, ListPane) and not about.progress):
                 pane.fact(about)
         if about.channel == self.channel_name and about.changes_channels:
-            start(self, self._read, group="channel", exclusive=True)
+            self._reading.ask()

@@ -18,7 +18,7 @@ from firth_tui.screens.place import Listing, ListPane, PlaceScreen, Wanted, bind
 from firth_tui.widgets.keyed_table import Column
 from firth_tui.widgets.progress import bar
 from firth_tui.widgets.sparkline import spark
-from firth_tui.widgets.work import start
+from firth_tui.widgets.work import Repeated
 
 READ_S = 5
 """How often the status is read while somebody looks."""
@@ -100,6 +100,7 @@ class HealthScreen(PlaceScreen):
         super().__init__()
         self.mirrors: list[Mirror] = []
         self._ticks = 0
+        self._reading = Repeated(self, self._read, group="health")
 
     def where(self) -> Place:
         return Place.HEALTH
@@ -125,7 +126,7 @@ class HealthScreen(PlaceScreen):
         self.reload()
 
     def reload(self) -> None:
-        start(self, self._read, group="health", exclusive=True)
+        self._reading.ask()
 
     async def _read(self) -> None:
         try:

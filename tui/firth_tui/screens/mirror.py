@@ -33,7 +33,7 @@ from firth_tui.screens.mirrors import state_of, step_of
 from firth_tui.screens.place import PlaceScreen, bindings
 from firth_tui.widgets.sparkline import outcomes, spark
 from firth_tui.widgets.tones import TONE_CLASSES, segments
-from firth_tui.widgets.work import start
+from firth_tui.widgets.work import Repeated
 
 HISTORY = 40
 LABEL_CELLS = 14
@@ -178,6 +178,7 @@ class MirrorScreen(PlaceScreen):
         self.mirror_now: MirrorGet | None = None
         self.details: MirrorDetails | None = None
         self.history: list[Run] = []
+        self._reading = Repeated(self, self._read, group="mirror")
 
     def where(self) -> Place:
         return Place.MIRROR
@@ -220,7 +221,7 @@ class MirrorScreen(PlaceScreen):
         self.query_one("#sheet", VerticalScroll).focus()
 
     def reload(self) -> None:
-        start(self, self._read, group="mirror", exclusive=True)
+        self._reading.ask()
 
     async def _read(self) -> None:
         link = self.firth.link

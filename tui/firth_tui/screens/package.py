@@ -15,7 +15,7 @@ from firth_tui.model import Touched
 from firth_tui.rows import LocalRows
 from firth_tui.screens.place import PlaceScreen, bindings
 from firth_tui.widgets.keyed_table import Column, KeyedTable
-from firth_tui.widgets.work import start
+from firth_tui.widgets.work import Repeated
 
 MOST_NAMES = 60
 
@@ -52,6 +52,7 @@ class PackageScreen(PlaceScreen):
         self.package = package
         self.detail: PackageDetail | None = None
         self.channel_now: ChannelGet | None = None
+        self._reading = Repeated(self, self._read, group="package")
         self.table: KeyedTable[PackageFile] = KeyedTable(self._columns(), LocalRows[PackageFile]([], _key))
 
     def _columns(self) -> tuple[Column[PackageFile], ...]:
@@ -105,7 +106,7 @@ class PackageScreen(PlaceScreen):
         self.table.focus()
 
     def reload(self) -> None:
-        start(self, self._read, group="package", exclusive=True)
+        self._reading.ask()
 
     def fact(self, about: Touched) -> None:
         if about.channel == self.channel_name and about.changes_content:

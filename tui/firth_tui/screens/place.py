@@ -21,7 +21,7 @@ from firth_tui.model import Session, Touched
 from firth_tui.rows import Fetch, PagedRows
 from firth_tui.widgets.chrome import FilterBar, Flash, Foot, Head, banner
 from firth_tui.widgets.keyed_table import Column, KeyedTable
-from firth_tui.widgets.work import start
+from firth_tui.widgets.work import Repeated, start
 
 if TYPE_CHECKING:
     from firth_tui.app import FirthApp
@@ -72,6 +72,7 @@ class ListPane(Vertical, Generic[T]):
         self._timer: Timer | None = None
         self._typing: Timer | None = None
         self._rows = self._new_rows()
+        self._rereading = Repeated(self, self._reread, group="refresh")
         self.table: KeyedTable[T] = KeyedTable(listing.columns, self._rows, empty=listing.empty)
         self.table.sort = listing.sort
 
@@ -127,7 +128,7 @@ class ListPane(Vertical, Generic[T]):
         """Read the list again now; the old rows stay until the new ones are here."""
         self._stale = False
         if self._rows.started:
-            start(self, self._reread, group="refresh", exclusive=True)
+            self._rereading.ask()
         else:
             self.table.changed()
 

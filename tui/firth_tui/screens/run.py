@@ -1,6 +1,5 @@
 """One run, live: its steps, what came of it, and its log."""
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -36,10 +35,12 @@ from firth_tui.model import LogLines, Touched, with_progress
 from firth_tui.screens.place import PlaceScreen, bindings
 from firth_tui.widgets.progress import Steps, outcome
 from firth_tui.widgets.tones import TONE_CLASSES, Line, length, segments
-from firth_tui.widgets.work import start
+from firth_tui.widgets.work import Repeated
 
 DRAW_S = 0.25
 """The steps are drawn at most this often."""
+SETTLE_S = 0.05
+"""How long a run is not read again after an event, for the next one to come."""
 LOG_PAGE = 500
 
 WORDS = (
@@ -190,9 +191,10 @@ class RunScreen(PlaceScreen):
         self.run_now: Run | None = None
         self.mirror_now: Mirror | None = None
         self.lines = LogLines()
-        self._log_turn = asyncio.Lock()
+        self._reading = Repeated(self, self._read, group="run")
+        self._reading_log = Repeated(self, self._read_log, group="log")
         self._drawing: Timer | None = None
-        self._reading: Timer | None = None
+        self._settling: Timer | None = None
 
     # --- what the place tells
 
@@ -239,7 +241,7 @@ class RunScreen(PlaceScreen):
     # --- reading
 
     def reload(self) -> None:
-        start(self, self._read, group="run", exclusive=True)
+        self._reading.ask()
 
     async def _read(self) -> None:
         try:
@@ -253,7 +255,7 @@ class RunScreen(PlaceScreen):
             return
         self.run_now = run
         self._draw()
-        await self._read_log()
+        self._reading_log.ask()
 
     async def _mirror(self, mirror: int) -> Mirror | None:
         try:
@@ -262,19 +264,17 @@ class RunScreen(PlaceScreen):
             return None
 
     async def _read_log(self) -> None:
-        async with self._log_turn:
+        new = LOG_PAGE
+        while new == LOG_PAGE:
             try:
-                while True:
-                    page = await self.firth.link.page(
-                        LogLine, "run.log", run=self.number, after=self.lines.last, limit=LOG_PAGE
-                    )
-                    new = self.lines.add(page.items)
-                    if new:
-                        self.log_view.grown()
-                    if new < LOG_PAGE:
-                        return
+                page = await self.firth.link.page(
+                    LogLine, "run.log", run=self.number, after=self.lines.last, limit=LOG_PAGE
+                )
             except (FirthError, OSError):
                 return
+            new = self.lines.add(page.items)
+            if new:
+                self.log_view.grown()
 
     def fact(self, about: Touched) -> None:
         if about.run != self.number:
@@ -284,11 +284,11 @@ class RunScreen(PlaceScreen):
             if progress is not None and self.run_now is not None:
                 self.run_now = with_progress(self.run_now, progress)
                 self._draw_soon()
-        elif self._reading is None:
-            self._reading = self.set_timer(0.05, self._read_soon)
+        elif self._settling is None:
+            self._settling = self.set_timer(SETTLE_S, self._read_soon)
 
     def _read_soon(self) -> None:
-        self._reading = None
+        self._settling = None
         self.reload()
 
     # --- drawing
@@ -303,7 +303,7 @@ class RunScreen(PlaceScreen):
         if run is not None and not run.state.ended:
             self._draw()
             # lines come without an event of their own
-            start(self, self._read_log, group="log")
+            self._reading_log.ask()
 
     def _draw(self) -> None:
         self._drawing = None

@@ -22,3 +22,32 @@ def start(
     call = cast(Callable[[], Coroutine[None, None, None]], partial(work, *arguments))
     worker: Worker[None] = owner.run_worker(call, group=group, exclusive=exclusive)
     del worker
+
+
+class Repeated:
+    """Work that is asked for again and again, but done once at a time: asked meanwhile, it is done once more after.
+
+    Nothing is cancelled half way, so a burst of events costs two calls and the last one sees everything.
+    """
+
+    def __init__(self, owner: DOMNode, work: Callable[[], Coroutine[Any, Any, None]], *, group: str) -> None:
+        self._owner = owner
+        self._work = work
+        self._group = group
+        self._at_work = False
+        self._again = False
+
+    def ask(self) -> None:
+        """Have the work done, beginning now or when what is under way has ended."""
+        self._again = True
+        if not self._at_work:
+            self._at_work = True
+            start(self._owner, self._loop, group=self._group)
+
+    async def _loop(self) -> None:
+        try:
+            while self._again:
+                self._again = False
+                await self._work()
+        finally:
+            self._at_work = False

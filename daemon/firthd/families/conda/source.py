@@ -36,7 +36,7 @@ class Normalised(Struct, frozen=True, kw_only=True):
         return f"Normalised(source={mask(self.source)!r}, warnings={self.warnings!r})"
 
 
-def normalise(source: str, credentials: Credentials | None = None, *, stored: Credentials | None = None) -> Normalised:
+def normalise(source: str, credentials: Credentials | None = None, stored: Credentials | None = None) -> Normalised:
     """Return a conda source's address in the form that is stored, with its secrets taken out of it.
 
     `stored`: what the mirror has already, used where neither the address nor `credentials` has a secret. Raises

@@ -1,0 +1,209 @@
+"""The only place that gathers how the daemon is: its status, its self test, its metrics, and what is wrong."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from firth_protocol import API
+from firth_protocol.events import Fact
+from firth_protocol.types import Counts, DaemonStatus, HealthProblem, NextRun, RunKind, RunState, StoreStatus
+from firthd import __version__
+from firthd.access import Caller
+from firthd.clock import Clock, rfc3339
+from firthd.mirrors import plan
+from firthd.mirrors.space import SpaceGuard
+from firthd.scheduler import CronSchedules
+from firthd.store import catalog, journal, upkeep
+from firthd.store.blobs import BlobStore
+from firthd.store.catalog import MirrorRow
+from firthd.store.database import Database, Reader, Tx
+from firthd.store.journal import Journal
+from firthd.store.runs import RunRow
+from firthd.upstream.client import Upstream
+from firthd.vitals import LoopSampler, Metrics, rss_bytes
+
+NEXT_RUNS_SHOWN = 20
+
+
+class Condition:
+    """How the daemon is."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        journal: Journal,
+        clock: Clock,
+        space: SpaceGuard,
+        blobs: BlobStore,
+        upstream: Upstream,
+        schedules: CronSchedules,
+        sampler: LoopSampler,
+        socket: Path,
+        addresses: Callable[[], Sequence[str]],
+    ) -> None:
+        self._db = db
+        self._journal = journal
+        self._clock = clock
+        self._space = space
+        self._blobs = blobs
+        self._upstream = upstream
+        self._schedules = schedules
+        self._sampler = sampler
+        self._socket = socket
+        self._addresses = addresses
+        self._started_at = clock.now_ms()
+        self._metrics = Metrics()
+        self._last_numbers: dict[str, tuple[str, float]] = {}
+
+    async def status(self, caller: Caller) -> DaemonStatus:
+        """Return how the daemon is, as `daemon.status` shows it."""
+        space = await self._space.now()
+
+        async def body(r: Reader) -> tuple[upkeep.Totals, list[HealthProblem], list[MirrorRow], str]:
+            return (
+                await upkeep.totals(r),
+                await journal.health(r),
+                await catalog.all_mirrors(r),
+                await self._journal.as_of(r),
+            )
+
+        totals, problems, mirrors, as_of = await self._db.read(body)
+        now = self._clock.now_ms()
+        return DaemonStatus(
+            program="firthd",
+            version=__version__,
+            api=API,
+            started_at=rfc3339(self._started_at),
+            uptime_s=(now - self._started_at) / 1000,
+            now=rfc3339(now),
+            pid=os.getpid(),
+            role=caller.role,
+            user=caller.user,
+            addresses=list(self._addresses()),
+            socket=str(self._socket),
+            store=StoreStatus(bytes=totals.blob_bytes, blobs=totals.blobs, free=space.free, floor=space.floor),
+            counts=Counts(
+                channels=totals.channels,
+                mirrors=totals.mirrors,
+                runs_active=totals.runs_active,
+                runs_pending=totals.runs_pending,
+                artifacts=totals.artifacts,
+            ),
+            next_runs=self._next_runs([mirror for mirror in mirrors if caller.sees(mirror.channel)], now),
+            health=problems,
+            loop_lag=self._sampler.lag(),
+            rss_bytes=rss_bytes(),
+            throughput_bytes_s=self._upstream.rate_bytes_s(),
+            as_of=as_of,
+        )
+
+    def _next_runs(self, mirrors: list[MirrorRow], now_ms: int) -> list[NextRun]:
+        due = []
+        for mirror in mirrors:
+            at = self._schedules.next_due(mirror.schedule, now_ms) if mirror.enabled else None
+            if at is not None:
+                due.append((at, mirror))
+        due.sort(key=lambda pair: (pair[0], pair[1].id))
+        return [
+            NextRun(mirror=mirror.id, channel=mirror.channel, name=mirror.name, at=rfc3339(at))
+            for at, mirror in due[:NEXT_RUNS_SHOWN]
+        ]
+
+    async def check(self) -> list[tuple[str, bool, str]]:
+        """Test the daemon itself: (what, whether it is well, a sentence)."""
+        found = await self._db.read(upkeep.integrity)
+        results = [("database", not found, "; ".join(found) or "SQLite finds nothing wrong")]
+        try:
+            writer = self._blobs.writer(size=5, sha256=None)
+            writer.write(b"check")
+            writer.abort()
+            results.append(("store", True, "a file could be written and taken away again"))
+        except OSError as error:
+            results.append(("store", False, f"the store is not writable: {error.strerror}"))
+        now = self._clock.now_ms()
+        newest = await self._db.read(lambda r: r.value("SELECT max(time) FROM event"))
+        ahead = newest is not None and newest > now + 60_000
+        results.append(("clock", not ahead, "the clock went back" if ahead else f"it is {rfc3339(now)}"))
+        results.append(("sockets", bool(self._addresses()), f"{', '.join(self._addresses())}, {self._socket}"))
+        return results
+
+    async def health(self) -> list[HealthProblem]:
+        return await self._db.read(journal.health)
+
+    async def scrape(self) -> bytes:
+        await self.gather()
+        return self._metrics.render(self._last_numbers)
+
+    async def gather(self) -> None:
+        """Read the numbers for Prometheus."""
+        totals = await self._db.read(upkeep.totals)
+        space = await self._space.now()
+        lag = self._sampler.lag()
+        self._last_numbers = {
+            "firth_channels": ("Channels", totals.channels),
+            "firth_mirrors": ("Mirrors", totals.mirrors),
+            "firth_runs_active": ("Runs at work", totals.runs_active),
+            "firth_runs_pending": ("Runs that wait", totals.runs_pending),
+            "firth_artifacts": ("Artifacts that mirrors offer", totals.artifacts),
+            "firth_store_blobs": ("Files in the store", totals.blobs),
+            "firth_store_bytes": ("Bytes in the store", totals.blob_bytes),
+            "firth_store_free_bytes": ("Bytes free on the store's file system", space.free),
+            "firth_store_floor_bytes": ("Bytes that stay free", space.floor),
+            "firth_upstream_bytes_per_second": ("Bytes a second from all sources", self._upstream.rate_bytes_s()),
+            "firth_resident_memory_bytes": ("Resident memory of the daemon", rss_bytes()),
+            "firth_loop_stall_p99_seconds": ("Stall of the event loop, 99th percentile", lag.p99_ms / 1000),
+            "firth_loop_stall_max_seconds": ("Longest stall of the event loop", lag.max_ms / 1000),
+        }
+
+    async def run_ended(self, tx: Tx, row: RunRow) -> None:
+        """Keep health in step with how runs end, inside the transaction that writes the end."""
+        if row.kind is RunKind.MIRROR:
+            subject = f"mirror {row.channel}:{row.mirror_name}"
+        elif row.kind in {RunKind.PUBLISH, RunKind.ROLLBACK}:
+            subject = f"publication of {row.channel}"
+        else:
+            return
+        now = self._clock.now_ms()
+        if row.state is RunState.FAILED and row.error is not None and row.error.kind != "interrupted":
+            text = f"run {row.id} failed: {row.error.message}"
+            if await journal.ill(tx, subject, text, row.error.hint, now):
+                await self._health_fact(tx, subject, text)
+        elif row.state is RunState.INCOMPLETE:
+            text = f"run {row.id} is incomplete: {row.counts.failed:,} artifacts could not be had"
+            if await journal.ill(tx, subject, text, "`mirror.details` lists each with its reason", now):
+                await self._health_fact(tx, subject, text)
+        elif row.state is RunState.COMPLETED and await journal.well(tx, subject):
+            await self._health_fact(tx, subject, None)
+
+    async def _ill(self, subject: str, text: str, hint: str) -> None:
+        async def body(tx: Tx) -> None:
+            if await journal.ill(tx, subject, text, hint, self._clock.now_ms()):
+                await self._health_fact(tx, subject, text)
+
+        await self._db.write(body)
+
+    async def _well(self, subject: str) -> None:
+        async def body(tx: Tx) -> None:
+            if await journal.well(tx, subject):
+                await self._health_fact(tx, subject, None)
+
+        await self._db.write(body)
+
+    async def _health_fact(self, tx: Tx, subject: str, text: str | None) -> None:
+        await self._journal.fact(tx, Fact.HEALTH_CHANGED, data={"subject": subject, "text": text})
+
+    async def watch_space(self) -> None:
+        space = await self._space.now()
+        if space.free < space.floor:
+            await self._ill(
+                "space",
+                f"{plan.human(space.free)} are free, {plan.human(space.floor)} must stay free: nothing is downloaded",
+                "free space on the store's file system",
+            )
+        else:
+            await self._well("space")
+
+    def metrics(self) -> bytes:
+        """Return Prometheus' text with the numbers that were gathered last."""
+        return self._metrics.render(self._last_numbers)

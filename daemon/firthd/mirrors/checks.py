@@ -1,0 +1,69 @@
+"""Decides, purely, whether the fields of a mirror make sense, and says what is wrong with one that does not."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from firth_protocol.errors import Invalid, NotFound
+from firth_protocol.types import Credentials, Filters, MirrorType
+
+_FILTERS = {
+    MirrorType.CONDA: {"subdirs"},
+    MirrorType.PYTHON: {"projects", "package_types", "python_versions", "platforms", "prereleases"},
+    MirrorType.R: {"packages", "r_versions", "platforms", "archive"},
+}
+
+
+def check_name(name: str) -> None:
+    """Raise Invalid unless a mirror's name is printable."""
+    if not name.isprintable() or name != name.strip():
+        raise Invalid("a mirror's name is 1 to 100 printable characters, no blank at its ends", path="$.name")
+
+
+def check_filters(type_: MirrorType, filters: Filters) -> None:
+    """Raise Invalid for a filter of another type than the mirror's, which it names."""
+    for field in filters.__struct_fields__:
+        if getattr(filters, field) is not None and field not in _FILTERS[type_]:
+            raise Invalid(
+                f"a mirror of type {type_} has no filter `{field}`",
+                hint=f"it has {', '.join(sorted(_FILTERS[type_]))}",
+                path=f"$.filters.{field}",
+            )
+    if filters.subdirs is not None and not filters.subdirs:
+        raise Invalid("filters.subdirs is empty", hint="leave it out for all subdirs", path="$.filters.subdirs")
+
+
+def check_credentials(credentials: Credentials | None) -> None:
+    """Raise Invalid unless the credentials are one of the three forms."""
+    if credentials is None:
+        return
+    given = {field for field in credentials.__struct_fields__ if getattr(credentials, field) is not None}
+    if given not in ({"token"}, {"bearer"}, {"user", "password"}):
+        raise Invalid(
+            "credentials are one of {token}, {user, password} and {bearer}", hint="give one form", path="$.credentials"
+        )
+
+
+def check_proxy(proxy: str | None) -> None:
+    """Raise Invalid for what is no proxy's address."""
+    if proxy is None:
+        return
+    parts = urlsplit(proxy)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise Invalid("a proxy is http://host:port", path="$.proxy")
+
+
+def check_ca_file(ca_file: str | None) -> None:
+    """Raise Invalid for a path that is not absolute."""
+    if ca_file is not None and not Path(ca_file).is_absolute():
+        raise Invalid("ca_file is an absolute path on the daemon's machine", path="$.ca_file")
+
+
+def host_of(url: str) -> str:
+    """Return the host of an address, to which its secrets belong."""
+    return urlsplit(url).netloc.rpartition("@")[2].lower()
+
+
+def no_policies(policy: str | None) -> None:
+    """Raise NotFound for any policy's name: this version keeps none."""
+    if policy is not None:
+        raise NotFound(f"there is no policy {policy!r}", hint="leave `policy` out", path="$.policy")

@@ -1,0 +1,50 @@
+"""What runs of mirrors are given to work with: the collaborators, and the folders that are theirs."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from msgspec import Struct
+
+from firth_protocol.types import Family
+from firthd.channels.publish import Publisher
+from firthd.clock import Clock
+from firthd.families.base import FamilyRules
+from firthd.mirrors.on_demand import OnDemand
+from firthd.mirrors.space import SpaceGuard
+from firthd.runs.queue import RunQueue
+from firthd.store.blobs import BlobStore
+from firthd.store.database import Database
+from firthd.store.journal import Journal
+from firthd.store.secrets import SecretFile
+from firthd.upstream.client import Upstream
+from firthd.workers import Workers
+
+
+class Parts(Struct, frozen=True, kw_only=True):
+    """The collaborators of runs, built once."""
+
+    db: Database
+    journal: Journal
+    clock: Clock
+    queue: RunQueue
+    workers: Workers
+    upstream: Upstream
+    blobs: BlobStore
+    space: SpaceGuard
+    secrets: SecretFile
+    publisher: Publisher
+    on_demand: OnDemand
+    families: Mapping[Family, FamilyRules]
+    state: Path  # the state folder
+
+    def source_folder(self, mirror_id: int) -> Path:
+        """Return where the copies of a mirror's index lie."""
+        return self.state / "sources" / str(mirror_id)
+
+    def run_folder(self, run_id: int) -> Path:
+        """Return where a run keeps its own file while it works."""
+        return self.state / "runs" / str(run_id)
+
+    def render_folder(self, run_id: int) -> Path:
+        """Return where a run renders, on the file system of the rendered store."""
+        return self.state / "rendered" / "work" / str(run_id)

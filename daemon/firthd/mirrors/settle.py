@@ -1,0 +1,143 @@
+"""The only place that writes down what a run brought: one finished change set, its publication, and tidying up."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from firth_protocol.events import Fact
+from firth_protocol.types import Cause
+from firthd.channels import keeping
+from firthd.channels.publish import Publication
+from firthd.mirrors.parts import Parts
+from firthd.mirrors.source import Job
+from firthd.runs.run import LiveRun
+from firthd.store import artifacts, catalog, generations
+from firthd.store.artifacts import Copied
+from firthd.store.database import Tx
+
+
+class Settle:
+    """Turns run files into change sets, and change sets into generations."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._p = parts
+
+    async def take_in(
+        self,
+        live: LiveRun,
+        job: Job,
+        run_file: Path,
+        also: Callable[[Tx], Awaitable[None]],
+        *,
+        closings: bool = True,
+        only_stored: bool = False,
+    ) -> Copied:
+        """Copy a run's file into the state as one finished change set; `also` is written with its end.
+
+        `closings` False takes only what adds; `only_stored` only what the store holds. When this does not come to
+        its end, the change set is abandoned and counts for nothing.
+        """
+
+        def report(done: int, total: int) -> None:
+            live.progress(f"writes {done:,} / {total:,} rows", done=done, total=total, unit="rows")
+
+        await self.discard_abandoned(job.channel_id)
+        change_set = await self._open_set(job, live)
+        try:
+            async with self._p.db.attached(run_file) as schema:
+                copied = await artifacts.copy_in(
+                    self._p.db,
+                    schema,
+                    change_set=change_set,
+                    channel_id=job.channel_id,
+                    mirror_id=job.mirror_id,
+                    clock=self._p.clock,
+                    closings=closings,
+                    only_stored=only_stored,
+                    report=report,
+                )
+
+            async def finish(tx: Tx) -> None:
+                await also(tx)
+                await self._finish_set(tx, job, live, change_set, copied)
+
+            await self._p.db.write(finish)
+        except BaseException:
+            await asyncio.shield(self._p.db.write(lambda tx: generations.mark_abandoned(tx, change_set)))
+            raise
+        return copied
+
+    async def _open_set(self, job: Job, live: LiveRun) -> int:
+        return await self._p.db.write(
+            lambda tx: generations.open_change_set(
+                tx,
+                channel_id=job.channel_id,
+                mirror_id=job.mirror_id,
+                run_id=live.id,
+                cause=Cause.RUN,
+                now_ms=self._p.clock.now_ms(),
+            )
+        )
+
+    async def _finish_set(self, tx: Tx, job: Job, live: LiveRun, change_set: int, copied: Copied) -> None:
+        if not copied.added and not copied.closed:
+            await generations.mark_discarded(tx, change_set)
+            return
+        await generations.finish_change_set(
+            tx, change_set, added=copied.added, closed=copied.closed, now_ms=self._p.clock.now_ms()
+        )
+        channel = await catalog.channel_by_id(tx, job.channel_id)
+        if channel is not None and channel.frozen_at is not None:
+            await self._p.journal.fact(
+                tx, Fact.DRAFT_GREW, ids=live.ids, data={"added": copied.added, "removed": copied.closed}
+            )
+
+    async def discard_abandoned(self, channel_id: int | None = None) -> None:
+        """Take away what unfinished change sets have left, before somebody builds on the same rows."""
+        for change_set in await self._p.db.read(lambda r: generations.abandoned_change_sets(r, channel_id)):
+            await artifacts.discard(self._p.db, change_set)
+
+            async def done(tx: Tx, change_set: int = change_set) -> None:
+                await generations.mark_discarded(tx, change_set)
+
+            await self._p.db.write(done)
+
+    async def publish(self, live: LiveRun, channel_id: int, cause: Cause, roll_back_to: int | None) -> Publication:
+        def report(description: str, done: int, total: int | None) -> None:
+            live.progress(description, done=done, total=total)
+
+        return await self._p.publisher.publish(
+            channel_id,
+            cause=cause,
+            run_id=live.id,
+            work=self._p.render_folder(live.id),
+            report=report,
+            roll_back_to=roll_back_to,
+        )
+
+    async def clean_channel(self, channel_id: int) -> int:
+        channel = await self._p.db.read(lambda r: catalog.channel_by_id(r, channel_id))
+        if channel is None:
+            return 0
+        kept = await self._p.db.read(lambda r: generations.kept_generations(r, channel_id))
+        drop = keeping.to_drop(
+            [(number, time) for number, _, time in kept if number != channel.generation],
+            self._p.clock.now_ms(),
+            days=channel.keep_days,
+            months=channel.keep_months,
+        )
+        return await self._p.publisher.clean(channel, drop)
+
+    async def clean_sources(self, mirror_id: int) -> int:
+        rows = await self._p.db.read(lambda r: catalog.source_indexes(r, mirror_id))
+        used = {row.file for row in rows.values()}
+        return await asyncio.to_thread(_delete_others, self._p.source_folder(mirror_id), used)
+
+
+def _delete_others(folder: Path, used: set[str | None]) -> int:
+    if not folder.is_dir():
+        return 0
+    others = [file for file in folder.iterdir() if file.name not in used]
+    for file in others:
+        file.unlink(missing_ok=True)
+    return len(others)

@@ -1,0 +1,165 @@
+"""The only place with the SQL of what a render leaves beside its files: where shards lie, and package summaries."""
+
+import json
+from typing import Any
+
+from msgspec import Struct
+
+from firthd.store.database import Reader, Tx
+
+
+class ShardRow(Struct, frozen=True, kw_only=True):
+    pack: str
+    offset: int
+    length: int
+
+
+async def shard(r: Reader, channel_id: int, sha256: str) -> ShardRow | None:
+    row = await r.row(
+        "SELECT pack, offset, length FROM shard WHERE channel_id = ? AND sha256 = ?",
+        (channel_id, bytes.fromhex(sha256)),
+    )
+    return ShardRow(pack=row[0].hex(), offset=row[1], length=row[2]) if row else None
+
+
+async def copy_shards(tx: Tx, schema: str, channel_id: int, after: bytes, limit: int) -> bytes | None:
+    """Copy some of a run file's shard rows; return the key to go on after, None when all are there."""
+    high = await tx.value(
+        f"SELECT max(sha256) FROM (SELECT sha256 FROM {schema}.shard WHERE sha256 > ? ORDER BY sha256 LIMIT ?)",
+        (after, limit),
+    )
+    if high is None:
+        return None
+    await tx.execute(
+        "INSERT INTO main.shard(channel_id, sha256, pack, offset, length)"
+        f" SELECT ?, sha256, pack, offset, length FROM {schema}.shard WHERE sha256 > ? AND sha256 <= ?"
+        " ON CONFLICT DO NOTHING",
+        (channel_id, after, high),
+    )
+    return bytes(high)
+
+
+async def copy_packages(
+    tx: Tx, schema: str, channel_id: int, number: int, after: tuple[str, str], limit: int
+) -> tuple[str, str] | None:
+    """Copy some of a run file's package summaries as rows of generation `number`; return the key to go on after."""
+    page = await tx.rows(
+        f"SELECT family, name FROM {schema}.package WHERE (family, name) > (?, ?) ORDER BY family, name LIMIT ?",
+        (*after, limit),
+    )
+    if not page:
+        return None
+    high = (str(page[-1][0]), str(page[-1][1]))
+    await tx.execute(
+        "INSERT OR REPLACE INTO main.package(channel_id, family, name, number, version, versions, files, bytes,"
+        " platforms, depends) SELECT ?, family, name, ?, version, versions, files, bytes, platforms, depends"
+        f" FROM {schema}.package WHERE (family, name) > (?, ?) AND (family, name) <= (?, ?)",
+        (channel_id, number, *after, *high),
+    )
+    return high
+
+
+async def drop_unpublished_packages(tx: Tx, channel_id: int, published: int) -> None:
+    """Take away summaries of a generation whose publication did not come about."""
+    await tx.execute("DELETE FROM package WHERE channel_id = ? AND number > ?", (channel_id, published))
+
+
+class SummaryRow(Struct, frozen=True, kw_only=True):
+    family: str
+    name: str
+    version: str
+    versions: int
+    files: int
+    bytes: int
+    platforms: list[str]
+    stored: int
+
+
+PACKAGE_ORDERS = {"name": "p.name", "files": "p.files", "bytes": "p.bytes"}
+_IN_FORCE = (
+    "p.channel_id = :channel AND p.files > 0 AND p.number = (SELECT max(q.number) FROM package q"
+    " WHERE q.channel_id = p.channel_id AND q.family = p.family AND q.name = p.name AND q.number <= :number)"
+)
+_STORED = (
+    "(SELECT count(*) FROM artifact a JOIN blob b ON b.sha256 = a.sha256 WHERE a.channel_id = p.channel_id"
+    " AND a.family = p.family AND a.name = p.name AND a.closed_set IS NULL)"
+)
+
+
+async def packages_page(
+    r: Reader,
+    channel_id: int,
+    number: int,
+    *,
+    family: str | None,
+    query: str | None,
+    platform: str | None,
+    stored: bool | None,
+    descending: bool,
+    order_sql: str,
+    page: dict[str, Any],
+    limit: int,
+) -> tuple[list[tuple[SummaryRow, Any]], int]:
+    """Return package summaries of a generation, each with its sort value, and how many there are in all."""
+    sign, direction = ("<", "DESC") if descending else (">", "ASC")
+    key = "(p.family || '/' || p.name)"
+    where = (
+        f"{_IN_FORCE} AND (:family IS NULL OR p.family = :family)"
+        " AND (:query IS NULL OR instr(lower(p.name), lower(:query)))"
+        " AND (:platform IS NULL OR instr(p.platforms, :platform))"
+    )
+    if stored is not None:
+        where += f" AND ({_STORED} > 0) = {int(stored)}"
+    params = {
+        **page,
+        "channel": channel_id,
+        "number": number,
+        "family": family,
+        "query": query,
+        "platform": None if platform is None else json.dumps(platform),
+        "limit": limit,
+    }
+    rows = await r.rows(
+        f"SELECT p.family, p.name, p.version, p.versions, p.files, p.bytes, p.platforms, {_STORED}, {order_sql}"
+        f" FROM package p WHERE {where} AND (:page_key IS NULL OR ({order_sql}, {key}) {sign} (:page_value, :page_key))"
+        f" ORDER BY {order_sql} {direction}, {key} {direction} LIMIT :limit",
+        params,
+    )
+    total = int(await r.value(f"SELECT count(*) FROM package p WHERE {where}", params))
+    return [
+        (
+            SummaryRow(
+                family=row[0],
+                name=row[1],
+                version=row[2],
+                versions=row[3],
+                files=row[4],
+                bytes=row[5],
+                platforms=json.loads(row[6]),
+                stored=row[7],
+            ),
+            row[8],
+        )
+        for row in rows
+    ], total
+
+
+async def package_summary(r: Reader, channel_id: int, number: int, family: str, name: str) -> SummaryRow | None:
+    row = await r.row(
+        f"SELECT p.family, p.name, p.version, p.versions, p.files, p.bytes, p.platforms, 0 FROM package p"
+        f" WHERE {_IN_FORCE} AND p.family = :family AND p.name = :name",
+        {"channel": channel_id, "number": number, "family": family, "name": name},
+    )
+    if row is None:
+        return None
+    return SummaryRow(**dict(zip(SummaryRow.__struct_fields__, (*row[:6], json.loads(row[6]), 0), strict=True)))
+
+
+async def dependants(r: Reader, channel_id: int, number: int, family: str, name: str, limit: int) -> list[str]:
+    """Return the packages whose newest version depends on a name."""
+    rows = await r.rows(
+        f"SELECT p.name FROM package p WHERE {_IN_FORCE} AND p.family = :family AND instr(p.depends, :depends)"
+        " ORDER BY p.name LIMIT :limit",
+        {"channel": channel_id, "number": number, "family": family, "depends": json.dumps(name), "limit": limit},
+    )
+    return [row[0] for row in rows]
