@@ -27,7 +27,7 @@ SECRET = "of-the-daemon"
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for a condition; the test's own time limit ends a wait in vain."""
-    while not condition():  # noqa: ASYNC110 - what another process does sets no event here
+    while not condition():
         await asyncio.sleep(0.01)
 
 

@@ -212,7 +212,7 @@ async def test_following_goes_on_after_a_restart(tmp_path: Path) -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110  what is waited for has no event of its own
+    while not condition():
         await asyncio.sleep(0.001)
 
 

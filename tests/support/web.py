@@ -262,7 +262,7 @@ async def running_site(
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait until a condition holds; the test's time limit is the only other end."""
-    while not condition():  # noqa: ASYNC110  # what is waited for is a file or a task of the real thing, no event
+    while not condition():  # what is waited for is a file or a task of the real thing, no event
         await asyncio.sleep(0.005)
 
 

@@ -83,6 +83,7 @@ ACTIONS: tuple[Action, ...] = (
         places=VIEWS | {Place.MIRROR, Place.RUN},
         role=Role.ADMIN,
         method="audit.list",
+        changes=False,
     ),
     Action(id="tab.packages", key="1", label="Packages", help="What the channel offers now", places=CHANNEL_TABS),
     Action(id="tab.mirrors", key="2", label="Mirrors", help="What the channel is filled from", places=CHANNEL_TABS),
@@ -259,6 +260,7 @@ ACTIONS: tuple[Action, ...] = (
         subject=Subject.MIRROR,
         role=Role.OPERATOR,
         method="mirror.plan",
+        changes=False,
         menu=True,
     ),
     Action(

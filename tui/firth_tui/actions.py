@@ -75,6 +75,7 @@ class Action(Struct, frozen=True, kw_only=True):
     method: str | None = None
     rank: int = 0
     menu: bool = False
+    changes: bool = True  # of actions that need more than a reader's role: false where they only look
     why: Callable[[Context], str | None] | None = None
     name: Callable[[Context], str] | None = None
 
@@ -116,7 +117,7 @@ def why_not(action: Action, context: Context) -> str | None:
             return "the daemon does not answer; firth keeps trying"
         if context.methods is not None and action.method not in context.methods:
             return f"needs a newer daemon: it has no {action.method}"
-        if context.read_only and action.role.rank > Role.READER.rank:
+        if context.read_only and action.changes and action.role.rank > Role.READER.rank:
             return "firth was started with --read-only"
         if not context.role.covers(action.role):
             return f"needs the role {action.role}; yours is {context.role}"

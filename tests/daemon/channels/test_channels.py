@@ -31,7 +31,7 @@ async def test_a_new_channel_serves_an_empty_noarch_in_every_variant(tmp_path: P
 )
 async def test_names_that_clients_would_misread_are_refused(tmp_path: Path, name: str) -> None:
     async with world(tmp_path) as w:
-        with pytest.raises((Invalid, Exception), match="name|reserved|params|least|length") as caught:
+        with pytest.raises((Invalid, Exception), match=r"name|reserved|params|least|length") as caught:
             await w.call("channel.create", name=name)
         assert caught.value.kind in {"invalid", "invalid_params"}  # type: ignore[attr-defined]
 
