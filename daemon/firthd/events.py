@@ -86,6 +86,8 @@ class EventHub:
         state = self._progress.pop(run, None)
         if state is not None and state.timer is not None:
             state.timer.cancel()
+        for subscription in self._subscriptions:  # a slow reader is not told of it after the end
+            subscription.progress.pop(run, None)
 
     def _tell(self, run: int) -> None:
         state = self._progress.get(run)

@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 
 from croniter import croniter
 from croniter.croniter import CroniterError
@@ -17,6 +18,8 @@ log = logging.getLogger(__name__)
 
 NAMED = {"hourly": "0 * * * *", "daily": "0 0 * * *", "weekly": "0 0 * * 0", "monthly": "0 0 1 * *"}
 TICK_S = 5.0
+COUNTED = 100
+"""Due times that are counted at the most; what they are counted for is a sentence."""
 DAY_MS = 86_400_000
 _FIELDS = ("minute", "hour", "day of month", "month", "day of week")
 _LIMITS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
@@ -63,25 +66,23 @@ class CronSchedules:
         return round(moment * 1000)
 
     def last_due(self, schedule: str, after_ms: int, until_ms: int) -> tuple[int, int]:
-        """Return how many due times lie after one moment and up to another (at most 1000), and the last of them."""
-        count, last = 0, after_ms
-        while count < 1000:
-            due = self.next_due(schedule, last)
-            if due is None or due > until_ms:
-                break
-            count, last = count + 1, due
+        """Return how many due times lie after one moment and up to another (at most 100), and the last of them."""
+        try:
+            last = round(croniter(schedule, utc(until_ms - until_ms % 1000 + 1000)).get_prev(float) * 1000)
+            if last <= after_ms:
+                return 0, after_ms
+            times = croniter(schedule, utc(after_ms))
+            count = 1
+            while count < COUNTED and times.get_next(float) * 1000 < last:
+                count += 1
+        except (CroniterError, ValueError):
+            return 0, after_ms
         return count, last
 
     def _often(self, schedule: str) -> bool:
-        moment, first = 0, 0
-        for _ in range(40):
-            due = self.next_due(schedule, moment)
-            if due is None:
-                return False
-            if first and due - moment < DAY_MS:
-                return True
-            first, moment = 1, due
-        return False
+        times = croniter(schedule, utc(0))
+        due = [times.get_next(float) for _ in range(40)]
+        return any((after - before) * 1000 < DAY_MS for before, after in pairwise(due))
 
 
 def _check_field(place: int, field: str) -> None:
@@ -99,7 +100,7 @@ def _check_field(place: int, field: str) -> None:
             continue
         first = _number(place, field, start)
         last = first if stop is None else _number(place, field, stop)
-        if place == 4 and stop in {"0", "sun"} and first > 0:
+        if place == 4 and stop in {"0", "sun"} and 0 < first < 7:
             last = 7
         if not low <= first <= high or not low <= last <= high:
             raise _wrong(place, field, f"{item!r} is outside {low} to {high}")
@@ -146,7 +147,11 @@ class Scheduler:
             if not count:
                 continue
             if mirror.enabled:
-                await self._due(mirror, count, last)
+                try:
+                    await self._due(mirror, count, last)
+                except FirthError as error:  # one mirror's trouble is not that of those after it
+                    log.warning("mirror %s:%s could not be started: %s", mirror.channel, mirror.name, error.message)
+                    continue
 
             async def seen(tx: Tx, mirror: MirrorRow = mirror, last: int = last) -> None:
                 await catalog.note_mirror(tx, mirror.id, {"scheduled_from": last})

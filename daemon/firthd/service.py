@@ -332,10 +332,14 @@ class Daemon:
     async def _watchdog(self, interval_s: float) -> None:
         """Tell the service manager that the loop turns and the database answers, for as long as both are true."""
         while True:
-            async with asyncio.timeout(interval_s):
-                await self.db.read(journal.newest)
-                await self.db.write(journal.newest)
-            self._notifier.alive()
+            try:
+                async with asyncio.timeout(interval_s):
+                    await self.db.read(journal.newest)
+                    await self.db.write(journal.newest)
+            except (FirthError, TimeoutError) as error:
+                log.error("the state does not answer: %s", error or "too slow")  # the manager decides what follows
+            else:
+                self._notifier.alive()
             await self._clock.sleep(interval_s)
 
     async def _upkeep(self) -> None:

@@ -1,6 +1,7 @@
 """The only place that measures the daemon itself: stall of the event loop, memory, and the metrics page."""
 
 import asyncio
+import resource
 from array import array
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,7 +68,7 @@ class LoopSampler:
 
 def rss_bytes() -> int:
     """Return the daemon's resident memory in bytes (proc(5), statm)."""
-    return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * 4096
+    return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * resource.getpagesize()
 
 
 class Metrics:

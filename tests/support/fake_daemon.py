@@ -11,6 +11,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +25,7 @@ from firth_protocol.methods import METHODS
 
 T = TypeVar("T")
 
-START = 1_795_356_000.0
+START = 1_795_348_800.0
 """Noon, 22 November 2026: the fake world's time, which stands still unless a test moves it."""
 
 STEP_TITLES = (
@@ -48,6 +49,23 @@ def fresh_steps() -> list[t.Step]:
         t.Step(number=number, name=name, title=title, state=t.StepState.WAITING, unit=unit)
         for number, (name, title, unit) in enumerate(STEP_TITLES, 1)
     ]
+
+
+@cache
+def generated_packages(count: int) -> tuple[t.Package, ...]:
+    return tuple(
+        t.Package(
+            family=t.Family.CONDA,
+            name=f"package-{index:06}",
+            version=f"{1 + index % 9}.{index % 30}.0",
+            versions=1 + index % 12,
+            files=2 + index % 40,
+            stored=index % 3,
+            bytes=(1 + index % 977) * 54_321,
+            platforms=["linux-64", "noarch"] if index % 2 else ["noarch"],
+        )
+        for index in range(count)
+    )
 
 
 class FakeDaemon:
@@ -106,7 +124,7 @@ class FakeDaemon:
     def add_channel(self, name: str, *, packages: int = 0, **fields: Any) -> t.Channel:
         families = []
         if packages:
-            self.packages[name] = [self._package(index) for index in range(packages)]
+            self.packages[name] = list(generated_packages(packages))
             families = [
                 t.FamilyTotals(
                     family=t.Family.CONDA, artifacts=packages * 3, packages=packages, bytes=packages * 1_234_567
@@ -153,18 +171,6 @@ class FakeDaemon:
             for number in range(channel.generation, 0, -1)
         ]
         return channel
-
-    def _package(self, index: int) -> t.Package:
-        return t.Package(
-            family=t.Family.CONDA,
-            name=f"package-{index:06}",
-            version=f"{1 + index % 9}.{index % 30}.0",
-            versions=1 + index % 12,
-            files=2 + index % 40,
-            stored=index % 3,
-            bytes=(1 + index % 977) * 54_321,
-            platforms=["linux-64", "noarch"] if index % 2 else ["noarch"],
-        )
 
     def add_mirror(self, channel: str, name: str, **fields: Any) -> t.Mirror:
         number = next(self._ids)

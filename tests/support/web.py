@@ -230,7 +230,7 @@ async def running_site(
 ) -> AsyncIterator[Site]:
     """Serve an empty shelf on a free port; fetches ask `site.source` through the real client."""
     clock = clock or FakeClock(auto=True)
-    site = Site(root, clock)
+    site = await asyncio.to_thread(Site, root, clock)  # makes folders
     site.upstream = upstream = Upstream(UpstreamSettings(timeout_s=5), clock)
     async with AsyncExitStack() as stack:
         await upstream.start()

@@ -14,7 +14,9 @@ NOW = datetime(2026, 11, 22, 14, 2, 11, tzinfo=UTC).timestamp()
 
 def field(least: int, most: int) -> st.SearchStrategy[str]:
     number = st.integers(least, most)
-    spans = st.tuples(number, number).map(lambda pair: f"{min(pair)}-{max(pair)}")
+    spans = st.tuples(st.integers(least, most - 1), st.integers(1, 9)).map(
+        lambda pair: f"{pair[0]}-{min(most, sum(pair))}"  # a range of one value is every value to croniter
+    )
     lists = st.lists(number, min_size=1, max_size=3).map(lambda values: ",".join(map(str, values)))
     return st.one_of(st.just("*"), number.map(str), spans, lists, st.just("*/7"))
 

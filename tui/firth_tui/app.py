@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from firth_tui.link import Link
 
 
+HEAD_CELLS = 32
+"""What the connection's state, the clock and the blanks between take of the header."""
+
+
 class Options(Struct, frozen=True, kw_only=True):
     """What the command line decides."""
 
@@ -114,16 +118,16 @@ class FirthApp(App[None], Listener):
     def daemon_cells(self, width: int) -> list[Cell]:
         """Which daemon this is, on which socket, and in which role we speak to it."""
         status = self.session.status
-        cells = [Cell(" Firth ", Tone.STRONG)]
-        if status is not None:
-            cells.append(Cell(f" {clean(status.program)} {clean(status.version)} ·", Tone.PLAIN))
-        room = max(16, width - 62)
-        path = clean(str(self.options.socket))
-        cells.append(Cell(f" {path if len(path) <= room else '…' + path[1 - room :]}", Tone.MUTED))
+        before, after = [Cell(" Firth ", Tone.STRONG)], []
         if status is not None:
             role = f"{status.role}, read only" if self.session.read_only else str(status.role)
-            cells.append(Cell(f" · {role}", Tone.PLAIN))
-        return cells
+            before.append(Cell(f" {clean(status.program)} {clean(status.version)} ·"))
+            after.append(Cell(f" · {role}"))
+        path = clean(str(self.options.socket))
+        room = width - HEAD_CELLS - sum(len(cell.text) for cell in [*before, *after])
+        if len(path) > room:
+            path = f"…{path[-max(1, room - 1) :]}"
+        return [*before, Cell(f" {path}", Tone.MUTED), *after]
 
     def tell(self, text: str, *, warning: bool = False) -> None:
         """Say something small that goes away by itself, in the place in view."""

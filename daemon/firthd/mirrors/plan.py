@@ -46,7 +46,7 @@ def shrink_reason(parts: Sequence[PartChange]) -> str | None:
     """
     before = sum(part.before for part in parts)
     stopped = sum(part.stopped for part in parts)
-    if before and not any(part.kept for part in parts):
+    if before and stopped and not any(part.kept for part in parts):
         return f"the source lists nothing any more; {before:,} artifacts were there"
     for part in parts:
         if part.before and not part.kept and part.stopped:

@@ -23,6 +23,9 @@ from firthd.store.runs import RunRow
 
 log = logging.getLogger(__name__)
 
+RETRY_S = 5.0
+"""How long to wait when the state cannot be written."""
+
 Executor = Callable[[LiveRun], Awaitable[Outcome]]
 OnEnd = Callable[[Tx, RunRow], Awaitable[None]]
 
@@ -124,7 +127,11 @@ class RunQueue:
     async def wait(self, run_id: int, timeout_s: float | None = None) -> Run:
         """Return a run when it has ended, or as it is after `timeout_s` seconds."""
         ended = self._waiters.setdefault(run_id, asyncio.Event())
-        run = await self.get(run_id)
+        try:
+            run = await self.get(run_id)
+        except NotFound:
+            self._waiters.pop(run_id, None)
+            raise
         if not run.state.ended:
             try:
                 async with asyncio.timeout(timeout_s):
@@ -148,6 +155,7 @@ class RunQueue:
             live.stopping = True
 
             async def note(tx: Tx) -> int:
+                await self._not_ended(tx, run_id)
                 if not already:
                     await rows.update_run(tx, run_id, {"state": RunState.STOPPING})
                     await self._note_mirror(tx, row, RunState.STOPPING)
@@ -158,12 +166,9 @@ class RunQueue:
             if task is not None and not already:
                 task.cancel()
             return live.describe() if run_id in self._live else await self.get(run_id), seq
-        if row.state is not RunState.PENDING:
-            raise WrongState(
-                f"run {run_id} has ended: {row.state}", hint="only a pending or running run can be stopped"
-            )
 
         async def end(tx: Tx) -> int:
+            await self._not_ended(tx, run_id)
             now = self._clock.now_ms()
             await rows.update_run(tx, run_id, {"state": RunState.STOPPED, "finished_at": now, "waiting_for": None})
             return await self.ended(tx, msgspec.structs.replace(row, state=RunState.STOPPED, finished_at=now))
@@ -172,19 +177,33 @@ class RunQueue:
         self._told_end(run_id)
         return await self.get(run_id), seq
 
+    async def _not_ended(self, tx: Tx, run_id: int) -> None:
+        """Raise WrongState for a run that ended, be it while the request to stop it was on its way."""
+        row = await rows.run_by_id(tx, run_id)
+        if row is None or row.state.ended:
+            raise WrongState(
+                f"run {run_id} has ended" + (f": {row.state}" if row else ""),
+                hint="only a pending or running run can be stopped",
+            )
+
     # --- working -------------------------------------------------------------------------------------
 
     async def serve(self) -> None:
         """Start runs as their turn comes, until cancelled; then end those in progress as interrupted."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                self._wake.set()
+        async with asyncio.TaskGroup() as group:
+            self._wake.set()
+            try:
                 while True:
                     await self._wake.wait()
                     self._wake.clear()
-                    await self._start_due(group)
-        finally:
-            self._closing = True
+                    try:
+                        await self._start_due(group)
+                    except FirthError as error:
+                        log.error("no run can be started: %s", error.message)
+                        await self._clock.sleep(RETRY_S)
+                        self._wake.set()
+            finally:
+                self._closing = True
 
     async def _start_due(self, group: asyncio.TaskGroup) -> None:
         pending = [run for run in await self._db.read(rows.open_runs) if run.state is RunState.PENDING]
@@ -229,8 +248,13 @@ class RunQueue:
             await self._journal.fact(tx, Fact.RUN_STARTED, ids=live.ids, data={"kind": row.kind})
             return True
 
-        if not await self._db.write(begin):
-            del self._live[row.id]
+        begun = False
+        try:
+            begun = await self._db.write(begin)
+        finally:
+            if not begun:
+                del self._live[row.id]
+        if not begun:
             return
         self._tasks[row.id] = group.create_task(self._execute(live), name=f"run {row.id}")
 
@@ -240,6 +264,8 @@ class RunQueue:
 
     async def _execute(self, live: LiveRun) -> None:
         outcome = await self._outcome(live)
+        self._tasks.pop(live.id, None)  # what is being written down is not to be cancelled by a stop
+        self._hub.forget_progress(live.id)
 
         async def end(tx: Tx) -> None:
             await live.finish(tx, outcome)
@@ -248,11 +274,17 @@ class RunQueue:
             await self.ended(tx, live.row)
 
         try:
-            await self._db.write(end)
+            while True:
+                try:
+                    await self._db.write(end)
+                    break
+                except FirthError as error:
+                    log.error("the end of run %s could not be written: %s", live.id, error.message)
+                    if self._closing:
+                        break  # the next start finds it open and settles it
+                await self._clock.sleep(RETRY_S)
         finally:
             self._live.pop(live.id, None)
-            self._tasks.pop(live.id, None)
-            self._hub.forget_progress(live.id)
             live.ended.set()
             self._told_end(live.id)
             self._wake.set()

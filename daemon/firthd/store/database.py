@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import aiosqlite
 
-from firth_protocol.errors import Unavailable
+from firth_protocol.errors import NoSpace, Unavailable
 from firthd.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,6 @@ class Database:
         self.path = path
         self._writer = writer
         self._readers: asyncio.Queue[aiosqlite.Connection] = asyncio.Queue()
-        self._all_readers = readers
         for reader in readers:
             self._readers.put_nowait(reader)
         self._queue: asyncio.Queue[_Write | None] = asyncio.Queue()
@@ -125,8 +124,8 @@ class Database:
         self._queue.put_nowait(None)
         if self._task is not None:
             await self._task
-        for reader in self._all_readers:
-            await reader.close()
+        for _ in range(READERS):
+            await (await self._readers.get()).close()  # one that is read with comes back first
         await self._writer.close()
 
     async def write(self, body: Callable[[Tx], Awaitable[T]]) -> T:
@@ -154,13 +153,14 @@ class Database:
             raise Unavailable("the daemon is stopping", hint="try again when it is up")
         connection = await self._readers.get()
         try:
+            # Cancelled while it begins, the transaction is open all the same: the thread does what it was asked.
             await connection.execute("BEGIN")
-            try:
-                return await body(Reader(connection))
-            finally:
-                await asyncio.shield(connection.rollback())
+            return await body(Reader(connection))
         finally:
-            self._readers.put_nowait(connection)
+            try:
+                await asyncio.shield(connection.rollback())
+            finally:
+                self._readers.put_nowait(connection)
 
     # --- the writer -------------------------------------------------------------------------------
 
@@ -193,6 +193,8 @@ class Database:
             if await self._run_one(write):
                 group.append(write)
             write = None
+            if not self._writer.in_transaction:
+                break  # a full disk has undone the whole group; what comes next begins anew
             if len(group) < GROUP_LIMIT and loop.time() < deadline and not self._queue.empty():
                 write = self._queue.get_nowait()
                 if write is None:
@@ -203,23 +205,23 @@ class Database:
 
     async def _run_one(self, write: _Write) -> bool:
         tx = Tx(self._writer)
-        await self._writer.execute("SAVEPOINT one")
         try:
+            await self._writer.execute("SAVEPOINT one")
             write.result = await write.body(tx)
+            await self._writer.execute("RELEASE one")
         except BaseException as error:
             with contextlib.suppress(sqlite3.Error):  # a full disk has rolled everything back already
                 await self._writer.execute("ROLLBACK TO one")
                 await self._writer.execute("RELEASE one")
             _fail(write, error)
             return False
-        await self._writer.execute("RELEASE one")
         write.after = tx.after
         return True
 
     async def _commit(self, group: list[_Write]) -> None:
         try:
             if not self._writer.in_transaction and group:
-                raise sqlite3.OperationalError("the transaction was lost, most likely for want of disk space")
+                raise _no_space()
             await self._writer.commit()
         except BaseException as error:
             log.error("state could not be committed: %s", error)
@@ -230,7 +232,10 @@ class Database:
             return
         for write in group:
             for action in write.after:
-                action()
+                try:
+                    action()
+                except Exception:  # it is written; whoever is told of it does not stop the writer
+                    log.exception("what follows a write failed")
             if not write.future.done():
                 write.future.set_result(write.result)
 
@@ -251,27 +256,57 @@ class Database:
         name = f"run_{abs(hash(str(path))) % 10**12}"
 
         async def attach(tx: Tx) -> None:
-            await tx.execute(f"ATTACH ? AS {name}", (f"file:{path}?mode=ro",))
+            nonlocal attached
+            await tx.execute(f"ATTACH ? AS {name}", (_uri(path, "ro"),))
+            attached = True
 
         async def detach(tx: Tx) -> None:
-            await tx.execute(f"DETACH {name}")
+            if attached:
+                await tx.execute(f"DETACH {name}")
 
-        await self.outside(attach)
+        attached = False
         try:
+            await self.outside(attach)  # a caller cancelled here has it in the queue already
             yield name
         finally:
             await asyncio.shield(self.outside(detach))
 
 
+def _no_space() -> NoSpace:
+    return NoSpace("the state cannot be written: its disk is full", hint="free space on the state's file system")
+
+
+_PASSING = frozenset(
+    {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
+)
+"""What is wrong with the disk or with somebody else's lock, not with a statement."""
+
+
+def _told(error: BaseException) -> BaseException:
+    """Return what a caller is told of an error; one of the machine's is an error that may pass."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF if isinstance(error, sqlite3.Error) else 0
+    if code == sqlite3.SQLITE_FULL:
+        return _no_space()
+    if code in _PASSING:
+        return Unavailable(f"the state cannot be written: {error}", hint="look at the state's disk; try again")
+    return error
+
+
 def _fail(write: _Write, error: BaseException) -> None:
+    error = _told(error)
     if not write.future.done():
         write.future.set_exception(error)
         write.future.exception()  # a caller that went away does not make it an unretrieved error
 
 
+def _uri(path: Path, mode: str) -> str:
+    """Return a file as SQLite's URI; `#`, `?` and `%` in a folder's name would end or change a plain one."""
+    return f"{path.absolute().as_uri()}?mode={mode}"
+
+
 async def _connect(path: Path, *, read_only: bool) -> aiosqlite.Connection:
-    mode = "ro" if read_only else "rwc"
-    connection = await aiosqlite.connect(f"file:{path}?mode={mode}", uri=True, isolation_level=None)
+    uri = _uri(path, "ro" if read_only else "rwc")
+    connection = await aiosqlite.connect(uri, uri=True, isolation_level=None)
     statements = ["PRAGMA foreign_keys=ON", "PRAGMA busy_timeout=5000", "PRAGMA temp_store=MEMORY"]
     if read_only:
         statements += ["PRAGMA query_only=ON", "PRAGMA cache_size=-8000"]

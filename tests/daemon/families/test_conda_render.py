@@ -1,5 +1,6 @@
 """Rendering a channel's visible conda rows."""
 
+import asyncio
 import hashlib
 import json
 from pathlib import Path
@@ -312,8 +313,8 @@ def test_the_channel_itself_comes_last() -> None:
 async def test_rattler_solves_and_installs_from_what_is_rendered(
     state: CondaState, channel: ChannelFolder, tmp_path: Path
 ) -> None:
-    state.take(spools(channel))
-    state.publish()
+    await asyncio.to_thread(state.take, spools(channel))  # what a worker process does
+    await asyncio.to_thread(state.publish)
     for path, file in state.published.items():
         (channel.path / path).write_bytes(Path(file.file).read_bytes())
     records = await rattler.solve(

@@ -1,5 +1,6 @@
 """Shards and their index (CEP 16)."""
 
+import asyncio
 import hashlib
 import json
 from pathlib import Path
@@ -169,8 +170,8 @@ def test_package_that_is_gone_leaves_the_index(state: CondaState, channel: Chann
 
 
 async def test_rattler_solves_from_shards_alone(state: CondaState, channel: ChannelFolder, tmp_path: Path) -> None:
-    state.take(spools(channel))
-    result, run_file = state.render()
+    await asyncio.to_thread(state.take, spools(channel))  # what a worker process does
+    result, run_file = await asyncio.to_thread(state.render)
     served = tmp_path / "served"
     for subdir in ("linux-64", "noarch"):
         (served / subdir / "shards").mkdir(parents=True)

@@ -1,6 +1,7 @@
 """One run, live: its steps, what came of it, and its log."""
 
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import Any, ClassVar
 
 import msgspec
@@ -117,9 +118,7 @@ class LogView(ScrollView, can_focus=True):
         for index, line in enumerate(self._log.lines):
             head, text = log_cells(line)
             room = width - cell_len(head.text)
-            pieces = (
-                [text.text[at : at + room] for at in range(0, len(text.text), room)] if self.wrapping else [text.text]
-            )
+            pieces = wrap(text.text, max(20, room), break_on_hyphens=False) if self.wrapping else [text.text]
             self._drawn.append((index, [head, Cell(pieces[0] if pieces else "", text.tone)]))
             for piece in pieces[1:]:
                 self._drawn.append((index, [Cell(" " * cell_len(head.text)), Cell(piece, text.tone)]))

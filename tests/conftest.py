@@ -1,0 +1,40 @@
+"""What every test gets: a blocking call of the daemon inside the event loop fails the test."""
+
+from collections.abc import Iterator
+
+import pytest
+from blockbuster import BlockBuster, blockbuster_ctx
+
+ALLOWED = {
+    # Written inline per chunk: measured faster than a hop to a thread, and below 0.3 ms.
+    "os.write": {("store/blobs.py", "write"), ("upstream/spool.py", "write")},
+    # A temporary file thrown away, or looked at, in the page cache.
+    "os.unlink": {("store/blobs.py", "abort")},
+    "os.stat": {("store/blobs.py", "size"), ("store/blobs.py", "has")},
+    # /proc answers from memory.
+    "io.TextIOWrapper.read": {("vitals.py", "rss_bytes")},
+    # Non-blocking: the socket is; waiting for room goes through the loop.
+    "os.sendfile": {("web/wire.py", "_step")},
+    # The list of migrations, read in a thread by `migrate`, and by tests as they please.
+    "os.listdir": {("store/database.py", "migrations")},
+}
+WORKERS_ONLY = ["firthd.store.runfile", "firthd.store.worker_reads"]
+"""Modules of worker processes, which have no event loop."""
+
+
+@pytest.fixture(autouse=True)
+def _no_blocking(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Guard the daemon's modules; tests of processes of their own have nothing to guard."""
+    if request.node.get_closest_marker("e2e") is not None:
+        yield
+        return
+    with blockbuster_ctx(["firthd"], excluded_modules=WORKERS_ONLY) as guard:
+        allow(guard)
+        yield
+
+
+def allow(guard: BlockBuster) -> None:
+    """Say which calls are made on purpose, and where."""
+    for name, places in ALLOWED.items():
+        for file, function in places:
+            guard.functions[name].can_block_in(f"firthd/{file}", function)

@@ -1,0 +1,379 @@
+"""A secret goes in and never comes out: not in a reply, an event, the log, the state, a process list or an error."""
+
+import asyncio
+import base64
+import contextlib
+import json
+
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+import aiohttp
+import msgspec
+import pytest
+import zstandard
+from msgspec import Struct
+
+from firth_protocol.client import Client
+from firth_protocol.errors import FirthError, Internal
+from firth_protocol.methods import METHODS
+from firth_protocol.types import Event, Run, RunState
+from tests.support.conda import ChannelFolder, sample_channel
+from tests.support.daemon import DaemonProcess
+from tests.support.upstream import Fault, FaultyUpstream
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+
+TOKEN = "tk-5eCrEt-in-the-path"
+PASSWORD = "pw/5eCrEt+of=the&user"
+BEARER = "br-5eCrEt.of.the-bearer"
+PROXY_PASSWORD = "px:5eCrEt@of/the proxy"
+WRONG = "no-5eCrEt-that-is-right"
+SECRETS = (TOKEN, PASSWORD, BEARER, PROXY_PASSWORD, WRONG)
+BESIDE = "conda.example.org"
+"""The host that only the proxy reaches."""
+
+FORMS = ("token", "token-in-url", "basic", "basic-in-url", "bearer", "proxy")
+
+
+def _spellings() -> Iterator[bytes]:
+    for secret in SECRETS:
+        yield from {
+            spelling.encode()
+            for spelling in (
+                secret,
+                quote(secret),
+                quote(secret, safe=""),
+                quote(secret, safe="").lower(),
+                quote_plus(secret),
+                json.dumps(secret)[1:-1],
+                secret.encode().hex(),
+            )
+        }
+    for user, password in (("me", PASSWORD), ("px", PROXY_PASSWORD), ("me", WRONG)):
+        yield base64.b64encode(f"{user}:{password}".encode()).rstrip(b"=")[:-1]
+    for secret in SECRETS:
+        yield base64.b64encode(secret.encode()).rstrip(b"=")[:-1]
+
+
+SPELLINGS = re.compile(b"|".join(re.escape(spelling) for spelling in _spellings()), re.IGNORECASE)
+
+
+def clean(told: bytes | str, where: str) -> None:
+    """Fail when a secret stands in what was told."""
+    raw = told if isinstance(told, bytes) else told.encode("utf-8", "surrogateescape")
+    found = SPELLINGS.search(raw)
+    if found is not None:
+        around = raw[max(0, found.start() - 120) : found.end() + 40]
+        pytest.fail(f"{where} tells the secret {found.group()!r}: ... {around!r} ...")
+
+
+class Place(Struct, frozen=True, kw_only=True):
+    """A source that asks for a secret, and the fields of a mirror that give it."""
+
+    upstream: FaultyUpstream
+    prefix: str  # of every path in the upstream's eyes
+    fields: dict[str, Any]
+    wrong: dict[str, Any]
+
+
+class Everything:
+    """The daemon as everybody around it sees it: replies, events, replies to package clients, processes."""
+
+    def __init__(self, process: DaemonProcess, client: Client) -> None:
+        self.process = process
+        self.client = client
+        self.events: list[Event] = []
+        self.workers_seen: set[int] = set()
+
+    async def call(self, method: str, /, **params: Any) -> Any:
+        """Call and look at the reply, or at the error, which is raised."""
+        try:
+            reply = await self.client.call(method, **params)
+        except FirthError as error:
+            clean(msgspec.json.encode(error.wire()), f"the error of {method}")
+            raise
+        clean(msgspec.json.encode(reply), f"the reply of {method}")
+        return reply
+
+    async def follow(self, after: str) -> None:
+        async for event in self.client.follow([], after):
+            self.events.append(event)
+
+    async def watch_processes(self) -> None:
+        """Look at what any user of the machine may see of the daemon and its workers, again and again."""
+        while True:
+            for pid in (self.process.pid, *self._children()):
+                for name in ("cmdline", "environ"):
+                    with contextlib.suppress(OSError):  # a worker that has just ended
+                        told = Path(f"/proc/{pid}/{name}").read_bytes()
+                        clean(told, f"/proc/{pid}/{name}")
+                        if b"firthd.workers" in told:
+                            self.workers_seen.add(pid)
+            await asyncio.sleep(0.005)  # a condition of other processes: there is nothing to wait on
+
+    def _children(self) -> list[int]:
+        found = []
+        for file in Path(f"/proc/{self.process.pid}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                found += [int(pid) for pid in file.read_text().split()]
+        return found
+
+    async def read_all(self, mirrors: list[int], runs: list[int]) -> set[str]:
+        """Call every method that reads, for every mirror and run; return the names of those called."""
+        each = {"channel": [{"channel": "main"}], "mirror": [{"mirror": mirror} for mirror in mirrors]}
+        each["run"] = [{"run": run} for run in runs]
+        called = set()
+        for name, method in METHODS.items():
+            if method.changes or name in {"mirror.check", "mirror.plan"}:
+                continue
+            needs = [field for field in ("channel", "mirror", "run") if field in required(method.params)]
+            for params in each[needs[0]] if needs else [{}]:
+                extra = {"name": "alpha"} if name == "package.get" else {}
+                with contextlib.suppress(FirthError):
+                    await self.call(name, **params, **extra)
+                    called.add(name)
+        return called
+
+    async def fetch(self, url: str) -> int:
+        """Ask as a package client does, look at all that comes, return the status."""
+        async with aiohttp.ClientSession(auto_decompress=False) as http, http.get(url) as reply:
+            clean(f"{reply.reason} {dict(reply.headers)}", f"the head of {url}")
+            with contextlib.suppress(aiohttp.ClientPayloadError):
+                clean(await reply.read(), f"the body of {url}")
+            return reply.status
+
+    def look_at_state(self) -> None:
+        """Look into every file of the state folder and the log; only one file may hold secrets, for one user."""
+        clean(self.process.log.read_bytes(), "the log")
+        secrets = self.process.state / "secrets.json"
+        names = set()
+        for path in self.process.state.rglob("*"):
+            if not path.is_file() or path == secrets:
+                continue
+            clean(str(path), "a file's name")
+            try:
+                body = path.read_bytes()
+            except FileNotFoundError:
+                continue
+            names.add(path.name)
+            clean(body, str(path))
+            if body.startswith(zstandard.FRAME_HEADER):
+                clean(zstandard.ZstdDecompressor().decompressobj().decompress(body), f"{path}, unpacked")
+        assert {"firth.sqlite", "firth.sqlite-wal"} <= names
+
+
+def required(params: type[Struct]) -> set[str]:
+    return {field.name for field in msgspec.structs.fields(params) if field.required}
+
+
+@asynccontextmanager
+async def places(source: ChannelFolder) -> AsyncIterator[dict[str, Place]]:
+    """Give a source for each form of a secret; each serves the same channel."""
+    async with AsyncExitStack() as stack:
+
+        async def upstream(**secret: Any) -> FaultyUpstream:
+            return await stack.enter_async_context(FaultyUpstream(folder=source.path, **secret))
+
+        tokens = [await upstream(token=TOKEN) for _ in range(2)]
+        basics = [await upstream(basic=("me", PASSWORD)) for _ in range(2)]
+        bearer = await upstream(bearer=BEARER)
+        proxy = await upstream()
+        proxied = f"http://px:{quote(PROXY_PASSWORD, safe='')}@{proxy.host}"
+        yield {
+            "token": Place(
+                upstream=tokens[0],
+                prefix=f"t/{TOKEN}/",
+                fields={"source": tokens[0].url + "/t/{token}", "credentials": {"token": TOKEN}},
+                wrong={"source": tokens[0].url + "/t/{token}", "credentials": {"token": WRONG}},
+            ),
+            "token-in-url": Place(
+                upstream=tokens[1],
+                prefix=f"t/{TOKEN}/",
+                fields={"source": f"{tokens[1].url}/t/{TOKEN}"},
+                wrong={"source": f"{tokens[1].url}/t/{WRONG}"},
+            ),
+            "basic": Place(
+                upstream=basics[0],
+                prefix="",
+                fields={"source": basics[0].url, "credentials": {"user": "me", "password": PASSWORD}},
+                wrong={"source": basics[0].url, "credentials": {"user": "me", "password": WRONG}},
+            ),
+            "basic-in-url": Place(
+                upstream=basics[1],
+                prefix="",
+                fields={"source": f"http://me:{quote(PASSWORD, safe='')}@{basics[1].host}"},
+                wrong={"source": f"http://me:{WRONG}@{basics[1].host}"},
+            ),
+            "bearer": Place(
+                upstream=bearer,
+                prefix="",
+                fields={"source": bearer.url, "credentials": {"bearer": BEARER}},
+                wrong={"source": bearer.url, "credentials": {"bearer": WRONG}},
+            ),
+            "proxy": Place(
+                upstream=proxy,
+                prefix="",
+                fields={"source": f"http://{BESIDE}", "proxy": proxied},
+                wrong={"source": f"http://{BESIDE}", "proxy": f"http://px:{WRONG}@127.0.0.1:1"},
+            ),
+        }
+
+
+@asynccontextmanager
+async def watched(folder: Path) -> AsyncIterator[Everything]:
+    """Give a daemon that is looked at from all sides; what it told of events is judged at the end."""
+    async with DaemonProcess(folder) as process:
+        client = await process.start()
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(client.close)
+            daemon = Everything(process, client)
+            start = (await daemon.call("daemon.status")).as_of
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(daemon.follow(start)), group.create_task(daemon.watch_processes())]
+                try:
+                    yield daemon
+                    newest = (await daemon.call("daemon.status")).as_of
+                    async with asyncio.timeout(10):
+                        while not any(event.cursor == newest for event in daemon.events):
+                            await asyncio.sleep(0.01)  # what another process still has to send
+                finally:
+                    for task in tasks:
+                        task.cancel()
+            for event in daemon.events:
+                clean(msgspec.json.encode(event), "an event")
+
+
+async def ended(daemon: Everything, run: Run) -> Run:
+    found: Run = await daemon.call("run.wait", run=run.id, timeout=60)
+    assert found.state.ended
+    return found
+
+
+async def test_no_secret_of_a_source_ever_comes_out(tmp_path: Path) -> None:
+    source = sample_channel(tmp_path / "source")
+    async with places(source) as sources, watched(tmp_path) as daemon:
+        assert set(sources) == set(FORMS)
+        url = await daemon.process.url(daemon.client)
+        await daemon.call("channel.create", name="main")
+        mirrors, runs = [], []
+        for form, place in sources.items():
+            await refused_with_a_wrong_secret(daemon, form, place)
+            check = {name: value for name, value in place.fields.items() if name != "mode"}
+            assert (await daemon.call("mirror.check", type="conda", **check)).subdirs
+            made = await daemon.call(
+                "mirror.create", channel="main", name=form, type="conda", mode="active", run_now=True, **place.fields
+            )
+            mirrors.append(made.mirror.id)
+            runs.append((await ended(daemon, made.run)).id)
+            plan = await daemon.call("mirror.plan", channel="main", type="conda", **place.fields)
+            runs.append((await ended(daemon, plan.run)).id)
+        first = [await daemon.call("run.get", run=run) for run in runs]
+        assert {run.state for run in first} == {RunState.COMPLETED}
+        assert all(made.counts.added for made in first[::2])
+        proxied = sources["proxy"].upstream.requests[-1]
+        assert proxied.raw_path.startswith(f"http://{BESIDE}/")  # the secrets were really needed and really sent
+        assert "proxy-authorization" in proxied.headers
+
+        for form, place in sources.items():
+            states = [await failing(daemon, source, form, place, number) for number in range(len(faults(place)))]
+            assert RunState.FAILED in states
+            assert RunState.INCOMPLETE in states
+        for path in ("noarch/alpha-1.9-0.conda", "noarch/repodata.json", "noarch/gone-1-0.conda", ""):
+            await daemon.fetch(f"{url}/repo/main/{path}")
+
+        runs = [run.id for run in (await daemon.call("run.list", limit=1000)).items]
+        assert len(runs) >= len(FORMS) * 5
+        called = await daemon.read_all(mirrors, runs)
+        assert {"mirror.get", "mirror.details", "run.log", "audit.list", "channel.get", "daemon.status"} <= called
+        daemon.look_at_state()
+        secrets = daemon.process.state / "secrets.json"
+        assert secrets.stat().st_mode & 0o777 == 0o600
+        held = secrets.read_bytes()
+        assert TOKEN.encode() in held  # the spellings searched for are those that would be found
+        assert SPELLINGS.search(held)
+        assert daemon.workers_seen
+
+        # A mirror that goes takes its secret with it.
+        for form, mirror in zip(FORMS, mirrors, strict=True):
+            await daemon.call("mirror.delete", mirror=mirror, confirm=form)
+        clean(secrets.read_bytes(), "secrets.json after the mirrors are gone")
+        daemon.look_at_state()
+
+
+async def refused_with_a_wrong_secret(daemon: Everything, form: str, place: Place) -> None:
+    with pytest.raises(FirthError) as caught:
+        await daemon.call("mirror.check", type="conda", **place.wrong)
+    assert caught.value.kind == "upstream"
+    with pytest.raises(FirthError):
+        await daemon.call("mirror.create", channel="main", name=form, type="conda", **place.wrong)
+
+
+def faults(place: Place) -> list[tuple[str, Fault]]:
+    """Return ways for a source to fail; where it can, it repeats what it was told, as bad servers do."""
+    secret = f"t/{TOKEN} {PASSWORD} {BEARER} {PROXY_PASSWORD}"
+    there = f"http://me:{quote(PASSWORD, safe='')}@127.0.0.1:1/t/{TOKEN}/x?sig={quote(BEARER, safe='')}"
+    return [
+        ("*.conda", Fault(status=403, reason=f"not for {secret}", body=f"no access with {secret}".encode())),
+        ("*.conda", Fault(body=b"wrong bytes")),
+        ("*.conda", Fault(redirect=there)),
+        ("*repodata*", Fault(status=403, reason=f"not for {secret}", headers={"X-Asked": secret})),
+    ]
+
+
+async def failing(daemon: Everything, source: ChannelFolder, form: str, place: Place, number: int) -> RunState:
+    """Run a mirror whose source fails in one way; return how the run ended."""
+    pattern, fault = faults(place)[number]
+    place.upstream.fail(pattern, fault, times=None)
+    touched = source.path / "noarch" / "repodata.json"
+    touched.touch()
+    # What was brought before is not asked for again: the source has something new each time.
+    from tests.support.conda import PackageSpec
+
+    source.add(PackageSpec(name=f"new-{form}-{number}", content=f"{form} {number}\n"))
+    reply = await daemon.call("mirror.run", mirror=f"main:{form}")
+    run = await ended(daemon, reply.run)
+    place.upstream.heal()
+    return run.state
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"source": f"http://me:{WRONG}@[conda.example.org/main"},
+        {"source": f"http://me:{WRONG}@conda\u2100.example.org/main"},
+        {"source": f"me:{WRONG}@conda.example.org/main"},
+        {"source": f"http://conda.example.org/main?token={WRONG}"},
+        {"source": f"http://conda.example.org:x/t/{WRONG}/main"},
+        {"source": "http://127.0.0.1:1/main", "proxy": f"http://me:{WRONG}@[proxy.example.org:3128"},
+        {"source": "http://127.0.0.1:1/main", "proxy": f"http://me:{WRONG}@proxy\u2100.example.org:3128"},
+        {"source": "http://127.0.0.1:1/main", "proxy": f"me:{WRONG}@proxy.example.org:3128"},
+        {"source": "http://127.0.0.1:1/main", "credentials": {"token": WRONG, "bearer": WRONG}},
+        {"source": "http://127.0.0.1:1/main", "credentials": {"bearer": f"{WRONG}\r\nX: y"}},
+        {"source": "http://127.0.0.1:1/main", "credentials": [WRONG]},
+        {"source": "http://127.0.0.1:1/main", "credentials": {"token": [WRONG]}},
+        {"source": f"file://me:{WRONG}@/srv/channel"},
+    ],
+)
+async def test_a_slip_in_an_address_does_not_show_the_secret_beside_it(tmp_path: Path, field: dict[str, Any]) -> None:
+    async with watched(tmp_path) as daemon:
+        await daemon.call("channel.create", name="main")
+        made = await daemon.call(
+            "mirror.create", channel="main", name="m", type="conda", source="http://127.0.0.1:1/x", check=False
+        )
+        revision = made.mirror.revision
+        for method, params in (
+            ("mirror.check", {"type": "conda"}),
+            ("mirror.create", {"type": "conda", "channel": "main", "name": "n"}),
+            ("mirror.plan", {"type": "conda", "channel": "main"}),
+            ("mirror.update", {"mirror": "main:m", "revision": revision}),
+        ):
+            with pytest.raises(FirthError) as caught:
+                await daemon.call(method, **params, **field)
+            assert not isinstance(caught.value, Internal), method
+        await daemon.call("audit.list")
+        daemon.look_at_state()
