@@ -35,13 +35,13 @@ class _Subscription:
         return (self.topics is None or event.topic in self.topics) and self.visible(event)
 
     def offer(self, seq: int, event: Event) -> None:
-        if self.lost:
+        if self.lost or not self.wants(event):
             return
         if len(self.facts) >= READER_LIMIT:
             self.lost = True
             self.facts.clear()
             self.progress.clear()
-        elif self.wants(event):
+        else:
             self.facts.append((seq, event))
         self.wake.set()
 

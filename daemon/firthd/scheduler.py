@@ -22,6 +22,7 @@ COUNTED = 100
 """Due times that are counted at the most; what they are counted for is a sentence."""
 DAY_MS = 86_400_000
 _FIELDS = ("minute", "hour", "day of month", "month", "day of week")
+_WEEKDAY = 4
 _LIMITS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 _DAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
@@ -48,7 +49,7 @@ class CronSchedules:
                 path="$.schedule",
             )
         for place, field in enumerate(fields):
-            _check_field(place, field)
+            _values(place, field)
         schedule = " ".join(fields)
         if self.next_due(schedule, 0) is None:
             raise Invalid(f"{text!r} never comes: there is no such date", path="$.schedule")
@@ -60,58 +61,80 @@ class CronSchedules:
     def next_due(self, schedule: str, after_ms: int) -> int | None:
         """Return the next due time after a moment, ms; None when there is none."""
         try:
-            moment = croniter(schedule, utc(after_ms)).get_next(float)
-        except (CroniterError, ValueError):
+            moment = _times(schedule, after_ms).get_next(float)
+        except (CroniterError, Invalid):
             return None
         return round(moment * 1000)
 
     def last_due(self, schedule: str, after_ms: int, until_ms: int) -> tuple[int, int]:
         """Return how many due times lie after one moment and up to another (at most 100), and the last of them."""
         try:
-            last = round(croniter(schedule, utc(until_ms - until_ms % 1000 + 1000)).get_prev(float) * 1000)
+            last = round(_times(schedule, until_ms - until_ms % 1000 + 1000).get_prev(float) * 1000)
             if last <= after_ms:
                 return 0, after_ms
-            times = croniter(schedule, utc(after_ms))
+            times = _times(schedule, after_ms)
             count = 1
             while count < COUNTED and times.get_next(float) * 1000 < last:
                 count += 1
-        except (CroniterError, ValueError):
+        except (CroniterError, Invalid):
             return 0, after_ms
         return count, last
 
     def _often(self, schedule: str) -> bool:
-        times = croniter(schedule, utc(0))
+        times = _times(schedule, 0)
         due = [times.get_next(float) for _ in range(40)]
         return any((after - before) * 1000 < DAY_MS for before, after in pairwise(due))
 
 
-def _check_field(place: int, field: str) -> None:
+def _times(schedule: str, after_ms: int) -> croniter:
+    """Return what steps through the due times around a moment. Raises Invalid.
+
+    Fields go to croniter as plain numbers: it takes `7-7` for every day of the week.
+    """
+    plain = []
+    for place, field in enumerate(schedule.split()):
+        numbers = sorted(_values(place, field))
+        plain.append("*" if field in {"*", "*/1"} else ",".join(map(str, numbers)))
+    return croniter(" ".join(plain), utc(after_ms))
+
+
+def _values(place: int, field: str) -> set[int]:
+    """Return the numbers that a field names, Sunday as 0; raise Invalid for nonsense."""
+    return {number for item in field.split(",") for number in _item_values(place, field, item)}
+
+
+def _item_values(place: int, field: str, item: str) -> set[int]:
     low, high = _LIMITS[place]
-    for item in field.split(","):
-        match = _ITEM.match(item)
-        if match is None:
-            raise _wrong(place, field, f"{item!r} is no number, range or step")
-        start, stop, step = match.groups()
-        if step is not None and not 0 < int(step) <= high:
-            raise _wrong(place, field, f"a step of {step} makes no sense")
-        if start == "*":
-            if stop is not None:
-                raise _wrong(place, field, f"{item!r} is no range")
-            continue
+    match = _ITEM.match(item)
+    if match is None:
+        raise _wrong(place, field, f"{item!r} is no number, range or step")
+    start, stop, step = match.groups()
+    if step is not None and not 0 < int(step) <= high:
+        raise _wrong(place, field, f"a step of {step} makes no sense")
+    if start == "*":
+        if stop is not None:
+            raise _wrong(place, field, f"{item!r} is no range")
+        first, last = low, high - (place == _WEEKDAY)
+    else:
         first = _number(place, field, start)
-        last = first if stop is None else _number(place, field, stop)
-        if place == 4 and stop in {"0", "sun"} and 0 < first < 7:
-            last = 7
-        if not low <= first <= high or not low <= last <= high:
-            raise _wrong(place, field, f"{item!r} is outside {low} to {high}")
-        if last < first:
-            raise _wrong(place, field, f"the range {item!r} goes backwards")
+        if stop is not None:
+            last = _number(place, field, stop)
+        else:
+            last = first if step is None else max(first, high - (place == _WEEKDAY))
+    if place == _WEEKDAY and stop in {"0", "sun"} and 0 < first < 7:
+        last = 7
+    if not low <= first <= high or not low <= last <= high:
+        raise _wrong(place, field, f"{item!r} is outside {low} to {high}")
+    if last < first:
+        raise _wrong(place, field, f"the range {item!r} goes backwards")
+    numbers = set(range(first, last + 1, int(step or 1)))
+    return {number % 7 for number in numbers} if place == _WEEKDAY else numbers
 
 
 def _number(place: int, field: str, text: str) -> int:
     if text.isdigit():
         return int(text)
-    names = {3: _MONTHS, 4: _DAYS}.get(place, [])
+    names = {3: _MONTHS, _WEEKDAY: _DAYS}.get(place, [])
     if text not in names:
         raise _wrong(place, field, f"{text!r} is no {_FIELDS[place]}")
     return names.index(text) + (1 if place == 3 else 0)

@@ -29,9 +29,11 @@ from firthd.config import Settings, parse_listen
 from firthd.engine import Engine
 from firthd.events import EventHub
 from firthd.families import families as all_families
-from firthd.mirrors.manage import Mirrors, find
+from firthd.mirrors.find import find
+from firthd.mirrors.manage import Mirrors
 from firthd.mirrors.on_demand import Helpers, OnDemand
 from firthd.mirrors.parts import Parts
+from firthd.mirrors.publications import PublishRuns
 from firthd.mirrors.report import Reports
 from firthd.mirrors.run import MirrorRuns
 from firthd.mirrors.settle import Settle
@@ -124,7 +126,7 @@ class Daemon:
 
     async def _build(self, state: Path) -> None:
         settings, clock, db = self.settings, self._clock, self.db
-        families = all_families()
+        families = await asyncio.to_thread(all_families)  # it imports what is large
 
         async def name_blobs(kept: list[Kept]) -> None:
             await db.write(lambda tx: upkeep.name_blobs(tx, kept, clock.now_ms()))
@@ -139,7 +141,7 @@ class Daemon:
         self.upstream = Upstream(settings.upstream, clock)
         await self.upstream.start()
         self._stack.push_async_callback(self.upstream.close)
-        self.space = SpaceGuard(self.blobs, settings.store.floor_percent)
+        self.space = SpaceGuard(self.blobs, settings.store.floor_percent, clock)
         locator = Locator(db, self.secrets, families)
         self.published = Published(db, self.rendered, clock, settings.store.grace_days * DAY_MS)
         conda = next(iter(families.values()))
@@ -193,14 +195,15 @@ class Daemon:
             families=families,
             state=state,
         )
-        self.runs = MirrorRuns(parts)
+        publications = PublishRuns(parts)
+        self.runs = MirrorRuns(parts, publications)
         self.settle = Settle(parts)
         self.queue.connect(
             {
                 RunKind.MIRROR: self.runs.mirror,
                 RunKind.PLAN: self.runs.plan,
-                RunKind.PUBLISH: self.runs.publish,
-                RunKind.ROLLBACK: self.runs.rollback,
+                RunKind.PUBLISH: publications.publish,
+                RunKind.ROLLBACK: publications.rollback,
             },
             self.condition.run_ended,
         )
@@ -353,6 +356,8 @@ class Daemon:
 
     async def _tidy(self) -> None:
         await self.settle.discard_abandoned()
+        await self.settle.forget_deleted()
+        await self.settle.forget_ended()
         await upkeep.purge_deleted(self.db)
         now = self._clock.now_ms()
         await self.db.write(lambda tx: journal.forget_old_events(tx, now))

@@ -52,7 +52,7 @@ async def test_a_client_installs_a_package_with_what_it_needs(
         assert bool(front.asked(".msgpack.zst")) is sharded
         assert bool(front.asked("repodata.json.zst")) is not sharded
         for name in CLOSURE:
-            assert await stored_right(w, name)
+            assert stored_right(w, name)
 
 
 @pytest.mark.parametrize("sharded", [True, False], ids=["shards", "whole-index"])
@@ -169,8 +169,9 @@ def installed(prefix: Path) -> dict[str, str]:
     return {file.parent.name: file.read_text() for file in prefix.glob("share/*/hello.txt")}
 
 
-async def stored_right(w: World, filename: str) -> bool:
+def stored_right(w: World, filename: str) -> bool:
     """Tell whether the daemon now has a file of its own with the bytes that the source's index promises."""
     (record,) = (records[filename] for records in w.source.records.values() if filename in records)
-    blob = w.daemon.state / "blobs" / record["sha256"][:2] / record["sha256"][2:4] / record["sha256"]
-    return blob.is_file() and hashlib.sha256(blob.read_bytes()).hexdigest() == record["sha256"]
+    sha256: str = record["sha256"]
+    blob = w.daemon.state / "blobs" / sha256[:2] / sha256[2:4] / sha256
+    return blob.is_file() and hashlib.sha256(blob.read_bytes()).hexdigest() == sha256

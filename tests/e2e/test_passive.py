@@ -106,7 +106,7 @@ async def test_the_fetch_goes_on_when_all_clients_leave(tmp_path: Path) -> None:
         drip, begun = asyncio.Semaphore(1), asyncio.Semaphore(0)
         w.upstream.fail(PATH, Fault(drip=drip, chunk_bytes=CHUNK))
         clients = [asyncio.create_task(fetch(w, begun=begun)) for _ in range(3)]
-        for client in clients:
+        for _ in clients:
             await begun.acquire()
         for client in clients:
             client.cancel()

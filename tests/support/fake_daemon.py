@@ -8,8 +8,8 @@ the shapes of the protocol and a little of its meaning; what a daemon does is te
 import argparse
 import asyncio
 import itertools
-import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -378,8 +378,9 @@ class FakeDaemon:
             queue.put_nowait(msgspec.json.encode(event) + b"\n")
         self._readers.add(queue)
         try:
-            while line := await queue.get():
-                await response.write(line)
+            with suppress(ConnectionResetError):
+                while line := await queue.get():
+                    await response.write(line)
         finally:
             self._readers.discard(queue)
         return response
@@ -428,7 +429,7 @@ class FakeDaemon:
             started_at=rfc3339(self.now - 86400),
             uptime_s=86400.0,
             now=rfc3339(self.now),
-            pid=os.getpid(),
+            pid=4242,
             role=self.role,
             user="ada",
             addresses=["http://127.0.0.1:8470"],

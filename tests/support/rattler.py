@@ -10,7 +10,8 @@ from aiohttp import web
 
 from tests.support.upstream import Seen
 
-PLATFORM = "linux-64"
+PLATFORM = rattler.Subdir("linux-64")
+NOARCH = rattler.Subdir("noarch")
 
 
 class CondaClient:
@@ -33,7 +34,7 @@ class CondaClient:
             sources=[rattler.Channel(address)],
             specs=list(specs),
             gateway=gateway,
-            platforms=[PLATFORM, "noarch"],
+            platforms=[PLATFORM, NOARCH],
             virtual_packages=[],
         )
 
@@ -50,7 +51,7 @@ class CondaClient:
             records,
             prefix,
             cache_dir=self.folder / "packages",
-            platform=rattler.Subdir(PLATFORM),
+            platform=PLATFORM,
             show_progress=False,
             client=rattler.Client(),
         )

@@ -1,5 +1,7 @@
 """How values are written for people."""
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,13 +80,13 @@ def test_a_state_of_a_newer_daemon_is_shown_as_it_is() -> None:
     "text", ["\x1b[31mred", "a\nb", "a\x07", "\u202eevil", "a\u2028b", "\x9b31m", "zero\u200bwidth", "\ud800"]
 )
 def test_nothing_can_steer_the_terminal(text: str) -> None:
-    assert not any(f.unicodedata.category(each) in {"Cc", "Cf", "Cs", "Zl", "Zp"} for each in f.clean(text))
+    assert not any(unicodedata.category(each) in {"Cc", "Cf", "Cs", "Zl", "Zp"} for each in f.clean(text))
 
 
 @given(st.text())
 def test_cleaned_text_is_one_line_of_printable_characters(text: str) -> None:
     cleaned = f.clean(text)
-    assert cleaned.isprintable() or " " in cleaned or any(f.unicodedata.category(c) == "Zs" for c in cleaned)
+    assert cleaned.isprintable() or " " in cleaned or any(unicodedata.category(c) == "Zs" for c in cleaned)
     assert "\n" not in cleaned
     assert "\x1b" not in cleaned
 

@@ -47,8 +47,12 @@ def check_proxy(proxy: str | None) -> None:
     """Raise Invalid for what is no proxy's address."""
     if proxy is None:
         return
-    parts = urlsplit(proxy)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    try:
+        parts = urlsplit(proxy)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # its text repeats the address, password and all
+        usable = False
+    if not usable:
         raise Invalid("a proxy is http://host:port", path="$.proxy")
 
 
@@ -59,8 +63,11 @@ def check_ca_file(ca_file: str | None) -> None:
 
 
 def host_of(url: str) -> str:
-    """Return the host of an address, to which its secrets belong."""
-    return urlsplit(url).netloc.rpartition("@")[2].lower()
+    """Return the host of an address, to which its secrets belong; an empty text when it cannot be taken apart."""
+    try:
+        return urlsplit(url).netloc.rpartition("@")[2].lower()
+    except ValueError:
+        return ""
 
 
 def no_policies(policy: str | None) -> None:

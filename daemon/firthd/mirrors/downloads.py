@@ -1,13 +1,14 @@
 """The only place that downloads what a run is to add: many at once, verified into the store, each failure noted."""
 
 import asyncio
+import errno
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from msgspec import Struct
 
-from firth_protocol.errors import FirthError, NotFound, TooLarge, Upstream
+from firth_protocol.errors import FirthError, NoSpace, NotFound, TooLarge, Upstream
 from firthd.clock import Clock
 from firthd.runs.run import LiveRun
 from firthd.store.blobs import BlobMismatch, BlobStore, BlobWriter, Kept
@@ -16,7 +17,10 @@ from firthd.store.runs import Failure
 from firthd.upstream.client import Body, Source
 from firthd.upstream.client import Upstream as Upstreams
 
-AT_ONCE = 16
+TRANSFERS = 14
+"""Files that one run brings at once: two fewer than a host has connections, so that clients find one free."""
+IN_HAND = 3 * TRANSFERS
+"""Files under way at once, those included that wait for the disk: they share its flushes."""
 PAGE = 500
 ATTEMPTS = 3
 REFUSALS_IN_A_ROW = 20
@@ -33,12 +37,18 @@ class Result(Struct, frozen=True, kw_only=True):
 
     stored: int
     present: int
-    failed: list[tuple[Wanted, str]]
+    failed: int
     changed: int
 
 
 class _Bad(Exception):
     """The file came, but it is not what the source's index promises."""
+
+
+class _Tries:
+    """How often a file was asked for."""
+
+    made = 0
 
 
 class Downloads:
@@ -66,8 +76,9 @@ class Downloads:
         self._check_archive = check_archive
         self._spent = spent
         self._enough_space = enough_space
-        self._queue: asyncio.Queue[Wanted | None] = asyncio.Queue(maxsize=AT_ONCE * 2)
-        self._failed: list[tuple[Wanted, str]] = []
+        self._queue: asyncio.Queue[Wanted | None] = asyncio.Queue(maxsize=IN_HAND)
+        self._transfers = asyncio.Semaphore(TRANSFERS)
+        self._failed: list[tuple[int, str]] = []  # ordinal and package name; the run keeps the reasons
         self._digests: list[tuple[int, str, int]] = []
         self._refusals: Counter[str] = Counter()
         self._refused: Upstream | None = None
@@ -76,6 +87,7 @@ class Downloads:
         self._present = 0
         self._done = 0
         self._total = 0
+        self._latest = ""  # name of the file that came or began last
 
     async def run(self, reads: RunFileReads, total: int) -> Result:
         """Bring every file that the run file adds and the store lacks.
@@ -85,7 +97,7 @@ class Downloads:
         self._total = total
         try:
             async with asyncio.TaskGroup() as group:
-                workers = [group.create_task(self._work()) for _ in range(AT_ONCE)]
+                workers = [group.create_task(self._work()) for _ in range(IN_HAND)]
                 flusher = group.create_task(self._flush())
                 await self._feed(reads)
                 for _ in workers:
@@ -97,14 +109,15 @@ class Downloads:
         if self._digests:
             await reads.record_digests(self._digests)
         if self._failed:
-            await reads.mark_failed([(wanted.ordinal, wanted.name) for wanted, _ in self._failed])
-        return Result(stored=self._stored, present=self._present, failed=self._failed, changed=self._changed)
+            await reads.mark_failed(self._failed)
+        return Result(stored=self._stored, present=self._present, failed=len(self._failed), changed=self._changed)
 
     async def _feed(self, reads: RunFileReads) -> None:
         last = 0
         while page := await reads.wanted(last, PAGE):
             last = page[-1].ordinal
             there = await asyncio.to_thread(self._there, page)
+            await self._blobs.name(list(there.values()))  # a crash may have come between a file's name and its row
             for wanted in page:
                 if wanted.ordinal in there:
                     self._present += 1
@@ -112,27 +125,39 @@ class Downloads:
                 else:
                     await self._queue.put(wanted)
 
-    def _there(self, page: Sequence[Wanted]) -> set[int]:
-        return {wanted.ordinal for wanted in page if wanted.sha256 is not None and self._blobs.has(wanted.sha256)}
+    def _there(self, page: Sequence[Wanted]) -> dict[int, Kept]:
+        sizes = ((wanted, self._blobs.size(wanted.sha256)) for wanted in page if wanted.sha256 is not None)
+        return {
+            wanted.ordinal: Kept(sha256=wanted.sha256, size=size)
+            for wanted, size in sizes
+            if size is not None and wanted.sha256 is not None
+        }
 
     async def _flush(self) -> None:
         while True:
             await self._clock.sleep(FLUSH_S)
+            self._tell(self._latest)
             await self._live.flush()
 
     async def _work(self) -> None:
         while (wanted := await self._queue.get()) is not None:
+            tries = _Tries()
+            self._latest = wanted.filename
             try:
-                kept = await self._bring(wanted)
+                kept = await self._bring(wanted, tries)
             except _Bad as error:
                 self._changed += 1
-                self._fail(wanted, str(error))
+                self._fail(wanted, str(error), tries)
             except NotFound as error:
                 self._changed += 1
-                self._fail(wanted, error.message)
+                self._fail(wanted, error.message, tries)
             except Upstream as error:
-                self._fail(wanted, error.message)
+                self._fail(wanted, error.message, tries)
                 self._count_refusal(error)
+            except OSError as error:
+                if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                    raise
+                raise NoSpace("the disk is full", hint="free space on the store's file system") from None
             else:
                 self._refusals.clear()
                 self._stored += 1
@@ -141,18 +166,21 @@ class Downloads:
                 if wanted.sha256 is None:
                     self._digests.append((wanted.ordinal, kept.sha256, kept.size))
             self._done += 1
-            self._tell(wanted)
+            self._tell(wanted.filename)
 
-    def _tell(self, wanted: Wanted) -> None:
+    def _tell(self, filename: str) -> None:
         self._live.progress(
-            f"{self._done:,} / {self._total:,} files, {self._live.rate() / 1e6:.1f} MB/s, {wanted.filename}",
+            f"{self._done:,} / {self._total:,} files, {self._live.rate() / 1e6:.1f} MB/s, {filename}",
             done=self._done,
             total=self._total,
             unit="files",
         )
 
-    def _fail(self, wanted: Wanted, reason: str) -> None:
-        self._failed.append((wanted, reason))
+    def _fail(self, wanted: Wanted, reason: str, tries: "_Tries") -> None:
+        self._failed.append((wanted.ordinal, wanted.name))
+        self._live.fail_artifact(
+            Failure(subdir=wanted.subdir, filename=wanted.filename, reason=reason, attempts=tries.made)
+        )
         self._live.log(f"{wanted.subdir}/{wanted.filename}: {reason}", "error")
 
     def _count_refusal(self, error: Upstream) -> None:
@@ -169,11 +197,14 @@ class Downloads:
                 status=status,
             )
 
-    async def _bring(self, wanted: Wanted) -> Kept:
+    async def _bring(self, wanted: Wanted, tries: "_Tries") -> Kept:
         await self._enough_space(wanted.size)
-        writer = self._blobs.writer(size=wanted.size, sha256=wanted.sha256, md5=wanted.md5, max_bytes=MAX_UNKNOWN)
+        writer = await self._blobs.open_writer(
+            size=wanted.size, sha256=wanted.sha256, md5=wanted.md5, max_bytes=MAX_UNKNOWN
+        )
         try:
-            await self._transfer(wanted, writer)
+            async with self._transfers:
+                await self._transfer(wanted, writer, tries)
             if wanted.sha256 is None and wanted.md5 is None:
                 try:
                     await asyncio.to_thread(self._check_archive, writer.path, wanted.filename)
@@ -189,11 +220,12 @@ class Downloads:
             self._live.moved(-writer.written)
             raise _Bad(f"not what the source's index promises: {error.reason}") from None
 
-    async def _transfer(self, wanted: Wanted, writer: BlobWriter) -> None:
+    async def _transfer(self, wanted: Wanted, writer: BlobWriter, tries: "_Tries") -> None:
         """Write the file, going on where it broke off; the digest over all of it guards the seams."""
         tag: str | None = None
         for attempt in range(1, ATTEMPTS + 1):
             known = writer.written if tag is not None else 0
+            tries.made = attempt
             try:
                 async with self._upstream.open(self._source, self._address(wanted), offset=known, if_range=tag) as body:
                     tag = body.validators.etag
@@ -215,14 +247,6 @@ class Downloads:
             if fresh:
                 writer.write(fresh)
                 self._live.moved(len(fresh))
-
-
-def failures(result: Result) -> list[Failure]:
-    """Return a download's failures as the run's details list them."""
-    return [
-        Failure(subdir=wanted.subdir, filename=wanted.filename, reason=reason, attempts=ATTEMPTS)
-        for wanted, reason in result.failed
-    ]
 
 
 def _first(errors: Sequence[BaseException]) -> BaseException:

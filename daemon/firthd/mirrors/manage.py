@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import UNSET
 
-from firth_protocol.errors import ChannelFrozen, Conflict, Invalid, NotFound, Upstream, WrongState
+from firth_protocol.errors import Conflict, Invalid, NotFound, Upstream, WrongState
 from firth_protocol.events import Fact
 from firth_protocol.methods import (
     MirrorCheck,
@@ -21,7 +21,6 @@ from firth_protocol.methods import (
     RunReply,
 )
 from firth_protocol.types import (
-    Cause,
     Credentials,
     Family,
     Filters,
@@ -37,12 +36,14 @@ from firthd.channels.manage import stale, write
 from firthd.clock import Clock
 from firthd.families.base import FamilyRules
 from firthd.mirrors import checks
+from firthd.mirrors.find import find
+from firthd.mirrors.removal import Removals
 from firthd.mirrors.report import Reports
 from firthd.mirrors.run import MirrorRuns
 from firthd.mirrors.settle import Settle
 from firthd.mirrors.source import NO_MIRROR, Job, rules_of, source_of
 from firthd.runs.queue import RunQueue
-from firthd.store import artifacts, catalog, generations
+from firthd.store import catalog
 from firthd.store import runs as run_rows
 from firthd.store.catalog import MirrorRow
 from firthd.store.database import Database, Reader, Tx
@@ -86,6 +87,7 @@ class Mirrors:
         self._queue = queue
         self._runs = runs
         self._settle = settle
+        self._removals = Removals(db, journal, clock, queue, settle, secrets)
         self._reports = reports
         self._secrets = secrets
         self._upstream = upstream
@@ -106,9 +108,13 @@ class Mirrors:
         if params.mirror is not None:
             ref = params.mirror
             row = await self._db.read(lambda r: find(r, ref))
-            if checks.host_of(row.source) == checks.host_of(params.source):  # secrets of one host stay with it
-                kept = self._secrets.get(row.id)
-                stored, proxy = kept.credentials, proxy or kept.proxy
+            same_proxy = params.proxy is None or mask(params.proxy) == row.proxy
+            # Secrets of one host stay with it, and go through no other proxy than the mirror's own.
+            if same_proxy and checks.host_of(row.source) == checks.host_of(params.source):
+                now = source_of(row, self._secrets)
+                stored = now.credentials
+                if proxy in {None, row.proxy}:  # as it is shown: its password is not
+                    proxy = now.proxy
         source, warnings = self._normalise(
             params.type, params.source, params.credentials, proxy, params.ca_file, stored=stored
         )
@@ -201,7 +207,7 @@ class Mirrors:
         warnings += more
         if params.dry_run:
             return MirrorReply(mirror=mirror, warnings=warnings, seq=seq)
-        await self._secrets.put(mirror.id, _secrets(source.credentials, params.proxy))
+        await self._secrets.put(mirror.id, _secrets(source, params.proxy))
         run = None
         if params.run_now:
             reply = await self.run(mirror.id, by, cause="run now")
@@ -243,7 +249,7 @@ class Mirrors:
                 if other is not None:
                     raise Conflict(f"{row.channel} has a mirror {changes['name']!r} already", path="$.name")
             await catalog.update_mirror(tx, row.id, changes, self._clock.now_ms())
-            if anew or "filters" in changes:
+            if anew or not changes.keys().isdisjoint({"filters", "on_upstream_removal"}):
                 await catalog.forget_source_indexes(tx, row.id)
             if "schedule" in changes or "enabled" in changes:
                 await catalog.note_mirror(tx, row.id, {"scheduled_from": self._clock.now_ms()})
@@ -271,7 +277,8 @@ class Mirrors:
         now = source_of(before, self._secrets)
         credentials = None if params.credentials is UNSET else params.credentials
         stored = now.credentials if params.credentials is UNSET else None
-        proxy = now.proxy if params.proxy is UNSET else params.proxy
+        # What is shown of a proxy may come back with the form it stood in: then it is the stored one, password and all.
+        proxy = now.proxy if params.proxy is UNSET or params.proxy == before.proxy else params.proxy
         ca_file = now.ca_file if params.ca_file is UNSET else params.ca_file
         given = before.source if params.source is UNSET else params.source
         if checks.host_of(given) != checks.host_of(before.source) and stored is not None:
@@ -287,7 +294,7 @@ class Mirrors:
             ca_file=ca_file,
             has_credentials=int(source.credentials is not None),
         )
-        return _secrets(source.credentials, proxy), source.url != before.source
+        return _secrets(source, proxy), source.url != before.source
 
     # --- runs ----------------------------------------------------------------------------------------------
 
@@ -304,6 +311,7 @@ class Mirrors:
 
         async def body(tx: Tx) -> tuple[int, bool, int]:
             row = await find(tx, ref)
+            self._removals.check(row)
             for other in await run_rows.open_runs(tx):
                 if other.mirror_id == row.id and other.kind is RunKind.MIRROR and other.state is not RunState.STOPPING:
                     return other.id, True, await newest(tx)
@@ -398,79 +406,11 @@ class Mirrors:
 
     async def delete(self, params: MirrorDelete, by: str) -> MirrorDeleteReply:
         """Delete a mirror; its stored artifacts stay with the channel, or all of its artifacts go."""
-        row = await self._db.read(lambda r: find(r, params.mirror))
-        if params.confirm != row.name:
-            raise Invalid(
-                f"confirm is {params.confirm!r}", hint=f"write {row.name!r} to confirm the deletion", path="$.confirm"
-            )
-        channel = await self._db.read(lambda r: browse.channel(r, row.channel))
-        if channel.frozen_at is not None:
-            raise ChannelFrozen(f"{row.channel} is frozen", hint="unfreeze it, then delete the mirror")
-        keep = params.packages == "keep"
-        kept, dropped = await self._db.read(lambda r: artifacts.would_keep(r, row.channel_id, row.id))
-        if not keep:
-            kept, dropped = 0, kept + dropped
-        if params.dry_run:
-            return MirrorDeleteReply(kept=kept, dropped=dropped, seq=await self._db.read(newest))
-        found = await self._open_run(row)
-        if found is not None:
-            try:
-                await self._queue.stop(found)
-                await self._queue.wait(found, timeout_s=5)
-            except WrongState:
-                pass
-        await self._settle.discard_abandoned(row.channel_id)
-        change_set = await self._db.write(
-            lambda tx: generations.open_change_set(
-                tx,
-                channel_id=row.channel_id,
-                mirror_id=row.id,
-                run_id=None,
-                cause=Cause.REMOVAL,
-                now_ms=self._clock.now_ms(),
-            )
-        )
-        copied = await artifacts.hand_over(
-            self._db, channel_id=row.channel_id, mirror_id=row.id, change_set=change_set, keep=keep, clock=self._clock
-        )
+        return await self._removals.delete(params, by)
 
-        async def body(tx: Tx) -> tuple[int | None, int]:
-            await generations.finish_change_set(
-                tx, change_set, added=copied.added, closed=copied.closed, now_ms=self._clock.now_ms()
-            )
-            await catalog.mark_mirror_deleted(tx, row.id, self._clock.now_ms())
-            ids = {"channel": row.channel, "mirror": row.id}
-            seq = await self._journal.fact(tx, Fact.MIRROR_DELETED, ids=ids, data={"name": row.name})
-            run_id = None
-            if copied.closed:
-                run_id, _ = await self._queue.submit(
-                    tx,
-                    RunKind.PUBLISH,
-                    channel_id=row.channel_id,
-                    channel=row.channel,
-                    cause=f"mirror {row.name} was deleted",
-                    by=by,
-                )
-            return run_id, seq
-
-        run_id, seq = await self._db.write(body)
-        await self._secrets.put(row.id, Secrets())
-        run = await self._queue.get(run_id) if run_id else None
-        return MirrorDeleteReply(kept=copied.added, dropped=copied.closed - copied.added, run=run, seq=seq)
-
-
-async def find(r: Reader, ref: int | str) -> MirrorRow:
-    """Return the mirror that an id or `channel:name` means; raise NotFound."""
-    row = None
-    if isinstance(ref, int) or ref.isdecimal():
-        number = int(ref) if len(str(ref)) < 18 else 0
-        row = await catalog.mirror_by_id(r, number)
-    elif ":" in ref:
-        channel, _, name = ref.partition(":")
-        row = await catalog.mirror_by_name(r, channel, name)
-    if row is None:
-        raise NotFound(f"there is no mirror {ref!r}", hint="an id, or `channel:name`; `mirror.list` shows them")
-    return row
+    async def forget_deleted(self) -> None:
+        """Take away what mirrors left that went with their channel: their secrets first of all."""
+        await self._settle.forget_deleted()
 
 
 async def _row(r: Reader, mirror_id: int) -> MirrorRow:
@@ -486,6 +426,7 @@ def _coalesced(times: int) -> list[str]:
     return [f"the schedule fired {times} times while a run worked; this run stands for them"]
 
 
-def _secrets(credentials: Credentials | None, proxy: str | None) -> Secrets:
+def _secrets(source: Source, proxy: str | None) -> Secrets:
     hidden = proxy if proxy and mask(proxy) != proxy else None
-    return Secrets(credentials=credentials, proxy=hidden)
+    host = checks.host_of(source.url) if source.credentials is not None else ""
+    return Secrets(credentials=source.credentials, proxy=hidden, host=host)

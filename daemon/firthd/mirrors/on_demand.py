@@ -60,7 +60,7 @@ class Blobs(Protocol):
     """The store of package files."""
 
     def has(self, sha256: str, /) -> bool: ...
-    def writer(
+    async def open_writer(
         self, *, size: int | None, sha256: str | None, md5: str | None = None, max_bytes: int | None = None
     ) -> BlobWriter: ...
     async def keep(self, writer: BlobWriter, /) -> Kept: ...
@@ -241,7 +241,9 @@ class OnDemand:
                 return Kept(sha256=file.sha256, size=file.size)  # a run brought it while this one waited
             await self._helpers.space(file.size)
             source, address = await self._helpers.locate(file)
-            writer = self._blobs.writer(size=file.size, sha256=file.sha256, md5=file.md5, max_bytes=MAX_UNKNOWN)
+            writer = await self._blobs.open_writer(
+                size=file.size, sha256=file.sha256, md5=file.md5, max_bytes=MAX_UNKNOWN
+            )
             try:
                 await self._download(live, writer, source, address)
                 await self._check(file, live, writer)

@@ -5,13 +5,16 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from firth_protocol.errors import NotFound
 from firth_protocol.types import Family
 from firthd.channels.publish import Publisher
 from firthd.clock import Clock
 from firthd.families.base import FamilyRules
 from firthd.mirrors.on_demand import OnDemand
+from firthd.mirrors.source import Job, job_of
 from firthd.mirrors.space import SpaceGuard
 from firthd.runs.queue import RunQueue
+from firthd.store import catalog
 from firthd.store.blobs import BlobStore
 from firthd.store.database import Database
 from firthd.store.journal import Journal
@@ -36,6 +39,16 @@ class Parts(Struct, frozen=True, kw_only=True):
     on_demand: OnDemand
     families: Mapping[Family, FamilyRules]
     state: Path  # the state folder
+
+    async def job(self, mirror_id: int | None) -> Job:
+        """Return what a run of a mirror works on, as the mirror is now; raise NotFound when it is gone."""
+        mirror = None
+        if mirror_id is not None:
+            ref = mirror_id
+            mirror = await self.db.read(lambda r: catalog.mirror_by_id(r, ref))
+        if mirror is None:
+            raise NotFound("the mirror was deleted, or the plan was forgotten when the daemon ended")
+        return job_of(mirror, self.secrets)
 
     def source_folder(self, mirror_id: int) -> Path:
         """Return where the copies of a mirror's index lie."""

@@ -38,15 +38,16 @@ def floor_bytes(total: int, percent: float) -> int:
     return max(GIB, int(total * percent / 100))
 
 
-def shrink_reason(parts: Sequence[PartChange]) -> str | None:
+def shrink_reason(parts: Sequence[PartChange], whole: int = 0) -> str | None:
     """Return why the source shrank too far to go on unseen, None when it did not.
 
     Too far: a part or the whole that had content and has none now; or more than 20 % and more than 100 artifacts of
-    the mirror or of one part are no longer listed.
+    the mirror or of one part are no longer listed. `whole`: the mirror's artifacts, when only some parts were read.
     """
-    before = sum(part.before for part in parts)
+    read = sum(part.before for part in parts)
+    before = max(read, whole)
     stopped = sum(part.stopped for part in parts)
-    if before and stopped and not any(part.kept for part in parts):
+    if before == read and before and stopped and not any(part.kept for part in parts):
         return f"the source lists nothing any more; {before:,} artifacts were there"
     for part in parts:
         if part.before and not part.kept and part.stopped:
@@ -76,7 +77,7 @@ def human(size: int) -> str:
     """Return a size for people: 2.1 GB."""
     value = float(size)
     for unit in ("B", "KB", "MB", "GB"):
-        if value < 1000:
+        if round(value, 1) < 1000:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"

@@ -1,6 +1,7 @@
 """The only place that carries out a mirror's runs: the eight steps, and the plan that stops before the download."""
 
 import asyncio
+import contextlib
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -8,16 +9,17 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from firth_protocol.errors import NotFound, ShrinkGuard, WorkerLost
-from firth_protocol.types import Cause, MirrorMode, RunKind, RunState, StepName
+from firth_protocol.errors import FirthError, ShrinkGuard, WorkerLost
+from firth_protocol.types import Cause, MirrorMode, RunState, StepName
 from firthd.channels.publish import Publication
 from firthd.families.base import FetchPlace, PartResult, ReadParams, ReadResult
 from firthd.mirrors import plan
-from firthd.mirrors.downloads import Downloads, Result, failures
+from firthd.mirrors.downloads import Downloads, Result
 from firthd.mirrors.index import Index, IndexFetcher
 from firthd.mirrors.parts import Parts
+from firthd.mirrors.publications import PublishRuns, cleaned, told
 from firthd.mirrors.settle import Settle
-from firthd.mirrors.source import Job, job_of, rules_of
+from firthd.mirrors.source import Job, rules_of
 from firthd.runs.run import LiveRun, Outcome
 from firthd.store import artifacts, catalog, generations
 from firthd.store.catalog import SourceIndexRow
@@ -44,18 +46,19 @@ class _Read(Struct, frozen=True, kw_only=True):
 
 
 class MirrorRuns:
-    """Executes runs of kind mirror and plan, and what follows from a stopped one."""
+    """Executes runs of kind mirror and plan."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, publications: PublishRuns) -> None:
         self._p = parts
         self._settle = Settle(parts)
+        self._publications = publications
         self.plans: dict[int, Job] = {}  # runs of kind plan for mirrors that do not exist: never written down
 
     # --- the executors ---------------------------------------------------------------------------------
 
     async def mirror(self, live: LiveRun) -> Outcome:
         """Carry out the eight steps."""
-        job = await self._job(live)
+        job = await self._p.job(live.row.mirror_id)
         folder = self._p.run_folder(live.id)
         keep_folder = False
         try:
@@ -63,17 +66,19 @@ class MirrorRuns:
         except asyncio.CancelledError:
             keep_folder = live.stopping and live.stop_publish
             if keep_folder:
-                await self._publish_what_is_there(live, job)
+                await self._publications.queue_rest(live, job)
             raise
         finally:
             self._p.space.release(live.id)
             self._p.on_demand.forget(job.mirror_id)
             if not keep_folder:
                 await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
+                with contextlib.suppress(FirthError):  # what the run read of the index and did not take in
+                    await asyncio.shield(self._settle.clean_sources(job.mirror_id))
 
     async def plan(self, live: LiveRun) -> Outcome:
         """Carry out steps 1 to 5 and tell what a run would do; nothing is changed."""
-        job = self.plans.get(live.id) or await self._job(live)
+        job = self.plans.get(live.id) or await self._p.job(live.row.mirror_id)
         folder = self._p.run_folder(live.id)
         try:
             await self._connect(live, job)
@@ -82,7 +87,7 @@ class MirrorRuns:
             read = await self._read(live, job, fetcher, {}, folder, everything=True)
             await live.skip(StepName.RESOLVE, "no policy asks for dependencies")
             async with live.step(StepName.PLAN):
-                shrink, adds, removes = self._changes(read)
+                shrink, adds, removes = await self._changes(job, read)
                 needed = read.bytes_to_store if job.mode is MirrorMode.ACTIVE else 0
                 space = plan.space_reason(needed, await self._p.space.now())
                 live.progress(_compared(adds, removes, needed), done=adds + removes, total=adds + removes)
@@ -104,28 +109,7 @@ class MirrorRuns:
             self.plans.pop(live.id, None)
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
 
-    async def publish(self, live: LiveRun) -> Outcome:
-        """Publish a channel's draft, after taking in what a stopped run left if that is what this run is for."""
-        from_run = live.row.params.get("from_run")
-        if from_run is not None:
-            await self._take_in_stopped(live, int(from_run))
-        cause = Cause.RUN if from_run is not None else Cause.UNFREEZE
-        return await self._publish_only(live, cause, None)
-
-    async def rollback(self, live: LiveRun) -> Outcome:
-        """Publish an earlier generation again and freeze the channel."""
-        return await self._publish_only(live, Cause.ROLLBACK, int(live.row.params["generation"]))
-
     # --- the steps of a mirror run -----------------------------------------------------------------------
-
-    async def _job(self, live: LiveRun) -> Job:
-        mirror_id = live.row.mirror_id
-        mirror = None
-        if mirror_id is not None:
-            mirror = await self._p.db.read(lambda r: catalog.mirror_by_id(r, mirror_id))
-        if mirror is None:
-            raise NotFound("the mirror was deleted, or the plan was forgotten when the daemon ended")
-        return job_of(mirror, self._p.secrets)
 
     async def _mirror(self, live: LiveRun, job: Job, folder: Path) -> Outcome:
         await self._connect(live, job)
@@ -142,6 +126,7 @@ class MirrorRuns:
         if job.mode is MirrorMode.ACTIVE:
             result = await self._download(live, job, read, folder)
             if result.changed and (again := await self._changed_meanwhile(live, job, fetcher, read)) is not None:
+                await live.forget_failures()  # of the index before: each is told again if it is still true
                 read = await self._filter(live, job, again, folder, everything=True)
                 await self._compare(live, job, read)
                 result = await self._download(live, job, read, folder)
@@ -247,7 +232,8 @@ class MirrorRuns:
                 )
                 live.log(f"{part.subdir}/{invalid.filename}: {invalid.reason}", "error")
 
-    def _changes(self, read: _Read) -> tuple[str | None, int, int]:
+    async def _changes(self, job: Job, read: _Read) -> tuple[str | None, int, int]:
+        mirror = await self._p.db.read(lambda r: catalog.mirror_by_id(r, job.mirror_id))
         changes = [
             plan.PartChange(
                 part=part.subdir,
@@ -262,11 +248,11 @@ class MirrorRuns:
         ]
         adds = sum(change.added + change.replaced for change in changes)
         removes = sum(change.removed + change.replaced for change in changes)
-        return plan.shrink_reason(changes), adds, removes
+        return plan.shrink_reason(changes, mirror.artifacts if mirror is not None else 0), adds, removes
 
     async def _compare(self, live: LiveRun, job: Job, read: _Read) -> None:
         async with live.step(StepName.PLAN):
-            shrink, adds, removes = self._changes(read)
+            shrink, adds, removes = await self._changes(job, read)
             if shrink is not None and not live.row.params.get("accept_removals"):
                 raise ShrinkGuard(
                     f"{shrink}; what is published stays as it is",
@@ -323,10 +309,10 @@ class MirrorRuns:
             result = await downloads.run(reads, total)
             live.count(
                 active=result.stored + result.present,
-                failed=read.total("invalid_count") + len(result.failed),
+                failed=read.total("invalid_count") + result.failed,
                 added=live.counts.added,
             )
-            failed = f", {len(result.failed):,} could not be had" if result.failed else ""
+            failed = f", {result.failed:,} could not be had" if result.failed else ""
             there = f", {result.present:,} were there" if result.present else ""
             live.progress(
                 f"{result.stored:,} files, {plan.human(live.bytes_done)}{there}{failed}",
@@ -334,8 +320,6 @@ class MirrorRuns:
                 total=total,
                 unit="files",
             )
-        for failure in failures(result):
-            live.fail_artifact(failure)
         return result
 
     async def _changed_meanwhile(self, live: LiveRun, job: Job, fetcher: IndexFetcher, read: _Read) -> Index | None:
@@ -356,7 +340,7 @@ class MirrorRuns:
             shadowed = publication.shadowed.get(job.mirror_id)
             if shadowed is not None:
                 live.count(shadowed=shadowed)
-            live.progress(_published(publication))
+            live.progress(told(publication))
         totals = await self._p.db.read(lambda r: artifacts.mirror_totals(r, job.channel_id, job.mirror_id))
         changes: dict[str, object] = {
             "artifacts": totals.artifacts,
@@ -385,6 +369,9 @@ class MirrorRuns:
         async def body(tx: Tx) -> None:
             await catalog.replace_source_indexes(tx, job.mirror_id, rows)
             await catalog.note_mirror(tx, job.mirror_id, {"settled": settled})
+            mirror = await catalog.mirror_by_id(tx, job.mirror_id)
+            if mirror is None or not job.still_that_of(mirror):  # edited meanwhile: the next run reads all anew
+                await catalog.forget_source_indexes(tx, job.mirror_id)
 
         return body
 
@@ -392,7 +379,7 @@ class MirrorRuns:
         async with live.step(StepName.CLEAN):
             gone = await self._settle.clean_channel(job.channel_id)
             gone += await self._settle.clean_sources(job.mirror_id)
-            live.progress(f"{gone:,} files that nothing needs were taken away" if gone else "nothing to take away")
+            live.progress(cleaned(gone))
 
     async def _nothing_new(self, live: LiveRun) -> Outcome:
         mirror_id = live.row.mirror_id
@@ -411,7 +398,7 @@ class MirrorRuns:
             return Outcome()
         async with live.step(StepName.PUBLISH):
             publication = await self._settle.publish(live, live.row.channel_id, Cause.RUN, None)
-            live.progress(_published(publication))
+            live.progress(told(publication))
         await live.skip(StepName.CLEAN, "nothing to take away")
         return Outcome(generation=publication.generation.number if publication.published else None)
 
@@ -423,62 +410,6 @@ class MirrorRuns:
             live.log(publication.reason)
         return Outcome(state=state, generation=publication.generation.number if publication.published else None)
 
-    # --- other kinds --------------------------------------------------------------------------------------
-
-    async def _publish_what_is_there(self, live: LiveRun, job: Job) -> None:
-        """Queue the run that publishes what a stopped run has brought so far."""
-
-        async def body(tx: Tx) -> None:
-            await self._p.queue.submit(
-                tx,
-                RunKind.PUBLISH,
-                channel_id=job.channel_id,
-                channel=job.channel,
-                mirror_id=job.mirror_id,
-                cause=f"run {live.id} was stopped, its files are published",
-                by=live.row.by,
-                params={"from_run": live.id},
-            )
-
-        await asyncio.shield(self._p.db.write(body))
-
-    async def _take_in_stopped(self, live: LiveRun, run_id: int) -> None:
-        """Copy what a stopped run brought: additions only, nothing that replaces or removes."""
-        folder = self._p.run_folder(run_id)
-        run_file = folder / "run.sqlite"
-        try:
-            if not await asyncio.to_thread(run_file.exists):
-                live.log("the stopped run had not compared anything yet; there is nothing to take in")
-                return
-            job = await self._job(live)
-
-            async def also(tx: Tx) -> None:
-                await catalog.note_mirror(tx, job.mirror_id, {"settled": False})
-
-            active = job.mode is MirrorMode.ACTIVE
-            copied = await self._settle.take_in(live, job, run_file, also, closings=False, only_stored=active)
-            live.count(added=copied.added)
-        finally:
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-
-    async def _publish_only(self, live: LiveRun, cause: Cause, roll_back_to: int | None) -> Outcome:
-        async with live.step(StepName.PUBLISH, "waits for its turn"):
-            publication = await self._settle.publish(live, live.row.channel_id, cause, roll_back_to)
-            if publication.published:
-                row = publication.generation
-                live.count(added=row.added, removed=row.removed)
-            live.progress(_published(publication))
-        async with live.step(StepName.CLEAN):
-            gone = await self._settle.clean_channel(live.row.channel_id)
-            live.progress(f"{gone:,} files that nothing needs were taken away" if gone else "nothing to take away")
-        return Outcome(generation=publication.generation.number if publication.published else None)
-
 
 def _compared(adds: int, removes: int, needed: int) -> str:
     return f"{adds:,} to add, {removes:,} to remove, {plan.human(needed)} to download"
-
-
-def _published(publication: Publication) -> str:
-    if not publication.published:
-        return publication.reason
-    return f"generation {publication.generation.number}, {len(publication.files):,} index files"

@@ -1,6 +1,7 @@
 """The only place that writes down what a run brought: one finished change set, its publication, and tidying up."""
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from firthd.mirrors.parts import Parts
 from firthd.mirrors.source import Job
 from firthd.runs.run import LiveRun
 from firthd.store import artifacts, catalog, generations
+from firthd.store import runs as run_rows
 from firthd.store.artifacts import Copied
 from firthd.store.database import Tx
+from firthd.store.secrets import Secrets
 
 
 class Settle:
@@ -132,6 +135,35 @@ class Settle:
         rows = await self._p.db.read(lambda r: catalog.source_indexes(r, mirror_id))
         used = {row.file for row in rows.values()}
         return await asyncio.to_thread(_delete_others, self._p.source_folder(mirror_id), used)
+
+    async def forget_deleted(self) -> None:
+        """Take away the secrets and the copied indexes of mirrors that are no more, by themselves or with a channel."""
+        known = self._p.secrets.mirrors() | await asyncio.to_thread(self._with_folders)
+        # Seen before the rows are read: a mirror made meanwhile is not among them.
+        living = {mirror.id for mirror in await self._p.db.read(catalog.all_mirrors)} if known else set()
+        for mirror_id in sorted(known - living):
+            await self._p.secrets.put(mirror_id, Secrets())
+            await asyncio.to_thread(shutil.rmtree, self._p.source_folder(mirror_id), ignore_errors=True)
+
+    async def forget_ended(self) -> None:
+        """Take away the folders of runs that a crash has left; those that an open run works with stay."""
+        rooms = [self._p.state / "runs", self._p.state / "rendered" / "work"]
+        seen = await asyncio.to_thread(_numbered, rooms)
+        if not seen:
+            return
+        needed: set[str] = set()
+        for run in await self._p.db.read(run_rows.open_runs):  # after the look: what is new is not among `seen`
+            needed |= {str(run.id), str(run.params.get("from_run"))}
+        for folder in seen:
+            if folder.name not in needed:
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    def _with_folders(self) -> set[int]:
+        return {int(folder.name) for folder in (self._p.state / "sources").iterdir() if folder.name.isdecimal()}
+
+
+def _numbered(rooms: list[Path]) -> list[Path]:
+    return [folder for room in rooms if room.is_dir() for folder in room.iterdir() if folder.name.isdecimal()]
 
 
 def _delete_others(folder: Path, used: set[str | None]) -> int:

@@ -7,12 +7,13 @@ from msgspec import Struct
 from firth_protocol.errors import Invalid
 from firth_protocol.types import Family, Filters, MirrorMode, MirrorType, OnUpstreamRemoval
 from firthd.families.base import FamilyRules, FetchPlace
+from firthd.mirrors.checks import host_of
 from firthd.store import catalog
 from firthd.store.artifacts import FileRow, raw_record
 from firthd.store.catalog import MirrorRow
 from firthd.store.database import Database, Reader
 from firthd.store.secrets import SecretFile
-from firthd.upstream.client import Source
+from firthd.upstream.client import Source, mask
 
 NO_MIRROR = -1
 """Stands for the mirror of a plan that was asked for before the mirror exists: it has no rows."""
@@ -31,6 +32,11 @@ class Job(Struct, frozen=True, kw_only=True):
     filters: Filters
     keep: bool
 
+    def still_that_of(self, mirror: MirrorRow) -> bool:
+        """Tell whether a run of the mirror as it is now would read and keep the same."""
+        keep = mirror.on_upstream_removal is OnUpstreamRemoval.KEEP
+        return (mirror.source, mirror.filters, keep) == (self.source.url, self.filters, self.keep)
+
 
 def rules_of(families: Mapping[Family, FamilyRules], type_: MirrorType) -> FamilyRules:
     """Return the rules of a mirror's family; raise Invalid for a type that this version does not serve."""
@@ -46,8 +52,14 @@ def rules_of(families: Mapping[Family, FamilyRules], type_: MirrorType) -> Famil
 def source_of(mirror: MirrorRow, secrets: SecretFile) -> Source:
     """Return the source of a mirror with its secrets."""
     kept = secrets.get(mirror.id)
+    # The row and its secrets are written one after the other: after a crash in between they may not belong together.
+    theirs = mirror.has_credentials and kept.host in {"", host_of(mirror.source)}
+    same_proxy = kept.proxy is not None and mask(kept.proxy) == mirror.proxy
     return Source(
-        url=mirror.source, credentials=kept.credentials, proxy=kept.proxy or mirror.proxy, ca_file=mirror.ca_file
+        url=mirror.source,
+        credentials=kept.credentials if theirs else None,
+        proxy=kept.proxy if same_proxy else mirror.proxy,
+        ca_file=mirror.ca_file,
     )
 
 

@@ -29,6 +29,9 @@ RETRY_S = 5.0
 Executor = Callable[[LiveRun], Awaitable[Outcome]]
 OnEnd = Callable[[Tx, RunRow], Awaitable[None]]
 
+TAKE_IN = frozenset({RunKind.MIRROR, RunKind.PUBLISH})
+"""Kinds that write rows of a mirror when they have one: never two of them for one mirror at once."""
+
 
 class RunQueue:
     """Takes runs in, starts them in order, stops them on request, writes down how they ended."""
@@ -117,13 +120,6 @@ class RunQueue:
             raise NotFound(f"there is no run {run_id}", hint="`run.list` shows the runs", run=run_id)
         return row
 
-    def running_for(self, mirror_id: int) -> LiveRun | None:
-        """Return the mirror run in progress of a mirror."""
-        return next(
-            (run for run in self._live.values() if run.row.mirror_id == mirror_id and run.row.kind is RunKind.MIRROR),
-            None,
-        )
-
     async def wait(self, run_id: int, timeout_s: float | None = None) -> Run:
         """Return a run when it has ended, or as it is after `timeout_s` seconds."""
         ended = self._waiters.setdefault(run_id, asyncio.Event())
@@ -163,7 +159,8 @@ class RunQueue:
 
             seq = await self._db.write(note)
             task = self._tasks.get(run_id)
-            if task is not None and not already:
+            # A task cancelled before its first step would never write an end; it looks at `stopping` itself.
+            if task is not None and live.at_work and not already:
                 task.cancel()
             return live.describe() if run_id in self._live else await self.get(run_id), seq
 
@@ -208,10 +205,13 @@ class RunQueue:
     async def _start_due(self, group: asyncio.TaskGroup) -> None:
         pending = [run for run in await self._db.read(rows.open_runs) if run.state is RunState.PENDING]
         pending.sort(key=lambda run: (run.kind not in step_rules.URGENT, run.id))
+        no_place: str | None = None
         for row in pending:
             if row.id in self._live:
                 continue
-            reason = self._must_wait(row)
+            # A place that gets free during this round is for the first in line: the next round gives it away.
+            no_place = no_place or self._no_place()
+            reason = self._same_mirror(row) or no_place
             if reason is None:
                 await self._start(group, row)
             elif reason != row.waiting_for:
@@ -221,15 +221,18 @@ class RunQueue:
 
                 await self._db.write(note)
 
-    def _must_wait(self, row: RunRow) -> str | None:
-        if row.mirror_id is not None and row.kind is RunKind.MIRROR:
-            other = self.running_for(row.mirror_id)
-            if other is not None:
-                return f"run {other.id} of the same mirror"
-        if len(self._live) >= self._max_active:
-            busy = ", ".join(str(run) for run in sorted(self._live))
-            return f"a free place: {self._max_active} runs work at once (now {busy})"
+    def _same_mirror(self, row: RunRow) -> str | None:
+        if row.mirror_id is not None and row.kind in TAKE_IN:
+            for other in self._live.values():
+                if other.row.mirror_id == row.mirror_id and other.row.kind in TAKE_IN:
+                    return f"run {other.id} of the same mirror"
         return None
+
+    def _no_place(self) -> str | None:
+        if len(self._live) < self._max_active:
+            return None
+        busy = ", ".join(str(run) for run in sorted(self._live))
+        return f"a free place: {self._max_active} runs work at once (now {busy})"
 
     async def _start(self, group: asyncio.TaskGroup, row: RunRow) -> None:
         now = self._clock.now_ms()
@@ -263,6 +266,7 @@ class RunQueue:
             await catalog.note_mirror(tx, row.mirror_id, {"state": state, "last_run_id": row.id})
 
     async def _execute(self, live: LiveRun) -> None:
+        live.at_work = True
         outcome = await self._outcome(live)
         self._tasks.pop(live.id, None)  # what is being written down is not to be cancelled by a stop
         self._hub.forget_progress(live.id)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -18,8 +17,7 @@ from firthd.store import runs as rows
 from firthd.store.database import Database, Tx
 from firthd.store.journal import Journal
 from firthd.store.runs import Failure, RunRow, StepRow
-
-RATE_WINDOW_S = 5.0
+from firthd.upstream.rate import Meter
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
@@ -39,6 +37,7 @@ class LiveRun:
         self.id = row.id
         self.stop_publish = False
         self.stopping = False
+        self.at_work = False  # its task has taken its first step
         self._steps: dict[StepName, StepRow] = {step.name: step for step in row.steps}
         self.counts = row.counts
         self.notes = list(row.notes)
@@ -53,7 +52,7 @@ class LiveRun:
         self._line = log_from
         self._failures: list[Failure] = []
         self._current: StepName | None = None
-        self._moved: deque[tuple[float, int]] = deque()
+        self._meter = Meter(clock)
         self.ended = asyncio.Event()
 
     # --- what clients see -------------------------------------------------------------------------
@@ -83,18 +82,13 @@ class LiveRun:
 
     def rate(self) -> float:
         """Return bytes a second over the last few seconds."""
-        now = self._clock.monotonic()
-        while self._moved and self._moved[0][0] < now - RATE_WINDOW_S:
-            self._moved.popleft()
-        if not self._moved:
-            return 0.0
-        return sum(size for _, size in self._moved) / max(1.0, min(RATE_WINDOW_S, now - self._moved[0][0]))
+        return self._meter.bytes_s()
 
     def eta_s(self) -> float | None:
         """Return the estimated seconds to the end of the download, or of the step, None when there is no telling."""
         if self.bytes_total is not None and self._current is StepName.DOWNLOAD:
             rate = self.rate()
-            return (self.bytes_total - self.bytes_done) / rate if rate else None
+            return max(0.0, (self.bytes_total - self.bytes_done) / rate) if rate else None
         step = self._steps.get(self._current) if self._current else None
         if step is None or not step.total or not step.done or step.started_at is None:
             return None
@@ -152,7 +146,7 @@ class LiveRun:
             self.verified_bytes += size
             return
         self.bytes_done = max(0, self.bytes_done + size)
-        self._moved.append((self._clock.monotonic(), size))
+        self._meter.add(max(0, size))
 
     def count(self, **changes: Any) -> None:
         """Set counts of the run."""
@@ -173,6 +167,15 @@ class LiveRun:
     def fail_artifact(self, failure: Failure) -> None:
         """Note that one artifact could not be had."""
         self._failures.append(failure)
+
+    async def forget_failures(self) -> None:
+        """Take back every artifact noted as failed: what is tried again is told again."""
+
+        async def body(tx: Tx) -> None:
+            self._failures = []
+            await rows.forget_failures(tx, self.id)
+
+        await self._db.write(body)
 
     # --- writing down ------------------------------------------------------------------------------
 

@@ -266,8 +266,8 @@ async def mirror_totals(r: Reader, channel_id: int, mirror_id: int) -> MirrorTot
     """Count what a mirror's rows hold now, draft included; half a second for 700,000 rows."""
     rows = await r.rows(
         "SELECT a.subdir, count(*), coalesce(sum(a.size), 0), count(b.sha256), coalesce(sum(b.size), 0)"
-        " FROM artifact a LEFT JOIN blob b ON b.sha256 = a.sha256"
-        " WHERE a.channel_id = ? AND a.mirror_id = ? AND a.closed_set IS NULL GROUP BY a.subdir",
+        " FROM artifact a INDEXED BY artifact_file LEFT JOIN blob b ON b.sha256 = a.sha256"
+        " WHERE a.channel_id = ? AND a.mirror_id = ? AND a.closed_set IS NULL GROUP BY a.family, a.subdir",
         (channel_id, mirror_id),
     )
     return MirrorTotals(
@@ -328,11 +328,13 @@ async def not_stored(r: Reader, channel_id: int, shows: int) -> int:
 
 async def shadowed_names(r: Reader, channel_id: int, mirror_id: int, limit: int) -> list[str]:
     """Return names that this mirror offers and an older one owns."""
+    older = "SELECT EXISTS (SELECT 1 FROM mirror WHERE channel_id = ? AND id < ? AND deleted_at IS NULL)"
+    if not await r.value(older, (channel_id, mirror_id)):
+        return []
+    offered = "SELECT family || '/' || name FROM artifact WHERE channel_id = :channel AND closed_set IS NULL"
     rows = await r.rows(
-        "SELECT DISTINCT a.family || '/' || a.name FROM artifact a WHERE a.channel_id = :channel"
-        " AND a.mirror_id = :mirror AND a.closed_set IS NULL AND EXISTS (SELECT 1 FROM artifact o"
-        " WHERE o.channel_id = :channel AND o.family = a.family AND o.name = a.name AND o.closed_set IS NULL"
-        " AND o.mirror_id > 0 AND o.mirror_id < :mirror) ORDER BY 1 LIMIT :limit",
+        f"{offered} AND mirror_id = :mirror INTERSECT {offered} AND mirror_id > 0 AND mirror_id < :mirror"
+        " ORDER BY 1 LIMIT :limit",
         {"channel": channel_id, "mirror": mirror_id, "limit": limit},
     )
     return [row[0] for row in rows]
@@ -357,37 +359,27 @@ async def hand_over(
     db: Database, *, channel_id: int, mirror_id: int, change_set: int, keep: bool, clock: Clock
 ) -> Copied:
     """Close a mirror's artifacts in short batches; with `keep` those that are stored go on as the channel's own."""
+    first, last = await db.read(lambda r: _id_span(r, channel_id, mirror_id))
     added = closed = 0
-    key = 0
     batch = _FIRST_BATCH
 
-    async def some(tx: Tx, limit: int) -> None:
-        nonlocal added, closed, key
-        ids = await tx.rows(
-            "SELECT id FROM artifact WHERE id > ? AND channel_id = ? AND mirror_id = ? AND closed_set IS NULL"
-            " ORDER BY id LIMIT ?",
-            (key, channel_id, mirror_id, limit),
+    async def some(tx: Tx, low: int, high: int) -> None:
+        nonlocal added, closed
+        params = {"channel": channel_id, "mirror": mirror_id, "set": change_set, "low": low, "high": high}
+        # Windows of ids: by an index of the channel each batch would look at all of its rows.
+        rows = "artifact a NOT INDEXED"
+        inside = (
+            "a.id BETWEEN :low AND :high AND a.channel_id = :channel AND a.mirror_id = :mirror AND a.closed_set IS NULL"
         )
-        if not ids:
-            key = -1
-            return
-        low, high = ids[0][0], ids[-1][0]
-        params = {"channel": channel_id, "mirror": mirror_id, "set": change_set, "low": low, "high": high, "base": 0}
-        inside = "a.id BETWEEN :low AND :high AND a.channel_id = :channel AND a.mirror_id = :mirror"
         if keep:
-            params["base"] = (
-                int(await tx.value("UPDATE artifact_id_range SET next = next + ? RETURNING next", (len(ids) + 1,)))
-                - len(ids)
-                - 1
-            )
-            source = (
-                "FROM artifact a JOIN blob b ON b.sha256 = a.sha256"
-                f" WHERE {inside} AND a.closed_set IS NULL ORDER BY a.id"
-            )
+            stored = f"FROM {rows} JOIN blob b ON b.sha256 = a.sha256 WHERE {inside}"
+            count = int(await tx.value(f"SELECT count(*) {stored}", params) or 0)
+            after = await tx.value("UPDATE artifact_id_range SET next = next + ? RETURNING next", (count,))
+            params["base"] = int(after) - count - 1
             place = ":base + row_number() OVER (ORDER BY a.id)"
             await tx.execute(
                 f"INSERT INTO artifact_record(artifact_id, raw) SELECT {place},"
-                f" (SELECT n.raw FROM artifact_record n WHERE n.artifact_id = a.id) {source}",
+                f" (SELECT n.raw FROM artifact_record n WHERE n.artifact_id = a.id) {stored} ORDER BY a.id",
                 params,
             )
             added += await tx.execute(
@@ -395,17 +387,26 @@ async def hand_over(
                 " build, build_number, size, sha256, md5, declared, license, timestamp, fingerprint, added_set)"
                 f" SELECT {place}, a.channel_id, 0, a.family, a.subdir, a.section, a.filename, a.name, a.version,"
                 " a.build, a.build_number, a.size, a.sha256, a.md5, a.declared, a.license, a.timestamp, a.fingerprint,"
-                f" :set {source}",
+                f" :set {stored} ORDER BY a.id",
                 params,
             )
         closed += await tx.execute(
-            "UPDATE artifact AS a SET closed_set = :set, closed_reason = 'mirror deleted'"
-            f" WHERE {inside} AND a.closed_set IS NULL",
+            f"UPDATE artifact AS a NOT INDEXED SET closed_set = :set, closed_reason = 'mirror deleted' WHERE {inside}",
             params,
         )
-        key = high
 
-    while key >= 0:
-        seconds = await _timed(db, clock, lambda tx, batch=batch: some(tx, batch))  # type: ignore[misc]
+    low = first
+    while low <= last:
+        high = min(low + batch - 1, last)
+        seconds = await _timed(db, clock, lambda tx, low=low, high=high: some(tx, low, high))  # type: ignore[misc]
+        low = high + 1
         batch = _next_batch(batch, seconds)
     return Copied(added=added, closed=closed)
+
+
+async def _id_span(r: Reader, channel_id: int, mirror_id: int) -> tuple[int, int]:
+    """Return the lowest and the highest id of a mirror's rows; (1, 0) when it has none."""
+    row = await r.row(
+        "SELECT min(id), max(id) FROM artifact WHERE channel_id = ? AND mirror_id = ?", (channel_id, mirror_id)
+    )
+    return (row[0], row[1]) if row is not None and row[0] is not None else (1, 0)

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,6 +19,8 @@ log = logging.getLogger(__name__)
 
 BATCH = 64
 """Files made durable together at the most."""
+FLUSHERS = 8
+"""Flushes side by side."""
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -101,6 +104,25 @@ class _Waiting:
         self.future = future
 
 
+def _abort_unwanted(made: asyncio.Future[BlobWriter]) -> None:
+    if not made.cancelled() and made.exception() is None:
+        made.result().abort()
+
+
+def _tell(waiting: _Waiting, error: BaseException) -> None:
+    if not waiting.future.done():
+        waiting.future.set_exception(error)
+        waiting.future.exception()  # a caller that went away does not make it an unretrieved error
+
+
+def _sync(path: Path, flags: int, sync: Callable[[int], None]) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
+    try:
+        sync(fd)
+    finally:
+        os.close(fd)
+
+
 class BlobStore:
     """Content-addressed files below one folder: ab/cd/<sha256>. The file at its final name is what counts."""
 
@@ -110,6 +132,7 @@ class BlobStore:
         self._name_blobs = name_blobs
         self._waiting: list[_Waiting] = []
         self._flusher: asyncio.Task[None] | None = None
+        self._flushers = ThreadPoolExecutor(FLUSHERS, thread_name_prefix=f"flush {root.name}")
         self._closed = False
 
     def prepare(self) -> None:
@@ -161,6 +184,19 @@ class BlobStore:
     ) -> BlobWriter:
         return BlobWriter(self.temporary(), size=size, sha256=sha256, md5=md5, limit=max_bytes)
 
+    async def open_writer(
+        self, *, size: int | None, sha256: str | None, md5: str | None = None, max_bytes: int | None = None
+    ) -> BlobWriter:
+        """Return a writer, made in a thread: a file system that is flushing makes the making of a file wait."""
+        made = asyncio.ensure_future(
+            asyncio.to_thread(self.writer, size=size, sha256=sha256, md5=md5, max_bytes=max_bytes)
+        )
+        try:
+            return await asyncio.shield(made)
+        except asyncio.CancelledError:
+            made.add_done_callback(_abort_unwanted)
+            raise
+
     async def keep(self, writer: BlobWriter) -> Kept:
         """Verify what was written, make it durable with others of its batch, give it its name and its row.
 
@@ -173,8 +209,17 @@ class BlobStore:
             raise
         kept = Kept(sha256=writer.sha256, size=writer.written)
         writer.close()
-        await self._batch(writer.path, kept)
+        try:
+            await self._batch(writer.path, kept)
+        except Unavailable:
+            writer.abort()
+            raise
         return kept
+
+    async def name(self, found: list[Kept]) -> None:
+        """Write the rows of files that are at their final names already; those that have one keep it."""
+        if self._name_blobs is not None and found:
+            await self._name_blobs(found)
 
     async def adopt(self, path: Path, sha256: str, size: int) -> None:
         """Give a file that a worker wrote and hashed its final name."""
@@ -194,14 +239,15 @@ class BlobStore:
         while self._waiting:
             batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
             try:
-                await asyncio.to_thread(self._settle, batch)
-                if self._name_blobs is not None:
+                failed = await asyncio.to_thread(self._settle, batch)
+                for waiting, error in failed.items():
+                    _tell(waiting, error)
+                batch = [waiting for waiting in batch if waiting not in failed]
+                if self._name_blobs is not None and batch:
                     await self._name_blobs([waiting.kept for waiting in batch])
             except BaseException as error:
                 for waiting in batch:
-                    if not waiting.future.done():
-                        waiting.future.set_exception(error)
-                        waiting.future.exception()
+                    _tell(waiting, error)
                 if not isinstance(error, Exception):
                     raise
                 continue
@@ -209,27 +255,30 @@ class BlobStore:
                 if not waiting.future.done():
                     waiting.future.set_result(None)
 
-    def _settle(self, batch: list[_Waiting]) -> None:
-        for waiting in batch:
-            fd = os.open(waiting.path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fdatasync(fd)
-            finally:
-                os.close(fd)
+    def _settle(self, batch: list[_Waiting]) -> dict[_Waiting, BaseException]:
+        """Flush, rename, flush the folders; return what went wrong with single files.
+
+        Flushes run side by side: the file system makes one commit of many.
+        """
+        flushes = [self._flushers.submit(_sync, waiting.path, 0, os.fdatasync) for waiting in batch]
+        failed: dict[_Waiting, BaseException] = {}
         folders: set[Path] = set()
-        for waiting in batch:
-            final = self.path(waiting.kept.sha256)
-            if not final.parent.is_dir():
-                final.parent.mkdir(parents=True, exist_ok=True)
-                folders.update((final.parent.parent, self.root))
-            waiting.path.replace(final)
-            folders.add(final.parent)
-        for folder in folders:
-            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        for waiting, flush in zip(batch, flushes, strict=True):
             try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+                flush.result()
+                final = self.path(waiting.kept.sha256)
+                if not final.parent.is_dir():
+                    final.parent.mkdir(parents=True, exist_ok=True)
+                    folders.update((final.parent.parent, self.root))
+                waiting.path.replace(final)
+                folders.add(final.parent)
+            except OSError as error:
+                failed[waiting] = error
+                with contextlib.suppress(OSError):
+                    waiting.path.unlink()
+        for done in [self._flushers.submit(_sync, folder, os.O_DIRECTORY, os.fsync) for folder in folders]:
+            done.result()
+        return failed
 
     def delete(self, sha256: str) -> None:
         """Take a blob's file away; it may be gone already. Blocks."""
@@ -252,3 +301,4 @@ class BlobStore:
         if self._flusher is not None:
             with contextlib.suppress(Exception):
                 await self._flusher
+        self._flushers.shutdown(wait=False)

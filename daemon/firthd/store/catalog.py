@@ -371,6 +371,8 @@ async def replace_source_indexes(tx: Tx, mirror_id: int, indexes: list[SourceInd
 
 
 async def forget_source_indexes(tx: Tx, mirror_id: int) -> None:
-    """Make the next run read the source's index anew."""
-    await tx.execute("UPDATE source_index SET etag = NULL, last_modified = NULL WHERE mirror_id = ?", (mirror_id,))
+    """Make the next run read the source's index anew, and look which parts the source has."""
+    await tx.execute(
+        "UPDATE source_index SET etag = NULL, last_modified = NULL, read_at = 0 WHERE mirror_id = ?", (mirror_id,)
+    )
     await tx.execute("UPDATE mirror SET settled = 0 WHERE id = ?", (mirror_id,))

@@ -255,6 +255,8 @@ class Database:
         """Attach a run's file to the writer; give the schema's name under which its tables stand."""
         name = f"run_{abs(hash(str(path))) % 10**12}"
 
+        attached = False
+
         async def attach(tx: Tx) -> None:
             nonlocal attached
             await tx.execute(f"ATTACH ? AS {name}", (_uri(path, "ro"),))
@@ -264,7 +266,6 @@ class Database:
             if attached:
                 await tx.execute(f"DETACH {name}")
 
-        attached = False
         try:
             await self.outside(attach)  # a caller cancelled here has it in the queue already
             yield name

@@ -68,6 +68,17 @@ async def finished_change_sets(r: Reader, channel_id: int) -> list[ChangeSetRow]
     return [ChangeSetRow(**dict(zip(ChangeSetRow.__struct_fields__, row, strict=True))) for row in rows]
 
 
+async def taken_in_since(r: Reader, mirror_id: int, run_id: int) -> bool:
+    """Tell whether this run of a mirror, or a later one, has written what it brought."""
+    return bool(
+        await r.value(
+            "SELECT EXISTS (SELECT 1 FROM change_set WHERE channel_id = (SELECT channel_id FROM mirror WHERE id = ?)"
+            " AND state IN (?, ?) AND mirror_id = ? AND run_id >= ?)",
+            (mirror_id, FINISHED, PUBLISHED, mirror_id, run_id),
+        )
+    )
+
+
 # --- generations ----------------------------------------------------------------------------------------
 
 
@@ -307,40 +318,58 @@ async def changes_page(
     r: Reader, channel_id: int, low: int, high: int, *, came: bool, after: tuple[int, int], limit: int
 ) -> list[ChangeRow]:
     """Return what entered (or left) between the contents of `low` and `high`, by change set and row."""
-    number = f"CASE WHEN {{0}}.state = 'finished' THEN {DRAFT} ELSE {{0}}.number END"
-    entered, left = number.format("s"), number.format("e")
-    if came:
-        source = "change_set s JOIN artifact a ON a.added_set = s.id LEFT JOIN change_set e ON e.id = a.closed_set"
-        own, inside = "s", f"{entered} > :low AND {entered} <= :high AND ({left} IS NULL OR {left} > :high)"
-    else:
-        source = "change_set e JOIN artifact a ON a.closed_set = e.id JOIN change_set s ON s.id = a.added_set"
-        own, inside = "e", f"{left} > :low AND {left} <= :high AND {entered} <= :low"
-    rows = await r.rows(
-        f"SELECT {own}.id, a.id, a.family, a.subdir, a.filename, a.name, a.version, a.build, a.size,"
-        f" coalesce(a.closed_reason, ''), m.name, {own}.run_id, {own}.cause FROM {source}"
-        " LEFT JOIN mirror m ON m.id = a.mirror_id"
-        f" WHERE {own}.channel_id = :channel AND {inside} AND ({own}.id, a.id) > (:set, :row)"
-        f" ORDER BY {own}.id, a.id LIMIT :limit",
-        {"channel": channel_id, "low": low, "high": high, "set": after[0], "row": after[1], "limit": limit},
+    number = _NUMBER.format("s")
+    sets = await r.rows(
+        "SELECT s.id, s.run_id, s.cause FROM change_set s WHERE s.channel_id = :channel"
+        f" AND {number} > :low AND {number} <= :high AND s.id >= :first ORDER BY s.id",
+        {"channel": channel_id, "low": low, "high": high, "first": after[0]},
     )
-    return [
-        ChangeRow(
-            came=came,
-            set_id=row[0],
-            id=row[1],
-            family=row[2],
-            subdir=row[3],
-            filename=row[4],
-            name=row[5],
-            version=row[6],
-            build=row[7],
-            size=row[8],
-            reason=row[12] if came else (row[9] or row[12]),
-            mirror=row[10],
-            run_id=row[11],
-        )
-        for row in rows
-    ]
+    found: list[ChangeRow] = []
+    for set_id, run_id, cause in sets:  # one by one: each has an index of its own, and no page sorts the whole channel
+        beyond = after[1] if set_id == after[0] else 0
+        wanted = limit - len(found)
+        rows = await _changed_by(r, set_id, low, high, came=came, beyond=beyond, limit=wanted)
+        found += [
+            ChangeRow(
+                came=came,
+                set_id=set_id,
+                id=row[0],
+                family=row[1],
+                subdir=row[2],
+                filename=row[3],
+                name=row[4],
+                version=row[5],
+                build=row[6],
+                size=row[7],
+                reason=cause if came else (row[8] or cause),
+                mirror=row[9],
+                run_id=run_id,
+            )
+            for row in rows
+        ]
+        if len(found) >= limit:
+            break
+    return found
+
+
+_NUMBER = f"(CASE WHEN {{0}}.state = 'finished' THEN {DRAFT} ELSE {{0}}.number END)"
+"""The number that a change set has, or is going to get."""
+
+
+async def _changed_by(r: Reader, set_id: int, low: int, high: int, *, came: bool, beyond: int, limit: int) -> list[Row]:
+    entered, left = _NUMBER.format("s"), _NUMBER.format("e")
+    if came:
+        joined = "LEFT JOIN change_set e ON e.id = a.closed_set"
+        inside = f"a.added_set = :set AND ({left} IS NULL OR {left} > :high)"
+    else:
+        joined = "JOIN change_set s ON s.id = a.added_set"
+        inside = f"a.closed_set = :set AND {entered} <= :low"
+    return await r.rows(
+        "SELECT a.id, a.family, a.subdir, a.filename, a.name, a.version, a.build, a.size, a.closed_reason, m.name"
+        f" FROM artifact a {joined} LEFT JOIN mirror m ON m.id = a.mirror_id"
+        f" WHERE {inside} AND a.id > :beyond ORDER BY a.id LIMIT :limit",
+        {"set": set_id, "low": low, "high": high, "beyond": beyond, "limit": limit},
+    )
 
 
 async def count_changes(r: Reader, channel_id: int, low: int, high: int) -> tuple[int, int]:

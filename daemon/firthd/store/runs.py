@@ -141,6 +141,16 @@ async def last_run(r: Reader, mirror_id: int, *, kind: RunKind = RunKind.MIRROR)
     return _run(row) if row else None
 
 
+async def mirrored_since(r: Reader, mirror_id: int, run_id: int) -> bool:
+    """Tell whether a later mirror run of a mirror has come to its end."""
+    return bool(
+        await r.value(
+            "SELECT EXISTS (SELECT 1 FROM run WHERE mirror_id = ? AND id > ? AND kind = ? AND state IN (?, ?))",
+            (mirror_id, run_id, RunKind.MIRROR, RunState.COMPLETED, RunState.INCOMPLETE),
+        )
+    )
+
+
 async def runs_page(
     r: Reader,
     *,
@@ -222,6 +232,10 @@ async def write_failures(tx: Tx, run_id: int, failures: list[Failure]) -> None:
         "INSERT OR REPLACE INTO run_failure(run_id, subdir, filename, reason, attempts) VALUES (?, ?, ?, ?, ?)",
         [(run_id, *msgspec.structs.astuple(failure)) for failure in failures],
     )
+
+
+async def forget_failures(tx: Tx, run_id: int) -> None:
+    await tx.execute("DELETE FROM run_failure WHERE run_id = ?", (run_id,))
 
 
 async def failures(r: Reader, run_id: int, limit: int) -> list[Failure]:

@@ -11,10 +11,15 @@ from firth_protocol.types import Credentials
 
 
 class Secrets(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one mirror keeps secret: the source's credentials, and a proxy's address when it holds a password."""
+    """What one mirror keeps secret: the source's credentials, and a proxy's address when it holds a password.
+
+    `host`: the one that the credentials are for. The row and this file are written one after the other, and a crash
+    may come between: credentials never go to the host of a newer row.
+    """
 
     credentials: Credentials | None = None
     proxy: str | None = None
+    host: str = ""
 
 
 class SecretFile:
@@ -35,6 +40,10 @@ class SecretFile:
 
     def get(self, mirror: int) -> Secrets:
         return self._secrets.get(mirror, Secrets())
+
+    def mirrors(self) -> set[int]:
+        """Return the ids of the mirrors that have secrets."""
+        return set(self._secrets)
 
     async def put(self, mirror: int, secrets: Secrets) -> None:
         """Keep a mirror's secrets, or forget them when there are none; durable when this returns."""

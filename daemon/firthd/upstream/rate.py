@@ -1,4 +1,4 @@
-"""The only place that measures how fast bytes come in from all sources together."""
+"""The only place that measures how fast bytes come in: from all sources together, and for one run."""
 
 from collections import deque
 
@@ -25,9 +25,12 @@ class Meter:
             self._forget(now)
 
     def bytes_s(self) -> float:
-        """Return bytes a second over the last five seconds; a shorter flow is averaged over all five."""
-        self._forget(self._clock.monotonic())
-        return sum(size for _, size in self._buckets) / WINDOW_S
+        """Return bytes a second over the last five seconds, or since the flow began, but over one second at least."""
+        now = self._clock.monotonic()
+        self._forget(now)
+        if not self._buckets:
+            return 0.0
+        return sum(size for _, size in self._buckets) / max(1.0, now - self._buckets[0][0])
 
     def _forget(self, now: float) -> None:
         while self._buckets and now - self._buckets[0][0] >= WINDOW_S:

@@ -2,9 +2,10 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,16 +44,24 @@ async def keys(db: Database) -> list[str]:
     return [row[0] for row in await db.read(lambda r: r.rows("SELECT key FROM setting ORDER BY key"))]
 
 
-async def settled(tasks: list[asyncio.Task[None]]) -> list[BaseException | None]:
-    return await asyncio.gather(*tasks, return_exceptions=True)
+async def settled(tasks: list[asyncio.Task[Any]]) -> list[BaseException | None]:
+    await asyncio.wait(tasks)
+    return [task.exception() for task in tasks]
 
 
-async def queued(db: Database, *bodies: object) -> tuple[Gate, list[asyncio.Task[None]]]:
+async def _write(db: Database, body: "Body") -> object:
+    return await db.write(body)
+
+
+Body = Callable[[Tx], Awaitable[object]]
+
+
+async def queued(db: Database, *bodies: Body) -> tuple[Gate, list[asyncio.Task[Any]]]:
     """Queue bodies behind one that holds the writer, so that they are written together."""
     gate = Gate()
     first = asyncio.create_task(db.write(gate.body))
     await gate.reached.wait()
-    tasks = [asyncio.create_task(db.write(body)) for body in bodies]  # type: ignore[arg-type]
+    tasks: list[asyncio.Task[Any]] = [asyncio.create_task(_write(db, body)) for body in bodies]
     await asyncio.sleep(0)  # each task runs up to its place in the queue
     return gate, [first, *tasks]
 

@@ -81,18 +81,20 @@ async def test_a_cancelled_waiter_leaves_its_place() -> None:
     await asyncio.wait_for(use(), 1)
 
 
-async def test_the_rate_is_that_of_the_last_five_seconds() -> None:
+async def test_the_rate_is_that_of_the_last_five_seconds_or_since_the_flow_began() -> None:
     clock = FakeClock()
     meter = Meter(clock)
+    assert meter.bytes_s() == 0
     meter.add(1000)
     meter.add(1000)
-    assert meter.bytes_s() == 400
-    await clock.advance(3)
-    meter.add(500)
+    assert meter.bytes_s() == 2000  # over one second at least
+    await clock.advance(4)
     assert meter.bytes_s() == 500
-    await clock.advance(2)
-    assert meter.bytes_s() == 100
-    await clock.advance(3)
+    meter.add(500)
+    assert meter.bytes_s() == 625
+    await clock.advance(1.5)
+    assert meter.bytes_s() == pytest.approx(500 / 1.5)
+    await clock.advance(5)
     assert meter.bytes_s() == 0
 
 

@@ -255,6 +255,7 @@ class ChannelScreen(PlaceScreen):
         self.channel_now: ChannelGet | None = None
         self.tab = tab
         self.generation: int | None = None
+        self.tab_bar = TabBar([title for _, title in TABS])
         self._panes: dict[Place, Widget] = {}
         self._reading = Repeated(self, self._read, group="channel")
 
@@ -309,7 +310,7 @@ class ChannelScreen(PlaceScreen):
         return addresses.conda
 
     def body(self) -> ComposeResult:
-        yield TabBar([title for _, title in TABS])
+        yield self.tab_bar
         yield Vertical(id="tabs")
 
     @on(events.Mount)
@@ -323,7 +324,7 @@ class ChannelScreen(PlaceScreen):
         """Show a tab; it is made when it is first shown."""
         self.tab = tab
         self.filter_bar.close()
-        self.query_one(TabBar).put([place for place, _ in TABS].index(tab))
+        self.tab_bar.put([place for place, _ in TABS].index(tab))
         for place, pane in self._panes.items():
             pane.display = place is tab
         if tab not in self._panes:

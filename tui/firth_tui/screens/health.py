@@ -100,6 +100,7 @@ class HealthScreen(PlaceScreen):
         super().__init__()
         self.mirrors: list[Mirror] = []
         self._ticks = 0
+        self.sheet = Sheet()
         self._reading = Repeated(self, self._read, group="health")
 
     def where(self) -> Place:
@@ -119,7 +120,7 @@ class HealthScreen(PlaceScreen):
 
     def body(self) -> ComposeResult:
         with VerticalScroll(id="sheet"):
-            yield Sheet()
+            yield self.sheet
 
     def on_mount(self) -> None:
         self.query_one("#sheet", VerticalScroll).focus()
@@ -169,7 +170,7 @@ class HealthScreen(PlaceScreen):
         for number, due in enumerate(status.next_runs[:5]):
             label = "next runs" if number == 0 else ""
             lines.append(labelled(label, Cell(f"{ahead(due.at, now):<9}{clean(due.channel)}: {clean(due.name)}")))
-        self.query_one(Sheet).put(lines)
+        self.sheet.put(lines)
         self.redraw()
 
 

@@ -175,6 +175,7 @@ class MirrorScreen(PlaceScreen):
     def __init__(self, number: int) -> None:
         super().__init__()
         self.number = number
+        self.sheet = Sheet()
         self.mirror_now: MirrorGet | None = None
         self.details: MirrorDetails | None = None
         self.history: list[Run] = []
@@ -211,7 +212,7 @@ class MirrorScreen(PlaceScreen):
 
     def body(self) -> ComposeResult:
         with VerticalScroll(id="sheet"):
-            yield Sheet()
+            yield self.sheet
 
     def on_mount(self) -> None:
         self.focus_body()
@@ -235,7 +236,7 @@ class MirrorScreen(PlaceScreen):
             self.leave()
             return
         except FirthError as error:
-            self.query_one(Sheet).put([[Cell(f" {Sign.BAD} {clean(error.message)}", Tone.BAD)]])
+            self.sheet.put([[Cell(f" {Sign.BAD} {clean(error.message)}", Tone.BAD)]])
             return
         except OSError:
             return
@@ -256,5 +257,5 @@ class MirrorScreen(PlaceScreen):
         lines = [[], *state_lines(self, mirror, now), [], *order_lines(mirror, now), []]
         if self.details is not None:
             lines += [*detail_lines(self.details), [], *history_lines(self.history, now)]
-        self.query_one(Sheet).put(lines)
+        self.sheet.put(lines)
         self.redraw()

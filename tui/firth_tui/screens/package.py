@@ -50,6 +50,7 @@ class PackageScreen(PlaceScreen):
         super().__init__()
         self.channel_name = channel
         self.package = package
+        self.more = Static("", markup=False)
         self.detail: PackageDetail | None = None
         self.channel_now: ChannelGet | None = None
         self._reading = Repeated(self, self._read, group="package")
@@ -96,7 +97,7 @@ class PackageScreen(PlaceScreen):
     def body(self) -> ComposeResult:
         yield self.table
         with VerticalScroll(id="package-more"):
-            yield Static("", markup=False)
+            yield self.more
 
     def on_mount(self) -> None:
         self.table.focus()
@@ -130,7 +131,7 @@ class PackageScreen(PlaceScreen):
         self.table.source = LocalRows(self.detail.files, _key)
         self.table.changed()
         more = f"needs       {_names(self.detail.dependencies)}\nneeded by   {_names(self.detail.dependants)}"
-        self.query_one("#package-more Static", Static).update(more)
+        self.more.update(more)
         self.redraw()
 
 

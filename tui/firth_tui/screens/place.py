@@ -225,7 +225,10 @@ class PlaceScreen(Screen[None]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._problem = ""
+        self.head = Head()
+        self.flash = Flash()
+        self.filter_bar = FilterBar()
+        self.foot = Foot()
 
     # --- what a subclass tells
 
@@ -286,7 +289,7 @@ class PlaceScreen(Screen[None]):
 
     def tick(self, now: float) -> None:
         """A second has passed."""
-        self.query_one(Head).put_clock(now)
+        self.head.put_clock(now)
 
     # --- the common part
 
@@ -316,12 +319,12 @@ class PlaceScreen(Screen[None]):
         )
 
     def compose(self) -> ComposeResult:
-        yield Head()
+        yield self.head
         yield from self.body()
         with Vertical(id="bottom"):
-            yield Flash()
-            yield FilterBar()
-            yield Foot()
+            yield self.flash
+            yield self.filter_bar
+            yield self.foot
 
     def on_mount(self) -> None:
         self.redraw()
@@ -336,7 +339,7 @@ class PlaceScreen(Screen[None]):
         """Bring header and footer up to date."""
         if not self.is_mounted:
             return
-        head = self.query_one(Head)
+        head = self.head
         session = self.session
         head.put_daemon(self.firth.daemon_cells(self.size.width), session.connection)
         head.put_path(self.crumbs(), self.side())
@@ -344,7 +347,7 @@ class PlaceScreen(Screen[None]):
         head.put_banner(banner(session.connection, had_data))
         self.set_class(had_data and not session.connected, "-stale")
         context = self.context()
-        self.query_one(Foot).put(footer(context.place, context), context)
+        self.foot.put(footer(context.place, context), context)
 
     @on(KeyedTable.Highlighted)
     def _moved(self, message: KeyedTable.Highlighted) -> None:
@@ -374,10 +377,6 @@ class PlaceScreen(Screen[None]):
 
     # --- the filter
 
-    @property
-    def filter_bar(self) -> FilterBar:
-        return self.query_one(FilterBar)
-
     @on(FilterBar.Changed)
     def _filter_changed(self, message: FilterBar.Changed) -> None:
         self.filter_to(message.text)
@@ -405,7 +404,7 @@ class PlaceScreen(Screen[None]):
 
     def say(self, text: str, *, warning: bool) -> None:
         """Say what has just happened, or why something cannot be done."""
-        self.query_one(Flash).say(text, warning=warning)
+        self.flash.say(text, warning=warning)
 
     def on_resize(self) -> None:
         self.redraw()

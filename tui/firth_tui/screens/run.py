@@ -190,6 +190,11 @@ class RunScreen(PlaceScreen):
         self.run_now: Run | None = None
         self.mirror_now: Mirror | None = None
         self.lines = LogLines()
+        self.steps = Steps()
+        self.outcome_line = Line()
+        self.counts_line = Line()
+        self.rule = Line()
+        self.log_view = LogView(self.lines)
         self._reading = Repeated(self, self._read, group="run")
         self._reading_log = Repeated(self, self._read_log, group="log")
         self._drawing: Timer | None = None
@@ -223,15 +228,11 @@ class RunScreen(PlaceScreen):
         return str(self.number)
 
     def body(self) -> ComposeResult:
-        yield Steps(id="steps")
-        yield Line(id="run-outcome")
-        yield Line(id="run-counts")
-        yield Line(id="log-rule")
-        yield LogView(self.lines)
-
-    @property
-    def log_view(self) -> LogView:
-        return self.query_one(LogView)
+        yield self.steps
+        yield self.outcome_line
+        yield self.counts_line
+        yield self.rule
+        yield self.log_view
 
     def on_mount(self) -> None:
         self.log_view.focus()
@@ -248,7 +249,7 @@ class RunScreen(PlaceScreen):
             if run.mirror is not None:
                 self.mirror_now = await self._mirror(run.mirror)
         except FirthError as error:
-            self.query_one("#run-outcome", Line).put([Cell(f" {Sign.BAD} {clean(str(error))}", Tone.BAD)])
+            self.outcome_line.put([Cell(f" {Sign.BAD} {clean(str(error))}", Tone.BAD)])
             return
         except OSError:
             return
@@ -309,9 +310,9 @@ class RunScreen(PlaceScreen):
         run = self.run_now
         if run is None or not self.is_mounted:
             return
-        self.query_one(Steps).put(run, self.now())
-        self.query_one("#run-outcome", Line).put([Cell(" "), *self._outcome(run)])
-        self.query_one("#run-counts", Line).put([Cell(" "), *counts_cells(run)])
+        self.steps.put(run, self.now())
+        self.outcome_line.put([Cell(" "), *self._outcome(run)])
+        self.counts_line.put([Cell(" "), *counts_cells(run)])
         self.draw_rule()
         self.redraw()
 
@@ -333,7 +334,7 @@ class RunScreen(PlaceScreen):
         right = [Cell(f" {follow}", tone), Cell(f" · lines are {wrap} (w) ", Tone.MUTED)]
         title = "── log "
         dashes = max(0, self.size.width - length(right) - len(title) - 1)
-        self.query_one("#log-rule", Line).put([Cell(title + "─" * dashes, Tone.MUTED)], right)
+        self.rule.put([Cell(title + "─" * dashes, Tone.MUTED)], right)
 
     def on_key(self, event: events.Key) -> None:
         self.call_after_refresh(self.draw_rule)

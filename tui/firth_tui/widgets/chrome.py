@@ -58,19 +58,26 @@ class Head(Vertical):
     Head #head-banner.-shown { display: block; }
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._daemon = Line(id="head-daemon")
+        self._clock = Line(id="head-clock")
+        self._path = Line(id="head-path")
+        self._banner = Line(id="head-banner")
+
     def compose(self) -> ComposeResult:
         with Horizontal(id="head-top"):
-            yield Line(id="head-daemon")
-            yield Line(id="head-clock")
-        yield Line(id="head-path")
-        yield Line(id="head-banner")
+            yield self._daemon
+            yield self._clock
+        yield self._path
+        yield self._banner
 
     def put_daemon(self, what: Sequence[Cell], connection: Connection) -> None:
         """Show which daemon this is and how the connection to it is."""
-        self.query_one("#head-daemon", Line).put(what, [stage_cell(connection)])
+        self._daemon.put(what, [stage_cell(connection)])
 
     def put_clock(self, now: float) -> None:
-        self.query_one("#head-clock", Line).put([], [Cell(clock(now) + " ", Tone.MUTED)])
+        self._clock.put([], [Cell(clock(now) + " ", Tone.MUTED)])
 
     def put_path(self, crumbs: Sequence[str], side: Sequence[Cell]) -> None:
         """Show the way to here, and what matters about it."""
@@ -79,12 +86,11 @@ class Head(Vertical):
             if index:
                 left.append(Cell(f" {Sign.CRUMB} ", Tone.MUTED))
             left.append(Cell(clean(crumb, 60), Tone.STRONG if index == len(crumbs) - 1 else Tone.PLAIN))
-        self.query_one("#head-path", Line).put(left, [*side, Cell(" ")])
+        self._path.put(left, [*side, Cell(" ")])
 
     def put_banner(self, text: str) -> None:
-        line = self.query_one("#head-banner", Line)
-        line.set_class(bool(text), "-shown")
-        line.put([Cell(" " + clean(text))])
+        self._banner.set_class(bool(text), "-shown")
+        self._banner.put([Cell(" " + clean(text))])
 
 
 class Foot(Widget):
@@ -234,27 +240,27 @@ class FilterBar(Horizontal):
     class Left(Message):
         """Typing has ended; the filter stays."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._input = Input(placeholder="type part of a name; enter: to the list, esc: clear", max_length=200)
+
     def compose(self) -> ComposeResult:
         yield Line([Cell(" filter: ", Tone.ACCENT)])
-        yield Input(placeholder="type part of a name; enter: to the list, esc: clear", max_length=200)
+        yield self._input
 
     @property
     def shown(self) -> bool:
         return self.has_class("-shown")
 
-    @property
-    def typing(self) -> bool:
-        return self.query_one(Input).has_focus
-
     def open(self) -> None:
         """Show the line and put the cursor into it."""
         self.add_class("-shown")
-        self.query_one(Input).focus()
+        self._input.focus()
 
     def close(self) -> None:
         """Clear the filter and hide the line."""
         self.remove_class("-shown")
-        self.query_one(Input).value = ""
+        self._input.value = ""
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()

@@ -66,7 +66,9 @@ def handlers(engine: Engine) -> dict[str, Handler]:
         return await engine.channels.update(params)
 
     async def delete(context: Context, params: ChannelDelete) -> SeqReply:
-        return await engine.channels.delete(params.channel, params.confirm, dry_run=params.dry_run)
+        reply = await engine.channels.delete(params.channel, params.confirm, dry_run=params.dry_run)
+        await engine.mirrors.forget_deleted()
+        return reply
 
     async def freeze(context: Context, params: ChannelChangeState) -> FreezeReply:
         return await engine.channels.freeze(params.channel, context.caller.user, dry_run=params.dry_run)

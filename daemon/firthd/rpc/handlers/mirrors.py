@@ -23,7 +23,7 @@ from firth_protocol.methods import (
 from firth_protocol.types import Mirror, MirrorDetails, Page, SourceFound
 from firthd.channels import browse
 from firthd.engine import Engine
-from firthd.mirrors.manage import find
+from firthd.mirrors.find import find
 from firthd.rpc.dispatch import Context, Handler
 from firthd.store import catalog
 from firthd.store.database import Reader

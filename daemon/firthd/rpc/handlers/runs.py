@@ -6,7 +6,7 @@ from firth_protocol.methods import RunGet, RunList, RunLog, RunParams, RunWait
 from firth_protocol.types import LogLine, Page, Run
 from firthd.channels import browse
 from firthd.engine import Engine
-from firthd.mirrors.manage import find
+from firthd.mirrors.find import find
 from firthd.rpc.dispatch import Context, Handler
 from firthd.store import paging
 from firthd.store import runs as rows

@@ -11,7 +11,7 @@ from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
-from textual.widgets import Input
+from textual.widgets import Input, Static
 
 from firth_tui.format import Cell, Sign, Tone, clean
 from firth_tui.widgets.tones import TONE_CLASSES, Line, segments
@@ -91,7 +91,7 @@ class Field(Vertical):
     Field {{ height: auto; }}
     Field > Horizontal {{ height: 1; }}
     Field .label {{ width: {LABEL_CELLS + 2}; }}
-    Field .answer {{ margin-left: {LABEL_CELLS + 2}; }}
+    Field .answer {{ margin-left: {LABEL_CELLS + 2}; height: auto; }}
     Field Input, Field Input:focus {{ border: none; height: 1; padding: 0; width: 1fr; }}
     """
 
@@ -102,7 +102,7 @@ class Field(Vertical):
         self.control = control
         self.help = help
         self.error = ""
-        self._answer: Line | None = None
+        self._answer: Static | None = None
 
     def compose(self) -> ComposeResult:
         with Horizontal():
@@ -128,14 +128,14 @@ class Field(Vertical):
         """Put an answer below the field; an error is marked as one."""
         self.error = text if tone is Tone.BAD else ""
         sign = f"{Sign.BAD} " if tone is Tone.BAD else f"{Sign.OK} " if tone is Tone.OK else ""
-        cells = [Cell(sign + clean(text, 300), tone)] if text else []
         if self._answer is None and text:
-            self._answer = Line()
-            self._answer.add_class("answer")
+            self._answer = Static(markup=False, classes="answer")
             self.mount(self._answer)
         if self._answer is not None:
-            self._answer.put(cells)
+            self._answer.update(sign + clean(text, 300))
             self._answer.display = bool(text)
+            for each in Tone:
+                self._answer.set_class(each is tone, f"-{each}")
 
     @on(Input.Changed)
     def _typed(self, event: Input.Changed) -> None:

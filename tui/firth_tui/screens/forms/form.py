@@ -8,7 +8,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Button, Static
+from textual.widgets import Button, Input, Static
 
 from firth_protocol.errors import Conflict, FirthError
 from firth_tui.format import Cell, Sign, Tone, clean
@@ -46,6 +46,7 @@ class Form(ModalScreen[Any]):
         self._title = title
         self._before: dict[str, str] = {}
         self._busy = False
+        self._early = ""
 
     # --- what a subclass gives
 
@@ -85,9 +86,16 @@ class Form(ModalScreen[Any]):
 
     def on_mount(self) -> None:
         self._before = self.values()
-        enabled = [field for field in self.query(Field) if not field.control.disabled]
-        first = next((field for field in enabled if not field.value), enabled[0])
-        first.control.focus()
+        first = next(field for field in self.query(Field) if not field.control.disabled)
+        self.set_focus(first.control)
+        if self._early and isinstance(first.control, Input):
+            first.control.insert_text_at_cursor(self._early)
+
+    def on_key(self, event: events.Key) -> None:
+        """Keep what somebody types before the first field is there to take it."""
+        if self.focused is None and event.character is not None and event.is_printable:
+            self._early += event.character
+            event.stop()
 
     def field(self, name: str) -> Field:
         return self.query_one(f"#field-{name}", Field)

@@ -1,0 +1,88 @@
+"""Measures a whole mirror run of a large channel through a real daemon: `python -m tests.bench.whole_channel`.
+
+Three runs: everything new, nothing changed, one record of a thousand changed. `--source FOLDER` takes a channel on
+disk instead of a made-up one, and then stops after the second run. Memory is the daemon's and its workers' peak; the
+stall of the event loop is the one that the daemon's own 10 ms sampler reports.
+"""
+
+import argparse
+import asyncio
+import re
+import tempfile
+from datetime import datetime
+from pathlib import Path
+
+from firth_protocol.client import Client
+from firth_protocol.types import Run
+from tests.bench.conda_index import SUBDIRS, write_index
+from tests.support.daemon import DaemonProcess
+
+
+def make(folder: Path, total: int, *, later: bool) -> None:
+    """Write the made-up channel, as it is first or an hour later."""
+    for subdir, share in SUBDIRS.items():
+        (folder / subdir).mkdir(parents=True, exist_ok=True)
+        write_index(folder / subdir / "repodata.json.zst", subdir, int(total * share), later=later)
+
+
+async def measure(process: DaemonProcess, client: Client, title: str) -> float:
+    """Run the mirror, print its steps; return the seconds it took."""
+    run: Run = (await client.call("mirror.run", mirror="big:source")).run
+    peak = 0
+    while not run.state.ended:
+        run = await client.call("run.wait", run=run.id, timeout=0.5)
+        peak = max(peak, (await client.call("daemon.status")).rss_bytes)
+    status = await client.call("daemon.status")
+    workers = re.findall(r"peak memory (\d+) MB", process.log.read_text("utf-8"))
+    total = seconds(run.started_at, run.finished_at)
+    print(f"{title}: {run.state}, {total:.1f} s" + (f", {run.error.message}" if run.error else ""))
+    for step in run.steps:
+        if step.started_at and step.finished_at:
+            print(f"  {step.name:<12}{seconds(step.started_at, step.finished_at):>8.2f} s  {step.description}")
+    lag = status.loop_lag
+    print(
+        f"  daemon {peak / 1e6:.0f} MB, workers so far at most {max(map(int, workers), default=0)} MB,"
+        f" stall p99 {lag.p99_ms:.1f} ms, max {lag.max_ms:.1f} ms"
+    )
+    return total
+
+
+def seconds(start: str | None, end: str | None) -> float:
+    return (datetime.fromisoformat(end or "") - datetime.fromisoformat(start or "")).total_seconds()
+
+
+async def bench(folder: Path, records: int, source: str | None) -> None:
+    """Start the daemon, run everything, stop it."""
+    made = folder / "source"
+    if source is None:
+        await asyncio.to_thread(make, made, records, later=False)
+    async with DaemonProcess(folder) as process:
+        client = await process.start()
+        try:
+            await client.call("channel.create", name="big")
+            await client.call(
+                "mirror.create", channel="big", name="source", type="conda", source=source or made.as_uri()
+            )
+            first = await measure(process, client, "everything new")
+            same = await measure(process, client, "nothing changed")
+            print(f"  {same / first:.4f} of the first run")
+            if source is None:
+                await asyncio.to_thread(make, made, records, later=True)
+                later = await measure(process, client, "one of a thousand changed")
+                print(f"  {later / first:.2f} of the first run")
+        finally:
+            await client.__aexit__(None, None, None)
+        await process.terminate()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--records", type=int, default=100_000, help="size of the made-up channel")
+    parser.add_argument("--source", help="address of a conda channel, such as file:///srv/channel")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(bench(Path(folder), arguments.records, arguments.source))
+
+
+if __name__ == "__main__":
+    main()

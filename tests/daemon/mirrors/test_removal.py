@@ -1,0 +1,88 @@
+"""Deleting mirrors: whatever their runs do meanwhile, no row of a mirror outlives it."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from firth_protocol.errors import ChannelFrozen, FirthError, WrongState
+from firth_protocol.types import Cause, RunState
+from tests.support.upstream import Fault
+from tests.support.world import World, world
+
+
+async def rows_of(w: World, mirror: int) -> int:
+    sql = "SELECT count(*) FROM artifact WHERE mirror_id = ? AND closed_set IS NULL"
+    return int(await w.daemon.daemon.db.read(lambda r: r.value(sql, (mirror,))))
+
+
+async def test_deleting_ends_every_run_of_the_mirror_those_that_wait_too(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        mirror = await w.mirror("active")
+        never = asyncio.Event()
+        w.upstream.fail("noarch/beta*", Fault(until=never), times=None)
+        first = (await w.call("mirror.run", mirror=mirror.id)).run
+        await w.upstream.arrived("noarch/beta*")
+        second = (await w.call("mirror.restart", mirror=mirror.id)).run
+        await w.call("mirror.delete", mirror=mirror.id, confirm="m", packages="keep")
+        never.set()
+        for run in (first, second):
+            assert (await w.daemon.ended(run.id)).state is RunState.STOPPED
+        for run in (await w.call("run.list", channel="main")).items:
+            await w.daemon.ended(run.id)
+        assert await rows_of(w, mirror.id) == 0
+
+
+async def test_no_run_starts_while_its_mirror_is_deleted(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        mirror = await w.mirror("passive")
+        await w.run()
+
+        async def keep_running() -> None:
+            while True:
+                await w.call("mirror.run", mirror=mirror.id)
+
+        runner = asyncio.create_task(keep_running())
+        await w.call("mirror.delete", mirror=mirror.id, confirm="m", packages="remove")
+        with pytest.raises(FirthError):
+            await runner
+        for run in (await w.call("run.list", channel="main")).items:
+            await w.daemon.ended(run.id)
+        assert await rows_of(w, mirror.id) == 0
+        assert await w.names() == set()
+
+
+async def test_the_generation_says_that_a_removal_made_it(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        mirror = await w.mirror("passive")
+        await w.run()
+        reply = await w.call("mirror.delete", mirror=mirror.id, confirm="m", packages="remove")
+        assert (await w.daemon.ended(reply.run.id)).state is RunState.COMPLETED
+        newest = (await w.call("channel.generations", channel="main")).items[0]
+        assert (newest.cause, newest.removed) == (Cause.REMOVAL, 5)
+
+
+async def test_a_frozen_channel_keeps_its_mirrors(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        mirror = await w.mirror("passive")
+        await w.run()
+        await w.call("channel.freeze", channel="main")
+        with pytest.raises(ChannelFrozen):
+            await w.call("mirror.delete", mirror=mirror.id, confirm="m", packages="remove")
+        assert await rows_of(w, mirror.id) == 5
+
+
+async def test_deleting_twice_at_once_is_refused_the_second_time(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        mirror = await w.mirror("passive")
+        await w.run()
+        replies = await asyncio.gather(
+            *(w.call("mirror.delete", mirror=mirror.id, confirm="m", packages="remove") for _ in range(2)),
+            return_exceptions=True,
+        )
+        refused = [reply for reply in replies if isinstance(reply, BaseException)]
+        assert len(refused) == 1
+        assert isinstance(refused[0], FirthError)
+        assert not isinstance(refused[0], WrongState) or "is being deleted" in refused[0].message
+        (run,) = [reply.run for reply in replies if not isinstance(reply, BaseException)]
+        assert (await w.daemon.ended(run.id)).generation == 3

@@ -1,0 +1,595 @@
+"""The queue of runs: who works when, how runs are stopped, what a crash leaves and what becomes of it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from firth_protocol.errors import NoSpace, NotFound, Upstream, WrongState
+from firth_protocol.types import Event, RunKind, RunState, StepName, StepState
+from firthd.events import EventHub
+from firthd.runs import recovery
+from firthd.runs.queue import RunQueue
+from firthd.runs.run import LiveRun, Outcome
+from firthd.store import catalog, upkeep
+from firthd.store import runs as rows
+from firthd.store.blobs import Kept
+from firthd.store.catalog import MirrorRow
+from firthd.store.database import Database, Reader, Tx
+from firthd.store.journal import Journal, span
+from firthd.store.runs import RunRow
+from tests.support.clock import FakeClock
+from tests.support.state import add_channel, add_mirror, opened, sha
+
+MIRROR, PUBLISH, ROLLBACK, PLAN = RunKind.MIRROR, RunKind.PUBLISH, RunKind.ROLLBACK, RunKind.PLAN
+
+
+class Works:
+    """A queue over a state with three mirrors, whose runs do what a test tells them."""
+
+    def __init__(self, db: Database, *, max_active: int = 2, resume: bool = True) -> None:
+        self.db = db
+        self.clock = FakeClock()
+        self.journal = Journal("e", self.clock)
+        self.hub = EventHub("e", self.clock, self._replay, lambda: db.read(span))
+        self.facts: list[Event] = []
+        self.journal.publish = self._heard
+        self.queue = RunQueue(db, self.journal, self.hub, self.clock, max_active=max_active, resume=resume)
+        self.started: list[int] = []
+        self.live: dict[int, LiveRun] = {}
+        self.cancelled: list[int] = []
+        self._outcomes: dict[int, asyncio.Future[Outcome]] = {}
+        self.at_end: list[tuple[int, RunState]] = []
+        self.holding_end: asyncio.Event | None = None
+        self.queue.connect(dict.fromkeys(RunKind, self._execute), self._ended)
+
+    async def _replay(self, after: int, limit: int) -> list[tuple[int, Event]]:
+        return await self.db.read(lambda r: self.journal.after(r, after, limit))
+
+    def _heard(self, seq: int, event: Event) -> None:
+        self.facts.append(event)
+        self.hub.publish(seq, event)
+
+    async def _execute(self, live: LiveRun) -> Outcome:
+        self.started.append(live.id)
+        self.live[live.id] = live
+        try:
+            return await self._outcome(live.id)
+        except asyncio.CancelledError:
+            self.cancelled.append(live.id)
+            raise
+
+    async def _ended(self, tx: Tx, row: RunRow) -> None:
+        self.at_end.append((row.id, row.state))
+        if self.holding_end is not None:
+            await self.holding_end.wait()
+
+    def _outcome(self, run: int) -> asyncio.Future[Outcome]:
+        if run not in self._outcomes:
+            self._outcomes[run] = asyncio.get_running_loop().create_future()
+        return self._outcomes[run]
+
+    # --- what tests say
+
+    async def submit(self, kind: RunKind = MIRROR, mirror: int | None = 1, **fields: Any) -> int:
+        async def body(tx: Tx) -> int:
+            return (
+                await self.queue.submit(
+                    tx, kind, channel_id=1, channel="main", mirror_id=mirror, cause="by hand", by="ada", **fields
+                )
+            )[0]
+
+        return await self.db.write(body)
+
+    def end(self, run: int, outcome: Outcome | Exception | None = None) -> None:
+        """Let a run end, whether it has started or not."""
+        if isinstance(outcome, Exception):
+            self._outcome(run).set_exception(outcome)
+        else:
+            self._outcome(run).set_result(outcome or Outcome())
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(5):
+            while not condition():
+                await asyncio.sleep(0)
+
+    async def state(self, run: int) -> RunState:
+        """Return the state of a run as it is written down."""
+        return (await self.row(run)).state
+
+    async def row(self, run: int) -> RunRow:
+        row = await self.db.read(lambda r: rows.run_by_id(r, run))
+        assert row is not None
+        return row
+
+    async def mirror(self, mirror: int = 1) -> MirrorRow:
+        row = await self.db.read(lambda r: catalog.mirror_by_id(r, mirror))
+        assert row is not None
+        return row
+
+    async def ended(self, run: int) -> RunState:
+        async with asyncio.timeout(5):
+            return (await self.queue.wait(run)).state
+
+    def told(self, run: int) -> list[str]:
+        return [event.type for event in self.facts if event.ids.get("run") == run]
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """Let the queue work while the block lasts; then it is stopped as the daemon stops it."""
+        async with asyncio.timeout(9), asyncio.TaskGroup() as group:
+            serving = group.create_task(self.queue.serve())
+            try:
+                yield
+            finally:
+                serving.cancel()
+
+
+async def fill(tx: Tx) -> None:
+    channel = await add_channel(tx)
+    for name in ("one", "two", "three"):
+        await add_mirror(tx, channel, name)
+
+
+@pytest.fixture
+async def db(tmp_path: Path) -> AsyncIterator[Database]:
+    async with opened(tmp_path) as database:
+        await database.write(fill)
+        yield database
+
+
+# --- who works when ----------------------------------------------------------------------------------------------
+
+
+async def test_a_run_goes_through_its_states(db: Database) -> None:
+    works = Works(db)
+    run = await works.submit()
+    mirror = await works.mirror()
+    assert (await works.state(run), mirror.state, mirror.last_run_id) == (RunState.PENDING, RunState.PENDING, run)
+    async with works.working():
+        await works.until(lambda: works.started == [run])
+        assert await works.state(run) is RunState.RUNNING
+        assert (await works.mirror()).state is RunState.RUNNING
+        await works.clock.advance(5)
+        works.end(run, Outcome(result={"adds": 3}, generation=2))
+        assert await works.ended(run) is RunState.COMPLETED
+    row, mirror = await works.row(run), await works.mirror()
+    assert (row.result, row.generation, row.finished_at) == ({"adds": 3}, 2, works.clock.now_ms())
+    assert (mirror.state, mirror.last_success_at) == (RunState.COMPLETED, works.clock.now_ms())
+    assert works.told(run) == ["run.queued", "run.started", "run.finished"]
+    assert works.at_end == [(run, RunState.COMPLETED)]
+    assert {step.state for step in row.steps} == {StepState.SKIPPED}
+    assert works.queue.active() == []
+
+
+async def test_no_more_than_max_active_work_and_the_rest_say_why(db: Database) -> None:
+    works = Works(db, max_active=2)
+    runs = [await works.submit(PLAN, mirror=None) for _ in range(5)]
+    async with works.working():
+        await works.until(lambda: works.started == runs[:2])
+        await works.until(lambda: True)
+        async with asyncio.timeout(5):
+            while (await works.queue.get(runs[4])).waiting_for is None:
+                await asyncio.sleep(0)
+        waiting = (await works.queue.get(runs[4])).waiting_for
+        assert waiting == f"a free place: 2 runs work at once (now {runs[0]}, {runs[1]})"
+        assert await works.state(runs[2]) is RunState.PENDING
+        works.end(runs[1])
+        await works.until(lambda: works.started == [*runs[:2], runs[2]])
+        assert (await works.queue.get(runs[2])).waiting_for is None
+        for run in (runs[0], *runs[2:]):
+            works.end(run)
+        assert await works.ended(runs[4]) is RunState.COMPLETED
+    assert works.started == runs
+
+
+async def test_what_publishes_goes_first_and_the_rest_by_age(db: Database) -> None:
+    works = Works(db, max_active=1)
+    first = await works.submit(MIRROR, 1)
+    second = await works.submit(MIRROR, 2)
+    publish = await works.submit(PUBLISH, None)
+    third = await works.submit(PLAN, None)
+    rollback = await works.submit(ROLLBACK, None)
+    for run in (first, second, publish, third, rollback):
+        works.end(run)
+    async with works.working():
+        await works.ended(third)
+    assert works.started == [publish, rollback, first, second, third]
+
+
+async def test_one_mirror_has_one_mirror_run_and_holds_nobody_else_up(db: Database) -> None:
+    works = Works(db, max_active=3)
+    first, again, other = await works.submit(mirror=1), await works.submit(mirror=1), await works.submit(mirror=2)
+    plan = await works.submit(PLAN, mirror=1)
+    async with works.working():
+        await works.until(lambda: works.started == [first, other, plan])
+        async with asyncio.timeout(5):
+            while (reason := (await works.queue.get(again)).waiting_for) is None:
+                await asyncio.sleep(0)
+        assert reason == f"run {first} of the same mirror"
+        assert sorted(live.id for live in works.queue.active()) == [first, other, plan]
+        works.end(first)
+        await works.until(lambda: again in works.started)
+        for run in (again, other, plan):
+            works.end(run)
+            await works.ended(run)
+
+
+async def test_an_older_run_that_ends_late_does_not_change_the_mirrors_state(db: Database) -> None:
+    works = Works(db)
+    first = await works.submit(mirror=1)
+    async with works.working():
+        await works.until(lambda: works.started == [first])
+        newer = await works.submit(mirror=1)
+        works.end(first, Outcome(state=RunState.INCOMPLETE))
+        await works.ended(first)
+        assert (await works.mirror()).last_run_id == newer
+        works.end(newer)
+        await works.ended(newer)
+        assert (await works.mirror()).state is RunState.COMPLETED
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "says"),
+    [
+        (Upstream("the source is away", hint="wait"), "upstream", "the source is away"),
+        (KeyError("x"), "internal", "log"),
+    ],
+)
+async def test_an_error_fails_its_run_and_nothing_else(
+    db: Database, error: Exception, kind: str, says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    works = Works(db)
+    bad, good = await works.submit(mirror=1), await works.submit(mirror=2)
+    works.end(bad, error)
+    works.end(good)
+    async with works.working():
+        assert await works.ended(bad) is RunState.FAILED
+        assert await works.ended(good) is RunState.COMPLETED
+    row = await works.row(bad)
+    assert row.error is not None
+    assert row.error.kind == kind
+    assert says in row.error.message
+    assert "KeyError" not in row.error.message
+    assert (await works.mirror()).last_success_at is None
+    lines = await db.read(lambda r: rows.log_page(r, bad, 0, 10))
+    assert [line.level for line in lines] == ["error"]
+    assert ("unforeseen" in caplog.text) == (kind == "internal")
+
+
+# --- stopping -----------------------------------------------------------------------------------------------------
+
+
+async def test_stopping_a_pending_run_ends_it_before_it_starts(db: Database) -> None:
+    works = Works(db)
+    run = await works.submit()
+    stopped, seq = await works.queue.stop(run)
+    assert stopped.state is RunState.STOPPED
+    assert works.facts[-1].cursor == f"e:{seq}"
+    assert (await works.mirror()).state is RunState.STOPPED
+    later = await works.submit(mirror=2)
+    works.end(later)
+    async with works.working():
+        await works.ended(later)
+    assert works.started == [later]
+    assert works.told(run) == ["run.queued", "run.finished"]
+
+
+async def test_stopping_a_pending_run_twice_at_once_ends_it_once(db: Database) -> None:
+    works = Works(db)
+    run = await works.submit()
+    told = await asyncio.gather(works.queue.stop(run), works.queue.stop(run), return_exceptions=True)
+    assert sum(isinstance(one, WrongState) for one in told) == 1
+    assert works.told(run) == ["run.queued", "run.finished"]
+
+
+async def test_stopping_a_running_run_cancels_it(db: Database) -> None:
+    works = Works(db)
+    run = await works.submit()
+    async with works.working():
+        await works.until(lambda: works.started == [run])
+        stopping, _ = await works.queue.stop(run, publish=True)
+        assert stopping.state in (RunState.STOPPING, RunState.STOPPED)
+        assert works.live[run].stop_publish
+        assert await works.ended(run) is RunState.STOPPED
+        with pytest.raises(WrongState, match=f"run {run} has ended: stopped"):
+            await works.queue.stop(run)
+    assert works.cancelled == [run]
+    assert works.told(run) == ["run.queued", "run.started", "run.stopping", "run.finished"]
+    assert (await works.row(run)).error is None
+    assert (await works.mirror()).state is RunState.STOPPED
+    with pytest.raises(NotFound):
+        await works.queue.stop(999)
+
+
+async def test_a_stop_that_comes_while_the_end_is_written_does_not_unwrite_it(db: Database) -> None:
+    works = Works(db)
+    works.holding_end = asyncio.Event()
+    run = await works.submit()
+    works.end(run)
+    async with works.working():
+        await works.until(lambda: works.at_end == [(run, RunState.COMPLETED)])
+        waiting = asyncio.create_task(works.queue.wait(run))
+        stopping = asyncio.create_task(works.queue.stop(run))
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert not waiting.done()  # nobody is told of an end that is not written
+        works.holding_end.set()
+        with pytest.raises(WrongState, match="completed"):
+            await stopping
+        assert (await waiting).state is RunState.COMPLETED
+    assert await works.state(run) is RunState.COMPLETED
+    assert (await works.mirror()).state is RunState.COMPLETED
+    assert works.told(run) == ["run.queued", "run.started", "run.finished"]
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8, 13, 21, 34])
+async def test_a_stop_at_any_moment_of_a_start_ends_the_run(db: Database, turns: int) -> None:
+    works = Works(db)
+    async with works.working():
+        await asyncio.sleep(0)
+        run = await works.submit()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await works.queue.stop(run)
+        assert await works.ended(run) is RunState.STOPPED
+        assert works.queue.active() == []
+    assert works.told(run)[-1] == "run.finished"
+    assert works.told(run).count("run.finished") == 1
+
+
+# --- waiting ------------------------------------------------------------------------------------------------------
+
+
+async def test_waiting_ends_with_the_run_or_with_the_time(db: Database) -> None:
+    works = Works(db)
+    run = await works.submit()
+    assert (await works.queue.wait(run, 0)).state is RunState.PENDING
+    with pytest.raises(NotFound, match="no run 999"):
+        await works.queue.wait(999)
+    async with works.working():
+        waiting = [asyncio.create_task(works.queue.wait(run)) for _ in range(3)]
+        left = asyncio.create_task(works.queue.wait(run))
+        await works.until(lambda: works.started == [run])
+        left.cancel()
+        works.end(run)
+        assert {(await one).state for one in waiting} == {RunState.COMPLETED}
+    assert (await works.queue.wait(run)).state is RunState.COMPLETED
+    assert works.queue._waiters == {}
+
+
+# --- a state that cannot be written ---------------------------------------------------------------------------------
+
+
+async def test_a_full_disk_delays_the_end_of_a_run_but_loses_nothing(db: Database) -> None:
+    works = Works(db)
+    run, behind = await works.submit(mirror=1), await works.submit(mirror=2)
+    failing = True
+
+    async def refuse(tx: Tx, row: RunRow) -> None:
+        if failing:
+            raise NoSpace("the state cannot be written: its disk is full")
+
+    works.queue.connect(dict.fromkeys(RunKind, works._execute), refuse)
+    async with works.working():
+        await works.until(lambda: works.started == [run, behind])
+        works.end(run)
+        await works.clock.asleep()
+        assert await works.state(run) is RunState.RUNNING
+        assert works.told(run) == ["run.queued", "run.started"]
+        failing = False
+        await works.clock.advance(5)
+        assert await works.ended(run) is RunState.COMPLETED
+        works.end(behind)
+        assert await works.ended(behind) is RunState.COMPLETED
+    assert works.told(run) == ["run.queued", "run.started", "run.finished"]
+
+
+# --- the daemon's end and its next start -----------------------------------------------------------------------------
+
+
+async def recover(works: Works, *, resume: bool = True) -> list[str]:
+    return await recovery.recover(works.db, works.queue, works.clock, resume=resume)
+
+
+async def runs_of(db: Database) -> list[tuple[int, RunKind, RunState, int]]:
+    async def body(r: Reader) -> list[tuple[int, RunKind, RunState, int]]:
+        found, _ = await rows.runs_page(
+            r, mirror_id=None, channel_id=None, kind=None, state=None, before=None, limit=100, patterns=None
+        )
+        return [(row.id, row.kind, row.state, row.requeued) for row in reversed(found)]
+
+    return await db.read(body)
+
+
+@pytest.mark.parametrize("resume", [True, False])
+async def test_the_daemons_end_interrupts_runs_and_queues_them_again(db: Database, resume: bool) -> None:
+    works = Works(db, resume=resume)
+    run = await works.submit(params={"accept_removals": True})
+    pending = await works.submit(PLAN, None)
+    async with works.working():
+        await works.until(lambda: works.started == [run, pending])
+    assert sorted(works.cancelled) == [run, pending]
+    row = await works.row(run)
+    assert row.error is not None
+    assert (row.state, row.error.kind) == (RunState.FAILED, "interrupted")
+    assert await works.state(pending) is RunState.FAILED
+    again = [one for one in await runs_of(db) if one[2] is RunState.PENDING]
+    assert again == ([(pending + 1, MIRROR, RunState.PENDING, 1)] if resume else [])  # a plan is not made again
+    if resume:
+        requeued = await works.row(pending + 1)
+        assert (requeued.params, requeued.by, requeued.cause) == (
+            {"accept_removals": True},
+            "ada",
+            f"after run {run} was interrupted",
+        )
+        assert (await works.mirror()).state is RunState.PENDING
+
+
+async def crashed(db: Database, run: int, state: RunState, **changes: Any) -> None:
+    """Leave a run in the state as a crash does: in the middle of its steps."""
+    row = await db.read(lambda r: rows.run_by_id(r, run))
+    assert row is not None
+    steps = [
+        rows.StepRow(
+            name=step.name,
+            state={StepName.CONNECT: StepState.DONE, StepName.FETCH_INDEX: StepState.RUNNING}.get(
+                step.name, StepState.WAITING
+            ),
+        )
+        for step in row.steps
+    ]
+    await db.write(lambda tx: rows.update_run(tx, run, {"state": state, "steps": steps, "started_at": 5} | changes))
+
+
+async def test_runs_that_a_crash_left_open_are_settled(db: Database) -> None:
+    works = Works(db)
+    running, stopping, pending = [await works.submit(mirror=mirror) for mirror in (1, 2, 3)]
+    plan = await works.submit(PLAN, None)
+    await crashed(db, running, RunState.RUNNING)
+    await crashed(db, stopping, RunState.STOPPING)
+    await crashed(db, plan, RunState.RUNNING)
+    works.at_end.clear()
+    told = await recover(works)
+    assert [sentence.split(" by ")[0] for sentence in told] == [
+        f"run {running} was interrupted",
+        f"run {stopping} was stopped",
+        f"run {plan} was interrupted",
+    ]
+    assert await runs_of(db) == [
+        (running, MIRROR, RunState.FAILED, 0),
+        (stopping, MIRROR, RunState.STOPPED, 0),
+        (pending, MIRROR, RunState.PENDING, 0),
+        (plan, PLAN, RunState.FAILED, 0),
+        (plan + 1, MIRROR, RunState.PENDING, 1),
+    ]
+    row = await works.row(running)
+    assert [step.state for step in row.steps[:3]] == [StepState.DONE, StepState.FAILED, StepState.SKIPPED]
+    assert row.finished_at == works.clock.now_ms()
+    assert (await works.row(stopping)).error is None
+    assert works.at_end == [
+        (running, RunState.FAILED),
+        (stopping, RunState.STOPPED),
+        (plan, RunState.FAILED),
+    ]
+    mirrors = [(await works.mirror(mirror)).state for mirror in (1, 2, 3)]
+    assert mirrors == [RunState.PENDING, RunState.STOPPED, RunState.PENDING]
+    assert await recover(works) == []  # once settled, settled
+    for run in (pending, plan + 1):
+        works.end(run)
+    async with works.working():
+        assert await works.ended(plan + 1) is RunState.COMPLETED
+    assert sorted(works.started) == [pending, plan + 1]
+
+
+async def test_without_resuming_nothing_is_queued_again(db: Database) -> None:
+    works = Works(db)
+    run = await works.submit()
+    await crashed(db, run, RunState.RUNNING)
+    assert await recover(works, resume=False) == [f"run {run} was interrupted by the daemon's end"]
+    assert await runs_of(db) == [(run, MIRROR, RunState.FAILED, 0)]
+    assert (await works.mirror()).state is RunState.FAILED
+
+
+async def test_a_run_that_brings_nothing_is_queued_again_twice_at_most(db: Database) -> None:
+    works = Works(db)
+    run = await works.submit()
+    for expected in (1, 2):
+        await crashed(db, run, RunState.RUNNING)
+        await recover(works)
+        run += 1
+        assert (await runs_of(db))[-1] == (run, MIRROR, RunState.PENDING, expected)
+    await crashed(db, run, RunState.RUNNING)
+    assert await recover(works) == [f"run {run} was interrupted by the daemon's end"]
+    assert (await works.mirror()).state is RunState.FAILED
+
+
+@pytest.mark.parametrize("gain", ["counted", "files"])
+async def test_new_verified_bytes_start_the_count_again(db: Database, gain: str) -> None:
+    works = Works(db)
+    run = await works.submit(requeued=2)
+    await crashed(db, run, RunState.RUNNING, verified_bytes=10 if gain == "counted" else 0)
+    if gain == "files":  # the counts are written once a second; the files that came since speak for themselves
+        await db.write(lambda tx: upkeep.name_blobs(tx, [Kept(sha256=sha("x"), size=1)], 5))
+    await recover(works)
+    assert (await runs_of(db))[-1] == (run + 1, MIRROR, RunState.PENDING, 0)
+
+
+async def test_files_from_before_the_run_are_no_gain(db: Database) -> None:
+    works = Works(db)
+    run = await works.submit(requeued=2)
+    await crashed(db, run, RunState.RUNNING)
+    await db.write(lambda tx: upkeep.name_blobs(tx, [Kept(sha256=sha("x"), size=1)], 4))
+    await recover(works)
+    assert await runs_of(db) == [(run, MIRROR, RunState.FAILED, 2)]
+
+
+# --- what a run writes down ----------------------------------------------------------------------------------------
+
+
+async def test_the_log_goes_on_where_it_was_and_failures_are_kept(db: Database) -> None:
+    works = Works(db)
+    run = await works.submit()
+    async with works.working():
+        await works.until(lambda: works.started == [run])
+        live = works.live[run]
+        async with live.step(StepName.CONNECT):
+            live.progress("connected to source.example.org", done=1, total=2, unit="requests")
+            live.log("hello")
+        with pytest.raises(ValueError, match="no"):
+            async with live.step(StepName.FETCH_INDEX):
+                raise ValueError("no")
+        live.note("look at this")
+        live.note("look at this")
+        live.fail_artifact(rows.Failure(subdir="noarch", filename="a.conda", reason="404", attempts=3))
+        live.count(failed=1)
+        await live.skip(StepName.FILTER, "nothing to filter")
+        works.end(run, Outcome(state=RunState.INCOMPLETE))
+        assert await works.ended(run) is RunState.INCOMPLETE
+    row = await works.row(run)
+    assert (row.notes, row.counts.failed) == (["look at this"], 1)
+    states = {step.name: step.state for step in row.steps}
+    assert [states[name] for name in (StepName.CONNECT, StepName.FETCH_INDEX, StepName.FILTER, StepName.CLEAN)] == [
+        StepState.DONE,
+        StepState.FAILED,
+        StepState.SKIPPED,
+        StepState.SKIPPED,
+    ]
+    lines = await db.read(lambda r: rows.log_page(r, run, 0, 100))
+    assert [line.number for line in lines] == list(range(1, len(lines) + 1))
+    assert [line.text for line in lines] == [
+        "hello",
+        "Connect to source: connected to source.example.org",
+        "look at this",
+        "Filter remote packages: nothing to filter",
+    ]
+    assert await db.read(lambda r: rows.failures(r, run, 10)) == [
+        rows.Failure(subdir="noarch", filename="a.conda", reason="404", attempts=3)
+    ]
+
+
+async def test_rate_and_time_left_follow_the_bytes(db: Database) -> None:
+    works = Works(db)
+    run = await works.submit()
+    async with works.working():
+        await works.until(lambda: works.started == [run])
+        live = works.live[run]
+        async with live.step(StepName.DOWNLOAD):
+            live.bytes_total = 1000
+            assert (live.rate(), live.eta_s()) == (0.0, None)
+            for _ in range(4):
+                live.moved(100)
+                await works.clock.advance(1)
+            assert live.rate() == pytest.approx(100)
+            assert live.eta_s() == pytest.approx(6)
+            live.moved(-100)
+            assert live.bytes_done == 300
+            live.moved(500, verified=True)
+            assert (live.bytes_done, live.verified_bytes) == (300, 500)
+            await works.clock.advance(10)
+            assert (live.rate(), live.eta_s()) == (0.0, None)
+        works.end(run)
+        await works.ended(run)

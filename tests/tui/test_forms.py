@@ -1,0 +1,221 @@
+"""The forms: what they send, errors beside their field, and cancelling that asks only after a change."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from firth_protocol import types as t
+from firth_tui.screens.channels import ChannelsScreen
+from firth_tui.screens.forms.channel import ChannelForm
+from firth_tui.screens.forms.form import Form
+from firth_tui.screens.forms.mirror import MirrorForm
+from firth_tui.screens.mirrors import MirrorsScreen
+from firth_tui.screens.run import RunScreen
+from firth_tui.widgets.dialogs import Confirm
+from tests.support.fake_daemon import FakeDaemon
+from tests.support.tui import NARROW, WIDE, Terminal, terminal
+
+
+@pytest.fixture
+async def daemon(tmp_path: Path) -> AsyncIterator[FakeDaemon]:
+    daemon = FakeDaemon(tmp_path / "firth.sock")
+    daemon.add_channel("main")
+    daemon.add_mirror("main", "forge", credentials="a token", filters=t.Filters(subdirs=["noarch"]))
+    async with daemon:
+        yield daemon
+
+
+async def form(term: Terminal, *keys: str) -> Form:
+    await term.sees("● connected", "main")
+    await term.until(lambda: term.app.session.methods)
+    for key in keys:
+        await term.press(key)
+        await term.pilot.pause()
+    await term.until(lambda: isinstance(term.app.screen, Form))
+    await term.pilot.pause()
+    return term.shown(Form)
+
+
+async def test_a_channel_is_created_and_selected(daemon: FakeDaemon) -> None:
+    async with terminal(daemon.socket, NARROW) as term:
+        await form(term, "n")
+        await term.type("team-x")
+        await term.press("tab")
+        await term.type("for the team")
+        await term.press("tab", "right", "tab", "tab", "tab", "tab", "enter")
+        await term.sees("Created the channel team-x", "▸team-x")
+        assert daemon.called("channel.create") == [
+            {
+                "name": "team-x",
+                "description": "for the team",
+                "privacy": "authenticated",
+                "keep_generations": {"days": 90, "months": 1200},
+            }
+        ]
+
+
+async def test_a_wrong_name_is_told_while_it_is_typed_and_not_sent(daemon: FakeDaemon) -> None:
+    async with terminal(daemon.socket, NARROW) as term:
+        await form(term, "n")
+        await term.type("Team")
+        await term.sees("✗ small letters")
+        await term.press("tab", "tab", "tab", "tab", "tab", "tab", "enter")
+        await term.pilot.pause()
+        assert daemon.called("channel.create") == []
+        assert isinstance(term.app.screen, ChannelForm)
+
+
+async def test_a_name_that_is_taken_is_told_beside_it(daemon: FakeDaemon) -> None:
+    async with terminal(daemon.socket, NARROW) as term:
+        await form(term, "n")
+        await term.type("main")
+        await term.press("tab", "tab", "tab", "tab", "tab", "tab", "enter")
+        await term.sees("✗ there is a channel main already")
+
+
+async def test_cancelling_asks_only_after_a_change(daemon: FakeDaemon) -> None:
+    async with terminal(daemon.socket, NARROW) as term:
+        await form(term, "n")
+        await term.press("escape")
+        await term.until(lambda: isinstance(term.app.screen, ChannelsScreen))
+        await form(term, "n")
+        await term.type("x")
+        await term.press("escape")
+        await term.until(lambda: isinstance(term.app.screen, Confirm))
+        await term.sees("Leave without saving?")
+        await term.press("enter")  # Cancel: back to the form
+        await term.until(lambda: isinstance(term.app.screen, ChannelForm))
+        await term.press("escape")
+        await term.until(lambda: isinstance(term.app.screen, Confirm))
+        await term.press("right", "enter")
+        await term.until(lambda: isinstance(term.app.screen, ChannelsScreen))
+
+
+async def test_an_edit_sends_only_what_changed(daemon: FakeDaemon) -> None:
+    async with terminal(daemon.socket, NARROW) as term:
+        await form(term, "e")
+        await term.sees("Edit the channel main", "fixed: it stands in clients' addresses")
+        await term.type("better")
+        await term.press("tab", "tab", "tab", "tab", "tab", "enter")
+        await term.sees("Saved main")
+        assert daemon.called("channel.update") == [{"channel": "main", "revision": 1, "description": "better"}]
+
+
+@pytest.mark.parametrize("size", [NARROW, WIDE])
+async def test_a_mirror_is_created_and_run(daemon: FakeDaemon, size: tuple[int, int]) -> None:
+    async with terminal(daemon.socket, size, now=lambda: daemon.now) as term:
+        form_now = await form(term, "m", "n")
+        await term.type("cran")
+        await term.press("tab", "right", "right", "tab", "right", "tab")
+        await term.type("https://cran.example.org")
+        await term.sees("✓ Std R", "next: 2026-12-01 00:00, 2027-01-01 00:00")
+        await term.until(lambda: "Only R" in term.text and "Only packages" in term.text)
+        assert max(map(len, term.lines)) <= size[0]
+        form_now.field("r-packages").value = "zoo, xts"
+        form_now.field("schedule").value = "weekly"
+        await term.sees("next: 2026-11-29 00:00")
+        form_now.query_one("#run").focus()
+        await term.press("enter")
+        await term.until(lambda: isinstance(term.app.screen, RunScreen))
+        sent = daemon.called("mirror.create")[0]
+        assert sent == {
+            "channel": "main",
+            "name": "cran",
+            "type": "r",
+            "mode": "active",
+            "source": "https://cran.example.org",
+            "schedule": "0 0 * * 0",
+            "filters": {"packages": ["zoo", "xts"]},
+            "on_upstream_removal": "follow",
+            "enabled": True,
+            "run_now": True,
+        }
+
+
+async def test_a_source_that_does_not_answer_is_told_but_hinders_nothing(daemon: FakeDaemon) -> None:
+    async with terminal(daemon.socket, NARROW) as term:
+        form_now = await form(term, "m", "n")
+        form_now.field("source").value = "https://nowhere.example.org"
+        await term.sees("! https://nowhere.example.org does not answer; check the", "address")
+        form_now.field("name").value = "later"
+        form_now.query_one("#save").focus()
+        await term.press("enter")
+        await term.until(lambda: daemon.called("mirror.create"))
+
+
+async def test_nonsense_of_a_schedule_is_told(daemon: FakeDaemon) -> None:
+    async with terminal(daemon.socket, NARROW) as term:
+        form_now = await form(term, "m", "n")
+        form_now.field("schedule").value = "cron"
+        await term.sees("Cron")
+        form_now.field("cron").value = "0 0 31 2 *"
+        await term.sees("✗ this never comes: there is no such date")
+        form_now.field("cron").value = "30 2 * * 1-5"
+        await term.sees("next: ")
+        assert "✗" not in "\n".join(term.lines[1:])
+
+
+async def test_a_mirror_without_a_name_is_not_sent(daemon: FakeDaemon) -> None:
+    async with terminal(daemon.socket, NARROW) as term:
+        form_now = await form(term, "m", "n")
+        form_now.query_one("#save").focus()
+        await term.press("enter")
+        await term.sees("✗ a name is needed")
+        assert daemon.called("mirror.create") == []
+
+
+async def test_editing_a_mirror_shows_what_is_fixed_and_never_its_secret(daemon: FakeDaemon) -> None:
+    async with terminal(daemon.socket, NARROW) as term:
+        form_now = await form(term, "2", "e")
+        await term.sees("Conda   (fixed after creation)", "as they are (never shown)", "noarch")
+        form_now.field("name").value = "forge-2"
+        form_now.query_one("#save").focus()
+        await term.press("enter")
+        await term.until(lambda: daemon.called("mirror.update"))
+        assert daemon.called("mirror.update") == [{"mirror": 2, "revision": 1, "name": "forge-2"}]
+        await term.until(lambda: isinstance(term.app.screen, MirrorsScreen))
+        await term.sees("Saved the mirror forge-2", "▸main: forge-2")
+
+
+async def test_credentials_can_be_taken_away_and_replaced(daemon: FakeDaemon) -> None:
+    async with terminal(daemon.socket, NARROW) as term:
+        form_now = await form(term, "2", "e")
+        form_now.field("credentials").value = "user"
+        await term.sees("User", "Secret")
+        form_now.field("user").value = "ada"
+        form_now.field("secret").value = "pa55word"
+        await term.pilot.pause()
+        assert "pa55word" not in term.text
+        form_now.query_one("#save").focus()
+        await term.press("enter")
+        await term.until(lambda: daemon.called("mirror.update"))
+        assert daemon.called("mirror.update")[0]["credentials"] == {"user": "ada", "password": "pa55word"}
+
+
+async def test_a_plan_leaves_the_form_open(daemon: FakeDaemon) -> None:
+    async with terminal(daemon.socket, NARROW) as term:
+        form_now = await form(term, "m", "n")
+        form_now.field("name").value = "new"
+        form_now.field("source").value = "https://conda.example.org/new"
+        form_now.query_one("#plan").focus()
+        await term.press("enter")
+        await term.until(lambda: isinstance(term.app.screen, RunScreen))
+        assert daemon.called("mirror.plan")[0]["source"] == "https://conda.example.org/new"
+        run = max(daemon.runs)
+        done = msgspec.structs.replace(
+            daemon.runs[run], result={"adds": 1204, "removes": 17, "bytes": 2_100_000_000, "warnings": []}
+        )
+        daemon.runs[run] = done
+        daemon.finish(run)
+        await term.sees("A run would: add 1,204, remove 17, download now 2.1 GB")
+        await term.press("escape")
+        await term.until(lambda: isinstance(term.app.screen, MirrorForm))
+        assert form_now.field("name").value == "new"
+
+
+async def test_policies_are_greyed_with_the_reason(daemon: FakeDaemon) -> None:
+    async with terminal(daemon.socket, NARROW) as term:
+        await form(term, "m", "n")
+        await term.sees("none in force   (needs a newer daemon: it has no policy.list)")
