@@ -23,6 +23,8 @@ from firthd.upstream.client import Upstream
 from firthd.vitals import LoopSampler, Metrics, rss_bytes
 
 NEXT_RUNS_SHOWN = 20
+_MIRROR, _PUBLICATION = "mirror ", "publication of "
+"""How the subjects of what is wrong begin."""
 
 
 class Condition:
@@ -91,7 +93,7 @@ class Condition:
                 artifacts=totals.artifacts,
             ),
             next_runs=self._next_runs([mirror for mirror in mirrors if caller.sees(mirror.channel)], now),
-            health=problems,
+            health=[problem for problem in problems if _seen(caller, problem.subject)],
             loop_lag=self._sampler.lag(),
             rss_bytes=rss_bytes(),
             throughput_bytes_s=self._upstream.rate_bytes_s(),
@@ -99,9 +101,12 @@ class Condition:
         )
 
     def _next_runs(self, mirrors: list[MirrorRow], now_ms: int) -> list[NextRun]:
+        enabled = [mirror for mirror in mirrors if mirror.enabled]
+        # Most mirrors share their schedule, and cron takes its time.
+        times = {text: self._schedules.next_due(text, now_ms) for text in {mirror.schedule for mirror in enabled}}
         due = []
-        for mirror in mirrors:
-            at = self._schedules.next_due(mirror.schedule, now_ms) if mirror.enabled else None
+        for mirror in enabled:
+            at = times[mirror.schedule]
             if at is not None:
                 due.append((at, mirror))
         due.sort(key=lambda pair: (pair[0], pair[1].id))
@@ -159,9 +164,9 @@ class Condition:
     async def run_ended(self, tx: Tx, row: RunRow) -> None:
         """Keep health in step with how runs end, inside the transaction that writes the end."""
         if row.kind is RunKind.MIRROR:
-            subject = f"mirror {row.channel}:{row.mirror_name}"
+            subject = f"{_MIRROR}{row.channel}:{row.mirror_name}"
         elif row.kind in {RunKind.PUBLISH, RunKind.ROLLBACK}:
-            subject = f"publication of {row.channel}"
+            subject = f"{_PUBLICATION}{row.channel}"
         else:
             return
         now = self._clock.now_ms()
@@ -191,7 +196,21 @@ class Condition:
         await self._db.write(body)
 
     async def _health_fact(self, tx: Tx, subject: str, text: str | None) -> None:
-        await self._journal.fact(tx, Fact.HEALTH_CHANGED, data={"subject": subject, "text": text})
+        channel = _channel_of(subject)
+        ids = {} if channel is None else {"channel": channel}
+        await self._journal.fact(tx, Fact.HEALTH_CHANGED, ids=ids, data={"subject": subject, "text": text})
+
+    async def forget_gone(self) -> None:
+        """Take back what was wrong with mirrors and channels that are no more, or have another name now."""
+
+        async def gone(r: Reader) -> list[str]:
+            there = {f"{_MIRROR}{mirror.channel}:{mirror.name}" for mirror in await catalog.all_mirrors(r)}
+            there |= {f"{_PUBLICATION}{channel.name}" for channel in await catalog.all_channels(r)}
+            subjects = [problem.subject for problem in await journal.health(r)]
+            return [subject for subject in subjects if _channel_of(subject) is not None and subject not in there]
+
+        for subject in await self._db.read(gone):
+            await self._well(subject)
 
     async def watch_space(self) -> None:
         space = await self._space.now()
@@ -207,3 +226,16 @@ class Condition:
     def metrics(self) -> bytes:
         """Return Prometheus' text with the numbers that were gathered last."""
         return self._metrics.render(self._last_numbers)
+
+
+def _channel_of(subject: str) -> str | None:
+    """Return the channel that something wrong belongs to, None when it is the daemon's own."""
+    for kind in (_MIRROR, _PUBLICATION):
+        if subject.startswith(kind):
+            return subject.removeprefix(kind).partition(":")[0]
+    return None
+
+
+def _seen(caller: Caller, subject: str) -> bool:
+    channel = _channel_of(subject)
+    return channel is None or caller.sees(channel)

@@ -15,11 +15,10 @@ from aiohttp import web
 from firth_protocol import API
 from firth_protocol.errors import FirthError, InUse
 from firth_protocol.events import Fact
-from firth_protocol.types import (
-    RunKind,
-)
+from firth_protocol.types import Package, RunKind
 from firthd import __version__
 from firthd.access import Access, WebTokens
+from firthd.channels import browse
 from firthd.channels.manage import Channels
 from firthd.channels.publish import Publisher
 from firthd.channels.published import Published
@@ -65,7 +64,7 @@ log = logging.getLogger(__name__)
 DAY_MS = 86_400_000
 UPKEEP_S = 60.0
 LOGS_KEPT_MS = 90 * DAY_MS
-STOP_S = 9.0
+PACKAGES_SHOWN = 100
 
 
 class Daemon:
@@ -268,6 +267,7 @@ class Daemon:
                 settings=self.settings.web,
                 clock=self._clock,
                 state=self.settings.state,
+                packages=self._packages,
                 health=lambda: self._trouble,
                 metrics=self.condition.metrics,
             )
@@ -363,6 +363,7 @@ class Daemon:
         await self.db.write(lambda tx: journal.forget_old_events(tx, now))
         await self.db.write(lambda tx: run_rows.forget_old_logs(tx, now - LOGS_KEPT_MS))
         await self.tokens.flush()
+        await self.condition.forget_gone()
         await self.condition.watch_space()
         await self.condition.gather()
 
@@ -377,6 +378,23 @@ class Daemon:
 
     async def by_run(self, run: int) -> str:
         return (await self.queue.row(run)).channel
+
+    async def _packages(self, channel: str, query: str) -> tuple[list[Package], int]:
+        """Return the first packages whose name holds a text, for a channel's page."""
+        found, _, total = await self.db.read(
+            lambda r: browse.packages_page(
+                r,
+                channel,
+                family=None,
+                query=query or None,
+                platform=None,
+                state=None,
+                sort="name",
+                cursor=None,
+                limit=PACKAGES_SHOWN,
+            )
+        )
+        return found, total
 
     async def _audit(self, entry: journal.Audited) -> None:
         await self.db.write(lambda tx: journal.audit(tx, entry))

@@ -37,6 +37,8 @@ MESSAGE_MAX_BYTES = 64 * 1024 * 1024
 STDERR_KEPT_LINES = 200
 STDERR_LINE_MAX_BYTES = 4096
 KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH")
+PARENT = "FIRTHD_PID"
+"""Tells the child whose child it is; in a container that may well be process 1."""
 NICENESS = 10
 PR_SET_PDEATHSIG = 1
 
@@ -98,7 +100,8 @@ class Workers:
             stderr=asyncio.subprocess.PIPE,
             close_fds=True,
             start_new_session=True,  # a terminal's Ctrl-C is the daemon's to answer, not the child's
-            env={name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ},
+            env={name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
+            | {PARENT: str(os.getpid())},
             limit=MESSAGE_MAX_BYTES,
         )
 
@@ -208,7 +211,7 @@ def die_with_parent() -> None:
     """Ask the kernel to kill this process when the daemon dies, however it dies."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() == 1:  # it died between the fork and the request
+    if os.environ.get(PARENT, str(os.getppid())) != str(os.getppid()):  # it died between the fork and the request
         sys.exit(1)
 
 

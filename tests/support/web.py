@@ -12,7 +12,7 @@ import zstandard
 from aiohttp import web
 
 from firth_protocol.errors import NoSpace, NotFound
-from firth_protocol.types import Privacy
+from firth_protocol.types import Package, Privacy
 from firthd.access import WebTokens, token_hash
 from firthd.channels.published import PublishedFile, ShardPlace, View
 from firthd.clock import Clock
@@ -158,6 +158,7 @@ class Site:
         self.blobs.prepare()
         self.rendered.prepare()
         self.shelf = Shelf(self.rendered, self.blobs)
+        self.listed: list[Package] = []  # what every channel's page lists
         self.source = Source(url="http://127.0.0.1:1")
         self.sources: dict[int, Source] = {}  # of single mirrors
         self.unwell: str | None = None
@@ -217,6 +218,10 @@ class Site:
     async def stored(self, file: FileRow, kept: Kept) -> None:
         self.fetched.append((file.filename, kept.sha256))
 
+    async def packages(self, channel: str, query: str) -> tuple[list[Package], int]:
+        found = [package for package in self.listed if query in package.name]
+        return found[:100], len(found)
+
     async def _read_tokens(self) -> list[TokenRow]:
         return self._tokens
 
@@ -247,6 +252,7 @@ async def running_site(
                     settings=settings or WebSettings(),
                     clock=clock,
                     state=root,
+                    packages=site.packages,
                     health=lambda: site.unwell,
                     metrics=lambda: b"firth_up 1\n",
                 )

@@ -460,3 +460,58 @@ async def test_esc_and_q(daemon: FakeDaemon) -> None:
         await term.sees("package-000000")
         await term.press("q")
         await term.until(lambda: not term.app.is_running or term.app._exit)
+
+
+async def test_the_order_of_a_list_is_remembered(daemon: FakeDaemon) -> None:
+    async with terminal(daemon.socket, NARROW) as term:
+        await started(term)
+        await term.press("2")
+        await term.sees("MIRROR ▲", "main: forge")
+        await term.press("O")
+        await term.sees("MIRROR ▼")
+        await term.press("1")
+        await term.sees("Channels", "team")
+        await term.press("2")
+        await term.sees("MIRROR ▼", "main: forge")
+
+
+async def test_colours_and_mouse_can_be_switched(daemon: FakeDaemon) -> None:
+    async with terminal(daemon.socket, NARROW) as term:
+        await started(term)
+        await term.place.run_action("act('app.theme')")
+        await term.until(lambda: term.app.theme == "firth-light")
+        await term.place.run_action("act('app.mouse')")
+        await term.sees("The mouse is the terminal's now")
+        await term.place.run_action("act('app.mouse')")
+        await term.sees("The mouse works in firth again")
+
+
+async def test_ctrl_c_leaves(daemon: FakeDaemon) -> None:
+    async with terminal(daemon.socket, NARROW) as term:
+        await started(term)
+        await term.press("ctrl+c")
+        await term.until(lambda: term.app._exit)
+
+
+async def test_ages_grow_by_themselves(daemon: FakeDaemon) -> None:
+    now = [daemon.now]
+    async with terminal(daemon.socket, NARROW, now=lambda: now[0]) as term:
+        await started(term)
+        await term.sees("2 h ago")
+        now[0] += 3600
+        for _ in range(20):
+            term.place.tick(now[0])
+        await term.sees("3 h ago", "13:00:00 UTC")
+
+
+async def test_a_long_sheet_scrolls_with_the_keys_of_lists(daemon: FakeDaemon) -> None:
+    async with terminal(daemon.socket, (80, 14)) as term:
+        await started(term)
+        await term.press("2", "j", "enter")
+        await term.until(lambda: isinstance(term.app.screen, MirrorScreen))
+        await term.sees("source  ")
+        assert "could not be had" not in term.text
+        await term.press("G")
+        await term.sees("could not be had")
+        await term.press("g")
+        await term.sees("source  ")

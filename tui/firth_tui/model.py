@@ -103,6 +103,7 @@ class Session:
         self.methods: frozenset[str] | None = None
         self.live = Live()
         self.rates = History()
+        self.orders: dict[str, str] = {}  # how the user last sorted each kind of list
 
     @property
     def connected(self) -> bool:

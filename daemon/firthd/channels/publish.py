@@ -229,10 +229,13 @@ class Publisher:
         done = await self._db.write(lambda tx: self._switch(tx, plan, row, families, files, roll_back_to, same=same))
         if not done:
             return _nothing(plan, "the channel was frozen meanwhile: what was read waits as its draft")
-        if same and roll_back_to is None:
-            return Publication(
-                generation=plan.current, published=False, reason="nothing has changed", shadowed=shadowed
+        if same:
+            why = (
+                "nothing has changed"
+                if roll_back_to is None
+                else "the channel shows this content already; it is frozen"
             )
+            return Publication(generation=plan.current, published=False, reason=why, shadowed=shadowed)
         return Publication(generation=row, published=True, files=touched, shadowed=shadowed)
 
     async def _render(
@@ -330,6 +333,8 @@ class Publisher:
                 await self._journal.fact(
                     tx, Fact.CHANNEL_FROZEN, ids={"channel": channel.name}, data={"by": "rollback"}
                 )
+            if same:  # a rollback that a crash has cut off behind its publication, for one
+                return True
         entries = list(files.values())
         await generations.publish(
             tx,

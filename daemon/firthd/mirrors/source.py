@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from firth_protocol.errors import Invalid
+from firth_protocol.errors import Invalid, NotFound
 from firth_protocol.types import Family, Filters, MirrorMode, MirrorType, OnUpstreamRemoval
 from firthd.families.base import FamilyRules, FetchPlace
 from firthd.mirrors.checks import host_of
@@ -86,7 +86,7 @@ class Locator:
         self._families = families
 
     async def locate(self, file: FileRow) -> tuple[Source, str]:
-        """Return the source and the address of a file; raise Invalid when its mirror is gone."""
+        """Return the source and the address of a file; raise NotFound when its mirror is gone."""
         rules = self._families[Family(file.family)]
 
         async def body(r: Reader) -> tuple[MirrorRow | None, str | None, bytes | None]:
@@ -97,6 +97,6 @@ class Locator:
 
         mirror, base_url, raw = await self._db.read(body)
         if mirror is None:
-            raise Invalid(f"the mirror that offered {file.filename} is gone")
+            raise NotFound(f"{file.filename} is not stored, and the mirror that offered it is gone")
         place = FetchPlace(subdir=file.subdir, section=file.section, filename=file.filename, base_url=base_url, raw=raw)
         return source_of(mirror, self._secrets), rules.fetch_url(place)

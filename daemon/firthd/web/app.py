@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KEEPALIVE_S = 75.0
+QUERY_LIMIT = 200
+"""Characters of a search that are looked at."""
 SHUTDOWN_S = 2.0
 """Seconds that replies under way are given when the daemon stops; aiohttp waits up to twice as long."""
 
@@ -122,7 +124,10 @@ class Front:
             return await self._conda.answer(request, visitor, _present(view), rest)
         if not folder:
             return web.Response(status=308, headers={"Location": f"{path[-1]}/"})  # links on the page are relative
-        return self._pages.channel(request.host, self._admission.origin(request).scheme, view)
+        query = request.query.get("q", "")[:QUERY_LIMIT].strip()
+        found = await self._parts.packages(view.channel, query)
+        scheme = self._admission.origin(request).scheme
+        return self._pages.channel(request.host, scheme, view, query, *found)
 
     async def _snapshot(
         self, request: web.Request, visitor: Visitor, when: str, path: tuple[str, ...]

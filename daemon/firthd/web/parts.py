@@ -1,13 +1,13 @@
 """What the web room is given to work with: the collaborators, and what it asks of each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 
-from firth_protocol.types import Privacy
+from firth_protocol.types import Package, Privacy
 from firthd.clock import Clock
 from firthd.config import WebSettings
 from firthd.mirrors.live import Live
@@ -55,7 +55,8 @@ class WebParts(Struct, frozen=True, kw_only=True):
     """Everything that the web application works with.
 
     `state` is the folder that nginx's internal location holds. `health` gives None, or a sentence that says what is
-    wrong. `metrics` gives Prometheus text.
+    wrong. `packages` gives those of a channel whose name holds a text, the first hundred, and how many there are.
+    `metrics` gives Prometheus text.
     """
 
     published: Channels
@@ -66,5 +67,6 @@ class WebParts(Struct, frozen=True, kw_only=True):
     settings: WebSettings
     clock: Clock
     state: Path
+    packages: Callable[[str, str], Awaitable[tuple[list[Package], int]]]
     health: Callable[[], str | None]
     metrics: Callable[[], bytes]

@@ -271,6 +271,15 @@ async def test_packages_are_listed_and_shown(tmp_path: Path) -> None:
             await w.call("package.get", channel="main", name="absent")
 
 
+async def test_a_channels_page_searches_what_is_published(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.mirror("passive")
+        await w.run()
+        text = (await w.get("/repo/main/?q=ALPH")).body.decode()
+        assert "<td>alpha</td><td>1.10</td>" in text
+        assert "<td>beta</td>" not in text
+
+
 async def test_list_then_follow_misses_nothing(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         as_of = (await w.call("channel.list")).as_of

@@ -190,7 +190,8 @@ async def test_folders_that_a_crash_left_are_taken_away_but_those_that_a_queued_
         await w.upstream.arrived("noarch/beta*")
         state = w.daemon.state
         orphans = [state / "runs" / "990", state / "rendered" / "work" / "991"]
-        await asyncio.to_thread(lambda: [folder.mkdir(parents=True) for folder in orphans])
+        for folder in orphans:
+            folder.mkdir(parents=True)
         await w.daemon.daemon.settle.forget_ended()
         assert not [folder for folder in orphans if folder.exists()]
         assert (state / "runs" / str(run.id) / "run.sqlite").exists()

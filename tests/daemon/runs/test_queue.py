@@ -125,6 +125,8 @@ class Works:
             try:
                 yield
             finally:
+                if self.holding_end is not None:
+                    self.holding_end.set()
                 serving.cancel()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from firth_protocol.types import Privacy
+from firth_protocol.types import Family, Package, Privacy
 from firthd.config import WebSettings
 from firthd.web.pages.html import POLICY, Html, fill
 from tests.support.web import Site, conda_index, running_site
@@ -50,6 +50,30 @@ async def test_a_channels_page_has_a_line_for_each_client(team: Site) -> None:
         "Generation 42",
     ):
         assert line in text
+
+
+async def test_a_channels_page_searches_its_packages_and_escapes_them(team: Site) -> None:
+    team.listed = [
+        Package(
+            family=Family.CONDA,
+            name=name,
+            version="1.0",
+            versions=1,
+            files=2,
+            stored=0,
+            bytes=1,
+            platforms=["noarch"],
+        )
+        for name in ("numpy", "numba", "<script>")
+    ]
+    text = (await team.get("/repo/main/?q=num")).body.decode()
+    assert "2 packages" in text
+    assert "<td>numpy</td><td>1.0</td><td>2</td><td>noarch</td>" in text
+    hostile = (await team.get("/repo/main/?q=%3Cscript%3E")).body.decode()
+    assert "<td>&lt;script&gt;</td>" in hostile
+    assert 'value="&lt;script&gt;"' in hostile
+    assert "<script>" not in hostile
+    assert "No package has this" in (await team.get("/repo/main/?q=zzz")).body.decode()
 
 
 async def test_without_the_slash_the_page_is_a_redirect(team: Site) -> None:

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from textual import events, on
 from textual.app import ComposeResult
-from textual.containers import Vertical, VerticalScroll
+from textual.containers import Vertical
 from textual.widget import Widget
 from textual.widgets import Static
 
@@ -21,7 +21,7 @@ from firth_tui.screens.channels import channel_columns
 from firth_tui.screens.mirrors import WORDS as MIRROR_WORDS
 from firth_tui.screens.mirrors import MirrorPane
 from firth_tui.screens.mirrors import listing as mirror_listing
-from firth_tui.screens.place import Listing, ListPane, PlaceScreen, Wanted, bindings
+from firth_tui.screens.place import Listing, ListPane, PlaceScreen, Scroll, Wanted, bindings
 from firth_tui.widgets.chrome import TabBar
 from firth_tui.widgets.keyed_table import Column
 from firth_tui.widgets.work import Repeated, start
@@ -210,7 +210,7 @@ def _change(change: Change) -> Cell:
     return Cell("+ added", Tone.OK) if change.change == "added" else Cell("- removed", Tone.WARN)
 
 
-class UsePane(VerticalScroll, can_focus=True):
+class UsePane(Scroll):
     """Set-up lines for each client."""
 
     def put(self, channel: ChannelGet, now: float) -> None:
@@ -339,16 +339,16 @@ class ChannelScreen(PlaceScreen):
         self.redraw()
 
     def _new_pane(self, tab: Place) -> Widget:
-        name = self.channel_name
+        name, orders = self.channel_name, self.session.orders
         if tab is Place.PACKAGES:
-            return ListPane(package_listing(self, name))
+            return ListPane(package_listing(self, name), orders)
         if tab is Place.CHANNEL_MIRRORS:
             return MirrorPane(mirror_listing(self, name), self)
         if tab is Place.SUBCHANNELS:
-            return ListPane(subchannel_listing(self, name))
+            return ListPane(subchannel_listing(self, name), orders)
         if tab is Place.GENERATIONS:
-            return ListPane(generation_listing(self, name))
-        return ListPane(change_listing(self, name, self.generation)) if tab is Place.CHANGES else UsePane()
+            return ListPane(generation_listing(self, name), orders)
+        return ListPane(change_listing(self, name, self.generation), orders) if tab is Place.CHANGES else UsePane()
 
     @on(TabBar.Chosen)
     async def _tab_chosen(self, message: TabBar.Chosen) -> None:

@@ -114,7 +114,8 @@ class ChannelsScreen(PlaceScreen):
                 empty="There is no channel yet.\nPress n to create the first one; then give it a mirror to fill it.",
                 subject="channel",
                 sort="name",
-            )
+            ),
+            self.session.orders,
         )
         yield self._pane
 

@@ -4,7 +4,6 @@ from typing import Any, ClassVar
 
 import msgspec
 from textual.app import ComposeResult
-from textual.containers import VerticalScroll
 
 from firth_protocol.errors import FirthError
 from firth_protocol.types import AuditEntry, DaemonStatus, Mirror
@@ -14,7 +13,7 @@ from firth_tui.model import FAULTS, Touched, worst_first
 from firth_tui.rows import Fetch
 from firth_tui.screens.mirror import Sheet, labelled
 from firth_tui.screens.mirrors import state_of
-from firth_tui.screens.place import Listing, ListPane, PlaceScreen, Wanted, bindings
+from firth_tui.screens.place import Listing, ListPane, PlaceScreen, Scroll, Wanted, bindings
 from firth_tui.widgets.keyed_table import Column
 from firth_tui.widgets.progress import bar
 from firth_tui.widgets.sparkline import spark
@@ -99,7 +98,6 @@ class HealthScreen(PlaceScreen):
     def __init__(self) -> None:
         super().__init__()
         self.mirrors: list[Mirror] = []
-        self._ticks = 0
         self.sheet = Sheet()
         self._reading = Repeated(self, self._read, group="health")
 
@@ -119,11 +117,11 @@ class HealthScreen(PlaceScreen):
         return [Cell(f"{Sign.OK} all well", Tone.OK)]
 
     def body(self) -> ComposeResult:
-        with VerticalScroll(id="sheet"):
+        with Scroll(id="sheet"):
             yield self.sheet
 
     def on_mount(self) -> None:
-        self.query_one("#sheet", VerticalScroll).focus()
+        self.query_one("#sheet", Scroll).focus()
         self.reload()
 
     def reload(self) -> None:
@@ -147,7 +145,6 @@ class HealthScreen(PlaceScreen):
 
     def tick(self, now: float) -> None:
         super().tick(now)
-        self._ticks += 1
         if self._ticks % READ_S == 0 and self.session.connected:
             self.reload()
 
@@ -234,5 +231,5 @@ class AuditScreen(PlaceScreen):
         return self._pane
 
     def body(self) -> ComposeResult:
-        self._pane = ListPane(audit_listing(self))
+        self._pane = ListPane(audit_listing(self), self.session.orders)
         yield self._pane

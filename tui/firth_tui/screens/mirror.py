@@ -4,7 +4,6 @@ from typing import Any, ClassVar
 
 from rich.segment import Segment
 from textual.app import ComposeResult
-from textual.containers import VerticalScroll
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -30,7 +29,7 @@ from firth_tui.format import (
 from firth_tui.model import Touched
 from firth_tui.screens.mirrors import WORDS as MIRROR_WORDS
 from firth_tui.screens.mirrors import state_of, step_of
-from firth_tui.screens.place import PlaceScreen, bindings
+from firth_tui.screens.place import PlaceScreen, Scroll, bindings
 from firth_tui.widgets.sparkline import outcomes, spark
 from firth_tui.widgets.tones import TONE_CLASSES, segments
 from firth_tui.widgets.work import Repeated
@@ -211,7 +210,7 @@ class MirrorScreen(PlaceScreen):
             self.firth.tell("This mirror has not run yet: r runs it.", warning=True)
 
     def body(self) -> ComposeResult:
-        with VerticalScroll(id="sheet"):
+        with Scroll(id="sheet"):
             yield self.sheet
 
     def on_mount(self) -> None:
@@ -219,7 +218,7 @@ class MirrorScreen(PlaceScreen):
         self.reload()
 
     def focus_body(self) -> None:
-        self.query_one("#sheet", VerticalScroll).focus()
+        self.query_one("#sheet", Scroll).focus()
 
     def reload(self) -> None:
         self._reading.ask()

@@ -148,7 +148,7 @@ class MirrorPane(ListPane[Mirror]):
     """A list of mirrors that shows where running ones are."""
 
     def __init__(self, listing: Listing[Mirror], screen: PlaceScreen) -> None:
-        super().__init__(listing)
+        super().__init__(listing, screen.session.orders)
         self._place = screen
         self._moving: set[int] = set()
         self._changed: set[int] = set()

@@ -3,7 +3,6 @@
 from typing import Any, ClassVar
 
 from textual.app import ComposeResult
-from textual.containers import VerticalScroll
 from textual.widgets import Static
 
 from firth_protocol.errors import FirthError
@@ -13,7 +12,7 @@ from firth_tui.actions import Place
 from firth_tui.format import Cell, Sign, Tone, age, clean, count, counted, family_name, size
 from firth_tui.model import Touched
 from firth_tui.rows import LocalRows
-from firth_tui.screens.place import PlaceScreen, bindings
+from firth_tui.screens.place import PlaceScreen, Scroll, bindings
 from firth_tui.widgets.keyed_table import Column, KeyedTable
 from firth_tui.widgets.work import Repeated
 
@@ -96,7 +95,7 @@ class PackageScreen(PlaceScreen):
 
     def body(self) -> ComposeResult:
         yield self.table
-        with VerticalScroll(id="package-more"):
+        with Scroll(id="package-more"):
             yield self.more
 
     def on_mount(self) -> None:

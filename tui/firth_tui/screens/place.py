@@ -8,7 +8,7 @@ from msgspec import Struct
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
+from textual.containers import Vertical, VerticalScroll
 from textual.screen import Screen
 from textual.timer import Timer
 from textual.widget import Widget
@@ -28,10 +28,24 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+
+class Scroll(VerticalScroll, can_focus=True):
+    """Something long to read; scrolls with the keys that move in lists."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j", "scroll_down", show=False, id="scroll.down"),
+        Binding("k", "scroll_up", show=False, id="scroll.up"),
+        Binding("g", "scroll_home", show=False, id="scroll.first"),
+        Binding("G", "scroll_end", show=False, id="scroll.last"),
+    ]
+
+
 REFRESH_S = 1.0
 """A list is read again at most this often, however many events come."""
 SETTLE_S = 0.1
 """How long a list waits after an event for the next one."""
+AGES_S = 20
+"""How often what is told as an age is drawn again."""
 TYPING_S = 0.2
 """How long a filter waits for the next key."""
 
@@ -64,17 +78,18 @@ class ListPane(Vertical, Generic[T]):
 
     DEFAULT_CSS = "ListPane { height: 1fr; }"
 
-    def __init__(self, listing: Listing[T], *, id: str | None = None) -> None:
-        super().__init__(id=id)
+    def __init__(self, listing: Listing[T], orders: dict[str, str]) -> None:
+        super().__init__()
         self.listing = listing
-        self.wanted = Wanted(sort=listing.sort)
+        self._orders = orders
+        self.wanted = Wanted(sort=orders.get(listing.place, listing.sort))
         self._stale = False
         self._timer: Timer | None = None
         self._typing: Timer | None = None
         self._rows = self._new_rows()
         self._rereading = Repeated(self, self._reread, group="refresh")
         self.table: KeyedTable[T] = KeyedTable(listing.columns, self._rows, empty=listing.empty)
-        self.table.sort = listing.sort
+        self.table.sort = self.wanted.sort
 
     def compose(self) -> ComposeResult:
         yield self.table
@@ -162,6 +177,8 @@ class ListPane(Vertical, Generic[T]):
             return
         key = self.table.cursor_key
         self.wanted = wanted
+        if wanted.sort is not None:
+            self._orders[self.listing.place] = wanted.sort
         self._rows = self._new_rows()
         self.table.sort = wanted.sort
         narrowed = bool(wanted.query or wanted.faults)
@@ -229,6 +246,7 @@ class PlaceScreen(Screen[None]):
         self.flash = Flash()
         self.filter_bar = FilterBar()
         self.foot = Foot()
+        self._ticks = 0
 
     # --- what a subclass tells
 
@@ -290,6 +308,11 @@ class PlaceScreen(Screen[None]):
     def tick(self, now: float) -> None:
         """A second has passed."""
         self.head.put_clock(now)
+        self._ticks += 1
+        if self._ticks % AGES_S == 0:
+            self.redraw()
+            if self.pane is not None:
+                self.pane.table.refresh()
 
     # --- the common part
 

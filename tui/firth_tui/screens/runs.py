@@ -119,7 +119,7 @@ class RunsScreen(PlaceScreen):
         return self._pane
 
     def body(self) -> ComposeResult:
-        self._pane = ListPane(run_listing(self))
+        self._pane = ListPane(run_listing(self), self.session.orders)
         yield self._pane
 
     def fact(self, about: Touched) -> None:

@@ -325,7 +325,8 @@ class KeyedTable(ScrollView, Generic[T], can_focus=True):
         return Strip(segments).adjust_cell_length(width, base)
 
     def _tone(self, tone: Tone, chosen: bool) -> Style:
-        if chosen and tone in {Tone.PLAIN, Tone.MUTED}:
+        # of sixteen colours two can be too close: on the bar of the cursor the words must do
+        if chosen and (tone in {Tone.PLAIN, Tone.MUTED} or self.app.current_theme.ansi):
             return Style.null()
         return tone_style(self, tone)
 

@@ -34,7 +34,7 @@ def handlers(engine: Engine) -> dict[str, Handler]:
 
         return await engine.db.read(body)
 
-    async def get(context: Context, params: RunParams) -> RunGet:
+    async def get(context: Context, params: RunParams | RunWait) -> RunGet:
         as_of = await engine.db.read(engine.journal.as_of)
         return _with_cursor(await engine.queue.get(params.run), as_of)
 
@@ -56,8 +56,8 @@ def handlers(engine: Engine) -> dict[str, Handler]:
         return await engine.db.read(body)
 
     async def wait(context: Context, params: RunWait) -> RunGet:
-        run = await engine.queue.wait(params.run, params.timeout)
-        return _with_cursor(run, await engine.db.read(engine.journal.as_of))
+        await engine.queue.wait(params.run, params.timeout)
+        return await get(context, params)  # the cursor first, then the run: what happens in between is told again
 
     return {"run.list": list_, "run.get": get, "run.log": log, "run.wait": wait}
 

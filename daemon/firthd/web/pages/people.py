@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from firth_protocol.types import Privacy
+from firth_protocol.types import Package, Privacy
 from firthd.clock import rfc3339
 from firthd.web.pages.html import Html, fill, join, page
 
@@ -27,7 +27,15 @@ _CHANNEL = (
     "<h2>mamba</h2><pre>mamba install --channel {url} NAME</pre>"
     "<h2>pixi</h2><pre>pixi project channel add {url}\npixi add NAME</pre>"
     "<h2>As of a day</h2><pre>{dated}</pre>"
+    '<h2>Packages</h2><form role="search"><label>Name <input name="q" value="{query}" maxlength="200"></label>'
+    " <button>Search</button></form>{packages}"
 )
+_PACKAGES = (
+    '<p class="dim">{count}</p>'
+    "<table><tr><th>Package</th><th>Newest</th><th>Files</th><th>Platforms</th></tr>{rows}</table>"
+)
+_PACKAGE = "<tr><td>{name}</td><td>{version}</td><td>{files}</td><td>{platforms}</td></tr>"
+_NO_PACKAGES = '<p class="dim">No package has this in its name.</p>'
 _TOKEN = "<p>This channel wants a token: put yours in place of <code>{place}</code>.</p>"
 
 
@@ -46,8 +54,13 @@ class Pages:
         channels = fill(_TABLE, rows=join(rows)) if rows else Html(_NONE)
         return page("Package channels", fill(_HOME, channels=channels), _headers(private=True))
 
-    def channel(self, host: str, scheme: str, view: "View") -> web.Response:
-        """Return a channel's page: what to type for each client. A token is never shown, only its place."""
+    def channel(
+        self, host: str, scheme: str, view: "View", query: str, packages: Sequence[Package], total: int
+    ) -> web.Response:
+        """Return a channel's page: what to type for each client, and the packages that were searched for.
+
+        A token is never shown, only its place.
+        """
         open_to_all = view.privacy is Privacy.PUBLIC
         base = self._base(host, scheme)
         door = base if open_to_all else f"{base}/t/{_TOKEN_PLACE}"
@@ -58,6 +71,8 @@ class Pages:
             published=rfc3339(view.published_at_ms),
             token=Html("") if open_to_all else fill(_TOKEN, place=_TOKEN_PLACE),
             url=f"{door}/repo/{view.channel}",
+            query=query,
+            packages=_found(packages, total),
             dated=f"{door}/snapshot/{rfc3339(view.published_at_ms)[:10]}/{view.channel}",
         )
         return page(view.channel, body, _headers(private=not open_to_all))
@@ -67,6 +82,23 @@ class Pages:
             return self._public_url
         # Anybody can send any Host: what is no host name is not repeated.
         return f"{scheme}://{host if _HOST.fullmatch(host) else 'HOST'}"
+
+
+def _found(packages: Sequence[Package], total: int) -> Html:
+    if not packages:
+        return Html(_NO_PACKAGES)
+    rows = [
+        fill(
+            _PACKAGE,
+            name=package.name,
+            version=package.version,
+            files=str(package.files),
+            platforms=", ".join(package.platforms),
+        )
+        for package in packages
+    ]
+    more = "" if total <= len(packages) else f", the first {len(packages)} of them"
+    return fill(_PACKAGES, count=f"{total:,} packages{more}", rows=join(rows))
 
 
 def _headers(*, private: bool) -> dict[str, str]:
