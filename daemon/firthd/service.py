@@ -15,7 +15,7 @@ from aiohttp import web
 from firth_protocol import API
 from firth_protocol.errors import FirthError, InUse
 from firth_protocol.events import Fact
-from firth_protocol.types import Package, RunKind
+from firth_protocol.types import Family, Package, RunKind
 from firthd import __version__
 from firthd.access import Access, WebTokens
 from firthd.channels import browse
@@ -143,7 +143,7 @@ class Daemon:
         self.space = SpaceGuard(self.blobs, settings.store.floor_percent, clock)
         locator = Locator(db, self.secrets, families)
         self.published = Published(db, self.rendered, clock, settings.store.grace_days * DAY_MS)
-        conda = next(iter(families.values()))
+        conda = families[Family.CONDA]
         self.on_demand = OnDemand(
             self.upstream,
             self.blobs,
@@ -267,6 +267,7 @@ class Daemon:
                 settings=self.settings.web,
                 clock=self._clock,
                 state=self.settings.state,
+                absent_index=self.engine.families[Family.CONDA].absent_index,
                 packages=self._packages,
                 health=lambda: self._trouble,
                 metrics=self.condition.metrics,

@@ -72,6 +72,11 @@ class Workers:
         self._clock = clock
         self.last_peak_rss_bytes: int | None = None
 
+    @property
+    def busy(self) -> bool:
+        """Whether a task would have to wait for its turn."""
+        return self._turns.locked()
+
     async def run(self, task: str, params: Struct, result: type[T], *, progress: Report | None = None) -> T:
         """Run `task` ("package.module:function" below the families or the store) and return what it returns.
 
@@ -79,6 +84,8 @@ class Workers:
         wrote to stderr goes to the log. When the caller is cancelled, the process is killed before this returns.
         """
         check_task(task)
+        if self.busy and progress is not None:
+            progress(TaskProgress(0, None, "", "waits until another run's index task has ended"))
         async with self._turns:
             began = self._clock.monotonic()
             process = await self._spawn(task)

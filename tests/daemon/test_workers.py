@@ -212,3 +212,11 @@ def test_a_worker_loads_little() -> None:
     code = "import sys, firthd.workers, firthd.families.conda.read, firthd.families.conda.render; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=9)
     assert set(done.stdout.split()) & {"aiohttp", "uvloop", "textual", "aiosqlite", "croniter"} == set()
+
+
+def test_a_child_whose_parent_is_another_by_now_ends_at_once() -> None:
+    environ = {**os.environ, "FIRTHD_PID": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "firthd.workers", READ], env=environ, input=b"{}", capture_output=True, timeout=8
+    )
+    assert (done.returncode, done.stderr) == (1, b"")

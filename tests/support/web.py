@@ -17,6 +17,7 @@ from firthd.access import WebTokens, token_hash
 from firthd.channels.published import PublishedFile, ShardPlace, View
 from firthd.clock import Clock
 from firthd.config import UpstreamSettings, WebSettings
+from firthd.families.conda.render import absent_index
 from firthd.mirrors.on_demand import Helpers, OnDemand
 from firthd.store.artifacts import FileRow
 from firthd.store.blobs import BlobStore, Kept
@@ -252,6 +253,7 @@ async def running_site(
                     settings=settings or WebSettings(),
                     clock=clock,
                     state=root,
+                    absent_index=absent_index,
                     packages=site.packages,
                     health=lambda: site.unwell,
                     metrics=lambda: b"firth_up 1\n",

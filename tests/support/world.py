@@ -1,7 +1,7 @@
 """A source, a daemon and a channel that mirrors the one into the other: where most tests of runs begin."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from tests.support.upstream import FaultyUpstream
 
 class Reply(Struct, frozen=True):
     status: int
-    headers: dict[str, str]
+    headers: Mapping[str, str]  # in any case
     body: bytes
 
 
@@ -49,7 +49,7 @@ class World(Struct, frozen=True, kw_only=True):
     async def get(self, path: str, headers: dict[str, str] | None = None, method: str = "GET") -> Reply:
         """Ask the daemon as a package client does."""
         async with self.http.request(method, self.daemon.url + path, headers=headers) as response:
-            return Reply(response.status, dict(response.headers), await response.read())
+            return Reply(response.status, response.headers.copy(), await response.read())
 
     async def records(self, subdir: str, channel: str = "main") -> dict[str, bytes]:
         """Return each served record's bytes by file name; every variant must agree."""

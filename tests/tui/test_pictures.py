@@ -16,7 +16,8 @@ from firth_protocol.types import RunState, StepName
 from firth_tui.app import FirthApp
 from firth_tui.model import History
 from firth_tui.theme import LIGHT, SIXTEEN
-from tests.support.fake_daemon import FakeDaemon, rfc3339
+from tests.support.fake_daemon import FakeDaemon
+from tests.support.fake_world import rfc3339
 from tests.support.tui import Terminal, terminal
 
 FOLDER = Path(__file__).parent / "pictures"

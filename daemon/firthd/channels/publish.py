@@ -5,8 +5,9 @@ import contextlib
 import hashlib
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
@@ -24,6 +25,7 @@ from firthd.store.generations import FamilyRow, FileEntry, GenerationRow
 from firthd.store.journal import Journal
 from firthd.workers import TaskProgress, Workers
 
+T = TypeVar("T")
 Report = Callable[[str, int, int | None], None]
 """(description, done, total)"""
 
@@ -226,7 +228,9 @@ class Publisher:
             kept=True,
         )
         same = row.digest == plan.current.digest and _same_files(plan.files, list(files.values()))
-        done = await self._db.write(lambda tx: self._switch(tx, plan, row, families, files, roll_back_to, same=same))
+        done = await _to_the_end(
+            self._db.write(lambda tx: self._switch(tx, plan, row, families, files, roll_back_to, same=same))
+        )
         if not done:
             return _nothing(plan, "the channel was frozen meanwhile: what was read waits as its draft")
         if same:
@@ -370,6 +374,16 @@ class Publisher:
             await self._db.write(forget)
         used = await self._db.read(generations.rendered_in_use)
         return await asyncio.to_thread(self._rendered.sweep, used, self._clock.now_ms() - _YOUNG_MS)
+
+
+async def _to_the_end(switching: Coroutine[Any, Any, T]) -> T:
+    """Await the pointer's move; whoever is cancelled meanwhile holds the channel until it is done."""
+    task = asyncio.ensure_future(switching)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
 
 
 def _nothing(plan: _Plan, reason: str) -> Publication:

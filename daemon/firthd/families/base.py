@@ -218,6 +218,7 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     read_task: str  # "package.module:function" for Workers.run: ReadParams -> ReadResult
     render_task: str  # RenderParams -> RenderResult
     empty_part: Callable[[str], Mapping[str, bytes]]  # subdir -> path -> bytes, for a new channel
+    absent_index: Callable[[str], bytes | None]  # path -> what is served for an index whose absence clients remember
     first_parts: tuple[str, ...]  # the parts a channel has from its first generation on
     locate: Callable[[str], Located | None]  # URL path below the family's root
     needs_record: Callable[[str], bool]  # section -> whether `fetch_url` must be given the raw record

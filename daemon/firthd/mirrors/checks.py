@@ -63,9 +63,13 @@ def check_ca_file(ca_file: str | None) -> None:
 
 
 def host_of(url: str) -> str:
-    """Return the host of an address, to which its secrets belong; an empty text when it cannot be taken apart."""
+    """Return scheme and host of an address, to which its secrets belong; nothing when it cannot be taken apart.
+
+    The scheme counts: what was given for https is not sent over http.
+    """
     try:
-        return urlsplit(url).netloc.rpartition("@")[2].lower()
+        parts = urlsplit(url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}".lower()
     except ValueError:
         return ""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from firth_protocol.errors import FirthError, NoSpace, NotFound, TooLarge, Upstream
+from firth_protocol.errors import FirthError, Invalid, NoSpace, NotFound, TooLarge, Upstream
 from firthd.clock import Clock
 from firthd.runs.run import LiveRun
 from firthd.store.blobs import BlobMismatch, BlobStore, BlobWriter, Kept
@@ -154,6 +154,8 @@ class Downloads:
             except Upstream as error:
                 self._fail(wanted, error.message, tries)
                 self._count_refusal(error)
+            except Invalid as error:  # the source names an address that is not asked; others of its files may do
+                self._fail(wanted, error.message, tries)
             except OSError as error:
                 if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
                     raise
@@ -198,13 +200,22 @@ class Downloads:
             )
 
     async def _bring(self, wanted: Wanted, tries: "_Tries") -> Kept:
+        async with self._transfers:  # taken first, so that files come in the order of the index
+            writer = await self._written(wanted, tries)
+        try:
+            return await self._blobs.keep(writer)
+        except BlobMismatch as error:
+            self._live.moved(-writer.written)
+            raise _Bad(f"not what the source's index promises: {error.reason}") from None
+
+    async def _written(self, wanted: Wanted, tries: "_Tries") -> BlobWriter:
+        """Return the writer with the whole file in it; nothing is left of a file that did not come."""
         await self._enough_space(wanted.size)
         writer = await self._blobs.open_writer(
             size=wanted.size, sha256=wanted.sha256, md5=wanted.md5, max_bytes=MAX_UNKNOWN
         )
         try:
-            async with self._transfers:
-                await self._transfer(wanted, writer, tries)
+            await self._transfer(wanted, writer, tries)
             if wanted.sha256 is None and wanted.md5 is None:
                 try:
                     await asyncio.to_thread(self._check_archive, writer.path, wanted.filename)
@@ -214,11 +225,7 @@ class Downloads:
             self._live.moved(-writer.written)
             writer.abort()
             raise
-        try:
-            return await self._blobs.keep(writer)
-        except BlobMismatch as error:
-            self._live.moved(-writer.written)
-            raise _Bad(f"not what the source's index promises: {error.reason}") from None
+        return writer
 
     async def _transfer(self, wanted: Wanted, writer: BlobWriter, tries: "_Tries") -> None:
         """Write the file, going on where it broke off; the digest over all of it guards the seams."""

@@ -79,7 +79,7 @@ class IndexFetcher:
         parts = []
         for name in await self.parts(job, known):
             before = known.get(name)
-            if before is not None and before.file and not await asyncio.to_thread((self._folder / before.file).exists):
+            if before is not None and before.file and not await asyncio.to_thread(self._has_copy, before):
                 before = None
             parts.append(await self._part(live, job, name, before, tag))
         if not known and not any(part.row.file for part in parts):
@@ -88,6 +88,13 @@ class IndexFetcher:
                 hint="`mirror.check` tells what stands at the address",
             )
         return Index(parts=parts)
+
+    def _has_copy(self, row: SourceIndexRow) -> bool:
+        """Tell whether a copy is there in full: it is not synced, and the machine may have lost its power since."""
+        try:
+            return row.file is not None and (self._folder / row.file).stat().st_size == row.size
+        except FileNotFoundError:
+            return False
 
     async def _part(self, live: LiveRun, job: Job, name: str, before: SourceIndexRow | None, tag: str) -> FetchedPart:
         candidates = self._rules.index_candidates(name)

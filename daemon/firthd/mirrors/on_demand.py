@@ -12,7 +12,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from firth_protocol.errors import FirthError, Internal, NoSpace, NotFound, TooLarge, Unavailable, Upstream
+from firth_protocol.errors import FirthError, Internal, Invalid, NoSpace, NotFound, TooLarge, Unavailable, Upstream
 from firthd.clock import Clock
 from firthd.mirrors.live import Live
 from firthd.store.artifacts import FileRow
@@ -240,7 +240,10 @@ class OnDemand:
             if file.sha256 is not None and file.size is not None and self._blobs.has(file.sha256):
                 return Kept(sha256=file.sha256, size=file.size)  # a run brought it while this one waited
             await self._helpers.space(file.size)
-            source, address = await self._helpers.locate(file)
+            try:
+                source, address = await self._helpers.locate(file)
+            except Invalid as error:
+                raise _Bad(f"{file.filename} cannot be fetched: {error.message}", hint=error.hint) from None
             writer = await self._blobs.open_writer(
                 size=file.size, sha256=file.sha256, md5=file.md5, max_bytes=MAX_UNKNOWN
             )
@@ -274,6 +277,10 @@ class OnDemand:
             except NotFound:
                 raise _Bad(
                     f"the source lists {live.file.filename} but does not have it", hint="run the mirror"
+                ) from None
+            except Invalid as error:
+                raise _Bad(
+                    f"{live.file.filename} cannot be fetched: {error.message}", hint="look at the source"
                 ) from None
             except TooLarge:
                 raise _bad(live.file, f"it has more than the {live.size} bytes promised") from None

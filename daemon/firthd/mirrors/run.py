@@ -342,6 +342,11 @@ class MirrorRuns:
                 live.count(shadowed=shadowed)
             live.progress(told(publication))
         totals = await self._p.db.read(lambda r: artifacts.mirror_totals(r, job.channel_id, job.mirror_id))
+        # Of parts that have not changed nothing was read: what is there is counted, not what was read.
+        live.count(
+            passive=totals.artifacts if job.mode is MirrorMode.PASSIVE else 0,
+            unchanged=max(0, totals.artifacts - copied.added),
+        )
         changes: dict[str, object] = {
             "artifacts": totals.artifacts,
             "bytes": totals.bytes,

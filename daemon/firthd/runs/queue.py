@@ -272,10 +272,10 @@ class RunQueue:
         self._hub.forget_progress(live.id)
 
         async def end(tx: Tx) -> None:
-            await live.finish(tx, outcome)
+            row = await live.finish(tx, outcome)
             if self._resume and outcome.error is not None and outcome.error.kind == "interrupted":
-                await recovery.queue_again(tx, self, live.row)
-            await self.ended(tx, live.row)
+                await recovery.queue_again(tx, self, row)
+            await self.ended(tx, row)
 
         try:
             while True:

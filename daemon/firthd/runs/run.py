@@ -217,8 +217,8 @@ class LiveRun:
 
         await self._db.write(body)
 
-    async def finish(self, tx: Tx, outcome: Outcome) -> None:
-        """Write the end of the run, inside the queue's transaction."""
+    async def finish(self, tx: Tx, outcome: Outcome) -> RunRow:
+        """Write the end of the run inside the queue's transaction; return its row, which nobody sees before that."""
         now = self._clock.now_ms()
         for name, step in self._steps.items():
             if step.state is StepState.RUNNING:
@@ -237,4 +237,4 @@ class LiveRun:
             "waiting_for": None,
         }
         await rows.update_run(tx, self.id, changes)
-        self.row = msgspec.structs.replace(self.snapshot(), **changes)
+        return msgspec.structs.replace(self.snapshot(), **changes)

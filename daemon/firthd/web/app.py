@@ -75,7 +75,8 @@ class Front:
         self._admission = Admission(parts.tokens, settings.trusted_proxies, parts.clock)
         self._metrics_allow = networks(settings.metrics_allow)
         self._pages = Pages(settings.public_url)
-        self._conda = CondaSite(parts.published, parts.rendered, files, Packages(files, parts.blobs, parts.on_demand))
+        packages = Packages(files, parts.blobs, parts.on_demand)
+        self._conda = CondaSite(parts.published, parts.rendered, files, packages, parts.absent_index)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request; whatever goes wrong becomes problem+json, and only its kind reaches the client."""

@@ -4,7 +4,9 @@ File names and shards after CEP 16 and CEP 36; what is not published is 404, `cu
 `notices.json` included, which clients take well.
 """
 
+import hashlib
 import re
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -54,7 +56,15 @@ class Edition(Struct, frozen=True, kw_only=True):
 class CondaSite:
     """Answers for the conda family of a channel."""
 
-    def __init__(self, published: Channels, rendered: Store, files: Files, packages: Packages) -> None:
+    def __init__(
+        self,
+        published: Channels,
+        rendered: Store,
+        files: Files,
+        packages: Packages,
+        absent_index: Callable[[str], bytes | None],
+    ) -> None:
+        self._absent_index = absent_index
         self._published = published
         self._rendered = rendered
         self._files = files
@@ -73,7 +83,17 @@ class CondaSite:
         if index is not None:
             return await self._index(request, visitor, edition, index, name)
         if name.endswith(_INDEX_LIKE):
-            raise not_found()
+            absent = self._absent_index(f"{subdir}/{name}")
+            if absent is None:
+                raise not_found()
+            content = Content(
+                size=len(absent),
+                etag=f'"{hashlib.sha256(absent).hexdigest()}"',
+                modified_ms=edition.view.published_at_ms,
+                media_type=_media_type(name),
+                cache_control=edition.cache_control(edition.index_life),
+            )
+            return await self._files.made(request, content, absent)
         file = await self._published.file(edition.view, Family.CONDA, subdir, name)
         if file is None:
             raise not_found()

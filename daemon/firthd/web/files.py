@@ -99,6 +99,10 @@ class Files:
         finally:
             os.close(fd)
 
+    async def made(self, request: web.Request, content: Content, data: bytes) -> web.StreamResponse:
+        """Send bytes that are made for the answer; `content.modified_ms` is known."""
+        return await self._from_memory(request, content, HotObject(data, content.modified_ms or 0))
+
     async def growing(self, request: web.Request, content: Content, live: Live) -> web.StreamResponse:
         """Send a file while it is fetched; the connection breaks when it turns out wrong. `content.size` is known."""
         response, span = _response(request, content, Answer.WHOLE)

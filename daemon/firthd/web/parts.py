@@ -54,9 +54,10 @@ class Tokens(Protocol):
 class WebParts(Struct, frozen=True, kw_only=True):
     """Everything that the web application works with.
 
-    `state` is the folder that nginx's internal location holds. `health` gives None, or a sentence that says what is
-    wrong. `packages` gives those of a channel whose name holds a text, the first hundred, and how many there are.
-    `metrics` gives Prometheus text.
+    `state` is the folder that nginx's internal location holds. `absent_index` gives what is served for a conda index
+    whose absence clients would remember. `packages` gives those of a channel whose name holds a text, the first
+    hundred, and how many there are. `health` gives None, or a sentence that says what is wrong. `metrics` gives
+    Prometheus text.
     """
 
     published: Channels
@@ -67,6 +68,7 @@ class WebParts(Struct, frozen=True, kw_only=True):
     settings: WebSettings
     clock: Clock
     state: Path
+    absent_index: Callable[[str], bytes | None]
     packages: Callable[[str, str], Awaitable[tuple[list[Package], int]]]
     health: Callable[[], str | None]
     metrics: Callable[[], bytes]

@@ -20,6 +20,13 @@ async def test_a_new_channel_serves_an_empty_noarch_in_every_variant(tmp_path: P
     async with world(tmp_path) as w:
         assert await w.records("noarch") == {}
         assert (await w.get("/repo/main/noarch/repodata_shards.msgpack.zst")).status == 200
+        shards = await w.get("/repo/main/linux-64/repodata_shards.msgpack.zst")  # a 404 would be remembered for ever
+        assert shards.status == 200
+        assert (await w.get("/repo/main/linux-64/repodata.json")).status == 404
+        again = await w.get(
+            "/repo/main/linux-64/repodata_shards.msgpack.zst", headers={"If-None-Match": shards.headers["ETag"]}
+        )
+        assert again.status == 304
         for path in ("noarch/current_repodata.json", "notices.json", "simple/", "cran/src/contrib/PACKAGES"):
             assert (await w.get(f"/repo/main/{path}")).status == 404
         items = (await w.call("channel.generations", channel="main")).items

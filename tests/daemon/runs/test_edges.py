@@ -5,6 +5,8 @@ import contextlib
 import hashlib
 from pathlib import Path
 
+import pytest
+
 from firth_protocol.errors import WrongState
 from firth_protocol.types import RunState
 from firthd.mirrors.plan import PartChange, shrink_reason
@@ -148,6 +150,46 @@ async def test_following_removals_again_takes_what_was_held(tmp_path: Path) -> N
         await w.call("mirror.update", mirror=mirror.id, revision=mirror.revision, on_upstream_removal="follow")
         assert (await w.run()).state is RunState.COMPLETED
         assert name not in await w.names()
+
+
+async def test_a_copy_of_the_index_that_lost_its_end_is_fetched_again(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.mirror("active")
+        w.upstream.fail("noarch/beta*", Fault(status=404))
+        assert (await w.run()).state is RunState.INCOMPLETE  # so that the next run reads every copy again
+        (copy,) = (w.daemon.state / "sources").glob("*/noarch.*")
+        copy.write_bytes(copy.read_bytes()[:10])
+        run = await w.run()
+        assert run.state is RunState.COMPLETED, run.error
+
+
+@pytest.mark.parametrize("base", ["ftp://elsewhere.example.org/", "http://[broken/", "../../.."])
+async def test_an_address_that_is_not_asked_stops_neither_the_run_nor_the_daemon(tmp_path: Path, base: str) -> None:
+    async with world(tmp_path) as w:
+        w.source.extra["linux-64"] = {"info": {"subdir": "linux-64", "base_url": base}}
+        w.source.write()
+        await w.mirror("active")
+        run = await w.run()
+        assert run.state is RunState.INCOMPLETE, run.error
+        details = await w.call("mirror.details", mirror="main:m")
+        assert {failed.subdir for failed in details.failed} == {"linux-64"}
+        assert await w.names(subdirs=("noarch",)) != set()
+        await w.call("channel.create", name="lazy")
+        await w.mirror("passive", channel="lazy")
+        assert (await w.run("lazy:m")).state is RunState.COMPLETED
+        (name,) = await w.names("lazy", ("linux-64",))
+        reply = await w.get(f"/repo/lazy/linux-64/{name}")
+        assert reply.status == 502, reply.body
+
+
+async def test_counts_are_of_the_mirror_when_only_a_part_of_it_was_read(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.mirror("passive")
+        first = await w.run()
+        assert (first.counts.passive, first.counts.added, first.counts.unchanged) == (5, 5, 0)
+        w.source.add(PackageSpec(name="delta"))
+        second = await w.run()
+        assert (second.counts.passive, second.counts.added, second.counts.unchanged) == (6, 1, 5)
 
 
 async def test_another_source_is_looked_at_for_its_own_subdirs(tmp_path: Path) -> None:

@@ -1,145 +1,25 @@
-"""The queue of runs: who works when, how runs are stopped, what a crash leaves and what becomes of it."""
+"""The queue of runs: who works when, how runs are stopped, what they write down."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from firth_protocol.errors import NoSpace, NotFound, Upstream, WrongState
-from firth_protocol.types import Event, RunKind, RunState, StepName, StepState
-from firthd.events import EventHub
-from firthd.runs import recovery
-from firthd.runs.queue import RunQueue
-from firthd.runs.run import LiveRun, Outcome
-from firthd.store import catalog, upkeep
+from firth_protocol.types import RunKind, RunState, StepName, StepState
+from firthd.runs.run import Outcome
 from firthd.store import runs as rows
-from firthd.store.blobs import Kept
-from firthd.store.catalog import MirrorRow
-from firthd.store.database import Database, Reader, Tx
-from firthd.store.journal import Journal, span
+from firthd.store.database import Database, Tx
 from firthd.store.runs import RunRow
-from tests.support.clock import FakeClock
-from tests.support.state import add_channel, add_mirror, opened, sha
+from tests.support.works import Works, runs_state
 
 MIRROR, PUBLISH, ROLLBACK, PLAN = RunKind.MIRROR, RunKind.PUBLISH, RunKind.ROLLBACK, RunKind.PLAN
 
 
-class Works:
-    """A queue over a state with three mirrors, whose runs do what a test tells them."""
-
-    def __init__(self, db: Database, *, max_active: int = 2, resume: bool = True) -> None:
-        self.db = db
-        self.clock = FakeClock()
-        self.journal = Journal("e", self.clock)
-        self.hub = EventHub("e", self.clock, self._replay, lambda: db.read(span))
-        self.facts: list[Event] = []
-        self.journal.publish = self._heard
-        self.queue = RunQueue(db, self.journal, self.hub, self.clock, max_active=max_active, resume=resume)
-        self.started: list[int] = []
-        self.live: dict[int, LiveRun] = {}
-        self.cancelled: list[int] = []
-        self._outcomes: dict[int, asyncio.Future[Outcome]] = {}
-        self.at_end: list[tuple[int, RunState]] = []
-        self.holding_end: asyncio.Event | None = None
-        self.queue.connect(dict.fromkeys(RunKind, self._execute), self._ended)
-
-    async def _replay(self, after: int, limit: int) -> list[tuple[int, Event]]:
-        return await self.db.read(lambda r: self.journal.after(r, after, limit))
-
-    def _heard(self, seq: int, event: Event) -> None:
-        self.facts.append(event)
-        self.hub.publish(seq, event)
-
-    async def _execute(self, live: LiveRun) -> Outcome:
-        self.started.append(live.id)
-        self.live[live.id] = live
-        try:
-            return await self._outcome(live.id)
-        except asyncio.CancelledError:
-            self.cancelled.append(live.id)
-            raise
-
-    async def _ended(self, tx: Tx, row: RunRow) -> None:
-        self.at_end.append((row.id, row.state))
-        if self.holding_end is not None:
-            await self.holding_end.wait()
-
-    def _outcome(self, run: int) -> asyncio.Future[Outcome]:
-        if run not in self._outcomes:
-            self._outcomes[run] = asyncio.get_running_loop().create_future()
-        return self._outcomes[run]
-
-    # --- what tests say
-
-    async def submit(self, kind: RunKind = MIRROR, mirror: int | None = 1, **fields: Any) -> int:
-        async def body(tx: Tx) -> int:
-            return (
-                await self.queue.submit(
-                    tx, kind, channel_id=1, channel="main", mirror_id=mirror, cause="by hand", by="ada", **fields
-                )
-            )[0]
-
-        return await self.db.write(body)
-
-    def end(self, run: int, outcome: Outcome | Exception | None = None) -> None:
-        """Let a run end, whether it has started or not."""
-        if isinstance(outcome, Exception):
-            self._outcome(run).set_exception(outcome)
-        else:
-            self._outcome(run).set_result(outcome or Outcome())
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(5):
-            while not condition():
-                await asyncio.sleep(0)
-
-    async def state(self, run: int) -> RunState:
-        """Return the state of a run as it is written down."""
-        return (await self.row(run)).state
-
-    async def row(self, run: int) -> RunRow:
-        row = await self.db.read(lambda r: rows.run_by_id(r, run))
-        assert row is not None
-        return row
-
-    async def mirror(self, mirror: int = 1) -> MirrorRow:
-        row = await self.db.read(lambda r: catalog.mirror_by_id(r, mirror))
-        assert row is not None
-        return row
-
-    async def ended(self, run: int) -> RunState:
-        async with asyncio.timeout(5):
-            return (await self.queue.wait(run)).state
-
-    def told(self, run: int) -> list[str]:
-        return [event.type for event in self.facts if event.ids.get("run") == run]
-
-    @asynccontextmanager
-    async def working(self) -> AsyncIterator[None]:
-        """Let the queue work while the block lasts; then it is stopped as the daemon stops it."""
-        async with asyncio.timeout(9), asyncio.TaskGroup() as group:
-            serving = group.create_task(self.queue.serve())
-            try:
-                yield
-            finally:
-                if self.holding_end is not None:
-                    self.holding_end.set()
-                serving.cancel()
-
-
-async def fill(tx: Tx) -> None:
-    channel = await add_channel(tx)
-    for name in ("one", "two", "three"):
-        await add_mirror(tx, channel, name)
-
-
 @pytest.fixture
 async def db(tmp_path: Path) -> AsyncIterator[Database]:
-    async with opened(tmp_path) as database:
-        await database.write(fill)
+    async with runs_state(tmp_path) as database:
         yield database
 
 
@@ -314,6 +194,7 @@ async def test_a_stop_that_comes_while_the_end_is_written_does_not_unwrite_it(db
     works.end(run)
     async with works.working():
         await works.until(lambda: works.at_end == [(run, RunState.COMPLETED)])
+        assert (await works.queue.get(run)).state is RunState.RUNNING
         waiting = asyncio.create_task(works.queue.wait(run))
         stopping = asyncio.create_task(works.queue.stop(run))
         for _ in range(50):
@@ -388,145 +269,6 @@ async def test_a_full_disk_delays_the_end_of_a_run_but_loses_nothing(db: Databas
         works.end(behind)
         assert await works.ended(behind) is RunState.COMPLETED
     assert works.told(run) == ["run.queued", "run.started", "run.finished"]
-
-
-# --- the daemon's end and its next start -----------------------------------------------------------------------------
-
-
-async def recover(works: Works, *, resume: bool = True) -> list[str]:
-    return await recovery.recover(works.db, works.queue, works.clock, resume=resume)
-
-
-async def runs_of(db: Database) -> list[tuple[int, RunKind, RunState, int]]:
-    async def body(r: Reader) -> list[tuple[int, RunKind, RunState, int]]:
-        found, _ = await rows.runs_page(
-            r, mirror_id=None, channel_id=None, kind=None, state=None, before=None, limit=100, patterns=None
-        )
-        return [(row.id, row.kind, row.state, row.requeued) for row in reversed(found)]
-
-    return await db.read(body)
-
-
-@pytest.mark.parametrize("resume", [True, False])
-async def test_the_daemons_end_interrupts_runs_and_queues_them_again(db: Database, resume: bool) -> None:
-    works = Works(db, resume=resume)
-    run = await works.submit(params={"accept_removals": True})
-    pending = await works.submit(PLAN, None)
-    async with works.working():
-        await works.until(lambda: works.started == [run, pending])
-    assert sorted(works.cancelled) == [run, pending]
-    row = await works.row(run)
-    assert row.error is not None
-    assert (row.state, row.error.kind) == (RunState.FAILED, "interrupted")
-    assert await works.state(pending) is RunState.FAILED
-    again = [one for one in await runs_of(db) if one[2] is RunState.PENDING]
-    assert again == ([(pending + 1, MIRROR, RunState.PENDING, 1)] if resume else [])  # a plan is not made again
-    if resume:
-        requeued = await works.row(pending + 1)
-        assert (requeued.params, requeued.by, requeued.cause) == (
-            {"accept_removals": True},
-            "ada",
-            f"after run {run} was interrupted",
-        )
-        assert (await works.mirror()).state is RunState.PENDING
-
-
-async def crashed(db: Database, run: int, state: RunState, **changes: Any) -> None:
-    """Leave a run in the state as a crash does: in the middle of its steps."""
-    row = await db.read(lambda r: rows.run_by_id(r, run))
-    assert row is not None
-    steps = [
-        rows.StepRow(
-            name=step.name,
-            state={StepName.CONNECT: StepState.DONE, StepName.FETCH_INDEX: StepState.RUNNING}.get(
-                step.name, StepState.WAITING
-            ),
-        )
-        for step in row.steps
-    ]
-    await db.write(lambda tx: rows.update_run(tx, run, {"state": state, "steps": steps, "started_at": 5} | changes))
-
-
-async def test_runs_that_a_crash_left_open_are_settled(db: Database) -> None:
-    works = Works(db)
-    running, stopping, pending = [await works.submit(mirror=mirror) for mirror in (1, 2, 3)]
-    plan = await works.submit(PLAN, None)
-    await crashed(db, running, RunState.RUNNING)
-    await crashed(db, stopping, RunState.STOPPING)
-    await crashed(db, plan, RunState.RUNNING)
-    works.at_end.clear()
-    told = await recover(works)
-    assert [sentence.split(" by ")[0] for sentence in told] == [
-        f"run {running} was interrupted",
-        f"run {stopping} was stopped",
-        f"run {plan} was interrupted",
-    ]
-    assert await runs_of(db) == [
-        (running, MIRROR, RunState.FAILED, 0),
-        (stopping, MIRROR, RunState.STOPPED, 0),
-        (pending, MIRROR, RunState.PENDING, 0),
-        (plan, PLAN, RunState.FAILED, 0),
-        (plan + 1, MIRROR, RunState.PENDING, 1),
-    ]
-    row = await works.row(running)
-    assert [step.state for step in row.steps[:3]] == [StepState.DONE, StepState.FAILED, StepState.SKIPPED]
-    assert row.finished_at == works.clock.now_ms()
-    assert (await works.row(stopping)).error is None
-    assert works.at_end == [
-        (running, RunState.FAILED),
-        (stopping, RunState.STOPPED),
-        (plan, RunState.FAILED),
-    ]
-    mirrors = [(await works.mirror(mirror)).state for mirror in (1, 2, 3)]
-    assert mirrors == [RunState.PENDING, RunState.STOPPED, RunState.PENDING]
-    assert await recover(works) == []  # once settled, settled
-    for run in (pending, plan + 1):
-        works.end(run)
-    async with works.working():
-        assert await works.ended(plan + 1) is RunState.COMPLETED
-    assert sorted(works.started) == [pending, plan + 1]
-
-
-async def test_without_resuming_nothing_is_queued_again(db: Database) -> None:
-    works = Works(db)
-    run = await works.submit()
-    await crashed(db, run, RunState.RUNNING)
-    assert await recover(works, resume=False) == [f"run {run} was interrupted by the daemon's end"]
-    assert await runs_of(db) == [(run, MIRROR, RunState.FAILED, 0)]
-    assert (await works.mirror()).state is RunState.FAILED
-
-
-async def test_a_run_that_brings_nothing_is_queued_again_twice_at_most(db: Database) -> None:
-    works = Works(db)
-    run = await works.submit()
-    for expected in (1, 2):
-        await crashed(db, run, RunState.RUNNING)
-        await recover(works)
-        run += 1
-        assert (await runs_of(db))[-1] == (run, MIRROR, RunState.PENDING, expected)
-    await crashed(db, run, RunState.RUNNING)
-    assert await recover(works) == [f"run {run} was interrupted by the daemon's end"]
-    assert (await works.mirror()).state is RunState.FAILED
-
-
-@pytest.mark.parametrize("gain", ["counted", "files"])
-async def test_new_verified_bytes_start_the_count_again(db: Database, gain: str) -> None:
-    works = Works(db)
-    run = await works.submit(requeued=2)
-    await crashed(db, run, RunState.RUNNING, verified_bytes=10 if gain == "counted" else 0)
-    if gain == "files":  # the counts are written once a second; the files that came since speak for themselves
-        await db.write(lambda tx: upkeep.name_blobs(tx, [Kept(sha256=sha("x"), size=1)], 5))
-    await recover(works)
-    assert (await runs_of(db))[-1] == (run + 1, MIRROR, RunState.PENDING, 0)
-
-
-async def test_files_from_before_the_run_are_no_gain(db: Database) -> None:
-    works = Works(db)
-    run = await works.submit(requeued=2)
-    await crashed(db, run, RunState.RUNNING)
-    await db.write(lambda tx: upkeep.name_blobs(tx, [Kept(sha256=sha("x"), size=1)], 4))
-    await recover(works)
-    assert await runs_of(db) == [(run, MIRROR, RunState.FAILED, 2)]
 
 
 # --- what a run writes down ----------------------------------------------------------------------------------------

@@ -82,7 +82,9 @@ async def test_rattler_takes_shards(channel: Site) -> None:
     (name,) = channel.shelf.shard("main", b"the shard of a")
     index = await channel.get(f"{REPO}/linux-64/repodata_shards.msgpack.zst")
     assert index.status == 200
-    missing = await channel.get(f"{REPO}/osx-arm64/repodata_shards.msgpack.zst")
+    empty = await channel.get(f"{REPO}/osx-arm64/repodata_shards.msgpack.zst")
+    assert empty.status == 200  # a 404 would be remembered for ever
+    missing = await channel.get(f"{REPO}/plan9-vax/repodata_shards.msgpack.zst")
     assert missing.status == 404  # 401, 403 and 500 would end rattler
     shard = await channel.get(f"{REPO}/linux-64/shards/{name}.msgpack.zst", {"Cache-Control": "no-store"})
     assert (shard.status, shard.body) == (200, b"the shard of a")

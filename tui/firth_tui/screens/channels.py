@@ -20,7 +20,8 @@ from firth_tui.format import (
 )
 from firth_tui.model import FAULTS
 from firth_tui.rows import Fetch, filtered
-from firth_tui.screens.place import Listing, ListPane, PlaceScreen, Wanted, bindings
+from firth_tui.screens.listing import Listing, ListPane, Wanted
+from firth_tui.screens.place import PlaceScreen, bindings
 from firth_tui.widgets.keyed_table import Column
 
 WORDS = (

@@ -11,9 +11,10 @@ from firth_tui.actions import Place
 from firth_tui.format import Cell, Sign, Tone, age, ahead, clean, count, counted, duration, moment, rate, since, size
 from firth_tui.model import FAULTS, Touched, worst_first
 from firth_tui.rows import Fetch
+from firth_tui.screens.listing import Listing, ListPane, Wanted
 from firth_tui.screens.mirror import Sheet, labelled
 from firth_tui.screens.mirrors import state_of
-from firth_tui.screens.place import Listing, ListPane, PlaceScreen, Scroll, Wanted, bindings
+from firth_tui.screens.place import PlaceScreen, Scroll, bindings
 from firth_tui.widgets.keyed_table import Column
 from firth_tui.widgets.progress import bar
 from firth_tui.widgets.sparkline import spark

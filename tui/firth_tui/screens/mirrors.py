@@ -13,7 +13,8 @@ from firth_tui.actions import Place
 from firth_tui.format import Cell, Tone, age, ahead, clean, counted, mode_name, state_cell, type_name
 from firth_tui.model import FAULTS, SHORT_TITLES, Progress, Touched
 from firth_tui.rows import Fetch, filtered
-from firth_tui.screens.place import Listing, ListPane, PlaceScreen, Wanted, bindings
+from firth_tui.screens.listing import Listing, ListPane, Wanted
+from firth_tui.screens.place import PlaceScreen, bindings
 from firth_tui.widgets.keyed_table import Column
 from firth_tui.widgets.progress import amount
 from firth_tui.widgets.work import start

@@ -1,27 +1,23 @@
-"""What every place has in common: chrome, keys from the action table, lists that follow the daemon's events."""
+"""What every place has in common: the chrome, keys from the action table, and what an action acts on."""
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
+from collections.abc import Hashable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
-import msgspec
-from msgspec import Struct
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.screen import Screen
-from textual.timer import Timer
 from textual.widget import Widget
 
-from firth_protocol.errors import FirthError
 from firth_tui.action_table import BY_ID, footer, for_keys
 from firth_tui.actions import Context, Place, why_not
-from firth_tui.format import Cell, Tone, clean, counted
+from firth_tui.format import Cell, Tone
 from firth_tui.model import Session, Touched
-from firth_tui.rows import Fetch, PagedRows
+from firth_tui.screens.listing import ListPane
 from firth_tui.widgets.chrome import FilterBar, Flash, Foot, Head, banner
-from firth_tui.widgets.keyed_table import Column, KeyedTable
-from firth_tui.widgets.work import Repeated, start
+from firth_tui.widgets.keyed_table import KeyedTable
+from firth_tui.widgets.work import start
 
 if TYPE_CHECKING:
     from firth_tui.app import FirthApp
@@ -40,191 +36,8 @@ class Scroll(VerticalScroll, can_focus=True):
     ]
 
 
-REFRESH_S = 1.0
-"""A list is read again at most this often, however many events come."""
-SETTLE_S = 0.1
-"""How long a list waits after an event for the next one."""
 AGES_S = 20
 """How often what is told as an age is drawn again."""
-TYPING_S = 0.2
-"""How long a filter waits for the next key."""
-
-
-class Wanted(Struct, frozen=True):
-    """Which rows of a list, in which order."""
-
-    query: str = ""
-    sort: str | None = None
-    faults: bool = False
-
-
-class Listing(Struct, Generic[T], frozen=True, kw_only=True):
-    """All that makes one list: where it stands, its columns, how its pages are read, what an event changes in it."""
-
-    place: Place
-    noun: str
-    plural: str
-    columns: tuple[Column[T], ...]
-    key: Callable[[T], Hashable]
-    fetch: Callable[[Wanted], Fetch[T]]
-    touches: Callable[[Touched], bool]
-    empty: str
-    subject: str | None = None
-    sort: str | None = None
-
-
-class ListPane(Vertical, Generic[T]):
-    """One list with its filter, order and selection."""
-
-    DEFAULT_CSS = "ListPane { height: 1fr; }"
-
-    def __init__(self, listing: Listing[T], orders: dict[str, str]) -> None:
-        super().__init__()
-        self.listing = listing
-        self._orders = orders
-        self.wanted = Wanted(sort=orders.get(listing.place, listing.sort))
-        self._stale = False
-        self._timer: Timer | None = None
-        self._typing: Timer | None = None
-        self._rows = self._new_rows()
-        self._rereading = Repeated(self, self._reread, group="refresh")
-        self.table: KeyedTable[T] = KeyedTable(listing.columns, self._rows, empty=listing.empty)
-        self.table.sort = self.wanted.sort
-
-    def compose(self) -> ComposeResult:
-        yield self.table
-
-    def _new_rows(self) -> PagedRows[T]:
-        return PagedRows(self.listing.fetch(self.wanted), self.listing.key)
-
-    # --- what the place asks
-
-    @property
-    def row(self) -> T | None:
-        return self.table.cursor_row
-
-    @property
-    def summary(self) -> str:
-        """How many rows there are, and what was asked for: `12 mirrors with "forge"`."""
-        if not self._rows.started:
-            return ""
-        total = self._rows.total
-        what = self.listing.noun if total == 1 else self.listing.plural
-        text = f"{len(self._rows) - 1:,}+ {what}" if total is None else counted(total, self.listing.noun, what)
-        if self.wanted.query:
-            text += f" with “{clean(self.wanted.query, 20)}”"
-        return text + (", faults only" if self.wanted.faults else "")
-
-    def seek(self, key: Hashable) -> None:
-        """Put the cursor on a row that has just come into being."""
-        self.table.seek(key)
-        self.refresh_rows()
-
-    def fact(self, about: Touched) -> None:
-        """Read the list again when an event changed it: at once when in view, else when it comes into view."""
-        if self.listing.touches(about):
-            self.soon()
-
-    def soon(self) -> None:
-        """Read the list again shortly; many calls make one reading a second. Out of view: when it comes into view."""
-        self._stale = True
-        if self.in_view and self._timer is None:
-            self._timer = self.set_timer(SETTLE_S, self._due)
-
-    @property
-    def in_view(self) -> bool:
-        return self.is_mounted and self.display and self.screen.is_current
-
-    def came_into_view(self) -> None:
-        if self._stale:
-            self.refresh_rows()
-
-    def refresh_rows(self) -> None:
-        """Read the list again now; the old rows stay until the new ones are here."""
-        self._stale = False
-        if self._rows.started:
-            self._rereading.ask()
-        else:
-            self.table.changed()
-
-    async def _reread(self) -> None:
-        rows = self._rows
-        try:
-            await rows.refresh(self.table.cursor_key, self.table.window[1])
-        except (FirthError, OSError) as error:
-            self.table.post_message(KeyedTable.LoadFailed(self.table, error))
-            return
-        if rows is self._rows:
-            self.table.loaded = True
-            self.table.error = None
-            self.table.changed()
-
-    def _due(self) -> None:
-        self._timer = self.set_timer(REFRESH_S, self._again)
-        if self.in_view:
-            self.refresh_rows()
-
-    def _again(self) -> None:
-        self._timer = None
-        if self._stale:
-            self.soon()
-
-    # --- another filter or order
-
-    def ask(self, wanted: Wanted) -> None:
-        """Show other rows, or the same in another order; the cursor goes along with its key."""
-        if wanted == self.wanted:
-            return
-        key = self.table.cursor_key
-        self.wanted = wanted
-        if wanted.sort is not None:
-            self._orders[self.listing.place] = wanted.sort
-        self._rows = self._new_rows()
-        self.table.sort = wanted.sort
-        narrowed = bool(wanted.query or wanted.faults)
-        self.table.empty = "Nothing matches; esc shows all again." if narrowed else self.listing.empty
-        self.table.show(self._rows)
-        if key is not None:
-            self.table.seek(key)
-
-    def filter(self, text: str) -> None:
-        """Filter once typing pauses."""
-        if self._typing is not None:
-            self._typing.stop()
-        self._typing = self.set_timer(TYPING_S, lambda: self.ask(msgspec.structs.replace(self.wanted, query=text)))
-
-    def sort_next(self) -> None:
-        """Sort by the next column that can be sorted by."""
-        able = [column.sort for column in self.listing.columns if column.sort]
-        if able:
-            now = (self.wanted.sort or "").removeprefix("-")
-            following = able[(able.index(now) + 1) % len(able)] if now in able else able[0]
-            self.ask(msgspec.structs.replace(self.wanted, sort=following))
-
-    def reverse(self) -> None:
-        now = self.wanted.sort
-        if now is not None:
-            other = now.removeprefix("-") if now.startswith("-") else f"-{now}"
-            self.ask(msgspec.structs.replace(self.wanted, sort=other))
-
-    def toggle_faults(self) -> None:
-        self.ask(msgspec.structs.replace(self.wanted, faults=not self.wanted.faults))
-
-    @on(KeyedTable.SortAsked)
-    def _sort_asked(self, message: KeyedTable.SortAsked) -> None:
-        message.stop()
-        if message.column == self.wanted.sort:
-            self.reverse()
-        else:
-            self.ask(msgspec.structs.replace(self.wanted, sort=message.column))
-
-    @on(KeyedTable.LoadFailed)
-    def _load_failed(self, message: KeyedTable.LoadFailed) -> None:
-        message.stop()
-        if isinstance(message.error, FirthError):
-            self.table.failed(f"{message.error.message}\n{message.error.hint}".strip())
-        elif not self._rows.started:
-            self.table.failed(str(message.error))
 
 
 def bindings(places: Iterable[Place]) -> list[BindingType]:

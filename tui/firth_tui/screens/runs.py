@@ -10,7 +10,8 @@ from firth_tui.actions import Place
 from firth_tui.format import Cell, Tone, age, clean, count, duration, kind_name, seconds_of, state_cell
 from firth_tui.model import FAULTS, SHORT_TITLES, Touched
 from firth_tui.rows import Fetch, filtered
-from firth_tui.screens.place import Listing, ListPane, PlaceScreen, Wanted, bindings
+from firth_tui.screens.listing import Listing, ListPane, Wanted
+from firth_tui.screens.place import PlaceScreen, bindings
 from firth_tui.widgets.keyed_table import Column
 
 WORDS = (

@@ -1,7 +1,7 @@
 """The dialogs: they name the object and the effect, and Cancel has the focus."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from msgspec import Struct
 from rich.table import Table
@@ -36,6 +36,20 @@ class Answer(Struct, frozen=True):
     typed: str = ""
 
 
+def button(
+    label: str,
+    *,
+    id: str,
+    variant: Literal["default", "primary", "error"] = "default",
+    classes: str = "",
+    disabled: bool = False,
+) -> Button:
+    """Return a button of one line, which can be pressed again at once and does not flash."""
+    made = Button(label, id=id, variant=variant, classes=classes, disabled=disabled, compact=True)
+    made.active_effect_duration = 0
+    return made
+
+
 class Dialog(ModalScreen[Answer | None]):
     """The common frame: esc leaves without doing anything, the arrow keys move between the buttons."""
 
@@ -65,15 +79,13 @@ class Confirm(Dialog):
             for line in question.lines:
                 yield Static(clean(line, 400), markup=False)
             for name, text in question.choices:
-                yield Button(self._choice_text(name, text), id=f"choice-{name}", classes="choice", compact=True)
+                yield button(self._choice_text(name, text), id=f"choice-{name}", classes="choice")
             if question.type_name:
                 yield Static(f"Type the name {clean(question.type_name)} to go on:", markup=False, classes="spaced")
                 yield Input(id="typed", max_length=200)
             with Horizontal(classes="buttons"):
-                yield Button("Cancel", id="cancel", compact=True)
-                yield Button(
-                    clean(question.verb), id="go", variant="error", disabled=bool(question.type_name), compact=True
-                )
+                yield button("Cancel", id="cancel")
+                yield button(clean(question.verb), id="go", variant="error", disabled=bool(question.type_name))
 
     def on_mount(self) -> None:
         self.query_one("#cancel", Button).focus()
@@ -132,8 +144,8 @@ class Failure(Dialog):
                 if isinstance(self.error, FirthError) and self.error.hint:
                     yield Static(f"What to do: {clean(self.error.hint, 1000)}", markup=False, classes="spaced")
             with Horizontal(classes="buttons"):
-                yield Button("Close", id="cancel", compact=True)
-                yield Button("Copy (y)", id="copy", compact=True)
+                yield button("Close", id="cancel")
+                yield button("Copy (y)", id="copy")
 
     def on_mount(self) -> None:
         self.query_one("#cancel", Button).focus()

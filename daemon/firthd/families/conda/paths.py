@@ -47,20 +47,26 @@ def fetch_url(place: FetchPlace) -> str:
     `base_url` (CEP 15) may be absolute, rooted, or relative to the subdir. A wheel's `url` (CEP 48) is absolute or
     relative to the base URL. Raises Invalid when the source names something else than http, https or a path.
     """
+    try:
+        address = _address(place)
+        scheme = urlsplit(address).scheme
+    except ValueError:  # such as brackets that are not closed
+        raise Invalid("The source names a file at an address that is none.") from None
+    if scheme and scheme not in ("http", "https"):
+        raise Invalid(f"The source names a file at a {scheme} address.", hint="Only http and https can be fetched.")
+    return address
+
+
+def _address(place: FetchPlace) -> str:
     filename = quote(place.filename, safe="!+~=")
     if needs_record(place.section) and place.raw is not None:
         filename = url_of(place.raw) or filename
     base = place.base_url or ""
     if urlsplit(filename).scheme:
-        address = filename
-    elif urlsplit(base).scheme or base.startswith("/"):
-        address = f"{base.rstrip('/')}/{filename}"
-    else:
-        address = joined(place.subdir, base, filename)
-    scheme = urlsplit(address).scheme
-    if scheme and scheme not in ("http", "https"):
-        raise Invalid(f"The source names a file at a {scheme} address.", hint="Only http and https can be fetched.")
-    return address
+        return filename
+    if urlsplit(base).scheme or base.startswith("/"):
+        return f"{base.rstrip('/')}/{filename}"
+    return joined(place.subdir, base, filename)
 
 
 def joined(*segments: str) -> str:

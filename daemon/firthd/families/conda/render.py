@@ -9,6 +9,7 @@ import zstandard
 from msgspec import Struct
 
 from firthd.families.base import RenderedFile, RenderedPart, RenderParams, RenderResult
+from firthd.families.conda.names import KNOWN_SUBDIRS
 from firthd.families.conda.owners import NO_CONTEST, Owners, find_owners
 from firthd.families.conda.paths import FIRST_SUBDIRS, REPODATA, REPODATA_ZST, SHARD_INDEX
 from firthd.families.conda.records import PLAIN_SECTIONS
@@ -238,3 +239,15 @@ def digest_line(row: ShownRow) -> str:
     have seen the file yet."""
     declared = row.sha256 if row.declared == 2 else row.md5 if row.declared == 1 else None
     return f"{row.filename} {row.section} {row.fingerprint.hex()} {declared.hex() if declared else ''}\n"
+
+
+def absent_index(path: str) -> bytes | None:
+    """Return the empty shard index of a subdir that the channel does not have (yet), None for every other path.
+
+    rattler remembers a missing shard index for ever, so a known subdir has one from the first day on; its other
+    indexes are absent, which every client takes as empty.
+    """
+    subdir, _, name = path.partition("/")
+    if name != SHARD_INDEX or subdir not in KNOWN_SUBDIRS:
+        return None
+    return empty_subdir(subdir)[path]

@@ -13,7 +13,7 @@ from textual.widgets import Button, Input, Static
 from firth_protocol.errors import Conflict, FirthError
 from firth_tui.format import Cell, Sign, Tone, clean
 from firth_tui.screens.forms.fields import Field, FieldChanged
-from firth_tui.widgets.dialogs import Confirm, Question
+from firth_tui.widgets.dialogs import Confirm, Question, button
 from firth_tui.widgets.tones import Line
 from firth_tui.widgets.work import start
 
@@ -80,9 +80,9 @@ class Form(ModalScreen[Any]):
             yield Static(id="form-error", markup=False)
             yield Static(id="form-hint", markup=False)
             with Horizontal(classes="form-buttons"):
-                yield Button("Cancel", id="cancel", compact=True)
+                yield button("Cancel", id="cancel")
                 for name, label in self.buttons():
-                    yield Button(label, id=name, compact=True, variant="primary" if name == "save" else "default")
+                    yield button(label, id=name, variant="primary" if name == "save" else "default")
 
     def on_mount(self) -> None:
         self._before = self.values()
