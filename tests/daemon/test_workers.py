@@ -151,10 +151,12 @@ async def test_cancelling_kills_the_process_at_once(workers: Workers, state: Con
 
 async def test_slots_bound_how_many_work_at_once(workers: Workers, state: CondaState) -> None:
     async with stuck(workers, state) as (first, pid):
-        second = asyncio.create_task(workers.run(READ, params(state, None), ReadResult))
+        told: list[TaskProgress] = []
+        second = asyncio.create_task(workers.run(READ, params(state, None), ReadResult, progress=told.append))
         for _ in range(20):
             await asyncio.sleep(0)
         assert workers_of(os.getpid()) == [pid]
+        assert [one.description for one in told] == ["waits until another run's index task has ended"]
         first.cancel()
         assert (await second).parts[0].records == 0
 

@@ -114,6 +114,7 @@ async def test_a_mirror_is_created_and_run(daemon: FakeDaemon, size: tuple[int, 
         await term.until(lambda: "Only R" in term.text and "Only packages" in term.text)
         assert max(map(len, term.lines)) <= size[0]
         form_now.field("r-packages").value = "zoo, xts"
+        form_now.field("r-archive").value = "yes"
         form_now.field("schedule").value = "weekly"
         await term.sees("next: 2026-11-29 00:00")
         form_now.query_one("#run").focus()
@@ -127,7 +128,7 @@ async def test_a_mirror_is_created_and_run(daemon: FakeDaemon, size: tuple[int, 
             "mode": "active",
             "source": "https://cran.example.org",
             "schedule": "0 0 * * 0",
-            "filters": {"packages": ["zoo", "xts"]},
+            "filters": {"packages": ["zoo", "xts"], "archive": True},
             "on_upstream_removal": "follow",
             "enabled": True,
             "run_now": True,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from firth_protocol.errors import NotFound
+from firth_protocol.errors import CursorExpired, NotFound
 from firth_protocol.types import (
     ArtifactState,
     Change,
@@ -128,7 +128,10 @@ async def changes_page(
     page = paging.decode(cursor, f"changes {generation}")
     phase, set_id, row_id = 0, 0, 0
     if page["page_key"] is not None:
-        phase, set_id, row_id = (int(part) for part in str(page["page_key"]).split(":"))
+        place = [int(part) for part in str(page["page_key"]).split(":") if part.isascii() and part.isdigit()]
+        if len(place) != 3:
+            raise CursorExpired("the cursor does not belong to this list", hint="start again without a cursor")
+        phase, set_id, row_id = place
     found: list[ChangeRow] = []
     for came in (True, False)[phase:]:
         after = (set_id, row_id)

@@ -143,9 +143,10 @@ class Published:
         row = self._files.get(key)
         if row is None:
             now = self._clock.now_ms()
+            rolled_back = (view.generation, view.published_at_ms) if view.generation > view.shows else None
             row = await self._db.read(
                 lambda r: artifacts.find_file(
-                    r, view.channel_id, view.shows, family, subdir, filename, now, self._grace_ms
+                    r, view.channel_id, view.shows, family, subdir, filename, now, self._grace_ms, rolled_back
                 )
             )
             if row is not None and not row.retired and row.sha256 is not None:

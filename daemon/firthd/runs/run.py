@@ -184,8 +184,8 @@ class LiveRun:
         await self._db.write(self._write)
 
     async def _write(self, tx: Tx) -> None:
-        lines, self._lines = self._lines, []
-        failures, self._failures = self._failures, []
+        lines, failures = list(self._lines), list(self._failures)
+        tx.after_commit(lambda: self._written(lines, failures))  # what a full disk has undone is written again
         if lines:
             await rows.write_log(tx, self.id, lines)
         if failures:
@@ -203,6 +203,13 @@ class LiveRun:
                 "verified_bytes": now.verified_bytes,
             },
         )
+
+    def _written(self, lines: list[tuple[int, int, str, str | None, str]], failures: list[Failure]) -> None:
+        """Let go of what is durable; two writes of one group may both have held it."""
+        newest = lines[-1][0] if lines else 0
+        self._lines = [line for line in self._lines if line[0] > newest]
+        done = set(failures)
+        self._failures = [failure for failure in self._failures if failure not in done]
 
     async def _write_step(self, name: StepName) -> None:
         step = step_rules.describe_step(self._steps[name])

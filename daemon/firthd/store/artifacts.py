@@ -38,8 +38,7 @@ _FILE = (
     " a.sha256, a.md5, a.declared"
 )
 _VERSIONS = "artifact a JOIN change_set s ON s.id = a.added_set LEFT JOIN change_set e ON e.id = a.closed_set"
-_ADDED = "s.number <= :shows"
-_LIVE = f"{_ADDED} AND (e.number IS NULL OR e.number > :shows)"
+_LIVE = "s.number <= :shows AND (e.number IS NULL OR e.number > :shows)"
 
 
 def _file(row: Row, *, retired: bool) -> FileRow:
@@ -54,33 +53,45 @@ def _hex(raw: bytes | None) -> str | None:
 
 
 async def find_file(
-    r: Reader, channel_id: int, shows: int, family: str, subdir: str, filename: str, now_ms: int, grace_ms: int
+    r: Reader,
+    channel_id: int,
+    shows: int,
+    family: str,
+    subdir: str,
+    filename: str,
+    now_ms: int,
+    grace_ms: int,
+    rolled_back: tuple[int, int] | None = None,
 ) -> FileRow | None:
     """Return the file that this name stands for in generation `shows`, or one still inside its grace period.
 
-    A file of a mirror that does not own the package's name is never returned (no dependency confusion).
+    `rolled_back` is (number, time) of a generation that shows an earlier one: what only the generations between them
+    had is retired at that time. A file of a mirror that does not own the package's name is never returned (no
+    dependency confusion).
     """
-    params = {"channel": channel_id, "shows": shows, "family": family, "subdir": subdir, "filename": filename}
+    newest, back_at = rolled_back or (shows, now_ms)
     rows = await r.rows(
-        f"SELECT {_FILE}, e.number, g.time FROM {_VERSIONS}"
+        f"SELECT {_FILE}, s.number, e.number, g.time FROM {_VERSIONS}"
         " LEFT JOIN generation g ON g.channel_id = a.channel_id AND g.number = e.number"
         " WHERE a.channel_id = :channel AND a.family = :family AND a.subdir = :subdir AND a.filename = :filename"
-        f" AND {_ADDED} ORDER BY a.id DESC",
-        params,
+        " AND s.number <= :newest ORDER BY a.id DESC",
+        {"channel": channel_id, "newest": newest, "family": family, "subdir": subdir, "filename": filename},
     )
     owners: dict[str, int | None] = {}
-    for live in (True, False):
+    for wanted_live in (True, False):
         for row in rows:
-            closed_number, closed_at = row[13], row[14]
-            if (closed_number is None or closed_number > shows) != live:
+            added, closed, closed_at = row[13:16]
+            inside = added <= shows
+            if (inside and (closed is None or closed > shows)) != wanted_live:
                 continue
-            if not live and (closed_at is None or closed_at + grace_ms <= now_ms):
+            retired_at = closed_at if inside else back_at
+            if not wanted_live and (retired_at is None or retired_at + grace_ms <= now_ms):
                 continue
             name = row[7]
             if name not in owners:
                 owners[name] = await owner(r, channel_id, shows, family, name)
             if owners[name] is None or owners[name] == row[2]:
-                return _file(row, retired=not live)
+                return _file(row, retired=not wanted_live)
     return None
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -354,9 +355,22 @@ def migrate(path: Path, now_ms: int) -> None:
             return
         if existed and version:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            shutil.copy2(path, path.with_name(f"{path.name}.schema-{version}.{now_ms}"))
+            _copy_aside(path, path.with_name(f"{path.name}.schema-{version}.{now_ms}"))
         for number, sql in steps:
             if number > version:
                 connection.executescript(f"BEGIN IMMEDIATE;\n{sql}\nPRAGMA user_version={number};\nCOMMIT;")
     finally:
         connection.close()
+
+
+def _copy_aside(path: Path, copy: Path) -> None:
+    """Copy a file so that its copy is whole and durable, or not there."""
+    part = copy.with_name(copy.name + ".part")
+    shutil.copy2(path, part)
+    for place in (part, part.parent):
+        fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    part.replace(copy)

@@ -172,6 +172,10 @@ async def test_rollback_publishes_an_earlier_generation_and_freezes(tmp_path: Pa
         run = await w.daemon.ended(reply.run.id)
         assert run.state is RunState.COMPLETED, run.error
         assert await w.names() == old
+        # Whoever has a newer index or a lock file goes on for the grace period.
+        assert (await w.get("/repo/main/noarch/delta-1.0-0.conda")).status == 200
+        assert (await w.get("/snapshot/2/main/noarch/delta-1.0-0.conda")).status == 404
+        w.daemon.daemon._clock.shift_ms = 8 * DAY_MS  # type: ignore[attr-defined]
         assert (await w.get("/repo/main/noarch/delta-1.0-0.conda")).status == 404
         channel = await w.call("channel.get", channel="main")
         assert (channel.frozen, channel.generation) == (True, 4)

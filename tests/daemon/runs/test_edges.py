@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from firth_protocol.errors import WrongState
+from firth_protocol.errors import NoSpace, WrongState
 from firth_protocol.types import RunState
 from firthd.mirrors.plan import PartChange, shrink_reason
+from firthd.store.database import Tx
+from firthd.store.runs import Failure
 from tests.support.conda import ChannelFolder, PackageSpec
 from tests.support.upstream import Fault
 from tests.support.world import world
@@ -161,6 +163,32 @@ async def test_a_copy_of_the_index_that_lost_its_end_is_fetched_again(tmp_path: 
         copy.write_bytes(copy.read_bytes()[:10])
         run = await w.run()
         assert run.state is RunState.COMPLETED, run.error
+
+
+async def test_what_a_full_disk_has_undone_is_written_once_there_is_room(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.mirror("active")
+        gate = asyncio.Event()
+        w.upstream.fail("noarch/beta*", Fault(until=gate))
+        run = (await w.call("mirror.run", mirror="main:m")).run
+        await w.upstream.arrived("noarch/beta*")
+        db = w.daemon.daemon.db
+        live = w.daemon.daemon.queue.live(run.id)
+        assert live is not None
+
+        async def fill(tx: Tx) -> None:
+            await tx.rows(f"PRAGMA max_page_count = {await tx.value('PRAGMA page_count')}")
+
+        await db.outside(fill)
+        live.fail_artifact(Failure(subdir="noarch", filename="big.conda", reason="x" * 500_000, attempts=1))
+        with pytest.raises(NoSpace):
+            await live.flush()
+        await db.outside(lambda tx: tx.rows("PRAGMA max_page_count = 1000000"))
+        await live.flush()
+        details = await w.call("mirror.details", mirror="main:m")
+        assert [failed.filename for failed in details.failed] == ["big.conda"]
+        gate.set()
+        await w.daemon.ended(run.id)
 
 
 @pytest.mark.parametrize("base", ["ftp://elsewhere.example.org/", "http://[broken/", "../../.."])

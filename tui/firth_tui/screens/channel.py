@@ -50,6 +50,10 @@ WORDS = (
 class UsePane(Scroll):
     """Set-up lines for each client."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: list[tuple[str, str]] = []
+
     def put(self, channel: ChannelGet, now: float) -> None:
         """Show how clients reach `channel`."""
         addresses = channel.addresses
@@ -61,23 +65,27 @@ class UsePane(Scroll):
                 shown.append((f"{family_name(name)} address", address))
         if addresses.snapshot:
             shown.append(("as it was on a day", addresses.snapshot))
-        lines = [f"{clean(channel.description)}\n"] if channel.description else []
-        lines += [f"{clean(title)}\n    {_lines(text)}\n" for title, text in shown]
-        lines.append(f"open to     {channel.privacy}")
         kept = channel.keep_generations
         months = "for ever" if kept.months >= 1200 else f"for {kept.months} months"
-        lines.append(f"kept        the last content of each day for {kept.days} days, of each month {months}")
-        lines.append(f"created     {moment(channel.created_at)}, changed {age(channel.updated_at, now)}")
-        static = self.query(Static)
-        text = "\n".join(lines)
-        if static:
-            static.first(Static).update(text)
-        else:
-            self.mount(Static(text, markup=False))
+        facts = (
+            f"open to     {channel.privacy}\n"
+            f"kept        the last content of each day for {kept.days} days, of each month {months}\n"
+            f"created     {moment(channel.created_at)}, changed {age(channel.updated_at, now)}"
+        )
+        about = [(f"{clean(channel.description)}\n", "")] if channel.description else []
+        told = [
+            *about,
+            *((part, name) for title, text in shown for part, name in ((title, ""), (_lines(text), "code"))),
+        ]
+        told.append((facts, ""))
+        if told != self._told:
+            self._told = told
+            self.remove_children()
+            self.mount(*(Static(text, markup=False, classes=name) for text, name in told))
 
 
 def _lines(text: str) -> str:
-    return "\n    ".join(clean(line, 1000) for line in text.splitlines())
+    return "\n".join(clean(line, 1000) for line in text.splitlines())
 
 
 class ChannelScreen(PlaceScreen):

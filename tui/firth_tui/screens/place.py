@@ -52,12 +52,13 @@ class PlaceScreen(Screen[None]):
     """A place: chrome round a body. A subclass says where it is, the way to it, and what an action acts on."""
 
     words: ClassVar[Sequence[tuple[str, str]]] = ()
+    filter_words: ClassVar[tuple[str, str]] = ("filter", "type part of a name; enter: to the list, esc: clear")
 
     def __init__(self) -> None:
         super().__init__()
         self.head = Head()
         self.flash = Flash()
-        self.filter_bar = FilterBar()
+        self.filter_bar = FilterBar(*self.filter_words)
         self.foot = Foot()
         self._ticks = 0
 

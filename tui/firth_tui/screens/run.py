@@ -183,6 +183,7 @@ class RunScreen(PlaceScreen):
 
     BINDINGS = bindings({Place.RUN})
     words: ClassVar = WORDS
+    filter_words: ClassVar = ("search", "type what to find; enter: to the log, N: next, esc: clear")
 
     def __init__(self, number: int) -> None:
         super().__init__()

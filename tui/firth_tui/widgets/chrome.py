@@ -8,6 +8,7 @@ from rich.style import Style
 from textual import events
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
+from textual.content import Content
 from textual.message import Message
 from textual.strip import Strip
 from textual.timer import Timer
@@ -161,9 +162,9 @@ class Flash(Static):
     def say(self, text: str, *, warning: bool) -> None:
         """Show a sentence; those of the last seconds stay above it."""
         self._lines = [*self._lines[-1:], (f"{Sign.WARN} {text}" if warning else text, warning)]
-        self.set_class(warning, "-warning")
         self.add_class("-shown")
-        self.update(self.text)
+        styled = [(line, "$warning" if is_warning else "") for line, is_warning in self._lines]
+        self.update(Content("\n").join(Content.styled(line, style) for line, style in styled))
         if self._ends is not None:
             self._ends.stop()
         self._ends = self.set_timer(FLASH_S, self.end)
@@ -240,12 +241,13 @@ class FilterBar(Horizontal):
     class Left(Message):
         """Typing has ended; the filter stays."""
 
-    def __init__(self) -> None:
+    def __init__(self, label: str, hint: str) -> None:
         super().__init__()
-        self._input = Input(placeholder="type part of a name; enter: to the list, esc: clear", max_length=200)
+        self._label = label
+        self._input = Input(placeholder=hint, max_length=200)
 
     def compose(self) -> ComposeResult:
-        yield Line([Cell(" filter: ", Tone.ACCENT)])
+        yield Line([Cell(f" {self._label}: ", Tone.ACCENT)])
         yield self._input
 
     @property

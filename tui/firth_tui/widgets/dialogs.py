@@ -236,7 +236,7 @@ class Help(ModalScreen[None]):
         self._words = words
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog -wide"):
+        with Vertical(classes="dialog -wide -full"):
             yield Static(f"Keys of {clean(self._title)}", classes="dialog-title", markup=False)
             with VerticalScroll(classes="dialog-body"):
                 yield Static(

@@ -77,12 +77,13 @@ def step_lines(step: Step, run: Run, now: float, width: int) -> list[list[Cell]]
 
 def step_note(step: Step, run: Run) -> str:
     """Return the second line of the running step: what it is at, with rate and estimate while it downloads."""
-    parts = [clean(step.description)] if step.description else []
+    parts: list[str] = []
     if step.name is StepName.DOWNLOAD and run.bytes_total:
-        parts.insert(0, f"{size(run.bytes_done)} of {size(run.bytes_total)}")
+        parts.append(f"{size(run.bytes_done)} of {size(run.bytes_total)}")
     if run.rate_bytes_s >= 1:
         parts.append(rate(run.rate_bytes_s))
-    parts.append(remaining(run.eta_s))
+    # the file's name comes last: it is what can be cut
+    parts += [remaining(run.eta_s), clean(step.description)]
     return " · ".join(part for part in parts if part)
 
 

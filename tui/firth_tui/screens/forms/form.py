@@ -110,6 +110,8 @@ class Form(ModalScreen[Any]):
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         field = next((each for each in event.widget.ancestors_with_self if isinstance(each, Field)), None)
+        for each in self.query(Field):
+            each.set_class(each is field, "-active")
         if field is not None:
             self.query_one("#form-hint", Static).update(clean(field.help, 200))
             field.scroll_visible(animate=False)

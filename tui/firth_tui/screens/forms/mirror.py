@@ -38,6 +38,16 @@ FILTERS: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
 }
 
+SWITCHES: dict[str, tuple[str, str, str]] = {
+    MirrorType.PYTHON: ("prereleases", "Pre-releases", "Whether versions such as 2.0rc1 are taken; as usual: yes."),
+    MirrorType.R: (
+        "archive",
+        "Archive",
+        "Whether earlier versions are taken too, from the source's archive; as usual: no.",
+    ),
+}
+"""Filters that are a yes or a no."""
+
 SECRETS = (("none", "none"), ("token", "token"), ("user", "user and password"), ("bearer", "bearer"))
 PLAN_FIELDS = ("channel", "name", "type", "mode", "source", "filters", "on_upstream_removal", "proxy", "ca_file")
 
@@ -144,10 +154,15 @@ class MirrorForm(Form):
 
     def _filters(self, kind: str) -> list[Field]:
         held = self.mirror.filters if self.mirror else Filters()
-        return [
+        fields = [
             text_field(f"{kind}-{name}", label, help, ", ".join(getattr(held, name) or ()))
             for name, label, help in FILTERS[kind]
         ]
+        if kind in SWITCHES:
+            name, label, help = SWITCHES[kind]
+            now = {None: "", True: "yes", False: "no"}[getattr(held, name)]
+            fields.append(choice_field(f"{kind}-{name}", label, help, [("", "as usual"), *YES_NO], now))
+        return fields
 
     def _secrets(self) -> list[Field]:
         held = self.mirror is not None and self.mirror.credentials is not None
@@ -261,9 +276,9 @@ class MirrorForm(Form):
         kind = values["type"]
         read = words if kind == MirrorType.CONDA else lines
         given: dict[str, Any] = {name: read(values.get(f"{kind}-{name}", "")) for name, _, _ in FILTERS[kind]}
-        if self.mirror is not None:  # what this form has no field for stays as it is
-            for name in ("prereleases", "archive"):
-                given[name] = getattr(self.mirror.filters, name)
+        if kind in SWITCHES:
+            name = SWITCHES[kind][0]
+            given[name] = {"": None, "yes": True, "no": False}[values.get(f"{kind}-{name}", "")]
         return Filters(**given)
 
     def _given(self) -> dict[str, Any]:
