@@ -86,6 +86,13 @@ _STORED = (
 )
 
 
+_HAVE = (
+    "LEFT JOIN (SELECT a.family, a.name, count(*) AS files FROM artifact a JOIN blob b ON b.sha256 = a.sha256"
+    " WHERE a.channel_id = :channel AND a.closed_set IS NULL GROUP BY a.family, a.name) have"
+    " ON have.family = p.family AND have.name = p.name"
+)
+
+
 async def packages_page(
     r: Reader,
     channel_id: int,
@@ -100,7 +107,10 @@ async def packages_page(
     page: dict[str, Any],
     limit: int,
 ) -> tuple[list[tuple[SummaryRow, Any]], int]:
-    """Return package summaries of a generation, each with its sort value, and how many there are in all."""
+    """Return package summaries of a generation, each with its sort value, and how many there are in all.
+
+    `stored` True: at least one file is in the store; False: at least one is not.
+    """
     sign, direction = ("<", "DESC") if descending else (">", "ASC")
     key = "(p.family || '/' || p.name)"
     where = (
@@ -108,8 +118,10 @@ async def packages_page(
         " AND (:query IS NULL OR instr(lower(p.name), lower(:query)))"
         " AND (:platform IS NULL OR instr(p.platforms, :platform))"
     )
-    if stored is not None:
-        where += f" AND ({_STORED} > 0) = {int(stored)}"
+    have = ""
+    if stored is not None:  # one pass over the channel, not a look for each package
+        have = _HAVE
+        where += " AND have.files > 0" if stored else " AND coalesce(have.files, 0) < p.files"
     params = {
         **page,
         "channel": channel_id,
@@ -121,11 +133,12 @@ async def packages_page(
     }
     rows = await r.rows(
         f"SELECT p.family, p.name, p.version, p.versions, p.files, p.bytes, p.platforms, {_STORED}, {order_sql}"
-        f" FROM package p WHERE {where} AND (:page_key IS NULL OR ({order_sql}, {key}) {sign} (:page_value, :page_key))"
+        f" FROM package p {have} WHERE {where}"
+        f" AND (:page_key IS NULL OR ({order_sql}, {key}) {sign} (:page_value, :page_key))"
         f" ORDER BY {order_sql} {direction}, {key} {direction} LIMIT :limit",
         params,
     )
-    total = int(await r.value(f"SELECT count(*) FROM package p WHERE {where}", params))
+    total = int(await r.value(f"SELECT count(*) FROM package p {have} WHERE {where}", params))
     return [
         (
             SummaryRow(

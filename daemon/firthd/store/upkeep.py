@@ -49,7 +49,13 @@ async def integrity(r: Reader) -> list[str]:
 async def purge_deleted(db: Database) -> int:
     """Take away the artifacts of deleted channels, in short batches; return how many rows."""
     gone = 0
-    channels = await db.read(lambda r: r.rows("SELECT id FROM channel WHERE deleted_at IS NOT NULL"))
+    left = " OR ".join(
+        f"EXISTS (SELECT 1 FROM {table} t WHERE t.channel_id = c.id)"
+        for table in ("artifact", "shard", "package", "published_file")
+    )
+    channels = await db.read(
+        lambda r: r.rows(f"SELECT c.id FROM channel c WHERE c.deleted_at IS NOT NULL AND ({left})")
+    )
     for (channel_id,) in channels:
 
         async def some(tx: Tx, channel_id: int = channel_id) -> int:
