@@ -65,6 +65,8 @@ DAY_MS = 86_400_000
 UPKEEP_S = 60.0
 LOGS_KEPT_MS = 90 * DAY_MS
 PACKAGES_SHOWN = 100
+_AT_WORK = "at work"
+"""The setting that is there while a daemon works, so that the next one sees whether it ended in order."""
 
 
 class Daemon:
@@ -78,6 +80,7 @@ class Daemon:
         self._stack = contextlib.AsyncExitStack()
         self._ready = False
         self._stopping = False
+        self._blobs_named = False
         self.sampler = LoopSampler(clock)
         self.web_addresses: list[str] = []
         self._trouble: str | None = "starting"
@@ -105,6 +108,7 @@ class Daemon:
         await self.db.write(
             lambda tx: self.journal.fact(tx, Fact.DAEMON_STARTED, data={"version": __version__, "api": API})
         )
+        self._blobs_named = not await self.db.write(self._note_at_work)
         self._ready = True
         self._trouble = None
 
@@ -122,6 +126,12 @@ class Daemon:
             return epoch
 
         return await self.db.write(body)
+
+    async def _note_at_work(self, tx: Tx) -> bool:
+        """Note that a daemon works on this state; return whether the last one did not end in order."""
+        cut_off = bool(await journal.setting(tx, _AT_WORK))
+        await journal.set_setting(tx, _AT_WORK, "1")
+        return cut_off
 
     async def _build(self, state: Path) -> None:
         settings, clock, db = self.settings, self._clock, self.db
@@ -329,6 +339,8 @@ class Daemon:
         with contextlib.suppress(FirthError):
             if hasattr(self, "tokens"):
                 await self.tokens.flush()
+            if self._ready and self._blobs_named:
+                await self.db.write(lambda tx: journal.set_setting(tx, _AT_WORK, ""))
         await self._stack.aclose()
         if hasattr(self, "_lock"):
             self._lock.close()
@@ -350,10 +362,18 @@ class Daemon:
         """Do, now and then, what keeps the state small and the status true."""
         while True:
             try:
+                if not self._blobs_named:
+                    await self._name_blobs()
                 await self._tidy()
             except FirthError as error:
                 log.warning("upkeep: %s", error.message)
             await self._clock.sleep(UPKEEP_S)
+
+    async def _name_blobs(self) -> None:
+        """Give every stored file its row: kill -9 may have come between a file's name and its row."""
+        for first in range(256):
+            await self.blobs.name(await asyncio.to_thread(self.blobs.listed, f"{first:02x}"))
+        self._blobs_named = True
 
     async def _tidy(self) -> None:
         await self.settle.discard_abandoned()

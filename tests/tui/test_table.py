@@ -1,5 +1,7 @@
 """The table: columns that give way, and a cursor that stays on its key."""
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -157,3 +159,37 @@ async def test_a_key_draws_two_lines_not_the_table() -> None:
         await pilot.press("j")
         await pilot.pause()
         assert 0 < len(set(drawn)) <= 2
+
+
+class Unknown(Numbers):
+    """A list that does not tell its length."""
+
+    async def __call__(self, cursor: str | None, limit: int) -> Page[int]:
+        page = await super().__call__(cursor, limit)
+        return Page(items=page.items, next_cursor=page.next_cursor, total=None, as_of=page.as_of)
+
+
+async def test_the_end_of_a_list_of_unknown_length_is_found() -> None:
+    async with Host(Unknown(list(range(4321)))).run_test(size=(30, 20)) as pilot:
+        app = pilot.app
+        assert isinstance(app, Host)
+        await pilot.pause()
+        await pilot.press("G")
+        async with asyncio.timeout(5):
+            while app.table.cursor_key != 4320:
+                await pilot.pause(0.01)
+        assert app.table.cursor_index == 4320
+        assert app.table.window[1] == 4320
+        await pilot.press("g")
+        assert app.table.cursor_index == 0
+
+
+async def test_moving_on_the_way_to_the_end_stays_where_it_went() -> None:
+    async with Host(Unknown(list(range(90_000)))).run_test(size=(30, 20)) as pilot:
+        app = pilot.app
+        assert isinstance(app, Host)
+        await pilot.pause()
+        await pilot.press("G", "g")
+        await pilot.pause(0.2)
+        assert app.table.cursor_index == 0
+        assert app.table.cursor_key == 0

@@ -25,6 +25,8 @@ class RowSource(Protocol[T]):
     """What a table needs of a list."""
 
     def __len__(self) -> int: ...
+    @property
+    def complete(self) -> bool: ...
     def row(self, index: int) -> T | None: ...
     def key(self, row: T) -> Hashable: ...
     def index_of(self, key: Hashable) -> int | None: ...
@@ -42,6 +44,10 @@ class LocalRows(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._items)
+
+    @property
+    def complete(self) -> bool:
+        return True
 
     def row(self, index: int) -> T | None:
         return self._items[index] if 0 <= index < len(self._items) else None
@@ -100,6 +106,11 @@ class PagedRows(Generic[T]):
     def started(self) -> bool:
         """Whether the first page is here."""
         return bool(self._reading.starts)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the length is known for certain."""
+        return self._reading.complete or self._reading.total is not None
 
     @property
     def as_of(self) -> str | None:

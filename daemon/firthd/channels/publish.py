@@ -56,6 +56,10 @@ class _Plan(Struct, frozen=True, kw_only=True):
     full: bool
 
 
+class _DraftTakenBack(Exception):
+    """A change set of the plan has been abandoned since the plan was made: its run was stopped."""
+
+
 def digest_of(families: list[FamilyRow]) -> str:
     """Return a generation's digest: sha256 over its non-empty parts' digests, sorted."""
     lines = sorted(
@@ -159,16 +163,19 @@ class Publisher:
         `work` is a folder that this call may fill and empty, on the file system of the rendered store.
         """
         async with self._locks[channel_id]:
-            plan = await self._db.read(lambda r: self._plan(r, channel_id, roll_back_to))
-            if plan.channel.frozen_at is not None and roll_back_to is None:
-                return _nothing(plan, "the channel is frozen: what was read waits as its draft")
-            if not plan.draft and not plan.full:
-                return _nothing(plan, "nothing has changed")
-            await asyncio.to_thread(_empty, work)
-            try:
-                return await self._render_and_switch(plan, cause, run_id, work, report, roll_back_to)
-            finally:
-                await asyncio.shield(asyncio.to_thread(shutil.rmtree, work, ignore_errors=True))
+            while True:
+                plan = await self._db.read(lambda r: self._plan(r, channel_id, roll_back_to))
+                if plan.channel.frozen_at is not None and roll_back_to is None:
+                    return _nothing(plan, "the channel is frozen: what was read waits as its draft")
+                if not plan.draft and not plan.full:
+                    return _nothing(plan, "nothing has changed")
+                await asyncio.to_thread(_empty, work)
+                try:
+                    return await self._render_and_switch(plan, cause, run_id, work, report, roll_back_to)
+                except _DraftTakenBack:
+                    report("a stopped run took back what it had brought: renders again", 0, None)
+                finally:
+                    await asyncio.shield(asyncio.to_thread(shutil.rmtree, work, ignore_errors=True))
 
     async def _plan(self, r: Reader, channel_id: int, roll_back_to: int | None) -> _Plan:
         channel = await catalog.channel_by_id(r, channel_id)
@@ -323,6 +330,9 @@ class Publisher:
         if roll_back_to is None:
             if channel.frozen_at is not None:
                 return False
+            still = {one.id for one in await generations.finished_change_sets(tx, channel.id)}
+            if not {one.id for one in plan.draft} <= still:
+                raise _DraftTakenBack
             if same:
                 await generations.join_change_sets(tx, [one.id for one in plan.draft], plan.current.number)
                 return True

@@ -333,7 +333,11 @@ class Mirrors:
         run_id, already, seq = await write(self._db, body, dry_run=dry_run)
         if dry_run and not already:
             return RunReply(run=None, already=False, seq=seq)
-        return RunReply(run=await self._queue.get(run_id), already=already, seq=seq)
+        run = await self._queue.row(run_id)
+        warnings = []
+        if already and accept_removals and not run.params.get("accept_removals"):
+            warnings.append(f"run {run_id} is under way and does not accept removals; ask again when it has ended")
+        return RunReply(run=self._queue.describe(run), already=already, warnings=warnings, seq=seq)
 
     async def stop(self, ref: int | str, *, publish: bool, dry_run: bool) -> RunReply:
         """Stop a mirror's run; raise WrongState when there is none."""

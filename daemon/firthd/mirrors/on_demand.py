@@ -256,7 +256,10 @@ class OnDemand:
                     raise NoSpace("the disk is full", hint="free space or run store.gc") from error
                 raise
             kept = await self._keep(file, writer)
-        await self._helpers.stored(file, kept)
+        try:
+            await self._helpers.stored(file, kept)
+        except FirthError as error:  # the file is stored and good, whatever becomes of the counts
+            log.warning("%s was stored, but could not be counted: %s", file.filename, error.message)
         return kept
 
     async def _download(self, live: Live, writer: BlobWriter, source: Source, address: str) -> None:

@@ -67,6 +67,8 @@ class MirrorRuns:
             keep_folder = live.stopping and live.stop_publish
             if keep_folder:
                 await self._publications.queue_rest(live, job)
+            elif live.stopping:
+                await self._settle.take_back(live, job)
             raise
         finally:
             self._p.space.release(live.id)

@@ -70,6 +70,15 @@ class Settle:
             raise
         return copied
 
+    async def take_back(self, live: LiveRun, job: Job) -> None:
+        """A run was stopped: what it has written and not published is not to be published by somebody else."""
+
+        async def body(tx: Tx) -> None:
+            if await generations.take_back(tx, live.id):
+                await catalog.note_mirror(tx, job.mirror_id, {"settled": False})  # the next run compares all again
+
+        await asyncio.shield(self._p.db.write(body))
+
     async def _open_set(self, job: Job, live: LiveRun) -> int:
         return await self._p.db.write(
             lambda tx: generations.open_change_set(

@@ -158,6 +158,15 @@ class BlobStore:
     def has(self, sha256: str) -> bool:
         return self.size(sha256) is not None
 
+    def listed(self, prefix: str) -> list[Kept]:
+        """Return the files whose sha256 begins with two hex digits. Blocks."""
+        found = []
+        for file in (self.root / prefix).glob("[0-9a-f][0-9a-f]/*"):
+            if _SHA256.match(file.name):
+                with contextlib.suppress(FileNotFoundError):
+                    found.append(Kept(sha256=file.name, size=file.stat().st_size))
+        return found
+
     def touch(self, sha256: str) -> bool:
         """Make a stored file young again, so that no sweep takes it; return False when it is not there."""
         try:

@@ -45,6 +45,13 @@ async def mark_abandoned(tx: Tx, change_set: int) -> None:
     await tx.execute("UPDATE change_set SET state = ? WHERE id = ? AND state = ?", (ABANDONED, change_set, OPEN))
 
 
+async def take_back(tx: Tx, run_id: int) -> int:
+    """Abandon what a run has finished but nobody has published; return how many change sets."""
+    return await tx.execute(
+        "UPDATE change_set SET state = ? WHERE run_id = ? AND state = ?", (ABANDONED, run_id, FINISHED)
+    )
+
+
 async def abandon_open(tx: Tx) -> int:
     """Abandon every unfinished change set: what a crash left behind. Return how many."""
     return await tx.execute("UPDATE change_set SET state = ? WHERE state = ?", (ABANDONED, OPEN))

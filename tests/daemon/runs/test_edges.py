@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ import pytest
 from firth_protocol.errors import NoSpace, WrongState
 from firth_protocol.types import RunState
 from firthd.mirrors.plan import PartChange, shrink_reason
+from firthd.store import generations
 from firthd.store.database import Tx
 from firthd.store.runs import Failure
 from tests.support.conda import ChannelFolder, PackageSpec
+from tests.support.daemon import in_process_daemon
 from tests.support.upstream import Fault
 from tests.support.world import world
 
@@ -289,3 +292,49 @@ def _lay(root: Path, body: bytes) -> str:
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_bytes(body)
     return sha256
+
+
+async def test_what_a_stopped_run_has_written_is_not_published_by_another(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.mirror("passive")
+        db = w.daemon.daemon.db
+        run = (await w.call("mirror.run", mirror="main:m")).run
+        channel = (await w.call("channel.get", channel="main")).id
+        while not await db.read(lambda r: generations.finished_change_sets(r, channel)):
+            await asyncio.sleep(0)
+        await w.call("mirror.stop", mirror="main:m")
+        assert (await w.daemon.ended(run.id)).state is RunState.STOPPED
+        other = ChannelFolder(tmp_path / "other")
+        other.add(PackageSpec(name="delta"))
+        await w.call("mirror.create", channel="main", name="second", type="conda", source=f"file://{other.path}")
+        await w.run("main:second")
+        assert await w.names(subdirs=("noarch",)) == {"delta-1.0-0.conda"}
+        again = await w.run()
+        assert again.state is RunState.COMPLETED
+        assert len(await w.names()) == 6
+
+
+async def test_files_without_a_row_are_named_after_a_crash(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.mirror("active")
+        await w.run()
+    with contextlib.closing(sqlite3.connect(tmp_path / "state" / "firth.sqlite", isolation_level=None)) as state:
+        state.execute("DELETE FROM blob")
+        state.execute("UPDATE setting SET value = '1' WHERE key = 'at work'")
+    async with in_process_daemon(tmp_path) as daemon, asyncio.timeout(5):
+        while (await daemon.client.call("daemon.status")).store.blobs < 5:
+            await asyncio.sleep(0)
+
+
+async def test_a_run_under_way_says_that_it_does_not_accept_removals(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.mirror("active")
+        gate = asyncio.Event()
+        w.upstream.fail("noarch/beta*", Fault(until=gate))
+        run = (await w.call("mirror.run", mirror="main:m")).run
+        await w.upstream.arrived("noarch/beta*")
+        reply = await w.call("mirror.run", mirror="main:m", accept_removals=True)
+        gate.set()
+        assert reply.already
+        assert "does not accept removals" in reply.warnings[0]
+        await w.daemon.ended(run.id)

@@ -114,7 +114,7 @@ async def _mirror_report(place: PlaceScreen) -> None:
     mirror = subject(place, "mirror", Mirror)
     file = await write_report(place.firth.link, mirror)
     place.firth.copy_to_clipboard(str(file))
-    place.firth.tell(f"Wrote {file} (its path is in your clipboard).")
+    place.firth.tell(f"Wrote {file.name} into the folder where firth was started; its path is in your clipboard.")
 
 
 async def _mirror_details(place: PlaceScreen) -> None:

@@ -127,11 +127,18 @@ class PackageScreen(PlaceScreen):
             return
         except OSError:
             return
-        self.table.source = LocalRows(self.detail.files, _key)
+        self.table.source = LocalRows(newest_first(self.detail), _key)
         self.table.changed()
         more = f"needs       {_names(self.detail.dependencies)}\nneeded by   {_names(self.detail.dependants)}"
         self.more.update(more)
         self.redraw()
+
+
+def newest_first(detail: PackageDetail) -> list[PackageFile]:
+    """Return a package's files, those of the newest version first."""
+    places = {version: place for place, version in enumerate(detail.versions)}
+    sign = 1 if detail.versions[:1] == [detail.version] else -1
+    return sorted(detail.files, key=lambda file: (sign * places.get(file.version, 0), file.subdir, file.filename))
 
 
 def _key(file: PackageFile) -> tuple[str, str]:

@@ -366,6 +366,8 @@ def counts_cells(run: Run) -> list[Cell]:
         return [Cell("A run would: ", Tone.STRONG), Cell(plan_words(run.result))]
     counts = run.counts
     parts = [("added", counts.added), ("removed", counts.removed), ("unchanged", counts.unchanged)]
+    if run.state.ended:
+        parts = []  # the sentence above it has said so
     parts += [("failed", counts.failed), ("missing", counts.missing), ("shadowed", counts.shadowed)]
     shown = [f"{count(value)} {name}" for name, value in parts if value]
     shown += [f"{count(each.count)} dropped by {clean(each.reason)}" for each in counts.filtered if each.count]

@@ -23,6 +23,9 @@ from firth_tui.widgets.work import start
 
 T = TypeVar("T")
 
+JUMP = 1000
+"""How many rows further a list of unknown length is read at once on the way to its end."""
+
 GAP = 2
 """Cells between two columns."""
 
@@ -124,6 +127,7 @@ class KeyedTable(ScrollView, Generic[T], can_focus=True):
         self._index = 0
         self._key: Hashable | None = None
         self._loading = False
+        self._to_end = False
         self._fitted: list[tuple[Column[T], int]] = []
 
     # --- what the owner asks
@@ -159,8 +163,13 @@ class KeyedTable(ScrollView, Generic[T], can_focus=True):
     def changed(self) -> None:
         """Take in that the list has other rows now: the cursor stays on its key, and its key stays on its line."""
         line = self._index - round(self.scroll_y)
-        index = self.source.index_of(self._key) if self._key is not None else None
         count = len(self.source)
+        if self._to_end:
+            index: int | None = count - 1
+            line = self.window[1] - self.window[0]
+            self._to_end = not self.source.complete
+        else:
+            index = self.source.index_of(self._key) if self._key is not None else None
         self.loaded = self.loaded or count > 0
         self._index = index if index is not None else max(0, min(self._index, count - 1))
         self._measure()
@@ -214,8 +223,12 @@ class KeyedTable(ScrollView, Generic[T], can_focus=True):
 
     def action_last(self) -> None:
         self._go(len(self.source) - 1)
+        # of a list whose length nobody knows the end is where reading ends
+        self._to_end = not self.source.complete
+        self._ensure()
 
     def _go(self, index: int) -> None:
+        self._to_end = False
         index = max(0, min(index, len(self.source) - 1))
         old, self._index = self._index, index
         self._key = None
@@ -248,6 +261,8 @@ class KeyedTable(ScrollView, Generic[T], can_focus=True):
 
     def _near(self) -> tuple[int, int]:
         first, last = self.window
+        if self._to_end:
+            return first, len(self.source) + JUMP
         height = last - first + 1
         return max(0, first - height), last + height
 
@@ -257,7 +272,7 @@ class KeyedTable(ScrollView, Generic[T], can_focus=True):
             while self.source.lacks(*self._near()):
                 source = self.source
                 await source.load(*self._near())
-                if source is self.source and not (self.loaded and source.lacks(*self.window)):
+                if source is self.source and (self._to_end or not (self.loaded and source.lacks(*self.window))):
                     self.loaded = True
                     self.error = None
                     self.changed()

@@ -39,11 +39,11 @@ FILTERS: dict[str, tuple[tuple[str, str, str], ...]] = {
 }
 
 SWITCHES: dict[str, tuple[str, str, str]] = {
-    MirrorType.PYTHON: ("prereleases", "Pre-releases", "Whether versions such as 2.0rc1 are taken; as usual: yes."),
+    MirrorType.PYTHON: ("prereleases", "Pre-releases", "Whether versions such as 2.0rc1 are taken."),
     MirrorType.R: (
         "archive",
         "Archive",
-        "Whether earlier versions are taken too, from the source's archive; as usual: no.",
+        "Whether earlier versions are taken too, from the source's archive.",
     ),
 }
 """Filters that are a yes or a no."""

@@ -1,0 +1,102 @@
+"""Sheets and sentences: what is long goes on below, and what runs and plans say of themselves."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from firth_protocol import types as t
+from firth_tui.format import Cell, Tone
+from firth_tui.screens.mirror import labelled, wrapped
+from firth_tui.screens.package import newest_first
+from firth_tui.screens.run import counts_cells, plan_words
+from firth_tui.widgets.progress import amount, outcome, pieces, step_lines, step_note
+from firth_tui.widgets.tones import length
+from tests.support.fake_daemon import FakeDaemon
+
+
+@pytest.fixture
+def run() -> t.Run:
+    daemon = FakeDaemon(Path("/nowhere"))
+    daemon.add_channel("main")
+    return daemon.begin_run(daemon.add_mirror("main", "forge").id)
+
+
+def test_a_long_line_goes_on_below_its_beginning() -> None:
+    lines = wrapped(labelled("platforms", Cell("linux-64 1, " * 12)), 60)
+    assert len(lines) > 2
+    assert all(length(line) <= 60 for line in lines)
+    assert lines[1][0].text.strip() == ""
+    assert len(lines[1][0].text) == length(lines[0][:-1])
+
+
+def test_a_short_line_stays_as_it_is() -> None:
+    line = labelled("state", Cell("well", Tone.OK))
+    assert wrapped(line, 60) == [line]
+
+
+@pytest.mark.parametrize(
+    ("unit", "done", "total", "text"),
+    [
+        ("bytes", 31_200_000, 64_000_000, "31.2 MB / 64.0 MB"),
+        ("artifacts", 412_000, 700_000, "412,000 / 700,000"),
+        ("files", 12, None, "12 files"),
+        ("bytes", 12, None, "12 B"),
+    ],
+)
+def test_how_far_a_step_is(unit: str, done: int, total: int | None, text: str) -> None:
+    step = t.Step(
+        number=2, name=t.StepName.FILTER, title="x", state=t.StepState.RUNNING, done=done, total=total, unit=unit
+    )
+    assert amount(step) == text
+
+
+def test_a_finished_step_tells_all_it_has_to_say(run: t.Run) -> None:
+    step = msgspec.structs.replace(run.steps[0], state=t.StepState.DONE, description="word " * 30)
+    lines = step_lines(step, run, 0.0, 80)
+    assert 2 <= len(lines) <= 3
+    assert all(length(line) <= 80 for line in lines)
+
+
+def test_a_download_tells_bytes_rate_and_what_is_left_before_the_name(run: t.Run) -> None:
+    step = msgspec.structs.replace(run.steps[5], state=t.StepState.RUNNING, description="numpy.conda")
+    told = msgspec.structs.replace(run, bytes_done=5 * 10**8, bytes_total=2 * 10**9, rate_bytes_s=4.1e7, eta_s=38.0)
+    assert step_note(step, told) == "500 MB of 2.0 GB · 41.0 MB/s · about 38 s left · numpy.conda"
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        (t.RunState.COMPLETED, "Completed: 1,204 added, 17 removed, 3 unchanged · generation 7"),
+        (t.RunState.INCOMPLETE, "Incomplete: 2 files could not be had; 1,204 added, 17 removed, 3 unchanged"),
+        (t.RunState.FAILED, "Failed: the source answers 503"),
+        (t.RunState.STOPPED, "Stopped. What was verified stays stored"),
+    ],
+)
+def test_what_came_of_a_run(run: t.Run, state: t.RunState, says: str) -> None:
+    counts = t.RunCounts(added=1_204, removed=17, unchanged=3, failed=2)
+    error = t.RunError(kind="upstream", message="the source answers 503")
+    ended = msgspec.structs.replace(run, state=state, counts=counts, error=error, generation=7)
+    assert pieces(outcome(ended)).startswith(says)
+
+
+def test_a_run_that_ended_tells_its_numbers_once(run: t.Run) -> None:
+    counts = t.RunCounts(added=5, failed=2)
+    assert "5 added" in pieces(counts_cells(msgspec.structs.replace(run, counts=counts)))
+    ended = msgspec.structs.replace(run, counts=counts, state=t.RunState.COMPLETED)
+    assert pieces(counts_cells(ended)) == "2 failed"
+
+
+def test_a_plan_says_what_a_run_would_do_and_what_speaks_against_it() -> None:
+    result = {"adds": 1204, "removes": 0, "bytes": 0, "bytes_all": 2_100_000_000, "warnings": ["too little space"]}
+    assert plan_words(result) == "add 1,204, remove 0, download now 0 B, hold in all 2.1 GB, too little space"
+
+
+def test_the_newest_files_come_first() -> None:
+    daemon = FakeDaemon(Path("/nowhere"))
+    daemon.add_channel("main", packages=3)
+    detail: t.PackageDetail = daemon._do_package_get("main", "package-000001")
+    old, new = detail.files[0], msgspec.structs.replace(detail.files[1], version="9.0")
+    for versions in (["9.0", old.version], [old.version, "9.0"]):
+        both = msgspec.structs.replace(detail, files=[old, new], versions=versions, version="9.0")
+        assert newest_first(both) == [new, old]
