@@ -110,6 +110,9 @@ async def test_a_poor_terminal_says_the_same(tmp_path: Path) -> None:
         ) as term:
             shown = await term.sees(">main", "* frozen", "* connected", "? help")
             assert re.fullmatch(r"[\x20-\x7e\n─-╿]*", shown)
+            await term.press("d")
+            await term.sees("Delete the channel main?")
+            assert not re.search(r"\x1b\[(\d+;)*[34]8;", await term.text(styled=True))
 
 
 async def _started(process: DaemonProcess, opened: AsyncExitStack) -> Client:

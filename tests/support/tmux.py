@@ -38,9 +38,10 @@ class Tmux:
     async def close(self) -> None:
         await self._tmux("kill-server")
 
-    async def text(self) -> str:
-        """The screen's text, lines without blanks at their ends."""
-        return "\n".join(line.rstrip() for line in (await self._tmux("capture-pane", "-p")).splitlines())
+    async def text(self, *, styled: bool = False) -> str:
+        """The screen's text, lines without blanks at their ends; with the sequences for its colours if asked."""
+        shown = await self._tmux("capture-pane", "-p", *(["-e"] if styled else []))
+        return "\n".join(line.rstrip() for line in shown.splitlines())
 
     async def sees(self, *texts: str, seconds: float = 20.0) -> str:
         """Wait until every text is on the screen; return it. When that never comes, the failure shows the screen."""

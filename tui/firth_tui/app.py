@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from msgspec import Struct
 from textual.app import App
 from textual.command import DiscoveryHit, Hit, Hits, Provider
-from textual.filter import LineFilter
+from textual.filter import LineFilter, Monochrome, NoColor
 from textual.scrollbar import ScrollBar
 
 from firth_protocol.types import DaemonStatus, Event
@@ -78,8 +78,10 @@ class FirthApp(App[None], Listener):
         now: Callable[[], float] = time.time,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
-        self._plain = [AsciiOnly()] if options.ascii else []
+        self._poorer: list[LineFilter] = [AsciiOnly()] if options.ascii else []
         super().__init__()
+        if self.no_color:
+            self._poorer.append(NoColor())
         self.options = options
         self.now = now
         self.session = Session(Connection(stage=Stage.CONNECTING, since=now()), read_only=options.read_only)
@@ -91,7 +93,9 @@ class FirthApp(App[None], Listener):
         self.theme = fitting(environment)
 
     def get_line_filters(self) -> Sequence[LineFilter]:
-        return [*super().get_line_filters(), *self._plain]
+        # NO_COLOR means no colours, not grey ones; grey made of a terminal's own colours is black on black
+        kept = [each for each in super().get_line_filters() if not isinstance(each, Monochrome)]
+        return [*kept, *self._poorer]
 
     def on_mount(self) -> None:
         self.animation_level = "none"

@@ -35,6 +35,7 @@ _DARK = Theme(
         "firth-bar": "#1b2733",
         "firth-banner": "#7a2e2e",
         "firth-banner-text": "#ffffff",
+        "firth-veil": "#10161d 60%",
     },
 )
 
@@ -61,6 +62,7 @@ _LIGHT = Theme(
         "firth-bar": "#e8eef3",
         "firth-banner": "#b3261e",
         "firth-banner-text": "#ffffff",
+        "firth-veil": "#fbfcfd 60%",
     },
 )
 
@@ -90,6 +92,7 @@ _SIXTEEN = Theme(
         "firth-bar": "ansi_default",
         "firth-banner": "ansi_red",
         "firth-banner-text": "ansi_bright_white",
+        "firth-veil": "ansi_default",  # the terminal's own colours cannot be mixed
         "ansi-background": "ansi_black",
         "ansi-foreground": "ansi_white",
         "border-blurred": "ansi_default",
@@ -138,6 +141,7 @@ _PLAIN: dict[str, str] = {
     "“": '"',
     "”": '"',
     "’": "'",
+    "🔎": "/ ",
     "▔": "─",
     "▎": "|",
     "▌": "|",

@@ -10,11 +10,12 @@ from msgspec import Struct
 
 from firth_protocol.errors import FirthError, Invalid, NoSpace, NotFound, TooLarge, Upstream
 from firthd.clock import Clock
+from firthd.mirrors.receiving import receive
 from firthd.runs.run import LiveRun
 from firthd.store.blobs import BlobMismatch, BlobStore, BlobWriter, Kept
 from firthd.store.run_reads import RunFileReads, Wanted
 from firthd.store.runs import Failure
-from firthd.upstream.client import Body, Source
+from firthd.upstream.client import Source
 from firthd.upstream.client import Upstream as Upstreams
 
 TRANSFERS = 14
@@ -236,7 +237,7 @@ class Downloads:
             try:
                 async with self._upstream.open(self._source, self._address(wanted), offset=known, if_range=tag) as body:
                     tag = body.validators.etag
-                    await self._take(body, writer)
+                    await receive(body, writer, self._live.moved)
                 return
             except TooLarge:
                 raise _Bad(f"longer than the {wanted.size} bytes that the source's index promises") from None
@@ -245,15 +246,6 @@ class Downloads:
                 if attempt == ATTEMPTS or (isinstance(status, int) and status in {401, 403}):
                     raise
             await self._clock.sleep(attempt)
-
-    async def _take(self, body: Body, writer: BlobWriter) -> None:
-        known = writer.written - body.offset
-        async for chunk in body:
-            fresh = chunk[known:] if known > 0 else chunk
-            known -= len(chunk) - len(fresh)
-            if fresh:
-                writer.write(fresh)
-                self._live.moved(len(fresh))
 
 
 def _first(errors: Sequence[BaseException]) -> BaseException:

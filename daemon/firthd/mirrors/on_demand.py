@@ -15,6 +15,7 @@ from msgspec import Struct
 from firth_protocol.errors import FirthError, Internal, Invalid, NoSpace, NotFound, TooLarge, Unavailable, Upstream
 from firthd.clock import Clock
 from firthd.mirrors.live import Live
+from firthd.mirrors.receiving import receive
 from firthd.store.artifacts import FileRow
 from firthd.store.blobs import BlobMismatch, BlobWriter, Kept
 from firthd.upstream.source import Source, Validators
@@ -275,7 +276,7 @@ class OnDemand:
                     if not live.begun:
                         live.begin(writer.path, live.size if live.size is not None else length)
                     tag = body.validators.etag
-                    await self._take(live, writer, body)
+                    await receive(body, writer, lambda size: live.wrote(writer.written))
                 return
             except NotFound:
                 raise _Bad(
@@ -294,15 +295,6 @@ class OnDemand:
                     raise
                 log.info("%s broke off, trying again: %s", live.file.filename, error.message)
             await self._clock.sleep(attempt)
-
-    async def _take(self, live: Live, writer: BlobWriter, body: Incoming) -> None:
-        known = writer.written - body.offset  # bytes that come again: the source did not go on where it was asked to
-        async for chunk in body:
-            fresh = chunk[known:] if known else chunk
-            known -= len(chunk) - len(fresh)
-            if fresh:
-                writer.write(fresh)
-                live.wrote(writer.written)
 
     async def _check(self, file: FileRow, live: Live, writer: BlobWriter) -> None:
         """Check what the store cannot: a length that only the source told, and an archive without any digest."""
