@@ -551,3 +551,26 @@ async def test_a_long_sheet_scrolls_with_the_keys_of_lists(daemon: FakeDaemon) -
         await term.sees("could not be had")
         await term.press("g")
         await term.sees("source  ")
+
+
+async def test_somebody_without_a_role_is_told_so(daemon: FakeDaemon) -> None:
+    daemon.role = t.Role.NONE
+    async with terminal(daemon.socket, WIDE) as term:
+        await term.sees("✗ refused", "daemon.status needs the role reader; yours is none")
+        daemon.role = t.Role.READER
+        await term.sees("● connected", "reader", "main")
+
+
+async def test_a_heading_sorts_and_a_larger_terminal_shows_more(daemon: FakeDaemon) -> None:
+    async with terminal(daemon.socket, NARROW) as term:
+        await started(term)
+        await term.sees("NAME ▲")
+        await term.pilot.click(offset=(3, 2))
+        await term.sees("NAME ▼", "2 channels")
+        assert "FAMILIES" not in term.text
+        await term.pilot.resize_terminal(*WIDE)
+        await term.sees("FAMILIES", "▸main")
+        assert len(term.lines) == WIDE[1]
+        await term.pilot.resize_terminal(60, 16)
+        await term.sees("NAME ▼", "▸main", "q quit")
+        assert max(map(len, term.lines)) <= 60

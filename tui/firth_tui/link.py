@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_origin
 
 from firth_protocol import API
 from firth_protocol.client import Client, DaemonUnreachable
-from firth_protocol.errors import CursorExpired, FirthError, Internal
+from firth_protocol.errors import CursorExpired, FirthError, Forbidden, Internal
 from firth_protocol.types import DaemonStatus, Json, Page
 from firth_tui.model import Connection, Listener, Stage
 
@@ -99,8 +99,9 @@ class Link:
                 self._listener.link_event(event)
 
     def _gone(self, error: DaemonUnreachable | FirthError, pause: float) -> None:
-        foreign = isinstance(error, Internal)
-        stage = Stage.FOREIGN if foreign else Stage.LOST
+        stage = Stage.LOST
+        if isinstance(error, FirthError) and not error.retryable:
+            stage = Stage.REFUSED if isinstance(error, Forbidden) else Stage.FOREIGN
         text = f"{error}: {error.hint}" if isinstance(error, FirthError) and error.hint else str(error)
         since = self.connection.since if self.connection.stage is stage else self._now()
         self._set(Connection(stage=stage, since=since, text=text, retry_at=self._now() + pause))

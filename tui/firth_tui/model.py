@@ -64,6 +64,7 @@ class Stage(StrEnum):
     CONNECTING = "connecting"  # the first try has not ended
     CONNECTED = "connected"
     LOST = "disconnected"  # tries go on
+    REFUSED = "refused"  # the daemon answers, but lets this user do nothing
     FOREIGN = "not understood"  # something answers, but not as this firth expects
 
 

@@ -143,8 +143,10 @@ class MirrorRuns:
             space = await self._p.space.now()
             await self._p.space.enough(None)
             rules = rules_of(self._p.families, job.type)
-            path = rules.index_candidates(rules.first_parts[0])[0]
-            head = await self._p.upstream.head(job.source, path)
+            for path in rules.index_candidates(rules.first_parts[0]):
+                head = await self._p.upstream.head(job.source, path)
+                if head.found:
+                    break
             secret = "with credentials, " if job.source.credentials else ""
             live.progress(f"source answers {head.status}, {secret}{plan.human(space.usable)} may be used")
 

@@ -27,6 +27,7 @@ _STAGES = {
     Stage.CONNECTING: Cell(f"{Sign.WAIT} connecting", Tone.MUTED),
     Stage.CONNECTED: Cell(f"{Sign.BUSY} connected", Tone.OK),
     Stage.LOST: Cell(f"{Sign.BAD} disconnected", Tone.BAD),
+    Stage.REFUSED: Cell(f"{Sign.BAD} refused", Tone.BAD),
     Stage.FOREIGN: Cell(f"{Sign.BAD} not understood", Tone.BAD),
 }
 
@@ -42,7 +43,7 @@ def banner(connection: Connection, had_data: bool) -> str:
         return connection.note
     if connection.stage is Stage.CONNECTING:
         return ""
-    if connection.stage is Stage.FOREIGN:
+    if connection.stage in {Stage.FOREIGN, Stage.REFUSED}:
         return f"{Sign.BAD} {connection.text}"
     kept = f"; what is shown is from {clock(connection.since)}" if had_data else ""
     return f"{Sign.BAD} disconnected, trying again and again{kept}"
