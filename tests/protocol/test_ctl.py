@@ -334,7 +334,13 @@ async def start(*words: str, up: Server) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "firth_protocol.ctl", "--socket", str(up.socket), *words,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        preexec_fn=_hears_ctrl_c,
     )  # fmt: skip
+
+
+def _hears_ctrl_c() -> None:
+    """A background job's children ignore the signal, whoever sends it: tests may run as such a job."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 async def test_watch_shows_events_until_ctrl_c(tmp_path: Path) -> None:

@@ -145,34 +145,46 @@ class RunQueue:
         """Ask a run to stop; return it with the number of the fact. Raises WrongState when it has ended."""
         row = await self.row(run_id)
         live = self._live.get(run_id)
-        if live is not None:
-            live.stop_publish = live.stop_publish or publish
-            already = live.stopping
-            live.stopping = True
+        if live is None:
+            seq = await self._end_pending(row)
+            if seq is None:  # its turn came while the request was on its way
+                return await self.stop(run_id, publish=publish)
+            self._told_end(run_id)
+            return await self.get(run_id), seq
+        seq = await self._ask_to_stop(row, live, publish=publish)
+        return live.describe() if run_id in self._live else await self.get(run_id), seq
 
-            async def note(tx: Tx) -> int:
-                await self._not_ended(tx, run_id)
-                if not already:
-                    await rows.update_run(tx, run_id, {"state": RunState.STOPPING})
-                    await self._note_mirror(tx, row, RunState.STOPPING)
-                return await self._journal.fact(tx, Fact.RUN_STOPPING, ids=live.ids)
+    async def _end_pending(self, row: RunRow) -> int | None:
+        """End a run that waits for its turn; None when it has come to work meanwhile."""
 
-            seq = await self._db.write(note)
-            task = self._tasks.get(run_id)
-            # A task cancelled before its first step would never write an end; it looks at `stopping` itself.
-            if task is not None and live.at_work and not already:
-                task.cancel()
-            return live.describe() if run_id in self._live else await self.get(run_id), seq
-
-        async def end(tx: Tx) -> int:
-            await self._not_ended(tx, run_id)
+        async def end(tx: Tx) -> int | None:
+            await self._not_ended(tx, row.id)
+            if row.id in self._live:
+                return None
             now = self._clock.now_ms()
-            await rows.update_run(tx, run_id, {"state": RunState.STOPPED, "finished_at": now, "waiting_for": None})
+            await rows.update_run(tx, row.id, {"state": RunState.STOPPED, "finished_at": now, "waiting_for": None})
             return await self.ended(tx, msgspec.structs.replace(row, state=RunState.STOPPED, finished_at=now))
 
-        seq = await self._db.write(end)
-        self._told_end(run_id)
-        return await self.get(run_id), seq
+        return await self._db.write(end)
+
+    async def _ask_to_stop(self, row: RunRow, live: LiveRun, *, publish: bool) -> int:
+        live.stop_publish = live.stop_publish or publish
+        already = live.stopping
+        live.stopping = True
+
+        async def note(tx: Tx) -> int:
+            await self._not_ended(tx, live.id)
+            if not already:
+                await rows.update_run(tx, live.id, {"state": RunState.STOPPING})
+                await self._note_mirror(tx, row, RunState.STOPPING)
+            return await self._journal.fact(tx, Fact.RUN_STOPPING, ids=live.ids)
+
+        seq = await self._db.write(note)
+        task = self._tasks.get(live.id)
+        # A task cancelled before its first step would never write an end; it looks at `stopping` itself.
+        if task is not None and live.at_work and not already:
+            task.cancel()
+        return seq
 
     async def _not_ended(self, tx: Tx, run_id: int) -> None:
         """Raise WrongState for a run that ended, be it while the request to stop it was on its way."""

@@ -152,11 +152,11 @@ class LiveRun:
         """Set counts of the run."""
         self.counts = msgspec.structs.replace(self.counts, **changes)
 
-    def log(self, text: str, level: str = "info") -> None:
-        """Append a line to the run's log."""
+    def log(self, text: str, level: str = "info", *, step: StepName | None = None) -> None:
+        """Append a line to the run's log, under the step in progress unless another is named."""
         self._line += 1
-        step = self._current.value if self._current else None
-        self._lines.append((self._line, self._clock.now_ms(), level, step, text))
+        named = step or self._current
+        self._lines.append((self._line, self._clock.now_ms(), level, named.value if named else None, text))
 
     def note(self, text: str) -> None:
         """Keep a sentence that the run's readers must see, beside its log."""
@@ -216,7 +216,7 @@ class LiveRun:
         data: Json = msgspec.to_builtins(step)
         data["step"] = step.name.value
         if step.description and step.state in {StepState.DONE, StepState.SKIPPED}:
-            self.log(f"{step.title}: {step.description}")
+            self.log(f"{step.title}: {step.description}", step=name)
 
         async def body(tx: Tx) -> None:
             await self._write(tx)

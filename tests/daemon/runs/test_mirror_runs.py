@@ -36,6 +36,16 @@ async def test_every_record_is_served_byte_for_byte_and_every_file_is_right(tmp_
         assert stored == FILES
 
 
+async def test_the_log_tells_each_step_under_its_own_name(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.mirror("passive")
+        run = await w.run()
+        lines = (await w.call("run.log", run=run.id)).items
+        told = {line.step: line.text for line in lines if line.text.startswith(("Resolve", "Download", "Compare"))}
+        assert told.keys() == {"resolve", "download", "plan"}
+        assert [line.number for line in lines] == list(range(1, len(lines) + 1))
+
+
 async def test_an_active_run_downloads_before_it_publishes_and_serves_without_the_source(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         await w.mirror("active")
