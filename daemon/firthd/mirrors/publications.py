@@ -86,6 +86,7 @@ class PublishRuns:
         active = job.mode is MirrorMode.ACTIVE
         copied = await self._settle.take_in(live, job, run_file, also, closings=False, only_stored=active)
         live.count(added=copied.added)
+        await self._settle.count(job.channel_id, job.mirror_id)
 
     async def _publish_only(self, live: LiveRun, cause: Cause, roll_back_to: int | None) -> Outcome:
         async with live.step(StepName.PUBLISH, "waits for its turn"):

@@ -21,7 +21,7 @@ from firthd.mirrors.publications import PublishRuns, cleaned, told
 from firthd.mirrors.settle import Settle
 from firthd.mirrors.source import Job, rules_of
 from firthd.runs.run import LiveRun, Outcome
-from firthd.store import artifacts, catalog, generations
+from firthd.store import catalog, generations
 from firthd.store.catalog import SourceIndexRow
 from firthd.store.database import Tx
 from firthd.store.run_reads import Wanted, open_run_file
@@ -120,7 +120,7 @@ class MirrorRuns:
         fetcher = self._fetcher(job, self._p.source_folder(job.mirror_id))
         index = await self._fetch(live, job, fetcher, known)
         if not index.changed and complete:
-            return await self._nothing_new(live)
+            return await self._nothing_new(live, job)
         read = await self._filter(live, job, index, folder, everything=not complete)
         await live.skip(StepName.RESOLVE, "no policy asks for dependencies")
         await self._compare(live, job, read)
@@ -345,21 +345,15 @@ class MirrorRuns:
             if shadowed is not None:
                 live.count(shadowed=shadowed)
             live.progress(told(publication))
-        totals = await self._p.db.read(lambda r: artifacts.mirror_totals(r, job.channel_id, job.mirror_id))
+        totals = await self._settle.count(job.channel_id, job.mirror_id)
         # Of parts that have not changed nothing was read: what is there is counted, not what was read.
         live.count(
             passive=totals.artifacts if job.mode is MirrorMode.PASSIVE else 0,
             unchanged=max(0, totals.artifacts - copied.added),
         )
-        changes: dict[str, object] = {
-            "artifacts": totals.artifacts,
-            "bytes": totals.bytes,
-            "stored": totals.stored,
-            "bytes_stored": totals.bytes_stored,
-        }
         if publication.published:
-            changes["shadowed"] = live.counts.shadowed
-        await self._p.db.write(lambda tx: catalog.note_mirror(tx, job.mirror_id, changes))
+            shown = live.counts.shadowed
+            await self._p.db.write(lambda tx: catalog.note_mirror(tx, job.mirror_id, {"shadowed": shown}))
         return publication
 
     def _as_read(self, live: LiveRun, job: Job, read: _Read) -> Callable[[Tx], Awaitable[None]]:
@@ -390,26 +384,25 @@ class MirrorRuns:
             gone += await self._settle.clean_sources(job.mirror_id)
             live.progress(cleaned(gone))
 
-    async def _nothing_new(self, live: LiveRun) -> Outcome:
-        mirror_id = live.row.mirror_id
-        assert mirror_id is not None
-        mirror = await self._p.db.read(lambda r: catalog.mirror_by_id(r, mirror_id))
+    async def _nothing_new(self, live: LiveRun, job: Job) -> Outcome:
+        for name in (StepName.FILTER, StepName.RESOLVE, StepName.PLAN, StepName.DOWNLOAD):
+            await live.skip(name, "the source has not changed")
+        # A publication that failed or was cut off before is made up for here: its change set still waits.
+        generation = None
+        if await self._p.db.read(lambda r: generations.finished_change_sets(r, job.channel_id)):
+            async with live.step(StepName.PUBLISH):
+                publication = await self._settle.publish(live, job.channel_id, Cause.RUN, None)
+                live.progress(told(publication))
+            generation = publication.generation.number if publication.published else None
+            await self._settle.count(job.channel_id, job.mirror_id)
+        else:
+            await live.skip(StepName.PUBLISH, "the source has not changed")
+        await live.skip(StepName.CLEAN, "nothing to take away")
+        mirror = await self._p.db.read(lambda r: catalog.mirror_by_id(r, job.mirror_id))
         if mirror is not None:
             passive = mirror.artifacts if mirror.mode is MirrorMode.PASSIVE else 0
             live.count(unchanged=mirror.artifacts, passive=passive, shadowed=mirror.shadowed)
-        for name in (StepName.FILTER, StepName.RESOLVE, StepName.PLAN, StepName.DOWNLOAD):
-            await live.skip(name, "the source has not changed")
-        # A publication that failed before is made up for here: its change set still waits.
-        waiting = await self._p.db.read(lambda r: generations.finished_change_sets(r, live.row.channel_id))
-        if not waiting:
-            await live.skip(StepName.PUBLISH, "the source has not changed")
-            await live.skip(StepName.CLEAN, "nothing to take away")
-            return Outcome()
-        async with live.step(StepName.PUBLISH):
-            publication = await self._settle.publish(live, live.row.channel_id, Cause.RUN, None)
-            live.progress(told(publication))
-        await live.skip(StepName.CLEAN, "nothing to take away")
-        return Outcome(generation=publication.generation.number if publication.published else None)
+        return Outcome(generation=generation)
 
     def _outcome(self, live: LiveRun, read: _Read, result: Result | None, publication: Publication) -> Outcome:
         state = RunState.INCOMPLETE if live.counts.failed else RunState.COMPLETED

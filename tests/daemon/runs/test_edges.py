@@ -14,7 +14,7 @@ from firthd.mirrors.plan import PartChange, shrink_reason
 from firthd.store import generations
 from firthd.store.database import Tx
 from firthd.store.runs import Failure
-from tests.support.conda import ChannelFolder, PackageSpec
+from tests.support.conda import ChannelFolder, PackageSpec, sample_channel
 from tests.support.daemon import in_process_daemon
 from tests.support.upstream import Fault
 from tests.support.world import world
@@ -338,3 +338,23 @@ async def test_a_run_under_way_says_that_it_does_not_accept_removals(tmp_path: P
         assert reply.already
         assert "does not accept removals" in reply.warnings[0]
         await w.daemon.ended(run.id)
+
+
+async def test_a_run_cut_off_behind_its_change_set_is_made_up_for_and_counted(tmp_path: Path) -> None:
+    source = sample_channel(tmp_path / "source").path.as_uri()
+    async with in_process_daemon(tmp_path) as daemon:
+        await daemon.client.call("channel.create", name="main")
+        await daemon.client.call("mirror.create", channel="main", name="m", type="conda", source=source)
+        await daemon.run("main:m")
+    with contextlib.closing(sqlite3.connect(tmp_path / "state" / "firth.sqlite", isolation_level=None)) as state:
+        # As kill -9 between the change set's end and its publication leaves it.
+        state.execute("UPDATE mirror SET artifacts = 0, bytes = 0")
+        state.execute("UPDATE change_set SET state = 'finished', number = NULL")
+        for table in ("published_file", "generation_family", "generation"):
+            state.execute(f"DELETE FROM {table} WHERE number = 2")
+        state.execute("UPDATE channel SET generation = 1")
+    async with in_process_daemon(tmp_path) as daemon:
+        run = await daemon.run("main:m")
+        assert (run.state, run.generation) == (RunState.COMPLETED, 2)
+        assert (run.counts.unchanged, run.counts.passive) == (5, 5)
+        assert (await daemon.client.call("mirror.get", mirror="main:m")).artifacts == 5
