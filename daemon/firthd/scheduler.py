@@ -178,30 +178,30 @@ class Scheduler:
                 if due is not None:
                     self._next[_key(mirror)] = due
                 continue
+            changes = {"scheduled_from": last}
             if mirror.enabled:
                 try:
-                    await self._due(mirror, count, last)
+                    changes |= await self._due(mirror, count, last)
                 except FirthError as error:  # one mirror's trouble is not that of those after it
                     log.warning("mirror %s:%s could not be started: %s", mirror.channel, mirror.name, error.message)
                     continue
 
-            async def seen(tx: Tx, mirror: MirrorRow = mirror, last: int = last) -> None:
-                await catalog.note_mirror(tx, mirror.id, {"scheduled_from": last})
+            async def seen(tx: Tx, mirror: MirrorRow = mirror, changes: dict[str, int] = changes) -> None:
+                fresh = await catalog.mirror_by_id(tx, mirror.id)
+                if fresh is not None and fresh.scheduled_from == mirror.scheduled_from:  # nobody has answered it since
+                    await catalog.note_mirror(tx, mirror.id, changes)
 
             await self._db.write(seen)
 
-    async def _due(self, mirror: MirrorRow, count: int, last: int) -> None:
+    async def _due(self, mirror: MirrorRow, count: int, last: int) -> dict[str, int]:
+        """Queue the run that is due, if one is; return what is to be noted of it together with the answer."""
         if mirror.last_success_at is not None and mirror.last_success_at >= last:
-            return  # a later run has completed already
+            return {}  # a later run has completed already
         if not mirror.state.ended and mirror.last_run_id is not None:
-
-            async def coalesce(tx: Tx) -> None:
-                await catalog.note_mirror(tx, mirror.id, {"coalesced": mirror.coalesced + count})
-
-            await self._db.write(coalesce)
-            return
+            return {"coalesced": mirror.coalesced + count}
         late = self._clock.now_ms() - last > 60_000
         await self._start(mirror, "schedule, missed while the daemon was down" if late else "schedule")
+        return {}
 
 
 def _key(mirror: MirrorRow) -> tuple[int, str, int]:

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import msgspec
 
-from firth_protocol.errors import FirthError, NotFound, WrongState
+from firth_protocol.errors import FirthError, Interrupted, NotFound, WrongState
 from firth_protocol.events import Fact
 from firth_protocol.types import Json, Run, RunError, RunKind, RunState
 from firthd.clock import Clock
@@ -100,14 +100,16 @@ class RunQueue:
     # --- looking -------------------------------------------------------------------------------------
 
     def live(self, run_id: int) -> LiveRun | None:
-        return self._live.get(run_id)
+        """Return a run that is at work; one whose start is still being written down is only what its row says."""
+        live = self._live.get(run_id)
+        return live if live is not None and live.at_work else None
 
     def active(self) -> list[LiveRun]:
         return list(self._live.values())
 
     def describe(self, row: RunRow) -> Run:
         """Return a run as clients see it, from memory while it works."""
-        live = self._live.get(row.id)
+        live = self.live(row.id)
         return live.describe() if live is not None else step_rules.describe(row)
 
     async def get(self, run_id: int) -> Run:
@@ -285,7 +287,7 @@ class RunQueue:
 
         async def end(tx: Tx) -> None:
             row = await live.finish(tx, outcome)
-            if self._resume and outcome.error is not None and outcome.error.kind == "interrupted":
+            if self._resume and outcome.error is not None and outcome.error.kind == Interrupted.kind:
                 await recovery.queue_again(tx, self, row)
             await self.ended(tx, row)
 
