@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from firth_protocol import API
+from firth_protocol.errors import Interrupted
 from firth_protocol.events import Fact
 from firth_protocol.types import Counts, DaemonStatus, HealthProblem, NextRun, RunKind, RunState, StoreStatus
 from firthd import __version__
@@ -170,7 +171,7 @@ class Condition:
         else:
             return
         now = self._clock.now_ms()
-        if row.state is RunState.FAILED and row.error is not None and row.error.kind != "interrupted":
+        if row.state is RunState.FAILED and row.error is not None and row.error.kind != Interrupted.kind:
             text = f"run {row.id} failed: {row.error.message}"
             if await journal.ill(tx, subject, text, row.error.hint, now):
                 await self._health_fact(tx, subject, text)

@@ -1,15 +1,13 @@
 """What the handlers and the servers are given to work with: the daemon's rooms, built once by the composition root."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
 
 from msgspec import Struct
 
-from firth_protocol.types import Addresses, DaemonStatus, Family, HealthProblem
+from firth_protocol.types import Addresses, DaemonStatus, Family
 from firthd.access import Caller, WebTokens
 from firthd.channels.manage import Channels
 from firthd.clock import Clock
-from firthd.config import Settings
 from firthd.families.base import FamilyRules
 from firthd.mirrors.manage import Mirrors
 from firthd.mirrors.report import Reports
@@ -21,8 +19,6 @@ from firthd.store.journal import Journal
 class Engine(Struct, frozen=True, kw_only=True):
     """The rooms that a method may need."""
 
-    settings: Settings
-    state: Path
     db: Database
     journal: Journal
     clock: Clock
@@ -35,7 +31,6 @@ class Engine(Struct, frozen=True, kw_only=True):
     base_url: Callable[[], str]
     status: Callable[[Caller], Awaitable[DaemonStatus]]
     check: Callable[[], Awaitable[list[tuple[str, bool, str]]]]
-    health: Callable[[], Awaitable[list[HealthProblem]]]
 
     def addresses(self, channel: str, families: set[Family]) -> Addresses:
         """Return where clients reach a channel, with the lines that set them up."""

@@ -235,8 +235,6 @@ class Daemon:
             lambda: db.read(tokens.in_force), lambda used: db.write(lambda tx: tokens.touch(tx, used)), clock
         )
         self.engine = Engine(
-            settings=settings,
-            state=state,
             db=db,
             journal=self.journal,
             clock=clock,
@@ -249,7 +247,6 @@ class Daemon:
             base_url=self.base_url,
             status=self.condition.status,
             check=self.condition.check,
-            health=self.condition.health,
         )
 
     async def _recover(self) -> None:

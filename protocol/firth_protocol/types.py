@@ -1,5 +1,6 @@
 """The nouns of the protocol: frozen structs and the exact strings that stand on the wire."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -85,6 +86,19 @@ class StepName(StrEnum):
     DOWNLOAD = "download"
     PUBLISH = "publish"
     CLEAN = "clean"
+
+
+STEP_TITLES: Mapping[StepName, str] = {
+    StepName.CONNECT: "Connect to source",
+    StepName.FETCH_INDEX: "Fetch remote index",
+    StepName.FILTER: "Filter remote packages",
+    StepName.RESOLVE: "Resolve dependencies",
+    StepName.PLAN: "Compare with channel",
+    StepName.DOWNLOAD: "Download packages",
+    StepName.PUBLISH: "Publish index",
+    StepName.CLEAN: "Clean up",
+}
+"""What each step is called to people."""
 
 
 class StepState(StrEnum):

@@ -12,21 +12,22 @@ import msgspec
 from msgspec import Struct
 
 from firth_protocol.events import PROGRESS, Fact, Topic
-from firth_protocol.types import DaemonStatus, Event, LogLine, Mirror, Role, Run, RunState, Step, StepName, StepState
+from firth_protocol.types import (
+    STEP_TITLES,
+    DaemonStatus,
+    Event,
+    LogLine,
+    Mirror,
+    Role,
+    Run,
+    RunState,
+    Step,
+    StepName,
+    StepState,
+)
 
 KEPT_LINES = 10_000
 """How many lines of a run's log are held; older ones can be read with `firthctl run.log`."""
-
-TITLES: Mapping[str, str] = {
-    StepName.CONNECT: "Connect to source",
-    StepName.FETCH_INDEX: "Fetch remote index",
-    StepName.FILTER: "Filter remote packages",
-    StepName.RESOLVE: "Resolve dependencies",
-    StepName.PLAN: "Compare with channel",
-    StepName.DOWNLOAD: "Download packages",
-    StepName.PUBLISH: "Publish index",
-    StepName.CLEAN: "Clean up",
-}
 
 SHORT_TITLES: Mapping[str, str] = {
     StepName.CONNECT: "Connect",
@@ -184,7 +185,7 @@ class Progress(Struct, frozen=True, kw_only=True):
     @property
     def text(self) -> str:
         """The step in words, for one cell."""
-        return self.description or self.title or (TITLES[self.name] if self.name else "")
+        return self.description or self.title or (STEP_TITLES[self.name] if self.name else "")
 
 
 def progress_of(data: Mapping[str, Any]) -> Progress | None:
@@ -304,11 +305,6 @@ class History:
     def last(self, count: int) -> list[float]:
         """Return the newest `count` values, oldest first."""
         return list(self._values)[-count:]
-
-
-def owner_of(name: str) -> str:
-    """Return the parent of a subchannel's name, or the name itself."""
-    return name.partition("/")[0]
 
 
 def worst_first(mirrors: list[Mirror]) -> list[Mirror]:

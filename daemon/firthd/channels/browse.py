@@ -96,6 +96,7 @@ async def generations_page(
     row = await channel(r, name)
     page = paging.decode(cursor, "generations")
     found = await generations.generations(r, row.id, page["page_key"], limit + 1)
+    shown, following = paging.cut("generations", found, limit, lambda one: (None, one.number))
     items = [
         Generation(
             number=one.number,
@@ -111,9 +112,8 @@ async def generations_page(
             current=one.number == row.generation,
             kept=one.kept,
         )
-        for one in found[:limit]
+        for one in shown
     ]
-    following = paging.encode("generations", None, items[-1].number) if len(found) > limit else None
     return items, following, row.generation
 
 
@@ -140,12 +140,10 @@ async def changes_page(
         if len(found) > limit:
             break
         set_id, row_id = 0, 0
-    items = [_change(one, added=one.came == forward) for one in found[:limit]]
-    following = None
-    if len(found) > limit:
-        last = found[limit - 1]
-        following = paging.encode(f"changes {generation}", None, f"{int(not last.came)}:{last.set_id}:{last.id}")
-    return items, following
+    shown, following = paging.cut(
+        f"changes {generation}", found, limit, lambda one: (None, f"{int(not one.came)}:{one.set_id}:{one.id}")
+    )
+    return [_change(one, added=one.came == forward) for one in shown], following
 
 
 async def _span(r: Reader, row: ChannelRow, generation: int | None) -> tuple[int, int]:
@@ -207,6 +205,7 @@ async def packages_page(
         page=paging.decode(cursor, sort),
         limit=limit + 1,
     )
+    shown, following = paging.cut(sort, found, limit, lambda pair: (pair[1], f"{pair[0].family}/{pair[0].name}"))
     items = [
         Package(
             family=Family(one.family),
@@ -218,12 +217,8 @@ async def packages_page(
             bytes=one.bytes,
             platforms=one.platforms,
         )
-        for one, _ in found[:limit]
+        for one, _ in shown
     ]
-    following = None
-    if len(found) > limit:
-        last, value = found[limit - 1]
-        following = paging.encode(sort, value, f"{last.family}/{last.name}")
     return items, following, total
 
 

@@ -100,7 +100,7 @@ class Channels:
     async def create(self, params: ChannelCreate) -> ChannelReply:
         """Create a channel and publish its first generation, empty but complete in every variant."""
         parent, _ = check_name(params.name, self._reserved)
-        _no_policies(params.policy)
+        no_policies(params.policy)
         keep = params.keep_generations or KeepGenerations()
         files, families = await self._publisher.first_files()
 
@@ -134,7 +134,7 @@ class Channels:
     async def update(self, params: ChannelUpdate) -> ChannelReply:
         """Change a channel's description, privacy or what it keeps; raise Conflict on a stale revision."""
         if params.policy is not UNSET:
-            _no_policies(params.policy)
+            no_policies(params.policy)
 
         async def body(tx: Tx) -> ChannelReply:
             row = await browse.channel(tx, params.channel)
@@ -294,6 +294,7 @@ def stale(what: str, given: int, current: int, thing: Any) -> Conflict:
     )
 
 
-def _no_policies(policy: str | None) -> None:
+def no_policies(policy: str | None) -> None:
+    """Raise NotFound for any policy's name: this version keeps none."""
     if policy is not None:
         raise NotFound(f"there is no policy {policy!r}", hint="leave `policy` out", path="$.policy")

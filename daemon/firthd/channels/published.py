@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from firth_protocol.errors import NotFound
 from firth_protocol.types import Privacy
 from firthd.channels import keeping
-from firthd.clock import Clock, utc_day
+from firthd.clock import Clock
 from firthd.store import artifacts, catalog, generations, summaries
 from firthd.store.artifacts import FileRow
 from firthd.store.blobs import BlobStore
@@ -119,10 +119,6 @@ class Published:
             return await _view(r, row_of_channel, row)
 
         return await self._db.read(body)
-
-    def is_today(self, when: str) -> bool:
-        """Tell whether a snapshot's date may still change its meaning."""
-        return when >= utc_day(self._clock.now_ms()) if "-" in when else False
 
     async def shard(self, channel_id: int, sha256: str) -> ShardPlace | None:
         """Return where a shard lies, None when this channel never had it."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from firth_protocol.errors import Invalid, NotFound
+from firth_protocol.errors import Invalid
 from firth_protocol.types import Credentials, Filters, MirrorType
 
 _FILTERS = {
@@ -72,9 +72,3 @@ def host_of(url: str) -> str:
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}".lower()
     except ValueError:
         return ""
-
-
-def no_policies(policy: str | None) -> None:
-    """Raise NotFound for any policy's name: this version keeps none."""
-    if policy is not None:
-        raise NotFound(f"there is no policy {policy!r}", hint="leave `policy` out", path="$.policy")

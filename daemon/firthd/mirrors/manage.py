@@ -32,7 +32,7 @@ from firth_protocol.types import (
     SourceFound,
 )
 from firthd.channels import browse
-from firthd.channels.manage import stale, write
+from firthd.channels.manage import no_policies, stale, write
 from firthd.clock import Clock
 from firthd.families.base import FamilyRules
 from firthd.mirrors import checks
@@ -157,7 +157,7 @@ class Mirrors:
         """Create a mirror; its source is asked first unless `check` is false."""
         checks.check_name(params.name)
         checks.check_filters(params.type, params.filters)
-        checks.no_policies(params.policy)
+        no_policies(params.policy)
         schedule, warnings = self._schedules.check(params.schedule)
         source, found = self._normalise(params.type, params.source, params.credentials, params.proxy, params.ca_file)
         warnings += found
@@ -228,7 +228,7 @@ class Mirrors:
             changes["schedule"], said = self._schedules.check(params.schedule)
             warnings += said
         if params.policy is not UNSET:
-            checks.no_policies(params.policy)
+            no_policies(params.policy)
         if params.filters is not UNSET:
             filters = params.filters or Filters()
             checks.check_filters(before.type, filters)

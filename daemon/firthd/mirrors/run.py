@@ -124,19 +124,18 @@ class MirrorRuns:
         read = await self._filter(live, job, index, folder, everything=not complete)
         await live.skip(StepName.RESOLVE, "no policy asks for dependencies")
         await self._compare(live, job, read)
-        result = None
         if job.mode is MirrorMode.ACTIVE:
             result = await self._download(live, job, read, folder)
             if result.changed and (again := await self._changed_meanwhile(live, job, fetcher, read)) is not None:
                 await live.forget_failures()  # of the index before: each is told again if it is still true
                 read = await self._filter(live, job, again, folder, everything=True)
                 await self._compare(live, job, read)
-                result = await self._download(live, job, read, folder)
+                await self._download(live, job, read, folder)
         else:
             await live.skip(StepName.DOWNLOAD, "passive: each file is fetched on its first request")
         publication = await self._publish_run(live, job, read, folder)
         await self._clean(live, job)
-        return self._outcome(live, read, result, publication)
+        return self._outcome(live, publication)
 
     async def _connect(self, live: LiveRun, job: Job) -> None:
         async with live.step(StepName.CONNECT, "asks the source, looks at the free space"):
@@ -404,7 +403,7 @@ class MirrorRuns:
             live.count(unchanged=mirror.artifacts, passive=passive, shadowed=mirror.shadowed)
         return Outcome(generation=generation)
 
-    def _outcome(self, live: LiveRun, read: _Read, result: Result | None, publication: Publication) -> Outcome:
+    def _outcome(self, live: LiveRun, publication: Publication) -> Outcome:
         state = RunState.INCOMPLETE if live.counts.failed else RunState.COMPLETED
         if live.counts.failed:
             live.log(f"{live.counts.failed:,} artifacts could not be had; the next run tries them again", "warning")

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from firth_protocol.errors import Interrupted
 from firth_protocol.types import RunError, RunKind, RunState, StepState
 from firthd.clock import Clock
 from firthd.store import runs as rows
@@ -18,7 +19,7 @@ TRIES_WITHOUT_GAIN = 2
 RESUMED = frozenset({RunKind.MIRROR, RunKind.PUBLISH, RunKind.ROLLBACK})
 
 INTERRUPTED = RunError(
-    kind="interrupted",
+    kind=Interrupted.kind,
     message="the daemon stopped while this run worked",
     hint="what it had verified is kept; it is queued again by itself",
 )

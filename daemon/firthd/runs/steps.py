@@ -1,19 +1,9 @@
 """The only place that knows which steps each kind of run has, and how a run looks on the wire."""
 
-from firth_protocol.types import Run, RunBrief, RunCounts, RunKind, RunState, Step, StepName, StepState
+from firth_protocol.types import STEP_TITLES, Run, RunBrief, RunCounts, RunKind, RunState, Step, StepName, StepState
 from firthd.clock import maybe_rfc3339, rfc3339
 from firthd.store.runs import RunRow, StepRow
 
-TITLES = {
-    StepName.CONNECT: "Connect to source",
-    StepName.FETCH_INDEX: "Fetch remote index",
-    StepName.FILTER: "Filter remote packages",
-    StepName.RESOLVE: "Resolve dependencies",
-    StepName.PLAN: "Compare with channel",
-    StepName.DOWNLOAD: "Download packages",
-    StepName.PUBLISH: "Publish index",
-    StepName.CLEAN: "Clean up",
-}
 STEPS = {
     RunKind.MIRROR: tuple(StepName),
     RunKind.PLAN: tuple(StepName)[:5],
@@ -77,7 +67,7 @@ def describe_step(step: StepRow) -> Step:
     return Step(
         number=number(step.name),
         name=step.name,
-        title=TITLES[step.name],
+        title=STEP_TITLES[step.name],
         state=step.state,
         done=step.done,
         total=step.total,

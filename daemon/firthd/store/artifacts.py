@@ -1,6 +1,7 @@
 """The only place with the SQL of artifact rows: finding a file, copying a run's file in, discarding, browsing."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
@@ -186,7 +187,7 @@ async def copy_in(
     batch = _FIRST_BATCH
     while done < last:
         low, high = done, min(done + batch, last)
-        seconds = await _timed(db, clock, lambda tx, low=low, high=high: add(tx, low, high))  # type: ignore[misc]
+        seconds = await _timed(db, clock, partial(add, low=low, high=high))
         done = high
         report(done, total)
         batch = _next_batch(batch, seconds)
@@ -215,7 +216,7 @@ async def copy_in(
             key = high
 
         while key >= 0:
-            seconds = await _timed(db, clock, lambda tx, batch=batch: close(tx, batch))  # type: ignore[misc]
+            seconds = await _timed(db, clock, partial(close, limit=batch))
             report(min(total, last + closed), total)
             batch = _next_batch(batch, seconds)
     return Copied(added=added, closed=closed)
@@ -409,7 +410,7 @@ async def hand_over(
     low = first
     while low <= last:
         high = min(low + batch - 1, last)
-        seconds = await _timed(db, clock, lambda tx, low=low, high=high: some(tx, low, high))  # type: ignore[misc]
+        seconds = await _timed(db, clock, partial(some, low=low, high=high))
         low = high + 1
         batch = _next_batch(batch, seconds)
     return Copied(added=added, closed=closed)

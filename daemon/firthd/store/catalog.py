@@ -74,8 +74,8 @@ async def channels_page(
         values,
     )
     total = await r.value(f"SELECT count(*) FROM channel c WHERE {where}", values)
-    following = paging.encode(sort, rows[limit - 1][-1], rows[limit - 1][0]) if len(rows) > limit else None
-    return [_channel(row[:-1]) for row in rows[:limit]], following, int(total)
+    page, following = paging.cut(sort, rows, limit, lambda row: (row[-1], row[0]))
+    return [_channel(row[:-1]) for row in page], following, int(total)
 
 
 async def insert_channel(
@@ -274,8 +274,8 @@ async def mirrors_page(
         values,
     )
     total = await r.value(f"SELECT count(*) FROM {_FROM_MIRROR} WHERE {where}", values)
-    following = paging.encode(sort, rows[limit - 1][-1], rows[limit - 1][0]) if len(rows) > limit else None
-    return [_mirror(row[:-1]) for row in rows[:limit]], following, int(total)
+    page, following = paging.cut(sort, rows, limit, lambda row: (row[-1], row[0]))
+    return [_mirror(row[:-1]) for row in page], following, int(total)
 
 
 async def insert_mirror(tx: Tx, fields: dict[str, Any], now_ms: int) -> int:

@@ -2,13 +2,15 @@
 
 import base64
 import binascii
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from firth_protocol.errors import CursorExpired, Invalid
+
+T = TypeVar("T")
 
 
 class Order(Struct, frozen=True):
@@ -58,6 +60,15 @@ def decode(text: str | None, sort: str) -> dict[str, Any]:
     if found != sort:
         raise CursorExpired("the cursor does not belong to this list", hint="start again without a cursor")
     return {"page_value": value, "page_key": key}
+
+
+def cut(name: str, found: list[T], limit: int, place: Callable[[T], tuple[Any, Any]]) -> tuple[list[T], str | None]:
+    """Return a page of the list `name` and the cursor behind it, None when the list ends there.
+
+    `found` holds one row more than the page when there is another; `place` gives a row's sort value and unique key.
+    """
+    following = encode(name, *place(found[limit - 1])) if len(found) > limit else None
+    return found[:limit], following
 
 
 def visible(column: str, patterns: tuple[str, ...] | None) -> tuple[str, dict[str, str]]:

@@ -134,13 +134,6 @@ async def open_runs(r: Reader) -> list[RunRow]:
     return [_run(row) for row in rows]
 
 
-async def last_run(r: Reader, mirror_id: int, *, kind: RunKind = RunKind.MIRROR) -> RunRow | None:
-    row = await r.row(
-        f"SELECT {_RUN} FROM {_FROM} WHERE r.mirror_id = ? AND r.kind = ? ORDER BY r.id DESC LIMIT 1", (mirror_id, kind)
-    )
-    return _run(row) if row else None
-
-
 async def mirrored_since(r: Reader, mirror_id: int, run_id: int) -> bool:
     """Tell whether a later mirror run of a mirror has come to its end."""
     return bool(

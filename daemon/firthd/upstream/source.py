@@ -10,7 +10,6 @@ from firth_protocol.errors import Invalid
 from firth_protocol.types import Credentials
 from firthd.upstream.masking import HIDDEN, TOKEN_PLACE, Masker, mask, printable
 
-SCHEMES = frozenset({"http", "https", "file"})
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _NOT_IN_A_HEADER = re.compile(r"[^\x21-\x7e]")

@@ -18,7 +18,6 @@ from firthd.store.worker_reads import WorkerState
 
 SHARD_LEVEL = 3
 INDEX_LEVEL = 9
-INDEX_MAX_BYTES = 128 * 1024**2  # conda refuses a larger index
 DIGESTS = ("sha256", "md5")
 INTEGER_MIN, INTEGER_MAX = -(2**63), 2**64 - 1
 

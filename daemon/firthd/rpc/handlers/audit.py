@@ -13,8 +13,7 @@ def handlers(engine: Engine) -> dict[str, Handler]:
         async def body(r: Reader) -> Page[AuditEntry]:
             before = paging.decode(params.cursor, "audit")["page_key"]
             found = await journal.audit_page(r, query=params.query, before=before, limit=params.limit + 1)
-            items = found[: params.limit]
-            following = paging.encode("audit", None, items[-1].id) if len(found) > params.limit else None
+            items, following = paging.cut("audit", found, params.limit, lambda entry: (None, entry.id))
             return Page(items=items, next_cursor=following, as_of=await engine.journal.as_of(r))
 
         return await engine.db.read(body)

@@ -28,8 +28,8 @@ def handlers(engine: Engine) -> dict[str, Handler]:
                 limit=params.limit + 1,
                 patterns=context.caller.patterns(),
             )
-            items = [engine.queue.describe(row) for row in found[: params.limit]]
-            following = paging.encode("runs", None, items[-1].id) if len(found) > params.limit else None
+            page, following = paging.cut("runs", found, params.limit, lambda row: (None, row.id))
+            items = [engine.queue.describe(row) for row in page]
             return Page(items=items, next_cursor=following, total=total, as_of=await engine.journal.as_of(r))
 
         return await engine.db.read(body)
@@ -49,8 +49,7 @@ def handlers(engine: Engine) -> dict[str, Handler]:
             if params.cursor is not None:
                 after = int(paging.decode(params.cursor, "log")["page_key"])
             lines = await rows.log_page(r, params.run, after, params.limit + 1)
-            items = lines[: params.limit]
-            following = paging.encode("log", None, items[-1].number) if len(lines) > params.limit else None
+            items, following = paging.cut("log", lines, params.limit, lambda line: (None, line.number))
             return Page(items=items, next_cursor=following, as_of=await engine.journal.as_of(r))
 
         return await engine.db.read(body)

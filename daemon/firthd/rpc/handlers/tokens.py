@@ -44,8 +44,7 @@ def handlers(engine: Engine) -> dict[str, Handler]:
         async def body(r: Reader) -> Page[Token]:
             after = paging.decode(params.cursor, "tokens")["page_key"]
             found = await tokens.page(r, query=params.query, after=after, limit=params.limit + 1)
-            items = found[: params.limit]
-            following = paging.encode("tokens", None, items[-1].id) if len(found) > params.limit else None
+            items, following = paging.cut("tokens", found, params.limit, lambda item: (None, item.id))
             return Page(items=items, next_cursor=following, as_of=await engine.journal.as_of(r))
 
         return await engine.db.read(body)
