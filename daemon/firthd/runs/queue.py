@@ -105,7 +105,8 @@ class RunQueue:
         return live if live is not None and live.at_work else None
 
     def active(self) -> list[LiveRun]:
-        return list(self._live.values())
+        """Return the runs that are at work."""
+        return [live for live in self._live.values() if live.at_work]
 
     def describe(self, row: RunRow) -> Run:
         """Return a run as clients see it, from memory while it works."""
