@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-TASK_ROOMS = ("firthd.families.", "firthd.store.")
+TASK_ROOMS = ("firthd.index.", "firthd.store.")
 MESSAGE_MAX_BYTES = 64 * 1024 * 1024
 STDERR_KEPT_LINES = 200
 STDERR_LINE_MAX_BYTES = 4096

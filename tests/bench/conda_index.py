@@ -20,13 +20,13 @@ import zstandard
 from msgspec import Struct
 
 from firthd.clock import SystemClock
-from firthd.families.base import ReadResult, RenderResult
+from firthd.index.messages import ReadResult, RenderResult
 from firthd.workers import Workers
 from tests.support.conda_state import CondaState
 
 T = TypeVar("T")
-READ = "firthd.families.conda.read:read_task"
-RENDER = "firthd.families.conda.render:render_task"
+READ = "firthd.index.read:read_task"
+RENDER = "firthd.index.render:render_task"
 SUBDIRS = {"linux-64": 0.7, "noarch": 0.3}
 BUILDS_PER_VERSION = 4
 VERSIONS_PER_NAME = 6
@@ -122,7 +122,7 @@ async def measure(folder: Path, total: int) -> list[Stage]:
         rendered = await timed(f"{which} render", RENDER, render_params, RenderResult)
         state.switch(rendered, Path(render_params.run_file))
         sizes = sum(file.size for file in rendered.files) / 1e6
-        print(f"{which}: {sizes:.1f} MB in {len(rendered.files)} files, {rendered.shards_new:,} new shards")
+        print(f"{which}: {sizes:.1f} MB in {len(rendered.files)} files, {rendered.slices_new:,} new shards")
     return stages
 
 

@@ -16,12 +16,14 @@ import pytest
 
 from firth_protocol.errors import Upstream, WorkerLost
 from firthd.clock import SystemClock
-from firthd.families.base import Part, ReadParams, ReadResult
+from firthd.families.base import Spool
+from firthd.families.conda.family import CONDA
+from firthd.index.messages import ReadParams, ReadResult
 from firthd.workers import TaskProgress, Workers, check_task
 from tests.support.conda import sample_channel
 from tests.support.conda_state import CondaState
 
-READ = "firthd.families.conda.read:read_task"
+READ = "firthd.index.read:read_task"
 SECRET = "of-the-daemon"
 
 
@@ -73,7 +75,8 @@ def params(state: CondaState, spool: Path | None, *, db: Path | None = None) -> 
         run_file=str(state.next_path("run")),
         channel_id=1,
         mirror_id=1,
-        parts=[Part(subdir="noarch", spool=str(spool) if spool else None)],
+        formats=CONDA.formats,
+        spools=[Spool(part="noarch", file=str(spool) if spool else None, encoding="json")],
     )
 
 
@@ -105,7 +108,7 @@ async def test_result_and_progress_come_back(workers: Workers, state: CondaState
     told: list[TaskProgress] = []
     asked = params(state, channel.path / "noarch" / "repodata.json")
     result = await workers.run(READ, asked, ReadResult, progress=told.append)
-    assert [(part.subdir, part.added) for part in result.parts] == [("noarch", 4)]
+    assert [(part.part, part.added) for part in result.parts] == [("noarch", 4)]
     assert told == [TaskProgress(0, 4, "records", "noarch: 0 of 4 read")]
     assert workers.last_peak_rss_bytes is not None
     assert 10e6 < workers.last_peak_rss_bytes < 200e6
@@ -184,10 +187,13 @@ async def test_child_dies_with_the_daemon(state: CondaState) -> None:
     code = f"""
 import asyncio
 from firthd.clock import SystemClock
-from firthd.families.base import Part, ReadParams, ReadResult
+from firthd.families.base import Spool
+from firthd.families.conda.family import CONDA
+from firthd.index.messages import ReadParams, ReadResult
 from firthd.workers import Workers
 params = ReadParams(state_db={str(state.db)!r}, run_file={str(state.folder / "orphan.run")!r}, channel_id=1,
-                    mirror_id=1, parts=[Part(subdir="noarch", spool={str(fifo)!r})])
+                    mirror_id=1, formats={CONDA.formats!r},
+                    spools=[Spool(part="noarch", file={str(fifo)!r}, encoding="json")])
 asyncio.run(Workers(1, SystemClock()).run({READ!r}, params, ReadResult))
 """
     daemon = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
@@ -202,16 +208,15 @@ asyncio.run(Workers(1, SystemClock()).run({READ!r}, params, ReadResult))
         await daemon.wait()
 
 
-@pytest.mark.parametrize(
-    "task", ["os:system", "firthd.workers:main", "firthd.families.conda.read", "firthd.store.x:y:z"]
-)
+@pytest.mark.parametrize("task", ["os:system", "firthd.workers:main", "firthd.index.read", "firthd.store.x:y:z"])
 def test_only_tasks_of_families_and_store_are_run(task: str) -> None:
     with pytest.raises(ValueError, match="no worker task"):
         check_task(task)
 
 
 def test_a_worker_loads_little() -> None:
-    code = "import sys, firthd.workers, firthd.families.conda.read, firthd.families.conda.render; print(*sys.modules)"
+    modules = "firthd.workers, firthd.index.read, firthd.index.render, firthd.families.conda.formats"
+    code = f"import sys, {modules}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=9)
     assert set(done.stdout.split()) & {"aiohttp", "uvloop", "textual", "aiosqlite", "croniter"} == set()
 

@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from firthd.families.base import Part, PreviousFile, ReadParams, ReadResult, RenderParams, RenderResult
-from firthd.families.conda.read import read_task
-from firthd.families.conda.render import render_task
+from firthd.families.base import Spool
+from firthd.families.conda.family import CONDA
+from firthd.index.messages import PreviousFile, ReadParams, ReadResult, RenderParams, RenderResult
+from firthd.index.read import read_task
+from firthd.index.render import render_task
 
 MIGRATIONS = Path(__file__).parents[2] / "daemon" / "firthd" / "store" / "migrations"
 CHANNEL = 1
@@ -65,12 +67,13 @@ class CondaState:
 
     def read_params(self, parts: Mapping[str, Path | None], *, mirror: int = 1, **options: Any) -> ReadParams:
         return ReadParams(
+            formats=CONDA.formats,
             state_db=str(self.db),
             run_file=str(self.next_path("run")),
             channel_id=CHANNEL,
             mirror_id=mirror,
-            parts=[
-                Part(subdir=subdir, spool=str(path) if path else None, encoding=encoding_of(path))
+            spools=[
+                Spool(part=subdir, file=str(path) if path else None, encoding=encoding_of(path))
                 for subdir, path in parts.items()
             ],
             **options,
@@ -121,6 +124,7 @@ class CondaState:
         out_dir = self.next_path("out")
         out_dir.mkdir()
         return RenderParams(
+            formats=CONDA.formats,
             state_db=str(self.db),
             run_file=str(self.next_path("render")),
             out_dir=str(out_dir),

@@ -16,7 +16,8 @@ from firth_protocol.events import Fact
 from firth_protocol.types import Cause, Family
 from firthd.channels.published import Published, view_of
 from firthd.clock import Clock
-from firthd.families.base import FamilyRules, PreviousFile, RenderParams, RenderResult
+from firthd.families.base import FamilyRules
+from firthd.index.messages import PreviousFile, RenderParams, RenderResult
 from firthd.store import catalog, generations, summaries
 from firthd.store.blobs import BlobStore
 from firthd.store.catalog import ChannelRow
@@ -29,6 +30,7 @@ T = TypeVar("T")
 Report = Callable[[str, int, int | None], None]
 """(description, done, total)"""
 
+RENDER = "firthd.index.render:render_task"
 _COPY_ROWS = 5_000
 _YOUNG_MS = 3_600_000
 """Rendered files younger than this may belong to a publication in progress, and stay."""
@@ -256,6 +258,7 @@ class Publisher:
         run_file = work / f"{family}.run"
         await asyncio.to_thread(out.mkdir, parents=True)
         params = RenderParams(
+            formats=rules.formats,
             state_db=str(self._db.path),
             run_file=str(run_file),
             out_dir=str(out),
@@ -274,7 +277,7 @@ class Publisher:
         def tell(progress: TaskProgress) -> None:
             report(progress.description, progress.done, progress.total)
 
-        result = await self._workers.run(rules.render_task, params, RenderResult, progress=tell)
+        result = await self._workers.run(RENDER, params, RenderResult, progress=tell)
         await asyncio.gather(
             *(
                 self._rendered.adopt(Path(file.file), file.sha256, file.size)
@@ -404,8 +407,8 @@ def _family_row(family: str, before: FamilyRow | None, result: RenderResult) -> 
     digests = dict(before.digests) if before else {}
     totals = dict(before.totals) if before else {}
     for part in result.parts:
-        digests[part.subdir] = part.digest
-        totals[part.subdir] = (part.artifacts, part.bytes)
+        digests[part.part] = part.digest
+        totals[part.part] = (part.artifacts, part.bytes)
     return FamilyRow(
         family=family,
         artifacts=sum(count for count, _ in totals.values()),

@@ -1,9 +1,11 @@
 """The only place that lists the families this version serves."""
 
 from collections.abc import Mapping
+from importlib import import_module
+from typing import cast
 
 from firth_protocol.types import Family
-from firthd.families.base import FamilyRules
+from firthd.families.base import FamilyRules, Formats
 
 
 def families() -> Mapping[Family, FamilyRules]:
@@ -15,3 +17,9 @@ def families() -> Mapping[Family, FamilyRules]:
     from firthd.families.conda.family import CONDA
 
     return {Family.CONDA: CONDA}
+
+
+def load_formats(place: str) -> Formats:
+    """Return the formats that "package.module:name" names: a worker process imports its one family, and no other."""
+    module, _, name = place.partition(":")
+    return cast("Formats", getattr(import_module(module), name))

@@ -4,129 +4,151 @@ The structs here cross the border between the daemon and its worker processes, s
 are absolute and of type str, digests are lower hex, times are milliseconds since the epoch.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from firth_protocol.types import Credentials, Family, SourceFound
+from firthd.store.worker_reads import ShownRow
 
 if TYPE_CHECKING:
     from firthd.upstream.client import Source, Upstream
 
 
-# --- read: a source's index against the mirror's rows -------------------------------------------------------------
+Comparable = Any
+"""What Python can sort; a family's own keys, never mixed with another's."""
+
+# --- the noun that flows through the house ----------------------------------------------------------------------------
 
 
-class Part(Struct, frozen=True, kw_only=True):
-    """One index file of a source, as it was fetched (conda: that of a subdir)."""
+class SourceRecord(Struct, frozen=True, gc=False):
+    """One artifact as its source lists it: a row of a run's file, of the state, and an entry of an index.
 
-    subdir: str
-    spool: str | None  # None: the source has no such part any more, or it is empty
-    encoding: str = "json"  # "zst" or "json"
+    These fields are the list of columns: a new one is a line here, one in a migration, one where it is used.
+    """
 
-
-class ReadParams(Struct, frozen=True, kw_only=True):
-    """What a read task works on. Parts that are not named are left as they are, but for `subdirs`."""
-
-    state_db: str
-    run_file: str  # made when it is not there; rows of an earlier read are dropped
-    channel_id: int
-    mirror_id: int
-    parts: list[Part]
-    subdirs: list[str] | None = None  # the mirror's filter; live rows of other subdirs are closed as `filtered`
-    keep: bool = False  # on_upstream_removal = keep
-
-
-class InvalidRecord(Struct, frozen=True):
-    """A record of the source that cannot be taken."""
-
-    filename: str  # cut to 255 characters, only printable ones
-    reason: str
+    section: str  # of its part (conda: packages, packages.conda, v3.conda ...)
+    filename: str  # below its part
+    name: str  # of the package, by which mirrors own it
+    version: str
+    build: str
+    build_number: int
+    size: int | None
+    sha256: bytes | None  # as the source declares it
+    md5: bytes | None
+    declared: int  # 2: sha256, 1: md5 only, 0: neither
+    license: str | None
+    timestamp: int | None  # milliseconds
+    fingerprint: bytes  # 16 bytes; two spellings of one record have the same
+    raw: Raw | bytes  # the record as the source wrote it, byte for byte
 
 
-class PartResult(Struct, frozen=True, kw_only=True):
-    """What one part held, and how it differs from the mirror's live rows."""
-
-    subdir: str
-    records: int  # that the source lists
-    kept: int  # of these, valid and within the filters
-    before: int  # live rows of this mirror in this subdir before
-    added: int  # file names that are new
-    replaced: int  # file names whose record changed: one row closed, one added
-    unchanged: int
-    gone: int  # rows closed because the source stopped listing them
-    held: int = 0  # rows the source stopped listing that stay, because they are stored and `keep` is set
-    filtered: int = 0  # rows closed because the filter does not name their subdir
-    unhashed: int = 0  # kept records without any digest
-    bytes_to_store: int = 0  # sizes of the added and replaced ones whose blob is not in the store
-    bytes_unknown: int = 0  # of these, how many have no size
-    base_url: str | None = None  # where the source keeps this part's files, as it says itself
-    notes: list[str] = []
-    invalid: list[InvalidRecord] = []  # at most 1000
-    invalid_count: int = 0
+class InvalidRecordError(ValueError):
+    """A record that cannot be taken; the message is the reason, fit for people."""
 
 
-class ReadResult(Struct, frozen=True, kw_only=True):
-    """One entry a part, then one a subdir that only the filter closed."""
-
-    parts: list[PartResult]
+# --- the worker's side: formats ---------------------------------------------------------------------------------------
 
 
-# --- render: what a channel shows, as files -------------------------------------------------------------------------
+class Spool(Struct, frozen=True, kw_only=True):
+    """One part of a source's index, as it was fetched."""
+
+    part: str  # what the house calls it (conda: the subdir)
+    file: str | None  # None: the source has no such part any more, or it is empty
+    encoding: str = ""  # the last extension of the form that was fetched
 
 
-class PreviousFile(Struct, frozen=True):
-    """A published file of the generation before."""
+class Entry(NamedTuple):
+    """What a part lists under one name, not yet looked at; sorts by file name, then section."""
 
-    file: str
-    sha256: str
-
-
-class RenderParams(Struct, frozen=True, kw_only=True):
-    """What a render task shows: the published sets numbered up to `shows`, and `change_sets` beside them."""
-
-    state_db: str
-    run_file: str  # receives the tables `shard` and `package`; rows of an earlier render are dropped
-    out_dir: str  # an empty folder on the file system of the rendered store
-    channel_id: int
-    number: int  # the generation to be
-    shows: int  # below `number` - 1 only for a view of an earlier generation: then `full` is meant
-    change_sets: list[int] = []
-    full: bool = False
-    previous: dict[str, PreviousFile] = {}  # path, such as "noarch/repodata.json" -> file
+    filename: str
+    section: str
+    raw: Raw | bytes
 
 
-class RenderedFile(Struct, frozen=True, kw_only=True):
-    """A file below `out_dir`, written and fsynced."""
+class Listing(Protocol):
+    """What one part of a source lists, entry by entry, sorted by file name and section."""
 
-    path: str  # below the family's root; "" for the pack
-    file: str
-    sha256: str
-    size: int
+    @property
+    def base_url(self) -> str | None:
+        """Where the source keeps this part's files, as it says itself."""
 
+    @property
+    def notes(self) -> list[str]:
+        """What an administrator should know of the part that is not in its records."""
 
-class RenderedPart(Struct, frozen=True, kw_only=True):
-    """The entries of one rendered subdir."""
-
-    subdir: str
-    digest: str  # sha256 over its entries; depends on the content alone
-    artifacts: int
-    names: int
-    bytes: int
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Entry]: ...
 
 
-class RenderResult(Struct, frozen=True, kw_only=True):
-    """The files of the touched subdirs, in every variant; what is not named here is as in the generation before."""
+class Output(Protocol):
+    """Takes the objects of an index as a family makes them."""
 
-    files: list[RenderedFile]
-    pack: RenderedFile | None  # the new shards one behind the other; places in the run file's table `shard`
-    parts: list[RenderedPart]
-    packages: int  # names that the whole generation shows
-    changed_packages: int  # rows in the run file's table `package`
-    shards_new: int
-    shadowed: dict[int, int] = {}  # mirror id -> visible files of names that another mirror owns
+    def has(self, path: str) -> bool:
+        """Tell whether the generation before serves this path."""
+
+    def before(self, path: str) -> bytes | None:
+        """Return what the generation before serves there; None when it is not to be had: it can be made again."""
+
+    def open(self, path: str) -> AbstractContextManager[BinaryIO]:
+        """Open an object of its own for writing; it counts when the block ends without an error."""
+
+    def slice(self, sha256: bytes, content: bytes) -> None:
+        """Add a small object that is found by its own digest; one that is there already is not written again."""
+
+
+class PartRenderer(Protocol):
+    """Makes the objects of one part out of its visible rows."""
+
+    @property
+    def published(self) -> bool:
+        """Whether the part is in the generation before: then it stays, empty if need be."""
+
+    def add(self, row: ShownRow, /) -> None:
+        """Take one visible row; they come by file name and section."""
+
+    def finish(self, report: Callable[[str, int, int], None], /) -> None:
+        """Write the objects. `report(what, done, total)`."""
+
+
+class Formats(Protocol):
+    """What a family knows about bytes. Worker processes use it, so it imports nothing that talks to a network."""
+
+    @property
+    def family(self) -> Family: ...
+    @property
+    def first_parts(self) -> tuple[str, ...]:
+        """The parts a channel has from its first generation on."""
+
+    def valid_part(self, part: str, /) -> bool:
+        """Tell whether the family can have a part of this name."""
+
+    def read(self, spool: Spool, /) -> Listing:
+        """Open what was fetched. Raises Upstream for what is no index, TooLarge over a limit."""
+
+    def fingerprint(self, raw: Raw | bytes, /) -> bytes:
+        """Return 16 bytes that are equal for two spellings of one record; raise InvalidRecordError for what is none."""
+
+    def record(self, entry: Entry, fingerprint: bytes, /) -> SourceRecord:
+        """Return an entry's columns; raise InvalidRecordError with the reason for one that cannot be taken."""
+
+    def renderer(self, part: str, touched: Set[str] | None, out: Output, /) -> PartRenderer:
+        """Return what renders a part of which only the packages in `touched` have changed (None: all of it)."""
+
+    def empty_part(self, part: str, /) -> Mapping[str, bytes]:
+        """Return every form of an empty part: path -> content."""
+
+    def version_key(self, version: str, /) -> Comparable:
+        """Return a sort key; every text has one."""
+
+    def depended_on(self, raw: bytes, /) -> Iterable[str]:
+        """Return the package names that a record depends on."""
+
+    def platform(self, part: str, filename: str, /) -> str:
+        """Return what a file is for, as lists of packages show it."""
 
 
 # --- the interface ----------------------------------------------------------------------------------------------------
@@ -215,11 +237,10 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
 
     family: Family
     probe: Callable[["Upstream", "Source"], Awaitable[SourceFound]]
-    read_task: str  # "package.module:function" for Workers.run: ReadParams -> ReadResult
-    render_task: str  # RenderParams -> RenderResult
-    empty_part: Callable[[str], Mapping[str, bytes]]  # subdir -> path -> bytes, for a new channel
-    absent_index: Callable[[str], bytes | None]  # path -> what is served for an index whose absence clients remember
+    formats: str  # "package.module:name" of its `Formats`, which worker processes import
     first_parts: tuple[str, ...]  # the parts a channel has from its first generation on
+    empty_part: Callable[[str], Mapping[str, bytes]]  # part -> path -> bytes, for a new channel
+    absent_index: Callable[[str], bytes | None]  # path -> what is served for an index whose absence clients remember
     locate: Callable[[str], Located | None]  # URL path below the family's root
     needs_record: Callable[[str], bool]  # section -> whether `fetch_url` must be given the raw record
     fetch_url: Callable[[FetchPlace], str]  # where a file is, relative to the source or absolute

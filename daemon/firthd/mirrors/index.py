@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from firth_protocol.errors import Upstream
 from firthd.clock import Clock
-from firthd.families.base import FamilyRules, Part
+from firthd.families.base import FamilyRules, Spool
 from firthd.mirrors.plan import human
 from firthd.mirrors.source import Job
 from firthd.runs.run import LiveRun
@@ -40,12 +40,12 @@ class Index(Struct, frozen=True, kw_only=True):
     def bytes(self) -> int:
         return sum(part.row.size for part in self.parts)
 
-    def to_read(self, folder: Path, *, everything: bool) -> list[Part]:
+    def to_read(self, folder: Path, *, everything: bool) -> list[Spool]:
         """Return the parts for a read task: those that changed, or all."""
         return [
-            Part(
-                subdir=part.row.part,
-                spool=str(folder / part.row.file) if part.row.file else None,
+            Spool(
+                part=part.row.part,
+                file=str(folder / part.row.file) if part.row.file else None,
                 encoding=part.encoding,
             )
             for part in self.parts

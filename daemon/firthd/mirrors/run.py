@@ -12,7 +12,8 @@ from msgspec import Struct
 from firth_protocol.errors import FirthError, ShrinkGuard, WorkerLost
 from firth_protocol.types import Cause, MirrorMode, RunState, StepName
 from firthd.channels.publish import Publication
-from firthd.families.base import FetchPlace, PartResult, ReadParams, ReadResult
+from firthd.families.base import FetchPlace
+from firthd.index.messages import PartResult, ReadParams, ReadResult
 from firthd.mirrors import plan
 from firthd.mirrors.downloads import Downloads, Result
 from firthd.mirrors.index import Index, IndexFetcher
@@ -28,6 +29,7 @@ from firthd.store.run_reads import Wanted, open_run_file
 from firthd.store.runs import Failure
 from firthd.workers import Report, TaskProgress
 
+READ = "firthd.index.read:read_task"
 INVALID_SHOWN = 1000
 
 
@@ -103,7 +105,7 @@ class MirrorRuns:
                 "known_before": len(known),
                 "warnings": [reason for reason in (shrink, space) if reason],
                 "parts": {
-                    part.subdir: {"adds": part.added + part.replaced, "records": part.records} for part in read.parts
+                    part.part: {"adds": part.added + part.replaced, "records": part.records} for part in read.parts
                 },
             }
             return Outcome(result=result)
@@ -194,12 +196,13 @@ class MirrorRuns:
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         subdirs = job.filters.subdirs
         params = ReadParams(
+            formats=rules.formats,
             state_db=str(self._p.db.path),
             run_file=str(folder / "run.sqlite"),
             channel_id=job.channel_id,
             mirror_id=job.mirror_id,
-            parts=index.to_read(copies or self._p.source_folder(job.mirror_id), everything=everything),
-            subdirs=sorted({*subdirs, *rules.first_parts}) if subdirs is not None else None,
+            spools=index.to_read(copies or self._p.source_folder(job.mirror_id), everything=everything),
+            only=sorted({*subdirs, *rules.first_parts}) if subdirs is not None else None,
             keep=job.keep,
         )
 
@@ -207,7 +210,7 @@ class MirrorRuns:
             live.progress(progress.description, done=progress.done, total=progress.total, unit=progress.unit)
 
         async with live.step(StepName.FILTER, "reads the index"):
-            result = await self._worker(live, rules.read_task, params, tell)
+            result = await self._worker(live, READ, params, tell)
             read = _Read(index=index, parts=result.parts)
             self._note_read(live, read)
             live.progress(
@@ -228,18 +231,18 @@ class MirrorRuns:
     def _note_read(self, live: LiveRun, read: _Read) -> None:
         for part in read.parts:
             for note in part.notes:
-                live.log(f"{part.subdir}: {note}", "warning")
+                live.log(f"{part.part}: {note}", "warning")
             for invalid in part.invalid[:INVALID_SHOWN]:
                 live.fail_artifact(
-                    Failure(subdir=part.subdir, filename=invalid.filename, reason=invalid.reason, attempts=1)
+                    Failure(subdir=part.part, filename=invalid.filename, reason=invalid.reason, attempts=1)
                 )
-                live.log(f"{part.subdir}/{invalid.filename}: {invalid.reason}", "error")
+                live.log(f"{part.part}/{invalid.filename}: {invalid.reason}", "error")
 
     async def _changes(self, job: Job, read: _Read) -> tuple[str | None, int, int]:
         mirror = await self._p.db.read(lambda r: catalog.mirror_by_id(r, job.mirror_id))
         changes = [
             plan.PartChange(
-                part=part.subdir,
+                part=part.part,
                 before=part.before,
                 kept=part.kept,
                 added=part.added,
@@ -283,7 +286,7 @@ class MirrorRuns:
 
     async def _download(self, live: LiveRun, job: Job, read: _Read, folder: Path) -> Result:
         rules = rules_of(self._p.families, job.type)
-        base_urls = {part.subdir: part.base_url for part in read.parts}
+        base_urls = {part.part: part.base_url for part in read.parts}
 
         def address(wanted: Wanted) -> str:
             return rules.fetch_url(
@@ -357,7 +360,7 @@ class MirrorRuns:
 
     def _as_read(self, live: LiveRun, job: Job, read: _Read) -> Callable[[Tx], Awaitable[None]]:
         """Return what writes down the source's index as this run has read it."""
-        results = {part.subdir: part for part in read.parts}
+        results = {part.part: part for part in read.parts}
         rows = [
             msgspec.structs.replace(
                 part.row, records=results[part.row.part].records, base_url=results[part.row.part].base_url

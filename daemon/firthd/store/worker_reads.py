@@ -59,6 +59,7 @@ class SummaryRow(NamedTuple):
     name: str
     version: str
     subdir: str
+    filename: str
     size: int | None
     mirror_id: int
     raw: bytes
@@ -181,7 +182,7 @@ class WorkerState:
         for start in range(0, len(names), NAMES_PER_QUERY):
             some = names[start : start + NAMES_PER_QUERY]
             page = self._connection.execute(
-                "SELECT a.name, a.version, a.subdir, a.size, a.mirror_id, r.raw"
+                "SELECT a.name, a.version, a.subdir, a.filename, a.size, a.mirror_id, r.raw"
                 " FROM artifact a CROSS JOIN artifact_record r ON r.artifact_id = a.id"
                 f" WHERE a.channel_id = ? AND a.family = ? AND a.name IN ({', '.join('?' * len(some))})"
                 f" AND a.subdir NOT IN ({skipped}) AND {LIVE}",

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firth_protocol.errors import Invalid, Upstream
-from firthd.families.base import Part, PartResult, ReadResult
+from firthd.families.base import Entry, InvalidRecordError, Spool
 from firthd.families.conda.document import entries, read_document
-from firthd.families.conda.records import InvalidRecordError, columns, fingerprint
+from firthd.families.conda.records import fingerprint, source_record
 from firthd.families.conda.versions import sort_versions
+from firthd.index.messages import PartResult, ReadResult
 from tests.support.conda import PackageSpec, sample_channel
 from tests.support.conda_state import CondaState, run_rows
 
@@ -94,7 +95,7 @@ def test_same_source_again_changes_nothing(state: CondaState, tmp_path: Path) ->
     spools: dict[str, Path | None] = {s: channel.path / s / "repodata.json.zst" for s in channel.records}
     state.take(spools)
     result, run_file = state.read(spools)
-    assert [(part.subdir, part.unchanged, part.added, part.gone) for part in result.parts] == [
+    assert [(part.part, part.unchanged, part.added, part.gone) for part in result.parts] == [
         ("linux-64", 1, 0, 0),
         ("noarch", 4, 0, 0),
     ]
@@ -163,15 +164,15 @@ def test_empty_or_absent_part_closes_all_of_it(state: CondaState, tmp_path: Path
 def test_parts_that_are_not_named_are_left_alone(state: CondaState, tmp_path: Path) -> None:
     state.take({"noarch": document(tmp_path / "one", conda={"alpha-1.0-0.conda": record()})})
     result, run_file = state.read({"linux-64": document(tmp_path / "two", conda={})})
-    assert [part.subdir for part in result.parts] == ["linux-64"]
+    assert [part.part for part in result.parts] == ["linux-64"]
     assert run_rows(run_file, "close", "*") == []
 
 
 def test_filter_closes_other_subdirs_and_skips_their_parts(state: CondaState, tmp_path: Path) -> None:
     spool = document(tmp_path / "one", conda={"alpha-1.0-0.conda": record()})
     state.take({"noarch": spool, "linux-64": spool, "win-64": spool})
-    result, run_file = state.read({"noarch": spool, "win-64": spool}, subdirs=["noarch"])
-    assert [(part.subdir, part.filtered, part.unchanged) for part in result.parts] == [
+    result, run_file = state.read({"noarch": spool, "win-64": spool}, only=["noarch"])
+    assert [(part.part, part.filtered, part.unchanged) for part in result.parts] == [
         ("noarch", 0, 1),
         ("linux-64", 1, 0),
         ("win-64", 1, 0),
@@ -247,7 +248,7 @@ def test_what_is_no_index_is_an_error_that_names_the_part(
 
 @pytest.mark.parametrize("subdir", ["../x", "linux", "linux-64/..", "", "LINUX-64"])
 def test_impossible_subdir_is_refused(state: CondaState, subdir: str) -> None:
-    with pytest.raises(Invalid, match="no conda subdir"):
+    with pytest.raises(Invalid, match="no part of a conda index"):
         state.read({subdir: None})
 
 
@@ -320,7 +321,7 @@ def test_record_that_turned_invalid_leaves(state: CondaState, tmp_path: Path) ->
 )
 def test_timestamps_in_seconds_become_milliseconds(given: object, expected: int | None) -> None:
     raw = msgspec.json.encode(record(timestamp=given))
-    assert columns("packages.conda", "alpha-1.0-0.conda", raw).timestamp == expected
+    assert source_record(Entry("alpha-1.0-0.conda", "packages.conda", raw), b"").timestamp == expected
 
 
 # --- when two records are the same --------------------------------------------------------------------------
@@ -370,9 +371,9 @@ def test_any_document_is_taken_apart_or_refused(body: bytes) -> None:
     with tempfile.NamedTemporaryFile() as file:
         file.write(body)
         file.flush()
-        part = Part(subdir="noarch", spool=file.name)
+        spool = Spool(part="noarch", file=file.name, encoding="json")
         try:
-            found = entries(read_document(part))
+            found = entries(read_document(spool))
         except Upstream as error:
             assert error.data == {"subdir": "noarch"}  # noqa: PT017
             return
@@ -383,7 +384,7 @@ def test_any_document_is_taken_apart_or_refused(body: bytes) -> None:
 @given(st.binary(max_size=60))
 def test_any_bytes_are_a_record_or_refused(raw: bytes) -> None:
     try:
-        columns("packages.conda", "alpha-1.0-0.conda", raw)
+        source_record(Entry("alpha-1.0-0.conda", "packages.conda", raw), b"")
         fingerprint(raw)
     except InvalidRecordError as error:
         assert str(error)  # noqa: PT017

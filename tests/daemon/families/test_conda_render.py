@@ -10,9 +10,9 @@ import pytest
 import rattler
 import zstandard
 
-from firthd.families.base import RenderResult
-from firthd.families.conda.owners import find_owners
 from firthd.families.conda.render import empty_subdir
+from firthd.index.messages import RenderResult
+from firthd.index.owners import find_owners
 from firthd.store.worker_reads import OfferRow
 from tests.support.conda import ChannelFolder, PackageSpec, sample_channel
 from tests.support.conda_state import CondaState, run_rows
@@ -58,7 +58,7 @@ def test_first_render_serves_what_the_source_has(state: CondaState, channel: Cha
     for subdir in ("linux-64", "noarch"):
         assert content(result, f"{subdir}/repodata.json") == channel.document(subdir)
     assert (result.packages, result.changed_packages, result.shadowed) == (3, 3, {})
-    assert [(part.subdir, part.artifacts, part.names) for part in result.parts] == [
+    assert [(part.part, part.artifacts, part.names) for part in result.parts] == [
         ("linux-64", 1, 1),
         ("noarch", 4, 2),
     ]
@@ -171,7 +171,7 @@ def test_noarch_is_always_rendered_when_nothing_was_published(state: CondaState,
     channel.add(PackageSpec(name="gamma", subdir="linux-64"))
     state.take(spools(channel))
     result = state.publish()
-    assert [part.subdir for part in result.parts] == ["linux-64", "noarch"]
+    assert [part.part for part in result.parts] == ["linux-64", "noarch"]
     assert content(result, "noarch/repodata.json")["packages.conda"] == {}
 
 
@@ -180,7 +180,7 @@ def test_emptied_subdir_stays_as_an_empty_one(state: CondaState, channel: Channe
     state.publish()
     state.take({"linux-64": None})
     result = state.publish()
-    assert [(part.subdir, part.artifacts) for part in result.parts] == [("linux-64", 0)]
+    assert [(part.part, part.artifacts) for part in result.parts] == [("linux-64", 0)]
     empty = {
         path: Path(file.file).read_bytes() for path, file in state.published.items() if path.startswith("linux-64")
     }
@@ -208,7 +208,7 @@ def test_sets_that_are_not_named_do_not_show(state: CondaState, channel: Channel
     _, run_file = state.read(spools(channel))
     state.apply(run_file, state="discarded")
     result = state.publish()
-    assert [(part.subdir, part.artifacts) for part in result.parts] == [("noarch", 0)]
+    assert [(part.part, part.artifacts) for part in result.parts] == [("noarch", 0)]
 
 
 # --- summaries ----------------------------------------------------------------------------------------------
@@ -286,7 +286,7 @@ def test_owner_that_leaves_gives_the_name_back_in_every_subdir(tmp_path: Path) -
     old.remove("noarch", "shared-1.0-0.conda")
     state.take(spools(old), mirror=1)
     result = state.publish()
-    assert [part.subdir for part in result.parts] == ["linux-64", "noarch"]
+    assert [part.part for part in result.parts] == ["linux-64", "noarch"]
     assert served_files(state, "linux-64") == ["shared-9.0-0.conda"]
     assert served_files(state, "noarch") == ["own-1.0-0.conda", "shared-9.0-0.conda"]
     assert result.shadowed == {}

@@ -15,10 +15,10 @@ from aiohttp.test_utils import TestServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firthd.families.base import RenderResult
 from firthd.families.conda.records import fingerprint
 from firthd.families.conda.repodata import Served
 from firthd.families.conda.shards import ShardPacker, read_index, shard_index
+from firthd.index.messages import RenderResult
 from tests.support.conda import ChannelFolder, PackageSpec, sample_channel
 from tests.support.conda_state import CondaState, run_rows
 
@@ -36,7 +36,7 @@ def spools(channel: ChannelFolder) -> dict[str, Path | None]:
 def packed_shards(result: RenderResult, run_file: Path) -> dict[bytes, bytes]:
     """Return sha256 -> bytes of the pack's shards, by the places in the run file."""
     places = run_rows(run_file, "shard", "sha256, pack, offset, length")
-    assert len(places) == result.shards_new
+    assert len(places) == result.slices_new
     if result.pack is None:
         return {}
     body = Path(result.pack.file).read_bytes()
@@ -156,7 +156,7 @@ def test_lost_index_is_made_again(state: CondaState, channel: ChannelFolder) -> 
     state.take(spools(channel))
     result = state.publish()
     assert index_of(state, "noarch").items() > before.items()
-    assert result.shards_new == 1, "shards that a pack holds are not written again"
+    assert result.slices_new == 1, "shards that a pack holds are not written again"
 
 
 def test_package_that_is_gone_leaves_the_index(state: CondaState, channel: ChannelFolder) -> None:
@@ -166,7 +166,7 @@ def test_package_that_is_gone_leaves_the_index(state: CondaState, channel: Chann
     state.take(spools(channel))
     result = state.publish()
     assert index_of(state, "noarch").keys() == {"alpha"}
-    assert (result.pack, result.shards_new) == (None, 0)
+    assert (result.pack, result.slices_new) == (None, 0)
 
 
 async def test_rattler_solves_from_shards_alone(state: CondaState, channel: ChannelFolder, tmp_path: Path) -> None:

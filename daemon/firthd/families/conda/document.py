@@ -8,14 +8,14 @@ import re
 from collections.abc import Iterator
 from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import zstandard
 from msgspec import Raw, Struct, field
 
 from firth_protocol.errors import TooLarge, Upstream
-from firthd.families.base import Part
+from firthd.families.base import Entry, Spool
+from firthd.families.conda.records import printable
 
 DOCUMENT_MAX_BYTES = 4 * 1024**3
 WINDOW_MAX_BYTES = 2**27
@@ -49,42 +49,51 @@ class Document(Struct):
         return self.info or self.metadata or Info()
 
 
-class Entry(NamedTuple):
-    """One record of a document; sorts by file name, then section."""
-
-    filename: str
-    section: str
-    raw: Raw
-
-
 _decode_document = msgspec.json.Decoder(Document).decode
 _decode_url = msgspec.json.Decoder(dict[str, object]).decode
 
 
-def read_document(part: Part) -> Document:
+class Repodata:
+    """What one repodata.json lists; the file is taken apart when this is made."""
+
+    def __init__(self, spool: Spool) -> None:
+        document = read_document(spool)
+        self._entries = entries(document)
+        base_url = document.head.base_url
+        self.base_url = base_url if isinstance(base_url, str) and base_url else None
+        self.notes = list(notes(spool.part, document))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._entries)
+
+
+def read_document(spool: Spool) -> Document:
     """Read a spool file; an empty one is an empty document. Raises Upstream for what is no repodata.json."""
-    content = read_bytes(part)
+    content = read_bytes(spool)
     if not content.strip():
         return Document()
     try:
         return _decode_document(content)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise Upstream(
-            f"The source's index of {part.subdir} is not a repodata.json: {str(error)[:200]}.",
+            f"The source's index of {spool.part} is not a repodata.json: {str(error)[:200]}.",
             hint="Check the source; if it is right, its index is damaged.",
-            subdir=part.subdir,
+            subdir=spool.part,
         ) from None
 
 
-def read_bytes(part: Part) -> bytearray:
+def read_bytes(spool: Spool) -> bytearray:
     """Return a spool file's content, decompressed; raises TooLarge over the limit, Upstream for damaged data."""
-    if part.spool is None:
+    if spool.file is None:
         return bytearray()
     content = bytearray()
-    with Path(part.spool).open("rb") as file:
-        if part.encoding == "json":
+    with Path(spool.file).open("rb") as file:
+        if spool.encoding == "json":
             content += file.read(DOCUMENT_MAX_BYTES + 1)
-            check_size(part, content)
+            check_size(spool, content)
             return content
         reader = zstandard.ZstdDecompressor(max_window_size=WINDOW_MAX_BYTES).stream_reader(
             file, read_size=READ_BYTES, read_across_frames=True
@@ -92,18 +101,18 @@ def read_bytes(part: Part) -> bytearray:
         try:
             while chunk := reader.read(READ_BYTES):
                 content += chunk
-                check_size(part, content)
+                check_size(spool, content)
         except zstandard.ZstdError as error:
             raise Upstream(
-                f"The source's index of {part.subdir} cannot be decompressed: {error}.", subdir=part.subdir
+                f"The source's index of {spool.part} cannot be decompressed: {error}.", subdir=spool.part
             ) from None
     return content
 
 
-def check_size(part: Part, content: bytearray) -> None:
+def check_size(spool: Spool, content: bytearray) -> None:
     """Refuse a document over the limit; raises TooLarge."""
     if len(content) > DOCUMENT_MAX_BYTES:
-        raise TooLarge(f"The source's index of {part.subdir} is larger than any index.", subdir=part.subdir)
+        raise TooLarge(f"The source's index of {spool.part} is larger than any index.", subdir=spool.part)
 
 
 def entries(document: Document) -> list[Entry]:
@@ -144,3 +153,18 @@ def url_of(raw: Raw | bytes) -> str:
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return ""
     return url if isinstance(url, str) else ""
+
+
+def notes(subdir: str, document: Document) -> Iterator[str]:
+    """Yield what an administrator should know of a part that is not in its records."""
+    head = document.head
+    if head.subdir is not None and head.subdir != subdir:
+        told = printable(str(head.subdir), 64)
+        yield f"{subdir}: the source's index says that it is {told}; its address was believed."
+    if head.channel_relations:
+        yield f"{subdir}: the source names related channels; clients of this channel are not sent there."
+    if bytes(document.signatures) not in (b"null", b"{}"):
+        yield f"{subdir}: the source's signatures are not served."
+    for extension in document.v3 or {}:
+        if not known_bucket(extension):
+            yield f"{subdir}: a v3 bucket with an impossible name was left out."

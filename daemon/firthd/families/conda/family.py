@@ -13,11 +13,10 @@ from firthd.families.conda.versions import sort_versions
 CONDA = FamilyRules(
     family=Family.CONDA,
     probe=probe,
-    read_task="firthd.families.conda.read:read_task",
-    render_task="firthd.families.conda.render:render_task",
+    formats="firthd.families.conda.formats:FORMATS",
+    first_parts=FIRST_SUBDIRS,
     empty_part=empty_subdir,
     absent_index=absent_index,
-    first_parts=FIRST_SUBDIRS,
     locate=locate,
     needs_record=needs_record,
     fetch_url=fetch_url,

@@ -5,11 +5,13 @@ the few fields that our own tables need are decoded.
 """
 
 import re
+from collections.abc import Iterator
 from hashlib import blake2b
 
 import msgspec
 from msgspec import Raw, Struct
 
+from firthd.families.base import Entry, InvalidRecordError, SourceRecord
 from firthd.families.conda.names import safe_filename
 
 SIZE_MAX = 2**53
@@ -19,11 +21,8 @@ FINGERPRINT_BYTES = 16
 V3 = "v3."
 PLAIN_SECTIONS = {"packages": (".tar.bz2",), "packages.conda": (".conda",)}
 
+_name_of_spec = re.compile(r"(?:.*::)?\s*([A-Za-z0-9_.-]+)").match
 unprintable = re.compile(r"[^ -~\u00a1-\u1fff\u3000-\ud7ff]")
-
-
-class InvalidRecordError(ValueError):
-    """A record that cannot be taken; the message is the reason."""
 
 
 class RecordFields(Struct, gc=False):
@@ -47,29 +46,30 @@ _decode_object = msgspec.json.Decoder(dict[str, object]).decode
 _encode_canonical = msgspec.json.Encoder(order="deterministic").encode
 
 
-class Columns(Struct, gc=False, frozen=True):
-    """A valid record as the columns of our tables hold it."""
-
-    name: str
-    version: str
-    build: str
-    build_number: int
-    size: int | None
-    sha256: bytes | None
-    md5: bytes | None
-    declared: int  # 2: sha256, 1: md5 only, 0: neither
-    license: str | None
-    timestamp: int | None  # milliseconds
-
-
-def columns(section: str, filename: str, raw: Raw | bytes) -> Columns:
+def source_record(entry: Entry, fingerprint: bytes) -> SourceRecord:
     """Check one record and its file name; return its columns. Raises InvalidRecordError with the reason."""
-    fields = fields_of(raw)
+    fields = fields_of(entry.raw)
     try:
-        safe_filename(filename, fields.name, fields.version, fields.build, extensions_of(section))
+        safe_filename(entry.filename, fields.name, fields.version, fields.build, extensions_of(entry.section))
     except ValueError as error:
         raise InvalidRecordError(str(error)) from None
-    return columns_of(fields)
+    size, sha256, md5 = checked(fields)
+    return SourceRecord(
+        section=entry.section,
+        filename=entry.filename,
+        name=fields.name,
+        version=fields.version,
+        build=fields.build,
+        build_number=fields.build_number,
+        size=size,
+        sha256=sha256,
+        md5=md5,
+        declared=2 if sha256 else 1 if md5 else 0,
+        license=license_of(fields),
+        timestamp=milliseconds(fields.timestamp),
+        fingerprint=fingerprint,
+        raw=entry.raw,
+    )
 
 
 def fields_of(raw: Raw | bytes) -> RecordFields:
@@ -82,27 +82,19 @@ def fields_of(raw: Raw | bytes) -> RecordFields:
         raise InvalidRecordError("the record is nested too deeply") from None
 
 
-def columns_of(fields: RecordFields) -> Columns:
-    """Check a record's numbers and digests; raises InvalidRecordError with the reason."""
+def checked(fields: RecordFields) -> tuple[int | None, bytes | None, bytes | None]:
+    """Check a record's numbers and digests; return size, sha256, md5. Raises InvalidRecordError with the reason."""
     size = fields.size
     if size is not None and not 0 <= size < SIZE_MAX:
         raise InvalidRecordError("the size is no possible size")
     if not -SIZE_MAX < fields.build_number < SIZE_MAX:
         raise InvalidRecordError("the build number is out of range")
-    sha256 = digest(fields.sha256, 32, "sha256")
-    md5 = digest(fields.md5, 16, "md5")
-    return Columns(
-        fields.name,
-        fields.version,
-        fields.build,
-        fields.build_number,
-        size,
-        sha256,
-        md5,
-        2 if sha256 else 1 if md5 else 0,
-        printable(fields.license, LICENSE_MAX) if isinstance(fields.license, str) else None,
-        milliseconds(fields.timestamp),
-    )
+    return size, digest(fields.sha256, 32, "sha256"), digest(fields.md5, 16, "md5")
+
+
+def license_of(fields: RecordFields) -> str | None:
+    """Return the licence as it is shown, None for what is no text."""
+    return printable(fields.license, LICENSE_MAX) if isinstance(fields.license, str) else None
 
 
 def printable(text: str, length: int) -> str:
@@ -163,6 +155,15 @@ def canonical(record: dict[str, object]) -> bytes:
         else:
             record.pop(key, None)
     return _encode_canonical(record)
+
+
+def depended_on(raw: bytes) -> Iterator[str]:
+    """Yield the names that a record's specs ask for; specs that name nothing are passed over."""
+    specs = _decode_object(raw).get("depends")
+    for spec in specs if isinstance(specs, list) else []:
+        match = _name_of_spec(spec) if isinstance(spec, str) else None
+        if match is not None:
+            yield match[1].lower()
 
 
 def v3_key(name: str, version: str, build: str) -> str:

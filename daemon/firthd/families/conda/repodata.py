@@ -7,16 +7,13 @@ when there are v3 records (CEP 48). What never is: `base_url` (clients would go 
 Records are the source's bytes, but for a wheel's `url`: it names the file beside this index.
 """
 
-import hashlib
-import os
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import msgspec
 import zstandard
 
-from firthd.families.base import RenderedFile
+from firthd.families.base import Output
 from firthd.families.conda.paths import REPODATA, REPODATA_ZST, needs_record
 from firthd.families.conda.records import PLAIN_SECTIONS, V3, v3_key
 
@@ -88,42 +85,11 @@ def zst_writer(target: BinaryIO) -> zstandard.ZstdCompressionWriter:
     return zstandard.ZstdCompressor(level=ZST_LEVEL, threads=ZST_THREADS).stream_writer(target, closefd=False)
 
 
-def write_repodata(folder: Path, subdir: str, chunks: Iterable[bytes]) -> list[RenderedFile]:
-    """Write repodata.json and repodata.json.zst below `folder`, durable; return both."""
-    plain_path, zst_path = folder / REPODATA, folder / REPODATA_ZST
-    plain_hash, size = hashlib.sha256(), 0
-    with plain_path.open("wb") as plain, zst_path.open("wb") as zst:
+def write_repodata(out: Output, subdir: str, chunks: Iterable[bytes]) -> None:
+    """Write repodata.json and repodata.json.zst."""
+    with out.open(f"{subdir}/{REPODATA}") as plain, out.open(f"{subdir}/{REPODATA_ZST}") as zst:
         compressed = zst_writer(zst)
         for chunk in chunks:
             plain.write(chunk)
-            plain_hash.update(chunk)
             compressed.write(chunk)
-            size += len(chunk)
         compressed.flush(zstandard.FLUSH_FRAME)
-        for file in (plain, zst):
-            sync(file)
-    return [
-        RenderedFile(path=f"{subdir}/{REPODATA}", file=str(plain_path), sha256=plain_hash.hexdigest(), size=size),
-        hashed(f"{subdir}/{REPODATA_ZST}", zst_path),
-    ]
-
-
-def hashed(path: str, file: Path) -> RenderedFile:
-    """Return a written file with its size and sha256."""
-    with file.open("rb") as opened:
-        sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
-    return RenderedFile(path=path, file=str(file), sha256=sha256, size=file.stat().st_size)
-
-
-def write_file(path: str, file: Path, content: bytes) -> RenderedFile:
-    """Write a small file, durable; return it with its size and sha256."""
-    with file.open("wb") as opened:
-        opened.write(content)
-        sync(opened)
-    return RenderedFile(path=path, file=str(file), sha256=hashlib.sha256(content).hexdigest(), size=len(content))
-
-
-def sync(file: BinaryIO) -> None:
-    """Bring what was written onto the disk."""
-    file.flush()
-    os.fsync(file.fileno())

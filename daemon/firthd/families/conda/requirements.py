@@ -5,8 +5,8 @@ import rattler
 from msgspec import Struct
 
 from firth_protocol.errors import Invalid
-from firthd.families.base import Facts
-from firthd.families.conda.records import InvalidRecordError, RecordFields, columns_of, fields_of, printable
+from firthd.families.base import Facts, InvalidRecordError
+from firthd.families.conda.records import RecordFields, checked, fields_of, license_of, milliseconds, printable
 
 SPEC_MAX = 1024
 
@@ -54,20 +54,20 @@ def facts(subdir: str, raw: bytes) -> Facts:
     """Return what rules need to know of a record; raises ValueError for what is no record."""
     try:
         fields: RecordFields = fields_of(raw)
-        columns = columns_of(fields)
+        size, sha256, md5 = checked(fields)
         depends = _decode_depends(raw).get("depends")
     except InvalidRecordError as error:
         raise ValueError(str(error)) from None
     return Facts(
-        name=columns.name,
-        version=columns.version,
-        build=columns.build,
-        build_number=columns.build_number,
+        name=fields.name,
+        version=fields.version,
+        build=fields.build,
+        build_number=fields.build_number,
         subdir=subdir,
-        license=columns.license,
-        timestamp=columns.timestamp,
-        size=columns.size,
-        sha256=columns.sha256.hex() if columns.sha256 else None,
-        md5=columns.md5.hex() if columns.md5 else None,
+        license=license_of(fields),
+        timestamp=milliseconds(fields.timestamp),
+        size=size,
+        sha256=sha256.hex() if sha256 else None,
+        md5=md5.hex() if md5 else None,
         depends=[spec for spec in depends if isinstance(spec, str)] if isinstance(depends, list) else [],
     )

@@ -4,17 +4,13 @@ Packing is deterministic: sorted keys and a fixed compression level, so that the
 an unchanged package keeps its hash from generation to generation.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import msgspec
 import zstandard
 from msgspec import Struct
 
-from firthd.families.base import RenderedFile
-from firthd.families.conda.repodata import Served, revisions, sync
-from firthd.store.worker_reads import WorkerState
+from firthd.families.conda.repodata import Served, revisions
 
 SHARD_LEVEL = 3
 INDEX_LEVEL = 9
@@ -103,38 +99,3 @@ def read_index(content: bytes) -> dict[str, bytes]:
     if any(len(value) != 32 for value in index.shards.values()):
         raise ValueError("not a shard index: a hash is not 32 bytes")
     return index.shards
-
-
-class ShardPack:
-    """One file with new shards one behind the other; what a pack already holds is not written again."""
-
-    def __init__(self, path: Path, state: WorkerState, channel_id: int) -> None:
-        self._path = path
-        self._file = path.open("wb")
-        self._hash = hashlib.sha256()
-        self._state = state
-        self._channel_id = channel_id
-        self._places: dict[bytes, tuple[int, int]] = {}
-        self._size = 0
-
-    def add(self, shard: bytes) -> bytes:
-        """Append a shard if it is new; return its sha256."""
-        sha256 = hashlib.sha256(shard).digest()
-        if sha256 in self._places or self._state.has_shard(self._channel_id, sha256):
-            return sha256
-        self._places[sha256] = (self._size, len(shard))
-        self._file.write(shard)
-        self._hash.update(shard)
-        self._size += len(shard)
-        return sha256
-
-    def finish(self) -> tuple[RenderedFile | None, list[tuple[bytes, bytes, int, int]]]:
-        """Make the pack durable; return it with (sha256, pack, offset, length) of each shard. None when it is empty."""
-        sync(self._file)
-        self._file.close()
-        if not self._places:
-            self._path.unlink()
-            return None, []
-        pack = RenderedFile(path="", file=str(self._path), sha256=self._hash.hexdigest(), size=self._size)
-        digest = self._hash.digest()
-        return pack, [(sha256, digest, offset, length) for sha256, (offset, length) in sorted(self._places.items())]

@@ -1,18 +1,14 @@
-"""The only place that sums a channel's conda files up into one line a package."""
+"""The only place that sums a channel's files up into one line a package."""
 
-import re
 from collections.abc import Iterable, Iterator
 
 import msgspec
 from msgspec import Struct
 
-from firthd.families.conda.versions import version_key
+from firthd.families.base import Formats
 from firthd.store.runfile import PackageRow
 
 DEPENDS_MAX = 500
-
-_decode_depends = msgspec.json.Decoder(dict[str, object]).decode
-_name_of_spec = re.compile(r"(?:.*::)?\s*([A-Za-z0-9_.-]+)").match
 
 
 class Summary(Struct):
@@ -20,7 +16,7 @@ class Summary(Struct):
 
     newest: str
     versions: set[str]
-    subdirs: set[str]
+    platforms: set[str]
     records: list[bytes]  # of the newest version
     files: int = 0
     bytes: int = 0
@@ -29,23 +25,23 @@ class Summary(Struct):
 class Summaries:
     """Collects files by package; a name that is expected but never seen is one that is gone."""
 
-    def __init__(self, family: str) -> None:
-        self._family = family
+    def __init__(self, formats: Formats) -> None:
+        self._formats = formats
         self._found: dict[str, Summary] = {}
 
-    def add(self, name: str, version: str, subdir: str, size: int | None, raw: bytes) -> None:
+    def add(self, name: str, version: str, platform: str, size: int | None, raw: bytes) -> None:
         """Count one file."""
         summary = self._found.get(name)
         if summary is None:
             summary = self._found[name] = Summary(version, {version}, set(), [])
         elif version not in summary.versions:
             summary.versions.add(version)
-            if version_key(version) > version_key(summary.newest):
+            if self._formats.version_key(version) > self._formats.version_key(summary.newest):
                 summary.newest = version
                 summary.records.clear()
         if version == summary.newest:
             summary.records.append(raw)
-        summary.subdirs.add(subdir)
+        summary.platforms.add(platform)
         summary.files += 1
         summary.bytes += size or 0
 
@@ -58,32 +54,30 @@ class Summaries:
         for name in sorted(self._found.keys() | set(gone)):
             summary = self._found.get(name)
             if summary is None:
-                yield (self._family, name, "", 0, 0, 0, "[]", "[]")
+                yield (self._formats.family, name, "", 0, 0, 0, "[]", "[]")
                 continue
             yield (
-                self._family,
+                self._formats.family,
                 name,
                 summary.newest,
                 len(summary.versions),
                 summary.files,
                 summary.bytes,
-                json_list(summary.subdirs),
-                json_list(depended_on(summary.records)),
+                json_list(summary.platforms),
+                json_list(self._depended_on(summary.records)),
             )
+
+    def _depended_on(self, records: Iterable[bytes]) -> set[str]:
+        """Return the names that these records depend on, at most some hundreds."""
+        names: set[str] = set()
+        for raw in records:
+            for name in self._formats.depended_on(raw):
+                if len(names) >= DEPENDS_MAX:
+                    return names
+                names.add(name)
+        return names
 
 
 def json_list(texts: Iterable[str]) -> str:
     """Return a sorted JSON array."""
     return msgspec.json.encode(sorted(texts)).decode()
-
-
-def depended_on(records: Iterable[bytes]) -> set[str]:
-    """Return the names that these records depend on, at most some hundreds."""
-    names: set[str] = set()
-    for raw in records:
-        specs = _decode_depends(raw).get("depends")
-        for spec in specs if isinstance(specs, list) else []:
-            match = _name_of_spec(spec) if isinstance(spec, str) else None
-            if match is not None and len(names) < DEPENDS_MAX:
-                names.add(match[1].lower())
-    return names

@@ -1,0 +1,51 @@
+"""The only place that gathers what conda knows about bytes: what worker processes use of it."""
+
+from collections.abc import Iterable, Mapping, Set
+
+from msgspec import Raw
+
+from firth_protocol.types import Family
+from firthd.families.base import Comparable, Entry, Output, SourceRecord, Spool
+from firthd.families.conda.document import Repodata
+from firthd.families.conda.names import valid_subdir
+from firthd.families.conda.paths import FIRST_SUBDIRS
+from firthd.families.conda.records import depended_on, fingerprint, source_record
+from firthd.families.conda.render import SubdirRenderer, empty_subdir
+from firthd.families.conda.versions import version_key
+
+
+class CondaFormats:
+    """A part is a subdir, a file's platform is its subdir."""
+
+    family = Family.CONDA
+    first_parts = FIRST_SUBDIRS
+
+    def valid_part(self, part: str) -> bool:
+        return valid_subdir(part)
+
+    def read(self, spool: Spool) -> Repodata:
+        return Repodata(spool)
+
+    def fingerprint(self, raw: Raw | bytes) -> bytes:
+        return fingerprint(raw)
+
+    def record(self, entry: Entry, fingerprint: bytes) -> SourceRecord:
+        return source_record(entry, fingerprint)
+
+    def renderer(self, part: str, touched: Set[str] | None, out: Output) -> SubdirRenderer:
+        return SubdirRenderer(part, touched, out)
+
+    def empty_part(self, part: str) -> Mapping[str, bytes]:
+        return empty_subdir(part)
+
+    def version_key(self, version: str) -> Comparable:
+        return version_key(version)
+
+    def depended_on(self, raw: bytes) -> Iterable[str]:
+        return depended_on(raw)
+
+    def platform(self, part: str, filename: str) -> str:
+        return part
+
+
+FORMATS = CondaFormats()

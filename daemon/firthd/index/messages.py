@@ -1,0 +1,114 @@
+"""The only place that says what crosses to a worker process and back.
+
+Plain values only: paths are absolute and of type str, digests are lower hex, times are milliseconds since the epoch.
+"""
+
+from msgspec import Struct
+
+from firthd.families.base import Spool
+
+# --- read: a source's index against the mirror's rows -----------------------------------------------------------------
+
+
+class ReadParams(Struct, frozen=True, kw_only=True):
+    """What a read task works on. Parts that are not named are left as they are, but for `only`."""
+
+    formats: str  # "package.module:name" of the family's Formats
+    state_db: str
+    run_file: str  # made when it is not there; rows of an earlier read are dropped
+    channel_id: int
+    mirror_id: int
+    spools: list[Spool]
+    only: list[str] | None = None  # the mirror's filter; live rows of other parts are closed as `filtered`
+    keep: bool = False  # on_upstream_removal = keep
+
+
+class InvalidRecord(Struct, frozen=True):
+    """A record of the source that cannot be taken."""
+
+    filename: str  # cut to 255 characters, only printable ones
+    reason: str
+
+
+class PartResult(Struct, frozen=True, kw_only=True):
+    """What one part held, and how it differs from the mirror's live rows."""
+
+    part: str
+    records: int  # that the source lists
+    kept: int  # of these, valid and within the filters
+    before: int  # live rows of this mirror in this part before
+    added: int  # file names that are new
+    replaced: int  # file names whose record changed: one row closed, one added
+    unchanged: int
+    gone: int  # rows closed because the source stopped listing them
+    held: int = 0  # rows the source stopped listing that stay, because they are stored and `keep` is set
+    filtered: int = 0  # rows closed because the filter does not name their part
+    unhashed: int = 0  # kept records without any digest
+    bytes_to_store: int = 0  # sizes of the added and replaced ones whose blob is not in the store
+    bytes_unknown: int = 0  # of these, how many have no size
+    base_url: str | None = None  # where the source keeps this part's files, as it says itself
+    notes: list[str] = []
+    invalid: list[InvalidRecord] = []  # at most 1000
+    invalid_count: int = 0
+
+
+class ReadResult(Struct, frozen=True, kw_only=True):
+    """One entry a part, then one a part that only the filter closed."""
+
+    parts: list[PartResult]
+
+
+# --- render: what a channel shows, as objects -------------------------------------------------------------------------
+
+
+class PreviousFile(Struct, frozen=True):
+    """A published file of the generation before."""
+
+    file: str
+    sha256: str
+
+
+class RenderParams(Struct, frozen=True, kw_only=True):
+    """What a render task shows: the published sets numbered up to `shows`, and `change_sets` beside them."""
+
+    formats: str  # "package.module:name" of the family's Formats
+    state_db: str
+    run_file: str  # receives the tables `shard` and `package`; rows of an earlier render are dropped
+    out_dir: str  # an empty folder on the file system of the rendered store
+    channel_id: int
+    number: int  # the generation to be
+    shows: int  # below `number` - 1 only for a view of an earlier generation: then `full` is meant
+    change_sets: list[int] = []
+    full: bool = False
+    previous: dict[str, PreviousFile] = {}  # path, such as "noarch/repodata.json" -> file
+
+
+class RenderedFile(Struct, frozen=True, kw_only=True):
+    """A file below `out_dir`, written and fsynced."""
+
+    path: str  # below the family's root; "" for the pack
+    file: str
+    sha256: str
+    size: int
+
+
+class RenderedPart(Struct, frozen=True, kw_only=True):
+    """The entries of one rendered part."""
+
+    part: str
+    digest: str  # sha256 over its entries; depends on the content alone
+    artifacts: int
+    names: int
+    bytes: int
+
+
+class RenderResult(Struct, frozen=True, kw_only=True):
+    """The objects of the touched parts, in every form; what is not named here is as in the generation before."""
+
+    files: list[RenderedFile]
+    pack: RenderedFile | None  # the new slices one behind the other; places in the run file's table `shard`
+    parts: list[RenderedPart]
+    packages: int  # names that the whole generation shows
+    changed_packages: int  # rows in the run file's table `package`
+    slices_new: int
+    shadowed: dict[int, int] = {}  # mirror id -> visible files of names that another mirror owns

@@ -1,0 +1,53 @@
+"""The only place that reads a source's index against a mirror's rows; it runs in a worker process."""
+
+from operator import attrgetter
+
+from firth_protocol.errors import Invalid
+from firthd.families import load_formats
+from firthd.families.base import Formats
+from firthd.index.compare import PartReader
+from firthd.index.messages import PartResult, ReadParams, ReadResult
+from firthd.store.runfile import RunFile
+from firthd.store.worker_reads import WorkerState
+from firthd.workers import Report
+
+FILTERED = "filtered"
+PART_SHOWN = 64
+
+
+def read_task(params: ReadParams, report: Report) -> ReadResult:
+    """Read each part's spool file and write into the run file what to add and to close.
+
+    Parts are read in the order of their names. Records keep their bytes. Two records are the same when their
+    fingerprints are: a hotfix closes a row and adds another.
+    """
+    formats = load_formats(params.formats)
+    for spool in params.spools:
+        if not formats.valid_part(spool.part):
+            raise Invalid(f"{spool.part[:PART_SHOWN]!r} is no part of a {formats.family} index.")
+    state = WorkerState(params.state_db)
+    state.count_sets(state.lasting_sets(params.channel_id))
+    results: list[PartResult] = []
+    with RunFile(params.run_file) as run_file:
+        run_file.start_read()
+        spools = [spool for spool in params.spools if params.only is None or spool.part in params.only]
+        spools.sort(key=attrgetter("part"))
+        results.extend(PartReader(formats, params, spool, state, run_file, report).read() for spool in spools)
+        if params.only is not None:
+            for part in state.subdirs(params.channel_id, formats.family):
+                if part not in params.only:
+                    results.extend(close_part(formats, params, part, state, run_file))
+    state.close()
+    return ReadResult(parts=results)
+
+
+def close_part(
+    formats: Formats, params: ReadParams, part: str, state: WorkerState, run_file: RunFile
+) -> list[PartResult]:
+    """Close all live rows of a part that the mirror's filter does not name; nothing to tell when there are none."""
+    rows = list(state.live_rows(params.channel_id, params.mirror_id, formats.family, part))
+    run_file.close_rows((row.id, formats.family, part, row.name, FILTERED) for row in rows)
+    nothing = PartResult(
+        part=part, records=0, kept=0, before=len(rows), added=0, replaced=0, unchanged=0, gone=0, filtered=len(rows)
+    )
+    return [nothing] if rows else []

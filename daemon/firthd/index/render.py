@@ -1,0 +1,170 @@
+"""The only place that turns a channel's visible rows into the objects of an index; it runs in a worker process."""
+
+import hashlib
+from operator import attrgetter
+from pathlib import Path
+
+from msgspec import Struct
+
+from firthd.families import load_formats
+from firthd.families.base import Formats, PartRenderer
+from firthd.index.messages import RenderedPart, RenderParams, RenderResult
+from firthd.index.outputs import Outputs
+from firthd.index.owners import NO_CONTEST, Owners, find_owners
+from firthd.index.packs import Pack
+from firthd.index.summaries import Summaries
+from firthd.store.runfile import RunFile
+from firthd.store.worker_reads import ShownRow, WorkerState
+from firthd.workers import Report, TaskProgress
+
+PACK = "slices.pack"
+
+
+def render_task(params: RenderParams, report: Report) -> RenderResult:
+    """Write every form of each touched part below `out_dir`, and slices and package summaries into the run file.
+
+    A part is touched when a change set added or closed something in it, or when a name in it changed its owner. A part
+    that was ever published stays, empty if need be: clients remember a missing index.
+    """
+    state = WorkerState(params.state_db)
+    with RunFile(params.run_file) as run_file:
+        run_file.start_render()
+        result = Renderer(load_formats(params.formats), params, state, run_file, report).render()
+    state.close()
+    return result
+
+
+class Totals(Struct):
+    """What the visible rows of one part come to."""
+
+    names: set[str]
+    artifacts: int = 0
+    bytes: int = 0
+
+
+class Renderer:
+    """Renders one generation's changes of one family."""
+
+    def __init__(
+        self, formats: Formats, params: RenderParams, state: WorkerState, run_file: RunFile, report: Report
+    ) -> None:
+        self._formats = formats
+        self._params = params
+        self._state = state
+        self._run_file = run_file
+        self._report = report
+        self._full = params.full or params.shows < params.number - 1
+        self._counted = state.published_sets(params.channel_id, params.shows) | set(params.change_sets)
+        self._before = state.packages_in_force(params.channel_id, formats.family, params.number - 1)
+        self._summaries = Summaries(formats)
+        folder = Path(params.out_dir)
+        self._pack = Pack(folder / PACK, state, params.channel_id)
+        self._out = Outputs(folder, params.previous, self._pack)
+        self._owners = NO_CONTEST
+        self._parts: list[RenderedPart] = []
+        state.count_sets(self._counted)
+
+    def render(self) -> RenderResult:
+        """Render what is touched."""
+        self._owners = self._find_owners()
+        touched = self._touched()
+        changed_names: set[str] = set().union(*touched.values())
+        parts = self._parts_to_render(touched)
+        for number, part in enumerate(parts):
+            self._report(TaskProgress(number, len(parts), "indexes", part))
+            self._render_part(part, touched.get(part, set()), None if self._full else changed_names)
+        packages, changed = self._sum_up(parts, changed_names)
+        pack, places = self._pack.finish()
+        self._run_file.shards(places)
+        return RenderResult(
+            files=sorted(self._out.files, key=attrgetter("path")),
+            pack=pack,
+            parts=self._parts,
+            packages=packages,
+            changed_packages=changed,
+            slices_new=len(places),
+            shadowed=self._owners.shadowed,
+        )
+
+    def _find_owners(self) -> Owners:
+        channel_id = self._params.channel_id
+        if self._state.one_mirror_only(channel_id):
+            return NO_CONTEST
+        before = self._counted - set(self._params.change_sets)
+        return find_owners(self._state.offers(channel_id, self._formats.family), self._counted, before)
+
+    def _touched(self) -> dict[str, set[str]]:
+        """Return part -> names to take up again."""
+        if self._full:
+            return {}
+        touched = self._state.touched(self._params.channel_id, self._formats.family, self._params.change_sets)
+        for part, names in self._owners.moved.items():
+            touched.setdefault(part, set()).update(names)
+        return touched
+
+    def _parts_to_render(self, touched: dict[str, set[str]]) -> list[str]:
+        first = self._formats.first_parts
+        if self._full:
+            known = self._state.subdirs(self._params.channel_id, self._formats.family)
+            return sorted({*known, *first})
+        return sorted(touched.keys() | {part for part in first if not self._renderer(part, None).published})
+
+    def _renderer(self, part: str, touched: set[str] | None) -> PartRenderer:
+        return self._formats.renderer(part, touched, self._out)
+
+    def _render_part(self, part: str, touched: set[str], summed: set[str] | None) -> None:
+        renderer = self._renderer(part, None if self._full else touched)
+        totals = Totals(set())
+        digest = hashlib.sha256()
+        for page in self._state.shown_rows(self._params.channel_id, self._formats.family, part):
+            rows = self._owners.shown(page)
+            digest.update("".join(map(digest_line, rows)).encode())
+            for row in rows:
+                renderer.add(row)
+                totals.names.add(row.name)
+                totals.bytes += row.size or 0
+                if summed is None or row.name in summed:
+                    self._sum(row.name, row.version, part, row.filename, row.size, row.raw)
+            totals.artifacts += len(rows)
+        if not totals.artifacts and not renderer.published and part not in self._formats.first_parts:
+            return
+        renderer.finish(self._tell)
+        self._parts.append(
+            RenderedPart(
+                part=part,
+                digest=digest.hexdigest(),
+                artifacts=totals.artifacts,
+                names=len(totals.names),
+                bytes=totals.bytes,
+            )
+        )
+
+    def _tell(self, what: str, done: int, total: int) -> None:
+        self._report(TaskProgress(done, total, "objects", what))
+
+    def _sum(self, name: str, version: str, part: str, filename: str, size: int | None, raw: bytes) -> None:
+        self._summaries.add(name, version, self._formats.platform(part, filename), size, raw)
+
+    def _sum_up(self, rendered: list[str], changed_names: set[str]) -> tuple[int, int]:
+        """Write the summaries of changed names; return how many names the generation shows, and how many changed."""
+        if self._full:
+            changed_names = self._before
+        elif changed_names:
+            rest = self._state.summary_rows(
+                self._params.channel_id, self._formats.family, sorted(changed_names), rendered
+            )
+            for row in rest:
+                if self._owners.shows(row.name, row.mirror_id):
+                    self._sum(row.name, row.version, row.subdir, row.filename, row.size, row.raw)
+        seen = self._summaries.names()
+        gone = changed_names - seen
+        self._run_file.packages(self._summaries.rows(gone & self._before))
+        shows = seen if self._full else (self._before - gone) | seen
+        return len(shows), len(seen | (gone & self._before))
+
+
+def digest_line(row: ShownRow) -> str:
+    """Return one entry of a part's digest. A digest that we found ourselves does not count: another daemon may not
+    have seen the file yet."""
+    declared = row.sha256 if row.declared == 2 else row.md5 if row.declared == 1 else None
+    return f"{row.filename} {row.section} {row.fingerprint.hex()} {declared.hex() if declared else ''}\n"
