@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import cast
 
 from firth_protocol.types import Family
-from firthd.families.base import FamilyRules, Formats
+from firthd.families.base import FamilyRules, Formats, Recogniser
 
 
 def families() -> Mapping[Family, FamilyRules]:
@@ -17,6 +17,15 @@ def families() -> Mapping[Family, FamilyRules]:
     from firthd.families.conda.family import CONDA
 
     return {Family.CONDA: CONDA}
+
+
+def recognisers() -> Mapping[Family, Recogniser]:
+    """Return how the sources of each family are told, of those too that are not served yet."""
+    from firthd.families.conda.requests import RECOGNISER as CONDA
+    from firthd.families.python.recognise import RECOGNISER as PYTHON
+    from firthd.families.r.recognise import RECOGNISER as R
+
+    return {Family.R: R, Family.PYTHON: PYTHON, Family.CONDA: CONDA}
 
 
 def load_formats(place: str) -> Formats:

@@ -4,19 +4,16 @@ The structs here cross the border between the daemon and its worker processes, s
 are absolute and of type str, digests are lower hex, times are milliseconds since the epoch.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from msgspec import Raw, Struct
 
-from firth_protocol.types import Credentials, Family, SourceFound
+from firth_protocol.errors import Upstream
+from firth_protocol.types import Credentials, Family, Filters, SourceFound
 from firthd.store.worker_reads import ShownRow
-
-if TYPE_CHECKING:
-    from firthd.upstream.client import Source, Upstream
-
 
 Comparable = Any
 """What Python can sort; a family's own keys, never mixed with another's."""
@@ -151,6 +148,59 @@ class Formats(Protocol):
         """Return what a file is for, as lists of packages show it."""
 
 
+# --- how a source's index is asked for --------------------------------------------------------------------------------
+
+
+class Form(Struct, frozen=True):
+    """One of the files that may hold a part's index, below the source."""
+
+    path: str
+    accept: str | None = None  # the Accept header it is asked for with
+
+
+class Ask(Struct, frozen=True, kw_only=True):
+    """A part that is asked for: the first of its forms that is there is taken."""
+
+    part: str
+    forms: tuple[Form, ...]  # the best one first
+
+
+class Batch(Struct, frozen=True, kw_only=True):
+    """Parts that are asked for beside each other."""
+
+    asks: tuple[Ask, ...]
+    at_once: int = 8
+
+
+class Known(Struct, frozen=True, kw_only=True):
+    """What was read of a part before."""
+
+    path: str  # of the form that it came in
+    there: bool  # False: the source had no such part
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """What came of asking for a part."""
+
+    part: str
+    form: Form | None  # None: the source has no such part
+    size: int | None = None  # bytes of the form, None when the source does not say
+    changed: bool = True  # False: it is as it was read before
+    refusal: Upstream | None = None  # why there is no form, where the source did not just say that there is none
+
+
+Requests = Generator[Batch, Sequence[Answer], None]
+"""Yields what to ask for next, is sent what came of it (in the order of the asks), and ends."""
+
+
+class Recogniser(Struct, frozen=True, kw_only=True):
+    """How a family's sources are told from others'."""
+
+    kind: str  # what stands there, with its article: "a conda channel"
+    tell_tales: tuple[Form, ...]  # what to look at
+    recognise: Callable[[Form, bytes, str], bool]  # form, first bytes, content type of what answered 200
+
+
 # --- the interface ----------------------------------------------------------------------------------------------------
 
 
@@ -236,7 +286,12 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     """Everything that the house asks of a family; each field is a function or the name of a worker's task."""
 
     family: Family
-    probe: Callable[["Upstream", "Source"], Awaitable[SourceFound]]
+    requests: Callable[[Mapping[str, Known], Filters, bool], Requests]  # True: ask for every part there may be
+    encoding: Callable[
+        [Form, bytes, str], str | None
+    ]  # form, first bytes, content type -> Spool.encoding; None: not it
+    recogniser: Recogniser
+    found: Callable[[str, Sequence[Answer]], SourceFound]  # source's address, what was asked -> what to tell of it
     formats: str  # "package.module:name" of its `Formats`, which worker processes import
     first_parts: tuple[str, ...]  # the parts a channel has from its first generation on
     empty_part: Callable[[str], Mapping[str, bytes]]  # part -> path -> bytes, for a new channel
@@ -247,7 +302,6 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     requirement: Callable[[str], Requirement]  # raises Invalid for what does not parse
     facts: Callable[[str, bytes], Facts]  # subdir, raw record; raises ValueError for what is no record
     normalise: Normalise
-    index_candidates: Callable[[str], Sequence[str]]  # part -> the paths of its index, the best form first
     check_archive: Callable[[Path, str], None]  # raises ValueError when a file is no whole archive of its name's kind
     sort_versions: Callable[[Collection[str]], list[str]]  # newest first
     reserved_names: frozenset[str]  # that no channel may have, because a client would misread the address

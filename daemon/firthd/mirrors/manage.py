@@ -1,6 +1,5 @@
 """The only place that changes mirrors: check, create, edit, run, stop, restart, plan, delete."""
 
-import asyncio
 import contextlib
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -8,7 +7,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import UNSET
 
-from firth_protocol.errors import Conflict, Invalid, NotFound, Upstream, WrongState
+from firth_protocol.errors import Conflict, Invalid, NotFound, WrongState
 from firth_protocol.events import Fact
 from firth_protocol.methods import (
     MirrorCheck,
@@ -34,9 +33,11 @@ from firth_protocol.types import (
 from firthd.channels import browse
 from firthd.channels.manage import no_policies, stale, write
 from firthd.clock import Clock
+from firthd.families import recognisers
 from firthd.families.base import FamilyRules
 from firthd.mirrors import checks
 from firthd.mirrors.find import find
+from firthd.mirrors.probe import Probe
 from firthd.mirrors.removal import Removals
 from firthd.mirrors.report import Reports
 from firthd.mirrors.run import MirrorRuns
@@ -51,9 +52,6 @@ from firthd.store.journal import Journal, newest
 from firthd.store.secrets import SecretFile, Secrets
 from firthd.upstream.client import Source, mask
 from firthd.upstream.client import Upstream as Upstreams
-
-CHECK_S = 12.0
-"""The family's own limit is 10 s; this one is for what does not keep to it."""
 
 
 class Schedules(Protocol):
@@ -122,14 +120,7 @@ class Mirrors:
 
     async def _ask(self, type_: MirrorType, source: Source, warnings: list[str]) -> SourceFound:
         rules = rules_of(self._families, type_)
-        try:
-            async with asyncio.timeout(CHECK_S):
-                found = await rules.probe(self._upstream, source)
-        except TimeoutError:
-            raise Upstream(
-                f"{mask(source.url)} did not answer within {CHECK_S:.0f} s",
-                hint="try again, or create the mirror with `check: false`",
-            ) from None
+        found = await Probe(self._upstream, source, rules, recognisers()).run(Filters())
         return msgspec.structs.replace(found, source=source.url, warnings=[*warnings, *found.warnings])
 
     def _normalise(

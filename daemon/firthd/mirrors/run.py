@@ -12,11 +12,12 @@ from msgspec import Struct
 from firth_protocol.errors import FirthError, ShrinkGuard, WorkerLost
 from firth_protocol.types import Cause, MirrorMode, RunState, StepName
 from firthd.channels.publish import Publication
+from firthd.clock import utc_day
 from firthd.families.base import FetchPlace
 from firthd.index.messages import PartResult, ReadParams, ReadResult
 from firthd.mirrors import plan
 from firthd.mirrors.downloads import Downloads, Result
-from firthd.mirrors.index import Index, IndexFetcher
+from firthd.mirrors.fetch_index import Index, IndexFetcher
 from firthd.mirrors.parts import Parts
 from firthd.mirrors.publications import PublishRuns, cleaned, told
 from firthd.mirrors.settle import Settle
@@ -30,6 +31,8 @@ from firthd.store.runs import Failure
 from firthd.workers import Report, TaskProgress
 
 READ = "firthd.index.read:read_task"
+SCHEDULE = "schedule"
+"""Who asks for a run when its time has come: nobody who wants to see what is new at the source."""
 INVALID_SHOWN = 1000
 
 
@@ -140,16 +143,11 @@ class MirrorRuns:
         return self._outcome(live, publication)
 
     async def _connect(self, live: LiveRun, job: Job) -> None:
-        async with live.step(StepName.CONNECT, "asks the source, looks at the free space"):
+        async with live.step(StepName.CONNECT, "looks at the credentials and the free space"):
             space = await self._p.space.now()
             await self._p.space.enough(None)
-            rules = rules_of(self._p.families, job.type)
-            for path in rules.index_candidates(rules.first_parts[0]):
-                head = await self._p.upstream.head(job.source, path)
-                if head.found:
-                    break
             secret = "with credentials, " if job.source.credentials else ""
-            live.progress(f"source answers {head.status}, {secret}{plan.human(space.usable)} may be used")
+            live.progress(f"{secret}{plan.human(space.usable)} may be used")
 
     async def _last_was_complete(self, live: LiveRun) -> bool:
         """Tell whether the rows are what the copies of the source's index say, with no hole left by a failure."""
@@ -165,7 +163,8 @@ class MirrorRuns:
         self, live: LiveRun, job: Job, fetcher: IndexFetcher, known: Mapping[str, SourceIndexRow], tag: str = ""
     ) -> Index:
         async with live.step(StepName.FETCH_INDEX):
-            index = await fetcher.fetch(live, job, known, f"{live.id}{tag}")
+            thorough = not tag and (live.row.by != SCHEDULE or _not_yet_today(known, self._p.clock.now_ms()))
+            index = await fetcher.fetch(live, job, known, f"{live.id}{tag}", thorough=thorough)
             there = [part for part in index.parts if part.row.file]
             news = sum(part.changed for part in there)
             live.progress(
@@ -413,6 +412,11 @@ class MirrorRuns:
         if not publication.published and publication.reason:
             live.log(publication.reason)
         return Outcome(state=state, generation=publication.generation.number if publication.published else None)
+
+
+def _not_yet_today(known: Mapping[str, SourceIndexRow], now_ms: int) -> bool:
+    """Tell whether nobody has looked today for the parts that the source had not."""
+    return utc_day(max((row.read_at for row in known.values() if row.file is None), default=0)) != utc_day(now_ms)
 
 
 def _compared(adds: int, removes: int, needed: int) -> str:

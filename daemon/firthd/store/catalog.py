@@ -343,6 +343,7 @@ class SourceIndexRow(Struct, frozen=True, kw_only=True):
 
     part: str
     url_path: str
+    encoding: str
     etag: str | None
     last_modified: str | None
     file: str | None
@@ -354,7 +355,7 @@ class SourceIndexRow(Struct, frozen=True, kw_only=True):
 
 async def source_indexes(r: Reader, mirror_id: int) -> dict[str, SourceIndexRow]:
     rows = await r.rows(
-        "SELECT part, url_path, etag, last_modified, file, size, records, base_url, read_at FROM source_index"
+        "SELECT part, url_path, encoding, etag, last_modified, file, size, records, base_url, read_at FROM source_index"
         " WHERE mirror_id = ?",
         (mirror_id,),
     )
@@ -364,8 +365,8 @@ async def source_indexes(r: Reader, mirror_id: int) -> dict[str, SourceIndexRow]
 async def replace_source_indexes(tx: Tx, mirror_id: int, indexes: list[SourceIndexRow]) -> None:
     await tx.execute("DELETE FROM source_index WHERE mirror_id = ?", (mirror_id,))
     await tx.many(
-        "INSERT INTO source_index(mirror_id, part, url_path, etag, last_modified, file, size, records, base_url,"
-        " read_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO source_index(mirror_id, part, url_path, encoding, etag, last_modified, file, size, records,"
+        " base_url, read_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [(mirror_id, *msgspec.structs.astuple(index)) for index in indexes],
     )
 

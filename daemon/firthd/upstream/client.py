@@ -5,7 +5,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
@@ -30,7 +30,14 @@ _BACKOFF_S = 1.0
 _BACKOFF_MAX_S = 30.0
 _STREAM_PATIENCE_S = 10.0  # somebody waits for a stream: a longer pause is told, not waited out
 _ABSENT = frozenset({404, 410})
+_BUSY = frozenset({407, 408, 421, 425, 429})  # what says nothing of the file: try again, or look at the proxy
 _NO_HEAD = frozenset({400, 403, 405, 406, 501})  # what servers answer that do not do HEAD, or sign GET only
+
+LOOK_BYTES = 64
+"""How much of a file is looked at to see whether it is what was asked for."""
+
+Look = Callable[[bytes, str], bool]
+"""(first bytes, content type) -> whether this is what was asked for"""
 
 _log = logging.getLogger("firthd.upstream")
 
@@ -43,6 +50,7 @@ class Fetched(Struct, frozen=True, kw_only=True):
     validators: Validators = Validators()
     url: str
     content_type: str = ""
+    answered: int = 200  # HTTP's status, for folders 200 or 404
 
 
 class Head(Struct, frozen=True, kw_only=True):
@@ -65,6 +73,7 @@ class Peek(Struct, frozen=True, kw_only=True):
     status: int
     content_type: str = ""
     body: bytes = b""
+    length: int | None = None  # of all of it, when told
     url: str
 
 
@@ -99,6 +108,8 @@ class Upstream:
         validators: Validators | None = None,
         max_bytes: int,
         progress: Callable[[int, int | None], None] | None = None,
+        accept: str | None = None,
+        look: Look | None = None,
     ) -> Fetched:
         """Bring a file of the source into `spool`, which afterwards exists if and only if the status is `fetched`.
 
@@ -106,11 +117,15 @@ class Upstream:
         resumed, passing troubles are tried again. `progress` gets bytes done and in all. 404 and 410 give `absent`.
         Raises errors.Upstream (data: status, host, url, retry_after_s) for everything else, also when more than
         `max_bytes` come; errors.Invalid for an address that cannot be asked; errors.NoSpace when the disk is full.
+
+        With `look` the file is one of several that may be there: it is given the first bytes and the content type, and
+        where it says no, or the status is one that servers give for what they lack, the answer is `absent` too.
         """
         file = Spool(spool)
         keep = False
         try:
-            fetched = await self._until_done(source, path, file, validators or Validators(), max_bytes, progress)
+            wanted = _Wanted(path, validators or Validators(), max_bytes, progress, accept, look)
+            fetched = await self._until_done(source, file, wanted)
             keep = fetched.status == "fetched"
         finally:
             await in_thread(file.close, keep=keep)  # taking a file of gigabytes away takes its time
@@ -180,7 +195,7 @@ class Upstream:
         except Failure as failure:
             raise failure.error from None
 
-    async def peek(self, source: Source, path: str, *, max_bytes: int = 65_536) -> Peek:
+    async def peek(self, source: Source, path: str, *, max_bytes: int = 65_536, accept: str | None = None) -> Peek:
         """Read the first `max_bytes` of what stands at a path, whatever the status; errors.Upstream if silent."""
         try:
             if is_file(source):
@@ -188,31 +203,31 @@ class Upstream:
                 if file is None:
                     return Peek(status=404, url=mask(f"{source.url}/{path}"))
                 try:
-                    return Peek(status=200, body=await _first(self._file_body(file), max_bytes), url=file.asked.url)
+                    start = await _first(self._file_body(file), max_bytes)
+                    return Peek(status=200, body=start, length=file.size, url=file.asked.url)
                 finally:
                     file.close_now()
-            async with self._http.ask(source, path, patience_s=_STREAM_PATIENCE_S) as reply:
-                body = await _first(reply.body(), max_bytes)
-                return Peek(status=reply.status, content_type=reply.content_type, body=body, url=reply.url)
+            headers = {"Accept": accept} if accept else {}
+            async with self._http.ask(source, path, headers=headers, patience_s=_STREAM_PATIENCE_S) as reply:
+                start = await _first(reply.body(), max_bytes)
+                return Peek(
+                    status=reply.status,
+                    content_type=reply.content_type,
+                    body=start,
+                    length=reply.length,
+                    url=reply.url,
+                )
         except Failure as failure:
             raise failure.error from None
 
-    async def _until_done(
-        self,
-        source: Source,
-        path: str,
-        file: Spool,
-        validators: Validators,
-        max_bytes: int,
-        progress: Callable[[int, int | None], None] | None,
-    ) -> Fetched:
+    async def _until_done(self, source: Source, file: Spool, wanted: "_Wanted") -> Fetched:
         failed = 0
         while True:
             had = file.written
             try:
-                if is_file(source) and not _is_http(path):
-                    return await self._copy(source, path, file, validators, max_bytes, progress)
-                return await self._attempt(source, path, file, validators, max_bytes, progress)
+                if is_file(source) and not _is_http(wanted.path):
+                    return await self._copy(source, file, wanted)
+                return await self._attempt(source, file, wanted)
             except Failure as failure:
                 failed = 1 if file.written - had >= _PROGRESS_BYTES else failed + 1
                 pause_s = self._pause_s(failure, failed)
@@ -229,21 +244,17 @@ class Upstream:
         # Half to one and a half of the nominal time: mirrors of one host must not come back in step.
         return max(asked_s, min(_BACKOFF_MAX_S, _BACKOFF_S * 2.0 ** (failed - 1)) * (0.5 + self._jitter()))
 
-    async def _attempt(
-        self,
-        source: Source,
-        path: str,
-        file: Spool,
-        validators: Validators,
-        max_bytes: int,
-        progress: Callable[[int, int | None], None] | None,
-    ) -> Fetched:
+    async def _attempt(self, source: Source, file: Spool, wanted: "_Wanted") -> Fetched:
         resume = file.resume()
-        async with self._http.ask(source, path, headers=resume or _conditions(validators)) as reply:
-            if reply.status in _ABSENT:
-                return Fetched(status="absent", url=reply.url)
-            if reply.status == 304 and not resume and validators != Validators():
-                return Fetched(status="not_modified", validators=_newest(reply.validators, validators), url=reply.url)
+        headers = resume or _conditions(wanted.validators)
+        if wanted.accept:
+            headers = {**headers, "Accept": wanted.accept}
+        async with self._http.ask(source, wanted.path, headers=headers) as reply:
+            if reply.status in _ABSENT or (wanted.look is not None and _lacking(reply.status)):
+                return Fetched(status="absent", url=reply.url, answered=reply.status)
+            if reply.status == 304 and not resume and wanted.validators != Validators():
+                validators = _newest(reply.validators, wanted.validators)
+                return Fetched(status="not_modified", validators=validators, url=reply.url)
             if reply.status == 206 and resume and reply.part and reply.part[0] == file.written:
                 body = reply.body(file.written)
             elif resume and reply.status in {206, 416}:
@@ -251,11 +262,12 @@ class Upstream:
                 raise reply.asked.cut(file.written, None)
             elif reply.status == 200:
                 body = reply.body()
-                _check_size(reply.asked, reply.length, max_bytes)
+                _check_size(reply.asked, reply.length, wanted.max_bytes)
                 file.restart(reply.validators, reply.date)
             else:
                 raise reply.refused()
-            await _pump(body, file, reply.asked, max_bytes, progress)
+            if not await _pump(body, file, reply.asked, wanted, reply.content_type):
+                return Fetched(status="absent", url=reply.url, content_type=reply.content_type)
             return Fetched(
                 status="fetched",
                 bytes=file.written,
@@ -264,25 +276,18 @@ class Upstream:
                 content_type=reply.content_type,
             )
 
-    async def _copy(
-        self,
-        source: Source,
-        path: str,
-        file: Spool,
-        validators: Validators,
-        max_bytes: int,
-        progress: Callable[[int, int | None], None] | None,
-    ) -> Fetched:
-        opened = await open_below(source, path)
+    async def _copy(self, source: Source, file: Spool, wanted: "_Wanted") -> Fetched:
+        opened = await open_below(source, wanted.path)
         if opened is None:
-            return Fetched(status="absent", url=mask(f"{source.url}/{path}"))
+            return Fetched(status="absent", url=mask(f"{source.url}/{wanted.path}"), answered=404)
         try:
             url = opened.asked.url
-            if validators.etag == opened.validators.etag:
+            if wanted.validators.etag == opened.validators.etag:
                 return Fetched(status="not_modified", validators=opened.validators, url=url)
-            _check_size(opened.asked, opened.size, max_bytes)
+            _check_size(opened.asked, opened.size, wanted.max_bytes)
             file.restart(opened.validators, None)
-            await _pump(self._file_body(opened), file, opened.asked, max_bytes, progress)
+            if not await _pump(self._file_body(opened), file, opened.asked, wanted, ""):
+                return Fetched(status="absent", url=url)
             return Fetched(status="fetched", bytes=file.written, validators=opened.validators, url=url)
         finally:
             opened.close_now()
@@ -306,19 +311,38 @@ class Upstream:
         )
 
 
-async def _pump(
-    body: Body, file: Spool, asked: Asked, max_bytes: int, progress: Callable[[int, int | None], None] | None
-) -> None:
+class _Wanted(NamedTuple):
+    """What a fetch is about, through all of its attempts."""
+
+    path: str
+    validators: Validators
+    max_bytes: int
+    progress: Callable[[int, int | None], None] | None
+    accept: str | None
+    look: Look | None
+
+
+async def _pump(body: Body, file: Spool, asked: Asked, wanted: _Wanted, content_type: str) -> bool:
+    """Write a body; return whether it is what was wanted, by its first bytes."""
     total = None if body.length is None else body.length + body.offset
-    _check_size(asked, total, max_bytes)
+    _check_size(asked, total, wanted.max_bytes)
+    start = bytearray()
+    looking = wanted.look if body.offset == 0 else None  # what goes on was looked at when it began
     try:
         async for chunk in body:
-            _check_size(asked, file.written + len(chunk), max_bytes)
+            _check_size(asked, file.written + len(chunk), wanted.max_bytes)
             file.write(chunk)
-            if progress is not None:
-                progress(file.written, total)
+            if looking is not None:
+                start += chunk[: LOOK_BYTES - len(start)]
+                if len(start) >= LOOK_BYTES:
+                    if not looking(bytes(start), content_type):
+                        return False
+                    looking = None
+            if wanted.progress is not None:
+                wanted.progress(file.written, total)
     except errors.Upstream as error:
         raise Failure(error, again=True) from None
+    return looking is None or looking(bytes(start), content_type)
 
 
 async def _first(body: Body, max_bytes: int) -> bytes:
@@ -344,6 +368,11 @@ def _head(reply: Reply, status: int, length: int | None) -> Head:
     return Head(
         status=status, length=length, content_type=reply.content_type, validators=reply.validators, url=reply.url
     )
+
+
+def _lacking(status: int) -> bool:
+    """Tell whether servers answer so for a file that they do not have: buckets 403, some hosts 400, 405 or 501."""
+    return (400 <= status < 500 and status not in {401, *_BUSY}) or status == 501
 
 
 def _check_size(asked: Asked, size: int | None, max_bytes: int) -> None:

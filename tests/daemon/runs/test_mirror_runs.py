@@ -73,13 +73,34 @@ async def test_nothing_new_costs_one_conditional_request_an_index(tmp_path: Path
         await w.mirror("active")
         first = await w.run()
         w.upstream.requests.clear()
-        run = await w.run()
+        reply = await w.daemon.daemon.mirrors.run("main:m", "schedule", cause="schedule")
+        assert reply.run is not None
+        run = await w.daemon.ended(reply.run.id)
         assert run.state is RunState.COMPLETED
         assert run.generation is None
-        asked = w.upstream.asked("*", method="GET")
-        assert [seen.status for seen in asked] == [304, 304]
+        assert [(seen.method, seen.status) for seen in w.upstream.requests] == [("GET", 304), ("GET", 304)]
         channel = await w.call("channel.get", channel="main")
         assert channel.generation == first.generation
+
+
+async def test_a_part_that_is_new_at_the_source_is_found_by_a_run_by_hand(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.mirror("passive")
+        await w.run()
+        w.source.add(PackageSpec(name="omega", subdir="win-64"))
+        w.source.write()
+        w.upstream.requests.clear()
+        reply = await w.daemon.daemon.mirrors.run("main:m", "schedule", cause="schedule")
+        assert reply.run is not None
+        await w.daemon.ended(reply.run.id)
+        assert len(w.upstream.requests) == 2
+        run = await w.run()
+        assert run.counts.added == 1
+        assert "omega-1.0-0.conda" in await w.names(subdirs=("win-64",))
+        lines = await w.call("run.log", run=run.id)
+        assert any("win-64" in line.text and "new at the source" in line.text for line in lines.items)
+        asked = [seen.path for seen in w.upstream.requests]
+        assert len(asked) == len(set(asked)) + 2  # each part once more than those that are there
 
 
 async def test_a_hotfix_replaces_the_record_and_keeps_the_other_shards(tmp_path: Path) -> None:
@@ -316,6 +337,7 @@ async def test_at_most_max_active_runs_work_and_others_say_what_they_wait_for(tm
 async def test_a_plan_tells_and_changes_nothing(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         reply = await w.call("mirror.plan", channel="main", type="conda", mode="active", source=w.upstream.url)
+        assert reply.run is not None
         run = await w.daemon.ended(reply.run.id)
         assert run.state is RunState.COMPLETED, run.error
         assert run.result is not None

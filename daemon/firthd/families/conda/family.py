@@ -6,13 +6,17 @@ from firthd.families.conda.archives import check_archive
 from firthd.families.conda.names import KNOWN_SUBDIRS
 from firthd.families.conda.paths import FIRST_SUBDIRS, fetch_url, locate, needs_record
 from firthd.families.conda.render import absent_index, empty_subdir
+from firthd.families.conda.requests import RECOGNISER, encoding, found, requests
 from firthd.families.conda.requirements import facts, requirement
-from firthd.families.conda.source import index_candidates, normalise, probe
+from firthd.families.conda.source import normalise
 from firthd.families.conda.versions import sort_versions
 
 CONDA = FamilyRules(
     family=Family.CONDA,
-    probe=probe,
+    requests=requests,
+    encoding=encoding,
+    recogniser=RECOGNISER,
+    found=found,
     formats="firthd.families.conda.formats:FORMATS",
     first_parts=FIRST_SUBDIRS,
     empty_part=empty_subdir,
@@ -23,7 +27,6 @@ CONDA = FamilyRules(
     requirement=requirement,
     facts=facts,
     normalise=normalise,
-    index_candidates=index_candidates,
     check_archive=check_archive,
     sort_versions=sort_versions,
     reserved_names=frozenset(KNOWN_SUBDIRS),

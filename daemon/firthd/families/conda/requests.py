@@ -1,0 +1,73 @@
+"""The only place that says how a conda source is asked for its index, and what an answer must look like."""
+
+from collections.abc import Mapping, Sequence
+
+from firth_protocol.types import Filters, MirrorType, SourceFound
+from firthd.families.base import Answer, Ask, Batch, Form, Known, Recogniser, Requests
+from firthd.families.conda.names import KNOWN_SUBDIRS, NOARCH
+
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+UNAUTHORISED = 401
+_BLANKS = b"\xef\xbb\xbf \t\r\n"  # a byte order mark too
+
+
+def forms(subdir: str) -> tuple[Form, ...]:
+    """Return what may hold a subdir's index, the smallest first."""
+    return Form(f"{subdir}/repodata.json.zst"), Form(f"{subdir}/repodata.json")
+
+
+def requests(known: Mapping[str, Known], filters: Filters, thorough: bool) -> Requests:
+    """Ask for noarch, then for the other subdirs: those that the filter names, or those that the source has.
+
+    What the source has is found by asking for every subdir there is: at first, and when `thorough`; then once for each
+    that it had not, in the form that the others come in. A source that wants credentials is not asked thirty times.
+    """
+    if filters.subdirs is not None:
+        wanted = set(filters.subdirs)
+    elif thorough or not known:
+        wanted = {*KNOWN_SUBDIRS, *known}
+    else:
+        wanted = {part for part, before in known.items() if before.there}
+    (first,) = yield Batch(asks=(Ask(part=NOARCH, forms=forms(NOARCH)),))
+    if first.refusal is not None and first.refusal.data.get("status") == UNAUTHORISED:
+        return
+    usual = {before.path.rpartition("/")[2] for before in known.values() if before.there}
+
+    def asked(subdir: str) -> Ask:
+        before = known.get(subdir)
+        if before is None or before.there or not usual:
+            return Ask(part=subdir, forms=forms(subdir))
+        return Ask(part=subdir, forms=tuple(form for form in forms(subdir) if form.path.rpartition("/")[2] in usual))
+
+    yield Batch(asks=tuple(asked(subdir) for subdir in sorted(wanted - {NOARCH})))
+
+
+def encoding(form: Form, start: bytes, content_type: str) -> str | None:
+    """Return how an index is packed by its first bytes, None for what is none: a page, an empty answer, anything."""
+    if form.path.endswith(".zst"):
+        return "zst" if start.startswith(ZSTD_MAGIC) else None
+    return "json" if start.lstrip(_BLANKS).startswith(b"{") else None
+
+
+RECOGNISER = Recogniser(
+    kind="a conda channel",
+    tell_tales=forms(NOARCH),
+    recognise=lambda form, start, content_type: encoding(form, start, content_type) is not None,
+)
+
+
+def found(source: str, answers: Sequence[Answer]) -> SourceFound:
+    """Return what to tell of a source that answered so."""
+    there = {answer.part: answer for answer in answers if answer.form is not None}
+    sizes = [answer.size for answer in there.values()]
+    warnings = []
+    if NOARCH not in there:
+        warnings.append("there is no noarch: conda clients refuse such a channel, a mirror of it gets an empty one")
+    return SourceFound(
+        type=MirrorType.CONDA,
+        source=source,
+        subdirs=[*(subdir for subdir in KNOWN_SUBDIRS if subdir in there), *sorted(there.keys() - set(KNOWN_SUBDIRS))],
+        projects=None,
+        index_bytes=None if None in sizes else sum(size for size in sizes if size is not None),
+        warnings=warnings,
+    )

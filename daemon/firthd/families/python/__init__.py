@@ -1,0 +1,1 @@
+"""Python indexes: everything that knows their formats."""

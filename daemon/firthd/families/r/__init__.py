@@ -1,0 +1,1 @@
+"""CRAN-like repositories: everything that knows their formats."""

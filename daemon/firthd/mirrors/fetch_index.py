@@ -1,0 +1,262 @@
+"""The only place that brings a source's index: it drives a family's requests, part by part, and keeps the copies."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+from msgspec import Struct
+
+from firth_protocol.errors import Upstream
+from firthd.clock import Clock
+from firthd.families.base import Answer, Ask, FamilyRules, Form, Known, Requests, Spool
+from firthd.mirrors.plan import human
+from firthd.mirrors.source import Job
+from firthd.runs.run import LiveRun
+from firthd.store.catalog import SourceIndexRow
+from firthd.upstream.client import Upstream as Upstreams
+from firthd.upstream.client import Validators
+
+MAX_INDEX_BYTES = 4 << 30
+Progress = Callable[[int, int | None], None]
+"""(bytes done, bytes in all)"""
+_NOT_YOURS = frozenset({401, 403})
+
+
+async def walk(requests: Requests, ask: Callable[[Ask], Awaitable[Answer]]) -> list[Answer]:
+    """Ask for what a family's requests want, a batch at a time, and return every answer in the order of the asks."""
+    answers: list[Answer] = []
+    batch = next(requests, None)
+    while batch is not None:
+        places = asyncio.Semaphore(batch.at_once)
+
+        async def one(asked: Ask, places: asyncio.Semaphore = places) -> Answer:
+            async with places:
+                return await ask(asked)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(asked)) for asked in batch.asks]
+        except BaseExceptionGroup as several:
+            raise several.exceptions[0] from None
+        got = [task.result() for task in tasks]
+        answers += got
+        try:
+            batch = requests.send(got)
+        except StopIteration:
+            batch = None
+    return answers
+
+
+class FetchedPart(Struct, frozen=True, kw_only=True):
+    """One part as it is now; `changed` False: the copy read before is still the source's."""
+
+    row: SourceIndexRow
+    changed: bool
+
+
+class Index(Struct, frozen=True, kw_only=True):
+    parts: list[FetchedPart]
+
+    @property
+    def changed(self) -> bool:
+        return any(part.changed for part in self.parts)
+
+    @property
+    def bytes(self) -> int:
+        return sum(part.row.size for part in self.parts)
+
+    def to_read(self, folder: Path, *, everything: bool) -> list[Spool]:
+        """Return the parts for a read task: those that changed, or all."""
+        return [
+            Spool(
+                part=part.row.part,
+                file=str(folder / part.row.file) if part.row.file else None,
+                encoding=part.row.encoding,
+            )
+            for part in self.parts
+            if part.changed or everything
+        ]
+
+
+class IndexFetcher:
+    """Brings the index of one source; copies lie in `folder` under names of their own."""
+
+    def __init__(self, upstream: Upstreams, rules: FamilyRules, clock: Clock, folder: Path) -> None:
+        self._upstream = upstream
+        self._rules = rules
+        self._clock = clock
+        self._folder = folder
+
+    async def fetch(
+        self, live: LiveRun, job: Job, known: Mapping[str, SourceIndexRow], tag: str, *, thorough: bool = False
+    ) -> Index:
+        """Bring each part unless its copy is still the source's.
+
+        `tag` makes the new copies' names unique; `thorough`: ask also for the parts that the source had not. Raises
+        Upstream when the source has no part in any form, with the reason of the first refusal if there was one.
+        """
+        await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
+        fetch = _Fetch(self, live, job, known, await asyncio.to_thread(self._usable, known), tag)
+        seen = {name: Known(path=row.url_path, there=row.file is not None) for name, row in known.items()}
+        answers = await walk(self._rules.requests(seen, job.filters, thorough), fetch.ask)
+        there = [answer for answer in answers if answer.form is not None]
+        refused = next((answer.refusal for answer in answers if answer.refusal is not None), None)
+        if not there and refused is not None:
+            raise refused
+        if not there and not known:
+            raise Upstream(
+                "the source has no index in any form that this version reads",
+                hint="`mirror.check` tells what stands at the address",
+            )
+        for answer in answers:
+            if answer.refusal is not None:
+                live.log(f"{answer.part}: taken as absent: {answer.refusal.message}", "warning")
+        asked = {part.row.part for part in fetch.parts}
+        # That the source had no such part is remembered, with the time of the last look.
+        unasked = [
+            FetchedPart(row=row, changed=False) for name, row in known.items() if name not in asked and row.file is None
+        ]
+        return Index(parts=sorted([*fetch.parts, *unasked], key=lambda part: part.row.part))
+
+    def _usable(self, known: Mapping[str, SourceIndexRow]) -> dict[str, SourceIndexRow]:
+        """Return the parts whose copy is there in full: copies are not synced, and power may have been lost."""
+        return {name: row for name, row in known.items() if row.file is not None and self._has_copy(row.file, row.size)}
+
+    def _has_copy(self, file: str, size: int) -> bool:
+        try:
+            return (self._folder / file).stat().st_size == size
+        except FileNotFoundError:
+            return False
+
+    async def bring(
+        self,
+        job: Job,
+        form: Form,
+        spool: Path,
+        validators: Validators | None,
+        progress: Progress,
+    ) -> tuple[str, str, int, Validators, int]:
+        """Fetch one form; return (status, encoding, bytes, validators, HTTP status)."""
+        encoding = ""
+
+        def look(start: bytes, content_type: str) -> bool:
+            nonlocal encoding
+            encoding = self._rules.encoding(form, start, content_type) or ""
+            return bool(encoding)
+
+        fetched = await self._upstream.fetch(
+            job.source,
+            form.path,
+            spool,
+            validators=validators,
+            max_bytes=MAX_INDEX_BYTES,
+            progress=progress,
+            accept=form.accept,
+            look=look,
+        )
+        return fetched.status, encoding, fetched.bytes, fetched.validators, fetched.answered
+
+    def now_ms(self) -> int:
+        return self._clock.now_ms()
+
+    def spool(self, part: str, tag: str, number: int) -> Path:
+        """Return where a new copy goes; a part's name may hold slashes."""
+        return self._folder / f"{quote(part, safe='')}.{tag}.{number}"
+
+
+class _Fetch:
+    """One reading of an index: what is asked, and what came."""
+
+    def __init__(
+        self,
+        fetcher: IndexFetcher,
+        live: LiveRun,
+        job: Job,
+        known: Mapping[str, SourceIndexRow],
+        usable: Mapping[str, SourceIndexRow],
+        tag: str,
+    ) -> None:
+        self._fetcher = fetcher
+        self._live = live
+        self._job = job
+        self._had = {name for name, row in known.items() if row.file is not None}
+        self._first = not known
+        self._usable = usable
+        self._tag = tag
+        self.parts: list[FetchedPart] = []
+
+    async def ask(self, asked: Ask) -> Answer:
+        """Bring the first form of a part that is there."""
+        had = self._usable.get(asked.part)
+        # The form it had before comes first, so that a validator helps.
+        forms = sorted(asked.forms, key=lambda form: had is None or form.path != had.url_path)
+        refusal: Upstream | None = None
+        for number, form in enumerate(forms):
+            same = had is not None and had.url_path == form.path
+            validators = Validators(etag=had.etag, last_modified=had.last_modified) if had and same else None
+            spool = self._fetcher.spool(asked.part, self._tag, number)
+            try:
+                status, encoding, size, validators, answered = await self._fetcher.bring(
+                    self._job, form, spool, validators, self._progress(form.path)
+                )
+            except Upstream as error:
+                if error.data.get("status") != 401:
+                    raise
+                refusal = refusal or error
+                continue
+            if status == "not_modified" and had is not None:
+                self._live.log(f"{form.path}: not changed")
+                self.parts.append(FetchedPart(row=had, changed=False))
+                return Answer(part=asked.part, form=form, size=had.size, changed=False)
+            if status == "fetched":
+                new = "" if self._first or asked.part in self._had else ", new at the source"
+                self._live.log(f"{form.path}: {human(size)}{new}")
+                self._take(asked.part, form, encoding, spool.name, size, validators)
+                return Answer(part=asked.part, form=form, size=size)
+            if answered in _NOT_YOURS:
+                refusal = refusal or Upstream(
+                    f"the source answered {answered} for {form.path}",
+                    hint="check the credentials" if self._job.source.credentials else "the source may want credentials",
+                    status=answered,
+                )
+        gone = asked.part in self._had
+        if gone:
+            self._live.log(f"{asked.part}: the source has it no more", "warning")
+        row = _row(asked.part, asked.forms[0].path, self._fetcher.now_ms())
+        self.parts.append(FetchedPart(row=row, changed=gone))
+        return Answer(part=asked.part, form=None, refusal=refusal, changed=gone)
+
+    def _take(self, part: str, form: Form, encoding: str, file: str, size: int, validators: Validators) -> None:
+        row = _row(part, form.path, self._fetcher.now_ms(), encoding, file, size, validators)
+        self.parts.append(FetchedPart(row=row, changed=True))
+
+    def _progress(self, path: str) -> Progress:
+        def tell(done: int, total: int | None) -> None:
+            of = f" / {total / 1e6:.1f} MB" if total else " MB"
+            self._live.progress(f"{path} {done / 1e6:.1f}{of}", done=done, total=total, unit="bytes")
+
+        return tell
+
+
+def _row(
+    part: str,
+    path: str,
+    now_ms: int,
+    encoding: str = "",
+    file: str | None = None,
+    size: int = 0,
+    validators: Validators | None = None,
+) -> SourceIndexRow:
+    return SourceIndexRow(
+        part=part,
+        url_path=path,
+        encoding=encoding,
+        etag=validators.etag if validators else None,
+        last_modified=validators.last_modified if validators else None,
+        file=file,
+        size=size,
+        records=0,
+        base_url=None,
+        read_at=now_ms,
+    )

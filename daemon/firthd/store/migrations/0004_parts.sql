@@ -1,0 +1,3 @@
+-- Parts of any family: how the copy of an index is packed, and whether its rows are what it says.
+ALTER TABLE source_index ADD COLUMN encoding TEXT NOT NULL DEFAULT '';
+UPDATE source_index SET encoding = CASE WHEN url_path LIKE '%.zst' THEN 'zst' ELSE 'json' END WHERE file IS NOT NULL;
