@@ -85,17 +85,21 @@ class PreviousFile(Struct, frozen=True):
 
 
 class RenderParams(Struct, frozen=True, kw_only=True):
-    """What a render task shows: the published sets numbered up to `shows`, and `change_sets` beside them."""
+    """What a render task shows: the published sets numbered up to `shows`, and `change_sets` beside them.
+
+    Objects and summaries of what `shows` holds are in force when the task begins, but for `full`: what is touched by
+    `change_sets` is then made anew, nothing else.
+    """
 
     state_db: str
-    run_file: str  # receives the tables `shard` and `package`; rows of an earlier render are dropped
+    run_file: str  # receives the tables `object` and `package`; rows of an earlier render are dropped
     out_dir: str  # an empty folder on the file system of the rendered store
     channel_id: int
     number: int  # the generation to be
-    shows: int  # below `number` - 1 only for a view of an earlier generation: then `full` is meant
+    shows: int
     change_sets: list[int] = []
-    full: bool = False
-    previous: dict[str, PreviousFile] = {}  # path, such as "noarch/repodata.json" -> file
+    full: bool = False  # everything is made anew, whatever is in force
+    previous: dict[str, PreviousFile] = {}  # path -> file, of the objects in force that end in the family's `reads`
 
 
 class RenderedFile(Struct, frozen=True, kw_only=True):
@@ -121,7 +125,7 @@ class RenderResult(Struct, frozen=True, kw_only=True):
     """The files of the touched subdirs, in every variant; what is not named here is as in the generation before."""
 
     files: list[RenderedFile]
-    pack: RenderedFile | None  # the new shards one behind the other; places in the run file's table `shard`
+    pack: RenderedFile | None  # new small objects one behind the other; their places are in the run file
     parts: list[RenderedPart]
     packages: int  # names that the whole generation shows
     changed_packages: int  # rows in the run file's table `package`
@@ -217,6 +221,7 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     probe: Callable[["Upstream", "Source"], Awaitable[SourceFound]]
     read_task: str  # "package.module:function" for Workers.run: ReadParams -> ReadResult
     render_task: str  # RenderParams -> RenderResult
+    reads: str  # the end of the paths of objects that a render reads again
     empty_part: Callable[[str], Mapping[str, bytes]]  # subdir -> path -> bytes, for a new channel
     absent_index: Callable[[str], bytes | None]  # path -> what is served for an index whose absence clients remember
     first_parts: tuple[str, ...]  # the parts a channel has from its first generation on

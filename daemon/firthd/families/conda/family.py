@@ -4,7 +4,7 @@ from firth_protocol.types import Family
 from firthd.families.base import FamilyRules
 from firthd.families.conda.archives import check_archive
 from firthd.families.conda.names import KNOWN_SUBDIRS
-from firthd.families.conda.paths import FIRST_SUBDIRS, fetch_url, locate, needs_record
+from firthd.families.conda.paths import FIRST_SUBDIRS, SHARD_INDEX, fetch_url, locate, needs_record
 from firthd.families.conda.render import absent_index, empty_subdir
 from firthd.families.conda.requirements import facts, requirement
 from firthd.families.conda.source import index_candidates, normalise, probe
@@ -15,6 +15,7 @@ CONDA = FamilyRules(
     probe=probe,
     read_task="firthd.families.conda.read:read_task",
     render_task="firthd.families.conda.render:render_task",
+    reads=f"/{SHARD_INDEX}",
     empty_part=empty_subdir,
     absent_index=absent_index,
     first_parts=FIRST_SUBDIRS,

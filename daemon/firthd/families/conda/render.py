@@ -2,7 +2,9 @@
 
 import hashlib
 import io
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 
 import zstandard
@@ -11,7 +13,7 @@ from msgspec import Struct
 from firthd.families.base import RenderedFile, RenderedPart, RenderParams, RenderResult
 from firthd.families.conda.names import KNOWN_SUBDIRS
 from firthd.families.conda.owners import NO_CONTEST, Owners, find_owners
-from firthd.families.conda.paths import FIRST_SUBDIRS, REPODATA, REPODATA_ZST, SHARD_INDEX
+from firthd.families.conda.paths import FIRST_SUBDIRS, REPODATA, REPODATA_ZST, SHARD_ENDING, SHARD_INDEX, SHARDS
 from firthd.families.conda.records import PLAIN_SECTIONS
 from firthd.families.conda.repodata import (
     Served,
@@ -21,10 +23,17 @@ from firthd.families.conda.repodata import (
     write_repodata,
     zst_writer,
 )
-from firthd.families.conda.shards import ShardPack, ShardPacker, read_index, shard_index
+from firthd.families.conda.shards import (
+    ShardPack,
+    ShardPacker,
+    read_index,
+    shard_hash,
+    shard_index,
+    shard_path,
+)
 from firthd.families.conda.summaries import Summaries
 from firthd.store.runfile import RunFile
-from firthd.store.worker_reads import ShownRow, WorkerState
+from firthd.store.worker_reads import PackedAt, ShownRow, WorkerState
 from firthd.workers import Report, TaskProgress
 
 FAMILY = "conda"
@@ -33,7 +42,7 @@ REPORT_EVERY = 2000
 
 
 def render_task(params: RenderParams, report: Report) -> RenderResult:
-    """Write every variant of each touched subdir below `out_dir`, and shards and package summaries into the run file.
+    """Write every variant of each touched subdir below `out_dir`, and objects and package summaries into the run file.
 
     A subdir is touched when a change set added or closed something in it, or when a name in it changed its owner. A
     package that nothing touched keeps its shard: its hash is taken from the index before. A subdir that was ever
@@ -90,13 +99,14 @@ class Renderer:
         self._run_file = run_file
         self._writer = writer
         self._report = report
-        self._full = params.full or params.shows < params.number - 1
+        self._full = params.full
         self._counted = state.published_sets(params.channel_id, params.shows) | set(params.change_sets)
-        self._before = state.packages_in_force(params.channel_id, FAMILY, params.number - 1)
+        self._before = state.packages_in_force(params.channel_id, FAMILY, params.number)
         self._published_subdirs = {path.partition("/")[0] for path in params.previous}
         self._summaries = Summaries(FAMILY)
         self._packer = ShardPacker()
-        self._pack = ShardPack(Path(params.out_dir) / PACK, state, params.channel_id)
+        self._pack = ShardPack(Path(params.out_dir) / PACK)
+        self._new_shards: list[tuple[str, bytes]] = []  # subdir, sha256: the index did not name it before
         self._owners = NO_CONTEST
         self._files: list[RenderedFile] = []
         self._parts: list[RenderedPart] = []
@@ -112,16 +122,19 @@ class Renderer:
         for number, subdir in enumerate(subdirs):
             self._tell(number, len(subdirs), f"{subdir}/{REPODATA}")
             self._render_subdir(subdir, touched.get(subdir, set()), wanted)
+        if self._unassigned:
+            self._assign(self._published_subdirs - {part.subdir for part in self._parts})
         packages, changed = self._sum_up(subdirs, changed_names)
-        pack, places = self._pack.finish()
-        self._run_file.shards(places)
+        pack = self._pack.finish()
+        self._run_file.files((file.path, file.sha256, file.size) for file in self._files)
+        self._run_file.packed(self._packed())
         return RenderResult(
             files=self._files,
             pack=pack,
             parts=self._parts,
             packages=packages,
             changed_packages=changed,
-            shards_new=len(places),
+            shards_new=sum(self._pack.holds(sha256) for _, sha256 in self._new_shards),
             shadowed=self._owners.shadowed,
         )
 
@@ -151,7 +164,8 @@ class Renderer:
         return sorted({*known, *FIRST_SUBDIRS, *self._published_subdirs})
 
     def _render_subdir(self, subdir: str, touched: set[str], summed: set[str] | None) -> None:
-        kept_hashes = self._kept_hashes(subdir, touched)
+        named = self._named(subdir)
+        kept_hashes = self._kept_hashes(subdir, touched, named)
         shown = self._load(subdir, kept_hashes, summed)
         if not shown.artifacts and subdir not in self._published_subdirs and subdir not in FIRST_SUBDIRS:
             return
@@ -160,6 +174,9 @@ class Renderer:
         chunks = repodata_chunks(subdir, shown.sections, shown.v3_timestamps)
         written: Future[list[RenderedFile]] = self._writer.submit(write_repodata, folder, subdir, chunks)
         hashes = self._pack_shards(subdir, shown, kept_hashes)
+        wanted = set(hashes.values())
+        self._new_shards += [(subdir, sha256) for sha256 in sorted(wanted - named)]
+        self._run_file.ended(shard_path(subdir, sha256) for sha256 in sorted(named - wanted))
         index = shard_index(subdir, hashes, shown.v3_timestamps)
         index_file = write_file(f"{subdir}/{SHARD_INDEX}", folder / SHARD_INDEX, index)
         self._files += [*written.result(), index_file]
@@ -173,16 +190,50 @@ class Renderer:
             )
         )
 
-    def _kept_hashes(self, subdir: str, touched: set[str]) -> dict[str, bytes]:
+    def _kept_hashes(self, subdir: str, touched: set[str], named: set[bytes]) -> dict[str, bytes]:
         """Return name -> hash of the shards that need no packing: those in the index before that nothing touched."""
+        if self._full:
+            return {}
+        known = named | self._unassigned
+        return {
+            name: value for name, value in self._index_before(subdir).items() if name not in touched and value in known
+        }
+
+    def _index_before(self, subdir: str) -> dict[str, bytes]:
         previous = self._params.previous.get(f"{subdir}/{SHARD_INDEX}")
-        if self._full or previous is None:
+        if previous is None:
             return {}
         try:
-            hashes = read_index(Path(previous.file).read_bytes())
+            return read_index(Path(previous.file).read_bytes())
         except (OSError, ValueError):  # everything derived can be made again
             return {}
-        return {name: value for name, value in hashes.items() if name not in touched}
+
+    def _named(self, subdir: str) -> set[bytes]:
+        """Return the shards that a subdir's index has named so far."""
+        return set(map(shard_hash, self._state.in_force(self._params.channel_id, FAMILY, f"{subdir}/{SHARDS}")))
+
+    @cached_property
+    def _unassigned(self) -> set[bytes]:
+        """The shards whose rows come from a state that did not know which subdirs name them."""
+        return set(map(shard_hash, self._state.in_force(self._params.channel_id, FAMILY, SHARDS)))
+
+    def _assign(self, subdirs: set[str]) -> None:
+        """Write for subdirs that are not rendered which shards their indexes name; end the rows that do not say."""
+        for subdir in sorted(subdirs):
+            named = self._named(subdir)
+            wanted = set(self._index_before(subdir).values()) & self._unassigned
+            self._new_shards += [(subdir, sha256) for sha256 in sorted(wanted - named)]
+        self._run_file.ended(_unassigned_path(sha256) for sha256 in self._unassigned)
+
+    def _packed(self) -> Iterator[tuple[str, bytes, int, bytes, int]]:
+        for subdir, sha256 in self._new_shards:
+            place = self._pack.place(sha256) if self._pack.holds(sha256) else self._place(subdir, sha256)
+            if place is not None:
+                yield shard_path(subdir, sha256), sha256, *place
+
+    def _place(self, subdir: str, sha256: bytes) -> PackedAt | None:
+        paths = [shard_path(subdir, sha256), _unassigned_path(sha256)]
+        return self._state.place(self._params.channel_id, FAMILY, paths)
 
     def _load(self, subdir: str, kept_hashes: dict[str, bytes], summed: set[str] | None) -> Shown:
         """Read the visible rows of a subdir; add the files of the names in `summed` (None: all) to the summaries."""
@@ -215,7 +266,10 @@ class Renderer:
         for number, (name, records) in enumerate(shown.by_name.items()):
             if number % REPORT_EVERY == 0:
                 self._report(TaskProgress(number, total, "shards", f"{subdir}/{SHARD_INDEX}"))
-            hashes[name] = self._pack.add(self._packer.pack(records))
+            shard = self._packer.pack(records)
+            sha256 = hashes[name] = hashlib.sha256(shard).digest()
+            if self._place(subdir, sha256) is None:
+                self._pack.add(sha256, shard)
         return hashes
 
     def _sum_up(self, rendered: list[str], changed_names: set[str]) -> tuple[int, int]:
@@ -232,6 +286,10 @@ class Renderer:
         self._run_file.packages(self._summaries.rows(gone & self._before))
         shows = seen if self._full else (self._before - gone) | seen
         return len(shows), len(seen | (gone & self._before))
+
+
+def _unassigned_path(sha256: bytes) -> str:
+    return f"{SHARDS}{sha256.hex()}{SHARD_ENDING}"
 
 
 def digest_line(row: ShownRow) -> str:

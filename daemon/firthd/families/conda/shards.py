@@ -13,8 +13,9 @@ import zstandard
 from msgspec import Struct
 
 from firthd.families.base import RenderedFile
+from firthd.families.conda.paths import SHARD_ENDING, SHARDS
 from firthd.families.conda.repodata import Served, revisions, sync
-from firthd.store.worker_reads import WorkerState
+from firthd.store.worker_reads import PackedAt
 
 SHARD_LEVEL = 3
 INDEX_LEVEL = 9
@@ -105,36 +106,49 @@ def read_index(content: bytes) -> dict[str, bytes]:
     return index.shards
 
 
-class ShardPack:
-    """One file with new shards one behind the other; what a pack already holds is not written again."""
+def shard_path(subdir: str, sha256: bytes) -> str:
+    """Return the path of a shard below the channel."""
+    return f"{subdir}/{SHARDS}{sha256.hex()}{SHARD_ENDING}"
 
-    def __init__(self, path: Path, state: WorkerState, channel_id: int) -> None:
+
+def shard_hash(path: str) -> bytes:
+    """Return the sha256 that a shard's path holds."""
+    return bytes.fromhex(path.rpartition("/")[2].removesuffix(SHARD_ENDING))
+
+
+class ShardPack:
+    """One file with new shards one behind the other."""
+
+    def __init__(self, path: Path) -> None:
         self._path = path
         self._file = path.open("wb")
         self._hash = hashlib.sha256()
-        self._state = state
-        self._channel_id = channel_id
-        self._places: dict[bytes, tuple[int, int]] = {}
+        self._offsets: dict[bytes, tuple[int, int]] = {}
         self._size = 0
 
-    def add(self, shard: bytes) -> bytes:
-        """Append a shard if it is new; return its sha256."""
-        sha256 = hashlib.sha256(shard).digest()
-        if sha256 in self._places or self._state.has_shard(self._channel_id, sha256):
-            return sha256
-        self._places[sha256] = (self._size, len(shard))
+    def add(self, sha256: bytes, shard: bytes) -> None:
+        """Append a shard that lies in no pack yet."""
+        if sha256 in self._offsets:
+            return
+        self._offsets[sha256] = (self._size, len(shard))
         self._file.write(shard)
         self._hash.update(shard)
         self._size += len(shard)
-        return sha256
 
-    def finish(self) -> tuple[RenderedFile | None, list[tuple[bytes, bytes, int, int]]]:
-        """Make the pack durable; return it with (sha256, pack, offset, length) of each shard. None when it is empty."""
+    def holds(self, sha256: bytes) -> bool:
+        """Tell whether a shard has been appended."""
+        return sha256 in self._offsets
+
+    def finish(self) -> RenderedFile | None:
+        """Make the pack durable and return it; None when it is empty."""
         sync(self._file)
         self._file.close()
-        if not self._places:
+        if not self._offsets:
             self._path.unlink()
-            return None, []
-        pack = RenderedFile(path="", file=str(self._path), sha256=self._hash.hexdigest(), size=self._size)
-        digest = self._hash.digest()
-        return pack, [(sha256, digest, offset, length) for sha256, (offset, length) in sorted(self._places.items())]
+            return None
+        return RenderedFile(path="", file=str(self._path), sha256=self._hash.hexdigest(), size=self._size)
+
+    def place(self, sha256: bytes) -> PackedAt:
+        """Return where an appended shard lies, once the pack is finished."""
+        offset, size = self._offsets[sha256]
+        return PackedAt(size, self._hash.digest(), offset)
