@@ -40,8 +40,8 @@ class Hold:
         sha256 = hashlib.sha256(data).hexdigest()
         await self._store.hold(sha256)
         self.files.append(sha256)
-        if not self._store.files.has(sha256):
-            writer = self._store.files.writer(size=len(data), sha256=sha256)
+        if not await asyncio.to_thread(self._store.files.has, sha256):
+            writer = await self._store.files.open_writer(size=len(data), sha256=sha256)
             writer.write(data)
             await self._store.files.keep(writer)
         return sha256

@@ -42,7 +42,8 @@ async def show_again(db: Database, channel_id: int, number: int, earlier: int) -
 
     async def some(tx: Tx, after: tuple[str, str]) -> tuple[str, str] | None:
         page = await tx.rows(
-            "SELECT DISTINCT family, name FROM package WHERE channel_id = ? AND number > ? AND number < ?"
+            "SELECT DISTINCT family, name FROM package INDEXED BY package_number"
+            " WHERE channel_id = ? AND number > ? AND number < ?"
             " AND (family, name) > (?, ?) ORDER BY family, name LIMIT ?",
             (channel_id, earlier, number, *after, BATCH),
         )
