@@ -22,6 +22,7 @@ from firthd.channels import browse
 from firthd.channels.manage import Channels
 from firthd.channels.publish import Publisher
 from firthd.channels.published import Published
+from firthd.channels.retention import Retention
 from firthd.clock import Clock, SystemClock
 from firthd.condition import Condition
 from firthd.config import Settings, parse_listen
@@ -51,6 +52,7 @@ from firthd.store.blobs import BlobStore, Kept
 from firthd.store.catalog import MirrorRow
 from firthd.store.database import Database, Tx
 from firthd.store.journal import Journal
+from firthd.store.object_store import ObjectStore
 from firthd.store.secrets import SecretFile
 from firthd.systemd import Inherited, Notifier, take_notifier, watchdog_interval_s
 from firthd.upstream.client import Upstream
@@ -152,7 +154,9 @@ class Daemon:
         self._stack.push_async_callback(self.upstream.close)
         self.space = SpaceGuard(self.blobs, settings.store.floor_percent, clock)
         locator = Locator(db, self.secrets, families)
-        self.published = Published(db, self.rendered, clock, settings.store.grace_days * DAY_MS)
+        self.published = Published(db, clock, settings.store.grace_days * DAY_MS)
+        self.objects = ObjectStore(db, self.rendered, clock)
+        retention = Retention(db, self.objects, self.published, clock, settings.store.grace_days * DAY_MS)
         conda = families[Family.CONDA]
         self.on_demand = OnDemand(
             self.upstream,
@@ -188,7 +192,7 @@ class Daemon:
             max_active=settings.runs.max_active,
             resume=settings.runs.resume_interrupted,
         )
-        publisher = Publisher(db, self.journal, clock, self.workers, self.rendered, self.published, families)
+        publisher = Publisher(db, self.journal, clock, self.workers, self.objects, self.published, retention, families)
         parts = Parts(
             db=db,
             journal=self.journal,
@@ -357,10 +361,14 @@ class Daemon:
 
     async def _upkeep(self) -> None:
         """Do, now and then, what keeps the state small and the status true."""
+        orphans_found = False
         while True:
             try:
                 if not self._blobs_named:
                     await self._name_blobs()
+                if not orphans_found:
+                    await self.objects.find_orphans()
+                    orphans_found = True
                 await self._tidy()
             except FirthError as error:
                 log.warning("upkeep: %s", error.message)
@@ -376,8 +384,9 @@ class Daemon:
         await self.settle.discard_abandoned()
         await self.settle.forget_deleted()
         await self.settle.forget_ended()
-        await upkeep.purge_deleted(self.db)
         now = self._clock.now_ms()
+        await upkeep.purge_deleted(self.db, now)
+        await self.objects.take_away()
         await self.db.write(lambda tx: journal.forget_old_events(tx, now))
         await self.db.write(lambda tx: run_rows.forget_old_logs(tx, now - LOGS_KEPT_MS))
         await self.tokens.flush()

@@ -132,7 +132,7 @@ class CondaState:
             number=self.generation + 1,
             shows=self.generation if shows is None else shows,
             change_sets=self._pending if shows is None else [],
-            full=full,
+            full=full or shows is not None,
             previous=self.published,
         )
 
@@ -161,7 +161,18 @@ class CondaState:
                             (self.generation, change_set),
                         )
                     self._pending = []
-                connection.execute("INSERT OR IGNORE INTO shard SELECT 1, sha256, pack, offset, length FROM run.shard")
+                connection.execute(
+                    "UPDATE object SET until = ? WHERE until IS NULL AND path IN"
+                    " (SELECT path FROM run.object r WHERE r.sha256 IS NOT object.sha256)",
+                    (self.generation,),
+                )
+                connection.execute(
+                    "INSERT INTO object (channel_id, family, path, since, sha256, size, file, offset, lasting)"
+                    " SELECT 1, 'conda', path, ?, sha256, size, file, offset, lasting FROM run.object r"
+                    " WHERE sha256 IS NOT NULL AND NOT EXISTS (SELECT 1 FROM object o WHERE o.path = r.path"
+                    " AND o.until IS NULL)",
+                    (self.generation,),
+                )
                 connection.execute(
                     "INSERT INTO package (channel_id, family, name, number, version, versions, files, bytes, platforms,"
                     " depends) SELECT 1, family, name, ?, version, versions, files, bytes, platforms, depends"

@@ -122,7 +122,7 @@ class Shelf:
         sets = [] if shows else self._open
 
         async def body(tx: Tx) -> None:
-            await generations.publish(tx, channel_id=self.channel_id, row=row, families=[], files=[], change_sets=sets)
+            await generations.publish(tx, channel_id=self.channel_id, row=row, families=[], change_sets=sets)
             await catalog.set_generation(tx, self.channel_id, row.number, time)
 
         await self.db.write(body)

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from types import MappingProxyType
 
 import zstandard
 from aiohttp import web
@@ -14,13 +13,14 @@ from aiohttp import web
 from firth_protocol.errors import NoSpace, NotFound
 from firth_protocol.types import Package, Privacy
 from firthd.access import WebTokens, token_hash
-from firthd.channels.published import PublishedFile, ShardPlace, View
+from firthd.channels.published import View
 from firthd.clock import Clock
 from firthd.config import UpstreamSettings, WebSettings
 from firthd.families.conda.render import absent_index
 from firthd.mirrors.on_demand import Helpers, OnDemand
 from firthd.store.artifacts import FileRow
 from firthd.store.blobs import BlobStore, Kept
+from firthd.store.objects import ObjectRow, whole
 from firthd.store.tokens import TokenRow
 from firthd.upstream.client import Upstream
 from firthd.upstream.source import Source
@@ -52,7 +52,7 @@ class Shelf:
         self.views: dict[str, View] = {}
         self.kept: dict[tuple[str, str], View] = {}
         self.rows: dict[tuple[int, str, str], FileRow] = {}
-        self.shards: dict[tuple[int, str], ShardPlace] = {}
+        self.objects: dict[tuple[int, int, str], ObjectRow] = {}  # (channel, generation, path); -1: at any generation
         self.asked: list[str] = []  # names looked up as package files
         self._rendered = rendered
         self._blobs = blobs
@@ -62,22 +62,19 @@ class Shelf:
         self, name: str, index: Mapping[str, bytes], *, privacy: Privacy = Privacy.PUBLIC, generation: int = 1
     ) -> View:
         """Publish conda index files, path to bytes."""
-        files = {
-            ("conda", path): PublishedFile(
-                family="conda", path=path, sha256=put(self._rendered, data), size=len(data), stored=True
-            )
-            for path, data in index.items()
-        }
-        self.views[name] = View(
+        view = View(
             channel_id=next(self._ids),
             channel=name,
             privacy=privacy,
             generation=generation,
             shows=generation,
             published_at_ms=PUBLISHED_MS,
-            files=MappingProxyType(files),
         )
-        return self.views[name]
+        for path, data in index.items():
+            row = whole("conda", path, put(self._rendered, data), len(data))
+            self.objects[view.channel_id, generation, path] = row
+        self.views[name] = view
+        return view
 
     def artifact(
         self, channel: str, subdir: str, filename: str, data: bytes, *, stored: bool = True, **fields: object
@@ -105,13 +102,22 @@ class Shelf:
         self.rows[(row.channel_id, subdir, filename)] = row
         return row
 
-    def shard(self, channel: str, *shards: bytes) -> list[str]:
+    def shard(self, channel: str, *shards: bytes, subdir: str = "noarch") -> list[str]:
         """Put shards behind each other into one pack; return their sha256."""
         pack = b"".join(shards)
-        path = self._rendered.path(put(self._rendered, pack))
+        file = put(self._rendered, pack)
         offset = 0
         for data in shards:
-            self.shards[(self.views[channel].channel_id, sha256(data))] = ShardPlace(path, offset, len(data))
+            path = f"{subdir}/shards/{sha256(data)}.msgpack.zst"
+            self.objects[self.views[channel].channel_id, -1, path] = ObjectRow(
+                family="conda",
+                path=path,
+                sha256=sha256(data),
+                size=len(data),
+                file=file,
+                offset=offset,
+                lasting=True,
+            )
             offset += len(data)
         return [sha256(data) for data in shards]
 
@@ -129,23 +135,13 @@ class Shelf:
         except KeyError:
             raise NotFound(f"channel {channel} keeps no generation {when}; the nearest kept one is 12") from None
 
-    async def shard_at(self, channel_id: int, sha256: str) -> ShardPlace | None:
-        return self.shards.get((channel_id, sha256))
+    async def object(self, view: View, family: str, path: str) -> ObjectRow | None:
+        found = self.objects.get((view.channel_id, view.generation, path))
+        return found or self.objects.get((view.channel_id, -1, path))
 
     async def file(self, view: View, family: str, subdir: str, filename: str) -> FileRow | None:
         self.asked.append(filename)
         return self.rows.get((view.channel_id, subdir, filename))
-
-
-class _Channels:
-    """The shelf as the web room's interface; `shard` is a test's verb on the shelf itself."""
-
-    def __init__(self, shelf: Shelf) -> None:
-        self.current = shelf.current
-        self.names = shelf.names
-        self.at = shelf.at
-        self.shard = shelf.shard_at
-        self.file = shelf.file
 
 
 class Site:
@@ -245,7 +241,7 @@ async def running_site(
         runner = build_runner(
             build_app(
                 WebParts(
-                    published=_Channels(site.shelf),
+                    published=site.shelf,
                     blobs=site.blobs,
                     rendered=site.rendered,
                     on_demand=site.on_demand,

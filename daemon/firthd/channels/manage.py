@@ -29,7 +29,9 @@ from firthd.store import artifacts, catalog, generations, journal
 from firthd.store import runs as run_rows
 from firthd.store.catalog import ChannelRow
 from firthd.store.database import Database, Reader, Tx
+from firthd.store.generations import FamilyRow
 from firthd.store.journal import Journal
+from firthd.store.objects import ObjectRow
 
 T = TypeVar("T")
 
@@ -102,9 +104,8 @@ class Channels:
         parent, _ = check_name(params.name, self._reserved)
         no_policies(params.policy)
         keep = params.keep_generations or KeepGenerations()
-        files, families = await self._publisher.first_files()
 
-        async def body(tx: Tx) -> ChannelReply:
+        async def body(tx: Tx, first: list[ObjectRow], families: list[FamilyRow]) -> ChannelReply:
             if await catalog.channel_by_name(tx, params.name):
                 raise Conflict(f"channel {params.name} exists already", hint="choose another name", channel=params.name)
             parent_id = (await browse.channel(tx, parent)).id if parent else None
@@ -121,7 +122,7 @@ class Channels:
             )
             row = await catalog.channel_by_id(tx, channel_id)
             assert row is not None
-            await self._publisher.publish_first(tx, row, files, families)
+            await self._publisher.publish_first(tx, row, first, families)
             ids = {"channel": params.name}
             await self._journal.fact(tx, Fact.CHANNEL_CREATED, ids=ids)
             seq = await self._journal.fact(
@@ -129,7 +130,8 @@ class Channels:
             )
             return ChannelReply(channel=await self._describe(tx, channel_id), seq=seq)
 
-        return await write(self._db, body, dry_run=params.dry_run)
+        async with self._publisher.first_objects() as (first, families):
+            return await write(self._db, lambda tx: body(tx, first, families), dry_run=params.dry_run)
 
     async def update(self, params: ChannelUpdate) -> ChannelReply:
         """Change a channel's description, privacy or what it keeps; raise Conflict on a stale revision."""

@@ -5,7 +5,7 @@ import contextlib
 import hashlib
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,15 +15,17 @@ from firth_protocol.errors import NotFound
 from firth_protocol.events import Fact
 from firth_protocol.types import Cause, Family
 from firthd.channels.published import Published, view_of
+from firthd.channels.retention import Retention
 from firthd.clock import Clock
 from firthd.families.base import FamilyRules
 from firthd.index.messages import PreviousFile, RenderParams, RenderResult
-from firthd.store import catalog, generations, summaries
-from firthd.store.blobs import BlobStore
+from firthd.store import catalog, generations, objects, summaries
 from firthd.store.catalog import ChannelRow
 from firthd.store.database import Database, Reader, Tx
-from firthd.store.generations import FamilyRow, FileEntry, GenerationRow
+from firthd.store.generations import FamilyRow, GenerationRow
 from firthd.store.journal import Journal
+from firthd.store.object_store import Hold, ObjectStore
+from firthd.store.objects import ObjectRow
 from firthd.workers import TaskProgress, Workers
 
 T = TypeVar("T")
@@ -31,9 +33,7 @@ Report = Callable[[str, int, int | None], None]
 """(description, done, total)"""
 
 RENDER = "firthd.index.render:render_task"
-_COPY_ROWS = 5_000
-_YOUNG_MS = 3_600_000
-"""Rendered files younger than this may belong to a publication in progress, and stay."""
+_COPY_ROWS = 1_000
 
 
 class Publication(Struct, frozen=True, kw_only=True):
@@ -42,20 +42,22 @@ class Publication(Struct, frozen=True, kw_only=True):
     generation: GenerationRow
     published: bool
     reason: str = ""
-    files: list[str] = []
+    index_files: int = 0  # that show something else than before
     shadowed: dict[int, int] = {}
 
 
 class _Plan(Struct, frozen=True, kw_only=True):
     channel: ChannelRow
     current: GenerationRow
-    families: list[FamilyRow]
-    files: list[FileEntry]
+    families: list[FamilyRow]  # of what is to be shown before anything is rendered
     draft: list[generations.ChangeSetRow]
     number: int
     shows: int  # of the generation to be
-    rendered_shows: int  # published sets that its content holds
-    full: bool
+    begins_with: GenerationRow  # the kept generation whose objects and summaries it starts from
+    rendered_shows: int  # published sets that its content holds, beside those below
+    rendered_sets: list[int]
+    full: bool  # nothing is there to start from: all is made anew
+    renders: bool = True
 
 
 class _DraftTakenBack(Exception):
@@ -82,49 +84,51 @@ class Publisher:
         journal: Journal,
         clock: Clock,
         workers: Workers,
-        rendered: BlobStore,
+        store: ObjectStore,
         published: Published,
+        retention: Retention,
         families: Mapping[Family, FamilyRules],
     ) -> None:
         self._db = db
         self._journal = journal
         self._clock = clock
         self._workers = workers
-        self._rendered = rendered
+        self._store = store
+        self._retention = retention
         self._published = published
         self._families = families
         self._locks: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     # --- a new channel -----------------------------------------------------------------------------
 
-    async def first_files(self) -> tuple[list[FileEntry], list[FamilyRow]]:
-        """Render and store what every channel has from its first generation on: empty indexes in every variant."""
-        files, families = [], []
-        for family, rules in self._families.items():
-            digests: dict[str, str] = {}
-            for part in rules.first_parts:
-                for path, raw in rules.empty_part(part).items():
-                    sha256 = hashlib.sha256(raw).hexdigest()
-                    if not self._rendered.touch(sha256):
-                        writer = self._rendered.writer(size=len(raw), sha256=sha256)
-                        writer.write(raw)
-                        await self._rendered.keep(writer)
-                    files.append(FileEntry(family=family, path=path, sha256=sha256, size=len(raw)))
-                digests[part] = hashlib.sha256().hexdigest()
-            families.append(
-                FamilyRow(
-                    family=family,
-                    artifacts=0,
-                    packages=0,
-                    bytes=0,
-                    digests=digests,
-                    totals=dict.fromkeys(digests, (0, 0)),
+    @contextlib.asynccontextmanager
+    async def first_objects(self) -> AsyncIterator[tuple[list[ObjectRow], list[FamilyRow]]]:
+        """Store what every channel has from its first generation on: empty indexes in every variant.
+
+        Their rows are to be written before the block ends.
+        """
+        found, families = [], []
+        async with self._store.arriving() as hold:
+            for family, rules in self._families.items():
+                digests: dict[str, str] = {}
+                for part in rules.first_parts:
+                    for path, raw in rules.empty_part(part).items():
+                        found.append(objects.whole(family, path, await hold.put(raw), len(raw)))
+                    digests[part] = hashlib.sha256().hexdigest()
+                families.append(
+                    FamilyRow(
+                        family=family,
+                        artifacts=0,
+                        packages=0,
+                        bytes=0,
+                        digests=digests,
+                        totals=dict.fromkeys(digests, (0, 0)),
+                    )
                 )
-            )
-        return files, families
+            yield found, families
 
     async def publish_first(
-        self, tx: Tx, channel: ChannelRow, files: list[FileEntry], families: list[FamilyRow]
+        self, tx: Tx, channel: ChannelRow, first: list[ObjectRow], families: list[FamilyRow]
     ) -> GenerationRow:
         """Write generation 1 of a new channel inside the transaction that creates it."""
         now = self._clock.now_ms()
@@ -142,9 +146,10 @@ class Publisher:
             digest=digest_of(families),
             kept=True,
         )
-        await generations.publish(tx, channel_id=channel.id, row=row, families=families, files=files, change_sets=[])
+        await generations.publish(tx, channel_id=channel.id, row=row, families=families, change_sets=[])
+        await objects.show(tx, channel.id, 1, first)
         await catalog.set_generation(tx, channel.id, 1, now)
-        view = view_of(channel, row, files)
+        view = view_of(channel, row)
         tx.after_commit(lambda: self._published.switch(view))
         return row
 
@@ -169,7 +174,7 @@ class Publisher:
                 plan = await self._db.read(lambda r: self._plan(r, channel_id, roll_back_to))
                 if plan.channel.frozen_at is not None and roll_back_to is None:
                     return _nothing(plan, "the channel is frozen: what was read waits as its draft")
-                if not plan.draft and not plan.full:
+                if roll_back_to is None and not plan.draft and plan.current.shows == plan.current.number:
                     return _nothing(plan, "nothing has changed")
                 await asyncio.to_thread(_empty, work)
                 try:
@@ -186,43 +191,71 @@ class Publisher:
         current = await generations.generation(r, channel_id, channel.generation)
         assert current is not None
         number = channel.generation + 1
-        if roll_back_to is None:
-            draft = await generations.finished_change_sets(r, channel_id)
-            shows, content = number, channel.generation
-            full = current.shows != current.number
-        else:
-            target = await generations.generation(r, channel_id, roll_back_to)
-            if target is None or not target.kept:
-                raise NotFound(f"generation {roll_back_to} of {channel.name} is not kept")
-            draft, shows, content, full = [], target.shows, target.shows, True
+        if roll_back_to is not None:
+            return await self._plan_rollback(r, channel, current, roll_back_to)
+        draft = await generations.finished_change_sets(r, channel_id)
+        own = await generations.newest_own(r, channel_id, current.number)
+        full = own is None or not own.kept  # a channel that was rolled back, and what was shown before is gone
+        start = current if own is None else own
+        between = await generations.sets_numbered(r, channel_id, start.number, channel.generation)
         return _Plan(
             channel=channel,
             current=current,
-            families=await generations.generation_families(r, channel_id, channel.generation),
-            files=await generations.published_files(r, channel_id, channel.generation),
+            families=await generations.generation_families(r, channel_id, current.number if full else start.number),
             draft=draft,
             number=number,
-            shows=shows,
-            rendered_shows=content,
+            shows=number,
+            begins_with=current if full else start,
+            rendered_shows=channel.generation if full else start.number,
+            rendered_sets=[one.id for one in draft] + ([] if full else between),
             full=full,
+            renders=full or bool(draft) or bool(between),
+        )
+
+    async def _plan_rollback(self, r: Reader, channel: ChannelRow, current: GenerationRow, roll_back_to: int) -> _Plan:
+        target = await generations.generation(r, channel.id, roll_back_to)
+        if target is None or not target.kept:
+            raise NotFound(f"generation {roll_back_to} of {channel.name} is not kept")
+        return _Plan(
+            channel=channel,
+            current=current,
+            families=await generations.generation_families(r, channel.id, target.number),
+            draft=[],
+            number=channel.generation + 1,
+            shows=target.shows,
+            begins_with=target,
+            rendered_shows=target.shows,
+            rendered_sets=[],
+            full=False,
+            renders=False,
         )
 
     async def _render_and_switch(
         self, plan: _Plan, cause: Cause, run_id: int | None, work: Path, report: Report, roll_back_to: int | None
     ) -> Publication:
-        await self._db.write(
-            lambda tx: summaries.drop_unpublished_packages(tx, plan.channel.id, plan.channel.generation)
-        )
-        families, files = {row.family: row for row in plan.families}, {(f.family, f.path): f for f in plan.files}
+        async with self._store.arriving() as hold:
+            return await self._stage_and_switch(plan, cause, run_id, work, report, roll_back_to, hold)
+
+    async def _stage_and_switch(
+        self,
+        plan: _Plan,
+        cause: Cause,
+        run_id: int | None,
+        work: Path,
+        report: Report,
+        roll_back_to: int | None,
+        hold: Hold,
+    ) -> Publication:
+        await self._begin(plan)
+        families = {row.family: row for row in plan.families}
         touched: list[str] = []
         shadowed: dict[int, int] = {}
-        for family, rules in self._families.items():
-            result = await self._render(plan, family, rules, work, report)
+        for family, rules in self._families.items() if plan.renders else ():
+            result = await self._render(plan, family, rules, work, report, hold)
             touched += [file.path for file in result.files]
             shadowed.update(result.shadowed)
-            for file in result.files:
-                files[family, file.path] = FileEntry(family=family, path=file.path, sha256=file.sha256, size=file.size)
             families[family] = _family_row(family, families.get(family), result)
+        changed = await self._db.read(lambda r: objects.differences(r, plan.channel.id, plan.number))
         row = GenerationRow(
             number=plan.number,
             shows=plan.shows,
@@ -236,27 +269,38 @@ class Publisher:
             digest=digest_of(list(families.values())),
             kept=True,
         )
-        same = row.digest == plan.current.digest and _same_files(plan.files, list(files.values()))
+        same = row.digest == plan.current.digest and not changed
         done = await _to_the_end(
-            self._db.write(lambda tx: self._switch(tx, plan, row, families, files, roll_back_to, same=same))
+            self._db.write(lambda tx: self._switch(tx, plan, row, families, roll_back_to, same=same))
         )
         if not done:
             return _nothing(plan, "the channel was frozen meanwhile: what was read waits as its draft")
         if same:
+            await objects.take_back(self._db, plan.channel.id, plan.current.number, self._clock.now_ms())
             why = (
                 "nothing has changed"
                 if roll_back_to is None
                 else "the channel shows this content already; it is frozen"
             )
             return Publication(generation=plan.current, published=False, reason=why, shadowed=shadowed)
-        return Publication(generation=row, published=True, files=touched, shadowed=shadowed)
+        return Publication(generation=row, published=True, index_files=len(touched) or changed, shadowed=shadowed)
+
+    async def _begin(self, plan: _Plan) -> None:
+        """Take back what an earlier try has left, and let the new generation start from its beginning."""
+        channel_id, now = plan.channel.id, self._clock.now_ms()
+        await objects.take_back(self._db, channel_id, plan.channel.generation, now)
+        await self._db.write(lambda tx: summaries.drop_unpublished_packages(tx, channel_id, plan.channel.generation))
+        if plan.begins_with.number != plan.current.number:
+            await objects.show_again(self._db, channel_id, plan.number, plan.begins_with.number)
+            await summaries.show_again(self._db, channel_id, plan.number, plan.begins_with.number)
 
     async def _render(
-        self, plan: _Plan, family: Family, rules: FamilyRules, work: Path, report: Report
+        self, plan: _Plan, family: Family, rules: FamilyRules, work: Path, report: Report, hold: Hold
     ) -> RenderResult:
         out = work / family
         run_file = work / f"{family}.run"
         await asyncio.to_thread(out.mkdir, parents=True)
+        reads = await self._db.read(lambda r: objects.in_force(r, plan.channel.id, family, rules.reads))
         params = RenderParams(
             formats=rules.formats,
             state_db=str(self._db.path),
@@ -265,12 +309,12 @@ class Publisher:
             channel_id=plan.channel.id,
             number=plan.number,
             shows=plan.rendered_shows,
-            change_sets=[change_set.id for change_set in plan.draft],
+            change_sets=plan.rendered_sets,
             full=plan.full,
             previous={
-                file.path: PreviousFile(str(self._rendered.path(file.sha256)), file.sha256)
-                for file in plan.files
-                if file.family == family and file.stored
+                row.path: PreviousFile(str(await self._store.local(row.file)), row.sha256)
+                for row in reads
+                if row.encoding is None and row.offset is None
             },
         )
 
@@ -280,23 +324,25 @@ class Publisher:
         result = await self._workers.run(RENDER, params, RenderResult, progress=tell)
         await asyncio.gather(
             *(
-                self._rendered.adopt(Path(file.file), file.sha256, file.size)
+                hold.adopt(Path(file.file), file.sha256, file.size)
                 for file in (*result.files, *([result.pack] if result.pack else []))
             )
         )
-        await self._copy(plan, run_file)
+        if (pack := result.pack) is not None:
+            await self._db.write(lambda tx: objects.name_pack(tx, plan.channel.id, pack.sha256, pack.size))
+        await self._copy(plan, family, run_file)
         return result
 
-    async def _copy(self, plan: _Plan, run_file: Path) -> None:
-        """Bring shard places and package summaries into the state; they show with the pointer's move only."""
+    async def _copy(self, plan: _Plan, family: Family, run_file: Path) -> None:
+        """Bring objects and package summaries into the state; they show with the pointer's move only."""
         async with self._db.attached(run_file) as schema:
-            after: bytes | None = b""
+            after: str | None = ""
             while after is not None:
 
-                async def shards(tx: Tx, after: bytes = after) -> bytes | None:
-                    return await summaries.copy_shards(tx, schema, plan.channel.id, after, _COPY_ROWS)
+                async def some(tx: Tx, after: str = after) -> str | None:
+                    return await objects.copy(tx, schema, plan.channel.id, family, plan.number, after)
 
-                after = await self._db.write(shards)
+                after = await self._db.write(some)
             key: tuple[str, str] | None = ("", "")
             while key is not None:
 
@@ -320,7 +366,6 @@ class Publisher:
         plan: _Plan,
         row: GenerationRow,
         families: dict[str, FamilyRow],
-        files: dict[tuple[str, str], FileEntry],
         roll_back_to: int | None,
         *,
         same: bool,
@@ -352,13 +397,11 @@ class Publisher:
                 )
             if same:  # a rollback that a crash has cut off behind its publication, for one
                 return True
-        entries = list(files.values())
         await generations.publish(
             tx,
             channel_id=channel.id,
             row=row,
             families=list(families.values()),
-            files=entries,
             change_sets=[change_set.id for change_set in plan.draft],
         )
         await catalog.set_generation(tx, channel.id, row.number, now)
@@ -368,25 +411,16 @@ class Publisher:
             ids={"channel": channel.name} | ({"run": row.run_id} if row.run_id else {}),
             data={"generation": row.number, "added": row.added, "removed": row.removed, "cause": row.cause},
         )
-        view = view_of(channel, row, entries)
+        view = view_of(channel, row)
         tx.after_commit(lambda: self._published.switch(view))
         return True
 
     # --- after a publication ---------------------------------------------------------------------------
 
-    async def clean(self, channel: ChannelRow, to_drop: list[int]) -> int:
-        """Forget generations that need not be kept; take away files that nothing needs; return how many."""
-
-        async def forget(tx: Tx) -> None:
-            await generations.drop_generations(tx, channel.id, to_drop)
-            fresh = await catalog.channel_by_id(tx, channel.id)
-            if fresh is not None:
-                await generations.forget_plain_copies(tx, channel.id, fresh.generation)
-
-        async with self._locks[channel.id]:
-            await self._db.write(forget)
-        used = await self._db.read(generations.rendered_in_use)
-        return await asyncio.to_thread(self._rendered.sweep, used, self._clock.now_ms() - _YOUNG_MS)
+    async def clean(self, channel_id: int, to_drop: list[int]) -> int:
+        """Forget generations that need not be kept, and what only they named; return how many files go."""
+        async with self._locks[channel_id]:
+            return await self._retention.drop(channel_id, to_drop)
 
 
 async def _to_the_end(switching: Coroutine[Any, Any, T]) -> T:
@@ -417,12 +451,6 @@ def _family_row(family: str, before: FamilyRow | None, result: RenderResult) -> 
         digests=digests,
         totals=totals,
     )
-
-
-def _same_files(before: list[FileEntry], after: list[FileEntry]) -> bool:
-    return {(file.family, file.path, file.sha256) for file in before} == {
-        (file.family, file.path, file.sha256) for file in after
-    }
 
 
 def _empty(folder: Path) -> None:

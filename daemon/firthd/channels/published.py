@@ -1,9 +1,6 @@
 """The only place that holds what is published: the views that the web serves from, switched at publication."""
 
 from collections import OrderedDict
-from collections.abc import Mapping
-from pathlib import Path
-from types import MappingProxyType
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -12,28 +9,19 @@ from firth_protocol.errors import NotFound
 from firth_protocol.types import Privacy
 from firthd.channels import keeping
 from firthd.clock import Clock
-from firthd.store import artifacts, catalog, generations, summaries
+from firthd.store import artifacts, catalog, generations, objects
 from firthd.store.artifacts import FileRow
-from firthd.store.blobs import BlobStore
 from firthd.store.catalog import ChannelRow
 from firthd.store.database import Database, Reader
 from firthd.store.generations import GenerationRow
+from firthd.store.objects import ObjectRow
 
 _FILES_REMEMBERED = 20_000
-
-
-class PublishedFile(Struct, frozen=True, kw_only=True):
-    """An index file: path below the family's root, sha256 and size of its bytes. `stored` False: only its .zst is."""
-
-    family: str
-    path: str
-    sha256: str
-    size: int
-    stored: bool
+_OBJECTS_REMEMBERED = 20_000
 
 
 class View(Struct, frozen=True, kw_only=True):
-    """One generation of one channel, ready to be served; `files` by (family, path)."""
+    """One generation of one channel, as it is served. What its paths show is looked up when it is asked for."""
 
     channel_id: int
     channel: str
@@ -41,30 +29,19 @@ class View(Struct, frozen=True, kw_only=True):
     generation: int
     shows: int
     published_at_ms: int
-    files: Mapping[tuple[str, str], PublishedFile]
-
-    @property
-    def families(self) -> frozenset[str]:
-        return frozenset(family for family, _ in self.files)
-
-
-class ShardPlace(Struct, frozen=True):
-    pack: Path
-    offset: int
-    length: int
 
 
 class Published:
     """Every channel's published generation in memory, older ones on request."""
 
-    def __init__(self, db: Database, rendered: BlobStore, clock: Clock, grace_ms: int) -> None:
+    def __init__(self, db: Database, clock: Clock, grace_ms: int) -> None:
         self._db = db
-        self._rendered = rendered
         self._clock = clock
         self._grace_ms = grace_ms
         self._views: dict[str, View] = {}
         self._files: OrderedDict[tuple[int, int, str, str, str], FileRow] = OrderedDict()
-        self._shards: OrderedDict[tuple[int, str], ShardPlace] = OrderedDict()
+        self._objects: OrderedDict[tuple[int, int, str, str], ObjectRow | None] = OrderedDict()
+        self._moved = 0  # times that objects were moved to other places
 
     async def load(self) -> None:
         """Read every channel's published generation."""
@@ -74,7 +51,7 @@ class Published:
             for channel in await catalog.all_channels(r):
                 row = await generations.generation(r, channel.id, channel.generation)
                 if row is not None:
-                    views[channel.name] = await _view(r, channel, row)
+                    views[channel.name] = view_of(channel, row)
             return views
 
         self._views = await self._db.read(body)
@@ -116,22 +93,28 @@ class Published:
             if row_of_channel is None:
                 raise NotFound(f"there is no channel {channel}")
             row = await keeping.resolve(r, row_of_channel, when, now_ms)
-            return await _view(r, row_of_channel, row)
+            return view_of(row_of_channel, row)
 
         return await self._db.read(body)
 
-    async def shard(self, channel_id: int, sha256: str) -> ShardPlace | None:
-        """Return where a shard lies, None when this channel never had it."""
-        place = self._shards.get((channel_id, sha256))
-        if place is None:
-            row = await self._db.read(lambda r: summaries.shard(r, channel_id, sha256))
-            if row is None:
-                return None
-            place = ShardPlace(self._rendered.path(row.pack), row.offset, row.length)
-            self._shards[channel_id, sha256] = place
-            if len(self._shards) > _FILES_REMEMBERED:
-                self._shards.popitem(last=False)
-        return place
+    def forget_objects(self) -> None:
+        """Forget where objects lie: some were moved or taken away."""
+        self._moved += 1
+        self._objects.clear()
+
+    async def object(self, view: View, family: str, path: str) -> ObjectRow | None:
+        """Return what a path shows in a view, None when it shows nothing."""
+        key = (view.channel_id, view.generation, family, path)
+        if key in self._objects:
+            self._objects.move_to_end(key)
+            return self._objects[key]
+        moved = self._moved
+        row = await self._db.read(lambda r: objects.find(r, view.channel_id, view.generation, family, path))
+        if moved == self._moved:  # else what was read may lie elsewhere by now
+            self._objects[key] = row
+            if len(self._objects) > _OBJECTS_REMEMBERED:
+                self._objects.popitem(last=False)
+        return row
 
     async def file(self, view: View, family: str, subdir: str, filename: str) -> FileRow | None:
         """Return the artifact that a file name stands for in a view, or one inside its grace period."""
@@ -152,19 +135,8 @@ class Published:
         return row
 
 
-async def _view(r: Reader, channel: ChannelRow, row: GenerationRow) -> View:
-    files = await generations.published_files(r, channel.id, row.number)
-    return view_of(channel, row, files)
-
-
-def view_of(channel: ChannelRow, row: GenerationRow, files: list[generations.FileEntry]) -> View:
+def view_of(channel: ChannelRow, row: GenerationRow) -> View:
     """Build the view of a generation from its rows."""
-    entries = {
-        (file.family, file.path): PublishedFile(
-            family=file.family, path=file.path, sha256=file.sha256, size=file.size, stored=file.stored
-        )
-        for file in files
-    }
     return View(
         channel_id=channel.id,
         channel=channel.name,
@@ -172,5 +144,4 @@ def view_of(channel: ChannelRow, row: GenerationRow, files: list[generations.Fil
         generation=row.number,
         shows=row.shows,
         published_at_ms=row.time,
-        files=MappingProxyType(entries),
     )

@@ -87,14 +87,29 @@ class Output(Protocol):
     def has(self, path: str) -> bool:
         """Tell whether the generation before serves this path."""
 
+    def below(self, folder: str) -> Iterable[str]:
+        """Return the paths that the generation before serves below a folder, whose name ends in a slash."""
+
     def before(self, path: str) -> bytes | None:
-        """Return what the generation before serves there; None when it is not to be had: it can be made again."""
+        """Return what the generation before serves at a path that ends in `FamilyRules.reads`.
+
+        None when it is not to be had: it can be made again.
+        """
+
+    def readable(self) -> Iterable[str]:
+        """Return the paths that `before` is good for."""
 
     def open(self, path: str) -> AbstractContextManager[BinaryIO]:
         """Open an object of its own for writing; it counts when the block ends without an error."""
 
-    def slice(self, sha256: bytes, content: bytes) -> None:
-        """Add a small object that is found by its own digest; one that is there already is not written again."""
+    def slice(self, path: str, sha256: bytes, content: bytes) -> None:
+        """Add a small object whose path holds its own digest; bytes that lie there already are not written again."""
+
+    def again(self, path: str, where: str) -> None:
+        """Let a path that holds its own digest show the bytes that lie under another one."""
+
+    def end(self, path: str) -> None:
+        """Let a path show nothing any more."""
 
 
 class PartRenderer(Protocol):
@@ -134,6 +149,9 @@ class Formats(Protocol):
 
     def renderer(self, part: str, touched: Set[str] | None, out: Output, /) -> PartRenderer:
         """Return what renders a part of which only the packages in `touched` have changed (None: all of it)."""
+
+    def conclude(self, rendered: Set[str], out: Output, /) -> None:
+        """Write what belongs to no single part, when all of `rendered` are done."""
 
     def empty_part(self, part: str, /) -> Mapping[str, bytes]:
         """Return every form of an empty part: path -> content."""
@@ -293,6 +311,7 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     recogniser: Recogniser
     found: Callable[[str, Sequence[Answer]], SourceFound]  # source's address, what was asked -> what to tell of it
     formats: str  # "package.module:name" of its `Formats`, which worker processes import
+    reads: str  # the end of the paths of objects that a render reads again
     first_parts: tuple[str, ...]  # the parts a channel has from its first generation on
     empty_part: Callable[[str], Mapping[str, bytes]]  # part -> path -> bytes, for a new channel
     absent_index: Callable[[str], bytes | None]  # path -> what is served for an index whose absence clients remember

@@ -69,18 +69,22 @@ class PreviousFile(Struct, frozen=True):
 
 
 class RenderParams(Struct, frozen=True, kw_only=True):
-    """What a render task shows: the published sets numbered up to `shows`, and `change_sets` beside them."""
+    """What a render task shows: the published sets numbered up to `shows`, and `change_sets` beside them.
+
+    Objects and summaries of what `shows` holds are in force when the task begins, but for `full`: what is touched by
+    `change_sets` is then made anew, nothing else.
+    """
 
     formats: str  # "package.module:name" of the family's Formats
     state_db: str
-    run_file: str  # receives the tables `shard` and `package`; rows of an earlier render are dropped
+    run_file: str  # receives the tables `object` and `package`; rows of an earlier render are dropped
     out_dir: str  # an empty folder on the file system of the rendered store
     channel_id: int
     number: int  # the generation to be
-    shows: int  # below `number` - 1 only for a view of an earlier generation: then `full` is meant
+    shows: int
     change_sets: list[int] = []
-    full: bool = False
-    previous: dict[str, PreviousFile] = {}  # path, such as "noarch/repodata.json" -> file
+    full: bool = False  # everything is made anew, whatever is in force
+    previous: dict[str, PreviousFile] = {}  # path -> file, of the objects in force that end in the family's `reads`
 
 
 class RenderedFile(Struct, frozen=True, kw_only=True):
@@ -106,7 +110,7 @@ class RenderResult(Struct, frozen=True, kw_only=True):
     """The objects of the touched parts, in every form; what is not named here is as in the generation before."""
 
     files: list[RenderedFile]
-    pack: RenderedFile | None  # the new slices one behind the other; places in the run file's table `shard`
+    pack: RenderedFile | None  # new small objects one behind the other; their places are in the run file
     parts: list[RenderedPart]
     packages: int  # names that the whole generation shows
     changed_packages: int  # rows in the run file's table `package`

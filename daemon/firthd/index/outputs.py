@@ -1,13 +1,17 @@
 """The only place that takes the objects of an index from a family: files below a folder, slices of a pack."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from firthd.index.messages import PreviousFile, RenderedFile
 from firthd.index.packs import Pack, sync
+from firthd.store.runfile import RunFile
+from firthd.store.worker_reads import PackedAt, WorkerState
+
+PACK = "slices.pack"
 
 
 class Hashing:
@@ -32,17 +36,29 @@ class Hashing:
 
 
 class Outputs:
-    """What one render leaves; objects may be written by several threads at once, each by one."""
+    """What one render leaves; objects may be opened by several threads at once, the rest is for one."""
 
-    def __init__(self, folder: Path, previous: Mapping[str, PreviousFile], pack: Pack) -> None:
+    def __init__(
+        self, folder: Path, previous: Mapping[str, PreviousFile], state: WorkerState, channel_id: int, family: str
+    ) -> None:
         self._folder = folder
         self._previous = previous
-        self._pack = pack
+        self._state = state
+        self._channel_id = channel_id
+        self._family = family
+        self._pack = Pack(folder / PACK)
+        self._new: dict[str, bytes] = {}  # path -> sha256 of slices that are in the pack
+        self._elsewhere: dict[str, tuple[bytes, PackedAt]] = {}  # path -> sha256, where older packs hold it
+        self._ended: list[str] = []
         self.files: list[RenderedFile] = []
 
     def has(self, path: str) -> bool:
         """Tell whether the generation before serves this path."""
-        return path in self._previous
+        return self._state.serves(self._channel_id, self._family, path)
+
+    def below(self, folder: str) -> Iterator[str]:
+        """Yield the paths that the generation before serves below a folder, whose name ends in a slash."""
+        return self._state.in_force(self._channel_id, self._family, folder)
 
     def before(self, path: str) -> bytes | None:
         """Return what the generation before serves there; None when it is not to be had: it can be made again."""
@@ -51,6 +67,10 @@ class Outputs:
             return None if previous is None else Path(previous.file).read_bytes()
         except OSError:
             return None
+
+    def readable(self) -> Iterable[str]:
+        """Return the paths that `before` is good for."""
+        return self._previous
 
     @contextmanager
     def open(self, path: str) -> Iterator[BinaryIO]:
@@ -63,6 +83,30 @@ class Outputs:
             sync(file)
         self.files.append(RenderedFile(path=path, file=str(place), sha256=hashing.sha256, size=hashing.size))
 
-    def slice(self, sha256: bytes, content: bytes) -> None:
-        """Add a small object that is found by its own digest; one that is there already is not written again."""
-        self._pack.add(sha256, content)
+    def slice(self, path: str, sha256: bytes, content: bytes) -> None:
+        """Add a small object whose path holds its own digest; bytes that lie there already are not written again."""
+        place = self._state.place(self._channel_id, self._family, path)
+        if place is None:
+            self._pack.add(sha256, content)
+            self._new[path] = sha256
+        else:
+            self._elsewhere[path] = (sha256, place)
+
+    def again(self, path: str, where: str) -> None:
+        """Let a path that holds its own digest show the bytes that lie under another one."""
+        found = self._state.packed_object(self._channel_id, self._family, where)
+        if found is not None and path not in self._new and path not in self._elsewhere:
+            self._elsewhere[path] = found
+
+    def end(self, path: str) -> None:
+        """Let a path show nothing any more."""
+        self._ended.append(path)
+
+    def finish(self, run_file: RunFile) -> tuple[RenderedFile | None, int]:
+        """Write every object into the run's file; return the pack, if there is one, and how many slices it holds."""
+        pack = self._pack.finish()
+        run_file.files((file.path, file.sha256, file.size) for file in self.files)
+        run_file.packed((path, sha256, *self._pack.place(sha256)) for path, sha256 in self._new.items())
+        run_file.packed((path, sha256, *place) for path, (sha256, place) in self._elsewhere.items())
+        run_file.ended(self._ended)
+        return pack, len(self._new)

@@ -6,43 +6,44 @@ from pathlib import Path
 from typing import BinaryIO
 
 from firthd.index.messages import RenderedFile
-from firthd.store.worker_reads import WorkerState
-
-Place = tuple[bytes, bytes, int, int]
-"""sha256 of the slice, sha256 of the pack, offset, length"""
+from firthd.store.worker_reads import PackedAt
 
 
 class Pack:
-    """One file of new slices; what an older pack already holds is not written again."""
+    """One file of slices, one behind the other."""
 
-    def __init__(self, path: Path, state: WorkerState, channel_id: int) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
         self._file = path.open("wb")
         self._hash = hashlib.sha256()
-        self._state = state
-        self._channel_id = channel_id
         self._places: dict[bytes, tuple[int, int]] = {}
         self._size = 0
 
+    def __len__(self) -> int:
+        return len(self._places)
+
     def add(self, sha256: bytes, content: bytes) -> None:
-        """Append a slice if it is new."""
-        if sha256 in self._places or self._state.has_shard(self._channel_id, sha256):
+        """Append a slice; the same one twice lies there once."""
+        if sha256 in self._places:
             return
         self._places[sha256] = (self._size, len(content))
         self._file.write(content)
         self._hash.update(content)
         self._size += len(content)
 
-    def finish(self) -> tuple[RenderedFile | None, list[Place]]:
-        """Make the pack durable; return it and the place of each slice. None when it is empty."""
+    def finish(self) -> RenderedFile | None:
+        """Make the pack durable and return it; None when it is empty."""
         sync(self._file)
         self._file.close()
         if not self._places:
             self._path.unlink()
-            return None, []
-        pack = RenderedFile(path="", file=str(self._path), sha256=self._hash.hexdigest(), size=self._size)
-        digest = self._hash.digest()
-        return pack, [(sha256, digest, offset, length) for sha256, (offset, length) in sorted(self._places.items())]
+            return None
+        return RenderedFile(path="", file=str(self._path), sha256=self._hash.hexdigest(), size=self._size)
+
+    def place(self, sha256: bytes) -> PackedAt:
+        """Return where an appended slice lies, once the pack is finished."""
+        offset, size = self._places[sha256]
+        return PackedAt(size, self._hash.digest(), offset)
 
 
 def sync(file: BinaryIO) -> None:

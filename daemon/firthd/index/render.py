@@ -11,17 +11,14 @@ from firthd.families.base import Formats, PartRenderer
 from firthd.index.messages import RenderedPart, RenderParams, RenderResult
 from firthd.index.outputs import Outputs
 from firthd.index.owners import NO_CONTEST, Owners, find_owners
-from firthd.index.packs import Pack
 from firthd.index.summaries import Summaries
 from firthd.store.runfile import RunFile
 from firthd.store.worker_reads import ShownRow, WorkerState
 from firthd.workers import Report, TaskProgress
 
-PACK = "slices.pack"
-
 
 def render_task(params: RenderParams, report: Report) -> RenderResult:
-    """Write every form of each touched part below `out_dir`, and slices and package summaries into the run file.
+    """Write every form of each touched part below `out_dir`, objects and package summaries into the run file.
 
     A part is touched when a change set added or closed something in it, or when a name in it changed its owner. A part
     that was ever published stays, empty if need be: clients remember a missing index.
@@ -53,13 +50,11 @@ class Renderer:
         self._state = state
         self._run_file = run_file
         self._report = report
-        self._full = params.full or params.shows < params.number - 1
+        self._full = params.full
         self._counted = state.published_sets(params.channel_id, params.shows) | set(params.change_sets)
-        self._before = state.packages_in_force(params.channel_id, formats.family, params.number - 1)
+        self._before = state.packages_in_force(params.channel_id, formats.family, params.number)
         self._summaries = Summaries(formats)
-        folder = Path(params.out_dir)
-        self._pack = Pack(folder / PACK, state, params.channel_id)
-        self._out = Outputs(folder, params.previous, self._pack)
+        self._out = Outputs(Path(params.out_dir), params.previous, state, params.channel_id, formats.family)
         self._owners = NO_CONTEST
         self._parts: list[RenderedPart] = []
         state.count_sets(self._counted)
@@ -73,16 +68,16 @@ class Renderer:
         for number, part in enumerate(parts):
             self._report(TaskProgress(number, len(parts), "indexes", part))
             self._render_part(part, touched.get(part, set()), None if self._full else changed_names)
+        self._formats.conclude({part.part for part in self._parts}, self._out)
         packages, changed = self._sum_up(parts, changed_names)
-        pack, places = self._pack.finish()
-        self._run_file.shards(places)
+        pack, slices = self._out.finish(self._run_file)
         return RenderResult(
             files=sorted(self._out.files, key=attrgetter("path")),
             pack=pack,
             parts=self._parts,
             packages=packages,
             changed_packages=changed,
-            slices_new=len(places),
+            slices_new=slices,
             shadowed=self._owners.shadowed,
         )
 

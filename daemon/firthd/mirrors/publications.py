@@ -105,7 +105,7 @@ def told(publication: Publication) -> str:
     """Return the sentence about what came of a publication."""
     if not publication.published:
         return publication.reason
-    return f"generation {publication.generation.number}, {len(publication.files):,} index files"
+    return f"generation {publication.generation.number}, {publication.index_files:,} index files"
 
 
 def cleaned(gone: int) -> str:

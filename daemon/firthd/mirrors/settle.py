@@ -144,13 +144,16 @@ class Settle:
         if channel is None:
             return 0
         kept = await self._p.db.read(lambda r: generations.kept_generations(r, channel_id))
+        # A channel that was rolled back returns to its own newest generation: what that shows is still needed.
+        own = await self._p.db.read(lambda r: generations.newest_own(r, channel_id, channel.generation))
+        needed = {channel.generation, own.number if own else 0}
         drop = keeping.to_drop(
-            [(number, time) for number, _, time in kept if number != channel.generation],
+            [(number, time) for number, _, time in kept if number not in needed],
             self._p.clock.now_ms(),
             days=channel.keep_days,
             months=channel.keep_months,
         )
-        return await self._p.publisher.clean(channel, drop)
+        return await self._p.publisher.clean(channel_id, drop)
 
     async def clean_sources(self, mirror_id: int) -> int:
         rows = await self._p.db.read(lambda r: catalog.source_indexes(r, mirror_id))

@@ -148,6 +148,13 @@ class BlobStore:
             raise ValueError("not a sha256")
         return self.root / sha256[:2] / sha256[2:4] / sha256
 
+    async def local(self, sha256: str) -> Path:
+        """Return where a blob's bytes are to be had on this machine, for reading; raise ValueError for no sha256.
+
+        Whether they are there is not looked at: opening the file tells.
+        """
+        return self.path(sha256)
+
     def size(self, sha256: str) -> int | None:
         """Return the size of a stored blob in bytes, None when it is not there."""
         try:
@@ -166,23 +173,6 @@ class BlobStore:
                 with contextlib.suppress(FileNotFoundError):
                     found.append(Kept(sha256=file.name, size=file.stat().st_size))
         return found
-
-    def touch(self, sha256: str) -> bool:
-        """Make a stored file young again, so that no sweep takes it; return False when it is not there."""
-        try:
-            os.utime(self.path(sha256))
-        except FileNotFoundError:
-            return False
-        return True
-
-    def sweep(self, used: set[str], older_than_ms: int) -> int:
-        """Delete every file that is not in use and was written before a moment; return how many. Blocks."""
-        gone = 0
-        for file in self.root.glob("[0-9a-f][0-9a-f]/[0-9a-f][0-9a-f]/*"):
-            if file.name not in used and file.stat().st_mtime * 1000 < older_than_ms:
-                file.unlink(missing_ok=True)
-                gone += 1
-        return gone
 
     def temporary(self) -> Path:
         """Return a fresh name on the same file system."""

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from importlib import resources
@@ -354,8 +353,7 @@ def migrate(path: Path, now_ms: int) -> None:
         if version == newest:
             return
         if existed and version:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            _copy_aside(path, path.with_name(f"{path.name}.schema-{version}.{now_ms}"))
+            _copy_aside(connection, path.with_name(f"{path.name}.schema-{version}.{now_ms}"))
         for number, sql in steps:
             if number > version:
                 connection.executescript(f"BEGIN IMMEDIATE;\n{sql}\nPRAGMA user_version={number};\nCOMMIT;")
@@ -363,10 +361,15 @@ def migrate(path: Path, now_ms: int) -> None:
         connection.close()
 
 
-def _copy_aside(path: Path, copy: Path) -> None:
-    """Copy a file so that its copy is whole and durable, or not there."""
+def _copy_aside(connection: sqlite3.Connection, copy: Path) -> None:
+    """Copy a database so that its copy is whole and durable, or not there.
+
+    SQLite writes the copy out of one read view. Copying the file needs a checkpoint before it, and one that somebody's
+    open read view keeps from finishing leaves a file that is malformed without its write-ahead log.
+    """
     part = copy.with_name(copy.name + ".part")
-    shutil.copy2(path, part)
+    part.unlink(missing_ok=True)
+    connection.execute("VACUUM INTO ?", (str(part),))
     for place in (part, part.parent):
         fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
         try:

@@ -125,16 +125,6 @@ class FamilyRow(Struct, frozen=True, kw_only=True):
     totals: dict[str, tuple[int, int]]
 
 
-class FileEntry(Struct, frozen=True, kw_only=True):
-    """An index file of a generation; path is below the family's root."""
-
-    family: str
-    path: str
-    sha256: str
-    size: int
-    stored: bool = True
-
-
 async def generation(r: Reader, channel_id: int, number: int) -> GenerationRow | None:
     row = await r.row(f"SELECT {_GENERATION} FROM generation WHERE channel_id = ? AND number = ?", (channel_id, number))
     return _generation(row) if row else None
@@ -169,26 +159,15 @@ async def generation_families(r: Reader, channel_id: int, number: int) -> list[F
     ]
 
 
-async def published_files(r: Reader, channel_id: int, number: int) -> list[FileEntry]:
-    rows = await r.rows(
-        "SELECT family, path, sha256, size, stored FROM published_file WHERE channel_id = ? AND number = ?",
-        (channel_id, number),
-    )
-    return [
-        FileEntry(family=row[0], path=row[1], sha256=row[2].hex(), size=row[3], stored=bool(row[4])) for row in rows
-    ]
-
-
 async def publish(
     tx: Tx,
     *,
     channel_id: int,
     row: GenerationRow,
     families: list[FamilyRow],
-    files: list[FileEntry],
     change_sets: list[int],
 ) -> None:
-    """Write a generation with its files and give its change sets their number; the caller moves the pointer."""
+    """Write a generation and give its change sets their number; the caller moves the pointer."""
     await tx.execute(
         f"INSERT INTO generation(channel_id, {_GENERATION}) VALUES (?{', ?' * 12})",
         (
@@ -222,14 +201,6 @@ async def publish(
                 json.dumps(family.totals),
             )
             for family in families
-        ],
-    )
-    await tx.many(
-        "INSERT INTO published_file(channel_id, number, family, path, sha256, size, stored)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        [
-            (channel_id, row.number, file.family, file.path, bytes.fromhex(file.sha256), file.size, int(file.stored))
-            for file in files
         ],
     )
     await tx.many(
@@ -271,29 +242,29 @@ async def kept_generations(r: Reader, channel_id: int) -> list[tuple[int, int, i
 
 
 async def drop_generations(tx: Tx, channel_id: int, numbers: list[int]) -> None:
-    """Forget the files of generations that are no longer kept; their line in the list stays."""
+    """Say of generations that they are no longer kept; their line in the list stays."""
     rows = [(channel_id, number) for number in numbers]
     await tx.many("UPDATE generation SET kept = 0 WHERE channel_id = ? AND number = ?", rows)
-    await tx.many("DELETE FROM published_file WHERE channel_id = ? AND number = ?", rows)
+    await tx.many("DELETE FROM generation_family WHERE channel_id = ? AND number = ?", rows)
 
 
-async def forget_plain_copies(tx: Tx, channel_id: int, below: int) -> None:
-    """Say of older generations' uncompressed indexes that they are streamed out of their compressed twins."""
-    await tx.execute(
-        "UPDATE published_file SET stored = 0 WHERE channel_id = ? AND number < ? AND stored = 1"
-        " AND path LIKE '%.json' AND EXISTS (SELECT 1 FROM published_file z"
-        " WHERE z.channel_id = published_file.channel_id"
-        " AND z.number = published_file.number AND z.family = published_file.family"
-        " AND z.path = published_file.path || '.zst')",
-        (channel_id, below),
+async def newest_own(r: Reader, channel_id: int, number: int) -> GenerationRow | None:
+    """Return the newest generation up to a number that shows content of its own, not an earlier one's."""
+    row = await r.row(
+        f"SELECT {_GENERATION} FROM generation WHERE channel_id = ? AND number <= ? AND shows = number"
+        " ORDER BY number DESC LIMIT 1",
+        (channel_id, number),
     )
+    return _generation(row) if row else None
 
 
-async def rendered_in_use(r: Reader) -> set[str]:
-    """Return the sha256 of each rendered file that a kept generation or a shard still needs."""
-    files = await r.rows("SELECT DISTINCT sha256 FROM published_file WHERE stored = 1")
-    packs = await r.rows("SELECT DISTINCT pack FROM shard")
-    return {row[0].hex() for row in (*files, *packs)}
+async def sets_numbered(r: Reader, channel_id: int, low: int, high: int) -> list[int]:
+    """Return the change sets that were published with a number above `low` and up to `high`."""
+    rows = await r.rows(
+        "SELECT id FROM change_set WHERE channel_id = ? AND state = ? AND number > ? AND number <= ? ORDER BY id",
+        (channel_id, PUBLISHED, low, high),
+    )
+    return [row[0] for row in rows]
 
 
 # --- what a generation changed --------------------------------------------------------------------------

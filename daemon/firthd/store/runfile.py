@@ -1,7 +1,7 @@
 """The only place with the SQL of a run's own file, as a worker writes it.
 
-A run file is an SQLite file that one run owns: a read leaves what to add and to close there, a render the places of
-its shards and the summaries of its packages. It can be thrown away and made again, so it is written without a
+A run file is an SQLite file that one run owns: a read leaves what to add and to close there, a render the objects
+that it changed and the summaries of its packages. It can be thrown away and made again, so it is written without a
 journal and without syncing.
 """
 
@@ -44,13 +44,16 @@ CREATE TABLE "close" (
 """
 
 RENDER_TABLES = """
-DROP TABLE IF EXISTS shard;
+DROP TABLE IF EXISTS object;
 DROP TABLE IF EXISTS package;
-CREATE TABLE shard (
-  sha256 BLOB PRIMARY KEY,
-  pack BLOB NOT NULL,
-  offset INTEGER NOT NULL,
-  length INTEGER NOT NULL
+CREATE TABLE object (                       -- only paths that this generation changes; sha256 NULL: gone
+  path TEXT PRIMARY KEY,
+  sha256 BLOB,
+  size INTEGER,
+  file BLOB,                                -- sha256 of the file or pack
+  offset INTEGER,                           -- in a pack
+  encoding TEXT,
+  lasting INTEGER NOT NULL DEFAULT 0        -- 1: the path holds its own hash
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE package (                      -- only names that this generation changes; files = 0: gone
   family TEXT NOT NULL,
@@ -85,7 +88,7 @@ AddRow = tuple[
     int | None,  # replaces
 ]
 CloseRow = tuple[int, str, str, str, str]  # artifact_id, family, subdir, name, reason
-ShardRow = tuple[bytes, bytes, int, int]  # sha256, pack, offset, length
+PackedRow = tuple[str, bytes, int, bytes, int]  # path, sha256, size, pack, offset
 PackageRow = tuple[
     str, str, str, int, int, int, str, str
 ]  # family, name, version, versions, files, bytes, platforms, depends
@@ -144,9 +147,22 @@ class RunFile:
             'INSERT OR IGNORE INTO "close" (artifact_id, family, subdir, name, reason) VALUES (?, ?, ?, ?, ?)', rows
         )
 
-    def shards(self, rows: Iterable[ShardRow]) -> None:
-        """Write the places of new shards."""
-        self._connection.executemany("INSERT INTO shard (sha256, pack, offset, length) VALUES (?, ?, ?, ?)", rows)
+    def files(self, rows: Iterable[tuple[str, str, int]]) -> None:
+        """Write objects that are files of their own: path, sha256 in hex, size."""
+        self._connection.executemany(
+            "INSERT INTO object (path, sha256, size, file) VALUES (?1, ?2, ?3, ?2)",
+            ((path, bytes.fromhex(sha256), size) for path, sha256, size in rows),
+        )
+
+    def packed(self, rows: Iterable[PackedRow]) -> None:
+        """Write objects in packs whose paths hold their own hash."""
+        self._connection.executemany(
+            "INSERT INTO object (path, sha256, size, file, offset, lasting) VALUES (?, ?, ?, ?, ?, 1)", rows
+        )
+
+    def ended(self, paths: Iterable[str]) -> None:
+        """Write that paths show nothing any more."""
+        self._connection.executemany("INSERT OR IGNORE INTO object (path) VALUES (?)", ((path,) for path in paths))
 
     def packages(self, rows: Iterable[PackageRow]) -> None:
         """Write the summaries of changed packages."""

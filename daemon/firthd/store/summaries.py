@@ -1,42 +1,14 @@
-"""The only place with the SQL of what a render leaves beside its files: where shards lie, and package summaries."""
+"""The only place with the SQL of package summaries: one row for each generation that changed a package."""
 
 import json
 from typing import Any
 
 from msgspec import Struct
 
-from firthd.store.database import Reader, Tx
+from firthd.store.database import Database, Reader, Tx
 
-
-class ShardRow(Struct, frozen=True, kw_only=True):
-    pack: str
-    offset: int
-    length: int
-
-
-async def shard(r: Reader, channel_id: int, sha256: str) -> ShardRow | None:
-    row = await r.row(
-        "SELECT pack, offset, length FROM shard WHERE channel_id = ? AND sha256 = ?",
-        (channel_id, bytes.fromhex(sha256)),
-    )
-    return ShardRow(pack=row[0].hex(), offset=row[1], length=row[2]) if row else None
-
-
-async def copy_shards(tx: Tx, schema: str, channel_id: int, after: bytes, limit: int) -> bytes | None:
-    """Copy some of a run file's shard rows; return the key to go on after, None when all are there."""
-    high = await tx.value(
-        f"SELECT max(sha256) FROM (SELECT sha256 FROM {schema}.shard WHERE sha256 > ? ORDER BY sha256 LIMIT ?)",
-        (after, limit),
-    )
-    if high is None:
-        return None
-    await tx.execute(
-        "INSERT INTO main.shard(channel_id, sha256, pack, offset, length)"
-        f" SELECT ?, sha256, pack, offset, length FROM {schema}.shard WHERE sha256 > ? AND sha256 <= ?"
-        " ON CONFLICT DO NOTHING",
-        (channel_id, after, high),
-    )
-    return bytes(high)
+BATCH = 1000
+"""Summaries that one transaction writes at the most."""
 
 
 async def copy_packages(
@@ -62,6 +34,31 @@ async def copy_packages(
 async def drop_unpublished_packages(tx: Tx, channel_id: int, published: int) -> None:
     """Take away summaries of a generation whose publication did not come about."""
     await tx.execute("DELETE FROM package WHERE channel_id = ? AND number > ?", (channel_id, published))
+
+
+async def show_again(db: Database, channel_id: int, number: int, earlier: int) -> None:
+    """Let generation `number` have the summaries of `earlier`; only what has changed since is read and written."""
+    columns = "version, versions, files, bytes, platforms, depends"
+
+    async def some(tx: Tx, after: tuple[str, str]) -> tuple[str, str] | None:
+        page = await tx.rows(
+            "SELECT DISTINCT family, name FROM package INDEXED BY package_number"
+            " WHERE channel_id = ? AND number > ? AND number < ?"
+            " AND (family, name) > (?, ?) ORDER BY family, name LIMIT ?",
+            (channel_id, earlier, number, *after, BATCH),
+        )
+        await tx.many(
+            f"INSERT OR REPLACE INTO package(channel_id, family, name, number, {columns})"
+            f" SELECT ?1, ?2, ?3, ?4, {columns} FROM (SELECT {columns}, number FROM package WHERE channel_id = ?1"
+            " AND family = ?2 AND name = ?3 AND number <= ?5 UNION ALL SELECT '', 0, 0, 0, '[]', '[]', 0"
+            " ORDER BY number DESC LIMIT 1)",
+            [(channel_id, family, name, number, earlier) for family, name in page],
+        )
+        return (page[-1][0], page[-1][1]) if len(page) == BATCH else None
+
+    after: tuple[str, str] | None = ("", "")
+    while after is not None:
+        after = await db.write(lambda tx, after=after: some(tx, after))  # type: ignore[misc]
 
 
 class SummaryRow(Struct, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from msgspec import Struct
 
+from firthd.store import objects
 from firthd.store.blobs import Kept
 from firthd.store.database import Database, Reader, Tx
 
@@ -46,12 +47,12 @@ async def integrity(r: Reader) -> list[str]:
     return [] if rows == [("ok",)] else [str(row[0]) for row in rows]
 
 
-async def purge_deleted(db: Database) -> int:
-    """Take away the artifacts of deleted channels, in short batches; return how many rows."""
+async def purge_deleted(db: Database, now_ms: int) -> int:
+    """Take away the rows of deleted channels, in short batches; return how many rows."""
     gone = 0
     left = " OR ".join(
         f"EXISTS (SELECT 1 FROM {table} t WHERE t.channel_id = c.id)"
-        for table in ("artifact", "shard", "package", "published_file")
+        for table in ("artifact", "object", "package", "pack")
     )
     channels = await db.read(
         lambda r: r.rows(f"SELECT c.id FROM channel c WHERE c.deleted_at IS NOT NULL AND ({left})")
@@ -68,14 +69,16 @@ async def purge_deleted(db: Database) -> int:
                 "DELETE FROM artifact WHERE id IN (SELECT id FROM artifact WHERE channel_id = ? LIMIT ?)",
                 (channel_id, BATCH),
             )
-            for table, key in (("shard", "sha256"), ("package", "family, name, number")):
-                removed += await tx.execute(
-                    f"DELETE FROM {table} WHERE channel_id = ? AND ({key}) IN"
-                    f" (SELECT {key} FROM {table} WHERE channel_id = ? LIMIT ?)",
-                    (channel_id, channel_id, BATCH),
-                )
+            rows = await tx.rows("SELECT id, file FROM object WHERE channel_id = ? LIMIT ?", (channel_id, BATCH))
+            await objects.delete(tx, rows, now_ms)
+            removed += len(rows)
+            removed += await tx.execute(
+                "DELETE FROM package WHERE channel_id = ? AND (family, name, number) IN"
+                " (SELECT family, name, number FROM package WHERE channel_id = ? LIMIT ?)",
+                (channel_id, channel_id, BATCH),
+            )
             if not removed:
-                await tx.execute("DELETE FROM published_file WHERE channel_id = ?", (channel_id,))
+                await tx.execute("DELETE FROM pack WHERE channel_id = ?", (channel_id,))
             return removed
 
         while removed := await db.write(some):

@@ -75,6 +75,14 @@ class OfferRow(NamedTuple):
     closed_set: int | None
 
 
+class PackedAt(NamedTuple):
+    """Where an object's bytes lie: the sha256 of the pack, and from where on."""
+
+    size: int
+    pack: bytes
+    offset: int
+
+
 class WorkerState:
     """The state database, read-only. `count_sets` must come before whatever reads artifacts."""
 
@@ -226,7 +234,7 @@ class WorkerState:
             last = row[0]
             found.append(last)
 
-    # --- blobs, packages, shards
+    # --- blobs, packages
 
     def stored(self, digests: Iterable[bytes]) -> set[bytes]:
         """Return those of the sha256 digests whose blob is in the store, as its rows say."""
@@ -251,9 +259,40 @@ class WorkerState:
         )
         return {name for name, files, _ in rows.fetchall() if files}
 
-    def has_shard(self, channel_id: int, sha256: bytes) -> bool:
-        """Tell whether a pack of this channel already holds a shard."""
+    # --- served objects
+
+    def in_force(self, channel_id: int, family: str, folder: str) -> Iterator[str]:
+        """Yield the paths of the objects in force below a folder, whose name ends in a slash."""
+        last = folder
+        while True:
+            page = self._connection.execute(
+                "SELECT path FROM object WHERE channel_id = ? AND family = ? AND path > ? AND path < ?"
+                f" AND until IS NULL ORDER BY path LIMIT {PAGE_ROWS}",
+                (channel_id, family, last, folder[:-1] + chr(ord("/") + 1)),
+            ).fetchall()
+            yield from (row[0] for row in page)
+            if len(page) < PAGE_ROWS:
+                return
+            last = page[-1][0]
+
+    def serves(self, channel_id: int, family: str, path: str) -> bool:
+        """Tell whether an object is in force at a path."""
         row = self._connection.execute(
-            "SELECT EXISTS (SELECT 1 FROM shard WHERE channel_id = ? AND sha256 = ?)", (channel_id, sha256)
+            "SELECT EXISTS (SELECT 1 FROM object WHERE channel_id = ? AND family = ? AND path = ? AND until IS NULL)",
+            (channel_id, family, path),
         ).fetchone()
         return bool(row[0])
+
+    def packed_object(self, channel_id: int, family: str, path: str) -> tuple[bytes, PackedAt] | None:
+        """Return sha256 and place of what a path showed in a pack, at whatever generation; None when nowhere."""
+        row = self._connection.execute(
+            "SELECT sha256, size, file, offset FROM object"
+            " WHERE channel_id = ? AND family = ? AND offset IS NOT NULL AND path = ? LIMIT 1",
+            (channel_id, family, path),
+        ).fetchone()
+        return None if row is None else (row[0], PackedAt._make(row[1:]))
+
+    def place(self, channel_id: int, family: str, path: str) -> PackedAt | None:
+        """Return where what a path showed lies in a pack, at whatever generation; None when nowhere."""
+        found = self.packed_object(channel_id, family, path)
+        return None if found is None else found[1]

@@ -14,6 +14,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from firth_protocol.types import Family, Privacy
+from firthd.store.objects import ObjectRow
 from firthd.web.admission import Visitor
 from firthd.web.conditions import Content
 from firthd.web.files import Files, Place
@@ -22,7 +23,7 @@ from firthd.web.parts import Channels, Store
 from firthd.web.problems import not_found
 
 if TYPE_CHECKING:
-    from firthd.channels.published import PublishedFile, View
+    from firthd.channels.published import View
 
 FOREVER = "max-age=31536000, immutable"
 INDEX_LIFE = "max-age=60"
@@ -74,15 +75,15 @@ class CondaSite:
         self, request: web.Request, visitor: Visitor, edition: Edition, rest: tuple[str, ...]
     ) -> web.StreamResponse:
         """Answer for what follows the channel in the path. Raises Problem 404 for everything that is not there."""
-        if len(rest) == 3 and rest[1] == "shards" and (shard := _SHARD.fullmatch(rest[2])):
-            return await self._shard(request, edition, shard[1])
+        if len(rest) == 3 and rest[1] == "shards" and _SHARD.fullmatch(rest[2]):
+            return await self._shard(request, edition, "/".join(rest))
         if len(rest) != 2 or len(rest[0]) > 32 or not _SUBDIR.fullmatch(rest[0]) or len(rest[1]) > MAX_NAME:
             raise not_found()
         subdir, name = rest
-        index = edition.view.files.get((Family.CONDA, f"{subdir}/{name}"))
-        if index is not None:
-            return await self._index(request, visitor, edition, index, name)
         if name.endswith(_INDEX_LIKE):
+            index = await self._published.object(edition.view, Family.CONDA, f"{subdir}/{name}")
+            if index is not None:
+                return await self._index(request, visitor, edition, index, name)
             absent = self._absent_index(f"{subdir}/{name}")
             if absent is None:
                 raise not_found()
@@ -106,7 +107,7 @@ class CondaSite:
         )
 
     async def _index(
-        self, request: web.Request, visitor: Visitor, edition: Edition, index: "PublishedFile", name: str
+        self, request: web.Request, visitor: Visitor, edition: Edition, index: ObjectRow, name: str
     ) -> web.StreamResponse:
         content = Content(
             size=index.size,
@@ -115,25 +116,28 @@ class CondaSite:
             media_type=_media_type(name),
             cache_control=edition.cache_control(edition.index_life),
         )
-        if not index.stored:  # a generation of another day keeps only the compressed form
-            twin = edition.view.files[(Family.CONDA, f"{index.path}.zst")]
-            return await self._files.unpacked(request, content, self._rendered.path(twin.sha256))
-        place = Place(path=partial(self._rendered.path, index.sha256), sha256=index.sha256, size=index.size)
-        return await self._files.stored(request, content, place, by_proxy=visitor.by_proxy)
+        if index.encoding is not None:  # a generation of another day keeps only the compressed form
+            return await self._files.unpacked(request, content, await self._rendered.local(index.file))
+        return await self._files.stored(request, content, self._place(index), by_proxy=visitor.by_proxy)
 
-    async def _shard(self, request: web.Request, edition: Edition, sha256: str) -> web.StreamResponse:
-        found = await self._published.shard(edition.view.channel_id, sha256)
+    async def _shard(self, request: web.Request, edition: Edition, path: str) -> web.StreamResponse:
+        found = await self._published.object(edition.view, Family.CONDA, path)
+        if found is None:  # rows that came from the first schema do not know their subdir
+            found = await self._published.object(edition.view, Family.CONDA, path.partition("/")[2])
         if found is None:
             raise not_found()
         content = Content(
-            size=found.length,
-            etag=f'"{sha256}"',
+            size=found.size,
+            etag=f'"{found.sha256}"',
             modified_ms=None,
             media_type="application/octet-stream",
             cache_control=edition.cache_control(FOREVER),
         )
-        place = Place(path=lambda: found.pack, sha256=sha256, size=found.length, offset=found.offset)
-        return await self._files.stored(request, content, place)
+        return await self._files.stored(request, content, self._place(found))
+
+    def _place(self, found: ObjectRow) -> Place:
+        local = partial(self._rendered.local, found.file)
+        return Place(local=local, sha256=found.sha256, size=found.size, offset=found.offset)
 
 
 def _media_type(name: str) -> str:

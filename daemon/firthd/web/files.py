@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -39,10 +39,11 @@ class DamagedFile(OSError):
 class Place(Struct, frozen=True, kw_only=True):
     """Bytes at rest: a file or, from `offset`, a part of one; `sha256` is that of the part.
 
-    `path` is asked for only when the bytes are not in memory. `size` in bytes; None: as many as the file has.
+    `local` is asked where the file lies only when the bytes are not in memory. `size` in bytes; None: as many as the
+    file has.
     """
 
-    path: Callable[[], Path]
+    local: Callable[[], Awaitable[Path]]
     sha256: str
     size: int | None
     offset: int | None = None
@@ -73,7 +74,7 @@ class Files:
         found = self._hot.get(place.sha256)
         if found is not None:
             return await self._from_memory(request, content, found)
-        path = place.path()
+        path = await place.local()
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             stat = os.fstat(fd)

@@ -45,7 +45,7 @@ class Packages:
             cache_control=cache_control,
         )
         if file.sha256 is not None:
-            place = Place(path=partial(self._blobs.path, file.sha256), sha256=file.sha256, size=file.size)
+            place = Place(local=partial(self._blobs.local, file.sha256), sha256=file.sha256, size=file.size)
             try:
                 return await self._files.stored(request, content, place, by_proxy=visitor.by_proxy)
             except FileNotFoundError:
@@ -70,7 +70,7 @@ class Packages:
         except TimeoutError:
             raise Problem(504, f"{live.file.filename} is still being fetched; ask again in a minute") from None
         content = msgspec.structs.replace(content, size=kept.size, etag=_etag(kept.sha256))
-        place = Place(path=partial(self._blobs.path, kept.sha256), sha256=kept.sha256, size=kept.size)
+        place = Place(local=partial(self._blobs.local, kept.sha256), sha256=kept.sha256, size=kept.size)
         return await self._files.stored(request, content, place, by_proxy=visitor.by_proxy)
 
 

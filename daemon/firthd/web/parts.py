@@ -12,9 +12,10 @@ from firthd.clock import Clock
 from firthd.config import WebSettings
 from firthd.mirrors.live import Live
 from firthd.store.artifacts import FileRow
+from firthd.store.objects import ObjectRow
 
 if TYPE_CHECKING:
-    from firthd.channels.published import ShardPlace, View
+    from firthd.channels.published import View
     from firthd.store.tokens import TokenRow
 
 
@@ -26,15 +27,18 @@ class Channels(Protocol):
     async def at(self, channel: str, when: str, now_ms: int, /) -> "View":
         """Return the kept generation with that number, or the last of that UTC day (YYYY-MM-DD); raise NotFound."""
 
-    async def shard(self, channel_id: int, sha256: str, /) -> "ShardPlace | None": ...
+    async def object(self, view: "View", family: str, path: str, /) -> ObjectRow | None:
+        """Return what a path shows in a view; one that holds its own hash is shown whatever the generation."""
+
     async def file(self, view: "View", family: str, subdir: str, filename: str, /) -> FileRow | None:
         """Return the file of a generation, or one in its grace period; raise Forbidden for one that is refused."""
 
 
 class Store(Protocol):
-    """Where files lie under their sha256."""
+    """Files under their sha256."""
 
-    def path(self, sha256: str, /) -> Path: ...
+    async def local(self, sha256: str, /) -> Path:
+        """Return where a file is to be opened for reading; it may not be there."""
 
 
 class Fetches(Protocol):

@@ -340,8 +340,9 @@ async def test_old_generations_give_up_their_plain_index_but_still_serve_it(tmp_
         w.source.add(PackageSpec(name="delta"))
         await w.run()
         view = await w.daemon.daemon.published.at("main", "2", 1 << 50)
-        file = view.files["conda", "noarch/repodata.json"]
-        assert not file.stored
+        file = await w.daemon.daemon.published.object(view, "conda", "noarch/repodata.json")
+        assert file is not None
+        assert file.encoding == "zstd"
         reply = await w.get("/snapshot/2/main/noarch/repodata.json")
         assert reply.body == plain
         assert hashlib.sha256(reply.body).hexdigest() == file.sha256

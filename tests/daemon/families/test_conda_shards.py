@@ -35,10 +35,12 @@ def spools(channel: ChannelFolder) -> dict[str, Path | None]:
 
 def packed_shards(result: RenderResult, run_file: Path) -> dict[bytes, bytes]:
     """Return sha256 -> bytes of the pack's shards, by the places in the run file."""
-    places = run_rows(run_file, "shard", "sha256, pack, offset, length")
-    assert len(places) == result.slices_new
     if result.pack is None:
+        assert not result.slices_new
         return {}
+    rows = run_rows(run_file, "object", "sha256, file, offset, size, lasting")
+    places = [row[:4] for row in rows if row[4] and row[1] == bytes.fromhex(result.pack.sha256)]
+    assert len(places) == result.slices_new
     body = Path(result.pack.file).read_bytes()
     assert (result.pack.size, result.pack.sha256) == (len(body), hashlib.sha256(body).hexdigest())
     assert {pack.hex() for _, pack, _, _ in places} == {result.pack.sha256}
@@ -141,10 +143,40 @@ def test_hash_of_an_untouched_package_comes_from_the_index_before(state: CondaSt
     state.publish()
     marked = index_of(state, "noarch") | {"alpha": b"m" * 32}
     Path(state.published[f"noarch/{INDEX}"].file).write_bytes(shard_index("noarch", marked, {}))
+    state.execute(
+        "INSERT INTO object (channel_id, family, path, since, sha256, size, file, offset, lasting)"
+        " VALUES (1, 'conda', ?, 1, ?, 1, x'00', 0, 1)",
+        (f"noarch/shards/{'6d' * 32}.msgpack.zst", b"m" * 32),
+    )
     channel.add(PackageSpec(name="delta"))
     state.take(spools(channel))
     state.publish()
     assert index_of(state, "noarch")["alpha"] == b"m" * 32
+
+
+def test_a_shard_that_lies_nowhere_is_packed_again(state: CondaState, channel: ChannelFolder) -> None:
+    state.take(spools(channel))
+    state.publish()
+    before = index_of(state, "noarch")
+    state.execute("DELETE FROM object WHERE sha256 = ?", (before["alpha"],))
+    channel.add(PackageSpec(name="delta"))
+    state.take(spools(channel))
+    result, run_file = state.render()
+    assert before["alpha"] in packed_shards(result, run_file)
+
+
+def test_shards_that_an_index_names_no_longer_end(state: CondaState, channel: ChannelFolder) -> None:
+    state.take(spools(channel))
+    state.publish()
+    before = index_of(state, "noarch")
+    channel.records["noarch"] = {
+        filename: record for filename, record in channel.records["noarch"].items() if record["name"] != "alpha"
+    }
+    channel.write()
+    state.take(spools(channel))
+    _, run_file = state.render()
+    ended = [path for path, sha256 in run_rows(run_file, "object", "path, sha256") if sha256 is None]
+    assert ended == [f"noarch/shards/{before['alpha'].hex()}.msgpack.zst"]
 
 
 def test_lost_index_is_made_again(state: CondaState, channel: ChannelFolder) -> None:

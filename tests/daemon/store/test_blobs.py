@@ -243,26 +243,6 @@ def test_what_a_crash_left_half_written_is_swept_at_start_and_nothing_else(tmp_p
     assert whole.read_bytes() == b"whole"
 
 
-def test_a_sweep_takes_what_is_old_and_unused(tmp_path: Path) -> None:
-    store = BlobStore(tmp_path / "rendered")
-    store.prepare()
-    for name, age_s in (("used", 500), ("old", 500), ("touched", 500), ("young", 10)):
-        path = store.path(sha(name.encode()))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
-        os.utime(path, (1_000_000 - age_s, 1_000_000 - age_s))
-    store.temporary().write_bytes(b"on its way")
-    assert store.touch(sha(b"touched"))
-    assert not store.touch(sha(b"absent"))
-    assert store.sweep({sha(b"used")}, (1_000_000 - 100) * 1000) == 1
-    assert {name for name in ("used", "old", "touched", "young") if store.has(sha(name.encode()))} == {
-        "used",
-        "touched",
-        "young",
-    }
-    assert len(leftovers(store)) == 1
-
-
 def test_deleting_what_is_gone_is_no_error(tmp_path: Path) -> None:
     store = BlobStore(tmp_path / "blobs")
     store.prepare()
@@ -274,7 +254,7 @@ def test_deleting_what_is_gone_is_no_error(tmp_path: Path) -> None:
 )
 def test_only_a_digest_is_a_place(tmp_path: Path, name: str) -> None:
     store = BlobStore(tmp_path)
-    for asked in (store.path, store.size, store.has, store.touch):
+    for asked in (store.path, store.size, store.has):
         with pytest.raises(ValueError, match="sha256"):
             asked(name)
 

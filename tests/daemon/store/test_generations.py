@@ -10,10 +10,10 @@ import pytest
 from firth_protocol.types import Cause, Change
 from firthd.channels import browse
 from firthd.store import generations, paging, summaries
-from firthd.store.generations import DRAFT, FileEntry
+from firthd.store.generations import DRAFT
 from firthd.store.summaries import PACKAGE_ORDERS, SummaryRow
 from tests.support.clock import START_MS
-from tests.support.state import Shelf, sha, shelf
+from tests.support.state import Shelf, shelf
 
 DAY_MS = 86_400_000
 
@@ -171,35 +171,6 @@ async def test_generations_are_found_by_number_by_time_and_by_their_neighbours(h
         found = await read(lambda r, m=moment, k=kept: generations.last_until(r, channel, m, kept=k))  # type: ignore[misc]
         assert (found.number if found else None) == expected
     assert [row[0] for row in await read(lambda r: generations.kept_generations(r, channel))] == [4, 3, 1]
-
-
-async def test_old_plain_copies_go_only_where_a_compressed_twin_stays(s: Shelf) -> None:
-    paths = ["noarch/repodata.json", "noarch/repodata.json.zst", "notices.json", "noarch/repodata_shards.msgpack.zst"]
-    for _ in range(3):
-        number = await s.publish()
-        rows = [(s.channel_id, number, path, bytes.fromhex(sha(f"{path} {number}"))) for path in paths]
-        await s.db.write(
-            lambda tx, rows=rows: tx.many(  # type: ignore[misc]
-                "INSERT INTO published_file VALUES (?, ?, 'conda', ?, ?, 5, 1)", rows
-            )
-        )
-    await s.db.write(lambda tx: generations.forget_plain_copies(tx, s.channel_id, 3))
-
-    async def files(number: int) -> dict[str, bool]:
-        entries: list[FileEntry] = await s.db.read(lambda r: generations.published_files(r, s.channel_id, number))
-        return {entry.path: entry.stored for entry in entries}
-
-    for number in (1, 2):
-        assert await files(number) == {path: path != "noarch/repodata.json" for path in paths}
-    assert all((await files(3)).values())
-    used = await s.db.read(generations.rendered_in_use)
-    assert used == {
-        sha(f"{path} {number}") for number in (1, 2, 3) for path in paths if (number, path) not in
-        {(1, "noarch/repodata.json"), (2, "noarch/repodata.json")}
-    }  # fmt: skip
-    await s.db.write(lambda tx: generations.drop_generations(tx, s.channel_id, [1]))
-    assert await files(1) == {}
-    assert len(await files(2)) == 4
 
 
 # --- package lists ---------------------------------------------------------------------------------------------

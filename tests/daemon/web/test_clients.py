@@ -79,7 +79,7 @@ async def test_rattler_probes_with_head_and_gets_the_best(channel: Site) -> None
 
 
 async def test_rattler_takes_shards(channel: Site) -> None:
-    (name,) = channel.shelf.shard("main", b"the shard of a")
+    (name,) = channel.shelf.shard("main", b"the shard of a", subdir="linux-64")
     index = await channel.get(f"{REPO}/linux-64/repodata_shards.msgpack.zst")
     assert index.status == 200
     empty = await channel.get(f"{REPO}/osx-arm64/repodata_shards.msgpack.zst")

@@ -179,11 +179,11 @@ async def test_the_plain_index_of_an_old_generation_comes_out_of_its_twin(site: 
     index = conda_index("noarch", filler=3 * 1024 * 1024)
     view = site.shelf.channel("main", index)
     plain = index["noarch/repodata.json"]
-    files = dict(view.files)
-    key = ("conda", "noarch/repodata.json")
-    files[key] = msgspec.structs.replace(files[key], stored=False)
-    site.rendered.path(files[key].sha256).unlink()
-    site.shelf.kept[("main", "12")] = msgspec.structs.replace(view, files=files, generation=12)
+    row = site.shelf.objects[view.channel_id, 1, "noarch/repodata.json"]
+    twin = site.shelf.objects[view.channel_id, 1, "noarch/repodata.json.zst"]
+    site.shelf.objects[view.channel_id, 12, row.path] = msgspec.structs.replace(row, file=twin.file, encoding="zstd")
+    site.rendered.path(row.file).unlink()
+    site.shelf.kept[("main", "12")] = msgspec.structs.replace(view, generation=12)
     url = "/snapshot/12/main/noarch/repodata.json"
     reply = await site.get(url)
     assert (reply.status, reply.body) == (200, plain)

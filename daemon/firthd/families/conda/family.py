@@ -4,7 +4,7 @@ from firth_protocol.types import Family
 from firthd.families.base import FamilyRules
 from firthd.families.conda.archives import check_archive
 from firthd.families.conda.names import KNOWN_SUBDIRS
-from firthd.families.conda.paths import FIRST_SUBDIRS, fetch_url, locate, needs_record
+from firthd.families.conda.paths import FIRST_SUBDIRS, SHARD_INDEX, fetch_url, locate, needs_record
 from firthd.families.conda.render import absent_index, empty_subdir
 from firthd.families.conda.requests import RECOGNISER, encoding, found, requests
 from firthd.families.conda.requirements import facts, requirement
@@ -18,6 +18,7 @@ CONDA = FamilyRules(
     recogniser=RECOGNISER,
     found=found,
     formats="firthd.families.conda.formats:FORMATS",
+    reads=f"/{SHARD_INDEX}",
     first_parts=FIRST_SUBDIRS,
     empty_part=empty_subdir,
     absent_index=absent_index,

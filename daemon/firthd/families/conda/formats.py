@@ -10,7 +10,7 @@ from firthd.families.conda.document import Repodata
 from firthd.families.conda.names import valid_subdir
 from firthd.families.conda.paths import FIRST_SUBDIRS
 from firthd.families.conda.records import depended_on, fingerprint, source_record
-from firthd.families.conda.render import SubdirRenderer, empty_subdir
+from firthd.families.conda.render import SubdirRenderer, empty_subdir, name_old_shards
 from firthd.families.conda.versions import version_key
 
 
@@ -34,6 +34,9 @@ class CondaFormats:
 
     def renderer(self, part: str, touched: Set[str] | None, out: Output) -> SubdirRenderer:
         return SubdirRenderer(part, touched, out)
+
+    def conclude(self, rendered: Set[str], out: Output) -> None:
+        name_old_shards(rendered, out)
 
     def empty_part(self, part: str) -> Mapping[str, bytes]:
         return empty_subdir(part)

@@ -13,6 +13,7 @@ REPODATA = "repodata.json"
 REPODATA_ZST = "repodata.json.zst"
 SHARD_INDEX = "repodata_shards.msgpack.zst"
 SHARDS = "shards/"
+SHARD_ENDING = ".msgpack.zst"
 VARIANTS = (REPODATA, REPODATA_ZST, SHARD_INDEX)
 FIRST_SUBDIRS = (NOARCH,)  # conda clients refuse a channel without it, even an empty one
 SERVED_EXTENSIONS = (*EXTENSIONS, ".whl")

@@ -3,16 +3,17 @@
 import io
 from collections.abc import Callable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from hashlib import sha256
 
 import zstandard
 
 from firthd.families.base import Output
 from firthd.families.conda.names import KNOWN_SUBDIRS
-from firthd.families.conda.paths import REPODATA, REPODATA_ZST, SHARD_INDEX
+from firthd.families.conda.paths import REPODATA, REPODATA_ZST, SHARD_INDEX, SHARDS
 from firthd.families.conda.records import PLAIN_SECTIONS
 from firthd.families.conda.repodata import Served, repodata_chunks, served, write_repodata, zst_writer
-from firthd.families.conda.shards import ShardPacker, read_index, shard_index
+from firthd.families.conda.shards import ShardPacker, old_path, read_index, shard_hash, shard_index, shard_path
 from firthd.store.worker_reads import ShownRow
 
 REPORT_EVERY = 2000
@@ -33,6 +34,11 @@ class SubdirRenderer:
         self._v3_timestamps: dict[str, list[int | None]] = {}
         self._kept_hashes = {} if touched is None else self._hashes_before(touched)
 
+    @cached_property
+    def _named(self) -> set[bytes]:
+        """The shards that the index names so far."""
+        return hashes_below(self._out, f"{self._subdir}/{SHARDS}")
+
     @property
     def published(self) -> bool:
         return self._out.has(f"{self._subdir}/{REPODATA}")
@@ -52,6 +58,7 @@ class SubdirRenderer:
         with ThreadPoolExecutor(1) as writer:
             written = writer.submit(write_repodata, self._out, self._subdir, self._chunks())
             hashes = self._pack_shards(report)
+            self._name_shards(set(hashes.values()))
             written.result()
         with self._out.open(f"{self._subdir}/{SHARD_INDEX}") as file:
             file.write(shard_index(self._subdir, hashes, self._v3_timestamps))
@@ -61,12 +68,9 @@ class SubdirRenderer:
 
     def _hashes_before(self, touched: Set[str]) -> dict[str, bytes]:
         """Return name -> hash of the shards that need no packing: those in the index before that nothing touched."""
-        before = self._out.before(f"{self._subdir}/{SHARD_INDEX}")
-        try:
-            hashes = {} if before is None else read_index(before)
-        except ValueError:  # everything derived can be made again
-            return {}
-        return {name: value for name, value in hashes.items() if name not in touched}
+        there = self._named | hashes_below(self._out, SHARDS)
+        hashes = index_before(self._out, self._subdir)
+        return {name: value for name, value in hashes.items() if name not in touched and value in there}
 
     def _pack_shards(self, report: Callable[[str, int, int], None]) -> dict[str, bytes]:
         hashes = {name: value for name, value in self._kept_hashes.items() if name in self._names}
@@ -75,9 +79,41 @@ class SubdirRenderer:
             if number % REPORT_EVERY == 0:
                 report(f"{self._subdir}/{SHARD_INDEX}", number, len(self._to_pack))
             shard = packer.pack(records)
-            hashes[name] = sha256(shard).digest()
-            self._out.slice(hashes[name], shard)
+            digest = hashes[name] = sha256(shard).digest()
+            self._out.slice(shard_path(self._subdir, digest), digest, shard)
         return hashes
+
+    def _name_shards(self, wanted: set[bytes]) -> None:
+        for digest in sorted(wanted - self._named):
+            self._out.again(shard_path(self._subdir, digest), old_path(digest))
+        for digest in sorted(self._named - wanted):
+            self._out.end(shard_path(self._subdir, digest))
+
+
+def hashes_below(out: Output, folder: str) -> set[bytes]:
+    """Return the hashes of the shards that are served below a folder."""
+    return set(map(shard_hash, out.below(folder)))
+
+
+def index_before(out: Output, subdir: str) -> dict[str, bytes]:
+    """Return name -> hash of the shard index that is served; a damaged one is none: it can be made again."""
+    content = out.before(f"{subdir}/{SHARD_INDEX}")
+    try:
+        return {} if content is None else read_index(content)
+    except ValueError:
+        return {}
+
+
+def name_old_shards(rendered: Set[str], out: Output) -> None:
+    """Write for the subdirs that were not rendered which shards they name, and end the rows that do not say."""
+    old = hashes_below(out, SHARDS)
+    if not old:
+        return
+    for subdir in sorted({path.partition("/")[0] for path in out.readable()} - rendered):
+        for digest in sorted(set(index_before(out, subdir).values()) & old):
+            out.again(shard_path(subdir, digest), old_path(digest))
+    for digest in sorted(old):
+        out.end(old_path(digest))
 
 
 def empty_subdir(subdir: str) -> dict[str, bytes]:

@@ -10,6 +10,7 @@ import msgspec
 import zstandard
 from msgspec import Struct
 
+from firthd.families.conda.paths import SHARD_ENDING, SHARDS
 from firthd.families.conda.repodata import Served, revisions
 
 SHARD_LEVEL = 3
@@ -87,6 +88,21 @@ def shard_index(subdir: str, hashes: Mapping[str, bytes], v3_timestamps: Mapping
     content = {"version": 1, "info": info, "shards": hashes}
     encoded = msgspec.msgpack.encode(content, order="deterministic")
     return zstandard.ZstdCompressor(level=INDEX_LEVEL).compress(encoded)
+
+
+def shard_path(subdir: str, sha256: bytes) -> str:
+    """Return the path of a shard below the channel."""
+    return f"{subdir}/{old_path(sha256)}"
+
+
+def old_path(sha256: bytes) -> str:
+    """Return the path of a shard in a state of the first release, which did not write down which subdirs name it."""
+    return f"{SHARDS}{sha256.hex()}{SHARD_ENDING}"
+
+
+def shard_hash(path: str) -> bytes:
+    """Return the sha256 that a shard's path holds."""
+    return bytes.fromhex(path.rpartition("/")[2].removesuffix(SHARD_ENDING))
 
 
 def read_index(content: bytes) -> dict[str, bytes]:

@@ -1,0 +1,185 @@
+"""The only place with the SQL that takes away what no kept generation names: objects, packs and their files."""
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from msgspec import Struct
+
+from firthd.store import objects
+from firthd.store.database import Database, Reader, Row, Tx
+from firthd.store.objects import BATCH
+
+HALF = 2
+"""A pack is made anew when its size is more than this many times what is named of it."""
+SMALL_PACK = 1_000_000
+"""Bytes below which a pack is small."""
+MANY_SMALL = 50
+"""Small packs of a channel that are joined into one."""
+
+
+async def drop_between(db: Database, channel_id: int, low: int, high: int, now_ms: int) -> set[bytes]:
+    """Take away what only generations between two kept ones showed, in short transactions; return the files touched.
+
+    `low` 0: nothing older is kept. Objects that hold their own hash are only marked as named no longer.
+    """
+    key = {"channel": channel_id, "low": low, "high": high, "limit": BATCH, "now": now_ms}
+    between = "channel_id = :channel AND until > :low AND until <= :high AND since > :low"
+
+    async def mark(tx: Tx) -> bool:
+        return bool(
+            await tx.execute(
+                "UPDATE object SET unnamed_at = :now WHERE id IN (SELECT id FROM object"
+                f" WHERE {between} AND lasting AND unnamed_at IS NULL LIMIT :limit)",
+                key,
+            )
+        )
+
+    async def some(tx: Tx) -> Sequence[Row]:
+        rows = await tx.rows(f"SELECT id, file FROM object WHERE {between} AND NOT lasting LIMIT :limit", key)
+        await objects.delete(tx, rows, now_ms)
+        return rows
+
+    while await db.write(mark):
+        pass
+    return await _all(db, some)
+
+
+async def drop_lasting(db: Database, channel_id: int, before_ms: int, now_ms: int) -> set[bytes]:
+    """Take away what holds its own hash and has been named by no kept generation since a moment."""
+
+    async def some(tx: Tx) -> Sequence[Row]:
+        rows = await tx.rows(
+            "SELECT id, file FROM object WHERE channel_id = ? AND unnamed_at <= ? LIMIT ?",
+            (channel_id, before_ms, BATCH),
+        )
+        await objects.delete(tx, rows, now_ms)
+        return rows
+
+    return await _all(db, some)
+
+
+async def _all(db: Database, some: Callable[[Tx], Awaitable[Sequence[Row]]]) -> set[bytes]:
+    files: set[bytes] = set()
+    while rows := await db.write(some):
+        files.update(row[1] for row in rows)
+    return files
+
+
+async def keep_packed_only(db: Database, channel_id: int, pointer: int, now_ms: int) -> int:
+    """Let what is not in force any more come out of its compressed twin, where it has one; return how many."""
+
+    async def some(tx: Tx) -> int:
+        rows = await tx.rows(
+            "SELECT o.id, o.file, (SELECT t.file FROM object t WHERE t.channel_id = o.channel_id"
+            " AND t.family = o.family AND t.path = o.path || '.zst' AND t.since <= o.since AND t.offset IS NULL"
+            " AND t.encoding IS NULL"
+            " AND (t.until IS NULL OR t.until > o.since) LIMIT 1) AS twin FROM object o"
+            " WHERE o.channel_id = ? AND o.until <= ? AND o.encoding IS NULL AND o.offset IS NULL"
+            " AND NOT o.lasting"
+            " AND substr(o.path, -5) = '.json' AND twin IS NOT NULL LIMIT ?",
+            (channel_id, pointer, BATCH),
+        )
+        await tx.many("UPDATE object SET file = ?, encoding = 'zstd' WHERE id = ?", [(row[2], row[0]) for row in rows])
+        await _note_unnamed(tx, {row[1] for row in rows}, now_ms)
+        return len(rows)
+
+    done = 0
+    while count := await db.write(some):
+        done += count
+    return done
+
+
+async def _note_unnamed(tx: Tx, files: set[bytes], now_ms: int) -> None:
+    # REPLACE: a file that was named again meanwhile has its minute from now on.
+    await tx.many(
+        "INSERT OR REPLACE INTO unnamed_file SELECT ?1, ?2 WHERE NOT EXISTS (SELECT 1 FROM object WHERE file = ?1)",
+        [(file, now_ms) for file in files],
+    )
+
+
+# --- packs -----------------------------------------------------------------------------------------------------------
+
+
+class Slice(Struct, frozen=True):
+    """Bytes in a pack that an object names; `sha256` is theirs."""
+
+    file: str
+    offset: int
+    size: int
+    sha256: str
+
+
+async def packs_to_move(r: Reader, channel_id: int, touched: set[bytes] | None) -> list[str]:
+    """Return the packs whose living parts are to move on: of those touched (None: of all), and small ones if many."""
+    packs = await r.rows("SELECT file, size FROM pack WHERE channel_id = ?", (channel_id,))
+    small = [file for file, size in packs if size < SMALL_PACK]
+    found = set(small) if len(small) >= MANY_SMALL else set()
+    for file, size in packs:
+        if (touched is None or file in touched) and file not in found:
+            named = await r.value(
+                "SELECT sum(size) FROM (SELECT DISTINCT offset, size FROM object WHERE file = ? AND channel_id = ?)",
+                (file, channel_id),
+            )
+            if (named or 0) * HALF < size:
+                found.add(file)
+    return sorted(file.hex() for file in found)
+
+
+async def living(r: Reader, channel_id: int, pack: str) -> list[Slice]:
+    """Return what a channel's objects name of a pack, in its order."""
+    rows = await r.rows(
+        "SELECT DISTINCT offset, size, sha256 FROM object WHERE file = ? AND channel_id = ? AND offset IS NOT NULL"
+        " ORDER BY offset",
+        (bytes.fromhex(pack), channel_id),
+    )
+    return [Slice(pack, row[0], row[1], row[2].hex()) for row in rows]
+
+
+async def move(db: Database, channel_id: int, moved: Sequence[tuple[Slice, int]], pack: str) -> None:
+    """Say of slices that they lie in another pack from now on, in short transactions."""
+    for start in range(0, len(moved), BATCH):
+        some = moved[start : start + BATCH]
+        await db.write(
+            lambda tx, some=some: tx.many(  # type: ignore[misc]
+                "UPDATE object SET file = ?, offset = ? WHERE file = ? AND offset = ? AND channel_id = ?",
+                [(bytes.fromhex(pack), to, bytes.fromhex(one.file), one.offset, channel_id) for one, to in some],
+            )
+        )
+
+
+async def forget_packs(db: Database, channel_id: int, packs: Sequence[str], now_ms: int) -> None:
+    """Take away the rows of packs that nothing lies in any more."""
+
+    async def body(tx: Tx) -> None:
+        files = {bytes.fromhex(pack) for pack in packs}
+        await tx.many("DELETE FROM pack WHERE channel_id = ? AND file = ?", [(channel_id, file) for file in files])
+        await _note_unnamed(tx, files, now_ms)
+
+    await db.write(body)
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+async def unnamed(r: Reader, before_ms: int) -> list[str]:
+    """Return the files that have been without a row since a moment."""
+    rows = await r.rows("SELECT file FROM unnamed_file WHERE at <= ?", (before_ms,))
+    return [row[0].hex() for row in rows]
+
+
+async def named_of(r: Reader, files: Sequence[str]) -> set[str]:
+    """Return those of the files that a row names."""
+    found = set()
+    for file in files:
+        if await r.value("SELECT EXISTS (SELECT 1 FROM object WHERE file = ?)", (bytes.fromhex(file),)):
+            found.add(file)
+    return found
+
+
+async def note_unnamed(tx: Tx, files: Sequence[str], now_ms: int) -> None:
+    """Write down files without a row, so that they are taken away."""
+    await _note_unnamed(tx, {bytes.fromhex(file) for file in files}, now_ms)
+
+
+async def forget_unnamed(tx: Tx, files: Sequence[str]) -> None:
+    """Take files off the list: they are gone, or named again."""
+    await tx.many("DELETE FROM unnamed_file WHERE file = ?", [(bytes.fromhex(file),) for file in files])

@@ -1,0 +1,191 @@
+"""The only place that brings the files of served objects in and takes them away: a row first, then its file.
+
+A file goes a while after its last row: a request or a proxy may be about to open it. Between a file's arrival and its
+row the file is held, so that no taking away meets it.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from firthd.clock import Clock
+from firthd.store import object_files, objects
+from firthd.store.blobs import BlobStore, BlobWriter
+from firthd.store.database import Database
+from firthd.store.object_files import Slice
+
+LINGER_MS = 60_000
+"""How long a file stays after its last row has gone."""
+
+
+class Hold:
+    """Files that wait for their rows."""
+
+    def __init__(self, store: "ObjectStore") -> None:
+        self._store = store
+        self.files: list[str] = []
+
+    async def adopt(self, path: Path, sha256: str, size: int) -> None:
+        """Give a file that a worker wrote and hashed its final name."""
+        await self._store.hold(sha256)
+        self.files.append(sha256)
+        await self._store.files.adopt(path, sha256, size)
+
+    async def put(self, data: bytes) -> str:
+        """Store bytes as a file; return their sha256."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        await self._store.hold(sha256)
+        self.files.append(sha256)
+        if not await asyncio.to_thread(self._store.files.has, sha256):
+            writer = await self._store.files.open_writer(size=len(data), sha256=sha256)
+            writer.write(data)
+            await self._store.files.keep(writer)
+        return sha256
+
+
+class ObjectStore:
+    """The files of served objects, each under the sha256 of its bytes."""
+
+    def __init__(self, db: Database, files: BlobStore, clock: Clock) -> None:
+        self.files = files
+        self._db = db
+        self._clock = clock
+        self._held: Counter[str] = Counter()
+        self._naming = asyncio.Lock()  # between the look at a file's rows and its end no hold is taken
+
+    async def local(self, file: str) -> Path:
+        """Return where a file lies on this machine, for a worker to read. Whether it is there is not looked at."""
+        return await self.files.local(file)
+
+    async def hold(self, file: str) -> None:
+        """Keep a file from being taken away, with a row or without; `release` ends it."""
+        async with self._naming:
+            self._held[file] += 1
+
+    def release(self, files: Sequence[str]) -> None:
+        """End one hold of each file."""
+        for file in files:
+            self._held[file] -= 1
+            if not self._held[file]:
+                del self._held[file]
+
+    @contextlib.asynccontextmanager
+    async def arriving(self) -> AsyncIterator[Hold]:
+        """Give a hold for files whose rows are written before the block ends."""
+        hold = Hold(self)
+        try:
+            yield hold
+        finally:
+            self.release(hold.files)
+
+    # --- taking away --------------------------------------------------------------------------------------
+
+    async def take_away(self) -> int:
+        """Delete the files that have been without a row for a while; return how many."""
+        waiting = await self._db.read(lambda r: object_files.unnamed(r, self._clock.now_ms() - LINGER_MS))
+        gone = 0
+        for start in range(0, len(waiting), objects.BATCH):
+            gone += await self._take_away(waiting[start : start + objects.BATCH])
+        return gone
+
+    async def _take_away(self, files: list[str]) -> int:
+        async with self._naming:
+            named = await self._db.read(lambda r: object_files.named_of(r, files))
+            free = [file for file in files if file not in named and not self._held[file]]
+            await asyncio.to_thread(_delete, self.files, free)
+        settled = [file for file in files if file in named or file in free]
+        await self._db.write(lambda tx: object_files.forget_unnamed(tx, settled))
+        return len(free)
+
+    async def find_orphans(self) -> int:
+        """Write down files that no row names: a crash came between a file and its row. Return how many."""
+        found = 0
+        for first in range(256):
+            listed = [kept.sha256 for kept in await asyncio.to_thread(self.files.listed, f"{first:02x}")]
+            named = await self._db.read(lambda r, listed=listed: object_files.named_of(r, listed))  # type: ignore[misc]
+            orphans = [file for file in listed if file not in named]
+            if orphans:
+                now = self._clock.now_ms()
+                await self._db.write(lambda tx, some=orphans, now=now: object_files.note_unnamed(tx, some, now))  # type: ignore[misc]
+            found += len(orphans)
+        return found
+
+    # --- packs --------------------------------------------------------------------------------------------
+
+    async def tidy_packs(self, channel_id: int, touched: set[bytes] | None) -> bool:
+        """Move what is named out of packs that hold little else than waste, or are small and many.
+
+        Nobody else may write the channel's objects meanwhile. Return whether anything moved.
+        """
+        packs = await self._db.read(lambda r: object_files.packs_to_move(r, channel_id, touched))
+        if not packs:
+            return False
+        slices = [
+            one
+            for pack in packs
+            for one in await self._db.read(lambda r, pack=pack: object_files.living(r, channel_id, pack))  # type: ignore[misc]
+        ]
+        if slices:
+            await self._join(channel_id, slices)
+        await object_files.forget_packs(self._db, channel_id, packs, self._clock.now_ms())
+        return True
+
+    async def _join(self, channel_id: int, slices: list[Slice]) -> None:
+        writer = await self.files.open_writer(size=None, sha256=None)
+        try:
+            places = await asyncio.to_thread(_write_slices, self.files, writer, slices)
+        except BaseException:
+            writer.abort()
+            raise
+        async with self.arriving() as hold:
+            await self.hold(writer.sha256)
+            hold.files.append(writer.sha256)
+            kept = await self.files.keep(writer)
+            await self._db.write(lambda tx: objects.name_pack(tx, channel_id, kept.sha256, kept.size))
+            await object_files.move(self._db, channel_id, list(zip(slices, places, strict=True)), kept.sha256)
+
+
+def _delete(files: BlobStore, names: Sequence[str]) -> None:
+    for name in names:
+        files.delete(name)
+
+
+def _write_slices(files: BlobStore, writer: BlobWriter, slices: Sequence[Slice]) -> list[int]:
+    """Copy slices one behind the other; return where each begins. Raises OSError when one is not what it should be."""
+    known: dict[str, int] = {}
+    places = []
+    with contextlib.closing(_Opened(files)) as opened:
+        for one in slices:
+            if one.sha256 not in known:  # two packs may hold the same
+                data = os.pread(opened.fd(one.file), one.size, one.offset)
+                if hashlib.sha256(data).hexdigest() != one.sha256:
+                    raise OSError(f"pack {one.file} does not hold {one.sha256} at {one.offset}")
+                known[one.sha256] = writer.written
+                writer.write(data)
+            places.append(known[one.sha256])
+    return places
+
+
+class _Opened:
+    """The pack that is read at the moment."""
+
+    def __init__(self, files: BlobStore) -> None:
+        self._files = files
+        self._file = ""
+        self._fd = -1
+
+    def fd(self, file: str) -> int:
+        if file != self._file:
+            self.close()
+            self._fd = os.open(self._files.path(file), os.O_RDONLY | os.O_CLOEXEC)
+            self._file = file
+        return self._fd
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

@@ -1,0 +1,236 @@
+"""The only place with the SQL of served objects: what a path shows at a generation, and what a publication writes.
+
+An object is served at generation N when since <= N < until. Rows and ends of a number beyond the channel's pointer
+belong to a publication that has not come about: nobody sees them, and they are taken back before the next one.
+"""
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from firthd.store.database import Database, Reader, Row, Tx
+
+BATCH = 1000
+"""Rows that one transaction touches at the most: about 20 ms."""
+
+_COLUMNS = "path, sha256, size, file, offset, encoding"
+
+
+class ObjectRow(Struct, frozen=True, kw_only=True):
+    """An object: `sha256` and `size` are of what a client gets, `file` is the sha256 of the file that holds it.
+
+    `offset` None: it is the whole file. `encoding` "zstd": the file holds it compressed.
+    """
+
+    family: str
+    path: str
+    sha256: str
+    size: int
+    file: str
+    offset: int | None = None
+    encoding: str | None = None
+    lasting: bool = False
+
+
+def whole(family: str, path: str, sha256: str, size: int) -> ObjectRow:
+    """Return an object that is a file of its own."""
+    return ObjectRow(family=family, path=path, sha256=sha256, size=size, file=sha256)
+
+
+def _object(row: Row) -> ObjectRow:
+    return ObjectRow(
+        family=row[0],
+        path=row[1],
+        sha256=row[2].hex(),
+        size=row[3],
+        file=row[4].hex(),
+        offset=row[5],
+        encoding=row[6],
+        lasting=bool(row[7]),
+    )
+
+
+async def find(r: Reader, channel_id: int, number: int, family: str, path: str) -> ObjectRow | None:
+    """Return what a path shows at a generation; one that holds its own hash is found whatever the generation."""
+    row = await r.row(
+        f"SELECT family, {_COLUMNS}, lasting FROM object WHERE channel_id = :channel AND family = :family"
+        " AND path = :path AND (lasting OR (since <= :number AND (until IS NULL OR until > :number)))"
+        " ORDER BY since DESC LIMIT 1",
+        {"channel": channel_id, "family": family, "path": path, "number": number},
+    )
+    return _object(row) if row else None
+
+
+async def in_force(r: Reader, channel_id: int, family: str, ending: str) -> list[ObjectRow]:
+    """Return the objects in force whose path ends in a text; those that hold their own hash are not looked at."""
+    rows = await r.rows(
+        f"SELECT family, {_COLUMNS}, lasting FROM object WHERE channel_id = ? AND until IS NULL AND family = ?"
+        " AND NOT lasting AND substr(path, -length(?)) = ?",
+        (channel_id, family, ending, ending),
+    )
+    return [_object(row) for row in rows]
+
+
+# --- what a publication writes ----------------------------------------------------------------------------------
+
+
+_STAGING = f"family, {_COLUMNS}, lasting"
+
+
+async def show(tx: Tx, channel_id: int, number: int, rows: Sequence[ObjectRow]) -> None:
+    """Let paths show these objects from generation `number` on; those that show them already are left alone."""
+    await _clear_staging(tx)
+    await tx.many(
+        f"INSERT INTO temp.staging({_STAGING}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (
+                row.family,
+                row.path,
+                bytes.fromhex(row.sha256),
+                row.size,
+                bytes.fromhex(row.file),
+                row.offset,
+                row.encoding,
+                int(row.lasting),
+            )
+            for row in rows
+        ],
+    )
+    await _put_in_force(tx, channel_id, number)
+
+
+async def copy(tx: Tx, schema: str, channel_id: int, family: str, number: int, after: str) -> str | None:
+    """Copy some of a run file's objects as those of generation `number`; return the path to go on after."""
+    await _clear_staging(tx)
+    copied = await tx.execute(
+        f"INSERT INTO temp.staging({_STAGING}) SELECT ?, {_COLUMNS}, lasting FROM {schema}.object WHERE path > ?"
+        " ORDER BY path LIMIT ?",
+        (family, after, BATCH),
+    )
+    last = await tx.value("SELECT max(path) FROM temp.staging")
+    await _put_in_force(tx, channel_id, number)
+    return str(last) if copied == BATCH else None
+
+
+async def _clear_staging(tx: Tx) -> None:
+    await tx.execute(
+        "CREATE TEMP TABLE IF NOT EXISTS staging (family TEXT, path TEXT, sha256 BLOB, size INTEGER, file BLOB,"
+        " offset INTEGER, encoding TEXT, lasting INTEGER, PRIMARY KEY (family, path))"
+    )
+    await tx.execute("DELETE FROM temp.staging")
+
+
+async def _put_in_force(tx: Tx, channel_id: int, number: int) -> None:
+    """Let the staged paths show what is staged from `number` on; one without a sha256 is to show nothing."""
+    key = {"channel": channel_id, "number": number}
+    same_path = (
+        "FROM temp.staging s CROSS JOIN object o ON o.channel_id = :channel AND o.family = s.family AND o.path = s.path"
+    )
+    await tx.execute(  # what this publication itself has put there goes without a trace
+        f"DELETE FROM object WHERE id IN (SELECT o.id {same_path} AND o.until IS NULL AND o.since = :number"
+        " AND o.sha256 IS NOT s.sha256)",
+        key,
+    )
+    await tx.execute(
+        f"UPDATE object SET until = :number WHERE id IN (SELECT o.id {same_path} AND o.until IS NULL"
+        " AND o.sha256 IS NOT s.sha256)",
+        key,
+    )
+    await tx.execute(  # what this publication has ended goes on: it shows the same after all
+        f"UPDATE object SET until = NULL WHERE id IN (SELECT o.id {same_path} AND o.until = :number"
+        " AND o.sha256 = s.sha256)",
+        key,
+    )
+    await tx.execute(
+        f"INSERT INTO object(channel_id, since, {_STAGING}) SELECT :channel, :number, {_STAGING} FROM temp.staging s"
+        " WHERE s.sha256 IS NOT NULL AND NOT EXISTS (SELECT 1 FROM object o WHERE o.channel_id = :channel"
+        " AND o.family = s.family AND o.path = s.path AND o.until IS NULL)",
+        key,
+    )
+
+
+async def name_pack(tx: Tx, channel_id: int, file: str, size: int) -> None:
+    """Write the row of a pack, before any object lies in it."""
+    await tx.execute("INSERT OR IGNORE INTO pack VALUES (?, ?, ?)", (channel_id, bytes.fromhex(file), size))
+
+
+async def differences(r: Reader, channel_id: int, number: int) -> int:
+    """Return how many paths show something else from generation `number` on; shards are not counted."""
+    return int(
+        await r.value(
+            "SELECT count(DISTINCT family || '/' || path) FROM object WHERE channel_id = :channel AND NOT lasting"
+            " AND (until = :number OR (until IS NULL AND since = :number))",
+            {"channel": channel_id, "number": number},
+        )
+    )
+
+
+# --- going back to an earlier generation ----------------------------------------------------------------------------
+
+
+async def show_again(db: Database, channel_id: int, number: int, earlier: int) -> None:
+    """Let generation `number` show what `earlier` shows; only what differs is read and written."""
+    key = {"channel": channel_id, "earlier": earlier, "number": number, "limit": BATCH}
+
+    async def some(tx: Tx, after: int) -> int | None:
+        """End what came after `earlier` and shows other bytes than it does."""
+        rows = await tx.rows(
+            "SELECT o.id, o.family, o.path FROM object o WHERE o.channel_id = :channel AND o.until IS NULL"
+            " AND o.since > :earlier AND o.since < :number AND o.id > :after AND NOT EXISTS (SELECT 1 FROM object e"
+            " WHERE e.channel_id = o.channel_id AND e.family = o.family AND e.path = o.path AND e.sha256 = o.sha256"
+            " AND e.since <= :earlier AND e.until > :earlier) ORDER BY o.id LIMIT :limit",
+            {**key, "after": after},
+        )
+        await tx.many("UPDATE object SET until = ? WHERE id = ?", [(number, row[0]) for row in rows])
+        return int(rows[-1][0]) if len(rows) == BATCH else None
+
+    async def again(tx: Tx, after: int) -> int | None:
+        """Let paths show what they showed and show no longer."""
+        source = (
+            "FROM object WHERE channel_id = :channel AND until > :earlier AND until <= :number AND since <= :earlier"
+            " AND id > :after ORDER BY id LIMIT :limit"
+        )
+        last = await tx.value(f"SELECT max(id) FROM (SELECT id {source})", {**key, "after": after})
+        if last is None:
+            return None
+        await _clear_staging(tx)
+        await tx.execute(f"INSERT INTO temp.staging({_STAGING}) SELECT {_STAGING} {source}", {**key, "after": after})
+        await _put_in_force(tx, channel_id, number)
+        return int(last)
+
+    for step in (some, again):
+        after: int | None = 0
+        while after is not None:
+            after = await db.write(lambda tx, step=step, after=after: step(tx, after))  # type: ignore[misc]
+
+
+# --- what a publication left that did not come about ------------------------------------------------------------------
+
+
+async def take_back(db: Database, channel_id: int, pointer: int, now_ms: int) -> None:
+    """Take away rows and ends of generations beyond the pointer, in short transactions."""
+
+    async def some(tx: Tx) -> bool:
+        rows = await tx.rows(
+            "SELECT id, file FROM object WHERE channel_id = ? AND since > ? AND until IS NULL LIMIT ?",
+            (channel_id, pointer, BATCH),
+        )
+        await delete(tx, rows, now_ms)
+        opened = await tx.execute(
+            "UPDATE object SET until = NULL WHERE id IN"
+            " (SELECT id FROM object WHERE channel_id = ? AND until > ? LIMIT ?)",
+            (channel_id, pointer, BATCH),
+        )
+        return bool(rows) or bool(opened)
+
+    while await db.write(some):
+        pass
+
+
+async def delete(tx: Tx, rows: Sequence[Row], now_ms: int) -> None:
+    """Take away rows (id, file); what no row names any more is written down to follow them."""
+    await tx.many("DELETE FROM object WHERE id = ?", [(row[0],) for row in rows])
+    await tx.many(
+        "INSERT OR REPLACE INTO unnamed_file SELECT ?1, ?2 WHERE NOT EXISTS (SELECT 1 FROM object WHERE file = ?1)",
+        [(file, now_ms) for file in {row[1] for row in rows}],
+    )
