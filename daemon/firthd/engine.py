@@ -35,16 +35,15 @@ class Engine(Struct, frozen=True, kw_only=True):
     def addresses(self, channel: str, families: set[Family]) -> Addresses:
         """Return where clients reach a channel, with the lines that set them up."""
         root = f"{self.base_url()}/repo/{channel}"
-        setup = {
-            "conda": f"conda config --add channels {root}",
-            "mamba": f"mamba install -c {root} --override-channels PACKAGE",
-            "pixi": f'[workspace]\nchannels = ["{root}"]',
-            "micromamba": f"micromamba create -n env -c {root} --override-channels PACKAGE",
-        }
         return Addresses(
             conda=root,
             python=f"{root}/simple/" if Family.PYTHON in families else None,
             r=f"{root}/cran" if Family.R in families else None,
             snapshot=f"{self.base_url()}/snapshot/{{number or YYYY-MM-DD}}/{channel}",
-            setup=setup,
+            setup={
+                one.client: one.lines
+                for family, rules in self.families.items()
+                if family is Family.CONDA or family in families
+                for one in rules.set_up(root)
+            },
         )

@@ -278,7 +278,7 @@ class Daemon:
                 settings=self.settings.web,
                 clock=self._clock,
                 state=self.settings.state,
-                absent_index=self.engine.families[Family.CONDA].absent_index,
+                families=self.engine.families,
                 packages=self._packages,
                 health=lambda: self._trouble,
                 metrics=self.condition.metrics,

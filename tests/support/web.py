@@ -16,7 +16,7 @@ from firthd.access import WebTokens, token_hash
 from firthd.channels.published import View
 from firthd.clock import Clock
 from firthd.config import UpstreamSettings, WebSettings
-from firthd.families.conda.render import absent_index
+from firthd.families import families
 from firthd.mirrors.on_demand import Helpers, OnDemand
 from firthd.store.artifacts import FileRow
 from firthd.store.blobs import BlobStore, Kept
@@ -249,7 +249,7 @@ async def running_site(
                     settings=settings or WebSettings(),
                     clock=clock,
                     state=root,
-                    absent_index=absent_index,
+                    families=families(),
                     packages=site.packages,
                     health=lambda: site.unwell,
                     metrics=lambda: b"firth_up 1\n",

@@ -230,11 +230,11 @@ async def package(
     package_name: str,
     *,
     as_of: str,
-    url: Callable[[str, str, str, str], str],
+    url: Callable[[str, Family, str, str], str],
 ) -> PackageDetail:
     """Return one package of the published generation; raise NotFound.
 
-    `url(channel, family, subdir, filename)` gives a file's address for clients.
+    `url(channel, family, part, filename)` gives a file's address for clients.
     """
     row = await channel(r, name)
     current = await generations.generation(r, row.id, row.generation)

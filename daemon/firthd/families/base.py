@@ -6,6 +6,7 @@ are absolute and of type str, digests are lower hex, times are milliseconds sinc
 
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
@@ -238,26 +239,47 @@ class Facts(Struct, frozen=True, kw_only=True):
     depends: list[str]
 
 
-class IndexPath(Struct, frozen=True):
-    """An index file, named as in `RenderedFile.path`."""
+class Life(StrEnum):
+    """How long clients may keep what an address gives."""
+
+    SHORT = "short"  # an index: the next publication may change it
+    HOUR = "hour"  # a file whose name may be given to other bytes one day
+    FOREVER = "forever"  # the address holds the digest of its bytes
+
+
+class ObjectAt(Struct, frozen=True, kw_only=True):
+    """An address at which an object of an index is."""
+
+    path: str  # of the object
+    media_type: str
+    life: Life = Life.SHORT
+    also: str | None = None  # where the object may lie as well
+    absent: Callable[[], bytes] | None = None  # makes what is served where there is none
+
+
+class ArtifactAt(Struct, frozen=True, kw_only=True):
+    """An address at which a package's file is."""
+
+    part: str
+    filename: str
+    media_type: str = "application/octet-stream"
+    life: Life = Life.HOUR
+
+
+class RedirectTo(Struct, frozen=True):
+    """An address that has another spelling, relative to the channel's address."""
 
     path: str
 
 
-class PackagePath(Struct, frozen=True):
-    """A package file."""
-
-    subdir: str
-    filename: str
+Located = ObjectAt | ArtifactAt | RedirectTo
 
 
-class ShardPath(Struct, frozen=True):
-    """A shard, named by the sha256 of its bytes."""
+class SetUp(Struct, frozen=True):
+    """What people type so that one client uses a channel."""
 
-    sha256: str
-
-
-Located = IndexPath | PackagePath | ShardPath
+    client: str
+    lines: str
 
 
 class Requirement(Protocol):
@@ -314,8 +336,9 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     reads: str  # the end of the paths of objects that a render reads again
     first_parts: tuple[str, ...]  # the parts a channel has from its first generation on
     empty_part: Callable[[str], Mapping[str, bytes]]  # part -> path -> bytes, for a new channel
-    absent_index: Callable[[str], bytes | None]  # path -> what is served for an index whose absence clients remember
-    locate: Callable[[str], Located | None]  # URL path below the family's root
+    locate: Callable[[str, str], Located | None]  # URL path below the channel, Accept header
+    address: Callable[[str, str], str]  # part, file name -> where `locate` finds it, ready for an address
+    set_up: Callable[[str], Sequence[SetUp]]  # the channel's address -> lines for each client
     needs_record: Callable[[str], bool]  # section -> whether `fetch_url` must be given the raw record
     fetch_url: Callable[[FetchPlace], str]  # where a file is, relative to the source or absolute
     requirement: Callable[[str], Requirement]  # raises Invalid for what does not parse

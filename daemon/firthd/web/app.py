@@ -10,8 +10,8 @@ from aiohttp import web
 
 from firth_protocol.errors import FirthError
 from firthd.clock import utc_day
+from firthd.families.base import SetUp
 from firthd.web.admission import Admission, Door, Visitor, inside, networks
-from firthd.web.conda import FOREVER, INDEX_LIFE, TODAY_LIFE, CondaSite, Edition
 from firthd.web.files import Accel, Files
 from firthd.web.hot import HotObjects
 from firthd.web.packages import Packages
@@ -19,6 +19,7 @@ from firthd.web.pages.people import Pages
 from firthd.web.parts import WebParts
 from firthd.web.paths import BadPath, split_path
 from firthd.web.problems import Problem, from_error, not_found, reply
+from firthd.web.site import FOREVER, Edition, Site
 
 if TYPE_CHECKING:
     from firthd.channels.published import View
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KEEPALIVE_S = 75.0
+INDEX_LIFE = "max-age=60"
+TODAY_LIFE = "max-age=300"
+"""A snapshot by date that is today's can still become another generation."""
 QUERY_LIMIT = 200
 """Characters of a search that are looked at."""
 SHUTDOWN_S = 2.0
@@ -74,9 +78,9 @@ class Front:
         self._published = parts.published
         self._admission = Admission(parts.tokens, settings.trusted_proxies, parts.clock)
         self._metrics_allow = networks(settings.metrics_allow)
-        self._pages = Pages(settings.public_url)
+        self._pages = Pages(settings.public_url, self._set_up)
         packages = Packages(files, parts.blobs, parts.on_demand)
-        self._conda = CondaSite(parts.published, parts.rendered, files, packages, parts.absent_index)
+        self._site = Site(parts.published, parts.rendered, files, packages, parts.families)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request; whatever goes wrong becomes problem+json, and only its kind reaches the client."""
@@ -122,7 +126,7 @@ class Front:
     ) -> web.StreamResponse:
         view, rest = self._channel(visitor, path)
         if rest:
-            return await self._conda.answer(request, visitor, _present(view), rest)
+            return await self._site.answer(request, visitor, _present(view), rest)
         if not folder:
             return web.Response(status=308, headers={"Location": f"{path[-1]}/"})  # links on the page are relative
         query = request.query.get("q", "")[:QUERY_LIMIT].strip()
@@ -143,13 +147,13 @@ class Front:
             raise not_found()
         life = TODAY_LIFE if when == utc_day(now_ms) else FOREVER
         edition = Edition(view=view, privacy=today.privacy, index_life=life)
-        return await self._conda.answer(request, visitor, edition, rest)
+        return await self._site.answer(request, visitor, edition, rest)
 
     def _channel(self, visitor: Visitor, path: tuple[str, ...]) -> tuple["View", tuple[str, ...]]:
         """Return the channel that a path names, and what follows it.
 
-        A subchannel comes before a folder of its parent: no subchannel has a subdir's name. One that is hidden from
-        the visitor does not exist at all, so its address belongs to the parent. Raises Problem 401 or 404.
+        A subchannel comes before a folder of its parent: no subchannel has the name of a family's folder. One that is
+        hidden from the visitor does not exist at all, so its address belongs to the parent. Raises Problem 401 or 404.
         """
         locked = False
         for length in (2, 1):
@@ -167,6 +171,9 @@ class Front:
         raise not_found()
 
     # --- people and machines
+
+    def _set_up(self, address: str) -> list[SetUp]:
+        return [one for rules in self._parts.families.values() for one in rules.set_up(address)]
 
     def _home(self, visitor: Visitor) -> web.Response:
         seen = [

@@ -1,15 +1,16 @@
 """What the web room is given to work with: the collaborators, and what it asks of each."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 
-from firth_protocol.types import Package, Privacy
+from firth_protocol.types import Family, Package, Privacy
 from firthd.clock import Clock
 from firthd.config import WebSettings
+from firthd.families.base import FamilyRules
 from firthd.mirrors.live import Live
 from firthd.store.artifacts import FileRow
 from firthd.store.objects import ObjectRow
@@ -58,10 +59,9 @@ class Tokens(Protocol):
 class WebParts(Struct, frozen=True, kw_only=True):
     """Everything that the web application works with.
 
-    `state` is the folder that nginx's internal location holds. `absent_index` gives what is served for a conda index
-    whose absence clients would remember. `packages` gives those of a channel whose name holds a text, the first
-    hundred, and how many there are. `health` gives None, or a sentence that says what is wrong. `metrics` gives
-    Prometheus text.
+    `state` is the folder that nginx's internal location holds. `packages` gives those of a channel whose name holds a
+    text, the first hundred, and how many there are. `health` gives None, or a sentence that says what is wrong.
+    `metrics` gives Prometheus text.
     """
 
     published: Channels
@@ -72,7 +72,7 @@ class WebParts(Struct, frozen=True, kw_only=True):
     settings: WebSettings
     clock: Clock
     state: Path
-    absent_index: Callable[[str], bytes | None]
+    families: Mapping[Family, FamilyRules]
     packages: Callable[[str, str], Awaitable[tuple[list[Package], int]]]
     health: Callable[[], str | None]
     metrics: Callable[[], bytes]

@@ -1,6 +1,7 @@
 """What the rest of the house asks of the conda family: addresses, specs, facts."""
 
 import json
+from urllib.parse import unquote
 
 import pytest
 from hypothesis import given
@@ -9,9 +10,11 @@ from hypothesis import strategies as st
 from firth_protocol.errors import Invalid
 from firth_protocol.types import Family
 from firthd.families import families
-from firthd.families.base import Facts, FetchPlace, IndexPath, Located, PackagePath, ShardPath
-from firthd.families.conda.paths import fetch_url, locate, needs_record
+from firthd.families.base import ArtifactAt, Facts, FetchPlace, Life, ObjectAt
+from firthd.families.conda.addresses import file_address, locate
+from firthd.families.conda.paths import fetch_url, needs_record
 from firthd.families.conda.requirements import facts, requirement
+from firthd.families.conda.shards import read_index
 
 HASH = "0a" * 32
 
@@ -28,27 +31,58 @@ def test_conda_is_served() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "expected"),
+    ("path", "media_type", "life"),
     [
-        ("noarch/repodata.json", IndexPath("noarch/repodata.json")),
-        ("linux-64/repodata.json.zst", IndexPath("linux-64/repodata.json.zst")),
-        ("noarch/repodata_shards.msgpack.zst", IndexPath("noarch/repodata_shards.msgpack.zst")),
-        (f"noarch/shards/{HASH}.msgpack.zst", ShardPath(HASH)),
-        ("noarch/a-1!2.0+loc-0.conda", PackagePath("noarch", "a-1!2.0+loc-0.conda")),
-        ("win-64/a-1-0.tar.bz2", PackagePath("win-64", "a-1-0.tar.bz2")),
-        ("noarch/current_repodata.json", None),
-        ("noarch/repodata.json.bz2", None),
-        (f"noarch/shards/{HASH.upper()}.msgpack.zst", None),
-        ("noarch/shards/../x.conda", None),
-        ("noarch/../noarch/a-1-0.conda", None),
-        ("nowhere/a-1-0.conda", None),
-        ("noarch", None),
-        ("noarch/", None),
-        ("", None),
+        ("noarch/repodata.json", "application/json", Life.SHORT),
+        ("linux-64/repodata.json.zst", "application/zstd", Life.SHORT),
+        ("noarch/repodata_shards.msgpack.zst", "application/octet-stream", Life.SHORT),
+        (f"noarch/shards/{HASH}.msgpack.zst", "application/octet-stream", Life.FOREVER),
     ],
 )
-def test_paths_are_located(path: str, expected: Located | None) -> None:
-    assert locate(path) == expected
+def test_paths_of_an_index_are_located(path: str, media_type: str, life: Life) -> None:
+    found = locate(path)
+    assert isinstance(found, ObjectAt)
+    assert (found.path, found.media_type, found.life) == (path, media_type, life)
+
+
+@pytest.mark.parametrize(
+    ("subdir", "filename", "media_type"),
+    [
+        ("noarch", "a-1!2.0+loc-0.conda", "application/octet-stream"),
+        ("win-64", "a-1-0.tar.bz2", "application/x-bzip2"),
+    ],
+)
+def test_paths_of_packages_are_located_where_their_address_says(subdir: str, filename: str, media_type: str) -> None:
+    found = locate(unquote(file_address(subdir, filename)))
+    assert found == ArtifactAt(part=subdir, filename=filename, media_type=media_type, life=Life.HOUR)
+
+
+def test_a_known_subdir_has_a_shard_index_from_the_first_day_on() -> None:
+    index = locate("osx-64/repodata_shards.msgpack.zst")
+    assert isinstance(index, ObjectAt)
+    assert index.absent is not None
+    assert read_index(index.absent()) == {}
+    unknown = locate("some-where/repodata_shards.msgpack.zst")
+    assert isinstance(unknown, ObjectAt)
+    assert unknown.absent is None
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "noarch/current_repodata.json",
+        "noarch/repodata.json.bz2",
+        f"noarch/shards/{HASH.upper()}.msgpack.zst",
+        "noarch/shards/../x.conda",
+        "noarch/../noarch/a-1-0.conda",
+        "nowhere/a-1-0.conda",
+        "noarch",
+        "noarch/",
+        "",
+    ],
+)
+def test_everything_else_is_nowhere(path: str) -> None:
+    assert locate(path) is None
 
 
 segments = st.sampled_from(["noarch", "linux-64", "shards", "..", "", HASH + ".msgpack.zst", "repodata.json"])
@@ -58,17 +92,17 @@ names = st.text(st.sampled_from("aZ0._-+!/\\\n\x00%\u00e9"), max_size=6).map(lam
 @given(st.lists(segments | names, min_size=2, max_size=4).map("/".join))
 def test_what_is_located_is_safe_and_has_one_address(path: str) -> None:
     located = locate(path)
-    if isinstance(located, PackagePath):
-        assert f"{located.subdir}/{located.filename}" == path
+    if isinstance(located, ArtifactAt):
+        assert f"{located.part}/{located.filename}" == path
         assert "/" not in located.filename
         assert ".." not in path
         assert path.isprintable()
         assert path.isascii()
-    elif isinstance(located, ShardPath):
-        assert path in {f"{subdir}/shards/{located.sha256}.msgpack.zst" for subdir in ("noarch", "linux-64")}
     elif located is not None:
+        assert isinstance(located, ObjectAt)
         assert located.path == path
-        assert path in {"noarch/repodata.json", "linux-64/repodata.json"}
+        shards = {f"{subdir}/shards/{HASH}.msgpack.zst" for subdir in ("noarch", "linux-64")}
+        assert path in {"noarch/repodata.json", "linux-64/repodata.json", *shards}
 
 
 @pytest.mark.parametrize(

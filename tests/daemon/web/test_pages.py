@@ -8,6 +8,7 @@ import pytest
 
 from firth_protocol.types import Family, Package, Privacy
 from firthd.config import WebSettings
+from firthd.families.conda.addresses import set_up
 from firthd.web.pages.html import POLICY, Html, fill
 from tests.support.web import Site, conda_index, running_site
 
@@ -43,9 +44,7 @@ async def test_a_channels_page_has_a_line_for_each_client(team: Site) -> None:
     text = reply.body.decode()
     assert reply.headers["content-type"] == "text/html; charset=utf-8"
     for line in (
-        "conda config --add channels http://firth.example.org/repo/main",
-        "mamba install --channel http://firth.example.org/repo/main NAME",
-        "pixi project channel add http://firth.example.org/repo/main",
+        *(html.escape(one.lines) for one in set_up("http://firth.example.org/repo/main")),
         "http://firth.example.org/snapshot/2026-04-29/main",
         "Generation 42",
     ):

@@ -2,10 +2,11 @@
 
 from firth_protocol.types import Family
 from firthd.families.base import FamilyRules
+from firthd.families.conda.addresses import file_address, locate, set_up
 from firthd.families.conda.archives import check_archive
 from firthd.families.conda.names import KNOWN_SUBDIRS
-from firthd.families.conda.paths import FIRST_SUBDIRS, SHARD_INDEX, fetch_url, locate, needs_record
-from firthd.families.conda.render import absent_index, empty_subdir
+from firthd.families.conda.paths import FIRST_SUBDIRS, SHARD_INDEX, fetch_url, needs_record
+from firthd.families.conda.render import empty_subdir
 from firthd.families.conda.requests import RECOGNISER, encoding, found, requests
 from firthd.families.conda.requirements import facts, requirement
 from firthd.families.conda.source import normalise
@@ -21,8 +22,9 @@ CONDA = FamilyRules(
     reads=f"/{SHARD_INDEX}",
     first_parts=FIRST_SUBDIRS,
     empty_part=empty_subdir,
-    absent_index=absent_index,
     locate=locate,
+    address=file_address,
+    set_up=set_up,
     needs_record=needs_record,
     fetch_url=fetch_url,
     requirement=requirement,

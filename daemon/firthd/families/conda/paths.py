@@ -1,12 +1,11 @@
-"""The only place that knows a conda channel's addresses: its subdirs, its files, and where a source keeps them."""
+"""The only place that knows what the files of a conda index are called, and where a source keeps its packages."""
 
-import re
 from urllib.parse import quote, urlsplit
 
 from firth_protocol.errors import Invalid
-from firthd.families.base import FetchPlace, IndexPath, Located, PackagePath, ShardPath
+from firthd.families.base import FetchPlace
 from firthd.families.conda.document import url_of
-from firthd.families.conda.names import EXTENSIONS, NOARCH, valid_filename, valid_subdir
+from firthd.families.conda.names import NOARCH
 from firthd.families.conda.records import V3
 
 REPODATA = "repodata.json"
@@ -14,27 +13,7 @@ REPODATA_ZST = "repodata.json.zst"
 SHARD_INDEX = "repodata_shards.msgpack.zst"
 SHARDS = "shards/"
 SHARD_ENDING = ".msgpack.zst"
-VARIANTS = (REPODATA, REPODATA_ZST, SHARD_INDEX)
 FIRST_SUBDIRS = (NOARCH,)  # conda clients refuse a channel without it, even an empty one
-SERVED_EXTENSIONS = (*EXTENSIONS, ".whl")
-
-_shard = re.compile(r"([0-9a-f]{64})\.msgpack\.zst").fullmatch
-
-
-def locate(path: str) -> Located | None:
-    """Return what a URL path below a channel's root names, None for what no conda client asks for in vain.
-
-    `path` is decoded and has no leading slash. Whether the thing exists is not looked at.
-    """
-    subdir, slash, rest = path.partition("/")
-    if not slash or not valid_subdir(subdir):
-        return None
-    if rest in VARIANTS:
-        return IndexPath(path)
-    if rest.startswith(SHARDS):
-        match = _shard(rest.removeprefix(SHARDS))
-        return ShardPath(match[1]) if match else None
-    return PackagePath(subdir, rest) if valid_filename(rest, SERVED_EXTENSIONS) else None
 
 
 def needs_record(section: str) -> bool:

@@ -9,7 +9,6 @@ from hashlib import sha256
 import zstandard
 
 from firthd.families.base import Output
-from firthd.families.conda.names import KNOWN_SUBDIRS
 from firthd.families.conda.paths import REPODATA, REPODATA_ZST, SHARD_INDEX, SHARDS
 from firthd.families.conda.records import PLAIN_SECTIONS
 from firthd.families.conda.repodata import Served, repodata_chunks, served, write_repodata, zst_writer
@@ -129,15 +128,3 @@ def empty_subdir(subdir: str) -> dict[str, bytes]:
         f"{subdir}/{REPODATA_ZST}": compressed.getvalue(),
         f"{subdir}/{SHARD_INDEX}": shard_index(subdir, {}, {}),
     }
-
-
-def absent_index(path: str) -> bytes | None:
-    """Return the empty shard index of a subdir that the channel does not have (yet), None for every other path.
-
-    rattler remembers a missing shard index for ever, so a known subdir has one from the first day on; its other
-    indexes are absent, which every client takes as empty.
-    """
-    subdir, _, name = path.partition("/")
-    if name != SHARD_INDEX or subdir not in KNOWN_SUBDIRS:
-        return None
-    return empty_subdir(subdir)[path]

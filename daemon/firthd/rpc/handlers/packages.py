@@ -1,9 +1,7 @@
 """The handlers of the group package."""
 
-from urllib.parse import quote
-
 from firth_protocol.methods import PackageGet, PackageList
-from firth_protocol.types import Package, PackageDetail, Page
+from firth_protocol.types import Family, Package, PackageDetail, Page
 from firthd.channels import browse
 from firthd.engine import Engine
 from firthd.rpc.dispatch import Context, Handler
@@ -11,8 +9,8 @@ from firthd.store.database import Reader
 
 
 def handlers(engine: Engine) -> dict[str, Handler]:
-    def url(channel: str, family: str, subdir: str, filename: str) -> str:
-        return f"{engine.base_url()}/repo/{channel}/{subdir}/{quote(filename, safe='!+~=')}"
+    def url(channel: str, family: Family, part: str, filename: str) -> str:
+        return f"{engine.base_url()}/repo/{channel}/{engine.families[family].address(part, filename)}"
 
     async def list_(context: Context, params: PackageList) -> Page[Package]:
         async def body(r: Reader) -> Page[Package]:

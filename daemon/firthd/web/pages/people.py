@@ -1,13 +1,14 @@
 """The only place that tells people in a browser which channels there are and how clients use them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from firth_protocol.types import Package, Privacy
 from firthd.clock import rfc3339
+from firthd.families.base import SetUp
 from firthd.web.pages.html import Html, fill, join, page
 
 if TYPE_CHECKING:
@@ -23,13 +24,12 @@ _NONE = '<p class="dim">No channel is open to you here. Channels for which you h
 _CHANNEL = (
     "<h1>{channel}</h1>"
     '<p class="dim">Generation {generation}, published {published}</p>{token}'
-    "<h2>conda</h2><pre>conda config --add channels {url}\nconda install NAME</pre>"
-    "<h2>mamba</h2><pre>mamba install --channel {url} NAME</pre>"
-    "<h2>pixi</h2><pre>pixi project channel add {url}\npixi add NAME</pre>"
+    "{set_up}"
     "<h2>As of a day</h2><pre>{dated}</pre>"
     '<h2>Packages</h2><form role="search"><label>Name <input name="q" value="{query}" maxlength="200"></label>'
     " <button>Search</button></form>{packages}"
 )
+_SET_UP = "<h2>{client}</h2><pre>{lines}</pre>"
 _PACKAGES = (
     '<p class="dim">{count}</p>'
     "<table><tr><th>Package</th><th>Newest</th><th>Files</th><th>Platforms</th></tr>{rows}</table>"
@@ -42,7 +42,8 @@ _TOKEN = "<p>This channel wants a token: put yours in place of <code>{place}</co
 class Pages:
     """The two pages. Addresses start with `public_url` when it is set, else with what the browser asked for."""
 
-    def __init__(self, public_url: str | None) -> None:
+    def __init__(self, public_url: str | None, set_up: Callable[[str], Sequence[SetUp]]) -> None:
+        self._set_up = set_up
         self._public_url = public_url.rstrip("/") if public_url else None
 
     def home(self, seen: Sequence["View"]) -> web.Response:
@@ -64,13 +65,14 @@ class Pages:
         open_to_all = view.privacy is Privacy.PUBLIC
         base = self._base(host, scheme)
         door = base if open_to_all else f"{base}/t/{_TOKEN_PLACE}"
+        address = f"{door}/repo/{view.channel}"
         body = fill(
             _CHANNEL,
             channel=view.channel,
             generation=str(view.generation),
             published=rfc3339(view.published_at_ms),
             token=Html("") if open_to_all else fill(_TOKEN, place=_TOKEN_PLACE),
-            url=f"{door}/repo/{view.channel}",
+            set_up=join([fill(_SET_UP, client=one.client, lines=one.lines) for one in self._set_up(address)]),
             query=query,
             packages=_found(packages, total),
             dated=f"{door}/snapshot/{rfc3339(view.published_at_ms)[:10]}/{view.channel}",

@@ -1,0 +1,127 @@
+"""The only place that leads from a path below a channel to bytes, whatever the family that the path belongs to."""
+
+import hashlib
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from msgspec import Struct
+
+from firth_protocol.types import Family, Privacy
+from firthd.families.base import ArtifactAt, FamilyRules, Life, ObjectAt, RedirectTo
+from firthd.store.objects import ObjectRow
+from firthd.web.admission import Visitor
+from firthd.web.conditions import Content
+from firthd.web.files import Files, Place
+from firthd.web.packages import Packages
+from firthd.web.parts import Channels, Store
+from firthd.web.problems import not_found
+
+if TYPE_CHECKING:
+    from firthd.channels.published import View
+
+FOREVER = "max-age=31536000, immutable"
+PACKAGE_LIFE = "max-age=3600"
+"""The ETag tells when a name is given to other bytes."""
+
+
+class Edition(Struct, frozen=True, kw_only=True):
+    """The generation that a request is about, and how long clients may keep its index files.
+
+    `privacy` is today's, also for a generation of another day.
+    """
+
+    view: "View"
+    privacy: Privacy
+    index_life: str
+
+    def cache_control(self, life: Life) -> str:
+        """Return the Cache-Control value; shared caches keep only what anybody may have."""
+        told = {Life.SHORT: self.index_life, Life.HOUR: PACKAGE_LIFE, Life.FOREVER: FOREVER}[life]
+        return f"{'public' if self.privacy is Privacy.PUBLIC else 'private'}, {told}"
+
+
+class Site:
+    """Answers for what a channel holds."""
+
+    def __init__(
+        self,
+        published: Channels,
+        rendered: Store,
+        files: Files,
+        packages: Packages,
+        families: Mapping[Family, FamilyRules],
+    ) -> None:
+        self._published = published
+        self._rendered = rendered
+        self._files = files
+        self._packages = packages
+        self._families = families
+
+    async def answer(
+        self, request: web.Request, visitor: Visitor, edition: Edition, rest: tuple[str, ...]
+    ) -> web.StreamResponse:
+        """Answer for what follows the channel in the path. Raises Problem 404 for everything that is not there."""
+        path = "/".join(rest)
+        for family, rules in self._families.items():
+            found = rules.locate(path, request.headers.get("Accept", ""))
+            if isinstance(found, ObjectAt):
+                return await self._object(request, visitor, edition, family, found)
+            if isinstance(found, ArtifactAt):
+                return await self._artifact(request, visitor, edition, family, found)
+            if isinstance(found, RedirectTo):
+                raise web.HTTPMovedPermanently(self._spelled(request, path, found.path))
+        raise not_found()
+
+    def _spelled(self, request: web.Request, path: str, better: str) -> str:
+        """Return the address of the request with the end of its path spelled better; the token before it stays."""
+        raw = request.rel_url.raw_path
+        return raw[: len(raw) - len(path)] + better if raw.endswith(path) else better
+
+    async def _artifact(
+        self, request: web.Request, visitor: Visitor, edition: Edition, family: Family, at: ArtifactAt
+    ) -> web.StreamResponse:
+        file = await self._published.file(edition.view, family, at.part, at.filename)
+        if file is None:
+            raise not_found()
+        return await self._packages.send(
+            request, visitor, file, media_type=at.media_type, cache_control=edition.cache_control(at.life)
+        )
+
+    async def _object(
+        self, request: web.Request, visitor: Visitor, edition: Edition, family: Family, at: ObjectAt
+    ) -> web.StreamResponse:
+        row = await self._published.object(edition.view, family, at.path)
+        if row is None and at.also is not None:
+            row = await self._published.object(edition.view, family, at.also)
+        if row is None:
+            return await self._absent(request, edition, at)
+        content = Content(
+            size=row.size,
+            etag=f'"{row.sha256}"',
+            modified_ms=edition.view.published_at_ms if at.life is Life.SHORT else None,
+            media_type=at.media_type,
+            cache_control=edition.cache_control(at.life),
+        )
+        if row.encoding is not None:  # a generation of another day keeps only the compressed form
+            return await self._files.unpacked(request, content, await self._rendered.local(row.file))
+        by_proxy = visitor.by_proxy and row.offset is None
+        return await self._files.stored(request, content, self._place(row), by_proxy=by_proxy)
+
+    async def _absent(self, request: web.Request, edition: Edition, at: ObjectAt) -> web.StreamResponse:
+        if at.absent is None:
+            raise not_found()
+        body = at.absent()
+        content = Content(
+            size=len(body),
+            etag=f'"{hashlib.sha256(body).hexdigest()}"',
+            modified_ms=edition.view.published_at_ms,
+            media_type=at.media_type,
+            cache_control=edition.cache_control(at.life),
+        )
+        return await self._files.made(request, content, body)
+
+    def _place(self, row: ObjectRow) -> Place:
+        local = partial(self._rendered.local, row.file)
+        return Place(local=local, sha256=row.sha256, size=row.size, offset=row.offset)
