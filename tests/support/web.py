@@ -11,12 +11,12 @@ import zstandard
 from aiohttp import web
 
 from firth_protocol.errors import NoSpace, NotFound
-from firth_protocol.types import Package, Privacy
+from firth_protocol.types import Family, Package, Privacy
 from firthd.access import WebTokens, token_hash
 from firthd.channels.published import View
 from firthd.clock import Clock
 from firthd.config import UpstreamSettings, WebSettings
-from firthd.families import families
+from firthd.families.conda.family import CONDA
 from firthd.mirrors.on_demand import Helpers, OnDemand
 from firthd.store.artifacts import FileRow
 from firthd.store.blobs import BlobStore, Kept
@@ -249,7 +249,7 @@ async def running_site(
                     settings=settings or WebSettings(),
                     clock=clock,
                     state=root,
-                    families=families(),
+                    families={Family.CONDA: CONDA},
                     packages=site.packages,
                     health=lambda: site.unwell,
                     metrics=lambda: b"firth_up 1\n",
