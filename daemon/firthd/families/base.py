@@ -331,6 +331,9 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
         [Form, bytes, str], str | None
     ]  # form, first bytes, content type -> Spool.encoding; None: not it
     recogniser: Recogniser
+    filters: frozenset[str]  # the fields of `Filters` that its mirrors have
+    check_filters: Callable[[Filters], list[str]]  # -> warnings; raises Invalid for what can name nothing
+    only: Callable[[Filters], frozenset[str] | None]  # the parts that the filters leave; None: all
     found: Callable[[str, Sequence[Answer]], SourceFound]  # source's address, what was asked -> what to tell of it
     formats: str  # "package.module:name" of its `Formats`, which worker processes import
     reads: str  # the end of the paths of objects that a render reads again

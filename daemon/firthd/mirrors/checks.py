@@ -4,13 +4,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from firth_protocol.errors import Invalid
-from firth_protocol.types import Credentials, Filters, MirrorType
-
-_FILTERS = {
-    MirrorType.CONDA: {"subdirs"},
-    MirrorType.PYTHON: {"projects", "package_types", "python_versions", "platforms", "prereleases"},
-    MirrorType.R: {"packages", "r_versions", "platforms", "archive"},
-}
+from firth_protocol.types import Credentials, Filters
+from firthd.families.base import FamilyRules
 
 
 def check_name(name: str) -> None:
@@ -19,17 +14,16 @@ def check_name(name: str) -> None:
         raise Invalid("a mirror's name is 1 to 100 printable characters, no blank at its ends", path="$.name")
 
 
-def check_filters(type_: MirrorType, filters: Filters) -> None:
-    """Raise Invalid for a filter of another type than the mirror's, which it names."""
+def check_filters(rules: FamilyRules, filters: Filters) -> list[str]:
+    """Return warnings; raise Invalid for a filter of another type than the mirror's, which it names."""
     for field in filters.__struct_fields__:
-        if getattr(filters, field) is not None and field not in _FILTERS[type_]:
+        if getattr(filters, field) is not None and field not in rules.filters:
             raise Invalid(
-                f"a mirror of type {type_} has no filter `{field}`",
-                hint=f"it has {', '.join(sorted(_FILTERS[type_]))}",
+                f"a mirror of type {rules.family} has no filter `{field}`",
+                hint=f"it has {', '.join(sorted(rules.filters))}",
                 path=f"$.filters.{field}",
             )
-    if filters.subdirs is not None and not filters.subdirs:
-        raise Invalid("filters.subdirs is empty", hint="leave it out for all subdirs", path="$.filters.subdirs")
+    return rules.check_filters(filters)
 
 
 def check_credentials(credentials: Credentials | None) -> None:

@@ -147,9 +147,9 @@ class Mirrors:
     async def create(self, params: MirrorCreate, by: str) -> MirrorReply:
         """Create a mirror; its source is asked first unless `check` is false."""
         checks.check_name(params.name)
-        checks.check_filters(params.type, params.filters)
         no_policies(params.policy)
         schedule, warnings = self._schedules.check(params.schedule)
+        warnings += checks.check_filters(rules_of(self._families, params.type), params.filters)
         source, found = self._normalise(params.type, params.source, params.credentials, params.proxy, params.ca_file)
         warnings += found
         await self._db.read(lambda r: browse.channel(r, params.channel))
@@ -222,7 +222,7 @@ class Mirrors:
             no_policies(params.policy)
         if params.filters is not UNSET:
             filters = params.filters or Filters()
-            checks.check_filters(before.type, filters)
+            warnings += checks.check_filters(rules_of(self._families, before.type), filters)
             changes["filters"] = msgspec.json.encode(filters).decode()
         for field in ("on_upstream_removal", "enabled"):
             value = getattr(params, field)
@@ -366,7 +366,7 @@ class Mirrors:
         assert params.channel is not None
         assert params.type is not None
         assert params.source is not None
-        checks.check_filters(params.type, params.filters)
+        checks.check_filters(rules_of(self._families, params.type), params.filters)
         source, _ = self._normalise(params.type, params.source, params.credentials, params.proxy, params.ca_file)
         name = params.channel
         channel = await self._db.read(lambda r: browse.channel(r, name))

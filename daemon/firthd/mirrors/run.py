@@ -193,7 +193,7 @@ class MirrorRuns:
     ) -> _Read:
         rules = rules_of(self._p.families, job.type)
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-        subdirs = job.filters.subdirs
+        only = rules.only(job.filters)
         params = ReadParams(
             formats=rules.formats,
             state_db=str(self._p.db.path),
@@ -201,7 +201,7 @@ class MirrorRuns:
             channel_id=job.channel_id,
             mirror_id=job.mirror_id,
             spools=index.to_read(copies or self._p.source_folder(job.mirror_id), everything=everything),
-            only=sorted({*subdirs, *rules.first_parts}) if subdirs is not None else None,
+            only=None if only is None else sorted(only),
             keep=job.keep,
         )
 

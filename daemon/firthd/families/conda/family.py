@@ -4,6 +4,7 @@ from firth_protocol.types import Family
 from firthd.families.base import FamilyRules
 from firthd.families.conda.addresses import file_address, locate, set_up
 from firthd.families.conda.archives import check_archive
+from firthd.families.conda.filters import FIELDS, check_filters, only
 from firthd.families.conda.names import KNOWN_SUBDIRS
 from firthd.families.conda.paths import FIRST_SUBDIRS, SHARD_INDEX, fetch_url, needs_record
 from firthd.families.conda.render import empty_subdir
@@ -17,6 +18,9 @@ CONDA = FamilyRules(
     requests=requests,
     encoding=encoding,
     recogniser=RECOGNISER,
+    filters=FIELDS,
+    check_filters=check_filters,
+    only=only,
     found=found,
     formats="firthd.families.conda.formats:FORMATS",
     reads=f"/{SHARD_INDEX}",
