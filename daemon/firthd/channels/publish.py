@@ -274,7 +274,7 @@ class Publisher:
         def tell(progress: TaskProgress) -> None:
             report(progress.description, progress.done, progress.total)
 
-        result = await self._workers.run(rules.render_task, params, RenderResult, progress=tell)
+        result = await self._workers.run(rules.render_task, params, RenderResult, progress=tell, pressed=True)
         await asyncio.gather(
             *(
                 self._rendered.adopt(Path(file.file), file.sha256, file.size)
