@@ -74,14 +74,18 @@ class IndexFetcher:
         return sorted(always | set(found.subdirs) | set(known))
 
     async def fetch(self, live: LiveRun, job: Job, known: Mapping[str, SourceIndexRow], tag: str) -> Index:
-        """Bring each part unless its copy is still the source's. `tag` makes the new copies' names unique."""
+        """Bring each part unless its copy is still the source's. `tag` makes the new copies' names unique.
+
+        All of it has one deadline: a source that sends a little now and then would keep the run for days.
+        """
+        until = self._upstream.index_deadline()
         await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
         parts = []
         for name in await self.parts(job, known):
             before = known.get(name)
             if before is not None and before.file and not await asyncio.to_thread(self._has_copy, before):
                 before = None
-            parts.append(await self._part(live, job, name, before, tag))
+            parts.append(await self._part(live, job, name, before, tag, until))
         if not known and not any(part.row.file for part in parts):
             raise Upstream(
                 "the source has no index in any form that this version reads",
@@ -96,7 +100,9 @@ class IndexFetcher:
         except FileNotFoundError:
             return False
 
-    async def _part(self, live: LiveRun, job: Job, name: str, before: SourceIndexRow | None, tag: str) -> FetchedPart:
+    async def _part(
+        self, live: LiveRun, job: Job, name: str, before: SourceIndexRow | None, tag: str, until: float
+    ) -> FetchedPart:
         candidates = self._rules.index_candidates(name)
         if before is not None and before.file:  # the form it had before comes first, so that a validator helps
             candidates = sorted(candidates, key=lambda path: path != before.url_path)
@@ -106,12 +112,23 @@ class IndexFetcher:
             validators = Validators(etag=before.etag, last_modified=before.last_modified) if before and same else None
             spool = self._folder / f"{name}.{tag}.{encoding}"
 
+            came = 0
+
             def progress(done: int, total: int | None, path: str = path) -> None:
+                nonlocal came
+                live.received(max(0, done - came))
+                came = done
                 of = f" / {total / 1e6:.1f} MB" if total else " MB"
                 live.progress(f"{path} {done / 1e6:.1f}{of}", done=done, total=total, unit="bytes")
 
             fetched = await self._upstream.fetch(
-                job.source, path, spool, validators=validators, max_bytes=MAX_INDEX_BYTES, progress=progress
+                job.source,
+                path,
+                spool,
+                validators=validators,
+                max_bytes=MAX_INDEX_BYTES,
+                until=until,
+                progress=progress,
             )
             if fetched.status == "not_modified" and before is not None:
                 live.log(f"{path}: not changed")

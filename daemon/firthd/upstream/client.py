@@ -13,9 +13,10 @@ from firth_protocol import errors
 from firthd import __version__
 from firthd.clock import Clock
 from firthd.config import UpstreamSettings
-from firthd.upstream.body import Body
+from firthd.upstream.body import MIN_BYTES_S, PACE_S, Body
 from firthd.upstream.failures import Asked, Failure
 from firthd.upstream.files import HOST, OpenFile, in_thread, open_below
+from firthd.upstream.hosts import Lane
 from firthd.upstream.http import MAX_PAUSE_S, Http, Reply
 from firthd.upstream.masking import mask
 from firthd.upstream.rate import Meter
@@ -68,6 +69,14 @@ class Peek(Struct, frozen=True, kw_only=True):
     url: str
 
 
+class _Limits(Struct, frozen=True, kw_only=True):
+    """What a fetch may cost: bytes, and monotonic seconds at which it must be done; who hears how far it is."""
+
+    max_bytes: int
+    until: float | None
+    progress: Callable[[int, int | None], None] | None
+
+
 class Upstream:
     """All sources; one for the daemon, so that a host's budget is shared by everybody who asks it."""
 
@@ -77,7 +86,7 @@ class Upstream:
         self._clock = clock
         self._jitter = jitter
         self._meter = Meter(clock)
-        self._idle_s = settings.timeout_s
+        self._index_deadline_s = settings.index_deadline_s
         self._http = Http(settings, clock, self._meter, user_agent=f"firth/{__version__}")
 
     async def start(self) -> None:
@@ -90,6 +99,10 @@ class Upstream:
         """Return bytes a second received from all sources over the last five seconds."""
         return self._meter.bytes_s()
 
+    def index_deadline(self) -> float:
+        """Return the monotonic seconds at which an index that is asked for from now on must be there."""
+        return self._clock.monotonic() + self._index_deadline_s
+
     async def fetch(
         self,
         source: Source,
@@ -98,19 +111,22 @@ class Upstream:
         *,
         validators: Validators | None = None,
         max_bytes: int,
+        until: float | None = None,
         progress: Callable[[int, int | None], None] | None = None,
     ) -> Fetched:
         """Bring a file of the source into `spool`, which afterwards exists if and only if the status is `fetched`.
 
         A file that `spool` names already is overwritten when there is something to fetch. Broken transfers are
-        resumed, passing troubles are tried again. `progress` gets bytes done and in all. 404 and 410 give `absent`.
+        resumed, passing troubles are tried again, until the clock's monotonic seconds are `until`. `progress` gets
+        bytes done and in all. 404 and 410 give `absent`.
         Raises errors.Upstream (data: status, host, url, retry_after_s) for everything else, also when more than
         `max_bytes` come; errors.Invalid for an address that cannot be asked; errors.NoSpace when the disk is full.
         """
         file = Spool(spool)
         keep = False
         try:
-            fetched = await self._until_done(source, path, file, validators or Validators(), max_bytes, progress)
+            limits = _Limits(max_bytes=max_bytes, until=until, progress=progress)
+            fetched = await self._until_done(source, path, file, validators or Validators(), limits)
             keep = fetched.status == "fetched"
         finally:
             await in_thread(file.close, keep=keep)  # taking a file of gigabytes away takes its time
@@ -125,12 +141,16 @@ class Upstream:
         timeout_s: float | None = None,
         offset: int = 0,
         if_range: str | None = None,
+        answer_s: float | None = None,
+        lane: Lane = Lane.RUN,
     ) -> AsyncIterator[Body]:
         """Open one file of the source, or of an address that its index names; one attempt, the caller retries.
 
-        `timeout_s` limits how long nothing may come (default: the configured time). With `offset` the rest of the
-        file is asked for, if it is still the one of the validator `if_range`; look at `Body.offset` for what came.
-        Raises errors.NotFound for 404 and 410, otherwise as `fetch` does; iterating raises errors.Upstream.
+        `timeout_s` limits how long nothing may come (default: the configured time), `answer_s` how long the beginning
+        of an answer may take, once there is a connection to ask on. With `offset` the rest of the file is asked for,
+        if it is still the one of the validator `if_range`; look at `Body.offset` for what came. Raises errors.NotFound
+        for 404 and 410, otherwise as `fetch` does, Passing where asking again may help, Unreachable where no file of
+        the host can be had; iterating raises errors.Upstream, Slow below the least rate.
         """
         try:
             if is_file(source) and not _is_http(path_or_url):
@@ -148,7 +168,13 @@ class Upstream:
             if offset and if_range:
                 headers["If-Range"] = if_range
             async with self._http.ask(
-                source, path_or_url, headers=headers, patience_s=_STREAM_PATIENCE_S, idle_s=timeout_s
+                source,
+                path_or_url,
+                headers=headers,
+                patience_s=_STREAM_PATIENCE_S if lane is Lane.CLIENT else MAX_PAUSE_S,
+                idle_s=timeout_s,
+                answer_s=answer_s,
+                lane=lane,
             ) as reply:
                 yield _stream(reply, offset)
         except Failure as failure:
@@ -203,20 +229,20 @@ class Upstream:
         path: str,
         file: Spool,
         validators: Validators,
-        max_bytes: int,
-        progress: Callable[[int, int | None], None] | None,
+        limits: _Limits,
     ) -> Fetched:
         failed = 0
         while True:
             had = file.written
             try:
                 if is_file(source) and not _is_http(path):
-                    return await self._copy(source, path, file, validators, max_bytes, progress)
-                return await self._attempt(source, path, file, validators, max_bytes, progress)
+                    return await self._copy(source, path, file, validators, limits)
+                return await self._attempt(source, path, file, validators, limits)
             except Failure as failure:
                 failed = 1 if file.written - had >= _PROGRESS_BYTES else failed + 1
                 pause_s = self._pause_s(failure, failed)
-                if pause_s is None:
+                late = limits.until is not None and self._clock.monotonic() + (pause_s or 0) >= limits.until
+                if pause_s is None or late:
                     raise _final(failure, failed) from None
                 _log.info("%s; trying again in %.1f s", failure.error.message, pause_s)
             await self._clock.sleep(pause_s)
@@ -235,8 +261,7 @@ class Upstream:
         path: str,
         file: Spool,
         validators: Validators,
-        max_bytes: int,
-        progress: Callable[[int, int | None], None] | None,
+        limits: _Limits,
     ) -> Fetched:
         resume = file.resume()
         async with self._http.ask(source, path, headers=resume or _conditions(validators)) as reply:
@@ -251,11 +276,11 @@ class Upstream:
                 raise reply.asked.cut(file.written, None)
             elif reply.status == 200:
                 body = reply.body()
-                _check_size(reply.asked, reply.length, max_bytes)
+                _check_size(reply.asked, reply.length, limits.max_bytes)
                 file.restart(reply.validators, reply.date)
             else:
                 raise reply.refused()
-            await _pump(body, file, reply.asked, max_bytes, progress)
+            await self._pump(body, file, reply.asked, limits)
             return Fetched(
                 status="fetched",
                 bytes=file.written,
@@ -270,8 +295,7 @@ class Upstream:
         path: str,
         file: Spool,
         validators: Validators,
-        max_bytes: int,
-        progress: Callable[[int, int | None], None] | None,
+        limits: _Limits,
     ) -> Fetched:
         opened = await open_below(source, path)
         if opened is None:
@@ -280,12 +304,26 @@ class Upstream:
             url = opened.asked.url
             if validators.etag == opened.validators.etag:
                 return Fetched(status="not_modified", validators=opened.validators, url=url)
-            _check_size(opened.asked, opened.size, max_bytes)
+            _check_size(opened.asked, opened.size, limits.max_bytes)
             file.restart(opened.validators, None)
-            await _pump(self._file_body(opened), file, opened.asked, max_bytes, progress)
+            await self._pump(self._file_body(opened), file, opened.asked, limits)
             return Fetched(status="fetched", bytes=file.written, validators=opened.validators, url=url)
         finally:
             opened.close_now()
+
+    async def _pump(self, body: Body, file: Spool, asked: Asked, limits: _Limits) -> None:
+        total = None if body.length is None else body.length + body.offset
+        _check_size(asked, total, limits.max_bytes)
+        try:
+            async for chunk in body:
+                _check_size(asked, file.written + len(chunk), limits.max_bytes)
+                file.write(chunk)
+                if limits.progress is not None:
+                    limits.progress(file.written, total)
+                if limits.until is not None and self._clock.monotonic() >= limits.until and file.written != total:
+                    raise asked.too_late(file.written)
+        except errors.Upstream as error:
+            raise Failure(error, again=True) from None
 
     async def _opened(self, source: Source, path: str) -> OpenFile:
         opened = await open_below(source, path)
@@ -297,6 +335,10 @@ class Upstream:
         return Body(
             pull=opened.pull,
             cut=lambda received: opened.asked.cut(received, opened.size - offset),
+            slow=lambda received: opened.asked.slow(
+                received, opened.size - offset, bytes_s=MIN_BYTES_S, window_s=PACE_S
+            ),
+            clock=self._clock,
             meter=self._meter,
             url=opened.asked.url,
             status=206 if offset else 200,
@@ -304,21 +346,6 @@ class Upstream:
             offset=offset,
             validators=opened.validators,
         )
-
-
-async def _pump(
-    body: Body, file: Spool, asked: Asked, max_bytes: int, progress: Callable[[int, int | None], None] | None
-) -> None:
-    total = None if body.length is None else body.length + body.offset
-    _check_size(asked, total, max_bytes)
-    try:
-        async for chunk in body:
-            _check_size(asked, file.written + len(chunk), max_bytes)
-            file.write(chunk)
-            if progress is not None:
-                progress(file.written, total)
-    except errors.Upstream as error:
-        raise Failure(error, again=True) from None
 
 
 async def _first(body: Body, max_bytes: int) -> bytes:
@@ -364,7 +391,7 @@ def _newest(told: Validators, known: Validators) -> Validators:
 def _final(failure: Failure, attempts: int) -> errors.Upstream:
     error = failure.error
     message = error.message if attempts == 1 else f"{error.message}; tried {attempts} times"
-    return errors.Upstream(message, hint=error.hint, **error.data)
+    return type(error)(message, hint=error.hint, **error.data)
 
 
 def _not_found(host: str, url: str, status: int) -> errors.NotFound:
