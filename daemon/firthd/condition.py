@@ -13,6 +13,7 @@ from firthd.access import Caller
 from firthd.clock import Clock, rfc3339
 from firthd.mirrors import plan
 from firthd.mirrors.space import SpaceGuard
+from firthd.runs.queue import Waiting
 from firthd.scheduler import CronSchedules
 from firthd.store import catalog, journal, upkeep
 from firthd.store.blobs import BlobStore
@@ -24,6 +25,8 @@ from firthd.upstream.client import Upstream
 from firthd.vitals import LoopSampler, Metrics, rss_bytes
 
 NEXT_RUNS_SHOWN = 20
+WAITS_TOLD_MS = 30_000
+"""How long a run must have waited for a place before that counts as something to look at."""
 _MIRROR, _PUBLICATION = "mirror ", "publication of "
 """How the subjects of what is wrong begin."""
 
@@ -44,6 +47,7 @@ class Condition:
         sampler: LoopSampler,
         socket: Path,
         addresses: Callable[[], Sequence[str]],
+        waiting: Callable[[], Sequence[Waiting]],
     ) -> None:
         self._db = db
         self._journal = journal
@@ -55,6 +59,7 @@ class Condition:
         self._sampler = sampler
         self._socket = socket
         self._addresses = addresses
+        self._waiting = waiting
         self._started_at = clock.now_ms()
         self._metrics = Metrics()
         self._last_numbers: dict[str, tuple[str, float]] = {}
@@ -94,12 +99,29 @@ class Condition:
                 artifacts=totals.artifacts,
             ),
             next_runs=self._next_runs([mirror for mirror in mirrors if caller.sees(mirror.channel)], now),
-            health=[problem for problem in problems if _seen(caller, problem.subject)],
+            health=[problem for problem in problems if _seen(caller, problem.subject)] + self._waits(caller, now),
             loop_lag=self._sampler.lag(),
             rss_bytes=rss_bytes(),
             throughput_bytes_s=self._upstream.rate_bytes_s(),
             as_of=as_of,
         )
+
+    def _waits(self, caller: Caller, now_ms: int) -> list[HealthProblem]:
+        """Return what is to be said of runs that have waited long for a place; nothing is written down for it."""
+        long = [one for one in self._waiting() if caller.sees(one.run.channel) and now_ms - one.since >= WAITS_TOLD_MS]
+        if not long:
+            return []
+        first = long[0]
+        who = f"{first.run.channel}:{first.run.mirror_name}"
+        more = f", and {len(long) - 1} more" if len(long) > 1 else ""
+        return [
+            HealthProblem(
+                subject="runs",
+                text=f"run {first.run.id} of {who} waits for {first.reason}{more}",
+                since=rfc3339(first.since),
+                hint="they start by themselves; `runs.max_active` sets how many work at once",
+            )
+        ]
 
     def _next_runs(self, mirrors: list[MirrorRow], now_ms: int) -> list[NextRun]:
         enabled = [mirror for mirror in mirrors if mirror.enabled]

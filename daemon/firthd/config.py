@@ -66,7 +66,7 @@ class RunSettings(Struct, frozen=True, kw_only=True):
     """How runs share the machine."""
 
     max_active: Positive = 2
-    index_workers: Positive = 1
+    index_workers: Positive | None = None  # unset: as many as cores, at most 2
     resume_interrupted: bool = True
 
 
@@ -75,6 +75,7 @@ class UpstreamSettings(Struct, frozen=True, kw_only=True):
 
     connections_per_host: Annotated[int, Meta(ge=1, le=256)] = 16
     timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 60
+    index_deadline_s: Annotated[int, Meta(ge=60, le=86_400)] = 7200  # in which a source's index must have come
 
 
 class PythonSettings(Struct, frozen=True, kw_only=True):

@@ -56,6 +56,7 @@ from firthd.store.object_store import ObjectStore
 from firthd.store.secrets import SecretFile
 from firthd.systemd import Inherited, Notifier, take_notifier, watchdog_interval_s
 from firthd.upstream.client import Upstream
+from firthd.upstream.hosts import lane_limit
 from firthd.vitals import LoopSampler
 from firthd.web.app import build_app, build_runner
 from firthd.web.parts import WebParts
@@ -168,6 +169,7 @@ class Daemon:
                 check_archive=conda.check_archive,
                 stored=self._stored,
             ),
+            per_host=lane_limit(settings.upstream.connections_per_host),
         )
         self._stack.push_async_callback(self.on_demand.close)
         self.schedules = CronSchedules()
@@ -182,8 +184,9 @@ class Daemon:
             sampler=self.sampler,
             socket=settings.socket,
             addresses=lambda: self.web_addresses,
+            waiting=lambda: self.queue.waiting(),
         )
-        self.workers = Workers(settings.runs.index_workers, clock)
+        self.workers = Workers(settings.runs.index_workers or min(2, os.cpu_count() or 1), clock)
         self.queue = RunQueue(
             db,
             self.journal,

@@ -27,6 +27,7 @@ from msgspec import Struct
 
 from firth_protocol.errors import FirthError, Invalid, WorkerLost, from_wire
 from firthd.clock import Clock
+from firthd.turns import Turns
 
 T = TypeVar("T")
 
@@ -65,28 +66,32 @@ Report = Callable[[TaskProgress], None]
 
 
 class Workers:
-    """Runs index tasks, at most `slots` at once; others wait for their turn in the order they came."""
+    """Runs index tasks, at most `slots` at once; others wait: who is pressed goes first, then who came first."""
 
     def __init__(self, slots: int, clock: Clock) -> None:
-        self._turns = asyncio.Semaphore(slots)
+        self._turns = Turns(slots)
         self._clock = clock
         self.last_peak_rss_bytes: int | None = None
 
     @property
     def busy(self) -> bool:
         """Whether a task would have to wait for its turn."""
-        return self._turns.locked()
+        return self._turns.none_free
 
-    async def run(self, task: str, params: Struct, result: type[T], *, progress: Report | None = None) -> T:
+    async def run(
+        self, task: str, params: Struct, result: type[T], *, progress: Report | None = None, pressed: bool = False
+    ) -> T:
         """Run `task` ("package.module:function" below the families or the store) and return what it returns.
+
+        `pressed`: it goes before tasks that are not, for clients wait for what it makes.
 
         Raises the FirthError that the task raised, or WorkerLost when the process ended without a result; what it
         wrote to stderr goes to the log. When the caller is cancelled, the process is killed before this returns.
         """
         check_task(task)
         if self.busy and progress is not None:
-            progress(TaskProgress(0, None, "", "waits until another run's index task has ended"))
-        async with self._turns:
+            progress(TaskProgress(0, None, "", "waits for a free place: another run's index task is at work"))
+        async with self._turns.turn(pressed=pressed):
             began = self._clock.monotonic()
             process = await self._spawn(task)
             try:

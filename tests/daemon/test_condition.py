@@ -1,10 +1,15 @@
 """What is wrong, and who is told of it."""
 
+import asyncio
 from pathlib import Path
 
-from firth_protocol.types import Role
+from firth_protocol.types import Role, RunState
 from firthd.access import Caller
+from firthd.condition import WAITS_TOLD_MS
+from firthd.config import RunSettings
+from tests.support.daemon import HastyClock, settings_in
 from tests.support.upstream import Fault
+from tests.support.web import until
 from tests.support.world import world
 
 
@@ -36,3 +41,29 @@ async def test_what_was_wrong_with_a_mirror_goes_with_it(tmp_path: Path) -> None
         await w.call("mirror.update", mirror=mirror.id, revision=mirror.revision, name="renamed")
         await condition.forget_gone()
         assert await condition.health() == []
+
+
+async def test_a_run_that_waits_for_a_place_is_said_to_those_who_see_it(tmp_path: Path) -> None:
+    async with world(tmp_path, settings=settings_in(tmp_path, runs=RunSettings(max_active=1))) as w:
+        await w.mirror("active")
+        await w.call("channel.create", name="other")
+        await w.mirror("active", channel="other")
+        gate = asyncio.Event()
+        w.upstream.fail("noarch/beta*", Fault(until=gate))
+        first = (await w.call("mirror.run", mirror="main:m")).run
+        await w.upstream.arrived("noarch/beta*")
+        second = (await w.call("mirror.run", mirror="other:m")).run
+        status = w.daemon.daemon.condition.status
+        all_of_it = Caller(uid=1, pid=1, user="a", role=Role.READER)
+        await until(lambda: bool(w.daemon.daemon.queue.waiting()))
+        assert (await status(all_of_it)).health == []  # a moment is nothing to be told
+        clock = w.daemon.daemon._clock
+        assert isinstance(clock, HastyClock)
+        clock.shift_ms += WAITS_TOLD_MS
+        [told] = (await status(all_of_it)).health
+        assert told.subject == "runs"
+        assert told.text == (f"run {second.id} of other:m waits for a free place: 1 runs work at once (now {first.id})")
+        assert (await status(Caller(uid=2, pid=2, user="b", role=Role.READER, channels=("main",)))).health == []
+        gate.set()
+        assert (await w.daemon.ended(second.id)).state is RunState.COMPLETED
+        assert (await status(all_of_it)).health == []

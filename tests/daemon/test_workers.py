@@ -159,7 +159,7 @@ async def test_slots_bound_how_many_work_at_once(workers: Workers, state: CondaS
         for _ in range(20):
             await asyncio.sleep(0)
         assert workers_of(os.getpid()) == [pid]
-        assert [one.description for one in told] == ["waits until another run's index task has ended"]
+        assert [one.description for one in told] == ["waits for a free place: another run's index task is at work"]
         first.cancel()
         assert (await second).parts[0].records == 0
 

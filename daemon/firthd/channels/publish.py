@@ -321,7 +321,7 @@ class Publisher:
         def tell(progress: TaskProgress) -> None:
             report(progress.description, progress.done, progress.total)
 
-        result = await self._workers.run(RENDER, params, RenderResult, progress=tell)
+        result = await self._workers.run(RENDER, params, RenderResult, progress=tell, pressed=True)
         await asyncio.gather(
             *(
                 hold.adopt(Path(file.file), file.sha256, file.size)

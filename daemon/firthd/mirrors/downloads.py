@@ -10,20 +10,21 @@ from msgspec import Struct
 
 from firth_protocol.errors import FirthError, Invalid, NoSpace, NotFound, TooLarge, Upstream
 from firthd.clock import Clock
-from firthd.mirrors.receiving import receive
+from firthd.mirrors.transfer import Hooks, Patience, transfer
 from firthd.runs.run import LiveRun
 from firthd.store.blobs import BlobMismatch, BlobStore, BlobWriter, Kept
 from firthd.store.run_reads import RunFileReads, Wanted
 from firthd.store.runs import Failure
 from firthd.upstream.client import Source
 from firthd.upstream.client import Upstream as Upstreams
+from firthd.upstream.hosts import Lane
 
 TRANSFERS = 14
 """Files that one run brings at once: two fewer than a host has connections, so that clients find one free."""
 IN_HAND = 3 * TRANSFERS
 """Files under way at once, those included that wait for the disk: they share its flushes."""
 PAGE = 500
-ATTEMPTS = 3
+PATIENCE = Patience(pauses_s=(1.0, 2.0))
 REFUSALS_IN_A_ROW = 20
 MAX_UNKNOWN = 16 << 30
 """Bytes taken at the most of a file whose size nobody tells."""
@@ -229,23 +230,23 @@ class Downloads:
         return writer
 
     async def _transfer(self, wanted: Wanted, writer: BlobWriter, tries: "_Tries") -> None:
-        """Write the file, going on where it broke off; the digest over all of it guards the seams."""
-        tag: str | None = None
-        for attempt in range(1, ATTEMPTS + 1):
-            known = writer.written if tag is not None else 0
+        def asks(attempt: int) -> None:
             tries.made = attempt
-            try:
-                async with self._upstream.open(self._source, self._address(wanted), offset=known, if_range=tag) as body:
-                    tag = body.validators.etag
-                    await receive(body, writer, self._live.moved)
-                return
-            except TooLarge:
-                raise _Bad(f"longer than the {wanted.size} bytes that the source's index promises") from None
-            except Upstream as error:
-                status = error.data.get("status")
-                if attempt == ATTEMPTS or (isinstance(status, int) and status in {401, 403}):
-                    raise
-            await self._clock.sleep(attempt)
+
+        try:
+            await transfer(
+                self._upstream,
+                self._source,
+                self._address(wanted),
+                writer,
+                self._clock,
+                digest=wanted.sha256 is not None or wanted.md5 is not None,
+                lane=Lane.RUN,
+                patience=PATIENCE,
+                hooks=Hooks(asks=asks, answered=lambda _: None, wrote=self._live.moved),
+            )
+        except TooLarge:
+            raise _Bad(f"longer than the {wanted.size} bytes that the source's index promises") from None
 
 
 def _first(errors: Sequence[BaseException]) -> BaseException:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections import Counter
 from pathlib import Path
 
 from firth_protocol.errors import FirthError
@@ -16,7 +17,8 @@ class Live:
     """One file on its way from its source into the store. One task feeds it, any number of clients follow.
 
     `size` in bytes, None while nobody knows it; `kept` is set once the file is verified and stored; `fd` is open for
-    reading at given offsets for as long as somebody has joined.
+    reading at given offsets for as long as somebody has joined. `clients` says who, `waits_for` what keeps the source
+    from being asked, None once it is.
     """
 
     def __init__(self, file: FileRow) -> None:
@@ -26,8 +28,9 @@ class Live:
         self.error: FirthError | None = None
         self.fd = -1
         self.begun = False
+        self.clients: Counter[str] = Counter()
+        self.waits_for: str | None = None
         self._safe = 0
-        self._readers = 0
         self._change = asyncio.Event()
 
     @property
@@ -36,11 +39,12 @@ class Live:
 
     # --- clients
 
-    def join(self) -> None:
-        self._readers += 1
+    def join(self, client: str) -> None:
+        self.clients[client] += 1
 
-    def leave(self) -> None:
-        self._readers -= 1
+    def leave(self, client: str) -> None:
+        self.clients[client] -= 1
+        self.clients += Counter()  # whoever has left altogether is not named any more
         self._close_unread()
 
     async def started(self) -> None:
@@ -103,6 +107,6 @@ class Live:
         change.set()
 
     def _close_unread(self) -> None:
-        if self.ended and self._readers == 0 and self.fd >= 0:
+        if self.ended and not self.clients and self.fd >= 0:
             os.close(self.fd)
             self.fd = -1

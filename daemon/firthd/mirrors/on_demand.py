@@ -5,56 +5,42 @@ import contextlib
 import errno
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from msgspec import Struct
 
 from firth_protocol.errors import FirthError, Internal, Invalid, NoSpace, NotFound, TooLarge, Unavailable, Upstream
 from firthd.clock import Clock
 from firthd.mirrors.live import Live
-from firthd.mirrors.receiving import receive
+from firthd.mirrors.places import Places
+from firthd.mirrors.transfer import Hooks, Incoming, Opener, Patience, transfer
 from firthd.store.artifacts import FileRow
 from firthd.store.blobs import BlobMismatch, BlobWriter, Kept
-from firthd.upstream.source import Source, Validators
+from firthd.upstream.failures import Passing, Slow, Unreachable
+from firthd.upstream.hosts import Lane
+from firthd.upstream.source import Source, budget_of
 
 log = logging.getLogger(__name__)
 
 BAD_S = 3600.0
 """Seconds for which a file that came wrong is not asked for again, unless a run of its mirror ends before."""
+FAILED_S = 15.0
+"""Seconds for which a file that could not be had is not asked for again: clients get their 502 at once."""
 DOWN_S = 15.0
-"""Seconds for which a source that could not be reached is not tried again: clients get their 502 at once."""
+"""Seconds for which nothing is asked of a mirror's source that is down."""
+DOWN_AFTER = 5
+"""Different files that must fail one after the other before a source counts as down: one may just be broken."""
 START_S = 30.0
 """Seconds that a client waits for the source's first answer; the fetch goes on without it."""
-ATTEMPTS = 3
-"""Transfers tried for one file when it breaks off in the middle."""
+PATIENCE = Patience(pauses_s=(0.5, 1.5, 3.0), within_s=10.0, answer_s=(3.0, 3.0), slow=False)
+"""Before a client hears of a failure the source is asked again, three times within ten seconds.
+
+A source that is silent is asked anew soon, for the connection may be dead; the last time it may think for long."""
 MAX_UNKNOWN = 16 * 1024**3
 """Bytes taken at the most of a file whose length nobody tells."""
 _MAX_REMEMBERED = 10_000
-
-
-class Incoming(Protocol):
-    """The body of a source's answer: chunks from `offset` of the file on. Iterating raises errors.Upstream."""
-
-    @property
-    def length(self) -> int | None:
-        """Bytes that this body delivers; None when the source does not say."""
-
-    @property
-    def offset(self) -> int: ...
-    @property
-    def validators(self) -> Validators: ...
-    def __aiter__(self) -> AsyncIterator[bytes]: ...
-
-
-class Opener(Protocol):
-    """What asks a source for a file: one attempt; NotFound when the source does not have it, else Upstream."""
-
-    def open(
-        self, source: Source, path_or_url: str, /, *, offset: int = 0, if_range: str | None = None
-    ) -> AbstractAsyncContextManager[Incoming]: ...
 
 
 class Blobs(Protocol):
@@ -86,10 +72,18 @@ class _Bad(Upstream):
     """The source gives this file, but not the bytes that its index promises; asking again does not help."""
 
 
+class _Down(Upstream):
+    """The source counts as down: not asked, so nothing new was learnt."""
+
+
 class _Remembered(Struct, frozen=True):
     error: Upstream
     until: float  # monotonic seconds
     mirror_id: int
+
+    def raise_again(self) -> NoReturn:
+        """Raise a fresh one: an exception raised again and again grows by its traceback."""
+        raise type(self.error)(self.error.message, hint=self.error.hint, **self.error.data)
 
 
 class OnDemand:
@@ -102,19 +96,20 @@ class OnDemand:
         clock: Clock,
         helpers: Helpers,
         *,
-        fetches: int = 16,
+        per_host: int = 14,
         start_s: float = START_S,
     ) -> None:
         self._upstream = upstream
         self._blobs = blobs
         self._clock = clock
         self._helpers = helpers
-        self._slots = asyncio.Semaphore(fetches)
+        self._places = Places(per_host)
         self._start_s = start_s
         self._flights: dict[tuple[object, int | None], Live] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._bad: dict[int, _Remembered] = {}
-        self._down: dict[int, _Remembered] = {}
+        self._failed: dict[int, _Remembered] = {}  # by file
+        self._down: dict[int, _Remembered] = {}  # by mirror
+        self._in_a_row: dict[int, set[int]] = {}  # mirror -> its files that failed since one came
         self._closed = False
 
     async def __aenter__(self) -> "OnDemand":
@@ -138,41 +133,48 @@ class OnDemand:
 
     def forget(self, mirror_id: int) -> None:
         """A run of this mirror has ended: ask its source again, also for files that came wrong before."""
-        for remembered in (self._bad, self._down):
+        for remembered in (self._failed, self._down):
             for key in [key for key, entry in remembered.items() if entry.mirror_id == mirror_id]:
                 del remembered[key]
+        self._in_a_row.pop(mirror_id, None)
 
     @contextlib.asynccontextmanager
-    async def open(self, file: FileRow) -> AsyncIterator[Live]:
+    async def open(self, file: FileRow, client: str = "") -> AsyncIterator[Live]:
         """Give the file's fetch, started by this call or by somebody else's, once the source has answered.
 
-        Raises Upstream (also for a while afterwards, without asking the source again), NoSpace or Unavailable.
+        `client` says who asks: no client has all places. Raises Upstream (also for a while afterwards, without asking
+        the source again), NoSpace or Unavailable.
         The fetch goes on when the caller leaves.
         """
-        live = self._join(file)
+        live = self._join(file, client)
         try:
             try:
                 await self._answered(live)
             except FirthError:
                 if live.file.id == file.id or not live.ended:
                     raise
-                other, live = live, self._join(file)  # the same bytes from another source: not this one's failure
-                other.leave()
+                other, live = live, self._join(file, client)  # the same bytes from another source: not this failure
+                other.leave(client)
                 await self._answered(live)
             yield live
         finally:
-            live.leave()
+            live.leave(client)
+            self._places.deal()
 
     async def _answered(self, live: Live) -> None:
         try:
             async with asyncio.timeout(self._start_s):
                 await live.started()
         except TimeoutError:
+            if live.waits_for is not None:
+                raise Unavailable(
+                    f"{live.file.filename} waits for its turn: {live.waits_for}", hint="ask again in a minute"
+                ) from None
             raise Unavailable(
                 f"the source has not sent {live.file.filename} yet; the download goes on", hint="ask again in a minute"
             ) from None
 
-    def _join(self, file: FileRow) -> Live:
+    def _join(self, file: FileRow, client: str) -> Live:
         """Return the fetch of these bytes that is under way, else a new one. The caller has joined it."""
         if self._closed:
             raise Unavailable("the daemon is stopping", hint="ask again in a minute")
@@ -184,67 +186,102 @@ class OnDemand:
             task = asyncio.create_task(self._fly(key, live), name=f"fetch {file.filename}")
             self._tasks.add(task)
             task.add_done_callback(partial(self._landed, key, live))
-        live.join()
+        live.join(client)
         return live
 
     def _landed(self, key: tuple[object, int | None], live: Live, task: asyncio.Task[None]) -> None:
         """Whatever ended the task, nobody waits for it any more; a task cancelled early has not run a single line."""
         self._tasks.discard(task)
         if not live.ended:
-            self._flights.pop(key, None)
+            self._away(key, live)
             live.fail(Unavailable("the daemon is stopping", hint="ask again in a minute"))
 
     # --- what failed before
 
     def _raise_remembered(self, file: FileRow) -> None:
         now = self._clock.monotonic()
-        for entry in (self._bad.get(file.id), self._down.get(file.mirror_id)):
+        for entry in (self._failed.get(file.id), self._down.get(file.mirror_id)):
             if entry is not None and now < entry.until:
-                error = entry.error  # a fresh one: an exception raised again and again grows by its traceback
-                raise type(error)(error.message, hint=error.hint, **error.data)
+                entry.raise_again()
+
+    def _raise_if_down(self, mirror_id: int) -> None:
+        entry = self._down.get(mirror_id)
+        if entry is not None and self._clock.monotonic() < entry.until:
+            raise _Down(entry.error.message, hint=entry.error.hint, **entry.error.data)
 
     def _remember(self, file: FileRow, error: Upstream, *, begun: bool) -> None:
+        """Keep a failure for its own file; note whether it says something about the whole source."""
+        if isinstance(error, _Down):
+            return
         now = self._clock.monotonic()
-        if isinstance(error, _Bad):
-            if len(self._bad) >= _MAX_REMEMBERED:
-                self._bad = {key: entry for key, entry in self._bad.items() if now < entry.until}
-                self._bad.pop(next(iter(self._bad), file.id), None)
-            self._bad[file.id] = _Remembered(error, now + BAD_S, file.mirror_id)
-        elif not begun and ((status := error.data.get("status")) is None or status >= 500):
-            self._down[file.mirror_id] = _Remembered(error, now + DOWN_S, file.mirror_id)
+        if isinstance(error, _Bad) or not begun or isinstance(error, Slow):
+            if len(self._failed) >= _MAX_REMEMBERED:
+                self._failed = {key: entry for key, entry in self._failed.items() if now < entry.until}
+                self._failed.pop(next(iter(self._failed), file.id), None)
+            lasts_s = BAD_S if isinstance(error, _Bad) else FAILED_S
+            self._failed[file.id] = _Remembered(error, now + lasts_s, file.mirror_id)
+        if not isinstance(error, Passing | Slow | Unreachable):
+            return  # an answer about this file: the source is there
+        in_a_row = self._in_a_row.setdefault(file.mirror_id, set())
+        if len(in_a_row) < DOWN_AFTER:
+            in_a_row.add(file.id)
+        if not isinstance(error, Unreachable):
+            if len(in_a_row) < DOWN_AFTER:
+                return
+            error = Upstream(
+                f"{DOWN_AFTER} files in a row could not be had from this source, the last: {error.message}",
+                hint=error.hint,
+                **error.data,
+            )
+        self._down[file.mirror_id] = _Remembered(error, now + DOWN_S, file.mirror_id)
 
     # --- one fetch
 
     async def _fly(self, key: tuple[object, int | None], live: Live) -> None:
         error: FirthError
         try:
-            kept = await self._bring(live)
+            kept = await self._bring(key, live)
         except FirthError as caught:
             error = caught
         except Exception:
             log.exception("fetching %r failed", live.file.filename)
             error = Internal(f"{live.file.filename} could not be fetched; the daemon's log says why")
         else:
-            del self._flights[key]
+            self._away(key, live)
             self._down.pop(live.file.mirror_id, None)
+            self._in_a_row.pop(live.file.mirror_id, None)
             live.finish(kept)
             return
-        del self._flights[key]
+        self._away(key, live)
         if isinstance(error, Upstream):
             log.warning("%s could not be fetched for a client: %s", live.file.filename, error.message)
             self._remember(live.file, error, begun=live.begun)
         live.fail(error)
 
-    async def _bring(self, live: Live) -> Kept:
+    def _away(self, key: tuple[object, int | None], live: Live) -> None:
+        """Take a fetch out of those under way; whoever asks for the file from now on starts another."""
+        if self._flights.get(key) is live:
+            del self._flights[key]
+
+    async def _bring(self, key: tuple[object, int | None], live: Live) -> Kept:
         file = live.file
-        async with self._slots:
+        try:
+            source, address = await self._helpers.locate(file)
+            host = budget_of(source, address)
+        except Invalid as error:
+            raise _Bad(f"{file.filename} cannot be fetched: {error.message}", hint=error.hint) from None
+        task = asyncio.current_task()
+        assert task is not None
+
+        def give_up() -> None:
+            self._away(key, live)
+            task.cancel()
+
+        async with self._places.place(live, host, give_up):
             if file.sha256 is not None and file.size is not None and self._blobs.has(file.sha256):
                 return Kept(sha256=file.sha256, size=file.size)  # a run brought it while this one waited
+            self._raise_if_down(file.mirror_id)
             await self._helpers.space(file.size)
-            try:
-                source, address = await self._helpers.locate(file)
-            except Invalid as error:
-                raise _Bad(f"{file.filename} cannot be fetched: {error.message}", hint=error.hint) from None
             writer = await self._blobs.open_writer(
                 size=file.size, sha256=file.sha256, md5=file.md5, max_bytes=MAX_UNKNOWN
             )
@@ -264,37 +301,38 @@ class OnDemand:
         return kept
 
     async def _download(self, live: Live, writer: BlobWriter, source: Source, address: str) -> None:
-        """Write the file, going on where it broke off; the digest over all of it guards the seams."""
-        tag: str | None = None
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                known = writer.written if tag is not None else 0
-                async with self._upstream.open(source, address, offset=known, if_range=tag) as body:
-                    length = None if body.length is None else body.offset + body.length
-                    if length is not None and live.size is not None and length != live.size:
-                        raise _bad(live.file, f"it has {length} bytes, {live.size} were promised")
-                    if not live.begun:
-                        live.begin(writer.path, live.size if live.size is not None else length)
-                    tag = body.validators.etag
-                    await receive(body, writer, lambda size: live.wrote(writer.written))
-                return
-            except NotFound:
-                raise _Bad(
-                    f"the source lists {live.file.filename} but does not have it", hint="run the mirror"
-                ) from None
-            except Invalid as error:
-                raise _Bad(
-                    f"{live.file.filename} cannot be fetched: {error.message}", hint="look at the source"
-                ) from None
-            except TooLarge:
-                raise _bad(live.file, f"it has more than the {live.size} bytes promised") from None
-            except _Bad:
-                raise
-            except Upstream as error:
-                if not live.begun or attempt == ATTEMPTS:
-                    raise
-                log.info("%s broke off, trying again: %s", live.file.filename, error.message)
-            await self._clock.sleep(attempt)
+        file = live.file
+
+        def asks(attempt: int) -> None:
+            if attempt > 1:
+                log.info("asks for %s again", file.filename)
+                self._raise_if_down(file.mirror_id)  # another file has found out meanwhile
+
+        def answered(body: Incoming) -> None:
+            length = None if body.length is None else body.offset + body.length
+            if length is not None and live.size is not None and length != live.size:
+                raise _bad(file, f"it has {length} bytes, {live.size} were promised")
+            if not live.begun:
+                live.begin(writer.path, live.size if live.size is not None else length)
+
+        try:
+            await transfer(
+                self._upstream,
+                source,
+                address,
+                writer,
+                self._clock,
+                digest=file.sha256 is not None or file.md5 is not None,
+                lane=Lane.CLIENT,
+                patience=PATIENCE,
+                hooks=Hooks(asks=asks, answered=answered, wrote=lambda size: live.wrote(writer.written)),
+            )
+        except NotFound:
+            raise Upstream(f"the source lists {file.filename} but does not have it", hint="run the mirror") from None
+        except Invalid as error:
+            raise _Bad(f"{file.filename} cannot be fetched: {error.message}", hint="look at the source") from None
+        except TooLarge:
+            raise _bad(file, f"it has more than the {live.size} bytes promised") from None
 
     async def _check(self, file: FileRow, live: Live, writer: BlobWriter) -> None:
         """Check what the store cannot: a length that only the source told, and an archive without any digest."""

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from uuid import uuid4
 
 import msgspec
+from msgspec import Struct
 
 from firth_protocol.errors import FirthError, Interrupted, NotFound, WrongState
 from firth_protocol.events import Fact
@@ -26,11 +27,24 @@ log = logging.getLogger(__name__)
 RETRY_S = 5.0
 """How long to wait when the state cannot be written."""
 
+LOOK_S = 10.0
+"""How often it is looked whether a run at work has come to crawl, while others wait for its place."""
+LENT = 16
+"""Runs that may work beside `max_active` because as many others crawl: each holds files and connections too."""
+
 Executor = Callable[[LiveRun], Awaitable[Outcome]]
 OnEnd = Callable[[Tx, RunRow], Awaitable[None]]
 
 TAKE_IN = frozenset({RunKind.MIRROR, RunKind.PUBLISH})
 """Kinds that write rows of a mirror when they have one: never two of them for one mirror at once."""
+
+
+class Waiting(Struct, frozen=True, kw_only=True):
+    """A run that has no place; `since` in milliseconds, `reason` as in "waits for …"."""
+
+    run: RunRow
+    since: int
+    reason: str
 
 
 class RunQueue:
@@ -51,6 +65,8 @@ class RunQueue:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._waiters: dict[int, asyncio.Event] = {}
         self._wake = asyncio.Event()
+        self._no_places: dict[int, Waiting] = {}
+        self._crowded = asyncio.Event()
         self._closing = False
 
     def connect(self, executors: Mapping[RunKind, Executor], on_end: OnEnd) -> None:
@@ -107,6 +123,10 @@ class RunQueue:
     def active(self) -> list[LiveRun]:
         """Return the runs that are at work."""
         return [live for live in self._live.values() if live.at_work]
+
+    def waiting(self) -> list[Waiting]:
+        """Return the runs that wait for a place, the first in line first."""
+        return list(self._no_places.values())
 
     def describe(self, row: RunRow) -> Run:
         """Return a run as clients see it, from memory while it works."""
@@ -204,6 +224,7 @@ class RunQueue:
         """Start runs as their turn comes, until cancelled; then end those in progress as interrupted."""
         async with asyncio.TaskGroup() as group:
             self._wake.set()
+            group.create_task(self._look_again(), name="queue looks again")
             try:
                 while True:
                     await self._wake.wait()
@@ -221,13 +242,20 @@ class RunQueue:
         pending = [run for run in await self._db.read(rows.open_runs) if run.state is RunState.PENDING]
         pending.sort(key=lambda run: (run.kind not in step_rules.URGENT, run.id))
         no_place: str | None = None
+        without: dict[int, Waiting] = {}
         for row in pending:
             if row.id in self._live:
                 continue
-            # A place that gets free during this round is for the first in line: the next round gives it away.
-            no_place = no_place or self._no_place()
-            reason = self._same_mirror(row) or no_place
+            reason = self._same_mirror(row)
+            if reason is None and row.kind in step_rules.PLACED:
+                # A place that gets free during this round is for the first in line: the next round gives it away.
+                reason = no_place = no_place or self._no_place()
+                if reason is not None:
+                    before = self._no_places.get(row.id)
+                    since = before.since if before is not None else self._clock.now_ms()
+                    without[row.id] = Waiting(run=row, since=since, reason=reason)
             if reason is None:
+                self._tell_lent(row)
                 await self._start(group, row)
             elif reason != row.waiting_for:
 
@@ -235,6 +263,17 @@ class RunQueue:
                     await rows.update_run(tx, run_id, {"waiting_for": reason})
 
                 await self._db.write(note)
+        self._no_places = without
+        if without:
+            self._crowded.set()
+
+    async def _look_again(self) -> None:
+        """Nothing tells that a run has come to crawl: look, as long as somebody waits for its place."""
+        while True:
+            await self._crowded.wait()
+            self._crowded.clear()
+            await self._clock.sleep(LOOK_S)
+            self._wake.set()
 
     def _same_mirror(self, row: RunRow) -> str | None:
         if row.mirror_id is not None and row.kind in TAKE_IN:
@@ -243,10 +282,24 @@ class RunQueue:
                     return f"run {other.id} of the same mirror"
         return None
 
+    def _tell_lent(self, row: RunRow) -> None:
+        placed = [live for live in self._live.values() if live.row.kind in step_rules.PLACED]
+        if row.kind in step_rules.PLACED and len(placed) >= self._max_active:
+            for live in placed:
+                if live.crawls():
+                    live.log(f"its source sends next to nothing: run {row.id} works beside it")
+
     def _no_place(self) -> str | None:
-        if len(self._live) < self._max_active:
+        """Return why no run that needs a place can start, None when one can.
+
+        A run whose source crawls lends its place, so that slow sources never hold up others, however many they are
+        (up to LENT); it goes on beside, and needs no place to end.
+        """
+        placed = [live for live in self._live.values() if live.row.kind in step_rules.PLACED]
+        crawling = sum(live.crawls() for live in placed)
+        if len(placed) < self._max_active + min(LENT, crawling):
             return None
-        busy = ", ".join(str(run) for run in sorted(self._live))
+        busy = ", ".join(str(run) for run in sorted(live.id for live in placed))
         return f"a free place: {self._max_active} runs work at once (now {busy})"
 
     async def _start(self, group: asyncio.TaskGroup, row: RunRow) -> None:

@@ -17,7 +17,12 @@ from firthd.store import runs as rows
 from firthd.store.database import Database, Tx
 from firthd.store.journal import Journal
 from firthd.store.runs import Failure, RunRow, StepRow
-from firthd.upstream.rate import Meter
+from firthd.upstream.rate import Meter, Pace
+
+CRAWLS_BYTES_S = 64_000.0
+"""A run whose source sends less for CRAWLS_S needs neither processor nor line: another may work beside it."""
+CRAWLS_S = 30.0
+_ASKING = frozenset({StepName.CONNECT, StepName.FETCH_INDEX, StepName.DOWNLOAD})
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
@@ -53,6 +58,7 @@ class LiveRun:
         self._failures: list[Failure] = []
         self._current: StepName | None = None
         self._meter = Meter(clock)
+        self._pace: Pace | None = None  # of the steps that ask the source
         self.ended = asyncio.Event()
 
     # --- what clients see -------------------------------------------------------------------------
@@ -95,6 +101,10 @@ class LiveRun:
         elapsed = (self._clock.now_ms() - step.started_at) / 1000
         return max(0.0, elapsed * (step.total - step.done) / step.done)
 
+    def crawls(self) -> bool:
+        """Whether it waits for a source that has sent next to nothing for a while."""
+        return self._pace is not None and self._pace.below(self._clock.monotonic(), CRAWLS_BYTES_S)
+
     # --- what executors do ------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
@@ -102,6 +112,11 @@ class LiveRun:
         """Work inside a step: it is written down as running, then as done, or failed when an error leaves it."""
         now = self._clock.now_ms()
         self._current = name
+        if name not in _ASKING:
+            self._pace = None
+        elif self._pace is None:
+            self._pace = Pace(CRAWLS_S)
+            self.received(0)
         self._steps[name] = StepRow(name=name, state=StepState.RUNNING, description=description, started_at=now)
         await self._write_step(name)
         try:
@@ -147,6 +162,12 @@ class LiveRun:
             return
         self.bytes_done = max(0, self.bytes_done + size)
         self._meter.add(max(0, size))
+        self.received(max(0, size))
+
+    def received(self, size: int) -> None:
+        """Note bytes that have come from the source, whatever for."""
+        if self._pace is not None:
+            self._pace.add(self._clock.monotonic(), size)
 
     def count(self, **changes: Any) -> None:
         """Set counts of the run."""

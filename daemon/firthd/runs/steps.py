@@ -13,6 +13,8 @@ STEPS = {
 NO_COUNTS = RunCounts()
 URGENT = frozenset({RunKind.PUBLISH, RunKind.ROLLBACK})
 """Kinds that go before the others in the queue."""
+PLACED = frozenset({RunKind.MIRROR})
+"""Kinds that need one of the run places: they load a source, the line and the disk for long."""
 
 
 def first_steps(kind: RunKind) -> list[StepRow]:
@@ -81,12 +83,15 @@ def describe_step(step: StepRow) -> Step:
 def brief(row: RunRow) -> RunBrief:
     """Return what a mirror shows of its run."""
     step = current(row.steps)
+    description = step.description if step else ""
+    if row.state is RunState.PENDING and row.waiting_for:
+        description = f"waits for {row.waiting_for}"
     return RunBrief(
         id=row.id,
         state=row.state,
         step=step.name if step else None,
         step_number=number(step.name) if step else None,
-        description=row.error.message if row.error else (step.description if step else ""),
+        description=row.error.message if row.error else description,
         started_at=maybe_rfc3339(row.started_at),
         finished_at=maybe_rfc3339(row.finished_at),
         error=row.error,

@@ -1,14 +1,19 @@
-"""The only place that hands a source's bytes on: chunk by chunk, counted, and checked against the length told."""
+"""The only place that hands a source's bytes on: chunk by chunk, counted, checked against length and least rate."""
 
 from collections.abc import Awaitable, Callable
 
+from firthd.clock import Clock
 from firthd.upstream.failures import Failure
-from firthd.upstream.rate import Meter
+from firthd.upstream.rate import Meter, Pace
 from firthd.upstream.source import Validators
+
+MIN_BYTES_S = 1000.0
+"""A source that sends less for PACE_S is broken: a drop now and then would keep a connection and a place for days."""
+PACE_S = 60.0
 
 
 class Body:
-    """The bytes of one answer; iterate once. Raises errors.Upstream when the transfer breaks off.
+    """The bytes of one answer; iterate once. Raises errors.Upstream when the transfer breaks off or crawls.
 
     `length`: bytes that this body delivers, None when the source does not say. `offset`: where they begin in the
     file; 0 unless a resume was asked for and granted. `url` is masked.
@@ -19,6 +24,8 @@ class Body:
         *,
         pull: Callable[[], Awaitable[bytes]],
         cut: Callable[[int], Failure],
+        slow: Callable[[int], Failure],
+        clock: Clock,
         meter: Meter,
         url: str,
         status: int,
@@ -36,16 +43,23 @@ class Body:
         self.received = 0
         self._pull = pull
         self._cut = cut
+        self._slow = slow
+        self._clock = clock
         self._meter = meter
+        self._pace = Pace(PACE_S)
+        self._waited_s = 0.0  # for the source alone: what we take to write a chunk is not its fault
+        self._pace.add(0.0, 0)
 
     def __aiter__(self) -> "Body":
         return self
 
     async def __anext__(self) -> bytes:
+        asked_at = self._clock.monotonic()
         try:
             chunk = await self._pull()
         except Failure as failure:
             raise failure.error from None
+        self._waited_s += self._clock.monotonic() - asked_at
         if not chunk:
             if self.length is not None and self.received != self.length:
                 raise self._cut(self.received).error
@@ -54,4 +68,7 @@ class Body:
         self._meter.add(len(chunk))
         if self.length is not None and self.received > self.length:
             raise self._cut(self.received).error
+        self._pace.add(self._waited_s, len(chunk))
+        if self.received != self.length and self._pace.below(self._waited_s, MIN_BYTES_S):
+            raise self._slow(self.received).error
         return chunk

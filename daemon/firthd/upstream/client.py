@@ -5,7 +5,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from msgspec import Struct
 
@@ -13,9 +13,10 @@ from firth_protocol import errors
 from firthd import __version__
 from firthd.clock import Clock
 from firthd.config import UpstreamSettings
-from firthd.upstream.body import Body
+from firthd.upstream.body import MIN_BYTES_S, PACE_S, Body
 from firthd.upstream.failures import Asked, Failure
 from firthd.upstream.files import HOST, OpenFile, in_thread, open_below
+from firthd.upstream.hosts import Lane
 from firthd.upstream.http import MAX_PAUSE_S, Http, Reply
 from firthd.upstream.masking import mask
 from firthd.upstream.rate import Meter
@@ -77,6 +78,18 @@ class Peek(Struct, frozen=True, kw_only=True):
     url: str
 
 
+class _Wanted(Struct, frozen=True, kw_only=True):
+    """What a fetch is about, through all of its attempts."""
+
+    path: str
+    validators: Validators
+    max_bytes: int
+    until: float | None  # monotonic seconds at which it must be done
+    progress: Callable[[int, int | None], None] | None
+    accept: str | None
+    look: Look | None
+
+
 class Upstream:
     """All sources; one for the daemon, so that a host's budget is shared by everybody who asks it."""
 
@@ -86,7 +99,7 @@ class Upstream:
         self._clock = clock
         self._jitter = jitter
         self._meter = Meter(clock)
-        self._idle_s = settings.timeout_s
+        self._index_deadline_s = settings.index_deadline_s
         self._http = Http(settings, clock, self._meter, user_agent=f"firth/{__version__}")
 
     async def start(self) -> None:
@@ -99,6 +112,10 @@ class Upstream:
         """Return bytes a second received from all sources over the last five seconds."""
         return self._meter.bytes_s()
 
+    def index_deadline(self) -> float:
+        """Return the monotonic seconds at which an index that is asked for from now on must be there."""
+        return self._clock.monotonic() + self._index_deadline_s
+
     async def fetch(
         self,
         source: Source,
@@ -107,6 +124,7 @@ class Upstream:
         *,
         validators: Validators | None = None,
         max_bytes: int,
+        until: float | None = None,
         progress: Callable[[int, int | None], None] | None = None,
         accept: str | None = None,
         look: Look | None = None,
@@ -114,7 +132,8 @@ class Upstream:
         """Bring a file of the source into `spool`, which afterwards exists if and only if the status is `fetched`.
 
         A file that `spool` names already is overwritten when there is something to fetch. Broken transfers are
-        resumed, passing troubles are tried again. `progress` gets bytes done and in all. 404 and 410 give `absent`.
+        resumed, passing troubles are tried again, until the clock's monotonic seconds are `until`. `progress` gets
+        bytes done and in all. 404 and 410 give `absent`.
         Raises errors.Upstream (data: status, host, url, retry_after_s) for everything else, also when more than
         `max_bytes` come; errors.Invalid for an address that cannot be asked; errors.NoSpace when the disk is full.
 
@@ -124,7 +143,15 @@ class Upstream:
         file = Spool(spool)
         keep = False
         try:
-            wanted = _Wanted(path, validators or Validators(), max_bytes, progress, accept, look)
+            wanted = _Wanted(
+                path=path,
+                validators=validators or Validators(),
+                max_bytes=max_bytes,
+                until=until,
+                progress=progress,
+                accept=accept,
+                look=look,
+            )
             fetched = await self._until_done(source, file, wanted)
             keep = fetched.status == "fetched"
         finally:
@@ -140,12 +167,16 @@ class Upstream:
         timeout_s: float | None = None,
         offset: int = 0,
         if_range: str | None = None,
+        answer_s: float | None = None,
+        lane: Lane = Lane.RUN,
     ) -> AsyncIterator[Body]:
         """Open one file of the source, or of an address that its index names; one attempt, the caller retries.
 
-        `timeout_s` limits how long nothing may come (default: the configured time). With `offset` the rest of the
-        file is asked for, if it is still the one of the validator `if_range`; look at `Body.offset` for what came.
-        Raises errors.NotFound for 404 and 410, otherwise as `fetch` does; iterating raises errors.Upstream.
+        `timeout_s` limits how long nothing may come (default: the configured time), `answer_s` how long the beginning
+        of an answer may take, once there is a connection to ask on. With `offset` the rest of the file is asked for,
+        if it is still the one of the validator `if_range`; look at `Body.offset` for what came. Raises errors.NotFound
+        for 404 and 410, otherwise as `fetch` does, Passing where asking again may help, Unreachable where no file of
+        the host can be had; iterating raises errors.Upstream, Slow below the least rate.
         """
         try:
             if is_file(source) and not _is_http(path_or_url):
@@ -163,7 +194,13 @@ class Upstream:
             if offset and if_range:
                 headers["If-Range"] = if_range
             async with self._http.ask(
-                source, path_or_url, headers=headers, patience_s=_STREAM_PATIENCE_S, idle_s=timeout_s
+                source,
+                path_or_url,
+                headers=headers,
+                patience_s=_STREAM_PATIENCE_S if lane is Lane.CLIENT else MAX_PAUSE_S,
+                idle_s=timeout_s,
+                answer_s=answer_s,
+                lane=lane,
             ) as reply:
                 yield _stream(reply, offset)
         except Failure as failure:
@@ -220,7 +257,7 @@ class Upstream:
         except Failure as failure:
             raise failure.error from None
 
-    async def _until_done(self, source: Source, file: Spool, wanted: "_Wanted") -> Fetched:
+    async def _until_done(self, source: Source, file: Spool, wanted: _Wanted) -> Fetched:
         failed = 0
         while True:
             had = file.written
@@ -231,7 +268,8 @@ class Upstream:
             except Failure as failure:
                 failed = 1 if file.written - had >= _PROGRESS_BYTES else failed + 1
                 pause_s = self._pause_s(failure, failed)
-                if pause_s is None:
+                late = wanted.until is not None and self._clock.monotonic() + (pause_s or 0) >= wanted.until
+                if pause_s is None or late:
                     raise _final(failure, failed) from None
                 _log.info("%s; trying again in %.1f s", failure.error.message, pause_s)
             await self._clock.sleep(pause_s)
@@ -244,7 +282,7 @@ class Upstream:
         # Half to one and a half of the nominal time: mirrors of one host must not come back in step.
         return max(asked_s, min(_BACKOFF_MAX_S, _BACKOFF_S * 2.0 ** (failed - 1)) * (0.5 + self._jitter()))
 
-    async def _attempt(self, source: Source, file: Spool, wanted: "_Wanted") -> Fetched:
+    async def _attempt(self, source: Source, file: Spool, wanted: _Wanted) -> Fetched:
         resume = file.resume()
         headers = resume or _conditions(wanted.validators)
         if wanted.accept:
@@ -266,7 +304,7 @@ class Upstream:
                 file.restart(reply.validators, reply.date)
             else:
                 raise reply.refused()
-            if not await _pump(body, file, reply.asked, wanted, reply.content_type):
+            if not await self._pump(body, file, reply.asked, wanted, reply.content_type):
                 return Fetched(status="absent", url=reply.url, content_type=reply.content_type)
             return Fetched(
                 status="fetched",
@@ -276,7 +314,7 @@ class Upstream:
                 content_type=reply.content_type,
             )
 
-    async def _copy(self, source: Source, file: Spool, wanted: "_Wanted") -> Fetched:
+    async def _copy(self, source: Source, file: Spool, wanted: _Wanted) -> Fetched:
         opened = await open_below(source, wanted.path)
         if opened is None:
             return Fetched(status="absent", url=mask(f"{source.url}/{wanted.path}"), answered=404)
@@ -286,11 +324,35 @@ class Upstream:
                 return Fetched(status="not_modified", validators=opened.validators, url=url)
             _check_size(opened.asked, opened.size, wanted.max_bytes)
             file.restart(opened.validators, None)
-            if not await _pump(self._file_body(opened), file, opened.asked, wanted, ""):
+            if not await self._pump(self._file_body(opened), file, opened.asked, wanted, ""):
                 return Fetched(status="absent", url=url)
             return Fetched(status="fetched", bytes=file.written, validators=opened.validators, url=url)
         finally:
             opened.close_now()
+
+    async def _pump(self, body: Body, file: Spool, asked: Asked, wanted: _Wanted, content_type: str) -> bool:
+        """Write a body; return whether it is what was wanted, by its first bytes."""
+        total = None if body.length is None else body.length + body.offset
+        _check_size(asked, total, wanted.max_bytes)
+        start = bytearray()
+        looking = wanted.look if body.offset == 0 else None  # what goes on was looked at when it began
+        try:
+            async for chunk in body:
+                _check_size(asked, file.written + len(chunk), wanted.max_bytes)
+                file.write(chunk)
+                if looking is not None:
+                    start += chunk[: LOOK_BYTES - len(start)]
+                    if len(start) >= LOOK_BYTES:
+                        if not looking(bytes(start), content_type):
+                            return False
+                        looking = None
+                if wanted.progress is not None:
+                    wanted.progress(file.written, total)
+                if wanted.until is not None and self._clock.monotonic() >= wanted.until and file.written != total:
+                    raise asked.too_late(file.written)
+        except errors.Upstream as error:
+            raise Failure(error, again=True) from None
+        return looking is None or looking(bytes(start), content_type)
 
     async def _opened(self, source: Source, path: str) -> OpenFile:
         opened = await open_below(source, path)
@@ -302,6 +364,10 @@ class Upstream:
         return Body(
             pull=opened.pull,
             cut=lambda received: opened.asked.cut(received, opened.size - offset),
+            slow=lambda received: opened.asked.slow(
+                received, opened.size - offset, bytes_s=MIN_BYTES_S, window_s=PACE_S
+            ),
+            clock=self._clock,
             meter=self._meter,
             url=opened.asked.url,
             status=206 if offset else 200,
@@ -309,40 +375,6 @@ class Upstream:
             offset=offset,
             validators=opened.validators,
         )
-
-
-class _Wanted(NamedTuple):
-    """What a fetch is about, through all of its attempts."""
-
-    path: str
-    validators: Validators
-    max_bytes: int
-    progress: Callable[[int, int | None], None] | None
-    accept: str | None
-    look: Look | None
-
-
-async def _pump(body: Body, file: Spool, asked: Asked, wanted: _Wanted, content_type: str) -> bool:
-    """Write a body; return whether it is what was wanted, by its first bytes."""
-    total = None if body.length is None else body.length + body.offset
-    _check_size(asked, total, wanted.max_bytes)
-    start = bytearray()
-    looking = wanted.look if body.offset == 0 else None  # what goes on was looked at when it began
-    try:
-        async for chunk in body:
-            _check_size(asked, file.written + len(chunk), wanted.max_bytes)
-            file.write(chunk)
-            if looking is not None:
-                start += chunk[: LOOK_BYTES - len(start)]
-                if len(start) >= LOOK_BYTES:
-                    if not looking(bytes(start), content_type):
-                        return False
-                    looking = None
-            if wanted.progress is not None:
-                wanted.progress(file.written, total)
-    except errors.Upstream as error:
-        raise Failure(error, again=True) from None
-    return looking is None or looking(bytes(start), content_type)
 
 
 async def _first(body: Body, max_bytes: int) -> bytes:
@@ -393,7 +425,7 @@ def _newest(told: Validators, known: Validators) -> Validators:
 def _final(failure: Failure, attempts: int) -> errors.Upstream:
     error = failure.error
     message = error.message if attempts == 1 else f"{error.message}; tried {attempts} times"
-    return errors.Upstream(message, hint=error.hint, **error.data)
+    return type(error)(message, hint=error.hint, **error.data)
 
 
 def _not_found(host: str, url: str, status: int) -> errors.NotFound:

@@ -13,6 +13,18 @@ _TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 5
 _NOW_AND_THEN = "this is often temporary; the next run tries again"
 
 
+class Passing(Upstream):
+    """The same request may well succeed in a moment."""
+
+
+class Unreachable(Passing):
+    """No connection to the host: none of its files can be had, whichever is asked for."""
+
+
+class Slow(Upstream):
+    """The source sends, but too little to wait for."""
+
+
 class Failure(Exception):
     """One attempt failed: the error for people, and what a retry needs to know."""
 
@@ -36,10 +48,18 @@ class Asked:
         self._left_origin = left_origin
 
     def failure(
-        self, text: str, hint: str = "", *, again: bool = False, status: int | None = None, after_s: float | None = None
+        self,
+        text: str,
+        hint: str = "",
+        *,
+        again: bool = False,
+        status: int | None = None,
+        after_s: float | None = None,
+        kind: type[Upstream] | None = None,
     ) -> Failure:
         seconds = None if after_s is None else round(after_s)
-        error = Upstream(text, hint=hint, status=status, host=self.host, url=self.url, retry_after_s=seconds)
+        kind = kind or (Passing if again else Upstream)
+        error = kind(text, hint=hint, status=status, host=self.host, url=self.url, retry_after_s=seconds)
         return Failure(error, again=again, retry_after_s=after_s)
 
     def refused(self, status: int, reason: str | None, *, retry_after_s: float | None = None) -> Failure:
@@ -64,22 +84,27 @@ class Asked:
             return self.failure(text, hint, again=error.status >= 500, status=error.status)
         if isinstance(error, aiohttp.ClientProxyConnectionError):
             text = f"the proxy cannot be reached on the way to {self.host}: {self._cause(error.os_error)}"
-            return self.failure(text, "check the mirror's proxy", again=True)
+            return self.failure(text, "check the mirror's proxy", again=True, kind=Unreachable)
         if isinstance(error, aiohttp.ClientConnectorCertificateError):
             text = f"the certificate of {self.host} is not trusted: {self._cause(error.certificate_error)}"
-            return self.failure(text, "set ca_file to the PEM file of the authority that signed it")
+            hint = "set ca_file to the PEM file of the authority that signed it"
+            return self.failure(text, hint, kind=Unreachable)
         if isinstance(error, aiohttp.ClientSSLError):
             text = f"no encrypted connection to {self.host}: {self._cause(error)}"
-            return self.failure(text, "check the scheme, the port and whether something in between changes TLS")
+            hint = "check the scheme, the port and whether something in between changes TLS"
+            return self.failure(text, hint, kind=Unreachable)
         if isinstance(error, aiohttp.ClientConnectorDNSError):
-            return self.failure(f"the name of {self.host} is not known here", "check the address and DNS", again=True)
+            text = f"the name of {self.host} is not known here"
+            return self.failure(text, "check the address and DNS", again=True, kind=Unreachable)
         if isinstance(error, aiohttp.ConnectionTimeoutError):
-            return self.failure(f"{self.host} did not take the connection in time", _NOW_AND_THEN, again=True)
+            text = f"{self.host} did not take the connection in time"
+            return self.failure(text, _NOW_AND_THEN, again=True, kind=Unreachable)
         if isinstance(error, TimeoutError):
             return self.failure(f"{self.host} sent nothing for {idle_s:g} s ({self.url})", _NOW_AND_THEN, again=True)
         if isinstance(error, aiohttp.ClientConnectorError):
             text = f"{self.host} cannot be reached: {self._cause(error.os_error)}"
-            return self.failure(text, "check the address, the network and whether a proxy is needed", again=True)
+            hint = "check the address, the network and whether a proxy is needed"
+            return self.failure(text, hint, again=True, kind=Unreachable)
         if isinstance(error, aiohttp.InvalidURL):
             return self.failure(f"{self.url} is not an address that can be asked")
         if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError | OSError):
@@ -94,6 +119,20 @@ class Asked:
         whole = "an unknown number of" if length is None else f"{length:,}"
         text = f"the transfer of {self.url} broke off after {received:,} of {whole} bytes"
         return self.failure(text, _NOW_AND_THEN, again=True)
+
+    def slow(self, received: int, length: int | None, *, bytes_s: float, window_s: float) -> Failure:
+        """Return the failure for a transfer that is not worth its place."""
+        whole = "" if length is None else f" of {length:,}"
+        text = (
+            f"{self.host} sent less than {bytes_s / 1000:g} KB/s for {window_s:.0f} s; {self.url} was given up after "
+            f"{received:,}{whole} bytes"
+        )
+        return self.failure(text, _NOW_AND_THEN, again=True, kind=Slow)
+
+    def too_late(self, received: int) -> Failure:
+        """Return the failure for a file that is still coming when its time is over, whatever its rate."""
+        text = f"only {received:,} bytes of {self.url} came in the time there is for it"
+        return self.failure(text, "look at the source's speed, or raise upstream.index_deadline_s", kind=Slow)
 
     def too_large(self, size: int, max_bytes: int) -> Failure:
         text = f"{self.url} has {size:,} bytes or more; at most {max_bytes:,} are taken"

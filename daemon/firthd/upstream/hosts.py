@@ -1,10 +1,23 @@
 """The only place that knows how many requests one host may have in flight, and which host asked us to wait."""
 
 import asyncio
+from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from enum import IntEnum
 
 from firthd.clock import Clock
+
+KEPT_FREE = 2
+"""Connections to a host that neither clients' fetches nor runs' downloads take: each finds some beside the other."""
+
+
+class Lane(IntEnum):
+    """Why a host is asked; when a connection gets free, the lowest lane that may have one more is served first."""
+
+    INDEX = 0  # what stands at an address, a part of an index: short, and a whole run waits for it
+    CLIENT = 1  # a file that a client waits for
+    RUN = 2  # a file that a run brings
 
 
 class Held(Exception):
@@ -16,14 +29,15 @@ class Held(Exception):
 
 
 class _Host:
-    def __init__(self, limit: int) -> None:
-        self.slots = asyncio.Semaphore(limit)
+    def __init__(self) -> None:
+        self.in_flight: Counter[Lane] = Counter()
+        self.waiting: dict[Lane, deque[asyncio.Future[None]]] = {lane: deque() for lane in Lane}
         self.users = 0
         self.free_at = 0.0  # monotonic seconds; before this moment nothing is asked
 
 
 class Hosts:
-    """One budget a host, shared by all mirrors and by clients' own fetches."""
+    """One budget a host, shared by all mirrors and by clients' own fetches; no lane can use all of it."""
 
     def __init__(self, limit: int, clock: Clock) -> None:
         self._limit = limit
@@ -31,38 +45,71 @@ class Hosts:
         self._hosts: dict[str, _Host] = {}
 
     @asynccontextmanager
-    async def slot(self, name: str, *, patience_s: float) -> AsyncIterator[None]:
+    async def slot(self, name: str, *, patience_s: float, lane: Lane = Lane.INDEX) -> AsyncIterator[None]:
         """Hold one of the host's connections; raise Held when the host asked for a longer pause than `patience_s`."""
-        host = self._hosts.setdefault(name, _Host(self._limit))
+        host = self._hosts.setdefault(name, _Host())
         host.users += 1
         try:
-            await self._enter(host, patience_s)
+            await self._enter(host, patience_s, lane)
             try:
                 yield
             finally:
-                host.slots.release()
+                self._release(host, lane)
         finally:
             host.users -= 1
             self._forget(name, host)
 
     def hold(self, name: str, seconds: float) -> None:
         """Let nothing be asked of the host for so long (it sent Retry-After)."""
-        host = self._hosts.setdefault(name, _Host(self._limit))
+        host = self._hosts.setdefault(name, _Host())
         host.free_at = max(host.free_at, self._clock.monotonic() + seconds)
 
-    async def _enter(self, host: _Host, patience_s: float) -> None:
+    async def _enter(self, host: _Host, patience_s: float, lane: Lane) -> None:
         while True:
             pause = host.free_at - self._clock.monotonic()
             if pause > patience_s:
                 raise Held(pause)
             if pause > 0:
                 await self._clock.sleep(pause)
-            await host.slots.acquire()
+            await self._acquire(host, lane)
             if host.free_at <= self._clock.monotonic():
                 return
-            host.slots.release()  # the host asked for a pause while we stood in the queue
+            self._release(host, lane)  # the host asked for a pause while we stood in the queue
+
+    async def _acquire(self, host: _Host, lane: Lane) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        host.waiting[lane].append(turn)
+        self._deal(host)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                host.waiting[lane].remove(turn)
+            else:  # it was given at the same moment
+                self._release(host, lane)
+            raise
+
+    def _release(self, host: _Host, lane: Lane) -> None:
+        host.in_flight[lane] -= 1
+        self._deal(host)
+
+    def _deal(self, host: _Host) -> None:
+        """Give free connections away: lane by lane, inside a lane by arrival."""
+        for lane in Lane:
+            most = self._limit if lane is Lane.INDEX else lane_limit(self._limit)
+            waiting = [turn for turn in host.waiting[lane] if not turn.done()]
+            free = min(self._limit - host.in_flight.total(), most - host.in_flight[lane])
+            for turn in waiting[: max(0, free)]:
+                host.waiting[lane].remove(turn)
+                host.in_flight[lane] += 1
+                turn.set_result(None)
 
     def _forget(self, name: str, host: _Host) -> None:
         # Redirects name hosts too, so the table must not only grow.
         if host.users == 0 and host.free_at <= self._clock.monotonic():
             self._hosts.pop(name, None)
+
+
+def lane_limit(limit: int) -> int:
+    """Return how many of a host's connections clients' fetches, or runs' downloads, may have at once."""
+    return max(1, limit - min(KEPT_FREE, limit // 4))

@@ -14,9 +14,9 @@ from firth_protocol.errors import Invalid, Unavailable
 from firth_protocol.types import Credentials
 from firthd.clock import Clock
 from firthd.config import UpstreamSettings
-from firthd.upstream.body import Body
+from firthd.upstream.body import MIN_BYTES_S, PACE_S, Body
 from firthd.upstream.failures import Asked, Failure, retry_after_s
-from firthd.upstream.hosts import Held, Hosts
+from firthd.upstream.hosts import Held, Hosts, Lane
 from firthd.upstream.masking import printable
 from firthd.upstream.rate import Meter
 from firthd.upstream.source import (
@@ -38,6 +38,7 @@ MAX_PAUSE_S = 300.0
 """The longest Retry-After that is waited out; a longer one ends the request and is told."""
 
 _CONNECT_S = 30.0
+_CLIENT_CONNECT_S = 4.0  # a client waits: it is to hear soon that a source is down, and no server thinks here yet
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15}|\*)")
 # Servers label files that are compressed by themselves with an encoding; their bytes are the file. Anything else that
@@ -60,6 +61,7 @@ class Reply:
             etag=response.headers.get("ETag"), last_modified=response.headers.get("Last-Modified")
         )
         self._response = response
+        self._clock = clock
         self._meter = meter
         self._idle_s = idle_s
         self._now_ms = clock.now_ms()
@@ -104,6 +106,8 @@ class Reply:
         return Body(
             pull=self._pull,
             cut=lambda received: self.asked.cut(received, self.length),
+            slow=lambda received: self.asked.slow(received, self.length, bytes_s=MIN_BYTES_S, window_s=PACE_S),
+            clock=self._clock,
             meter=self._meter,
             url=self.url,
             status=self.status,
@@ -157,11 +161,14 @@ class Http:
         headers: Mapping[str, str] | None = None,
         patience_s: float = MAX_PAUSE_S,
         idle_s: float | None = None,
+        answer_s: float | None = None,
+        lane: Lane = Lane.INDEX,
     ) -> AsyncIterator[Reply]:
         """Ask once, following redirects, and give the answer whatever its status.
 
-        `patience_s`: how long a pause that the host asked for is waited out. Raises Failure when there is no answer,
-        Invalid when the address, the proxy or the credentials cannot be used.
+        `patience_s`: how long a pause that the host asked for is waited out; `answer_s`: how long a connection and the
+        head of the answer may take (default: as long as a silence). Raises Failure when there is no
+        answer, Invalid when the address, the proxy or the credentials cannot be used.
         """
         check_credentials(source.credentials)
         idle = idle_s or self._settings.timeout_s
@@ -190,8 +197,8 @@ class Http:
                 own["Authorization"] = secret
             try:
                 async with (
-                    self._hosts.slot(here.name, patience_s=patience_s),
-                    self._send(source, method, url, own, asked, idle) as reply,
+                    self._hosts.slot(here.name, patience_s=patience_s, lane=lane),
+                    self._send(source, method, url, own, asked, idle, answer_s, lane) as reply,
                 ):
                     location = reply.location
                     if location is None:
@@ -215,7 +222,15 @@ class Http:
 
     @asynccontextmanager
     async def _send(
-        self, source: Source, method: str, url: str, headers: dict[str, str], asked: Asked, idle_s: float
+        self,
+        source: Source,
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        asked: Asked,
+        idle_s: float,
+        answer_s: float | None,
+        lane: Lane,
     ) -> AsyncIterator[Reply]:
         if self._session is None:
             raise Unavailable("sources are not asked yet, or no more", hint="try again in a moment")
@@ -226,20 +241,25 @@ class Http:
         elif proxy_secret is not None:
             headers["Proxy-Authorization"] = proxy_secret
         authority = await self._authority(source.ca_file) if source.ca_file else None
-        connect_s = min(_CONNECT_S, idle_s)
+        connect_s = min(_CLIENT_CONNECT_S if lane is Lane.CLIENT else _CONNECT_S, answer_s or idle_s)
+        # A little longer than a connection may take: a host that takes none is told from one that is silent.
+        head_s = connect_s + idle_s if answer_s is None else answer_s + 0.5
+        limits = aiohttp.ClientTimeout(total=None, connect=connect_s, sock_connect=connect_s, sock_read=idle_s)
         try:
-            response = await self._session.request(
-                method,
-                URL(url, encoded=True),
-                headers=headers,
-                allow_redirects=False,
-                proxy=proxy,
-                proxy_headers=proxy_headers,
-                ssl=authority or True,
-                timeout=aiohttp.ClientTimeout(total=None, connect=connect_s, sock_connect=connect_s, sock_read=idle_s),
-            )
+            # `sock_read` begins anew with every byte: without a limit of its own a head could drip for hours.
+            async with asyncio.timeout(head_s):
+                response = await self._session.request(
+                    method,
+                    URL(url, encoded=True),
+                    headers=headers,
+                    allow_redirects=False,
+                    proxy=proxy,
+                    proxy_headers=proxy_headers,
+                    ssl=authority or True,
+                    timeout=limits,
+                )
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            raise asked.broken(error, idle_s=idle_s) from None
+            raise asked.broken(error, idle_s=min(idle_s, answer_s or idle_s)) from None
         try:
             yield Reply(response, asked, self._clock, self._meter, idle_s)
         finally:

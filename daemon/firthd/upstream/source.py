@@ -66,6 +66,16 @@ def origin_of(url: str) -> Origin:
     return Origin(scheme, parts.hostname.lower(), parts.port or _DEFAULT_PORTS[scheme])
 
 
+def budget_of(source: Source, path_or_url: str) -> str:
+    """Return the name of the host whose budget a file of the source is counted against; raise Invalid as `address`."""
+    if is_file(source) and not is_absolute(path_or_url):
+        return source.url
+    try:
+        return origin_of(address(source, path_or_url)).name
+    except ValueError:
+        return source.url
+
+
 def is_file(source: Source) -> bool:
     return source.url[:5].lower() == "file:"
 

@@ -27,10 +27,14 @@ class Door(Enum):
 
 
 class Visitor(Struct, frozen=True, kw_only=True):
-    """The secrets that a request carries; `by_proxy`: it came through a trusted proxy."""
+    """The secrets that a request carries; `by_proxy`: it came through a trusted proxy.
+
+    `client` stands for the machine that asks, where no client may have more than its share.
+    """
 
     secrets: tuple[str, ...]
     by_proxy: bool
+    client: str = ""
 
 
 class Origin(Struct, frozen=True, kw_only=True):
@@ -54,7 +58,8 @@ class Admission:
         secrets = () if header is None else _from_header(header)
         if path_token is not None:
             secrets = (path_token, *secrets)
-        return Visitor(secrets=secrets, by_proxy=bool(self._trusted) and self._by_proxy(request))
+        client = _machine(self.origin(request).address)
+        return Visitor(secrets=secrets, by_proxy=bool(self._trusted) and self._by_proxy(request), client=client)
 
     def origin(self, request: web.BaseRequest) -> Origin:
         """Return where a request comes from. X-Forwarded-For and -Proto count only from a trusted proxy."""
@@ -100,6 +105,13 @@ def networks(texts: Sequence[str]) -> tuple[Network, ...]:
 
 def inside(address: Address | None, allowed: Sequence[Network]) -> bool:
     return address is not None and any(address in network for network in allowed)
+
+
+def _machine(address: Address | None) -> str:
+    """Return what one machine's addresses have in common: of IPv6 it owns a whole /64, and changes inside it."""
+    if isinstance(address, IPv6Address):
+        return str(IPv6Network((address, 64), strict=False))
+    return str(address or "")
 
 
 def _address(text: str | None) -> Address | None:

@@ -53,7 +53,7 @@ class Packages:
         answer = without_body(request, content)
         if answer is not None:
             return answer
-        async with self._on_demand.open(file) as live:
+        async with self._on_demand.open(file, visitor.client) as live:
             return await self._arriving(request, visitor, content, live)
 
     async def _arriving(

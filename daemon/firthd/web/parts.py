@@ -45,7 +45,7 @@ class Store(Protocol):
 class Fetches(Protocol):
     """Passive fetches, one for each file however many clients ask."""
 
-    def open(self, file: FileRow, /) -> AbstractAsyncContextManager[Live]: ...
+    def open(self, file: FileRow, client: str, /) -> AbstractAsyncContextManager[Live]: ...
 
 
 class Tokens(Protocol):

@@ -12,7 +12,9 @@ def test_noarch_is_always_taken() -> None:
     assert only(Filters(subdirs=["linux-64"])) == {"noarch", "linux-64"}
 
 
-@pytest.mark.parametrize(("subdirs", "place"), [([], "$.filters.subdirs"), (["noarch", "Linux"], "[1]"), ([".."], "[0]")])
+@pytest.mark.parametrize(
+    ("subdirs", "place"), [([], "$.filters.subdirs"), (["noarch", "Linux"], "[1]"), ([".."], "[0]")]
+)
 def test_what_no_channel_can_have_is_refused_with_its_place(subdirs: list[str], place: str) -> None:
     with pytest.raises(Invalid) as told:
         check_filters(Filters(subdirs=subdirs))

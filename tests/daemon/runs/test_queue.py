@@ -1,6 +1,7 @@
 """The queue of runs: who works when, how runs are stopped, what they write down."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from firth_protocol.errors import NoSpace, NotFound, Upstream, WrongState
 from firth_protocol.types import RunKind, RunState, StepName, StepState
 from firthd.runs.run import Outcome
+from firthd.runs.steps import brief
 from firthd.store import runs as rows
 from firthd.store.database import Database, Tx
 from firthd.store.runs import RunRow
@@ -47,39 +49,101 @@ async def test_a_run_goes_through_its_states(db: Database) -> None:
     assert works.queue.active() == []
 
 
+async def waits_for(works: Works, run: int) -> str:
+    async with asyncio.timeout(5):
+        while (reason := (await works.queue.get(run)).waiting_for) is None:
+            await asyncio.sleep(0)
+    return reason
+
+
 async def test_no_more_than_max_active_work_and_the_rest_say_why(db: Database) -> None:
     works = Works(db, max_active=2)
-    runs = [await works.submit(PLAN, mirror=None) for _ in range(5)]
+    first, second, third = [await works.submit(MIRROR, mirror) for mirror in (1, 2, 3)]
+    fourth = await works.submit(MIRROR, 1)
     async with works.working():
-        await works.until(lambda: works.started == runs[:2])
-        await works.until(lambda: True)
-        async with asyncio.timeout(5):
-            while (await works.queue.get(runs[4])).waiting_for is None:
-                await asyncio.sleep(0)
-        waiting = (await works.queue.get(runs[4])).waiting_for
-        assert waiting == f"a free place: 2 runs work at once (now {runs[0]}, {runs[1]})"
-        assert await works.state(runs[2]) is RunState.PENDING
-        works.end(runs[1])
-        await works.until(lambda: works.started == [*runs[:2], runs[2]])
-        assert (await works.queue.get(runs[2])).waiting_for is None
-        for run in (runs[0], *runs[2:]):
+        await works.until(lambda: works.started == [first, second])
+        assert await waits_for(works, third) == f"a free place: 2 runs work at once (now {first}, {second})"
+        assert await waits_for(works, fourth) == f"run {first} of the same mirror"
+        assert await works.state(third) is RunState.PENDING
+        assert [(one.run.id, one.since) for one in works.queue.waiting()] == [(third, works.clock.now_ms())]
+        assert brief(await works.row(third)).description.startswith("waits for a free place: 2 runs")
+        works.end(second)
+        await works.until(lambda: works.started == [first, second, third])
+        assert (await works.queue.get(third)).waiting_for is None
+        for run in (first, third, fourth):
             works.end(run)
-        assert await works.ended(runs[4]) is RunState.COMPLETED
-    assert works.started == runs
+        assert await works.ended(fourth) is RunState.COMPLETED
+        await works.until(lambda: works.queue.waiting() == [])
+    assert works.started == [first, second, third, fourth]
 
 
-async def test_what_publishes_goes_first_and_the_rest_by_age(db: Database) -> None:
+@pytest.mark.parametrize("kind", [PUBLISH, ROLLBACK, PLAN])
+async def test_what_loads_no_source_for_long_needs_no_place(db: Database, kind: RunKind) -> None:
     works = Works(db, max_active=1)
-    first = await works.submit(MIRROR, 1)
-    second = await works.submit(MIRROR, 2)
-    publish = await works.submit(PUBLISH, None)
-    third = await works.submit(PLAN, None)
-    rollback = await works.submit(ROLLBACK, None)
-    for run in (first, second, publish, third, rollback):
-        works.end(run)
+    mirror = await works.submit(MIRROR, 1)
     async with works.working():
-        await works.ended(third)
-    assert works.started == [publish, rollback, first, second, third]
+        await works.until(lambda: works.started == [mirror])
+        others = [await works.submit(kind, None) for _ in range(3)]
+        for other in others:
+            works.end(other)
+            assert await works.ended(other) is RunState.COMPLETED
+        waiting = await works.submit(MIRROR, 2)
+        assert str(mirror) in await waits_for(works, waiting)
+        works.end(mirror)
+        await works.until(lambda: waiting in works.started)
+        works.end(waiting)
+        await works.ended(waiting)
+
+
+async def test_a_run_whose_source_crawls_lends_its_place_and_goes_on(db: Database) -> None:
+    works = Works(db, max_active=2)
+    slow, slower = await works.submit(MIRROR, 1), await works.submit(MIRROR, 2)
+    async with works.working(), contextlib.AsyncExitStack() as steps:
+        await works.until(lambda: works.started == [slow, slower])
+        for run, step in ((slow, StepName.FETCH_INDEX), (slower, StepName.DOWNLOAD)):
+            await steps.enter_async_context(works.live[run].step(step))
+        healthy = await works.submit(MIRROR, 3)
+        assert str(slow) in await waits_for(works, healthy)
+        for _ in range(2):
+            await works.clock.asleep()
+            works.live[slow].received(1_000)
+            works.live[slower].moved(5_000_000)  # this one is not slow
+            await works.clock.advance(10)
+        await works.clock.asleep()
+        assert works.started == [slow, slower]
+        await works.clock.advance(10)
+        await works.until(lambda: works.started == [slow, slower, healthy])
+        again = await works.submit(MIRROR, 1)
+        assert await waits_for(works, again) == f"run {slow} of the same mirror"
+        for run in (healthy, slow, slower, again):
+            works.end(run)
+            assert await works.ended(run) is RunState.COMPLETED
+    lines = await db.read(lambda r: rows.log_page(r, slow, 0, 10))
+    assert any(f"run {healthy} works beside it" in line.text for line in lines)
+
+
+async def test_a_run_that_reads_or_publishes_does_not_crawl(db: Database) -> None:
+    works = Works(db, max_active=1)
+    busy = await works.submit(MIRROR, 1)
+    async with works.working():
+        await works.until(lambda: works.started == [busy])
+        live = works.live[busy]
+        async with live.step(StepName.FETCH_INDEX):
+            await works.clock.advance(31)
+            assert live.crawls()
+            live.received(5_000_000)
+            assert not live.crawls()
+            await works.clock.advance(31)
+            assert live.crawls()
+        async with live.step(StepName.FILTER):
+            assert not live.crawls()
+            await works.clock.advance(100)
+            assert not live.crawls()
+        async with live.step(StepName.DOWNLOAD):
+            await works.clock.advance(29)
+            assert not live.crawls()
+        works.end(busy)
+        await works.ended(busy)
 
 
 async def test_one_mirror_has_one_mirror_run_and_holds_nobody_else_up(db: Database) -> None:

@@ -397,3 +397,46 @@ async def test_attempts_are_logged_without_secrets(
         assert await fetch(upstream, server, tmp_path / "spool", "t/secret-1/x") == "absent"
     assert f"{server.url}/t/***/x; trying again in 1.0 s" in caplog.text
     assert "secret-1" not in caplog.text
+
+
+async def test_a_fetch_has_a_deadline_whatever_its_rate(server: FaultyUpstream, tmp_path: Path) -> None:
+    clock = FakeClock()
+    upstream = Upstream(UpstreamSettings(timeout_s=5), clock, jitter=lambda: 0.5)
+    await upstream.start()
+    server.files[INDEX] = BIG
+    drip = asyncio.Semaphore(0)
+    server.fail("*", Fault(drip=drip, chunk_bytes=100_000), times=None)
+    spool, came = tmp_path / "spool", asyncio.Queue[int]()
+    fetching = asyncio.ensure_future(
+        upstream.fetch(
+            Source(url=server.url),
+            INDEX,
+            spool,
+            max_bytes=10**7,
+            until=100,
+            progress=lambda done, _: came.put_nowait(done),
+        )
+    )
+    await server.arrived()
+    for permits in range(1, 4):
+        await clock.advance(30)
+        drip.release()
+        while await came.get() < permits * 100_000:  # a chunk may come in pieces
+            pass
+    await clock.advance(30)
+    drip.release()
+    with pytest.raises(errors.Upstream, match="came in the time there is for it"):
+        await fetching
+    assert not spool.exists()
+    assert len(server.requests) == 1
+    await upstream.close()
+
+
+async def test_no_attempt_begins_after_the_deadline(
+    server: FaultyUpstream, upstream: Upstream, clock: FakeClock, tmp_path: Path
+) -> None:
+    server.fail("*", Fault(status=503), times=None)
+    with pytest.raises(errors.Upstream, match="503"):
+        await upstream.fetch(Source(url=server.url), INDEX, tmp_path / "spool", max_bytes=10, until=2)
+    assert len(server.requests) == 2
+    assert clock.monotonic() < 2

@@ -7,8 +7,10 @@ import pytest
 from firth_protocol import errors
 from firth_protocol.types import Credentials
 from firthd.config import UpstreamSettings
-from firthd.upstream.client import Source, Upstream
-from tests.support.clock import FakeClock
+from firthd.upstream.client import Body, Source, Upstream
+from firthd.upstream.failures import Passing, Slow, Unreachable
+from firthd.upstream.hosts import Lane
+from tests.support.clock import FakeClock, settle
 from tests.support.upstream import Fault, FaultyUpstream
 
 FILE = "noarch/a-1-0.conda"
@@ -91,9 +93,10 @@ async def test_a_long_pause_that_the_host_asked_for_is_told_to_who_waits(
     server.fail("*", Fault(status=429, retry_after=120))
     for _ in range(2):
         with pytest.raises(errors.Upstream) as told:
-            await read(upstream, Source(url=server.url))
+            await read(upstream, Source(url=server.url), lane=Lane.CLIENT)
         assert told.value.data["retry_after_s"] == 120
     assert len(server.requests) == 1
+    assert await read(upstream, Source(url=server.url)) == CONTENT  # a run has the time
 
 
 async def test_the_timeout_of_one_stream(server: FaultyUpstream, upstream: Upstream) -> None:
@@ -174,3 +177,94 @@ async def test_a_peek_reads_no_more_than_asked_whatever_the_status(server: Fault
     assert (await upstream.peek(source, FILE, max_bytes=10)).body == CONTENT[:10]
     page = await upstream.peek(source, "page")
     assert (page.status, page.content_type, page.body) == (403, "text/html", b"<html>no")
+
+
+async def test_a_source_below_the_least_rate_is_broken_whatever_it_still_sends(server: FaultyUpstream) -> None:
+    clock = FakeClock()
+    upstream = Upstream(UpstreamSettings(timeout_s=5), clock)
+    await upstream.start()
+    server.files[FILE] = CONTENT
+    drip = asyncio.Semaphore(0)
+    server.fail("*", Fault(drip=drip, chunk_bytes=4_000))
+    slow = rf"{server.host} sent less than 1 KB/s for 60 s; .* after 48,000 of 262,144"
+
+    async def chunk(body: Body) -> None:
+        waiting = asyncio.ensure_future(anext(body))
+        await settle()
+        await clock.advance(5)
+        drip.release()
+        await waiting
+
+    async with upstream.open(Source(url=server.url), FILE) as body:
+        for _ in range(11):
+            await chunk(body)
+        with pytest.raises(Slow, match=slow):
+            await chunk(body)
+    assert clock.monotonic() == 60
+    await upstream.close()
+
+
+async def test_time_that_we_take_is_not_the_sources_fault(server: FaultyUpstream) -> None:
+    clock = FakeClock()
+    upstream = Upstream(UpstreamSettings(timeout_s=5), clock)
+    await upstream.start()
+    server.files[FILE] = CONTENT
+    server.fail("*", Fault(chunk_bytes=4_000))
+    got = b""
+    async with upstream.open(Source(url=server.url), FILE) as body:
+        async for chunk in body:
+            got += chunk
+            await clock.advance(120)
+    assert got == CONTENT
+    await upstream.close()
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (Fault(status=500), Passing),
+        (Fault(drop=True), Passing),
+        (Fault(cut_after=10), Passing),
+        (Fault(status=429), Passing),
+    ],
+)
+async def test_what_may_pass_is_told_from_what_will_not(
+    server: FaultyUpstream, upstream: Upstream, fault: Fault, kind: type[errors.Upstream]
+) -> None:
+    server.files[FILE] = CONTENT
+    server.fail("*", fault, times=None)
+    with pytest.raises(kind):
+        await read(upstream, Source(url=server.url))
+    server.heal()
+    server.fail("*", Fault(status=403))
+    with pytest.raises(errors.Upstream) as told:
+        await read(upstream, Source(url=server.url))
+    assert not isinstance(told.value, Passing)
+    with pytest.raises(Unreachable):
+        await read(upstream, Source(url="http://127.0.0.1:1"))
+
+
+async def test_the_head_of_an_answer_has_its_own_limit(server: FaultyUpstream, upstream: Upstream) -> None:
+    server.files[FILE] = CONTENT
+    server.fail("*", Fault(until=asyncio.Event()))
+    with pytest.raises(Passing, match=r"sent nothing for 0\.05 s"):
+        await read(upstream, Source(url=server.url), answer_s=0.05)
+
+
+async def test_a_head_that_drips_is_not_waited_for(upstream: Upstream) -> None:
+    leave = asyncio.Event()
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+        while not leave.is_set():  # each byte begins the silence anew
+            writer.write(b"x")
+            await asyncio.sleep(0.01)
+        writer.close()
+
+    async with await asyncio.start_server(drip, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        try:
+            with pytest.raises(Passing, match="sent nothing"):
+                await read(upstream, Source(url=f"http://127.0.0.1:{port}"), answer_s=0.1)
+        finally:
+            leave.set()

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from firthd.upstream.failures import retry_after_s
-from firthd.upstream.hosts import Held, Hosts
-from firthd.upstream.rate import Meter
+from firthd.upstream.hosts import Held, Hosts, Lane, lane_limit
+from firthd.upstream.rate import Meter, Pace
 from firthd.upstream.source import Validators
 from firthd.upstream.spool import strong
 from tests.support.clock import START_MS, FakeClock, settle
@@ -79,6 +79,70 @@ async def test_a_cancelled_waiter_leaves_its_place() -> None:
         with pytest.raises(asyncio.CancelledError):
             await waiting
     await asyncio.wait_for(use(), 1)
+
+
+async def test_no_lane_has_all_connections_and_an_index_comes_first() -> None:
+    hosts = Hosts(16, FakeClock())
+    inside: list[Lane] = []
+    leave: dict[Lane, asyncio.Event] = {lane: asyncio.Event() for lane in Lane}
+
+    async def use(lane: Lane) -> None:
+        async with hosts.slot("a", patience_s=10, lane=lane):
+            inside.append(lane)
+            await leave[lane].wait()
+        inside.remove(lane)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(40):  # two runs
+            group.create_task(use(Lane.RUN))
+        await settle()
+        assert len(inside) == 14
+        for lane in (Lane.CLIENT, Lane.CLIENT, Lane.CLIENT, Lane.INDEX):
+            group.create_task(use(lane))
+        await settle()
+        assert sorted(inside) == [Lane.CLIENT] * 2 + [Lane.RUN] * 14
+        leave[Lane.CLIENT].set()
+        await settle()
+        assert (inside.count(Lane.INDEX), inside.count(Lane.CLIENT)) == (1, 0)
+        for event in leave.values():
+            event.set()
+    assert inside == []
+    assert [lane_limit(limit) for limit in (1, 2, 3, 4, 16, 256)] == [1, 2, 3, 3, 14, 254]
+
+
+async def test_a_waiter_cancelled_as_it_is_served_hands_its_place_on() -> None:
+    hosts = Hosts(1, FakeClock())
+    leave = asyncio.Event()
+
+    async def use() -> None:
+        async with hosts.slot("a", patience_s=10):
+            await leave.wait()
+
+    first = asyncio.create_task(use())
+    await settle()
+    second, third = asyncio.create_task(use()), asyncio.create_task(use())
+    await settle()
+    leave.set()
+    await asyncio.wait([first])
+    second.cancel()  # its turn has come, and it has not run since
+    await asyncio.wait_for(third, 1)
+
+
+def test_a_pace_is_judged_over_a_whole_window_only() -> None:
+    pace = Pace(60)
+    pace.add(0, 0)
+    assert not pace.below(59.9, 1000)
+    assert pace.below(60, 1000)
+    pace.add(60, 59_999)
+    assert pace.below(61, 1000)
+    pace.add(61, 1)
+    assert not pace.below(61, 1000)
+    assert not pace.below(120, 1000)
+    assert pace.below(121, 1000)
+    for second in range(121, 100_000):
+        pace.add(second, 1000)
+    assert not pace.below(100_000, 999)
+    assert len(pace._marks) <= 62
 
 
 async def test_the_rate_is_that_of_the_last_five_seconds_or_since_the_flow_began() -> None:

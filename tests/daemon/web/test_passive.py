@@ -182,7 +182,7 @@ async def test_a_source_that_always_breaks_off_never_completes(
     source.fail(AT, Fault(cut_after=len(DATA) - 10, no_ranges=True), times=None)
     reply = await site.get(URL)
     assert (reply.cut, len(reply.body) <= len(DATA) - HELD_BACK) == (True, True)
-    assert len(source.requests) == on_demand.ATTEMPTS
+    assert len(source.requests) == len(on_demand.PATIENCE.pauses_s) + 1
     await idle(site)
     source.heal()
     assert (await site.get(URL)).body == DATA  # nothing says that the file is wrong: asked again at once
@@ -253,19 +253,6 @@ async def test_a_source_that_is_down_answers_502_at_once(site: Site, row: FileRo
     assert "cannot be reached" in json.loads(reply.body)["detail"]
     assert (await site.get(URL)).status == 502
     assert (await site.get("/repo/main/noarch/repodata.json")).status == 200  # what is stored is served
-
-
-async def test_a_source_is_left_alone_for_a_moment_after_it_was_down(
-    site: Site, source: FaultyUpstream, row: FileRow
-) -> None:
-    source.files[AT] = DATA
-    source.fail(AT, Fault(status=503))
-    assert (await site.get(URL)).status == 502
-    assert (await site.get(URL)).status == 502
-    assert len(source.requests) == 1
-    assert isinstance(site.clock, FakeClock)
-    await site.clock.advance(on_demand.DOWN_S)
-    assert (await site.get(URL)).body == DATA
 
 
 async def test_what_the_source_lists_and_does_not_have(site: Site, source: FaultyUpstream, row: FileRow) -> None:
@@ -361,7 +348,7 @@ async def test_only_so_many_files_are_fetched_at_once(site: Site, source: Faulty
     gate = asyncio.Event()
     source.fail("*", Fault(until=gate), times=None)
 
-    async with OnDemand(site.upstream, site.blobs, site.clock, site.helpers, fetches=2) as on_demand:
+    async with OnDemand(site.upstream, site.blobs, site.clock, site.helpers, per_host=4) as on_demand:
 
         async def fetched(file: FileRow) -> str:
             async with on_demand.open(file) as live:

@@ -1,0 +1,150 @@
+"""The only place that brings one file's bytes from its source: asked again, resumed, within the patience there is."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from msgspec import Struct
+
+from firth_protocol.errors import Upstream
+from firthd.clock import Clock
+from firthd.store.blobs import BlobWriter
+from firthd.upstream.failures import Passing, Slow
+from firthd.upstream.hosts import Lane
+from firthd.upstream.http import MAX_PAUSE_S
+from firthd.upstream.source import Source, Validators
+
+PROGRESS_BYTES = 1024 * 1024
+"""An attempt that brought so much starts the count of attempts anew: a large file may break off many times."""
+_WRONG_RANGE = 416
+
+
+class Incoming(Protocol):
+    """The body of a source's answer: chunks from `offset` of the file on. Iterating raises errors.Upstream."""
+
+    @property
+    def length(self) -> int | None:
+        """Bytes that this body delivers; None when the source does not say."""
+
+    @property
+    def offset(self) -> int: ...
+    @property
+    def validators(self) -> Validators: ...
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+
+class Opener(Protocol):
+    """What asks a source for a file: one attempt; NotFound when the source does not have it, else Upstream."""
+
+    def open(
+        self,
+        source: Source,
+        path_or_url: str,
+        /,
+        *,
+        offset: int = 0,
+        if_range: str | None = None,
+        answer_s: float | None = None,
+        lane: Lane = Lane.RUN,
+    ) -> AbstractAsyncContextManager[Incoming]: ...
+
+
+class Patience(Struct, frozen=True, kw_only=True):
+    """How long a transfer is tried.
+
+    `pauses_s`: before each further attempt, so there is one attempt more than pauses. `within_s`: once so much time
+    has passed, only an attempt that brought something is followed by another. `answer_s`: how long the beginning of
+    an answer may take, by attempt; those not named wait as long as any silence is waited out. `slow`: whether a source
+    below the least rate is tried again too.
+    """
+
+    pauses_s: Sequence[float]
+    within_s: float | None = None
+    answer_s: Sequence[float] = ()
+    slow: bool = True
+
+
+class Hooks(Struct, frozen=True, kw_only=True):
+    """Who hears how a transfer goes.
+
+    `asks` is told the number of each attempt before it is made, and may raise to end the transfer; `answered` sees the
+    answer's head, and may raise; `wrote` is told how many new bytes came.
+    """
+
+    asks: Callable[[int], None]
+    answered: Callable[[Incoming], None]
+    wrote: Callable[[int], None]
+
+
+async def transfer(
+    upstream: Opener,
+    source: Source,
+    address: str,
+    writer: BlobWriter,
+    clock: Clock,
+    *,
+    digest: bool,
+    lane: Lane,
+    patience: Patience,
+    hooks: Hooks,
+) -> None:
+    """Write the whole file, going on where it broke off; the digest over all of it guards the seams.
+
+    `digest`: whether the file's digest is known, so that a source without a strong validator may be asked for the rest
+    too. Raises NotFound, Invalid and TooLarge at once, Upstream when patience is at an end.
+    """
+    began = clock.monotonic()
+    first: Validators | None = None
+    tag: str | None = None
+    may_resume = False
+    failed = number = 0
+    while True:
+        had = writer.written
+        hooks.asks(number := number + 1)
+        answer_s = patience.answer_s[failed] if failed < len(patience.answer_s) else None
+        try:
+            offset = had if may_resume else 0
+            async with upstream.open(
+                source, address, offset=offset, if_range=tag, answer_s=answer_s, lane=lane
+            ) as body:
+                hooks.answered(body)
+                if had and not digest and not (body.validators == first != Validators()):
+                    raise Upstream(  # nothing would tell two halves of different files from one file
+                        "the transfer broke off, and nothing tells whether the source still has the same file",
+                        hint="ask again: it is fetched anew",
+                    )
+                first = body.validators
+                tag = _strong(body.validators.etag)
+                may_resume = tag is not None or digest
+                await _receive(body, writer, hooks.wrote)
+            return
+        except Upstream as error:
+            came = writer.written - had
+            failed = 1 if came >= PROGRESS_BYTES else failed + 1
+            if error.data.get("status") == _WRONG_RANGE and offset:
+                may_resume = False  # what is there is not the beginning of what the source has now
+            elif not isinstance(error, Passing) and not (isinstance(error, Slow) and patience.slow):
+                raise
+            if failed > len(patience.pauses_s):
+                raise
+            pause_s = max(patience.pauses_s[failed - 1], error.data.get("retry_after_s") or 0)
+            late = patience.within_s is not None and clock.monotonic() - began + pause_s > patience.within_s
+            if (late and not came) or pause_s > (patience.within_s or MAX_PAUSE_S):
+                raise
+        await clock.sleep(pause_s)
+
+
+async def _receive(body: Incoming, writer: BlobWriter, wrote: Callable[[int], None]) -> None:
+    """Write what is new of a body; a source that does not go on where it was asked to sends known bytes again."""
+    known = writer.written - body.offset
+    async for chunk in body:
+        fresh = chunk[known:] if known > 0 else chunk
+        known -= len(chunk) - len(fresh)
+        if fresh:
+            writer.write(fresh)
+            wrote(len(fresh))
+
+
+def _strong(etag: str | None) -> str | None:
+    """Return the validator for If-Range, which takes no weak one (RFC 9110, 13.1.5)."""
+    return etag if etag is not None and not etag.startswith("W/") else None
