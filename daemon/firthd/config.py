@@ -75,6 +75,7 @@ class UpstreamSettings(Struct, frozen=True, kw_only=True):
 
     connections_per_host: Annotated[int, Meta(ge=1, le=256)] = 16
     timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 60
+    max_index_bytes: Annotated[int, Meta(ge=1 << 20, le=1 << 40)] = 1 << 30  # one part of an index, decompressed
 
 
 class PythonSettings(Struct, frozen=True, kw_only=True):

@@ -57,7 +57,7 @@ from firthd.upstream.client import Upstream
 from firthd.vitals import LoopSampler
 from firthd.web.app import build_app, build_runner
 from firthd.web.parts import WebParts
-from firthd.workers import Workers
+from firthd.workers import Workers, memory_for
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +179,9 @@ class Daemon:
             socket=settings.socket,
             addresses=lambda: self.web_addresses,
         )
-        self.workers = Workers(settings.runs.index_workers, clock)
+        self.workers = Workers(
+            settings.runs.index_workers, clock, memory_bytes=memory_for(settings.upstream.max_index_bytes)
+        )
         self.queue = RunQueue(
             db,
             self.journal,
@@ -203,6 +205,7 @@ class Daemon:
             on_demand=self.on_demand,
             families=families,
             state=state,
+            max_part_bytes=settings.upstream.max_index_bytes,
         )
         publications = PublishRuns(parts)
         self.runs = MirrorRuns(parts, publications)

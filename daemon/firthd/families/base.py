@@ -37,6 +37,7 @@ class ReadParams(Struct, frozen=True, kw_only=True):
     parts: list[Part]
     subdirs: list[str] | None = None  # the mirror's filter; live rows of other subdirs are closed as `filtered`
     keep: bool = False  # on_upstream_removal = keep
+    max_part_bytes: int = 1 << 30  # of one part, decompressed: `upstream.max_index_bytes`
 
 
 class InvalidRecord(Struct, frozen=True):
@@ -127,6 +128,7 @@ class RenderResult(Struct, frozen=True, kw_only=True):
     changed_packages: int  # rows in the run file's table `package`
     shards_new: int
     shadowed: dict[int, int] = {}  # mirror id -> visible files of names that another mirror owns
+    notes: list[str] = []  # what an administrator should know: rows that were left out and why, shards too large
 
 
 # --- the interface ----------------------------------------------------------------------------------------------------

@@ -15,8 +15,8 @@ from firthd.runs.run import LiveRun
 from firthd.store.catalog import SourceIndexRow
 from firthd.upstream.client import Upstream as Upstreams
 from firthd.upstream.client import Validators
+from firthd.upstream.spool import Room
 
-MAX_INDEX_BYTES = 4 << 30
 LOOK_AGAIN_MS = 7 * 86_400_000
 """How long a part that the source did not have is taken as absent before it is asked for again."""
 
@@ -56,8 +56,12 @@ class Index(Struct, frozen=True, kw_only=True):
 class IndexFetcher:
     """Brings the index of one source, part by part; copies lie in `folder` under a name of their own."""
 
-    def __init__(self, upstream: Upstreams, rules: FamilyRules, clock: Clock, folder: Path) -> None:
+    def __init__(
+        self, upstream: Upstreams, rules: FamilyRules, clock: Clock, folder: Path, *, max_part_bytes: int, room: Room
+    ) -> None:
         self._upstream = upstream
+        self._max_part_bytes = max_part_bytes
+        self._room = room
         self._rules = rules
         self._clock = clock
         self._folder = folder
@@ -111,7 +115,14 @@ class IndexFetcher:
                 live.progress(f"{path} {done / 1e6:.1f}{of}", done=done, total=total, unit="bytes")
 
             fetched = await self._upstream.fetch(
-                job.source, path, spool, validators=validators, max_bytes=MAX_INDEX_BYTES, progress=progress
+                job.source,
+                path,
+                spool,
+                validators=validators,
+                max_bytes=self._max_part_bytes,
+                setting="upstream.max_index_bytes",
+                progress=progress,
+                room=self._room,
             )
             if fetched.status == "not_modified" and before is not None:
                 live.log(f"{path}: not changed")

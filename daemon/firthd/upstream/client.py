@@ -14,13 +14,13 @@ from firthd import __version__
 from firthd.clock import Clock
 from firthd.config import UpstreamSettings
 from firthd.upstream.body import Body
-from firthd.upstream.failures import Asked, Failure
+from firthd.upstream.failures import Asked, Failure, Limit
 from firthd.upstream.files import HOST, OpenFile, in_thread, open_below
 from firthd.upstream.http import MAX_PAUSE_S, Http, Reply
 from firthd.upstream.masking import mask
 from firthd.upstream.rate import Meter
 from firthd.upstream.source import Source, Validators, is_absolute, is_file
-from firthd.upstream.spool import Spool
+from firthd.upstream.spool import Room, Spool
 
 __all__ = ["Body", "Fetched", "Head", "Peek", "Source", "Upstream", "Validators", "mask"]
 
@@ -98,19 +98,23 @@ class Upstream:
         *,
         validators: Validators | None = None,
         max_bytes: int,
+        setting: str = "",
         progress: Callable[[int, int | None], None] | None = None,
+        room: Room | None = None,
     ) -> Fetched:
         """Bring a file of the source into `spool`, which afterwards exists if and only if the status is `fetched`.
 
         A file that `spool` names already is overwritten when there is something to fetch. Broken transfers are
         resumed, passing troubles are tried again. `progress` gets bytes done and in all. 404 and 410 give `absent`.
         Raises errors.Upstream (data: status, host, url, retry_after_s) for everything else, also when more than
-        `max_bytes` come; errors.Invalid for an address that cannot be asked; errors.NoSpace when the disk is full.
+        `max_bytes` come, which `setting` says; errors.Invalid for an address that cannot be asked; errors.NoSpace when
+        the disk is full. `room` is asked before bytes are written, and raises errors.NoSpace when they may not be.
         """
-        file = Spool(spool)
+        file = Spool(spool, room)
+        limit = Limit(max_bytes, setting)
         keep = False
         try:
-            fetched = await self._until_done(source, path, file, validators or Validators(), max_bytes, progress)
+            fetched = await self._until_done(source, path, file, validators or Validators(), limit, progress)
             keep = fetched.status == "fetched"
         finally:
             await in_thread(file.close, keep=keep)  # taking a file of gigabytes away takes its time
@@ -203,7 +207,7 @@ class Upstream:
         path: str,
         file: Spool,
         validators: Validators,
-        max_bytes: int,
+        limit: Limit,
         progress: Callable[[int, int | None], None] | None,
     ) -> Fetched:
         failed = 0
@@ -211,8 +215,8 @@ class Upstream:
             had = file.written
             try:
                 if is_file(source) and not _is_http(path):
-                    return await self._copy(source, path, file, validators, max_bytes, progress)
-                return await self._attempt(source, path, file, validators, max_bytes, progress)
+                    return await self._copy(source, path, file, validators, limit, progress)
+                return await self._attempt(source, path, file, validators, limit, progress)
             except Failure as failure:
                 failed = 1 if file.written - had >= _PROGRESS_BYTES else failed + 1
                 pause_s = self._pause_s(failure, failed)
@@ -235,7 +239,7 @@ class Upstream:
         path: str,
         file: Spool,
         validators: Validators,
-        max_bytes: int,
+        limit: Limit,
         progress: Callable[[int, int | None], None] | None,
     ) -> Fetched:
         resume = file.resume()
@@ -251,11 +255,11 @@ class Upstream:
                 raise reply.asked.cut(file.written, None)
             elif reply.status == 200:
                 body = reply.body()
-                _check_size(reply.asked, reply.length, max_bytes)
+                _check_size(reply.asked, reply.length, limit)
                 file.restart(reply.validators, reply.date)
             else:
                 raise reply.refused()
-            await _pump(body, file, reply.asked, max_bytes, progress)
+            await _pump(body, file, reply.asked, limit, progress)
             return Fetched(
                 status="fetched",
                 bytes=file.written,
@@ -270,7 +274,7 @@ class Upstream:
         path: str,
         file: Spool,
         validators: Validators,
-        max_bytes: int,
+        limit: Limit,
         progress: Callable[[int, int | None], None] | None,
     ) -> Fetched:
         opened = await open_below(source, path)
@@ -280,9 +284,9 @@ class Upstream:
             url = opened.asked.url
             if validators.etag == opened.validators.etag:
                 return Fetched(status="not_modified", validators=opened.validators, url=url)
-            _check_size(opened.asked, opened.size, max_bytes)
+            _check_size(opened.asked, opened.size, limit)
             file.restart(opened.validators, None)
-            await _pump(self._file_body(opened), file, opened.asked, max_bytes, progress)
+            await _pump(self._file_body(opened), file, opened.asked, limit, progress)
             return Fetched(status="fetched", bytes=file.written, validators=opened.validators, url=url)
         finally:
             opened.close_now()
@@ -307,13 +311,15 @@ class Upstream:
 
 
 async def _pump(
-    body: Body, file: Spool, asked: Asked, max_bytes: int, progress: Callable[[int, int | None], None] | None
+    body: Body, file: Spool, asked: Asked, limit: Limit, progress: Callable[[int, int | None], None] | None
 ) -> None:
     total = None if body.length is None else body.length + body.offset
-    _check_size(asked, total, max_bytes)
+    _check_size(asked, total, limit)
+    await file.make_room(body.length or 0)
     try:
         async for chunk in body:
-            _check_size(asked, file.written + len(chunk), max_bytes)
+            _check_size(asked, file.written + len(chunk), limit)
+            await file.make_room(len(chunk))
             file.write(chunk)
             if progress is not None:
                 progress(file.written, total)
@@ -346,9 +352,9 @@ def _head(reply: Reply, status: int, length: int | None) -> Head:
     )
 
 
-def _check_size(asked: Asked, size: int | None, max_bytes: int) -> None:
-    if size is not None and size > max_bytes:
-        raise asked.too_large(size, max_bytes)
+def _check_size(asked: Asked, size: int | None, limit: Limit) -> None:
+    if size is not None and size > limit.max_bytes:
+        raise asked.too_large(size, limit)
 
 
 def _conditions(validators: Validators) -> dict[str, str]:

@@ -5,12 +5,20 @@ import re
 from http import HTTPStatus
 
 import aiohttp
+from msgspec import Struct
 
 from firth_protocol.errors import Upstream
 from firthd.upstream.masking import Masker
 
 _TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524})
 _NOW_AND_THEN = "this is often temporary; the next run tries again"
+
+
+class Limit(Struct, frozen=True):
+    """How many bytes are taken, and the setting that says so."""
+
+    max_bytes: int
+    setting: str = ""
 
 
 class Failure(Exception):
@@ -95,9 +103,10 @@ class Asked:
         text = f"the transfer of {self.url} broke off after {received:,} of {whole} bytes"
         return self.failure(text, _NOW_AND_THEN, again=True)
 
-    def too_large(self, size: int, max_bytes: int) -> Failure:
-        text = f"{self.url} has {size:,} bytes or more; at most {max_bytes:,} are taken"
-        return self.failure(text, "this is not what was expected here; look at the source")
+    def too_large(self, size: int, limit: "Limit") -> Failure:
+        text = f"{self.url} has {size:,} bytes or more; at most {limit.max_bytes:,} are taken"
+        more = f"; if it is right, raise {limit.setting} in firth.toml" if limit.setting else ""
+        return self.failure(text, f"this is not what was expected here; look at the source{more}")
 
     def _hint(self, status: int) -> str:
         if status in {401, 403} and self._left_origin:

@@ -73,7 +73,7 @@ class PartReader:
 
     def read(self) -> PartResult:
         """Read the part and write its differences."""
-        document = read_document(self._part)
+        document = read_document(self._part, self._params.max_part_bytes)
         found = entries(document)
         self._load_live()
         self._run_file.add(self._additions(found))
@@ -186,6 +186,8 @@ class PartReader:
 def notes(subdir: str, document: Document) -> Iterator[str]:
     """Yield what an administrator should know of a part that is not in its records."""
     head = document.head
+    if document.damage is not None:
+        yield f"{subdir}: its index is damaged, records were read singly: {printable(document.damage, 99)}."
     if head.subdir is not None and head.subdir != subdir:
         told = printable(str(head.subdir), 64)
         yield f"{subdir}: the source's index says that it is {told}; its address was believed."

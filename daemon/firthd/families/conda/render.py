@@ -6,13 +6,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import zstandard
-from msgspec import Struct
+from msgspec import MsgspecError, Struct
 
 from firthd.families.base import RenderedFile, RenderedPart, RenderParams, RenderResult
 from firthd.families.conda.names import KNOWN_SUBDIRS
 from firthd.families.conda.owners import NO_CONTEST, Owners, find_owners
 from firthd.families.conda.paths import FIRST_SUBDIRS, REPODATA, REPODATA_ZST, SHARD_INDEX
-from firthd.families.conda.records import PLAIN_SECTIONS
+from firthd.families.conda.records import PLAIN_SECTIONS, fingerprint, printable
 from firthd.families.conda.repodata import (
     Served,
     repodata_chunks,
@@ -21,7 +21,7 @@ from firthd.families.conda.repodata import (
     write_repodata,
     zst_writer,
 )
-from firthd.families.conda.shards import ShardPack, ShardPacker, read_index, shard_index
+from firthd.families.conda.shards import ShardPack, ShardPacker, read_index, shard_index, shard_record
 from firthd.families.conda.summaries import Summaries
 from firthd.store.runfile import RunFile
 from firthd.store.worker_reads import ShownRow, WorkerState
@@ -30,6 +30,10 @@ from firthd.workers import Report, TaskProgress
 FAMILY = "conda"
 PACK = "shards.pack"
 REPORT_EVERY = 2000
+NOTES_MAX = 100
+SHARD_MAX_BYTES = 16 * 1024**2
+INDEX_MAX_BYTES = 100 * 1024**2
+"""What clients take, decompressed: conda refuses a larger shard, libmamba a larger index."""
 
 
 def render_task(params: RenderParams, report: Report) -> RenderResult:
@@ -100,6 +104,8 @@ class Renderer:
         self._owners = NO_CONTEST
         self._files: list[RenderedFile] = []
         self._parts: list[RenderedPart] = []
+        self._notes: list[str] = []
+        self._left_out = 0
         state.count_sets(self._counted)
 
     def render(self) -> RenderResult:
@@ -123,6 +129,7 @@ class Renderer:
             changed_packages=changed,
             shards_new=len(places),
             shadowed=self._owners.shadowed,
+            notes=self._all_notes(),
         )
 
     def _tell(self, done: int, total: int, description: str) -> None:
@@ -161,6 +168,8 @@ class Renderer:
         written: Future[list[RenderedFile]] = self._writer.submit(write_repodata, folder, subdir, chunks)
         hashes = self._pack_shards(subdir, shown, kept_hashes)
         index = shard_index(subdir, hashes, shown.v3_timestamps)
+        if (size := zstandard.frame_content_size(index)) > INDEX_MAX_BYTES:
+            self._note(f"{subdir}: the shard index has {size:,} bytes decompressed, which libmamba refuses")
         index_file = write_file(f"{subdir}/{SHARD_INDEX}", folder / SHARD_INDEX, index)
         self._files += [*written.result(), index_file]
         self._parts.append(
@@ -189,12 +198,36 @@ class Renderer:
         shown = Shown({}, {}, set(), {})
         digest = hashlib.sha256()
         for page in self._state.shown_rows(self._params.channel_id, FAMILY, subdir):
-            rows = self._owners.shown(page)
+            rows = [row for row in self._owners.shown(page) if row.name in kept_hashes or self._writable(subdir, row)]
             digest.update("".join(map(digest_line, rows)).encode())
             for row in rows:
                 self._take(shown, subdir, row, row.name not in kept_hashes, summed is None or row.name in summed)
         shown.digest = digest.hexdigest()
         return shown
+
+    def _writable(self, subdir: str, row: ShownRow) -> bool:
+        """Tell whether every form can hold a row's record; name one that cannot, which is left out of all of them.
+
+        Reading has proven it, but for rows from before it did; they must not stop what is beside them. The records of
+        a package that keeps its shard were published before.
+        """
+        try:
+            fingerprint(row.raw)
+            shard_record(served(row.section, row.filename, row.name, row.version, row.build, row.raw).raw)
+        except (MsgspecError, ValueError, TypeError, OverflowError, RecursionError) as error:
+            self._left_out += 1
+            self._note(f"{subdir}/{row.filename} is left out: {printable(str(error), 200)}")
+            return False
+        return True
+
+    def _note(self, text: str) -> None:
+        if len(self._notes) < NOTES_MAX:
+            self._notes.append(text)
+
+    def _all_notes(self) -> list[str]:
+        if self._left_out <= NOTES_MAX:
+            return self._notes
+        return [*self._notes, f"{self._left_out:,} records in all are left out"]
 
     def _take(self, shown: Shown, subdir: str, row: ShownRow, packed: bool, summed: bool) -> None:
         record = served(row.section, row.filename, row.name, row.version, row.build, row.raw)
@@ -215,7 +248,10 @@ class Renderer:
         for number, (name, records) in enumerate(shown.by_name.items()):
             if number % REPORT_EVERY == 0:
                 self._report(TaskProgress(number, total, "shards", f"{subdir}/{SHARD_INDEX}"))
-            hashes[name] = self._pack.add(self._packer.pack(records))
+            shard = self._packer.pack(records)
+            if (size := zstandard.frame_content_size(shard)) > SHARD_MAX_BYTES:
+                self._note(f"{subdir}: the shard of {name} has {size:,} bytes decompressed, which conda refuses")
+            hashes[name] = self._pack.add(shard)
         return hashes
 
     def _sum_up(self, rendered: list[str], changed_names: set[str]) -> tuple[int, int]:

@@ -81,7 +81,10 @@ def depended_on(records: Iterable[bytes]) -> set[str]:
     """Return the names that these records depend on, at most some hundreds."""
     names: set[str] = set()
     for raw in records:
-        specs = _decode_depends(raw).get("depends")
+        try:
+            specs = _decode_depends(raw).get("depends")
+        except (msgspec.MsgspecError, ValueError, RecursionError):  # of a row that the renderer leaves out
+            continue
         for spec in specs if isinstance(specs, list) else []:
             match = _name_of_spec(spec) if isinstance(spec, str) else None
             if match is not None and len(names) < DEPENDS_MAX:
