@@ -76,6 +76,7 @@ class UpstreamSettings(Struct, frozen=True, kw_only=True):
     connections_per_host: Annotated[int, Meta(ge=1, le=256)] = 16
     timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 60
     index_deadline_s: Annotated[int, Meta(ge=60, le=86_400)] = 7200  # in which a source's index must have come
+    max_index_bytes: Annotated[int, Meta(ge=1 << 20, le=1 << 40)] = 1 << 30  # one part of an index, decompressed
 
 
 class PythonSettings(Struct, frozen=True, kw_only=True):

@@ -60,7 +60,7 @@ from firthd.upstream.hosts import lane_limit
 from firthd.vitals import LoopSampler
 from firthd.web.app import build_app, build_runner
 from firthd.web.parts import WebParts
-from firthd.workers import Workers
+from firthd.workers import Workers, memory_for
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +186,11 @@ class Daemon:
             addresses=lambda: self.web_addresses,
             waiting=lambda: self.queue.waiting(),
         )
-        self.workers = Workers(settings.runs.index_workers or min(2, os.cpu_count() or 1), clock)
+        self.workers = Workers(
+            settings.runs.index_workers or min(2, os.cpu_count() or 1),
+            clock,
+            memory_bytes=memory_for(settings.upstream.max_index_bytes),
+        )
         self.queue = RunQueue(
             db,
             self.journal,
@@ -210,6 +214,7 @@ class Daemon:
             on_demand=self.on_demand,
             families=families,
             state=state,
+            max_part_bytes=settings.upstream.max_index_bytes,
         )
         publications = PublishRuns(parts)
         self.runs = MirrorRuns(parts, publications)

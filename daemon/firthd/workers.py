@@ -14,6 +14,7 @@ import gc
 import importlib
 import logging
 import os
+import resource
 import signal
 import sys
 import typing
@@ -25,7 +26,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from firth_protocol.errors import FirthError, Invalid, WorkerLost, from_wire
+from firth_protocol.errors import FirthError, Invalid, TooLarge, WorkerLost, from_wire
 from firthd.clock import Clock
 from firthd.turns import Turns
 
@@ -42,6 +43,16 @@ PARENT = "FIRTHD_PID"
 """Tells the child whose child it is; in a container that may well be process 1."""
 NICENESS = 10
 PR_SET_PDEATHSIG = 1
+M_ARENA_MAX = -8
+MEMORY = "FIRTHD_WORKER_MEMORY"
+"""Tells the child how many bytes of memory it may use."""
+MEMORY_SETTING = "upstream.max_index_bytes"
+BASE_MEMORY_BYTES = 256 * 1000**2
+
+
+def memory_for(part_bytes: int) -> int:
+    """Return how much memory a task may use when one part of an index has at most `part_bytes`."""
+    return 3 * part_bytes + BASE_MEMORY_BYTES
 
 
 class TaskProgress(Struct, frozen=True):
@@ -68,7 +79,8 @@ Report = Callable[[TaskProgress], None]
 class Workers:
     """Runs index tasks, at most `slots` at once; others wait: who is pressed goes first, then who came first."""
 
-    def __init__(self, slots: int, clock: Clock) -> None:
+    def __init__(self, slots: int, clock: Clock, *, memory_bytes: int | None = None) -> None:
+        self._memory_bytes = memory_bytes
         self._turns = Turns(slots)
         self._clock = clock
         self.last_peak_rss_bytes: int | None = None
@@ -113,7 +125,8 @@ class Workers:
             close_fds=True,
             start_new_session=True,  # a terminal's Ctrl-C is the daemon's to answer, not the child's
             env={name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
-            | {PARENT: str(os.getpid())},
+            | {PARENT: str(os.getpid())}
+            | ({} if self._memory_bytes is None else {MEMORY: str(self._memory_bytes)}),
             limit=MESSAGE_MAX_BYTES,
         )
 
@@ -227,6 +240,33 @@ def die_with_parent() -> None:
         sys.exit(1)
 
 
+def limit_memory() -> int | None:
+    """Keep this process to the memory that it may use, so that a hostile index cannot take the machine's; return it.
+
+    Address space is counted, because a private anonymous mapping is what every large allocation is; a failed one ends
+    the task with a sentence, while the kernel's way out of a full machine might end the daemon.
+    """
+    told = os.environ.get(MEMORY)
+    if told is None:
+        return None
+    # glibc reserves 64 MB of addresses for each thread's arena: two do for the threads that compress.
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    allowed = int(told) if hard == resource.RLIM_INFINITY else min(int(told), hard)
+    resource.setrlimit(resource.RLIMIT_AS, (allowed, allowed))
+    return allowed
+
+
+def too_much_memory(allowed: int | None) -> TooLarge:
+    """Return the error for a task that needs more memory than it may use."""
+    limit = "" if allowed is None else f" than the {allowed / 1e6:,.0f} MB that it may use"
+    return TooLarge(
+        f"The index work needs more memory{limit}.",
+        hint=f"look at the source; if it is right, raise {MEMORY_SETTING} in firth.toml",
+    )
+
+
 def find_function(task: str) -> tuple[Callable[[Any, Report], Any], type[Struct]]:
     """Import a task's function; return it with the type of its parameters."""
     check_task(task)
@@ -238,6 +278,7 @@ def find_function(task: str) -> tuple[Callable[[Any, Report], Any], type[Struct]
 def child(task: str) -> None:
     """Do one task: parameters from stdin, messages to what was stdout; print() goes to stderr from here on."""
     die_with_parent()
+    allowed = limit_memory()
     gc.disable()
     os.nice(NICENESS)
     with os.fdopen(os.dup(1), "wb", buffering=0) as pipe:
@@ -250,10 +291,16 @@ def child(task: str) -> None:
 
         function, params_type = find_function(task)
         params = msgspec.json.decode(sys.stdin.buffer.read(), type=params_type)
+        failed: FirthError | None = None
         try:
             result = function(params, lambda progress: send(Message(progress=progress)))
         except FirthError as error:
-            send(Message(error=error.wire(), peak_rss_bytes=peak_rss_bytes()))
+            failed = error
+        except MemoryError:
+            failed = too_much_memory(allowed)
+        # Outside the handlers, where nothing holds what the task held: there may be no memory before that.
+        if failed is not None:
+            send(Message(error=failed.wire(), peak_rss_bytes=peak_rss_bytes()))
         else:
             send(Message(result=msgspec.Raw(msgspec.json.encode(result)), peak_rss_bytes=peak_rss_bytes()))
         # Taking a large heap apart object by object is wasted time: the kernel frees it at once.

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from firth_protocol.errors import Upstream, WorkerLost
+from firth_protocol.errors import TooLarge, Upstream, WorkerLost
 from firthd.clock import SystemClock
 from firthd.families.base import Spool
 from firthd.families.conda.family import CONDA
 from firthd.index.messages import ReadParams, ReadResult
-from firthd.workers import TaskProgress, Workers, check_task
+from firthd.workers import TaskProgress, Workers, check_task, memory_for
 from tests.support.conda import sample_channel
 from tests.support.conda_state import CondaState
 
@@ -112,6 +112,18 @@ async def test_result_and_progress_come_back(workers: Workers, state: CondaState
     assert told == [TaskProgress(0, 4, "records", "noarch: 0 of 4 read")]
     assert workers.last_peak_rss_bytes is not None
     assert 10e6 < workers.last_peak_rss_bytes < 200e6
+
+
+async def test_task_that_needs_too_much_memory_is_told_with_its_setting(state: CondaState, tmp_path: Path) -> None:
+    spool = tmp_path / "index"
+    with spool.open("wb") as file:  # each record costs a hundred times its own length
+        file.write(b'{"packages": {' + b",".join(b'"%d": {}' % number for number in range(3_000_000)) + b"}}")
+    small = Workers(1, SystemClock(), memory_bytes=memory_for(0))
+    with pytest.raises(TooLarge, match="more memory than the 256 MB") as caught:
+        await small.run(READ, params(state, spool), ReadResult)
+    assert "upstream.max_index_bytes" in caught.value.hint
+    spool.write_text("{}")
+    assert (await small.run(READ, params(state, spool), ReadResult)).parts[0].records == 0
 
 
 async def test_error_of_the_task_is_raised_again(workers: Workers, state: CondaState, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ class CondaState:
         self.folder = folder
         self.db = folder / "state.db"
         self.generation = 0
+        self.proven_above = 0  # rows with ids up to this come from a state in which nobody had proven them
         self.published: dict[str, PreviousFile] = {}
         self._serial = 0
         self._pending: list[int] = []
@@ -133,6 +134,7 @@ class CondaState:
             shows=self.generation if shows is None else shows,
             change_sets=self._pending if shows is None else [],
             full=full or shows is not None,
+            proven_above=self.proven_above,
             previous=self.published,
         )
 

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from firth_protocol.errors import NotFound
+from firth_protocol.errors import FirthError, NotFound, WorkerLost
 from firth_protocol.events import Fact
 from firth_protocol.types import Cause, Family
 from firthd.channels.published import Published, view_of
@@ -44,6 +44,7 @@ class Publication(Struct, frozen=True, kw_only=True):
     reason: str = ""
     index_files: int = 0  # that show something else than before
     shadowed: dict[int, int] = {}
+    notes: list[str] = []  # what an administrator should know of what was rendered, and of what was not
 
 
 class _Plan(Struct, frozen=True, kw_only=True):
@@ -58,6 +59,24 @@ class _Plan(Struct, frozen=True, kw_only=True):
     rendered_sets: list[int]
     full: bool  # nothing is there to start from: all is made anew
     renders: bool = True
+
+
+class _Once(Struct, frozen=True, kw_only=True):
+    """What one call for a publication is about."""
+
+    cause: Cause
+    run_id: int | None
+    work: Path
+    report: Report
+    roll_back_to: int | None
+
+
+class _RenderFailed(Exception):
+    """The draft could not be rendered; the cause is in `error`."""
+
+    def __init__(self, error: FirthError) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 class _DraftTakenBack(Exception):
@@ -98,6 +117,9 @@ class Publisher:
         self._published = published
         self._families = families
         self._locks: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._set_aside: set[int] = (
+            set()
+        )  # change sets that could not be rendered, though others of their channel could
 
     # --- a new channel -----------------------------------------------------------------------------
 
@@ -164,27 +186,89 @@ class Publisher:
         work: Path,
         report: Report,
         roll_back_to: int | None = None,
+        mirror_id: int | None = None,
     ) -> Publication:
         """Publish a channel's draft (or an earlier generation's content again); None of it shows until all is durable.
 
-        `work` is a folder that this call may fill and empty, on the file system of the rendered store.
+        `work` is a folder that this call may fill and empty, on the file system of the rendered store. `mirror_id`: for
+        whose sake this is done. What cannot be rendered never holds up another mirror: when the whole draft fails, each
+        mirror's part of it is published for itself, and those that fail are set aside until a publication for their own
+        sake, or for nobody's, tries them again. Raises the failure of `mirror_id`, or any failure when it is None.
         """
         async with self._locks[channel_id]:
-            while True:
-                plan = await self._db.read(lambda r: self._plan(r, channel_id, roll_back_to))
-                if plan.channel.frozen_at is not None and roll_back_to is None:
-                    return _nothing(plan, "the channel is frozen: what was read waits as its draft")
-                if roll_back_to is None and not plan.draft and plan.current.shows == plan.current.number:
-                    return _nothing(plan, "nothing has changed")
-                await asyncio.to_thread(_empty, work)
-                try:
-                    return await self._render_and_switch(plan, cause, run_id, work, report, roll_back_to)
-                except _DraftTakenBack:
-                    report("a stopped run took back what it had brought: renders again", 0, None)
-                finally:
-                    await asyncio.shield(asyncio.to_thread(shutil.rmtree, work, ignore_errors=True))
+            one = _Once(cause=cause, run_id=run_id, work=work, report=report, roll_back_to=roll_back_to)
+            tried = await self._db.read(lambda r: self._waiting(r, channel_id, mirror_id))
+            try:
+                return await self._publish(channel_id, one, tried)
+            except _RenderFailed as failed:
+                if len(tried) < 2 or roll_back_to is not None:
+                    raise failed.error from None
+                report(f"the draft cannot be rendered as a whole: {failed.error.message}", 0, None)
+            return await self._publish_apart(channel_id, one, tried, mirror_id)
 
-    async def _plan(self, r: Reader, channel_id: int, roll_back_to: int | None) -> _Plan:
+    async def _waiting(self, r: Reader, channel_id: int, mirror_id: int | None) -> dict[int | None, set[int]]:
+        """Return mirror -> its finished change sets to be published, the one for whose sake this is done first."""
+        found: dict[int | None, set[int]] = {}
+        finished = await generations.finished_change_sets(r, channel_id)
+        for change_set in sorted(finished, key=lambda one: (one.mirror_id != mirror_id, one.id)):
+            found.setdefault(change_set.mirror_id, set()).add(change_set.id)
+        return {
+            mirror: sets
+            for mirror, sets in found.items()
+            if mirror_id is None or mirror == mirror_id or not sets & self._set_aside
+        }
+
+    async def _publish_apart(
+        self, channel_id: int, one: "_Once", tried: dict[int | None, set[int]], mirror_id: int | None
+    ) -> Publication:
+        """Publish each mirror's part of the draft for itself: one that fails keeps none of the others from clients."""
+        last: Publication | None = None
+        raised: FirthError | None = None
+        index_files = 0
+        notes: list[str] = []
+        shadowed: dict[int, int] = {}
+        for mirror, sets in tried.items():
+            try:
+                publication = await self._publish(channel_id, one, {mirror: sets})
+            except _RenderFailed as failed:
+                self._set_aside |= sets
+                text = f"what {await self._whose(mirror)} brought cannot be rendered and waits: {failed.error.message}"
+                notes.append(text)
+                if mirror_id is None or mirror == mirror_id:
+                    raised = raised or type(failed.error)(text, hint=failed.error.hint, **failed.error.data)
+                continue
+            self._set_aside -= sets
+            last = publication if publication.published or last is None else last
+            index_files += publication.index_files
+            notes += publication.notes
+            shadowed.update(publication.shadowed)
+        if raised is not None or last is None:
+            raise raised or WorkerLost("; ".join(notes))
+        return structs.replace(last, index_files=index_files, notes=notes, shadowed=shadowed)
+
+    async def _whose(self, mirror_id: int | None) -> str:
+        mirror = None if mirror_id is None else await self._db.read(lambda r: catalog.mirror_by_id(r, mirror_id))
+        return "the channel itself" if mirror is None else f"mirror {mirror.name!r}"
+
+    async def _publish(self, channel_id: int, one: "_Once", tried: dict[int | None, set[int]]) -> Publication:
+        """Publish these change sets of a channel's draft together; raises _RenderFailed."""
+        wanted = set().union(*tried.values())
+        roll_back_to, work, report = one.roll_back_to, one.work, one.report
+        while True:
+            plan = await self._db.read(lambda r: self._plan(r, channel_id, roll_back_to, wanted))
+            if plan.channel.frozen_at is not None and roll_back_to is None:
+                return _nothing(plan, "the channel is frozen: what was read waits as its draft")
+            if roll_back_to is None and not plan.draft and plan.current.shows == plan.current.number:
+                return _nothing(plan, "nothing has changed")
+            await asyncio.to_thread(_empty, work)
+            try:
+                return await self._render_and_switch(plan, one)
+            except _DraftTakenBack:
+                report("a stopped run took back what it had brought: renders again", 0, None)
+            finally:
+                await asyncio.shield(asyncio.to_thread(shutil.rmtree, work, ignore_errors=True))
+
+    async def _plan(self, r: Reader, channel_id: int, roll_back_to: int | None, wanted: set[int]) -> _Plan:
         channel = await catalog.channel_by_id(r, channel_id)
         if channel is None:
             raise NotFound("the channel was deleted")
@@ -193,7 +277,7 @@ class Publisher:
         number = channel.generation + 1
         if roll_back_to is not None:
             return await self._plan_rollback(r, channel, current, roll_back_to)
-        draft = await generations.finished_change_sets(r, channel_id)
+        draft = [one for one in await generations.finished_change_sets(r, channel_id) if one.id in wanted]
         own = await generations.newest_own(r, channel_id, current.number)
         full = own is None or not own.kept  # a channel that was rolled back, and what was shown before is gone
         start = current if own is None else own
@@ -230,38 +314,30 @@ class Publisher:
             renders=False,
         )
 
-    async def _render_and_switch(
-        self, plan: _Plan, cause: Cause, run_id: int | None, work: Path, report: Report, roll_back_to: int | None
-    ) -> Publication:
+    async def _render_and_switch(self, plan: _Plan, one: "_Once") -> Publication:
         async with self._store.arriving() as hold:
-            return await self._stage_and_switch(plan, cause, run_id, work, report, roll_back_to, hold)
+            return await self._stage_and_switch(plan, one, hold)
 
-    async def _stage_and_switch(
-        self,
-        plan: _Plan,
-        cause: Cause,
-        run_id: int | None,
-        work: Path,
-        report: Report,
-        roll_back_to: int | None,
-        hold: Hold,
-    ) -> Publication:
+    async def _stage_and_switch(self, plan: _Plan, one: "_Once", hold: Hold) -> Publication:
+        roll_back_to = one.roll_back_to
         await self._begin(plan)
         families = {row.family: row for row in plan.families}
         touched: list[str] = []
         shadowed: dict[int, int] = {}
+        notes: list[str] = []
         for family, rules in self._families.items() if plan.renders else ():
-            result = await self._render(plan, family, rules, work, report, hold)
+            result = await self._render(plan, family, rules, one.work, one.report, hold)
             touched += [file.path for file in result.files]
             shadowed.update(result.shadowed)
+            notes += result.notes
             families[family] = _family_row(family, families.get(family), result)
         changed = await self._db.read(lambda r: objects.differences(r, plan.channel.id, plan.number))
         row = GenerationRow(
             number=plan.number,
             shows=plan.shows,
             time=max(self._clock.now_ms(), plan.current.time),
-            cause=cause,
-            run_id=run_id,
+            cause=one.cause,
+            run_id=one.run_id,
             **await self._moved(plan),
             artifacts=sum(family.artifacts for family in families.values()),
             packages=sum(family.packages for family in families.values()),
@@ -282,8 +358,9 @@ class Publisher:
                 if roll_back_to is None
                 else "the channel shows this content already; it is frozen"
             )
-            return Publication(generation=plan.current, published=False, reason=why, shadowed=shadowed)
-        return Publication(generation=row, published=True, index_files=len(touched) or changed, shadowed=shadowed)
+            return Publication(generation=plan.current, published=False, reason=why, shadowed=shadowed, notes=notes)
+        count = len(touched) or changed
+        return Publication(generation=row, published=True, index_files=count, shadowed=shadowed, notes=notes)
 
     async def _begin(self, plan: _Plan) -> None:
         """Take back what an earlier try has left, and let the new generation start from its beginning."""
@@ -311,6 +388,7 @@ class Publisher:
             shows=plan.rendered_shows,
             change_sets=plan.rendered_sets,
             full=plan.full,
+            proven_above=await self._db.read(generations.proven_above),
             previous={
                 row.path: PreviousFile(str(await self._store.local(row.file)), row.sha256)
                 for row in reads
@@ -321,7 +399,10 @@ class Publisher:
         def tell(progress: TaskProgress) -> None:
             report(progress.description, progress.done, progress.total)
 
-        result = await self._workers.run(RENDER, params, RenderResult, progress=tell, pressed=True)
+        try:
+            result = await self._workers.run(RENDER, params, RenderResult, progress=tell, pressed=True)
+        except FirthError as error:
+            raise _RenderFailed(error) from None
         await asyncio.gather(
             *(
                 hold.adopt(Path(file.file), file.sha256, file.size)

@@ -112,6 +112,9 @@ class Output(Protocol):
     def end(self, path: str) -> None:
         """Let a path show nothing any more."""
 
+    def note(self, text: str) -> None:
+        """Tell an administrator of what clients will not take."""
+
 
 class PartRenderer(Protocol):
     """Makes the objects of one part out of its visible rows."""
@@ -139,11 +142,18 @@ class Formats(Protocol):
     def valid_part(self, part: str, /) -> bool:
         """Tell whether the family can have a part of this name."""
 
-    def read(self, spool: Spool, /) -> Listing:
-        """Open what was fetched. Raises Upstream for what is no index, TooLarge over a limit."""
+    def read(self, spool: Spool, max_bytes: int, /) -> Listing:
+        """Open what was fetched; raise Upstream for what is no index, TooLarge for more than `max_bytes` unpacked."""
 
     def fingerprint(self, raw: Raw | bytes, /) -> bytes:
-        """Return 16 bytes that are equal for two spellings of one record; raise InvalidRecordError for what is none."""
+        """Return 16 bytes that are equal for two spellings of one record.
+
+        Raises InvalidRecordError for what is none, and for what some published form cannot hold: here, where the
+        record is decoded anyway, that proof costs little.
+        """
+
+    def writable(self, row: ShownRow, /) -> None:
+        """Raise InvalidRecordError unless every published form can hold a row that was read before that was proven."""
 
     def record(self, entry: Entry, fingerprint: bytes, /) -> SourceRecord:
         """Return an entry's columns; raise InvalidRecordError with the reason for one that cannot be taken."""

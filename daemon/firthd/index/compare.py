@@ -44,7 +44,7 @@ class PartReader:
 
     def read(self) -> PartResult:
         """Read the part and write its differences."""
-        listing = self._formats.read(self._spool)
+        listing = self._formats.read(self._spool, self._params.max_part_bytes)
         self._load_live()
         self._run_file.add(self._additions(listing))
         gone, held = self._close_rest()

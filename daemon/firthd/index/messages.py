@@ -21,6 +21,7 @@ class ReadParams(Struct, frozen=True, kw_only=True):
     spools: list[Spool]
     only: list[str] | None = None  # the mirror's filter; live rows of other parts are closed as `filtered`
     keep: bool = False  # on_upstream_removal = keep
+    max_part_bytes: int = 1 << 30  # of one part, decompressed: `upstream.max_index_bytes`
 
 
 class InvalidRecord(Struct, frozen=True):
@@ -83,6 +84,7 @@ class RenderParams(Struct, frozen=True, kw_only=True):
     number: int  # the generation to be
     shows: int
     change_sets: list[int] = []
+    proven_above: int = 0  # rows with ids up to this were read before every form was proven to hold them
     full: bool = False  # everything is made anew, whatever is in force
     previous: dict[str, PreviousFile] = {}  # path -> file, of the objects in force that end in the family's `reads`
 
@@ -116,3 +118,4 @@ class RenderResult(Struct, frozen=True, kw_only=True):
     changed_packages: int  # rows in the run file's table `package`
     slices_new: int
     shadowed: dict[int, int] = {}  # mirror id -> visible files of names that another mirror owns
+    notes: list[str] = []  # what an administrator should know: rows that were left out and why, objects too large

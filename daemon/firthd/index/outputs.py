@@ -12,6 +12,7 @@ from firthd.store.runfile import RunFile
 from firthd.store.worker_reads import PackedAt, WorkerState
 
 PACK = "slices.pack"
+NOTES_MAX = 100
 
 
 class Hashing:
@@ -51,6 +52,7 @@ class Outputs:
         self._elsewhere: dict[str, tuple[bytes, PackedAt]] = {}  # path -> sha256, where older packs hold it
         self._ended: list[str] = []
         self.files: list[RenderedFile] = []
+        self.notes: list[str] = []
 
     def has(self, path: str) -> bool:
         """Tell whether the generation before serves this path."""
@@ -101,6 +103,11 @@ class Outputs:
     def end(self, path: str) -> None:
         """Let a path show nothing any more."""
         self._ended.append(path)
+
+    def note(self, text: str) -> None:
+        """Tell an administrator something; when there is too much to tell, the rest is left out."""
+        if len(self.notes) < NOTES_MAX:
+            self.notes.append(text)
 
     def finish(self, run_file: RunFile) -> tuple[RenderedFile | None, int]:
         """Write every object into the run's file; return the pack, if there is one, and how many slices it holds."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from firthd.families import load_formats
-from firthd.families.base import Formats, PartRenderer
+from firthd.families.base import Formats, InvalidRecordError, PartRenderer
 from firthd.index.messages import RenderedPart, RenderParams, RenderResult
 from firthd.index.outputs import Outputs
 from firthd.index.owners import NO_CONTEST, Owners, find_owners
@@ -57,6 +57,7 @@ class Renderer:
         self._out = Outputs(Path(params.out_dir), params.previous, state, params.channel_id, formats.family)
         self._owners = NO_CONTEST
         self._parts: list[RenderedPart] = []
+        self._left_out = 0
         state.count_sets(self._counted)
 
     def render(self) -> RenderResult:
@@ -79,7 +80,12 @@ class Renderer:
             changed_packages=changed,
             slices_new=slices,
             shadowed=self._owners.shadowed,
+            notes=self._notes(),
         )
+
+    def _notes(self) -> list[str]:
+        told = self._out.notes
+        return told if self._left_out <= len(told) else [*told, f"{self._left_out:,} records in all are left out"]
 
     def _find_owners(self) -> Owners:
         channel_id = self._params.channel_id
@@ -112,7 +118,7 @@ class Renderer:
         totals = Totals(set())
         digest = hashlib.sha256()
         for page in self._state.shown_rows(self._params.channel_id, self._formats.family, part):
-            rows = self._owners.shown(page)
+            rows = [row for row in self._owners.shown(page) if self._writable(part, row, touched)]
             digest.update("".join(map(digest_line, rows)).encode())
             for row in rows:
                 renderer.add(row)
@@ -133,6 +139,21 @@ class Renderer:
                 bytes=totals.bytes,
             )
         )
+
+    def _writable(self, part: str, row: ShownRow, touched: set[str]) -> bool:
+        """Tell whether a row can be shown; one that was read before that was proven is left out if it cannot.
+
+        It must not stop what is beside it. The records of a package that nothing touched were published before.
+        """
+        if row.id > self._params.proven_above or not (self._full or row.name in touched):
+            return True
+        try:
+            self._formats.writable(row)
+        except InvalidRecordError as error:
+            self._left_out += 1
+            self._out.note(f"{part}/{row.filename} is left out: {error}")
+            return False
+        return True
 
     def _tell(self, what: str, done: int, total: int) -> None:
         self._report(TaskProgress(done, total, "objects", what))

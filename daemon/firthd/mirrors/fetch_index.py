@@ -16,8 +16,8 @@ from firthd.runs.run import LiveRun
 from firthd.store.catalog import SourceIndexRow
 from firthd.upstream.client import Upstream as Upstreams
 from firthd.upstream.client import Validators
+from firthd.upstream.spool import Room
 
-MAX_INDEX_BYTES = 4 << 30
 Progress = Callable[[int, int | None], None]
 """(bytes done, bytes in all)"""
 _NOT_YOURS = frozenset({401, 403})
@@ -82,8 +82,12 @@ class Index(Struct, frozen=True, kw_only=True):
 class IndexFetcher:
     """Brings the index of one source; copies lie in `folder` under names of their own."""
 
-    def __init__(self, upstream: Upstreams, rules: FamilyRules, clock: Clock, folder: Path) -> None:
+    def __init__(
+        self, upstream: Upstreams, rules: FamilyRules, clock: Clock, folder: Path, *, max_part_bytes: int, room: Room
+    ) -> None:
         self._upstream = upstream
+        self._max_part_bytes = max_part_bytes
+        self._room = room
         self._rules = rules
         self._clock = clock
         self._folder = folder
@@ -93,11 +97,13 @@ class IndexFetcher:
     ) -> Index:
         """Bring each part unless its copy is still the source's.
 
-        `tag` makes the new copies' names unique; `thorough`: ask also for the parts that the source had not. Raises
-        Upstream when the source has no part in any form, with the reason of the first refusal if there was one.
+        All of it has one deadline. `tag` makes the new copies' names unique; `thorough`: ask also for the parts that
+        the source had not. Raises Upstream when the source has no part in any form, with the reason of the first
+        refusal if there was one.
         """
         await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
-        fetch = _Fetch(self, live, job, known, await asyncio.to_thread(self._usable, known), tag)
+        until = self._upstream.index_deadline()  # one that sends a little now and then would keep the run for days
+        fetch = _Fetch(self, live, job, known, await asyncio.to_thread(self._usable, known), tag, until)
         seen = {name: Known(path=row.url_path, there=row.file is not None) for name, row in known.items()}
         answers = await walk(self._rules.requests(seen, job.filters, thorough), fetch.ask)
         there = [answer for answer in answers if answer.form is not None]
@@ -135,6 +141,7 @@ class IndexFetcher:
         form: Form,
         spool: Path,
         validators: Validators | None,
+        until: float,
         progress: Progress,
     ) -> tuple[str, str, int, Validators, int]:
         """Fetch one form; return (status, encoding, bytes, validators, HTTP status)."""
@@ -150,10 +157,13 @@ class IndexFetcher:
             form.path,
             spool,
             validators=validators,
-            max_bytes=MAX_INDEX_BYTES,
+            max_bytes=self._max_part_bytes,
+            setting="upstream.max_index_bytes",
+            until=until,
             progress=progress,
             accept=form.accept,
             look=look,
+            room=self._room,
         )
         return fetched.status, encoding, fetched.bytes, fetched.validators, fetched.answered
 
@@ -176,6 +186,7 @@ class _Fetch:
         known: Mapping[str, SourceIndexRow],
         usable: Mapping[str, SourceIndexRow],
         tag: str,
+        until: float,
     ) -> None:
         self._fetcher = fetcher
         self._live = live
@@ -184,6 +195,7 @@ class _Fetch:
         self._first = not known
         self._usable = usable
         self._tag = tag
+        self._until = until
         self.parts: list[FetchedPart] = []
 
     async def ask(self, asked: Ask) -> Answer:
@@ -198,7 +210,7 @@ class _Fetch:
             spool = self._fetcher.spool(asked.part, self._tag, number)
             try:
                 status, encoding, size, validators, answered = await self._fetcher.bring(
-                    self._job, form, spool, validators, self._progress(form.path)
+                    self._job, form, spool, validators, self._until, self._progress(form.path)
                 )
             except Upstream as error:
                 if error.data.get("status") != 401:
@@ -232,7 +244,12 @@ class _Fetch:
         self.parts.append(FetchedPart(row=row, changed=True))
 
     def _progress(self, path: str) -> Progress:
+        came = 0
+
         def tell(done: int, total: int | None) -> None:
+            nonlocal came
+            self._live.received(max(0, done - came))
+            came = done
             of = f" / {total / 1e6:.1f} MB" if total else " MB"
             self._live.progress(f"{path} {done / 1e6:.1f}{of}", done=done, total=total, unit="bytes")
 

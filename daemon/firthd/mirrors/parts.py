@@ -39,6 +39,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     on_demand: OnDemand
     families: Mapping[Family, FamilyRules]
     state: Path  # the state folder
+    max_part_bytes: int  # of one part of a source's index, decompressed
 
     async def job(self, mirror_id: int | None) -> Job:
         """Return what a run of a mirror works on, as the mirror is now; raise NotFound when it is gone."""

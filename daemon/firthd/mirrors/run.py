@@ -157,7 +157,14 @@ class MirrorRuns:
         return mirror is not None and mirror.settled
 
     def _fetcher(self, job: Job, folder: Path) -> IndexFetcher:
-        return IndexFetcher(self._p.upstream, rules_of(self._p.families, job.type), self._p.clock, folder)
+        return IndexFetcher(
+            self._p.upstream,
+            rules_of(self._p.families, job.type),
+            self._p.clock,
+            folder,
+            max_part_bytes=self._p.max_part_bytes,
+            room=self._p.space.enough,
+        )
 
     async def _fetch(
         self, live: LiveRun, job: Job, fetcher: IndexFetcher, known: Mapping[str, SourceIndexRow], tag: str = ""
@@ -203,6 +210,7 @@ class MirrorRuns:
             spools=index.to_read(copies or self._p.source_folder(job.mirror_id), everything=everything),
             only=None if only is None else sorted(only),
             keep=job.keep,
+            max_part_bytes=self._p.max_part_bytes,
         )
 
         def tell(progress: TaskProgress) -> None:

@@ -18,6 +18,9 @@ from firthd.store.artifacts import Copied, MirrorTotals
 from firthd.store.database import Tx
 from firthd.store.secrets import Secrets
 
+NOTES_SHOWN = 10
+"""How many notes of a publication stand in its run; the log has them all."""
+
 
 class Settle:
     """Turns run files into change sets, and change sets into generations."""
@@ -130,14 +133,20 @@ class Settle:
         def report(description: str, done: int, total: int | None) -> None:
             live.progress(description, done=done, total=total)
 
-        return await self._p.publisher.publish(
+        publication = await self._p.publisher.publish(
             channel_id,
             cause=cause,
             run_id=live.id,
             work=self._p.render_folder(live.id),
             report=report,
             roll_back_to=roll_back_to,
+            mirror_id=live.row.mirror_id,
         )
+        for note in publication.notes:
+            live.log(note, "warning")
+        for note in publication.notes[:NOTES_SHOWN]:
+            live.note(note)
+        return publication
 
     async def clean_channel(self, channel_id: int) -> int:
         channel = await self._p.db.read(lambda r: catalog.channel_by_id(r, channel_id))

@@ -86,6 +86,11 @@ async def taken_in_since(r: Reader, mirror_id: int, run_id: int) -> bool:
     )
 
 
+async def proven_above(r: Reader) -> int:
+    """Return up to which artifact id records were taken before every published form was proven to hold them."""
+    return int(await r.value("SELECT value FROM setting WHERE key = 'proven above'") or 0)
+
+
 # --- generations ----------------------------------------------------------------------------------------
 
 

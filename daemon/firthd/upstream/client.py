@@ -14,14 +14,14 @@ from firthd import __version__
 from firthd.clock import Clock
 from firthd.config import UpstreamSettings
 from firthd.upstream.body import MIN_BYTES_S, PACE_S, Body
-from firthd.upstream.failures import Asked, Failure
+from firthd.upstream.failures import Asked, Failure, Limit
 from firthd.upstream.files import HOST, OpenFile, in_thread, open_below
 from firthd.upstream.hosts import Lane
 from firthd.upstream.http import MAX_PAUSE_S, Http, Reply
 from firthd.upstream.masking import mask
 from firthd.upstream.rate import Meter
 from firthd.upstream.source import Source, Validators, is_absolute, is_file
-from firthd.upstream.spool import Spool
+from firthd.upstream.spool import Room, Spool
 
 __all__ = ["Body", "Fetched", "Head", "Peek", "Source", "Upstream", "Validators", "mask"]
 
@@ -83,7 +83,7 @@ class _Wanted(Struct, frozen=True, kw_only=True):
 
     path: str
     validators: Validators
-    max_bytes: int
+    limit: Limit
     until: float | None  # monotonic seconds at which it must be done
     progress: Callable[[int, int | None], None] | None
     accept: str | None
@@ -124,10 +124,12 @@ class Upstream:
         *,
         validators: Validators | None = None,
         max_bytes: int,
+        setting: str = "",
         until: float | None = None,
         progress: Callable[[int, int | None], None] | None = None,
         accept: str | None = None,
         look: Look | None = None,
+        room: Room | None = None,
     ) -> Fetched:
         """Bring a file of the source into `spool`, which afterwards exists if and only if the status is `fetched`.
 
@@ -135,18 +137,19 @@ class Upstream:
         resumed, passing troubles are tried again, until the clock's monotonic seconds are `until`. `progress` gets
         bytes done and in all. 404 and 410 give `absent`.
         Raises errors.Upstream (data: status, host, url, retry_after_s) for everything else, also when more than
-        `max_bytes` come; errors.Invalid for an address that cannot be asked; errors.NoSpace when the disk is full.
+        `max_bytes` come, which `setting` says; errors.Invalid for an address that cannot be asked; errors.NoSpace when
+        the disk is full. `room` is asked before bytes are written, and raises errors.NoSpace when they may not be.
 
         With `look` the file is one of several that may be there: it is given the first bytes and the content type, and
         where it says no, or the status is one that servers give for what they lack, the answer is `absent` too.
         """
-        file = Spool(spool)
+        file = Spool(spool, room)
         keep = False
         try:
             wanted = _Wanted(
                 path=path,
                 validators=validators or Validators(),
-                max_bytes=max_bytes,
+                limit=Limit(max_bytes, setting),
                 until=until,
                 progress=progress,
                 accept=accept,
@@ -300,7 +303,7 @@ class Upstream:
                 raise reply.asked.cut(file.written, None)
             elif reply.status == 200:
                 body = reply.body()
-                _check_size(reply.asked, reply.length, wanted.max_bytes)
+                _check_size(reply.asked, reply.length, wanted.limit)
                 file.restart(reply.validators, reply.date)
             else:
                 raise reply.refused()
@@ -322,7 +325,7 @@ class Upstream:
             url = opened.asked.url
             if wanted.validators.etag == opened.validators.etag:
                 return Fetched(status="not_modified", validators=opened.validators, url=url)
-            _check_size(opened.asked, opened.size, wanted.max_bytes)
+            _check_size(opened.asked, opened.size, wanted.limit)
             file.restart(opened.validators, None)
             if not await self._pump(self._file_body(opened), file, opened.asked, wanted, ""):
                 return Fetched(status="absent", url=url)
@@ -333,12 +336,14 @@ class Upstream:
     async def _pump(self, body: Body, file: Spool, asked: Asked, wanted: _Wanted, content_type: str) -> bool:
         """Write a body; return whether it is what was wanted, by its first bytes."""
         total = None if body.length is None else body.length + body.offset
-        _check_size(asked, total, wanted.max_bytes)
+        _check_size(asked, total, wanted.limit)
+        await file.make_room(body.length or 0)
         start = bytearray()
         looking = wanted.look if body.offset == 0 else None  # what goes on was looked at when it began
         try:
             async for chunk in body:
-                _check_size(asked, file.written + len(chunk), wanted.max_bytes)
+                _check_size(asked, file.written + len(chunk), wanted.limit)
+                await file.make_room(len(chunk))
                 file.write(chunk)
                 if looking is not None:
                     start += chunk[: LOOK_BYTES - len(start)]
@@ -407,9 +412,9 @@ def _lacking(status: int) -> bool:
     return (400 <= status < 500 and status not in {401, *_BUSY}) or status == 501
 
 
-def _check_size(asked: Asked, size: int | None, max_bytes: int) -> None:
-    if size is not None and size > max_bytes:
-        raise asked.too_large(size, max_bytes)
+def _check_size(asked: Asked, size: int | None, limit: Limit) -> None:
+    if size is not None and size > limit.max_bytes:
+        raise asked.too_large(size, limit)
 
 
 def _conditions(validators: Validators) -> dict[str, str]:

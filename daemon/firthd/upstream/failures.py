@@ -5,6 +5,7 @@ import re
 from http import HTTPStatus
 
 import aiohttp
+from msgspec import Struct
 
 from firth_protocol.errors import Upstream
 from firthd.upstream.masking import Masker
@@ -23,6 +24,13 @@ class Unreachable(Passing):
 
 class Slow(Upstream):
     """The source sends, but too little to wait for."""
+
+
+class Limit(Struct, frozen=True):
+    """How many bytes are taken, and the setting that says so."""
+
+    max_bytes: int
+    setting: str = ""
 
 
 class Failure(Exception):
@@ -134,9 +142,10 @@ class Asked:
         text = f"only {received:,} bytes of {self.url} came in the time there is for it"
         return self.failure(text, "look at the source's speed, or raise upstream.index_deadline_s", kind=Slow)
 
-    def too_large(self, size: int, max_bytes: int) -> Failure:
-        text = f"{self.url} has {size:,} bytes or more; at most {max_bytes:,} are taken"
-        return self.failure(text, "this is not what was expected here; look at the source")
+    def too_large(self, size: int, limit: "Limit") -> Failure:
+        text = f"{self.url} has {size:,} bytes or more; at most {limit.max_bytes:,} are taken"
+        more = f"; if it is right, raise {limit.setting} in firth.toml" if limit.setting else ""
+        return self.failure(text, f"this is not what was expected here; look at the source{more}")
 
     def _hint(self, status: int) -> str:
         if status in {401, 403} and self._left_origin:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from firth_protocol.errors import NoSpace
@@ -9,13 +10,20 @@ from firthd.upstream.failures import http_date_ms
 from firthd.upstream.source import Validators
 
 _DATE_IS_STRONG_MS = 60_000
+_ROOM_BYTES = 4 << 20
+"""How many bytes are written between two looks at the free space: a look costs more than writing a chunk."""
+
+Room = Callable[[int], Awaitable[None]]
+"""Raises errors.NoSpace when that many bytes may not be written."""
 
 
 class Spool:
     """One file under construction. It exists from the first byte on and is removed unless it was kept."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, room: Room | None = None) -> None:
         self._path = path
+        self._room = room
+        self._room_left = 0
         self._fd: int | None = None
         self._if_range: str | None = None
         self.written = 0
@@ -31,6 +39,14 @@ class Spool:
             os.lseek(self._fd, 0, os.SEEK_SET)
         self.written = 0
         self._if_range = strong(validators, date)
+
+    async def make_room(self, size: int) -> None:
+        """Ask whether that many bytes more may be written; raises NoSpace when they may not."""
+        if self._room is not None and size > self._room_left:
+            more = max(size, _ROOM_BYTES)
+            await self._room(more)
+            self._room_left = more
+        self._room_left -= size
 
     def write(self, chunk: bytes) -> None:
         """Append; raise NoSpace when the disk is full. Done in the loop: measured less than 0.3 ms a chunk."""

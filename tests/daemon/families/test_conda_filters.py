@@ -9,7 +9,7 @@ from firthd.families.conda.filters import check_filters, only
 
 def test_noarch_is_always_taken() -> None:
     assert only(Filters()) is None
-    assert only(Filters(subdirs=["linux-64"])) == {"noarch", "linux-64"}
+    assert only(Filters(subdirs=["linux-64"])) == frozenset({"noarch", "linux-64"})
 
 
 @pytest.mark.parametrize(

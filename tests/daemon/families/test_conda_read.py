@@ -11,7 +11,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firth_protocol.errors import Invalid, Upstream
+from firth_protocol.errors import Invalid, TooLarge, Upstream
 from firthd.families.base import Entry, InvalidRecordError, Spool
 from firthd.families.conda.document import entries, read_document
 from firthd.families.conda.records import fingerprint, source_record
@@ -294,13 +294,117 @@ def test_invalid_record_is_left_out_with_its_reason(
     assert run_rows(run_file, "add", "filename") == [("good-1.0-0.conda",)]
 
 
-def test_deep_nesting_is_left_out(state: CondaState, tmp_path: Path) -> None:
-    deep = '{"name":"alpha","version":"1.0","build":"0","x":' + "[" * 900 + "]" * 900 + "}"
-    deeper = deep.replace("[" * 900, "[" * 60_000).replace("]" * 900, "]" * 60_000)
-    spool = document(tmp_path / "one", text='{"packages.conda": {"alpha-1.0-0.conda": ' + deep + "}}")
-    assert only(state.read({"noarch": spool})[0]).records == 1
-    with pytest.raises(Upstream):
-        state.read({"noarch": document(tmp_path / "two", text='{"packages.conda": {"a-1-0.conda": ' + deeper + "}}")})
+UNWRITABLE = {
+    "u64": str(2**64),
+    "i63": str(-(2**63) - 1),
+    "digits400": "1" + "0" * 400,
+    "digits5000": "9" * 5000,
+    "nested integer": '{"a": [{"b": ' + str(2**64) + "}]}",
+    "too large a float": "1e999",
+    "NaN": "NaN",
+    "infinity": "-Infinity",
+    "surrogate": r'"\ud800"',
+    "surrogate in a key": r'{"\udfff": 1}',
+    "NUL": r'"a\u0000b"',
+    "NUL in a key": r'{"\u0000": 1}',
+    "raw control character": '"a\x01b"',
+    "deep": "[" * 100 + "]" * 100,
+    "deep900": "[" * 900 + "]" * 900,
+    "deep60000": "[" * 60_000 + "]" * 60_000,
+    "deep objects": '{"a":' * 60_000 + "1" + "}" * 60_000,
+    "duplicate name": '1, "name": "other"',
+    "duplicate inside": '{"a": 1, "a": 2}',
+    "duplicate that escapes make up for": r'{"a": "\u0022\u0022", "a": "\u0022\u0022"}',
+    "huge": '"' + "x" * (1 << 21) + '"',
+    "wrong depends": '1, "depends": "python"',
+    "wrong constrains": '1, "constrains": {"a": 1}',
+    "wrong subdir": '1, "subdir": 5',
+    "wrong timestamp": '1, "timestamp": "yesterday"',
+    "impossible timestamp": '1, "timestamp": 10000000000000000',
+    "wrong size": '1, "size": 1.5',
+    "wrong md5": '1, "md5": 7',
+}
+
+
+@pytest.mark.parametrize("value", UNWRITABLE.values(), ids=UNWRITABLE)
+def test_value_that_some_form_cannot_hold_costs_its_record_alone(state: CondaState, tmp_path: Path, value: str) -> None:
+    odd = '{"name":"odd","version":"1.0","build":"0","build_number":0,"x":' + value + "}"
+    text = '{"info": {"subdir": "noarch"}, "packages": {}, "packages.conda": {"odd-1.0-0.conda": ' + odd
+    text += ', "good-1.0-0.conda": ' + json.dumps(record("good")) + '}, "removed": [], "repodata_version": 1}'
+    part = only(state.take({"noarch": document(tmp_path / "one", text=text)}))
+    assert (part.records, part.kept, [bad.filename for bad in part.invalid]) == (2, 1, ["odd-1.0-0.conda"])
+    assert part.invalid[0].reason.isprintable()
+    assert [one.artifacts for one in state.publish().parts] == [1]
+
+
+def test_record_that_was_taken_before_it_was_proven_leaves(state: CondaState, tmp_path: Path) -> None:
+    """A row of an older state has the fingerprint that the source's record has still."""
+    state.take({"noarch": document(tmp_path / "one", conda={"alpha-1.0-0.conda": record(x=1)})})
+    with_integer = record(x=2**70)
+    state.execute("UPDATE artifact_record SET raw = ?", (json.dumps(with_integer).encode(),))
+    part = only(state.read({"noarch": document(tmp_path / "two", conda={"alpha-1.0-0.conda": with_integer})})[0])
+    assert (part.invalid_count, part.gone) == (1, 1)
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_unusual_values_that_every_form_holds_are_taken(state: CondaState, tmp_path: Path, indent: int | None) -> None:
+    fields: dict[str, Any] = {
+        "u": 2**64 - 1,
+        "i": -(2**63),
+        "f": 1e308,
+        "n": None,
+        "d": [[[[{"a": []}]]]],
+        "text": 'é\U0001f600\\u0000"',
+    }
+    keys = {"packages.conda": {"alpha-1.0-0.conda": record(**fields, md5=None, run_exports={"weak": []})}}
+    text = json.dumps(keys, indent=indent)
+    assert only(state.read({"noarch": document(tmp_path / "one", text=text)})[0]).kept == 1
+
+
+def test_damage_between_records_costs_the_index(state: CondaState, tmp_path: Path) -> None:
+    for text in (
+        '{"packages.conda": {"a": NaN}',
+        '{"packages.conda": {"a": {}} "x": NaN}',
+        '{"a": NaN} more',
+        '{"' * 9999,
+    ):
+        with pytest.raises(Upstream, match=r"is not a repodata\.json"):
+            state.read({"noarch": document(tmp_path / "one", text=text)})
+
+
+# --- how much is taken --------------------------------------------------------------------------------------
+
+
+def test_index_over_the_limit_is_refused_with_its_setting(tmp_path: Path) -> None:
+    plain = document(tmp_path / "one", conda={f"a{number}-1.0-0.conda": record() for number in range(100)})
+    packed = tmp_path / "one.zst"
+    packed.write_bytes(zstandard.ZstdCompressor().compress(plain.read_bytes()))
+    for spool, encoding in ((plain, "json"), (packed, "zst")):
+        part = Spool(part="noarch", file=str(spool), encoding=encoding)
+        assert len(entries(read_document(part, max_bytes=plain.stat().st_size))) == 100
+        with pytest.raises(TooLarge) as caught:
+            read_document(part, max_bytes=plain.stat().st_size - 1)
+        assert "upstream.max_index_bytes" in caught.value.hint
+
+
+def test_bomb_is_refused_long_before_it_is_whole(tmp_path: Path) -> None:
+    spool = tmp_path / "bomb.zst"
+    packer = zstandard.ZstdCompressor(level=1).compressobj()
+    with spool.open("wb") as file:
+        for _ in range(300):
+            file.write(packer.compress(bytes(1 << 20)))
+        file.write(packer.flush())
+    with pytest.raises(TooLarge, match="more than 200 times"):
+        read_document(Spool(part="noarch", file=str(spool), encoding="zst"))
+
+
+def test_window_of_a_gigabyte_is_refused(tmp_path: Path) -> None:
+    spool = tmp_path / "window.zst"
+    parameters = zstandard.ZstdCompressionParameters(window_log=30, write_content_size=False)
+    packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    spool.write_bytes(packer.compress(b"{}") + packer.flush())
+    with pytest.raises(Upstream, match="cannot be decompressed"):
+        read_document(Spool(part="noarch", file=str(spool), encoding="zst"))
 
 
 def test_list_of_invalid_records_is_bounded(state: CondaState, tmp_path: Path) -> None:
@@ -326,13 +430,14 @@ def test_timestamps_in_seconds_become_milliseconds(given: object, expected: int 
 
 # --- when two records are the same --------------------------------------------------------------------------
 
+letters = st.characters(codec="utf-8", exclude_characters="\0")
 plain_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(st.characters(codec="utf-8"), max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(letters, max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(letters, max_size=4), inner, max_size=3),
     max_leaves=8,
 )
 records = st.dictionaries(
-    st.text(min_size=1, max_size=5).filter(lambda key: key not in {"sha256", "md5", "run_exports"}),
+    st.text(letters, min_size=1, max_size=5).filter(lambda key: key not in {"sha256", "md5", "run_exports"}),
     plain_values,
     max_size=5,
 )
@@ -371,9 +476,9 @@ def test_any_document_is_taken_apart_or_refused(body: bytes) -> None:
     with tempfile.NamedTemporaryFile() as file:
         file.write(body)
         file.flush()
-        spool = Spool(part="noarch", file=file.name, encoding="json")
+        part = Spool(part="noarch", file=file.name, encoding="json")
         try:
-            found = entries(read_document(spool))
+            found = entries(read_document(part))
         except Upstream as error:
             assert error.data == {"subdir": "noarch"}  # noqa: PT017
             return

@@ -74,12 +74,6 @@ def test_v3_is_there_only_with_content_and_by_its_own_keys() -> None:
     assert shard == {"packages": {}, "packages.conda": {}, "v3": {"conda": {"a-1-0": {"name": "a"}}}}
 
 
-def test_numbers_that_msgpack_cannot_hold_do_not_stop_a_channel() -> None:
-    raw = b'{"x": [123456789012345678901234567890], "y": 18446744073709551615}'
-    shard = unpacked(ShardPacker().pack([Served("packages", "a", raw)]))
-    assert shard["packages"]["a"] == {"x": [123456789012345678901234567890.0], "y": 18446744073709551615}
-
-
 def test_index_names_what_clients_insist_on() -> None:
     index = unpacked(shard_index("noarch", {"a": b"1" * 32}, {}))
     info = {"subdir": "noarch", "base_url": "", "shards_base_url": "./shards/"}

@@ -440,3 +440,62 @@ async def test_no_attempt_begins_after_the_deadline(
         await upstream.fetch(Source(url=server.url), INDEX, tmp_path / "spool", max_bytes=10, until=2)
     assert len(server.requests) == 2
     assert clock.monotonic() < 2
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_file_over_the_limit_names_the_setting_and_leaves_nothing(
+    server: FaultyUpstream, upstream: Upstream, tmp_path: Path, chunked: bool
+) -> None:
+    server.files[INDEX] = BIG
+    server.fail(INDEX, Fault(chunked=chunked))
+    with pytest.raises(errors.Upstream, match="at most 500,000 are taken") as caught:
+        await upstream.fetch(
+            Source(url=server.url), INDEX, tmp_path / "spool", max_bytes=500_000, setting="upstream.max_index_bytes"
+        )
+    assert "upstream.max_index_bytes" in caught.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_endless_file_stops_before_the_disk_has_no_room(
+    server: FaultyUpstream, upstream: Upstream, tmp_path: Path
+) -> None:
+    """The source does not say how much comes, so room is asked for as it comes."""
+    server.files[INDEX] = BIG * 16
+    server.fail(INDEX, Fault(chunked=True))
+    asked: list[int] = []
+
+    async def room(size: int) -> None:
+        asked.append(size)
+        if sum(asked) > 10 * len(BIG):
+            raise errors.NoSpace("no room", hint="make some")
+
+    spool = tmp_path / "spool"
+    written: list[int] = []
+    with pytest.raises(errors.NoSpace):
+        await upstream.fetch(
+            Source(url=server.url),
+            INDEX,
+            spool,
+            max_bytes=10**9,
+            room=room,
+            progress=lambda done, total: written.append(done),
+        )
+    assert 4 * len(BIG) < written[-1] <= 10 * len(BIG)
+    assert len(asked) < 5
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_room_is_asked_for_before_the_first_byte_when_the_length_is_told(
+    server: FaultyUpstream, upstream: Upstream, tmp_path: Path
+) -> None:
+    server.files[INDEX] = BIG * 8
+    asked: list[int] = []
+
+    async def room(size: int) -> None:
+        asked.append(size)
+        raise errors.NoSpace("no room", hint="make some")
+
+    with pytest.raises(errors.NoSpace):
+        await upstream.fetch(Source(url=server.url), INDEX, tmp_path / "spool", max_bytes=10**9, room=room)
+    assert asked == [8 * len(BIG)]
+    assert list(tmp_path.iterdir()) == []

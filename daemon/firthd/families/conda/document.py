@@ -4,6 +4,7 @@ The format is that of CEP 36 with CEP 15 (base_url), CEP 42 (channel_relations) 
 the one buffer, so memory is the size of the document and about 200 bytes a record.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from operator import itemgetter
@@ -16,10 +17,15 @@ from msgspec import Raw, Struct, field
 from firth_protocol.errors import TooLarge, Upstream
 from firthd.families.base import Entry, Spool
 from firthd.families.conda.records import printable
+from firthd.families.conda.salvage import members, records_at, top_members
 
-DOCUMENT_MAX_BYTES = 4 * 1024**3
 WINDOW_MAX_BYTES = 2**27
+RATIO_MAX = 200
+RATIO_FROM_BYTES = 256 * 1024**2
+"""Real indexes shrink to a tenth; below this size a high ratio does no harm and is not looked at."""
 READ_BYTES = 1 << 20
+
+BUCKETS = ("packages", "packages.conda", "v3")
 
 Bucket = dict[str, Raw]
 is_extension = re.compile(r"[a-z0-9]+(\.[a-z0-9]+)?").fullmatch
@@ -43,6 +49,7 @@ class Document(Struct):
     removed: list[str] | None = None
     v3: dict[str, Bucket | None] | None = None
     signatures: Raw = Raw(b"null")
+    damage: str | None = field(default=None, name=" damage")  # why it had to be read record by record; no such key
 
     @property
     def head(self) -> Info:
@@ -56,8 +63,8 @@ _decode_url = msgspec.json.Decoder(dict[str, object]).decode
 class Repodata:
     """What one repodata.json lists; the file is taken apart when this is made."""
 
-    def __init__(self, spool: Spool) -> None:
-        document = read_document(spool)
+    def __init__(self, spool: Spool, max_bytes: int) -> None:
+        document = read_document(spool, max_bytes)
         self._entries = entries(document)
         base_url = document.head.base_url
         self.base_url = base_url if isinstance(base_url, str) and base_url else None
@@ -70,38 +77,75 @@ class Repodata:
         return iter(self._entries)
 
 
-def read_document(spool: Spool) -> Document:
-    """Read a spool file; an empty one is an empty document. Raises Upstream for what is no repodata.json."""
-    content = read_bytes(spool)
+def read_document(spool: Spool, max_bytes: int = 1 << 30) -> Document:
+    """Read a spool file; an empty one is an empty document. Raises Upstream for what is no repodata.json.
+
+    Raises TooLarge for more than `max_bytes`, decompressed.
+    """
+    content = read_bytes(spool, max_bytes)
     if not content.strip():
         return Document()
     try:
         return _decode_document(content)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        damage = str(error)[:200]
+    try:
+        return salvaged(content, damage)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         raise Upstream(
-            f"The source's index of {spool.part} is not a repodata.json: {str(error)[:200]}.",
+            f"The source's index of {spool.part} is not a repodata.json: {damage}.",
             hint="Check the source; if it is right, its index is damaged.",
             subdir=spool.part,
         ) from None
 
 
-def read_bytes(spool: Spool) -> bytearray:
+def salvaged(content: bytearray, damage: str) -> Document:
+    """Return a document in which single records are damaged, but not what holds them; raises ValueError otherwise."""
+    found = top_members(content)
+    document = Document(damage=damage)
+    for key, (start, end) in found.items():
+        value = bytes(content[start:end]) if key not in BUCKETS else b""
+        if content[start:end] == b"null":
+            continue
+        if key == "packages":
+            document.packages = records_at(content, start)
+        elif key == "packages.conda":
+            document.packages_conda = records_at(content, start)
+        elif key == "v3":
+            document.v3 = {
+                extension: records_at(content, begin) if content[begin:stop] != b"null" else None
+                for extension, begin, stop in members(content, start)
+            }
+        elif key in ("info", "metadata"):
+            head = msgspec.json.decode(value, type=Info)
+            document.info = head if key == "info" else document.info or head
+        elif key == "removed":
+            document.removed = msgspec.json.decode(value, type=list[str])
+        elif key == "signatures":
+            document.signatures = Raw(value)
+    return document
+
+
+def read_bytes(spool: Spool, max_bytes: int) -> bytearray:
     """Return a spool file's content, decompressed; raises TooLarge over the limit, Upstream for damaged data."""
     if spool.file is None:
         return bytearray()
     content = bytearray()
     with Path(spool.file).open("rb") as file:
         if spool.encoding == "json":
-            content += file.read(DOCUMENT_MAX_BYTES + 1)
-            check_size(spool, content)
+            while chunk := file.read(READ_BYTES):
+                content += chunk
+                check_size(spool, len(content), max_bytes)
             return content
+        packed = os.fstat(file.fileno()).st_size
         reader = zstandard.ZstdDecompressor(max_window_size=WINDOW_MAX_BYTES).stream_reader(
             file, read_size=READ_BYTES, read_across_frames=True
         )
         try:
             while chunk := reader.read(READ_BYTES):
                 content += chunk
-                check_size(spool, content)
+                check_size(spool, len(content), max_bytes)
+                check_ratio(spool, len(content), packed)
         except zstandard.ZstdError as error:
             raise Upstream(
                 f"The source's index of {spool.part} cannot be decompressed: {error}.", subdir=spool.part
@@ -109,10 +153,24 @@ def read_bytes(spool: Spool) -> bytearray:
     return content
 
 
-def check_size(spool: Spool, content: bytearray) -> None:
+def check_size(spool: Spool, size: int, max_bytes: int) -> None:
     """Refuse a document over the limit; raises TooLarge."""
-    if len(content) > DOCUMENT_MAX_BYTES:
-        raise TooLarge(f"The source's index of {spool.part} is larger than any index.", subdir=spool.part)
+    if size > max_bytes:
+        raise TooLarge(
+            f"The source's index of {spool.part} has more than {max_bytes:,} bytes when it is decompressed.",
+            hint="look at the source; if it is right, raise upstream.max_index_bytes in firth.toml",
+            subdir=spool.part,
+        )
+
+
+def check_ratio(spool: Spool, size: int, packed: int) -> None:
+    """Refuse what no index is: a few bytes that decompress to hundreds of megabytes; raises TooLarge."""
+    if size > RATIO_FROM_BYTES and size > RATIO_MAX * packed:
+        raise TooLarge(
+            f"The source's index of {spool.part} decompresses to more than {RATIO_MAX} times its {packed:,} bytes.",
+            hint=f"look at the source; this limit is fixed, and looked at above {RATIO_FROM_BYTES:,} bytes only",
+            subdir=spool.part,
+        )
 
 
 def entries(document: Document) -> list[Entry]:
@@ -150,7 +208,7 @@ def url_of(raw: Raw | bytes) -> str:
     """Return a record's own `url`, "" when it has none."""
     try:
         url = _decode_url(raw).get("url")
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return ""
     return url if isinstance(url, str) else ""
 
@@ -158,6 +216,8 @@ def url_of(raw: Raw | bytes) -> str:
 def notes(subdir: str, document: Document) -> Iterator[str]:
     """Yield what an administrator should know of a part that is not in its records."""
     head = document.head
+    if document.damage is not None:
+        yield f"{subdir}: its index is damaged, records were read singly: {printable(document.damage, 99)}."
     if head.subdir is not None and head.subdir != subdir:
         told = printable(str(head.subdir), 64)
         yield f"{subdir}: the source's index says that it is {told}; its address was believed."

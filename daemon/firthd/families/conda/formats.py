@@ -10,8 +10,9 @@ from firthd.families.conda.document import Repodata
 from firthd.families.conda.names import valid_subdir
 from firthd.families.conda.paths import FIRST_SUBDIRS
 from firthd.families.conda.records import depended_on, fingerprint, source_record
-from firthd.families.conda.render import SubdirRenderer, empty_subdir, name_old_shards
+from firthd.families.conda.render import SubdirRenderer, check_row, empty_subdir, name_old_shards
 from firthd.families.conda.versions import version_key
+from firthd.store.worker_reads import ShownRow
 
 
 class CondaFormats:
@@ -23,11 +24,14 @@ class CondaFormats:
     def valid_part(self, part: str) -> bool:
         return valid_subdir(part)
 
-    def read(self, spool: Spool) -> Repodata:
-        return Repodata(spool)
+    def read(self, spool: Spool, max_bytes: int) -> Repodata:
+        return Repodata(spool, max_bytes)
 
     def fingerprint(self, raw: Raw | bytes) -> bytes:
         return fingerprint(raw)
+
+    def writable(self, row: ShownRow) -> None:
+        check_row(row)
 
     def record(self, entry: Entry, fingerprint: bytes) -> SourceRecord:
         return source_record(entry, fingerprint)

@@ -13,6 +13,7 @@ from msgspec import Raw, Struct
 
 from firthd.families.base import Entry, InvalidRecordError, SourceRecord
 from firthd.families.conda.names import safe_filename
+from firthd.families.conda.writable import UnwritableError, check_bounds, check_keys, check_writable
 
 SIZE_MAX = 2**53
 LICENSE_MAX = 500
@@ -76,7 +77,7 @@ def fields_of(raw: Raw | bytes) -> RecordFields:
     """Decode what we need of a record; raises InvalidRecordError for what is none."""
     try:
         return _decode_fields(raw)
-    except (msgspec.MsgspecError, UnicodeError) as error:
+    except (msgspec.MsgspecError, ValueError) as error:
         raise InvalidRecordError(f"the record is not as it should be: {printable(str(error), 200)}") from None
     except RecursionError:
         raise InvalidRecordError("the record is nested too deeply") from None
@@ -129,18 +130,25 @@ def milliseconds(timestamp: object) -> int | None:
 
 
 def fingerprint(raw: Raw | bytes) -> bytes:
-    """Return 16 bytes that are equal for two spellings of one record.
+    """Return 16 bytes that are equal for two spellings of one record, which is proven to be writable.
 
     White space, the order of keys, the case of hashes, null hashes and `run_exports` (which only shards carry, CEP 21)
-    make no difference. Raises InvalidRecordError for a record that cannot be read as a whole.
+    make no difference. Raises InvalidRecordError for a record that cannot be read as a whole, or that some published
+    form cannot hold: the proof costs little here, where the record is decoded and spelled anew anyway.
     """
+    content = bytes(raw)
     try:
-        record = _decode_object(raw)
-        return blake2b(canonical(record), digest_size=FINGERPRINT_BYTES).digest()
-    except (msgspec.MsgspecError, UnicodeError) as error:
+        check_bounds(content)
+        record = _decode_object(content)
+        check_writable(record, content)
+        keys = len(record)
+        spelled = canonical(record)
+        check_keys(content, spelled, whole=len(record) == keys)
+    except UnwritableError as error:
+        raise InvalidRecordError(str(error)) from None
+    except (msgspec.MsgspecError, ValueError) as error:  # Python's own limit on the digits of integers is a ValueError
         raise InvalidRecordError(f"the record cannot be kept: {printable(str(error), 200)}") from None
-    except RecursionError:
-        raise InvalidRecordError("the record is nested too deeply") from None
+    return blake2b(spelled, digest_size=FINGERPRINT_BYTES).digest()
 
 
 def canonical(record: dict[str, object]) -> bytes:
@@ -159,7 +167,10 @@ def canonical(record: dict[str, object]) -> bytes:
 
 def depended_on(raw: bytes) -> Iterator[str]:
     """Yield the names that a record's specs ask for; specs that name nothing are passed over."""
-    specs = _decode_object(raw).get("depends")
+    try:
+        specs = _decode_object(raw).get("depends")
+    except (msgspec.MsgspecError, ValueError, RecursionError):  # of a row that the renderer leaves out
+        return
     for spec in specs if isinstance(specs, list) else []:
         match = _name_of_spec(spec) if isinstance(spec, str) else None
         if match is not None:

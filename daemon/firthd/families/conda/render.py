@@ -7,15 +7,27 @@ from functools import cached_property
 from hashlib import sha256
 
 import zstandard
+from msgspec import MsgspecError
 
-from firthd.families.base import Output
+from firthd.families.base import InvalidRecordError, Output
 from firthd.families.conda.paths import REPODATA, REPODATA_ZST, SHARD_INDEX, SHARDS
-from firthd.families.conda.records import PLAIN_SECTIONS
+from firthd.families.conda.records import PLAIN_SECTIONS, fingerprint, printable
 from firthd.families.conda.repodata import Served, repodata_chunks, served, write_repodata, zst_writer
-from firthd.families.conda.shards import ShardPacker, old_path, read_index, shard_hash, shard_index, shard_path
+from firthd.families.conda.shards import (
+    ShardPacker,
+    old_path,
+    read_index,
+    shard_hash,
+    shard_index,
+    shard_path,
+    shard_record,
+)
 from firthd.store.worker_reads import ShownRow
 
 REPORT_EVERY = 2000
+SHARD_MAX_BYTES = 16 * 1024**2
+INDEX_MAX_BYTES = 100 * 1024**2
+"""What clients take, decompressed: conda refuses a larger shard, libmamba a larger index."""
 
 
 class SubdirRenderer:
@@ -59,8 +71,11 @@ class SubdirRenderer:
             hashes = self._pack_shards(report)
             self._name_shards(set(hashes.values()))
             written.result()
+        index = shard_index(self._subdir, hashes, self._v3_timestamps)
+        if (size := zstandard.frame_content_size(index)) > INDEX_MAX_BYTES:
+            self._out.note(f"{self._subdir}: the shard index has {size:,} bytes decompressed, which libmamba refuses")
         with self._out.open(f"{self._subdir}/{SHARD_INDEX}") as file:
-            file.write(shard_index(self._subdir, hashes, self._v3_timestamps))
+            file.write(index)
 
     def _chunks(self) -> Iterator[bytes]:
         return repodata_chunks(self._subdir, self._sections, self._v3_timestamps)
@@ -78,6 +93,10 @@ class SubdirRenderer:
             if number % REPORT_EVERY == 0:
                 report(f"{self._subdir}/{SHARD_INDEX}", number, len(self._to_pack))
             shard = packer.pack(records)
+            if (size := zstandard.frame_content_size(shard)) > SHARD_MAX_BYTES:
+                self._out.note(
+                    f"{self._subdir}: the shard of {name} has {size:,} bytes decompressed, which conda refuses"
+                )
             digest = hashes[name] = sha256(shard).digest()
             self._out.slice(shard_path(self._subdir, digest), digest, shard)
         return hashes
@@ -87,6 +106,15 @@ class SubdirRenderer:
             self._out.again(shard_path(self._subdir, digest), old_path(digest))
         for digest in sorted(self._named - wanted):
             self._out.end(shard_path(self._subdir, digest))
+
+
+def check_row(row: ShownRow) -> None:
+    """Raise InvalidRecordError unless every form can hold a row's record."""
+    fingerprint(row.raw)
+    try:
+        shard_record(served(row.section, row.filename, row.name, row.version, row.build, row.raw).raw)
+    except (MsgspecError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise InvalidRecordError(printable(str(error), 200)) from None
 
 
 def hashes_below(out: Output, folder: str) -> set[bytes]:

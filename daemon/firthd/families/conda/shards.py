@@ -16,7 +16,6 @@ from firthd.families.conda.repodata import Served, revisions
 SHARD_LEVEL = 3
 INDEX_LEVEL = 9
 DIGESTS = ("sha256", "md5")
-INTEGER_MIN, INTEGER_MAX = -(2**63), 2**64 - 1
 
 _decode_record = msgspec.json.Decoder(dict[str, object]).decode
 
@@ -35,7 +34,7 @@ class ShardPacker:
         self._encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
     def pack(self, records: Iterable[Served]) -> bytes:
-        """Return the shard of these records.
+        """Return the shard of these records, which are proven to be writable.
 
         `packages` and `packages.conda` are always there (rattler fails without), `v3` only with content. sha256 and md5
         are binary; legacy_bz2_md5 stays a hex string, because conda converts only the first two. A null digest is left
@@ -49,10 +48,7 @@ class ShardPacker:
         content: dict[str, object] = dict(sections)
         if v3:
             content["v3"] = v3
-        try:
-            return self._compress(self._encode(content))
-        except OverflowError:
-            return self._compress(self._encode(tamed(content)))
+        return self._compress(self._encode(content))
 
 
 def shard_record(raw: bytes) -> dict[str, object]:
@@ -65,17 +61,6 @@ def shard_record(raw: bytes) -> dict[str, object]:
         else:
             record.pop(name, None)
     return record
-
-
-def tamed(value: object) -> object:
-    """Return a value with the integers that MessagePack cannot hold as floats: a source may write any number."""
-    if isinstance(value, dict):
-        return {key: tamed(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [tamed(inner) for inner in value]
-    if isinstance(value, int) and not INTEGER_MIN <= value <= INTEGER_MAX:
-        return float(value)
-    return value
 
 
 def shard_index(subdir: str, hashes: Mapping[str, bytes], v3_timestamps: Mapping[str, list[int | None]]) -> bytes:

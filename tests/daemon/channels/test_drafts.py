@@ -1,0 +1,99 @@
+"""Drafts that cannot be rendered: what one mirror brought never keeps another's from clients."""
+
+from pathlib import Path
+
+from firth_protocol.types import RunState
+from firthd.store.database import Tx
+from tests.support.conda import ChannelFolder, PackageSpec
+from tests.support.upstream import FaultyUpstream
+from tests.support.world import World, world
+
+
+async def poison(w: World, mirror: str, subdir: str, *, instead_of: str) -> None:
+    """Give a mirror's rows a subdir that no folder can have: its render dies."""
+
+    async def body(tx: Tx) -> None:
+        await tx.execute(
+            "UPDATE artifact SET subdir = ? WHERE subdir = ? AND mirror_id = (SELECT id FROM mirror WHERE name = ?)",
+            (subdir, instead_of, mirror),
+        )
+
+    await w.daemon.daemon.db.write(body)
+
+
+async def test_draft_that_cannot_be_rendered_holds_up_nobody_else(tmp_path: Path) -> None:
+    other = ChannelFolder(tmp_path / "other", subdirs=("noarch",))
+    other.add(PackageSpec(name="zeta"))
+    async with world(tmp_path) as w, FaultyUpstream(folder=other.path) as second:
+        await w.mirror("passive")
+        await w.mirror("passive", name="bad", source=second.url)
+        await w.call("channel.freeze", channel="main")
+        for name in ("m", "bad"):
+            assert (await w.run(f"main:{name}")).state is RunState.COMPLETED
+        await poison(w, "bad", "no/such", instead_of="noarch")
+
+        reply = await w.call("channel.unfreeze", channel="main")
+        run = await w.daemon.ended(reply.run.id)
+        assert run.state is RunState.FAILED
+        assert run.error is not None
+        assert (run.error.kind, "mirror 'bad'" in run.error.message) == ("worker_lost", True)
+        assert "alpha-1.10-0.conda" in await w.names()
+        health = (await w.call("daemon.status")).health
+        assert any("'bad'" in problem.text for problem in health)
+
+        w.source.add(PackageSpec(name="delta"))
+        run = await w.run()
+        assert run.state is RunState.COMPLETED
+        assert "delta-1.0-0.conda" in await w.names()
+        assert (await w.run("main:bad")).state is RunState.FAILED
+        assert (await w.run()).state is RunState.COMPLETED
+
+        await poison(w, "bad", "noarch", instead_of="no/such")
+        assert (await w.run("main:bad")).state is RunState.COMPLETED
+        assert {"delta-1.0-0.conda", "zeta-1.0-0.conda"} <= await w.names()
+
+
+async def test_worker_that_dies_of_anothers_draft_fails_no_run_of_a_healthy_mirror(tmp_path: Path) -> None:
+    """As after a start: nothing is known yet of what cannot be rendered."""
+    other = ChannelFolder(tmp_path / "other", subdirs=("noarch",))
+    other.add(PackageSpec(name="zeta"))
+    async with world(tmp_path) as w, FaultyUpstream(folder=other.path) as second:
+        await w.mirror("passive")
+        await w.mirror("passive", name="bad", source=second.url)
+        await w.call("channel.freeze", channel="main")
+        await w.run("main:bad")
+        await poison(w, "bad", "no/such", instead_of="noarch")
+        run = (await w.call("channel.unfreeze", channel="main")).run
+        assert (await w.daemon.ended(run.id)).state is RunState.FAILED
+        for number in range(2):
+            w.source.add(PackageSpec(name=f"delta{number}"))
+            run = await w.run()
+            assert run.state is RunState.COMPLETED, run.error
+            assert f"delta{number}-1.0-0.conda" in await w.names()
+        notes = (await w.call("mirror.details", mirror="main:m")).notes
+        assert not notes
+
+
+async def test_row_of_an_older_state_that_cannot_be_written_is_left_out_and_named(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.mirror("passive")
+        await w.run()
+
+        async def body(tx: Tx) -> None:
+            await tx.execute(
+                "UPDATE artifact_record SET raw = CAST(replace(CAST(raw AS TEXT), '\"build_number\"',"
+                " '\"x\": 1' || ? || ', \"build_number\"') AS BLOB)"
+                " WHERE artifact_id IN (SELECT id FROM artifact WHERE filename = 'beta-2.0-0.conda')",
+                ("0" * 400,),
+            )
+
+        await w.daemon.daemon.db.write(body)
+        w.source.add(PackageSpec(name="delta"))
+        await w.daemon.ended((await w.call("channel.rollback", channel="main", generation=1)).run.id)
+        reply = await w.call("channel.unfreeze", channel="main")
+        run = await w.daemon.ended(reply.run.id)
+        assert run.state is RunState.COMPLETED, run.error
+        names = await w.names()
+        assert "alpha-1.10-0.conda" in names
+        assert "beta-2.0-0.conda" not in names
+        assert any("beta-2.0-0.conda is left out" in note for note in (await w.call("run.get", run=run.id)).notes)
