@@ -14,6 +14,7 @@ from msgspec import Struct, structs
 from firth_protocol.errors import FirthError, NotFound, WorkerLost
 from firth_protocol.events import Fact
 from firth_protocol.types import Cause, Family
+from firthd.channels.families import digest_of, family_row
 from firthd.channels.published import Published, view_of
 from firthd.channels.retention import Retention
 from firthd.clock import Clock
@@ -81,17 +82,6 @@ class _RenderFailed(Exception):
 
 class _DraftTakenBack(Exception):
     """A change set of the plan has been abandoned since the plan was made: its run was stopped."""
-
-
-def digest_of(families: list[FamilyRow]) -> str:
-    """Return a generation's digest: sha256 over its non-empty parts' digests, sorted."""
-    lines = sorted(
-        f"{family.family}/{part} {digest}\n"
-        for family in families
-        for part, digest in family.digests.items()
-        if family.totals.get(part, (0, 0))[0]
-    )
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 class Publisher:
@@ -330,7 +320,7 @@ class Publisher:
             touched += [file.path for file in result.files]
             shadowed.update(result.shadowed)
             notes += result.notes
-            families[family] = _family_row(family, families.get(family), result)
+            families[family] = family_row(family, families.get(family), result)
         changed = await self._db.read(lambda r: objects.differences(r, plan.channel.id, plan.number))
         row = GenerationRow(
             number=plan.number,
@@ -516,22 +506,6 @@ async def _to_the_end(switching: Coroutine[Any, Any, T]) -> T:
 
 def _nothing(plan: _Plan, reason: str) -> Publication:
     return Publication(generation=plan.current, published=False, reason=reason)
-
-
-def _family_row(family: str, before: FamilyRow | None, result: RenderResult) -> FamilyRow:
-    digests = dict(before.digests) if before else {}
-    totals = dict(before.totals) if before else {}
-    for part in result.parts:
-        digests[part.part] = part.digest
-        totals[part.part] = (part.artifacts, part.bytes)
-    return FamilyRow(
-        family=family,
-        artifacts=sum(count for count, _ in totals.values()),
-        packages=result.packages,
-        bytes=sum(size for _, size in totals.values()),
-        digests=digests,
-        totals=totals,
-    )
 
 
 def _empty(folder: Path) -> None:
