@@ -43,7 +43,7 @@ class Terminal:
         assert isinstance(self.app.screen, kind), self.app.screen
         return self.app.screen
 
-    async def until(self, condition: Callable[[], object], seconds: float = 9.0) -> None:
+    async def until(self, condition: Callable[[], object], seconds: float = 5.0) -> None:
         """Wait until a condition holds; when it never does, the failure shows the screen."""
         try:
             async with asyncio.timeout(seconds):
