@@ -75,14 +75,29 @@ async def in_process_daemon(
 
 
 class DaemonProcess:
-    """firthd as a process of its own, in a folder; stderr is kept in `log`."""
+    """firthd as a process of its own, in a folder; stderr is kept in `log`.
 
-    def __init__(self, folder: Path, *, environ: dict[str, str] | None = None) -> None:
+    `settings` is what stands in firth.toml. `within` is a command that runs the one that follows it, such as a shell
+    that sets a limit first.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        environ: dict[str, str] | None = None,
+        settings: str | None = None,
+        within: tuple[str, ...] = (),
+    ) -> None:
         self.folder = folder
         self.socket = folder / "firth.sock"
         self.state = folder / "state"
         self.log = folder / "firthd.log"
         self._environ = environ or {}
+        self._within = within
+        if settings is not None:
+            (folder / "firth.toml").write_text(settings)
+            self._environ["FIRTH_CONFIG"] = str(folder / "firth.toml")
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -90,8 +105,8 @@ class DaemonProcess:
         assert self._process is not None
         return self._process.pid
 
-    async def start(self) -> Client:
-        """Start the process and wait until it answers; return an entered client that the caller closes."""
+    async def launch(self) -> None:
+        """Start the process, and wait for nothing."""
         environ = {
             **os.environ,
             "FIRTH_STATE": str(self.state),
@@ -101,8 +116,13 @@ class DaemonProcess:
         }
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "firthd", env=environ, stderr=log, stdin=asyncio.subprocess.DEVNULL
+                *self._within, sys.executable, "-m", "firthd", env=environ, stderr=log, stdin=asyncio.subprocess.DEVNULL
             )
+
+    async def start(self) -> Client:
+        """Start the process and wait until it answers; return an entered client that the caller closes."""
+        await self.launch()
+        assert self._process is not None
         async with asyncio.timeout(30):
             while True:
                 if self._process.returncode is not None:
@@ -115,6 +135,10 @@ class DaemonProcess:
                     await asyncio.sleep(0.02)  # a condition of another process: there is nothing to wait on
                 else:
                     return client
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.returncode is None
 
     async def url(self, client: Client) -> str:
         status = await client.call("daemon.status")

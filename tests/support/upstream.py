@@ -208,6 +208,8 @@ class FaultyUpstream:
             async with self._arrival:
                 self._arrival.notify_all()
             return await self._answer(request, seen, self._next_fault(seen))
+        except ConnectionError:  # a client that leaves, or is killed, is no fault of ours
+            return _gone(request, reset=True)
         finally:
             self.in_flight -= 1
 
