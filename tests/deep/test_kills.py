@@ -307,7 +307,7 @@ def _audited(state: Path, facts: list[Fact], said: Said) -> None:
     lines = outside.audit_lines(state)
     written = Counter((line.method, _subject(line.params)) for line in lines if _may_have_happened(line.outcome))
     answered = Counter((method, _subject(params)) for method, params, _ in said.answers)
-    said.unaudited |= {f"answered {count} times more: {what}" for what, count in (answered - written).items()}
+    said.unaudited |= {f"answered, not written: {what}" for what in answered - written}
     for method, (kind, in_fact, in_params) in MARKED.items():
         happened = Counter(in_fact(fact) for fact in facts if fact.type == kind)
         _compare(said, method, happened, [(in_params(line.params), line) for line in lines if line.method == method])
@@ -322,8 +322,8 @@ def _audited(state: Path, facts: list[Fact], said: Said) -> None:
 def _compare(said: Said, method: str, happened: Counter[Any], about: list[tuple[Any, AuditLine]]) -> None:
     begun = Counter(what for what, line in about if _may_have_happened(line.outcome))
     claimed = Counter(what for what, line in about if line.outcome == "ok")
-    said.unaudited |= {f"{method}: changed {count} times more: {what}" for what, count in (happened - begun).items()}
-    said.unaudited |= {f"{method}: claimed {count} times more: {what}" for what, count in (claimed - happened).items()}
+    said.unaudited |= {f"{method}: changed, not written: {what}" for what in happened - begun}
+    said.unaudited |= {f"{method}: written, not changed: {what}" for what in claimed - happened}
 
 
 def _may_have_happened(outcome: str) -> bool:

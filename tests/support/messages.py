@@ -37,11 +37,12 @@ TEXTS = (
     "* * * * *", "0 0 31 2 *", "@daily", "hourly", "R R R R R", "2026-01-01T00:00:00.000Z", "2026-13-99T99:99:99Z",
     "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999Z", "file:///nowhere", "file://", "http://127.0.0.1:1/x", "http://[::1",
     "http://127.0.0.1:99999/", "ftp://a", "http://u:p@127.0.0.1:1/", "name", "-name", "--name", "conda", "passive",
-    "keep",    "eyJhIjoxfQ", "eyJwYWdlX2tleSI6IFsxLCAyXX0", "AAAA", "e1:5", "e1:99999999999999999999", "-:-", "null", "NaN",
+    "keep", "eyJhIjoxfQ", "eyJwYWdlX2tleSI6IFsxLCAyXX0", "AAAA", "e1:5", "e1:99999999999999999999", "-:-", "null",
 )  # fmt: skip
 GARBAGE = (
     b"", b" ", b"{", b"[", b"[]", b"[[]]", b"{}", b"null", b"1", b'"x"', b"\x00", b"\xff\xfe", b"\xef\xbb\xbf{}",
-    b"NaN", b"[" * 5000, b"[" * 5000 + b"]" * 5000, b'{"a":' * 3000 + b"1" + b"}" * 3000, b'{"jsonrpc":"2.0","id":1,"method":"',
+    b"NaN", b"[" * 5000, b"[" * 5000 + b"]" * 5000, b'{"a":' * 3000 + b"1" + b"}" * 3000,
+    b'{"jsonrpc":"2.0","id":1,"method":"',
     b'{"jsonrpc":"2.0","id":1,"method":"channel.list"}trailing',
     b'{"jsonrpc":"2.0","id":1,"id":2,"method":"channel.list"}',
     b'{"jsonrpc":"2.0","id":1,"method":"channel.list","params":{"query":"\\ud800"}}',
