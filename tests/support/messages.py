@@ -84,6 +84,8 @@ class Messages:
 
     def _message(self) -> Any:
         method = self._chance.choice(self._methods)
+        if method.name == "daemon.check" and self._chance.random() < 0.95:  # it reads the whole state
+            method = METHODS["daemon.status"]
         params = self._params(method)
         message: dict[str, Any] = {"jsonrpc": "2.0", "id": self._id(), "method": method.name, "params": params}
         if self._chance.random() < 0.1:
