@@ -8,30 +8,20 @@ import asyncio
 import base64
 import email.utils
 import fnmatch
-import gzip
-import hashlib
 import itertools
-import re
 import ssl
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
 
-import zstandard
 from aiohttp import web
+
+from tests.support.http_rules import ENCODERS, etag_of, span_of, unchanged
 
 CHANGED_MS = 1_774_000_000_000
 """When every file was last changed, unless told otherwise: weeks before the fake clock begins."""
-
-ENCODERS: dict[str, Callable[[bytes], bytes]] = {
-    "gzip": gzip.compress,
-    "x-gzip": gzip.compress,
-    "deflate": zlib.compress,
-    "zstd": zstandard.compress,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +180,7 @@ class FaultyUpstream:
 
     def etag(self, path: str) -> str:
         """Return the strong ETag of what stands at a path now."""
-        return _etag(self.files[path])
+        return etag_of(self.files[path])
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path.lstrip("/")
@@ -281,7 +271,7 @@ class FaultyUpstream:
         return await asyncio.to_thread(read)
 
     async def _file(self, request: web.BaseRequest, seen: Seen, fault: Fault, content: bytes) -> web.StreamResponse:
-        etag = ("W/" if fault.weak_etag else "") + _etag(content)
+        etag = ("W/" if fault.weak_etag else "") + etag_of(content)
         changed = email.utils.formatdate(CHANGED_MS / 1000, usegmt=True)
         headers = {"Accept-Ranges": "bytes"}
         if not fault.no_validators:
@@ -289,13 +279,13 @@ class FaultyUpstream:
         kind = self.content_types.get(self._without_token(seen.path))
         if kind is not None:
             headers["Content-Type"] = kind
-        if not fault.no_validators and _unchanged(request, etag, changed):
+        if not fault.no_validators and unchanged(request, etag, changed):
             return await _plain(request, seen, 304, headers, b"")
         body, status = content if fault.body is None else fault.body, 200
         if fault.encoding is not None:
             headers |= {"Content-Encoding": fault.encoding, "Vary": "Accept-Encoding"}
             body = body if fault.label_only else ENCODERS.get(fault.encoding, bytes)(body)
-        span = None if fault.no_ranges else _span(request, len(body), etag, changed)
+        span = None if fault.no_ranges else span_of(request, len(body), etag, changed)
         if span is not None:
             first, last = span
             if first >= len(body):
@@ -369,33 +359,6 @@ def _gone(request: web.BaseRequest, *, reset: bool) -> web.StreamResponse:
         else:
             request.transport.close()
     return web.Response()
-
-
-def _unchanged(request: web.BaseRequest, etag: str, changed: str) -> bool:
-    """Tell whether the client has the file already; If-None-Match beats If-Modified-Since (RFC 9110, 13.2.2)."""
-    known = request.headers.get("If-None-Match")
-    if known is not None:
-        bare = etag.removeprefix("W/")
-        return any(one.strip().removeprefix("W/") in {bare, "*"} for one in known.split(","))
-    return request.headers.get("If-Modified-Since") == changed
-
-
-def _span(request: web.BaseRequest, size: int, etag: str, changed: str) -> tuple[int, int] | None:
-    """Return the first and last byte asked for, None for the whole file; If-Range needs a strong match."""
-    condition = request.headers.get("If-Range")
-    if condition is not None and (condition.startswith("W/") or condition not in {etag, changed}):
-        return None
-    found = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("Range", ""))
-    if found is None or found.groups() == ("", ""):
-        return None
-    first, last = found.groups()
-    if not first:
-        return max(0, size - int(last)), size - 1
-    return int(first), min(size - 1, int(last)) if last else size - 1
-
-
-def _etag(content: bytes) -> str:
-    return f'"{hashlib.sha256(content).hexdigest()[:32]}"'
 
 
 def token_url(upstream: FaultyUpstream, path: str = "") -> str:

@@ -7,7 +7,8 @@ import pytest
 from yarl import URL
 
 from tests.support.clock import START_MS, FakeClock
-from tests.support.upstream import ENCODERS, Fault, FaultyUpstream, Seen
+from tests.support.http_rules import ENCODERS
+from tests.support.upstream import Fault, FaultyUpstream, Seen
 from tests.support.web import until
 
 
