@@ -95,6 +95,7 @@ class DaemonProcess:
         self.log = folder / "firthd.log"
         self._environ = environ or {}
         self._within = within
+        self._clients: list[Client] = []
         if settings is not None:
             (folder / "firth.toml").write_text(settings)
             self._environ["FIRTH_CONFIG"] = str(folder / "firth.toml")
@@ -134,6 +135,7 @@ class DaemonProcess:
                     await client.__aexit__(None, None, None)
                     await asyncio.sleep(0.02)  # a condition of another process: there is nothing to wait on
                 else:
+                    self._clients.append(client)
                     return client
 
     @property
@@ -161,5 +163,7 @@ class DaemonProcess:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._process is not None and self._process.returncode is None:
+        for client in self._clients:  # those that a failed test has left open
+            await client.close()
+        if self.alive:
             await self.kill()
