@@ -54,7 +54,8 @@ class Said:
     async def ask(self, client: Client, method: str, **params: Any) -> Any:
         """Make a change and note its answer; an error reply is no change."""
         reply = await client.call(method, **params)
-        self.answers.append((method, params, reply.seq))
+        if getattr(reply, "changed", True) and not getattr(reply, "already", False):  # else there was nothing to do
+            self.answers.append((method, params, reply.seq))
         return reply
 
     async def follow(self, socket: Path) -> None:
