@@ -1,4 +1,4 @@
-"""What every test gets: a blocking call of the daemon inside the event loop fails the test."""
+"""What every test gets: a blocking call inside the daemon's loop fails it; tests marked `deep` wait for `--deep`."""
 
 from collections.abc import Iterator
 
@@ -22,10 +22,24 @@ WORKERS_ONLY = ["firthd.store.runfile", "firthd.store.worker_reads"]
 """Modules of worker processes, which have no event loop."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--deep", action="store_true", help="run the tests that take minutes, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the deep tests out unless they are asked for; a `-m` of the caller's works beside it."""
+    if config.getoption("--deep"):
+        return
+    deep = [item for item in items if item.get_closest_marker("deep") is not None]
+    if deep:
+        config.hook.pytest_deselected(items=deep)
+        items[:] = [item for item in items if item.get_closest_marker("deep") is None]
+
+
 @pytest.fixture(autouse=True)
 def _no_blocking(request: pytest.FixtureRequest) -> Iterator[None]:
     """Guard the daemon's modules; tests of processes of their own have nothing to guard."""
-    if request.node.get_closest_marker("e2e") is not None:
+    if any(request.node.get_closest_marker(marker) is not None for marker in ("e2e", "deep")):
         yield
         return
     with blockbuster_ctx(["firthd"], excluded_modules=WORKERS_ONLY) as guard:

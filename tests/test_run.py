@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,12 @@ def test_the_script_is_plain_sh() -> None:
     assert (ROOT / "run").read_text().startswith("#!/bin/sh\n")
     assert os.access(ROOT / "run", os.X_OK)
     assert os.access(ROOT / ".ci/run", os.X_OK)
+
+
+@pytest.mark.parametrize(("options", "found"), [([], False), (["--deep"], True)])
+def test_what_takes_minutes_is_run_only_when_it_is_asked_for(options: list[str], found: bool) -> None:
+    command = [sys.executable, "-m", "pytest", "-n", "0", "--collect-only", "-q", *options, "tests/deep/test_kills.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=25, check=False)
+    assert ("::test_" in done.stdout) == found, done.stdout + done.stderr
+    assert "--deep" not in (ROOT / ".ci/run").read_text()
+    assert "./run test --deep" in (ROOT / "run").read_text()

@@ -437,7 +437,7 @@ async def test_a_missed_schedule_runs_once_at_start(tmp_path: Path) -> None:
     clock.shift_ms = 10 * DAY_MS
     async with in_process_daemon(tmp_path, settings=settings_then, clock=clock) as daemon:
         runs = (await daemon.client.call("run.list")).items
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(5):
             while not runs:
                 runs = (await daemon.client.call("run.list")).items
                 await asyncio.sleep(0)

@@ -42,7 +42,7 @@ def drain(manager: socket.socket) -> list[str]:
 
 
 async def hears(manager: socket.socket) -> str:
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(5):
         raw = await asyncio.get_running_loop().sock_recv(manager, 4096)
     return raw.decode().split("\n")[0]
 
@@ -195,7 +195,7 @@ async def test_the_manager_and_the_readers_of_events_are_told_of_the_end(
             while "channel.created" not in heard:
                 await asyncio.sleep(0)
         stop.set()
-        async with asyncio.timeout(9):
+        async with asyncio.timeout(5):
             await serving
             await asyncio.wait([reader])
         assert reader.exception() is None or isinstance(reader.exception(), DaemonUnreachable)

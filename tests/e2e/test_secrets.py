@@ -4,7 +4,6 @@ import asyncio
 import base64
 import contextlib
 import json
-import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -60,16 +59,17 @@ def _spellings() -> Iterator[bytes]:
         yield base64.b64encode(secret.encode()).rstrip(b"=")[:-1]
 
 
-SPELLINGS = re.compile(b"|".join(re.escape(spelling) for spelling in _spellings()), re.IGNORECASE)
+SPELLINGS = sorted({spelling.lower() for spelling in _spellings()})
 
 
 def clean(told: bytes | str, where: str) -> None:
     """Fail when a secret stands in what was told."""
     raw = told if isinstance(told, bytes) else told.encode("utf-8", "surrogateescape")
-    found = SPELLINGS.search(raw)
-    if found is not None:
-        around = raw[max(0, found.start() - 120) : found.end() + 40]
-        pytest.fail(f"{where} tells the secret {found.group()!r}: ... {around!r} ...")
+    lowered = raw.lower()  # a plain search for each is some ten times as quick as one pattern of all, in any case
+    for spelling in SPELLINGS:
+        if (start := lowered.find(spelling)) >= 0:
+            around = raw[max(0, start - 120) : start + len(spelling) + 40]
+            pytest.fail(f"{where} tells the secret {spelling!r}: ... {around!r} ...")
 
 
 class Place(Struct, frozen=True, kw_only=True):
@@ -290,7 +290,7 @@ async def test_no_secret_of_a_source_ever_comes_out(tmp_path: Path) -> None:
         secrets = daemon.process.state / "secrets.json"
         assert secrets.stat().st_mode & 0o777 == 0o600
         assert TOKEN.encode() in secrets.read_bytes()  # what is searched for would be found
-        assert SPELLINGS.search(secrets.read_bytes())
+        assert any(spelling in secrets.read_bytes().lower() for spelling in SPELLINGS)
         assert daemon.workers_seen
 
         # A mirror that goes takes its secret with it.

@@ -48,7 +48,7 @@ class FakeClock:
 
     async def asleep(self, count: int = 1) -> None:
         """Wait until so many sleeps are waiting."""
-        async with self._fell_asleep:
+        async with asyncio.timeout(5), self._fell_asleep:
             await self._fell_asleep.wait_for(lambda: self.sleepers >= count)
 
     async def advance(self, seconds: float) -> None:

@@ -75,14 +75,30 @@ async def in_process_daemon(
 
 
 class DaemonProcess:
-    """firthd as a process of its own, in a folder; stderr is kept in `log`."""
+    """firthd as a process of its own, in a folder; stderr is kept in `log`.
 
-    def __init__(self, folder: Path, *, environ: dict[str, str] | None = None) -> None:
+    `settings` is what stands in firth.toml. `within` is a command that runs the one that follows it, such as a shell
+    that sets a limit first.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        environ: dict[str, str] | None = None,
+        settings: str | None = None,
+        within: tuple[str, ...] = (),
+    ) -> None:
         self.folder = folder
         self.socket = folder / "firth.sock"
         self.state = folder / "state"
         self.log = folder / "firthd.log"
         self._environ = environ or {}
+        self._within = within
+        self._clients: list[Client] = []
+        if settings is not None:
+            (folder / "firth.toml").write_text(settings)
+            self._environ["FIRTH_CONFIG"] = str(folder / "firth.toml")
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -90,8 +106,8 @@ class DaemonProcess:
         assert self._process is not None
         return self._process.pid
 
-    async def start(self) -> Client:
-        """Start the process and wait until it answers; return an entered client that the caller closes."""
+    async def launch(self) -> None:
+        """Start the process, and wait for nothing."""
         environ = {
             **os.environ,
             "FIRTH_STATE": str(self.state),
@@ -101,8 +117,13 @@ class DaemonProcess:
         }
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "firthd", env=environ, stderr=log, stdin=asyncio.subprocess.DEVNULL
+                *self._within, sys.executable, "-m", "firthd", env=environ, stderr=log, stdin=asyncio.subprocess.DEVNULL
             )
+
+    async def start(self) -> Client:
+        """Start the process and wait until it answers; return an entered client that the caller closes."""
+        await self.launch()
+        assert self._process is not None
         async with asyncio.timeout(30):
             while True:
                 if self._process.returncode is not None:
@@ -114,7 +135,12 @@ class DaemonProcess:
                     await client.__aexit__(None, None, None)
                     await asyncio.sleep(0.02)  # a condition of another process: there is nothing to wait on
                 else:
+                    self._clients.append(client)
                     return client
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.returncode is None
 
     async def url(self, client: Client) -> str:
         status = await client.call("daemon.status")
@@ -137,5 +163,7 @@ class DaemonProcess:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._process is not None and self._process.returncode is None:
+        for client in self._clients:  # those that a failed test has left open
+            await client.close()
+        if self.alive:
             await self.kill()

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from textual.events import Paste
 from textual.pilot import Pilot
 
 from firth_tui.app import FirthApp, Options
@@ -43,7 +44,7 @@ class Terminal:
         assert isinstance(self.app.screen, kind), self.app.screen
         return self.app.screen
 
-    async def until(self, condition: Callable[[], object], seconds: float = 9.0) -> None:
+    async def until(self, condition: Callable[[], object], seconds: float = 5.0) -> None:
         """Wait until a condition holds; when it never does, the failure shows the screen."""
         try:
             async with asyncio.timeout(seconds):
@@ -58,6 +59,11 @@ class Terminal:
 
     async def press(self, *keys: str) -> None:
         await self.pilot.press(*keys)
+
+    async def paste(self, text: str) -> None:
+        """Bring text into the field that has the focus at once, as a terminal's clipboard does."""
+        self.app.post_message(Paste(text))
+        await self.pilot.pause()
 
     async def type(self, text: str) -> None:
         """Type text into the field that has the focus."""

@@ -1,18 +1,24 @@
-"""The only fake source: a real HTTP server on the loopback that keeps to the rules until a test tells it to fail."""
+"""The only fake source: a real HTTP server on the loopback that keeps to the rules until a test tells it to fail.
+
+It knows no family: what stands at a path comes from `files`, a folder or a route, and what goes wrong there from
+faults, scripted by path.
+"""
 
 import asyncio
 import base64
 import email.utils
 import fnmatch
-import hashlib
-import re
+import itertools
 import ssl
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
 
 from aiohttp import web
+
+from tests.support.http_rules import ENCODERS, etag_of, span_of, unchanged
 
 CHANGED_MS = 1_774_000_000_000
 """When every file was last changed, unless told otherwise: weeks before the fake clock begins."""
@@ -26,6 +32,9 @@ class Fault:
     so many bytes of the body are sent, then (after the event `cut_when`) the connection is closed; with `reset` it is
     aborted. `drop`: closed without any answer. `content_length`: what the header claims, whatever is sent. `chunked`:
     no length at all. What the client has not read when a connection is cut may be lost to it: `cut_when` is for that.
+    `pace_s`: real seconds before each chunk, for a client whose clock cannot be set. `encoding`: the label of the
+    body, which is encoded so unless `label_only` or unknown. `endless`: these bytes again and again, until the client
+    leaves.
     """
 
     status: int | None = None
@@ -36,6 +45,7 @@ class Fault:
     redirect: str | None = None
     until: asyncio.Event | None = None
     drip: asyncio.Semaphore | None = None
+    pace_s: float = 0.0
     chunk_bytes: int = 16_384
     cut_after: int | None = None
     cut_when: asyncio.Event | None = None
@@ -47,6 +57,9 @@ class Fault:
     no_ranges: bool = False
     no_validators: bool = False
     weak_etag: bool = False
+    encoding: str | None = None
+    label_only: bool = False
+    endless: bytes | None = None
 
 
 @dataclass(kw_only=True)
@@ -57,8 +70,13 @@ class Seen:
     path: str  # decoded
     raw_path: str
     headers: dict[str, str]  # names in lower case
+    query: str = ""  # as sent
     status: int = 0
     sent: int = 0  # bytes of the body
+
+
+Route = Callable[[Seen], bytes | Fault | None]
+"""What stands at a path: its bytes, an answer of its own, or None for nothing."""
 
 
 @dataclass(kw_only=True)
@@ -66,6 +84,8 @@ class _Planned:
     pattern: str
     fault: Fault
     times: int | None
+    method: str | None
+    turns: Iterator[bool]
 
 
 class FaultyUpstream:
@@ -73,6 +93,7 @@ class FaultyUpstream:
 
     `async with FaultyUpstream({"noarch/repodata.json": b"{}"}) as upstream:` then `upstream.url`. The attributes
     `basic`, `bearer` and `token` make it ask for credentials; with `token` everything lies below `/t/<token>/`.
+    `missing` is the answer where nothing stands; without it a plain 404.
     """
 
     def __init__(
@@ -84,18 +105,21 @@ class FaultyUpstream:
         basic: tuple[str, str] | None = None,
         bearer: str | None = None,
         token: str | None = None,
+        missing: Fault | None = None,
     ) -> None:
         self.files = dict(files or {})
         self.folder = folder
         self.basic = basic
         self.bearer = bearer
         self.token = token
+        self.missing = missing
         self.requests: list[Seen] = []
         self.content_types: dict[str, str] = {}
         self.in_flight = 0
         self.most_in_flight = 0
         self._tls = tls
         self._planned: list[_Planned] = []
+        self._routes: list[tuple[str, Route]] = []
         self._arrival = asyncio.Condition()
         self._runner: web.ServerRunner | None = None
         self._port = 0
@@ -123,9 +147,19 @@ class FaultyUpstream:
     def host(self) -> str:
         return f"127.0.0.1:{self._port}"
 
-    def fail(self, pattern: str, fault: Fault, *, times: int | None = 1) -> None:
-        """Let the next `times` requests (None: all) whose path matches the glob meet this fault; oldest first."""
-        self._planned.append(_Planned(pattern=pattern, fault=fault, times=times))
+    def route(self, pattern: str, answer: Route) -> None:
+        """Let a function say what stands at the paths that match the glob; the newest route that matches is asked."""
+        self._routes.insert(0, (pattern, answer))
+
+    def fail(
+        self, pattern: str, fault: Fault, *, times: int | None = 1, method: str | None = None, every: int = 1
+    ) -> None:
+        """Let the next `times` requests (None: all) whose path matches the glob meet this fault; oldest first.
+
+        With `method` only such requests count; with `every` only each so many-th of them meets it.
+        """
+        turns = (number % every == 0 for number in itertools.count(1))
+        self._planned.append(_Planned(pattern=pattern, fault=fault, times=times, method=method, turns=turns))
 
     def heal(self) -> None:
         """Forget every fault not met yet."""
@@ -139,14 +173,14 @@ class FaultyUpstream:
             if fnmatch.fnmatchcase(seen.path, pattern) and (method is None or seen.method == method)
         ]
 
-    async def arrived(self, pattern: str = "*", count: int = 1) -> None:
+    async def arrived(self, pattern: str = "*", count: int = 1, seconds: float = 5.0) -> None:
         """Wait until so many requests have come."""
-        async with self._arrival:
+        async with asyncio.timeout(seconds), self._arrival:
             await self._arrival.wait_for(lambda: len(self.asked(pattern)) >= count)
 
     def etag(self, path: str) -> str:
         """Return the strong ETag of what stands at a path now."""
-        return _etag(self.files[path])
+        return etag_of(self.files[path])
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path.lstrip("/")
@@ -155,6 +189,7 @@ class FaultyUpstream:
             path=path,
             raw_path=request.raw_path,
             headers={name.lower(): value for name, value in request.headers.items()},
+            query=request.raw_path.partition("?")[2],
         )
         self.requests.append(seen)
         self.in_flight += 1
@@ -162,13 +197,16 @@ class FaultyUpstream:
         try:
             async with self._arrival:
                 self._arrival.notify_all()
-            return await self._answer(request, seen, self._next_fault(path))
+            return await self._answer(request, seen, self._next_fault(seen))
+        except ConnectionError:  # a client that leaves, or is killed, is no fault of ours
+            return _gone(request, reset=True)
         finally:
             self.in_flight -= 1
 
-    def _next_fault(self, path: str) -> Fault:
+    def _next_fault(self, seen: Seen) -> Fault:
         for planned in self._planned:
-            if fnmatch.fnmatchcase(path, planned.pattern):
+            meant = planned.method in (None, seen.method) and fnmatch.fnmatchcase(seen.path, planned.pattern)
+            if meant and next(planned.turns):
                 if planned.times is not None:
                     planned.times -= 1
                     if planned.times <= 0:
@@ -186,6 +224,8 @@ class FaultyUpstream:
         if fault.redirect is not None:
             headers = {"Location": fault.redirect, **fault.headers}
             return await _plain(request, seen, fault.status or 302, headers, b"over there")
+        if fault.endless is not None:
+            return await _endless(request, seen, fault, fault.endless)
         if fault.status is not None:
             headers = dict(fault.headers)
             if fault.retry_after is not None:
@@ -193,8 +233,12 @@ class FaultyUpstream:
             return await _plain(request, seen, fault.status, headers, fault.body or b"", fault.reason)
         if (refusal := self._refusal(request, seen.path)) is not None:
             return await _plain(request, seen, refusal, {"WWW-Authenticate": "Basic"} if refusal == 401 else {}, b"no")
-        content = await self._content(self._without_token(seen.path))
+        content = await self._content(seen)
+        if isinstance(content, Fault):
+            return await self._answer(request, seen, content)
         if content is None:
+            if self.missing is not None and fault is not self.missing:
+                return await self._answer(request, seen, self.missing)
             return await _plain(request, seen, 404, {}, b"not here")
         return await self._file(request, seen, fault, content)
 
@@ -212,8 +256,12 @@ class FaultyUpstream:
     def _without_token(self, path: str) -> str:
         return path.removeprefix(f"t/{self.token}/") if self.token is not None else path
 
-    async def _content(self, path: str) -> bytes | None:
-        if self.folder is None:
+    async def _content(self, seen: Seen) -> bytes | Fault | None:
+        path = self._without_token(seen.path)
+        for pattern, route in self._routes:
+            if fnmatch.fnmatchcase(path, pattern):
+                return route(seen)
+        if self.folder is None or path in self.files:
             return self.files.get(path)
         file = self.folder / path
 
@@ -223,7 +271,7 @@ class FaultyUpstream:
         return await asyncio.to_thread(read)
 
     async def _file(self, request: web.BaseRequest, seen: Seen, fault: Fault, content: bytes) -> web.StreamResponse:
-        etag = ("W/" if fault.weak_etag else "") + _etag(content)
+        etag = ("W/" if fault.weak_etag else "") + etag_of(content)
         changed = email.utils.formatdate(CHANGED_MS / 1000, usegmt=True)
         headers = {"Accept-Ranges": "bytes"}
         if not fault.no_validators:
@@ -231,10 +279,13 @@ class FaultyUpstream:
         kind = self.content_types.get(self._without_token(seen.path))
         if kind is not None:
             headers["Content-Type"] = kind
-        if not fault.no_validators and _unchanged(request, etag, changed):
+        if not fault.no_validators and unchanged(request, etag, changed):
             return await _plain(request, seen, 304, headers, b"")
         body, status = content if fault.body is None else fault.body, 200
-        span = None if fault.no_ranges else _span(request, len(body), etag, changed)
+        if fault.encoding is not None:
+            headers |= {"Content-Encoding": fault.encoding, "Vary": "Accept-Encoding"}
+            body = body if fault.label_only else ENCODERS.get(fault.encoding, bytes)(body)
+        span = None if fault.no_ranges else span_of(request, len(body), etag, changed)
         if span is not None:
             first, last = span
             if first >= len(body):
@@ -260,6 +311,8 @@ async def _send(
     for start in range(0, end, fault.chunk_bytes):
         if fault.drip is not None:
             await fault.drip.acquire()
+        if fault.pace_s:
+            await asyncio.sleep(fault.pace_s)
         chunk = body[start : min(end, start + fault.chunk_bytes)]
         await response.write(chunk)
         seen.sent += len(chunk)
@@ -269,6 +322,22 @@ async def _send(
         _gone(request, reset=fault.reset)
     else:
         await response.write_eof()
+    return response
+
+
+async def _endless(request: web.BaseRequest, seen: Seen, fault: Fault, chunk: bytes) -> web.StreamResponse:
+    response = web.StreamResponse(status=fault.status or 200, headers=fault.headers)
+    response.enable_chunked_encoding()
+    seen.status = response.status
+    await response.prepare(request)
+    while request.method != "HEAD":
+        if fault.pace_s:
+            await asyncio.sleep(fault.pace_s)
+        try:
+            await response.write(chunk)
+        except ConnectionError:  # the client has had enough
+            break
+        seen.sent += len(chunk)
     return response
 
 
@@ -290,33 +359,6 @@ def _gone(request: web.BaseRequest, *, reset: bool) -> web.StreamResponse:
         else:
             request.transport.close()
     return web.Response()
-
-
-def _unchanged(request: web.BaseRequest, etag: str, changed: str) -> bool:
-    """Tell whether the client has the file already; If-None-Match beats If-Modified-Since (RFC 9110, 13.2.2)."""
-    known = request.headers.get("If-None-Match")
-    if known is not None:
-        bare = etag.removeprefix("W/")
-        return any(one.strip().removeprefix("W/") in {bare, "*"} for one in known.split(","))
-    return request.headers.get("If-Modified-Since") == changed
-
-
-def _span(request: web.BaseRequest, size: int, etag: str, changed: str) -> tuple[int, int] | None:
-    """Return the first and last byte asked for, None for the whole file; If-Range needs a strong match."""
-    condition = request.headers.get("If-Range")
-    if condition is not None and (condition.startswith("W/") or condition not in {etag, changed}):
-        return None
-    found = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("Range", ""))
-    if found is None or found.groups() == ("", ""):
-        return None
-    first, last = found.groups()
-    if not first:
-        return max(0, size - int(last)), size - 1
-    return int(first), min(size - 1, int(last)) if last else size - 1
-
-
-def _etag(content: bytes) -> str:
-    return f'"{hashlib.sha256(content).hexdigest()[:32]}"'
 
 
 def token_url(upstream: FaultyUpstream, path: str = "") -> str:

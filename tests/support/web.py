@@ -264,10 +264,11 @@ async def running_site(
         await site.blobs.close()
 
 
-async def until(condition: Callable[[], object]) -> None:
-    """Wait until a condition holds; the test's time limit is the only other end."""
-    while not condition():  # what is waited for is a file or a task of the real thing, no event
-        await asyncio.sleep(0.005)
+async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    """Wait until a condition holds; a failure ends here, where the condition's own line is in the traceback."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # what is waited for is a file or a task of the real thing, no event
+            await asyncio.sleep(0.005)
 
 
 def empty_index(subdir: str) -> bytes:

@@ -12,6 +12,7 @@ import zstandard
 from msgspec import Struct
 
 from firth_protocol.types import Mirror, Run
+from firthd.clock import Clock
 from firthd.config import Settings
 from tests.support.conda import ChannelFolder, PackageSpec, sample_channel
 from tests.support.daemon import Running, in_process_daemon
@@ -75,12 +76,14 @@ def raw_records(document: bytes) -> dict[str, bytes]:
 
 
 @asynccontextmanager
-async def world(folder: Path, *, settings: Settings | None = None, token: str | None = None) -> AsyncIterator[World]:
+async def world(
+    folder: Path, *, settings: Settings | None = None, token: str | None = None, clock: Clock | None = None
+) -> AsyncIterator[World]:
     """Give a world whose source is the sample channel."""
     source = sample_channel(folder / "source")
     async with (
         FaultyUpstream(folder=source.path, token=token) as upstream,
-        in_process_daemon(folder, settings=settings) as daemon,
+        in_process_daemon(folder, settings=settings, clock=clock) as daemon,
         aiohttp.ClientSession(auto_decompress=False) as http,
     ):
         await daemon.client.call("channel.create", name="main")

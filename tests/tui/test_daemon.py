@@ -30,7 +30,7 @@ async def new_mirror(term: Terminal, name: str, source: Path) -> None:
     await term.sees("New mirror of", "CA file")
     await term.type(name)
     await term.press("tab", "tab", "tab")
-    await term.type(f"file://{source}")
+    await term.paste(f"file://{source}")
     await term.sees("✓ Conda, 1 platform (noarch)")
     term.app.screen.query_one("#run").focus()
     await term.press("enter")

@@ -54,7 +54,7 @@ async def linked(socket: Path) -> AsyncIterator[tuple[Link, Ear]]:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(5):
         while not condition():
             await asyncio.sleep(0.005)
 

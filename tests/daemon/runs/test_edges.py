@@ -59,7 +59,7 @@ async def test_stop_with_publish_while_publishing_adds_nothing_twice(tmp_path: P
         run = (await w.call("mirror.run", mirror="main:m")).run
         db = w.daemon.daemon.db
         finished = "SELECT EXISTS (SELECT 1 FROM change_set WHERE state = 'finished')"
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(5):
             while not await db.read(lambda r: r.value(finished)):
                 await asyncio.sleep(0)
         await w.call("mirror.stop", mirror="main:m", publish=True)
@@ -80,7 +80,7 @@ async def test_what_a_stopped_run_left_waits_for_no_run_that_came_after(tmp_path
         w.upstream.fail("noarch/beta*", Fault(until=never))
         first = (await w.call("mirror.run", mirror="main:m")).run
         await w.upstream.arrived("noarch/beta*")
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(5):
             while len(list((w.daemon.state / "blobs").glob("??/??/*"))) < 4:
                 await asyncio.sleep(0)
         w.upstream.heal()

@@ -278,7 +278,7 @@ async def test_stop_with_publish_publishes_what_is_there(tmp_path: Path) -> None
         w.upstream.fail("noarch/beta*", Fault(until=never))
         run = (await w.call("mirror.run", mirror="main:m")).run
         await w.upstream.arrived("noarch/beta*")
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(5):
             while len(list((w.daemon.state / "blobs").glob("??/??/*"))) < FILES - 1:
                 await asyncio.sleep(0)
         await w.call("mirror.stop", mirror="main:m", publish=True)

@@ -4,9 +4,12 @@ import asyncio
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from tests.support.clock import START_MS, FakeClock
-from tests.support.upstream import Fault, FaultyUpstream
+from tests.support.http_rules import ENCODERS
+from tests.support.upstream import Fault, FaultyUpstream, Seen
+from tests.support.web import until
 
 
 async def test_time_moves_only_when_told_and_wakes_sleepers_in_order() -> None:
@@ -91,3 +94,47 @@ async def test_faults_are_met_in_order_and_as_often_as_planned() -> None:
         async with session.head("/a") as reply:
             statuses.append(reply.status)
         assert statuses == [500, 500, 418, 418, 200]
+
+
+async def test_routes_say_what_stands_at_a_path_and_faults_go_by_method_and_turn() -> None:
+    def signed(seen: Seen) -> bytes | Fault | None:
+        if seen.query != "signature=a%2Bb":
+            return Fault(status=403, body=b"a wrong signature")
+        return b"signed" if seen.path.endswith("here") else None
+
+    async with FaultyUpstream({"a": b"aa"}, missing=Fault(status=403, body=b"no list")) as server:
+        server.route("signed/*", signed)
+        server.fail("a", Fault(status=405), times=None, method="HEAD")
+        server.fail("a", Fault(status=500), times=None, method="GET", every=3)
+        async with aiohttp.ClientSession() as session:
+
+            async def ask(path: str, method: str = "GET") -> tuple[int, bytes]:
+                address = URL(f"{server.url}/{path}", encoded=True)
+                async with session.request(method, address) as reply:
+                    return reply.status, await reply.read()
+
+            assert await ask("signed/here?signature=a%2Bb") == (200, b"signed")
+            assert await ask("signed/here") == (403, b"a wrong signature")
+            assert await ask("signed/gone?signature=a%2Bb") == (403, b"no list")
+            assert await ask("other") == (403, b"no list")
+            assert [(await ask("a"))[0] for _ in range(6)] == [200, 200, 500, 200, 200, 500]
+            assert (await ask("a", "HEAD"))[0] == 405
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "deflate", "zstd", "none"])
+async def test_an_encoding_is_named_and_done_unless_it_is_only_a_label(encoding: str) -> None:
+    async with FaultyUpstream({"a": b"text"}) as server, aiohttp.ClientSession(auto_decompress=False) as session:
+        server.fail("a", Fault(encoding=encoding))
+        server.fail("a", Fault(encoding=encoding, label_only=True))
+        for coded in (ENCODERS.get(encoding, bytes)(b"text"), b"text"):
+            async with session.get(f"{server.url}/a") as reply:
+                assert reply.headers["Content-Encoding"] == encoding
+                assert await reply.read() == coded
+
+
+async def test_an_endless_answer_ends_when_the_client_leaves() -> None:
+    async with FaultyUpstream({"a": b""}) as server:
+        server.fail("a", Fault(endless=b"x" * 1000))
+        async with aiohttp.ClientSession() as session, session.get(f"{server.url}/a") as reply:
+            assert await reply.content.readexactly(100_000) == b"x" * 100_000
+        await until(lambda: server.in_flight == 0)
