@@ -126,23 +126,27 @@ class Pseudo:
             except TimeoutError:
                 return
 
-    async def home(self, crumbs: str) -> None:
-        """Go back, level by level, to the place with this path, without leaving firth."""
+    async def home(self) -> None:
+        """Go back, level by level, to a place at the top, without leaving firth."""
         for _ in range(30):
             await self.quiet()
             assert self.alive, f"firth has ended:\n{self.raw[-6000:]}"
             if "Leave without saving?" in self.text:
                 self.write("\t\r")
-            elif (
-                self.screen.lines[1].split("  ")[0].strip() == crumbs
-                and self.screen.lines[-1].endswith("q quit")
-                and not any(line.startswith((" filter:", " search:")) for line in self.screen.lines)
-                and "faults only" not in self.text
-            ):
+            elif self._at_the_top():
                 return
             else:
                 self.write("\x1b")
-        raise AssertionError(f"no way back to {crumbs}; the screen:\n{self.text}")
+        raise AssertionError(f"no way back; the screen:\n{self.text}")
+
+    def _at_the_top(self) -> bool:
+        lines = self.screen.lines
+        return (
+            lines[1].split("  ")[0].strip() in {"Channels", "Mirrors", "Runs", "Health", "Health › Audit log"}
+            and lines[-1].endswith("q quit")
+            and not any(line.startswith((" filter:", " search:")) for line in lines)
+            and not any(each in self.text for each in ("┌", "Search for commands", "faults only"))
+        )
 
 
 @asynccontextmanager

@@ -46,7 +46,7 @@ WAYS: dict[Place, tuple[str, Sequence[str]]] = {
 class Rig(Struct, frozen=True, kw_only=True):
     term: Pseudo
     client: Client
-    names: dict[int, str]  # of mirrors, by id
+    names: dict[int, str]  # how each mirror is named on the screen, by id
 
     async def done(self) -> list[AuditEntry]:
         """Return what the terminal has had done so far, oldest first."""
@@ -69,8 +69,8 @@ class Rig(Struct, frozen=True, kw_only=True):
         if "name" in params:
             return None  # a form, in which the name was typed
         mirror = params.get("mirror")
-        name = self.names[mirror] if isinstance(mirror, int) else str(params.get("channel"))
-        return rf"(▸| › | / |the channel |the run of |the mirror |from |Take ){re.escape(name)}\b(?!/)"
+        name = self.names[mirror] if isinstance(mirror, int) else re.escape(str(params.get("channel")))
+        return rf"(▸| › | / |the channel |the run of |the mirror |the packages? |from |Take |Run ){name}\b(?!/)"
 
 
 @asynccontextmanager
@@ -87,13 +87,12 @@ async def rig(folder: Path) -> AsyncIterator[Rig]:
                 reply = await client.call(
                     "mirror.create", channel=channel, name=name, type="conda", source=f"file://{folder}/source"
                 )
-                names[reply.mirror.id] = name
+                names[reply.mirror.id] = rf"({channel}: )?{name}"
             run = await client.call("mirror.run", mirror="main:forge")
             await client.call("run.wait", run=run.run.id, timeout=20)
             async with firth_on_pty(process.socket) as term:
                 await term.sees("● connected", "▸alpha", "vision")
-                # the list of mirrors puts the channel before the name
-                yield Rig(term=term, client=client, names={number: rf"{name}" for number, name in names.items()})
+                yield Rig(term=term, client=client, names=names)
         finally:
             await client.close()
 
@@ -105,16 +104,9 @@ def keys_of(place: Place) -> list[str]:
 
 
 async def go(term: Pseudo, place: Place) -> None:
+    """Go to a place, from wherever the last keys have led."""
     crumbs, keys = WAYS[place]
-    await term.quiet()
-    for _ in range(30):
-        path = term.screen.lines[1].split("  ")[0].strip()
-        if path in {"Channels", "Mirrors", "Runs", "Health", "Health › Audit log"}:
-            await term.home(path)
-            break
-        await term.home(path)
-        term.write("\x1b")
-        await term.quiet()
+    await term.home()
     for each in keys:
         if each.startswith("▸"):  # whatever the order of the list is
             term.write("g")
@@ -133,14 +125,14 @@ async def test_pairs_that_come_in_one_write(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
         already = 0
         for place, pairs in (
-            (Place.CHANNELS, ("oz", "oe", "od", "Oz", "!e", "oO", "jz", "dz", "z\r")),
-            (Place.MIRRORS, ("oe", "od", "Om", "!e", "or", "Ol", "ar", "rr")),
-            (Place.GENERATIONS, ("Gb", "5z", "1d")),
+            (Place.CHANNELS, ("oz", "oe", "od", "!e", "jz", "dz", "z\r")),
+            (Place.MIRRORS, ("Om", "!e", "or", "ar", "rr")),
+            (Place.GENERATIONS, ("Gb", "5z")),
         ):
-            await go(r.term, place)
             for pair in pairs:
+                await go(r.term, place)
                 r.term.write(pair)
-                await r.term.home(WAYS[place][0])
+                await r.term.quiet()
                 already = await r.check(already)
 
 
@@ -150,7 +142,7 @@ async def test_a_filter_and_an_action_in_one_write(tmp_path: Path) -> None:
         r.term.write("/vision\rz")
         await r.term.sees("vision is frozen", "▸vision")
         r.term.write("\x1b")
-        await r.term.home("Channels")
+        await r.term.home()
         await go(r.term, Place.MIRRORS)
         r.term.write("/robotics")  # has r for run and s for stop in it
         await r.term.sees("filter: robotics", "Nothing matches")
@@ -194,19 +186,11 @@ async def test_every_pair_of_keys_in_every_place(tmp_path: Path, place: Place) -
     async with rig(tmp_path) as r:
         already = 0
         keys = [*keys_of(place), "j", "G", "\r"]
-        await go(r.term, place)
         for first, second in itertools.product(keys, repeat=2):
+            await go(r.term, place)
             r.term.write(first + second)
             await r.term.quiet()
             already = await r.check(already)
-            if WAYS[place][0] != r.term.screen.lines[1].split("  ")[0].strip() or place not in {
-                Place.CHANNELS,
-                Place.MIRRORS,
-                Place.RUNS,
-            }:
-                await go(r.term, place)
-            else:
-                await r.term.home(WAYS[place][0])
 
 
 @pytest.mark.deep
