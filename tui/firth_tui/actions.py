@@ -167,7 +167,7 @@ def changed_meanwhile(action: Action, seen: Context, now: Context) -> str | None
     if seen.place is not now.place or identity(action, seen) != identity(action, now):
         return f"{what} is not under the cursor any more; nothing was done"
     if action.title(seen) != action.title(now):
-        return f"{what} was changed meanwhile: now it would be {action.title(now).lower()}; nothing was done"
+        return f"{what} has changed meanwhile; nothing was done"
     return None
 
 

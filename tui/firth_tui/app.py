@@ -5,14 +5,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from msgspec import Struct
 from textual import events
 from textual.app import App
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.filter import LineFilter, Monochrome, NoColor
+from textual.screen import Screen
 from textual.scrollbar import ScrollBar
+from textual.style import Style
 
 from firth_protocol.types import DaemonStatus, Event
 from firth_tui.action_table import at
@@ -44,11 +46,15 @@ class Options(Struct, frozen=True, kw_only=True):
 class Actions(Provider):
     """The command palette: every action of the place, with the reason beside each that cannot be done now."""
 
+    def __init__(self, screen: Screen[Any], match_style: Style | None = None) -> None:
+        super().__init__(screen, match_style)
+        # what the cursor is on now is meant, whatever comes under it while somebody searches
+        self._seen = screen.context(painted=True) if isinstance(screen, PlaceScreen) else None
+
     def _lines(self) -> Iterator[tuple[str, str, Callable[[], None]]]:
-        place = self.screen
-        if not isinstance(place, PlaceScreen):
+        place, context = self.screen, self._seen
+        if not isinstance(place, PlaceScreen) or context is None:
             return
-        context = place.context(painted=True)
         for action in at(context.place):
             reason = why_not(action, context)
             help_text = f"not now: {reason}" if reason else action.help
@@ -162,7 +168,7 @@ class FirthApp(App[None], Listener):
 
     async def close(self, place: PlaceScreen) -> None:
         """Go back one level from `place`, if it is in view."""
-        if place.is_current and self.can_go_back:
+        if place.on_top and self.can_go_back:
             await self.pop_screen()
 
     async def view(self, screen: PlaceScreen) -> None:

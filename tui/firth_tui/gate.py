@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
 from textual import events
+from textual.app import ScreenStackError
 from textual.command import CommandPalette
 from textual.screen import Screen
 from textual.widgets import Input
@@ -86,6 +87,8 @@ class Gate:
 
     def press(self, event: events.Key | events.Paste) -> None:
         """Take a key or pasted text in its turn."""
+        if not self._app.screen_stack:
+            return
         idle = not (self._at_work or self._pressed or self._asked or self._busy() or _loading(self._app.screen))
         self._pressed.append(_Pressed(event, self._look(painted=True) if idle else None))
         self._come.set()
@@ -106,6 +109,10 @@ class Gate:
 
     async def run(self) -> None:
         """Take what comes, as long as the application lives."""
+        with suppress(ScreenStackError):  # the screens went: the application is closing
+            await self._run()
+
+    async def _run(self) -> None:
         while True:
             await self._come.wait()
             self._at_work = True
@@ -188,7 +195,7 @@ class Gate:
         if not fresh and action.changes and action.role.rank > Role.READER.rank:
             self._app.tell(f"{title}: the list is still being read; nothing was done", warning=True)
             return None
-        if not place.is_current:
+        if not place.on_top:
             self._app.tell(f"{title}: another screen has opened meanwhile; nothing was done", warning=True)
             return None
         context = place.context()
@@ -208,7 +215,7 @@ class Gate:
         for reading in place.readings():
             await reading.caught_up()
         await calm(self._app)
-        while place.is_current and not place.painted:
+        while place.on_top and not place.painted:
             await place.wait_for_refresh()
 
     async def _do(self, work: _Work, place: PlaceScreen, action: Action, context: Context) -> None:
@@ -229,7 +236,7 @@ class Gate:
 
         None, with a sentence, when somebody has gone elsewhere while the action was at work.
         """
-        if not place.is_current:
+        if not place.on_top:
             self._app.tell("You had gone on meanwhile; nothing was done.", warning=True)
             return None
         mine = [work for work in self._works if work.task is asyncio.current_task()]

@@ -36,7 +36,7 @@ def run_words(run: Run | None) -> str:
 
 def show_run(place: PlaceScreen, run: Run) -> None:
     """Open the screen of a run, unless somebody has gone elsewhere while it was asked for."""
-    if not place.is_current:
+    if not place.on_top:
         place.firth.tell(run_words(run))
         return
     from firth_tui.screens.run import RunScreen

@@ -181,6 +181,11 @@ class PlaceScreen(Screen[None]):
         table.reveal()
         return False
 
+    @property
+    def on_top(self) -> bool:
+        """Whether keys come here; Textual calls a place below a dialog current as well."""
+        return self.app.screen is self
+
     def context(self, *, painted: bool = False) -> Context:
         """Return all that decides which actions are possible now, or were with the row that was last `painted`."""
         session = self.session
