@@ -128,7 +128,8 @@ class Pseudo:
 
     async def home(self) -> None:
         """Go back, level by level, to a place at the top, without leaving firth."""
-        for _ in range(30):
+        deadline = asyncio.get_running_loop().time() + 45
+        while asyncio.get_running_loop().time() < deadline:
             await self.quiet()
             assert self.alive, f"firth has ended:\n{self.raw[-6000:]}"
             if "Leave without saving?" in self.text:

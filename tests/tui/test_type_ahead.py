@@ -156,7 +156,7 @@ async def test_a_filter_and_an_action_in_one_write(tmp_path: Path) -> None:
 async def test_a_burst_of_keys(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
         await burst(r, random.Random(1), Place.CHANNELS, 120)
-        await burst(r, random.Random(2), Place.MIRRORS, 120)
+        await burst(r, random.Random(2), Place.MIRRORS, 80)
 
 
 async def burst(r: Rig, chance: random.Random, place: Place, many: int) -> None:

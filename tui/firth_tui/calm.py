@@ -26,10 +26,11 @@ async def calm(app: "FirthApp") -> None:
     """Wait until whatever was sent before has been taken in, with all that came of it."""
     rounds = 0
     while rounds < ROUNDS:
-        if any(node.message_queue_size for node in _nodes(app)):
+        nodes = list(_nodes(app))
+        while any(node.message_queue_size for node in nodes):
             rounds = 0
             await asyncio.sleep(0)
-        elif not all(node.is_mounted for node in _nodes(app) if isinstance(node, Widget) and node.is_attached):
+        if not all(node.is_mounted for node in nodes if isinstance(node, Widget) and node.is_attached):
             rounds = 0
             await asyncio.sleep(MOUNTING_S)
         else:

@@ -80,6 +80,7 @@ class Gate:
         self._come = asyncio.Event()
         self._at_work = False
         self._taken: Seen | None = None  # what the key meant whose turn it is
+        self._rested = False  # nothing has been under way since the last key
         self._works: set[_Work] = set()
         self._tired_of: Screen[Any] | None = None
 
@@ -121,7 +122,7 @@ class Gate:
             elif self._pressed:
                 await self._take()
             else:
-                self._at_work = False
+                self._at_work = self._rested = False
                 self._taken = None
                 self._come.clear()
 
@@ -136,13 +137,14 @@ class Gate:
             return
         self._taken = pressed.seen or self._look(painted=False)
         self._app.call_later(self._app.deliver, pressed.event)
-        await self._in_time(calm(self._app))
+        self._rested = await self._in_time(calm(self._app)) and not self._asked
 
     async def _caught_up(self, event: events.Key | events.Paste) -> None:
         """Wait until the keys before have taken effect, as far as this one could depend on it."""
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE_S):
-                await calm(self._app)
+                if not self._rested:
+                    await calm(self._app)
                 while True:
                     works = [work for work in self._works if not work.free.is_set()]
                     for work in works:
