@@ -95,9 +95,10 @@ class Pseudo:
     def text(self) -> str:
         return "\n".join(self.screen.lines)
 
-    def write(self, keys: str) -> None:
-        """Type all of `keys` in one write, and begin to note what is painted; what stands now counts."""
-        self.painted = set(self.screen.lines)
+    def write(self, keys: str, *, anew: bool = True) -> None:
+        """Type all of `keys` in one write, and begin `anew` to note what is painted; what stands now counts."""
+        if anew:
+            self.painted = set(self.screen.lines)
         os.write(self._handle, keys.encode())
 
     async def until(self, condition: Callable[[], object], seconds: float = 20.0) -> None:
@@ -133,12 +134,21 @@ class Pseudo:
             await self.quiet()
             assert self.alive, f"firth has ended:\n{self.raw[-6000:]}"
             if "Leave without saving?" in self.text:
-                self.write("\t\r")
+                self.write("\t\r", anew=False)
             elif self._at_the_top():
                 return
             else:
-                self.write("\x1b")
+                self.write("\x1b", anew=False)
         raise AssertionError(f"no way back; the screen:\n{self.text}")
+
+    async def consumed(self) -> None:
+        """Wait until all keys have been taken: those that ask for help come last, and are answered."""
+        while "Keys of" not in self.text:
+            await self.home()
+            self.write("?", anew=False)
+            await self.quiet(0.5)
+        self.write("q", anew=False)
+        await self.until(lambda: "Keys of" not in self.text)
 
     def _at_the_top(self) -> bool:
         lines = self.screen.lines

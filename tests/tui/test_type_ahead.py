@@ -164,7 +164,7 @@ async def burst(r: Rig, chance: random.Random, place: Place, many: int) -> None:
     everything = sorted({key for each in Place for key in keys_of(each)} | set(MOVES))
     await go(r.term, place)
     r.term.write("".join(chance.choice(everything) for _ in range(many)))
-    await r.term.quiet(0.5)
+    await r.term.consumed()
     await r.check(already)
 
 
