@@ -125,9 +125,9 @@ async def test_pairs_that_come_in_one_write(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
         already = 0
         for place, pairs in (
-            (Place.CHANNELS, ("oz", "oe", "od", "!e", "jz", "dz", "z\r")),
-            (Place.MIRRORS, ("Om", "!e", "or", "ar", "rr")),
-            (Place.GENERATIONS, ("Gb", "5z")),
+            (Place.CHANNELS, ("oz", "od", "!e", "dz")),
+            (Place.MIRRORS, ("oe", "or", "ar")),
+            (Place.GENERATIONS, ("Gb",)),
         ):
             for pair in pairs:
                 await go(r.term, place)
@@ -156,7 +156,6 @@ async def test_a_filter_and_an_action_in_one_write(tmp_path: Path) -> None:
 async def test_a_burst_of_keys(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
         await burst(r, random.Random(1), Place.CHANNELS, 120)
-        await burst(r, random.Random(2), Place.MIRRORS, 80)
 
 
 async def burst(r: Rig, chance: random.Random, place: Place, many: int) -> None:
