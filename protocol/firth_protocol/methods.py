@@ -61,6 +61,7 @@ class ChannelReply(Struct, frozen=True, kw_only=True):
 class FreezeReply(Struct, frozen=True, kw_only=True):
     changed: bool
     channel: t.Channel
+    change: t.ContentChange | None = None
     run: t.Run | None = None
     not_stored: int | None = None
     hint: str = ""

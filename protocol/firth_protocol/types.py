@@ -158,6 +158,15 @@ class Draft(Struct, frozen=True, kw_only=True):
     removed: int
 
 
+class ContentChange(Struct, frozen=True, kw_only=True):
+    """What clients would see change: from the content of one generation to that of the next one published."""
+
+    added: int
+    removed: int
+    from_generation: int
+    to_generation: int
+
+
 class Channel(Struct, frozen=True, kw_only=True):
     id: int
     name: str

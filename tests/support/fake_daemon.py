@@ -38,6 +38,7 @@ class FakeDaemon(FakeWorld):
         self.offered = set(METHODS)
         self.blocks: list[dict[str, Any]] = []
         self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.rolled_back: dict[str, t.ContentChange] = {}
         self._readers: set[asyncio.Queue[bytes]] = set()
         self._runner: web.AppRunner | None = None
 
@@ -229,8 +230,20 @@ class FakeDaemon(FakeWorld):
     def _do_channel_freeze(self, channel: str) -> Any:
         return self._set_frozen(channel, frozen=True)
 
-    def _do_channel_unfreeze(self, channel: str) -> Any:
-        return self._set_frozen(channel, frozen=False)
+    def _do_channel_unfreeze(self, channel: str, dry_run: bool = False) -> Any:
+        held = self._channel(channel)
+        if not dry_run:
+            self.rolled_back.pop(channel, None)
+            return self._set_frozen(channel, frozen=False)
+        change = self.rolled_back.get(channel)
+        if change is None and held.draft is not None:
+            change = t.ContentChange(
+                added=held.draft.added,
+                removed=held.draft.removed,
+                from_generation=held.generation,
+                to_generation=held.generation + 1,
+            )
+        return {"changed": held.frozen, "channel": held, "change": change, "seq": len(self.events)}
 
     def _set_frozen(self, channel: str, *, frozen: bool) -> Any:
         held = self._channel(channel)

@@ -286,10 +286,13 @@ async def test_deleting_a_mirror_wants_its_name(daemon: FakeDaemon) -> None:
         await term.until(lambda: isinstance(term.app.screen, Confirm))
         await term.sees("Delete the mirror forge of main?", "700,000 files", "Type the name forge")
         await term.press("enter")
+        await term.sees("the name is needed; esc leaves")
+        await term.type("fork")
+        await term.sees("“fork” is not the name; nothing is deleted")
+        await term.press("escape")
         await term.until(lambda: isinstance(term.app.screen, MirrorsScreen))
         await term.press("d")
         await term.until(lambda: isinstance(term.app.screen, Confirm))
-        await term.press("shift+tab")
         await term.type("forg")
         await term.press("tab", "tab", "enter")  # round to the first choice: Delete cannot be pressed yet
         assert len(daemon.mirrors) == 2
@@ -297,7 +300,6 @@ async def test_deleting_a_mirror_wants_its_name(daemon: FakeDaemon) -> None:
         await term.until(lambda: isinstance(term.app.screen, MirrorsScreen))
         await term.press("d")
         await term.until(lambda: isinstance(term.app.screen, Confirm))
-        await term.press("shift+tab")
         await term.type("forge")
         await term.press("tab", "tab", "enter")
         await term.until(lambda: len(daemon.mirrors) == 1)

@@ -1,7 +1,8 @@
 """What an action is, and the only place that decides whether it can be done now, with the reason why not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from enum import StrEnum
+from typing import Any
 
 from msgspec import Struct
 
@@ -59,6 +60,8 @@ class Context(Struct, frozen=True, kw_only=True):
     package: Package | None = None
     generation: Generation | None = None
     rows: bool = True  # the place has a row under its cursor
+    row: Any = None  # that row, and what it is known by
+    row_key: Hashable = None
 
 
 class Action(Struct, frozen=True, kw_only=True):
@@ -122,6 +125,50 @@ def why_not(action: Action, context: Context) -> str | None:
         if not context.role.covers(action.role):
             return f"needs the role {action.role}; yours is {context.role}"
     return action.why(context) if action.why else None
+
+
+def identity(action: Action, context: Context) -> Hashable:
+    """Return which object `action` would act on, so that another one is told from it; None: nothing."""
+    match action.subject:
+        case Subject.NONE:
+            return None
+        case Subject.ROW:
+            return context.row_key
+        case Subject.PACKAGE:
+            return (context.package.family, context.package.name) if context.package else None
+        case Subject.GENERATION:
+            return context.generation.number if context.generation else None
+        case _:
+            found: Channel | Mirror | Run | None = getattr(context, action.subject.value)
+            return found.id if found else None
+
+
+def called(action: Action, context: Context) -> str:
+    """Return what people call the object that `action` would act on."""
+    match action.subject:
+        case Subject.CHANNEL if context.channel:
+            return context.channel.name
+        case Subject.MIRROR if context.mirror:
+            return f"{context.mirror.channel}: {context.mirror.name}"
+        case Subject.RUN if context.run:
+            return f"run {context.run.id}"
+        case Subject.PACKAGE if context.package:
+            return context.package.name
+        case Subject.GENERATION if context.generation:
+            return f"generation {context.generation.number}"
+    return str(getattr(context.row, "name", "") or "the row")
+
+
+def changed_meanwhile(action: Action, seen: Context, now: Context) -> str | None:
+    """Return in one sentence why `action` would not be what was `seen` when it was asked for; None when it is."""
+    if action.subject is Subject.NONE:
+        return None
+    what = called(action, seen)
+    if seen.place is not now.place or identity(action, seen) != identity(action, now):
+        return f"{what} is not under the cursor any more; nothing was done"
+    if action.title(seen) != action.title(now):
+        return f"{what} has changed meanwhile; nothing was done"
+    return None
 
 
 def _lacks_subject(action: Action, context: Context) -> str | None:

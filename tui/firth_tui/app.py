@@ -3,19 +3,24 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from msgspec import Struct
+from textual import events
 from textual.app import App
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.filter import LineFilter, Monochrome, NoColor
+from textual.screen import Screen
 from textual.scrollbar import ScrollBar
+from textual.style import Style
 
 from firth_protocol.types import DaemonStatus, Event
 from firth_tui.action_table import at
 from firth_tui.actions import why_not
 from firth_tui.format import Cell, Tone, clean
+from firth_tui.gate import Gate
 from firth_tui.model import Connection, Listener, Session, Stage, Touched
 from firth_tui.screens.channels import ChannelsScreen
 from firth_tui.screens.place import PlaceScreen
@@ -41,15 +46,19 @@ class Options(Struct, frozen=True, kw_only=True):
 class Actions(Provider):
     """The command palette: every action of the place, with the reason beside each that cannot be done now."""
 
+    def __init__(self, screen: Screen[Any], match_style: Style | None = None) -> None:
+        super().__init__(screen, match_style)
+        # what the cursor is on now is meant, whatever comes under it while somebody searches
+        self._seen = screen.context(painted=True) if isinstance(screen, PlaceScreen) else None
+
     def _lines(self) -> Iterator[tuple[str, str, Callable[[], None]]]:
-        place = self.screen
-        if not isinstance(place, PlaceScreen):
+        place, context = self.screen, self._seen
+        if not isinstance(place, PlaceScreen) or context is None:
             return
-        context = place.context()
         for action in at(context.place):
             reason = why_not(action, context)
             help_text = f"not now: {reason}" if reason else action.help
-            yield action.title(context), help_text, lambda name=action.id: place.action_act(name)  # type: ignore[misc]
+            yield action.title(context), help_text, partial(place.action_act, action.id, context)
 
     async def discover(self) -> Hits:
         for title, help_text, do in self._lines():
@@ -87,6 +96,7 @@ class FirthApp(App[None], Listener):
         self.session = Session(Connection(stage=Stage.CONNECTING, since=now()), read_only=options.read_only)
         self._link: Link | None = None
         self._mouse = True
+        self.gate = Gate(self)
         ScrollBar.renderer = SolidScrollBar
         for theme in THEMES:
             self.register_theme(theme)
@@ -99,6 +109,7 @@ class FirthApp(App[None], Listener):
 
     def on_mount(self) -> None:
         self.animation_level = "none"
+        start(self, self.gate.run, group="gate")
         self.push_screen(ChannelsScreen())
         self.set_interval(1.0, self._tick)
         self.call_after_refresh(self._begin)
@@ -109,6 +120,18 @@ class FirthApp(App[None], Listener):
 
         self._link = Link(self.options.socket, self, now=self.now)
         start(self, self._link.run, group="link")
+
+    # --- keys
+
+    async def on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.Key | events.Paste) and not event.is_forwarded:
+            self.gate.press(event)
+        else:
+            await super().on_event(event)
+
+    async def deliver(self, event: events.Event) -> None:
+        """Give a key or pasted text, whose turn it is, to what has the focus."""
+        await super().on_event(event)
 
     # --- what places use
 
@@ -142,6 +165,11 @@ class FirthApp(App[None], Listener):
     def places(self) -> list[PlaceScreen]:
         """The places that are open, the one in view last."""
         return [screen for screen in self.screen_stack if isinstance(screen, PlaceScreen)]
+
+    async def close(self, place: PlaceScreen) -> None:
+        """Go back one level from `place`, if it is in view."""
+        if place.on_top and self.can_go_back:
+            await self.pop_screen()
 
     async def view(self, screen: PlaceScreen) -> None:
         """Leave every place that is open and go to a top-level one."""

@@ -17,7 +17,7 @@ from firth_protocol.methods import (
     RunReply,
     SeqReply,
 )
-from firth_protocol.types import Channel, Family, KeepGenerations, RunKind
+from firth_protocol.types import Channel, ContentChange, Family, KeepGenerations, RunKind
 from firthd.channels import browse
 from firthd.channels.publish import Publisher
 from firthd.channels.published import Published
@@ -222,7 +222,10 @@ class Channels:
         return FreezeReply(changed=reply.changed, channel=reply.channel, not_stored=missing, hint=hint, seq=reply.seq)
 
     async def unfreeze(self, name: str, by: str, *, dry_run: bool) -> FreezeReply:
-        """Let a channel publish again: a run publishes at once what has accumulated."""
+        """Let a channel publish again: a run publishes at once what has accumulated.
+
+        A dry run's `change` counts what clients are going to see, after a rollback too; None: nothing to publish.
+        """
 
         async def body(tx: Tx) -> tuple[FreezeReply, int | None]:
             row = await browse.channel(tx, name)
@@ -248,8 +251,11 @@ class Channels:
             )
             return reply, run_id
 
-        reply, _ = await write(self._db, body, dry_run=dry_run)
-        return reply
+        reply, run = await write(self._db, body, dry_run=dry_run)
+        if not dry_run or run is None:
+            return reply
+        # counted beside the writer: of a long way back that takes seconds
+        return msgspec.structs.replace(reply, change=await self._db.read(lambda r: _to_come(r, name)))
 
     async def rollback(self, name: str, generation: int, by: str, *, dry_run: bool) -> RunReply:
         """Queue a run that publishes an earlier kept generation again and freezes the channel."""
@@ -285,6 +291,15 @@ class Channels:
         row = await catalog.channel_by_id(tx, channel_id)
         assert row is not None
         return await browse.describe(tx, row)
+
+
+async def _to_come(r: Reader, name: str) -> ContentChange:
+    """Return what leads from the content that clients see to that of all finished change sets."""
+    row = await browse.channel(r, name)
+    current = await generations.generation(r, row.id, row.generation)
+    shows = current.shows if current else 0
+    added, removed = await generations.count_changes(r, row.id, shows, generations.DRAFT)
+    return ContentChange(added=added, removed=removed, from_generation=row.generation, to_generation=row.generation + 1)
 
 
 def stale(what: str, given: int, current: int, thing: Any) -> Conflict:

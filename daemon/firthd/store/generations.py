@@ -356,17 +356,18 @@ async def _changed_by(r: Reader, set_id: int, low: int, high: int, *, came: bool
 
 
 async def count_changes(r: Reader, channel_id: int, low: int, high: int) -> tuple[int, int]:
-    """Return how many artifacts entered and how many left between the contents of two published numbers."""
+    """Return how many artifacts entered and how many left between the contents of two numbers; the later may be DRAFT."""
+    opened, closed = _NUMBER.format("s"), _NUMBER.format("e")
     entered = await r.value(
         "SELECT count(*) FROM change_set s JOIN artifact a ON a.added_set = s.id"
-        " LEFT JOIN change_set e ON e.id = a.closed_set WHERE s.channel_id = ? AND s.number > ? AND s.number <= ?"
-        " AND (e.number IS NULL OR e.number > ?)",
+        f" LEFT JOIN change_set e ON e.id = a.closed_set WHERE s.channel_id = ? AND {opened} > ? AND {opened} <= ?"
+        f" AND ({closed} IS NULL OR {closed} > ?)",
         (channel_id, low, high, high),
     )
     left = await r.value(
         "SELECT count(*) FROM change_set e JOIN artifact a ON a.closed_set = e.id"
-        " JOIN change_set s ON s.id = a.added_set WHERE e.channel_id = ? AND e.number > ? AND e.number <= ?"
-        " AND s.number <= ?",
+        f" JOIN change_set s ON s.id = a.added_set WHERE e.channel_id = ? AND {closed} > ? AND {closed} <= ?"
+        f" AND {opened} <= ?",
         (channel_id, low, high, low),
     )
     return int(entered), int(left)

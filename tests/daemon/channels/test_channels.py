@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from firth_protocol.errors import ChannelFrozen, Conflict, Forbidden, InUse, Invalid, NotFound, WrongState
-from firth_protocol.types import Cause, RunState
+from firth_protocol.types import Cause, ContentChange, RunState
 from firthd.channels import keeping
 from tests.support.conda import PackageSpec
 from tests.support.upstream import Fault
@@ -114,6 +114,9 @@ async def test_freeze_pins_and_unfreeze_publishes_once_what_has_accumulated(tmp_
         }
         with pytest.raises(ChannelFrozen):
             await w.call("mirror.delete", mirror="main:m", confirm="m")
+        told = await w.call("channel.unfreeze", channel="main", dry_run=True)
+        assert told.change == ContentChange(added=3, removed=1, from_generation=2, to_generation=3)
+        assert (await w.call("channel.get", channel="main")).frozen
         reply = await w.call("channel.unfreeze", channel="main")
         assert reply.changed
         run = await w.daemon.ended(reply.run.id)
@@ -133,6 +136,8 @@ async def test_no_difference_makes_no_generation(tmp_path: Path) -> None:
         await w.run()
         w.source.remove("noarch", "delta-1.0-0.conda")
         await w.run()
+        told = (await w.call("channel.unfreeze", channel="main", dry_run=True)).change
+        assert (told.added, told.removed) == (0, 0)
         reply = await w.call("channel.unfreeze", channel="main")
         run = await w.daemon.ended(reply.run.id)
         assert run.state is RunState.COMPLETED
@@ -186,6 +191,15 @@ async def test_rollback_publishes_an_earlier_generation_and_freezes(tmp_path: Pa
         assert ("closed", "delta-1.0-0.conda") in {(one.change, one.filename) for one in changes.items}
         packages = await w.call("package.list", channel="main")
         assert "delta" not in {package.name for package in packages.items}
+        told = await w.call("channel.unfreeze", channel="main", dry_run=True)
+        assert told.channel.draft is None
+        assert told.change == ContentChange(added=2, removed=1, from_generation=4, to_generation=5)
+        w.source.add(PackageSpec(name="later"))
+        await w.run()
+        assert (await w.call("channel.unfreeze", channel="main", dry_run=True)).change.added == 3
+        w.source.remove("noarch", "later-1.0-0.conda")
+        await w.run()
+        assert (await w.call("channel.unfreeze", channel="main", dry_run=True)).change == told.change
         reply = await w.call("channel.unfreeze", channel="main")
         run = await w.daemon.ended(reply.run.id)
         assert run.state is RunState.COMPLETED, run.error

@@ -27,7 +27,7 @@ from firth_tui.screens.mirrors import MirrorPane
 from firth_tui.screens.mirrors import listing as mirror_listing
 from firth_tui.screens.place import PlaceScreen, Scroll, bindings
 from firth_tui.widgets.chrome import TabBar
-from firth_tui.widgets.work import Repeated, start
+from firth_tui.widgets.work import Repeated
 
 TABS = (
     (Place.PACKAGES, "Packages"),
@@ -132,19 +132,23 @@ class ChannelScreen(PlaceScreen):
         pane = self._panes.get(self.tab)
         return pane if isinstance(pane, ListPane) else None
 
-    def subjects(self) -> dict[str, Any]:
-        return {"channel": self.channel_now, **super().subjects()}
+    def subjects(self, *, painted: bool = False) -> dict[str, Any]:
+        return {"channel": self.channel_now, **super().subjects(painted=painted)}
 
-    def name_to_copy(self) -> str | None:
-        row = self.pane.row if self.pane else None
+    def behind(self) -> bool:
+        return super().behind() or (self.channel_now is None and self._reading.at_work)
+
+    def readings(self) -> list[Repeated]:
+        return [self._reading, *super().readings()]
+
+    def name_to_copy(self, row: Any) -> str | None:
         if isinstance(row, Package | Mirror | Channel):
             return row.name
         if isinstance(row, Change):
             return row.filename
         return str(row.number) if isinstance(row, Generation) else self.channel_name
 
-    async def url_to_copy(self) -> str | None:
-        row = self.pane.row if self.pane else None
+    async def url_to_copy(self, row: Any) -> str | None:
         if isinstance(row, Mirror):
             return row.source
         addresses = self.channel_now.addresses if self.channel_now else None
@@ -214,8 +218,7 @@ class ChannelScreen(PlaceScreen):
         self.generation = generation
         await self.open_tab(Place.CHANGES)
 
-    async def open_row(self) -> None:
-        row = self.pane.row if self.pane else None
+    async def open_row(self, row: Any) -> None:
         if isinstance(row, Package):
             from firth_tui.screens.package import PackageScreen
 
@@ -233,14 +236,14 @@ class ChannelScreen(PlaceScreen):
         if super().go_back():
             return True
         if self.tab is Place.CHANGES and self.generation is not None:
-            start(self.firth, self.open_tab, Place.GENERATIONS, group="deeds")
+            self.firth.gate.ask(self, "tab.generations")
             return True
         return False
 
     def focus_body(self) -> None:
         pane = self._panes.get(self.tab)
         if isinstance(pane, UsePane):
-            pane.focus()
+            self.set_focus(pane)
         else:
             super().focus_body()
 

@@ -133,21 +133,19 @@ class ChannelsScreen(PlaceScreen):
 
         return filtered(read, lambda channel: channel.worst_state in FAULTS) if wanted.faults else read
 
-    def name_to_copy(self) -> str | None:
-        return self._pane.row.name if self._pane and self._pane.row else None
+    def name_to_copy(self, row: Any) -> str | None:
+        return row.name if isinstance(row, Channel) else None
 
-    async def url_to_copy(self) -> str | None:
-        name = self.name_to_copy()
-        if name is None:
+    async def url_to_copy(self, row: Any) -> str | None:
+        if not isinstance(row, Channel):
             return None
         from firth_protocol.methods import ChannelGet
 
-        detail = await self.firth.link.ask(ChannelGet, "channel.get", channel=name)
+        detail = await self.firth.link.ask(ChannelGet, "channel.get", channel=row.name)
         return detail.addresses.conda
 
-    async def open_row(self) -> None:
-        row = self._pane.row if self._pane else None
-        if row is not None:
+    async def open_row(self, row: Any) -> None:
+        if isinstance(row, Channel):
             from firth_tui.screens.channel import ChannelScreen
 
             self.firth.push_screen(ChannelScreen(row.name))

@@ -6,9 +6,9 @@ from typing import TypeVar
 from firth_protocol.errors import FirthError
 from firth_protocol.methods import ChannelReply, FreezeReply, RunReply, SeqReply
 from firth_protocol.types import Channel, Generation, Mirror, Package
-from firth_tui.action_table import at, menu
-from firth_tui.actions import Action, Place
-from firth_tui.format import clean, counted, size
+from firth_tui.action_table import BY_ID, at, menu
+from firth_tui.actions import Action, Context, Place
+from firth_tui.format import clean, counted, moment, size
 from firth_tui.screens.asking import confirmed, subject, tell_run
 from firth_tui.screens.mirror_deeds import MIRROR_DEEDS
 from firth_tui.screens.place import PlaceScreen
@@ -16,15 +16,15 @@ from firth_tui.widgets.dialogs import Failure, Help, Menu, Question
 
 T = TypeVar("T")
 
-Deed = Callable[[PlaceScreen], Awaitable[None]]
+Deed = Callable[[PlaceScreen, Context], Awaitable[None]]
 
 
-async def do(place: PlaceScreen, action: Action) -> None:
-    """Do `action` on what `place` has under its cursor; whatever goes wrong is shown until it has been read."""
+async def do(place: PlaceScreen, action: Action, context: Context) -> None:
+    """Do `action` on what `context` holds; whatever goes wrong is shown until it has been read."""
     deed = DEEDS.get(action.id)
     try:
         if deed is not None:
-            await deed(place)
+            await deed(place, context)
         else:
             await place.own_deed(action.id)
     except FirthError as error:
@@ -36,60 +36,59 @@ async def do(place: PlaceScreen, action: Action) -> None:
 # --- the application
 
 
-async def _quit(place: PlaceScreen) -> None:
+async def _quit(place: PlaceScreen, context: Context) -> None:
     place.firth.exit()
 
 
-async def _help(place: PlaceScreen) -> None:
-    context = place.context()
+async def _help(place: PlaceScreen, context: Context) -> None:
     place.firth.push_screen(Help(place.crumbs()[-1], at(context.place), context, place.words))
 
 
-async def _palette(place: PlaceScreen) -> None:
+async def _palette(place: PlaceScreen, context: Context) -> None:
     place.firth.action_command_palette()
 
 
-async def _back(place: PlaceScreen) -> None:
-    if not place.go_back() and place.is_current and place.firth.can_go_back:
-        await place.firth.pop_screen()
+async def _back(place: PlaceScreen, context: Context) -> None:
+    if not place.go_back():
+        await place.firth.close(place)
 
 
-async def _theme(place: PlaceScreen) -> None:
+async def _theme(place: PlaceScreen, context: Context) -> None:
     place.firth.switch_colours()
 
 
-async def _mouse(place: PlaceScreen) -> None:
+async def _mouse(place: PlaceScreen, context: Context) -> None:
     ours = place.firth.switch_mouse()
     place.firth.tell(
         "The mouse works in firth again." if ours else "The mouse is the terminal's now: select text with it."
     )
 
 
-async def _view_channels(place: PlaceScreen) -> None:
+async def _view_channels(place: PlaceScreen, context: Context) -> None:
     from firth_tui.screens.channels import ChannelsScreen
 
     await place.firth.view(ChannelsScreen())
 
 
-async def _view_mirrors(place: PlaceScreen) -> None:
+async def _view_mirrors(place: PlaceScreen, context: Context) -> None:
     from firth_tui.screens.mirrors import MirrorsScreen
 
     await place.firth.view(MirrorsScreen())
 
 
-async def _view_runs(place: PlaceScreen) -> None:
+async def _view_runs(place: PlaceScreen, context: Context) -> None:
     from firth_tui.screens.runs import RunsScreen
 
     await place.firth.view(RunsScreen())
 
 
-async def _view_health(place: PlaceScreen) -> None:
+async def _view_health(place: PlaceScreen, context: Context) -> None:
     from firth_tui.screens.health import HealthScreen
 
     await place.firth.view(HealthScreen())
 
 
-async def _view_audit(place: PlaceScreen) -> None:
+async def _view_audit(place: PlaceScreen, context: Context) -> None:
     from firth_tui.screens.health import AuditScreen
 
     await place.firth.view(AuditScreen())
@@ -98,40 +97,40 @@ async def _view_audit(place: PlaceScreen) -> None:
 # --- lists
 
 
-async def _filter(place: PlaceScreen) -> None:
+async def _filter(place: PlaceScreen, context: Context) -> None:
     place.filter_bar.open()
 
 
-async def _sort(place: PlaceScreen) -> None:
+async def _sort(place: PlaceScreen, context: Context) -> None:
     if place.pane is not None:
         place.pane.sort_next()
 
 
-async def _reverse(place: PlaceScreen) -> None:
+async def _reverse(place: PlaceScreen, context: Context) -> None:
     if place.pane is not None:
         place.pane.reverse()
 
 
-async def _faults(place: PlaceScreen) -> None:
+async def _faults(place: PlaceScreen, context: Context) -> None:
     if place.pane is not None:
         place.pane.toggle_faults()
 
 
-async def _refresh(place: PlaceScreen) -> None:
+async def _refresh(place: PlaceScreen, context: Context) -> None:
     place.firth.retry_now()
     place.reload()
 
 
-async def _open(place: PlaceScreen) -> None:
-    await place.open_row()
+async def _open(place: PlaceScreen, context: Context) -> None:
+    await place.open_row(context.row)
 
 
-async def _copy_name(place: PlaceScreen) -> None:
-    _copied(place, place.name_to_copy())
+async def _copy_name(place: PlaceScreen, context: Context) -> None:
+    _copied(place, place.name_to_copy(context.row))
 
 
-async def _copy_url(place: PlaceScreen) -> None:
-    _copied(place, await place.url_to_copy())
+async def _copy_url(place: PlaceScreen, context: Context) -> None:
+    _copied(place, await place.url_to_copy(context.row))
 
 
 def _copied(place: PlaceScreen, text: str | None) -> None:
@@ -146,19 +145,19 @@ def _copied(place: PlaceScreen, text: str | None) -> None:
 # --- channels
 
 
-async def _channel_create(place: PlaceScreen) -> None:
+async def _channel_create(place: PlaceScreen, context: Context) -> None:
     await _new_channel(place, "")
 
 
-async def _subchannel_create(place: PlaceScreen) -> None:
-    channel = place.context().channel
+async def _subchannel_create(place: PlaceScreen, context: Context) -> None:
+    channel = context.channel
     await _new_channel(place, f"{channel.name}/" if channel is not None else "")
 
 
 async def _new_channel(place: PlaceScreen, prefix: str) -> None:
     from firth_tui.screens.forms.channel import ChannelForm
 
-    reply = await place.firth.push_screen_wait(ChannelForm(prefix=prefix))
+    reply = await place.firth.gate.asked(place, ChannelForm(prefix=prefix))
     if isinstance(reply, ChannelReply):
         place.firth.tell(f"Created the channel {reply.channel.name}. It needs a mirror to fill it.")
         for warning in reply.warnings:
@@ -166,21 +165,25 @@ async def _new_channel(place: PlaceScreen, prefix: str) -> None:
         place.seek(reply.channel.name)
 
 
-async def _channel_edit(place: PlaceScreen) -> None:
+async def _channel_edit(place: PlaceScreen, context: Context) -> None:
     from firth_tui.screens.forms.channel import ChannelForm
 
-    channel = subject(place, "channel", Channel)
-    reply = await place.firth.push_screen_wait(ChannelForm(channel))
+    channel = subject(context, "channel", Channel)
+    reply = await place.firth.gate.asked(place, ChannelForm(channel))
     if isinstance(reply, ChannelReply):
         place.firth.tell(f"Saved {reply.channel.name}.")
 
 
-async def _channel_freeze(place: PlaceScreen) -> None:
-    channel = subject(place, "channel", Channel)
+async def _channel_freeze(place: PlaceScreen, context: Context) -> None:
+    channel = subject(context, "channel", Channel)
     if channel.frozen:
         await _unfreeze(place, channel)
         return
     reply = await place.firth.link.ask(FreezeReply, "channel.freeze", channel=channel.name)
+    place.reload()
+    if not reply.changed:
+        place.firth.tell(f"{channel.name} was frozen already, since {moment(reply.channel.frozen_at)}.")
+        return
     place.firth.tell(f"{channel.name} is frozen: clients keep seeing generation {reply.channel.generation}.")
     if reply.not_stored:
         files = counted(reply.not_stored, "file")
@@ -188,32 +191,45 @@ async def _channel_freeze(place: PlaceScreen) -> None:
 
 
 async def _unfreeze(place: PlaceScreen, channel: Channel) -> None:
-    draft = channel.draft
-    waiting = (
-        f"{counted(draft.added, 'addition')} and {counted(draft.removed, 'removal')} wait; they are published at once."
-        if draft is not None
-        else "Nothing waits to be published."
-    )
-    question = Question(
-        title=f"Unfreeze the channel {channel.name}?",
-        lines=[waiting, "From then on clients see what mirrors bring, as usual."],
-        verb="Unfreeze",
-    )
-    if draft is None or await confirmed(place, question):
+    told = await place.firth.link.ask(FreezeReply, "channel.unfreeze", channel=channel.name, dry_run=True)
+    lines = unfreezing(told)
+    question = Question(title=f"Unfreeze the channel {channel.name}?", lines=lines, verb="Unfreeze")
+    if not lines or await confirmed(place, question):
         reply = await place.firth.link.ask(FreezeReply, "channel.unfreeze", channel=channel.name)
+        place.reload()
+        if not reply.changed:
+            place.firth.tell(f"{channel.name} was live already.")
+            return
         publishing = f"Run {reply.run.id} publishes what waited." if reply.run else "There was nothing to publish."
         place.firth.tell(f"{channel.name} is live again. {publishing}")
 
 
-async def _channel_mirrors(place: PlaceScreen) -> None:
+def unfreezing(told: FreezeReply) -> list[str]:
+    """Return what to ask before unfreezing, of the reply to a dry run; nothing when clients would see no change."""
+    change, draft = told.change, told.channel.draft
+    if told.run is None if change is None else not (change.added or change.removed):
+        return []
+    after = "From then on clients see what mirrors bring, as usual."
+    if change is None:  # of an older daemon, which does not count
+        waits = f"{counted(draft.added, 'addition')} and {counted(draft.removed, 'removal')}" if draft else "Something"
+        return [f"{waits} wait; they are published at once.", after]
+    files = f"{counted(change.added, 'addition')} and {counted(change.removed, 'removal')}"
+    return [
+        f"{files} wait; they are published at once.",
+        f"Clients go from generation {change.from_generation} to {change.to_generation}.",
+        after,
+    ]
+
+
+async def _channel_mirrors(place: PlaceScreen, context: Context) -> None:
     from firth_tui.screens.channel import ChannelScreen
 
-    channel = subject(place, "channel", Channel)
+    channel = subject(context, "channel", Channel)
     place.firth.push_screen(ChannelScreen(channel.name, Place.CHANNEL_MIRRORS))
 
 
-async def _channel_delete(place: PlaceScreen) -> None:
-    channel = subject(place, "channel", Channel)
+async def _channel_delete(place: PlaceScreen, context: Context) -> None:
+    channel = subject(context, "channel", Channel)
     packages = sum(each.packages for each in channel.families)
     stored = sum(each.bytes for each in channel.families)
     question = Question(
@@ -230,12 +246,12 @@ async def _channel_delete(place: PlaceScreen) -> None:
         await place.firth.link.ask(SeqReply, "channel.delete", channel=channel.name, confirm=answer.typed)
         place.firth.tell(f"Deleted the channel {channel.name}.")
         if place.where() is not Place.CHANNELS:
-            await place.firth.pop_screen()
+            await place.firth.close(place)
 
 
-async def _rollback(place: PlaceScreen) -> None:
-    channel = subject(place, "channel", Channel)
-    generation = subject(place, "generation", Generation)
+async def _rollback(place: PlaceScreen, context: Context) -> None:
+    channel = subject(context, "channel", Channel)
+    generation = subject(context, "generation", Generation)
     question = Question(
         title=f"Take {channel.name} back to generation {generation.number}?",
         lines=[
@@ -251,21 +267,23 @@ async def _rollback(place: PlaceScreen) -> None:
         tell_run(place, reply.run, f"{channel.name} goes back to generation {generation.number}.", reply.warnings)
 
 
-async def _mirror_menu(place: PlaceScreen) -> None:
-    context = place.context()
-    mirror = subject(place, "mirror", Mirror)
+async def _mirror_menu(place: PlaceScreen, context: Context) -> None:
+    mirror = subject(context, "mirror", Mirror)
     title = f"{mirror.channel} / {mirror.name}"
-    chosen = await place.firth.push_screen_wait(Menu(title, menu(context), context))
+    chosen = await place.firth.gate.asked(place, Menu(title, menu(context), context))
     if chosen is not None:
-        await DEEDS[chosen](place)
+        # the menu named a mirror: no other may have come under the cursor
+        now = await place.firth.gate.chosen(place, BY_ID[chosen], context)
+        if now is not None:
+            await DEEDS[chosen](place, now)
 
 
 # --- packages
 
 
-async def _package_remove(place: PlaceScreen) -> None:
-    channel = subject(place, "channel", Channel)
-    package = subject(place, "package", Package)
+async def _package_remove(place: PlaceScreen, context: Context) -> None:
+    channel = subject(context, "channel", Channel)
+    package = subject(context, "package", Package)
     question = Question(
         title=f"Remove {package.name} from {channel.name}?",
         lines=[
@@ -279,10 +297,10 @@ async def _package_remove(place: PlaceScreen) -> None:
         place.firth.tell(f"Removed {package.name} from {channel.name}.")
 
 
-async def _package_restore(place: PlaceScreen) -> None:
+async def _package_restore(place: PlaceScreen, context: Context) -> None:
     from firth_protocol.methods import ChannelGet
 
-    channel = subject(place, "channel", Channel)
+    channel = subject(context, "channel", Channel)
     detail = await place.firth.link.ask(ChannelGet, "channel.get", channel=channel.name)
     specs = [str(block["spec"]) for block in detail.blocks if "spec" in block]
     if not specs:

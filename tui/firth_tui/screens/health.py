@@ -128,6 +128,9 @@ class HealthScreen(PlaceScreen):
     def reload(self) -> None:
         self._reading.ask()
 
+    def readings(self) -> list[Repeated]:
+        return [self._reading]
+
     async def _read(self) -> None:
         try:
             self.session.status = await self.firth.link.ask(DaemonStatus, "daemon.status")

@@ -64,6 +64,7 @@ class ListPane(Vertical, Generic[T]):
         self._stale = False
         self._timer: Timer | None = None
         self._typing: Timer | None = None
+        self._typed = ""
         self._rows = self._new_rows()
         self._rereading = Repeated(self, self._reread, group="refresh")
         self.table: KeyedTable[T] = KeyedTable(listing.columns, self._rows, empty=listing.empty)
@@ -80,6 +81,21 @@ class ListPane(Vertical, Generic[T]):
     @property
     def row(self) -> T | None:
         return self.table.cursor_row
+
+    @property
+    def behind(self) -> bool:
+        """Whether rows that were asked for are not here yet."""
+        return self._typing is not None or self.table.behind
+
+    def readings(self) -> list[Repeated]:
+        """What reads the rows anew."""
+        return [self._rereading]
+
+    def hurry(self) -> None:
+        """Do now what waits for a pause: a filter for the next key, a reading for the next event."""
+        self._filter_now()
+        if self._stale:
+            self.refresh_rows()
 
     @property
     def summary(self) -> str:
@@ -169,7 +185,14 @@ class ListPane(Vertical, Generic[T]):
         """Filter once typing pauses."""
         if self._typing is not None:
             self._typing.stop()
-        self._typing = self.set_timer(TYPING_S, lambda: self.ask(msgspec.structs.replace(self.wanted, query=text)))
+        self._typed = text
+        self._typing = self.set_timer(TYPING_S, self._filter_now)
+
+    def _filter_now(self) -> None:
+        if self._typing is not None:
+            self._typing.stop()
+            self._typing = None
+            self.ask(msgspec.structs.replace(self.wanted, query=self._typed))
 
     def sort_next(self) -> None:
         """Sort by the next column that can be sorted by."""

@@ -214,17 +214,17 @@ class MirrorScreen(PlaceScreen):
     def side(self) -> list[Cell]:
         return [state_of(self.mirror_now)] if self.mirror_now else []
 
-    def subjects(self) -> dict[str, Any]:
+    def subjects(self, *, painted: bool = False) -> dict[str, Any]:
         return {"mirror": self.mirror_now}
 
-    def name_to_copy(self) -> str | None:
+    def name_to_copy(self, row: Any) -> str | None:
         mirror = self.mirror_now
         return f"{mirror.channel}:{mirror.name}" if mirror else None
 
-    async def url_to_copy(self) -> str | None:
+    async def url_to_copy(self, row: Any) -> str | None:
         return self.mirror_now.source if self.mirror_now else None
 
-    async def open_row(self) -> None:
+    async def open_row(self, row: Any) -> None:
         mirror = self.mirror_now
         if mirror is not None and mirror.last_run is not None:
             from firth_tui.screens.run import RunScreen
@@ -242,7 +242,13 @@ class MirrorScreen(PlaceScreen):
         self.reload()
 
     def focus_body(self) -> None:
-        self.query_one("#sheet", Scroll).focus()
+        self.set_focus(self.query_one("#sheet", Scroll))
+
+    def behind(self) -> bool:
+        return self.mirror_now is None and self._reading.at_work
+
+    def readings(self) -> list[Repeated]:
+        return [self._reading]
 
     def reload(self) -> None:
         self._reading.ask()

@@ -5,27 +5,27 @@ from typing import Any
 
 from firth_protocol.methods import MirrorDeleteReply, MirrorReply, RunReply
 from firth_protocol.types import Mirror
-from firth_tui.actions import Place
+from firth_tui.actions import Context, Place
 from firth_tui.format import count, counted
 from firth_tui.screens.asking import confirmed, show_run, subject, tell_run
 from firth_tui.screens.place import PlaceScreen
 from firth_tui.widgets.dialogs import Question
 
 
-async def _mirror_create(place: PlaceScreen) -> None:
+async def _mirror_create(place: PlaceScreen, context: Context) -> None:
     from firth_tui.screens.forms.mirror import MirrorForm
 
-    channel = place.context().channel
-    mirror = place.context().mirror
+    channel = context.channel
+    mirror = context.mirror
     name = channel.name if channel is not None else mirror.channel if mirror is not None else ""
-    _after_form(place, await place.firth.push_screen_wait(MirrorForm(channel=name)))
+    _after_form(place, await place.firth.gate.asked(place, MirrorForm(channel=name)))
 
 
-async def _mirror_edit(place: PlaceScreen) -> None:
+async def _mirror_edit(place: PlaceScreen, context: Context) -> None:
     from firth_tui.screens.forms.mirror import MirrorForm
 
-    mirror = subject(place, "mirror", Mirror)
-    _after_form(place, await place.firth.push_screen_wait(MirrorForm(mirror=mirror)))
+    mirror = subject(context, "mirror", Mirror)
+    _after_form(place, await place.firth.gate.asked(place, MirrorForm(mirror=mirror)))
 
 
 def _after_form(place: PlaceScreen, reply: Any) -> None:
@@ -40,8 +40,8 @@ def _after_form(place: PlaceScreen, reply: Any) -> None:
             show_run(place, reply.run)
 
 
-async def _mirror_run(place: PlaceScreen) -> None:
-    mirror = subject(place, "mirror", Mirror)
+async def _mirror_run(place: PlaceScreen, context: Context) -> None:
+    mirror = subject(context, "mirror", Mirror)
     accept = False
     error = mirror.last_run.error if mirror.last_run else None
     if error is not None and error.kind == "shrink_guard":
@@ -64,8 +64,8 @@ async def _mirror_run(place: PlaceScreen) -> None:
     tell_run(place, reply.run, said, reply.warnings)
 
 
-async def _mirror_stop(place: PlaceScreen) -> None:
-    mirror = subject(place, "mirror", Mirror)
+async def _mirror_stop(place: PlaceScreen, context: Context) -> None:
+    mirror = subject(context, "mirror", Mirror)
     question = Question(
         title=f"Stop the run of {mirror.name}?",
         lines=["It ends within 5 seconds. What it has verified stays stored and is not fetched again."],
@@ -82,8 +82,8 @@ async def _mirror_stop(place: PlaceScreen) -> None:
         tell_run(place, reply.run, f"{mirror.name} stops.", reply.warnings)
 
 
-async def _mirror_restart(place: PlaceScreen) -> None:
-    mirror = subject(place, "mirror", Mirror)
+async def _mirror_restart(place: PlaceScreen, context: Context) -> None:
+    mirror = subject(context, "mirror", Mirror)
     question = Question(
         title=f"Restart the run of {mirror.name}?",
         lines=["A run in progress is stopped; what it has verified is kept. Then it begins again at step 1."],
@@ -94,45 +94,45 @@ async def _mirror_restart(place: PlaceScreen) -> None:
         tell_run(place, reply.run, f"{mirror.name} begins again.", reply.warnings)
 
 
-async def _mirror_plan(place: PlaceScreen) -> None:
-    mirror = subject(place, "mirror", Mirror)
+async def _mirror_plan(place: PlaceScreen, context: Context) -> None:
+    mirror = subject(context, "mirror", Mirror)
     reply = await place.firth.link.ask(RunReply, "mirror.plan", mirror=mirror.id)
     if reply.run is not None:
         show_run(place, reply.run)
 
 
-async def _mirror_fill(place: PlaceScreen) -> None:
-    mirror = subject(place, "mirror", Mirror)
+async def _mirror_fill(place: PlaceScreen, context: Context) -> None:
+    mirror = subject(context, "mirror", Mirror)
     await place.firth.link.call("mirror.fill", mirror=mirror.id)
     missing = max(0, mirror.artifacts - mirror.stored)
     place.firth.tell(f"Filling {mirror.name}: {counted(missing, 'file')} to download. See its runs.")
 
 
-async def _mirror_report(place: PlaceScreen) -> None:
+async def _mirror_report(place: PlaceScreen, context: Context) -> None:
     from firth_tui.screens.report import write_report
 
-    mirror = subject(place, "mirror", Mirror)
+    mirror = subject(context, "mirror", Mirror)
     file = await write_report(place.firth.link, mirror)
     place.firth.copy_to_clipboard(str(file))
     place.firth.tell(f"Wrote {file.name} into the folder where firth was started; its path is in your clipboard.")
 
 
-async def _mirror_details(place: PlaceScreen) -> None:
+async def _mirror_details(place: PlaceScreen, context: Context) -> None:
     from firth_tui.screens.mirror import MirrorScreen
 
-    place.firth.push_screen(MirrorScreen(subject(place, "mirror", Mirror).id))
+    place.firth.push_screen(MirrorScreen(subject(context, "mirror", Mirror).id))
 
 
-async def _mirror_open_run(place: PlaceScreen) -> None:
+async def _mirror_open_run(place: PlaceScreen, context: Context) -> None:
     from firth_tui.screens.run import RunScreen
 
-    mirror = subject(place, "mirror", Mirror)
+    mirror = subject(context, "mirror", Mirror)
     if mirror.last_run is not None:
         place.firth.push_screen(RunScreen(mirror.last_run.id))
 
 
-async def _mirror_delete(place: PlaceScreen) -> None:
-    mirror = subject(place, "mirror", Mirror)
+async def _mirror_delete(place: PlaceScreen, context: Context) -> None:
+    mirror = subject(context, "mirror", Mirror)
     question = Question(
         title=f"Delete the mirror {mirror.name} of {mirror.channel}?",
         lines=[
@@ -153,10 +153,10 @@ async def _mirror_delete(place: PlaceScreen) -> None:
         )
         place.firth.tell(f"Deleted {mirror.name}: {count(reply.kept)} files kept, {count(reply.dropped)} dropped.")
         if place.where() is Place.MIRROR:
-            await place.firth.pop_screen()
+            await place.firth.close(place)
 
 
-MIRROR_DEEDS: Mapping[str, Callable[[PlaceScreen], Awaitable[None]]] = {
+MIRROR_DEEDS: Mapping[str, Callable[[PlaceScreen, Context], Awaitable[None]]] = {
     "mirror.create": _mirror_create,
     "mirror.edit": _mirror_edit,
     "mirror.run": _mirror_run,

@@ -1,6 +1,5 @@
 """Lists of mirrors: of one channel, or of all; their step is told at most every two seconds."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import ComposeResult
@@ -17,7 +16,7 @@ from firth_tui.screens.listing import Listing, ListPane, Wanted
 from firth_tui.screens.place import PlaceScreen, bindings
 from firth_tui.widgets.keyed_table import Column
 from firth_tui.widgets.progress import amount
-from firth_tui.widgets.work import start
+from firth_tui.widgets.work import Repeated
 
 if TYPE_CHECKING:
     from firth_tui.app import FirthApp
@@ -154,9 +153,17 @@ class MirrorPane(ListPane[Mirror]):
         self._moving: set[int] = set()
         self._changed: set[int] = set()
         self._row_timer: Timer | None = None
+        self._to_read: set[int] = set()
+        self._reading_rows = Repeated(self, self._read_rows, group="mirror rows")
 
     def on_mount(self) -> None:
         self.set_interval(STEP_S, self._draw_steps)
+
+    def hurry(self) -> None:
+        super().hurry()
+        if self._row_timer is not None:
+            self._row_timer.stop()
+            self._read_changed()
 
     def fact(self, about: Touched) -> None:
         if about.mirror is not None and self._rows.index_of(about.mirror) is not None:
@@ -180,10 +187,15 @@ class MirrorPane(ListPane[Mirror]):
         if len(changed) > MOST_SINGLE:
             self.soon()
         else:
-            start(self, self._read_rows, changed, group="mirror rows")
+            self._to_read |= set(changed)
+            self._reading_rows.ask()
 
-    async def _read_rows(self, mirrors: Sequence[int]) -> None:
+    def readings(self) -> list[Repeated]:
+        return [*super().readings(), self._reading_rows]
+
+    async def _read_rows(self) -> None:
         app: FirthApp = self._place.firth
+        mirrors, self._to_read = sorted(self._to_read), set()
         for mirror in mirrors:
             try:
                 row = await app.link.ask(MirrorGet, "mirror.get", mirror=mirror)
@@ -225,17 +237,14 @@ class MirrorsScreen(PlaceScreen):
         self._pane = MirrorPane(listing(self, None), self)
         yield self._pane
 
-    def name_to_copy(self) -> str | None:
-        row = self._pane.row if self._pane else None
-        return f"{row.channel}:{row.name}" if row else None
+    def name_to_copy(self, row: Any) -> str | None:
+        return f"{row.channel}:{row.name}" if isinstance(row, Mirror) else None
 
-    async def url_to_copy(self) -> str | None:
-        row = self._pane.row if self._pane else None
-        return row.source if row else None
+    async def url_to_copy(self, row: Any) -> str | None:
+        return row.source if isinstance(row, Mirror) else None
 
-    async def open_row(self) -> None:
-        row = self._pane.row if self._pane else None
-        if row is not None:
+    async def open_row(self, row: Any) -> None:
+        if isinstance(row, Mirror):
             from firth_tui.screens.mirror import MirrorScreen
 
             self.firth.push_screen(MirrorScreen(row.id))

@@ -53,7 +53,7 @@ class PackageScreen(PlaceScreen):
         self.detail: PackageDetail | None = None
         self.channel_now: ChannelGet | None = None
         self._reading = Repeated(self, self._read, group="package")
-        self.table: KeyedTable[PackageFile] = KeyedTable(self._columns(), LocalRows[PackageFile]([], _key))
+        self.files: KeyedTable[PackageFile] = KeyedTable(self._columns(), LocalRows[PackageFile]([], _key))
 
     def _columns(self) -> tuple[Column[PackageFile], ...]:
         return (
@@ -82,16 +82,24 @@ class PackageScreen(PlaceScreen):
         shown = f"{count(len(detail.files))}+" if detail.truncated else count(len(detail.files))
         return [Cell(f"{family_name(detail.family)} · newest {clean(detail.version)} · {shown} files", Tone.MUTED)]
 
-    def subjects(self) -> dict[str, Any]:
+    @property
+    def table(self) -> KeyedTable[Any]:
+        return self.files
+
+    def behind(self) -> bool:
+        return self.channel_now is None and self._reading.at_work
+
+    def readings(self) -> list[Repeated]:
+        return [self._reading]
+
+    def subjects(self, *, painted: bool = False) -> dict[str, Any]:
         return {"package": self.package, "channel": self.channel_now}
 
-    def name_to_copy(self) -> str | None:
-        row = self.table.cursor_row
-        return row.filename if row else self.package.name
+    def name_to_copy(self, row: Any) -> str | None:
+        return row.filename if isinstance(row, PackageFile) else self.package.name
 
-    async def url_to_copy(self) -> str | None:
-        row = self.table.cursor_row
-        return row.url if row else None
+    async def url_to_copy(self, row: Any) -> str | None:
+        return row.url if isinstance(row, PackageFile) else None
 
     def body(self) -> ComposeResult:
         yield self.table
@@ -99,11 +107,11 @@ class PackageScreen(PlaceScreen):
             yield self.more
 
     def on_mount(self) -> None:
-        self.table.focus()
+        self.focus_body()
         self.reload()
 
     def focus_body(self) -> None:
-        self.table.focus()
+        self.set_focus(self.files)
 
     def reload(self) -> None:
         self._reading.ask()

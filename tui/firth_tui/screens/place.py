@@ -11,13 +11,13 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from firth_tui.action_table import BY_ID, footer, for_keys
-from firth_tui.actions import Context, Place, why_not
+from firth_tui.actions import Context, Place
 from firth_tui.format import Cell, Tone
 from firth_tui.model import Session, Touched
 from firth_tui.screens.listing import ListPane
 from firth_tui.widgets.chrome import FilterBar, Flash, Foot, Head, banner
 from firth_tui.widgets.keyed_table import KeyedTable
-from firth_tui.widgets.work import start
+from firth_tui.widgets.work import Repeated
 
 if TYPE_CHECKING:
     from firth_tui.app import FirthApp
@@ -83,23 +83,50 @@ class PlaceScreen(Screen[None]):
         """The list in view, if the place has one."""
         return None
 
-    def subjects(self) -> dict[str, Any]:
+    @property
+    def table(self) -> KeyedTable[Any] | None:
+        """The table in view, if the place has one."""
+        return self.pane.table if self.pane is not None else None
+
+    def under_cursor(self, *, painted: bool = False) -> tuple[Hashable | None, Any]:
+        """The key of the row under the cursor and the row, as they are or were last `painted`; None: there is none."""
+        table = self.table
+        if table is None:
+            return None, None
+        key, row = table.shown if painted else (table.cursor_key, table.cursor_row)
+        return (None if row is None else key), row
+
+    def subjects(self, *, painted: bool = False) -> dict[str, Any]:
         """What an action would act on, by the field names of Context."""
         pane = self.pane
-        if pane is None or pane.listing.subject is None or pane.row is None:
+        row = self.under_cursor(painted=painted)[1]
+        if pane is None or pane.listing.subject is None or row is None:
             return {}
-        return {pane.listing.subject: pane.row}
+        return {pane.listing.subject: row}
 
-    def name_to_copy(self) -> str | None:
+    def name_to_copy(self, row: Any) -> str | None:
         """The name under the cursor."""
         return None
 
-    async def url_to_copy(self) -> str | None:
+    async def url_to_copy(self, row: Any) -> str | None:
         """The address under the cursor."""
         return None
 
-    async def open_row(self) -> None:
+    async def open_row(self, row: Any) -> None:
         """Open what the cursor is on."""
+
+    def behind(self) -> bool:
+        """Whether the place does not show yet what was asked of it."""
+        return self.pane is not None and self.pane.behind
+
+    def hurry(self) -> None:
+        """Do now what waits for a pause in typing or in what happens."""
+        if self.pane is not None:
+            self.pane.hurry()
+
+    def readings(self) -> list[Repeated]:
+        """What reads the place anew."""
+        return self.pane.readings() if self.pane is not None else []
 
     async def own_deed(self, name: str) -> None:
         """Do an action that only this place has."""
@@ -141,18 +168,38 @@ class PlaceScreen(Screen[None]):
     def now(self) -> float:
         return self.firth.now()
 
-    def context(self) -> Context:
-        """Return all that decides which actions are possible now."""
+    @property
+    def painted(self) -> bool:
+        """Whether what the cursor is on has been painted as it is now."""
+        return self.table is None or self.table.painted
+
+    def cursor_shown(self) -> bool:
+        """Whether the cursor is in view; when it is not, it is brought there."""
+        table = self.table
+        if table is None or table.cursor_in_view:
+            return True
+        table.reveal()
+        return False
+
+    @property
+    def on_top(self) -> bool:
+        """Whether keys come here; Textual calls a place below a dialog current as well."""
+        return self.app.screen is self
+
+    def context(self, *, painted: bool = False) -> Context:
+        """Return all that decides which actions are possible now, or were with the row that was last `painted`."""
         session = self.session
-        pane = self.pane
+        key, row = self.under_cursor(painted=painted)
         return Context(
             place=self.where(),
             role=session.role,
             read_only=session.read_only,
             connected=session.connected,
             methods=session.methods,
-            rows=pane is None or pane.row is not None,
-            **self.subjects(),
+            rows=self.pane is None or row is not None,
+            row=row,
+            row_key=key,
+            **self.subjects(painted=painted),
         )
 
     def compose(self) -> ComposeResult:
@@ -200,17 +247,12 @@ class PlaceScreen(Screen[None]):
             return known is not None and self.where() in known.places
         return super().check_action(action, parameters)
 
-    def action_act(self, name: str) -> None:
-        """Do an action of the table, or say in one sentence why it cannot be done now."""
-        from firth_tui.screens.doing import do
+    def action_act(self, name: str, seen: Context | None = None) -> None:
+        """Do an action of the table, or say in one sentence why it cannot be done now.
 
-        action = BY_ID[name]
-        reason = why_not(action, self.context())
-        if reason:
-            self.firth.tell(f"{action.title(self.context())}: {reason}", warning=True)
-        else:
-            # a worker of the application's: one of this screen's would be waited for when the screen goes
-            start(self.firth, do, self, action, group="deeds")
+        `seen` is what it was asked for, when that was not just now.
+        """
+        self.firth.gate.ask(self, name, seen)
 
     # --- the filter
 
@@ -220,6 +262,7 @@ class PlaceScreen(Screen[None]):
 
     @on(FilterBar.Left)
     def _filter_left(self, message: FilterBar.Left) -> None:
+        self.hurry()
         self.focus_body()
 
     def filter_to(self, text: str) -> None:
@@ -229,15 +272,12 @@ class PlaceScreen(Screen[None]):
     def focus_body(self) -> None:
         """Give the keys to the place's main part."""
         target: Widget | None = self.pane.table if self.pane is not None else None
-        if target is not None:
-            target.focus()
-        else:
-            self.set_focus(None)
+        # at once, not through a queue: the next key may be there already
+        self.set_focus(target)
 
     def leave(self) -> None:
-        """Go back one level, once the work in progress allows."""
-        if self.is_current and self.firth.can_go_back:
-            self.firth.call_later(self.firth.pop_screen)
+        """Go back one level, once the work in progress allows; with something above it, when that is gone."""
+        self.firth.call_later(self.firth.close, self)
 
     def say(self, text: str, *, warning: bool) -> None:
         """Say what has just happened, or why something cannot be done."""

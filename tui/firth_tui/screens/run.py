@@ -222,10 +222,10 @@ class RunScreen(PlaceScreen):
         spent = stopwatch((self.now() if ended is None else ended) - begun) if begun is not None else ""
         return [state_cell(run.state), Cell(f"  {spent}", Tone.PLAIN)]
 
-    def subjects(self) -> dict[str, Any]:
+    def subjects(self, *, painted: bool = False) -> dict[str, Any]:
         return {"run": self.run_now, "mirror": self.mirror_now}
 
-    def name_to_copy(self) -> str | None:
+    def name_to_copy(self, row: Any) -> str | None:
         return str(self.number)
 
     def body(self) -> ComposeResult:
@@ -243,6 +243,17 @@ class RunScreen(PlaceScreen):
 
     def reload(self) -> None:
         self._reading.ask()
+
+    def behind(self) -> bool:
+        return self.run_now is None and self._reading.at_work
+
+    def hurry(self) -> None:
+        if self._settling is not None:
+            self._settling.stop()
+            self._read_soon()
+
+    def readings(self) -> list[Repeated]:
+        return [self._reading]
 
     async def _read(self) -> None:
         try:
@@ -357,7 +368,7 @@ class RunScreen(PlaceScreen):
         self.draw_rule()
 
     def focus_body(self) -> None:
-        self.log_view.focus()
+        self.set_focus(self.log_view)
 
 
 def counts_cells(run: Run) -> list[Cell]:

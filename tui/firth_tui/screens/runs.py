@@ -127,12 +127,11 @@ class RunsScreen(PlaceScreen):
         if self._pane is not None and not about.progress:
             self._pane.fact(about)
 
-    def name_to_copy(self) -> str | None:
-        return str(self._pane.row.id) if self._pane and self._pane.row else None
+    def name_to_copy(self, row: Any) -> str | None:
+        return str(row.id) if isinstance(row, Run) else None
 
-    async def open_row(self) -> None:
-        row = self._pane.row if self._pane else None
-        if row is not None:
+    async def open_row(self, row: Any) -> None:
+        if isinstance(row, Run):
             from firth_tui.screens.run import RunScreen
 
             self.firth.push_screen(RunScreen(row.id))

@@ -258,7 +258,8 @@ class FilterBar(Horizontal):
     def open(self) -> None:
         """Show the line and put the cursor into it."""
         self.add_class("-shown")
-        self._input.focus()
+        # at once, not through a queue: the text may be there already
+        self.screen.set_focus(self._input)
 
     def close(self) -> None:
         """Clear the filter and hide the line."""

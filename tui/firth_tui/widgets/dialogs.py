@@ -1,4 +1,4 @@
-"""The dialogs: they name the object and the effect, and Cancel has the focus."""
+"""The dialogs: they name the object and the effect; Cancel has the focus, or the line where a name is to be typed."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -83,24 +83,39 @@ class Confirm(Dialog):
             if question.type_name:
                 yield Static(f"Type the name {clean(question.type_name)} to go on:", markup=False, classes="spaced")
                 yield Input(id="typed", max_length=200)
+                yield Static(id="typed-answer", markup=False)
             with Horizontal(classes="buttons"):
                 yield button("Cancel", id="cancel")
                 yield button(clean(question.verb), id="go", variant="error", disabled=bool(question.type_name))
 
     def on_mount(self) -> None:
-        self.query_one("#cancel", Button).focus()
+        self.set_focus(self.query_one("#typed" if self.question.type_name else "#cancel"))
 
     def _choice_text(self, name: str, text: str) -> str:
         return f"{Sign.ON if name == self._choice else Sign.OFF} {clean(text)}"
 
     @on(Input.Changed, "#typed")
     def _typed(self, event: Input.Changed) -> None:
-        self.query_one("#go", Button).disabled = event.value.strip() != self.question.type_name
+        typed, name = event.value.strip(), self.question.type_name
+        self.query_one("#go", Button).disabled = typed != name
+        # nobody is told off for a name that is still being typed
+        self._answer("" if name.startswith(typed) else self._wrong(typed))
 
     @on(Input.Submitted, "#typed")
     def _submitted(self, event: Input.Submitted) -> None:
-        if not self.query_one("#go", Button).disabled:
-            self.query_one("#go", Button).focus()
+        typed = event.value.strip()
+        if typed == self.question.type_name:
+            self.set_focus(self.query_one("#go"))
+        else:
+            self._answer(self._wrong(typed))
+
+    def _wrong(self, typed: str) -> str:
+        if not typed:
+            return f"{Sign.WARN} the name is needed; esc leaves"
+        return f"{Sign.WARN} “{clean(typed, 60)}” is not the name; nothing is deleted"
+
+    def _answer(self, text: str) -> None:
+        self.query_one("#typed-answer", Static).update(text)
 
     @on(Button.Pressed)
     def _pressed(self, event: Button.Pressed) -> None:
@@ -148,7 +163,7 @@ class Failure(Dialog):
                 yield button("Copy (y)", id="copy")
 
     def on_mount(self) -> None:
-        self.query_one("#cancel", Button).focus()
+        self.set_focus(self.query_one("#cancel"))
 
     def action_copy(self) -> None:
         self.app.copy_to_clipboard(self.text)
@@ -195,7 +210,7 @@ class Menu(ModalScreen[str | None]):
         return Option(row, id=action.id, disabled=reason is not None)
 
     def on_mount(self) -> None:
-        self.query_one(OptionList).focus()
+        self.set_focus(self.query_one(OptionList))
 
     def on_key(self, event: events.Key) -> None:
         for action, reason in self._items:
@@ -254,7 +269,7 @@ class Help(ModalScreen[None]):
         return [*rows, ("", f"({reason})")] if reason else rows
 
     def on_mount(self) -> None:
-        self.query_one(VerticalScroll).focus()
+        self.set_focus(self.query_one(VerticalScroll))
 
     def action_leave(self) -> None:
         self.dismiss(None)

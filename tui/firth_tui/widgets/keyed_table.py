@@ -129,6 +129,7 @@ class KeyedTable(ScrollView, Generic[T], can_focus=True):
         self._loading = False
         self._to_end = False
         self._fitted: list[tuple[Column[T], int]] = []
+        self._painted: tuple[Hashable | None, T | None] = (None, None)
 
     # --- what the owner asks
 
@@ -144,6 +145,45 @@ class KeyedTable(ScrollView, Generic[T], can_focus=True):
     def cursor_row(self) -> T | None:
         """The row under the cursor; None while there is none, or it is still read."""
         return self.source.row(self._index)
+
+    @property
+    def behind(self) -> bool:
+        """Whether rows in view are being read."""
+        return self._loading
+
+    @property
+    def shown(self) -> tuple[Hashable | None, T | None]:
+        """Key and row under the cursor as they were last painted; without a terminal, as they would be."""
+        return self._current() if self.app.is_headless else self._painted
+
+    @property
+    def painted(self) -> bool:
+        """Whether the row under the cursor has been painted as it is now."""
+        key, row = self._current()
+        return self.shown[0] == key and self.shown[1] is row
+
+    @property
+    def cursor_in_view(self) -> bool:
+        first, last = self.window
+        return first <= self._index <= last or not len(self.source)
+
+    def reveal(self) -> None:
+        """Bring the cursor into view, if the mouse has scrolled it away."""
+        if not self.cursor_in_view:
+            self.scroll_to(y=self._index, animate=False)
+
+    def _current(self) -> tuple[Hashable | None, T | None]:
+        row = self.cursor_row
+        return (None if row is None else self.source.key(row)), row
+
+    def _note(self) -> None:
+        """Remember what stands under the cursor once it has been painted."""
+        now = self._current()
+
+        def painted() -> None:
+            self._painted = now
+
+        self.call_after_refresh(painted)
 
     @property
     def window(self) -> tuple[int, int]:
@@ -177,6 +217,7 @@ class KeyedTable(ScrollView, Generic[T], can_focus=True):
             self.scroll_to(y=max(0, self._index - line), animate=False)
         self._adopt()
         self.refresh()
+        self._note()
         self._ensure()
 
     def row_changed(self, key: Hashable) -> None:
@@ -185,6 +226,7 @@ class KeyedTable(ScrollView, Generic[T], can_focus=True):
         first, last = self.window
         if index is not None and first <= index <= last:
             self.refresh_line(index + 1)
+        self._note()
 
     def cell_changed(self, key: Hashable, column: str) -> None:
         """Draw one cell again, if it is in view: over a slow line that is a tenth of its row."""
@@ -240,6 +282,7 @@ class KeyedTable(ScrollView, Generic[T], can_focus=True):
             self.scroll_to(y=index - (last - first), animate=False)
         self.refresh_line(old + 1)
         self.refresh_line(index + 1)
+        self._note()
         self._ensure()
 
     def _adopt(self, moved: bool = True) -> None:
@@ -271,13 +314,17 @@ class KeyedTable(ScrollView, Generic[T], can_focus=True):
         try:
             while self.source.lacks(*self._near()):
                 source = self.source
-                await source.load(*self._near())
+                try:
+                    await source.load(*self._near())
+                except (FirthError, OSError) as error:
+                    if source is not self.source:
+                        continue
+                    self.post_message(self.LoadFailed(self, error))
+                    return
                 if source is self.source and (self._to_end or not (self.loaded and source.lacks(*self.window))):
                     self.loaded = True
                     self.error = None
                     self.changed()
-        except (FirthError, OSError) as error:
-            self.post_message(self.LoadFailed(self, error))
         finally:
             self._loading = False
 

@@ -1,5 +1,6 @@
 """The only place that starts work beside the drawing; it ends with the widget or application that it belongs to."""
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, cast
@@ -36,6 +37,18 @@ class Repeated:
         self._group = group
         self._at_work = False
         self._again = False
+        self._waiting: list[asyncio.Event] = []
+
+    @property
+    def at_work(self) -> bool:
+        return self._at_work
+
+    async def caught_up(self) -> None:
+        """Wait until what is under way, or was asked for, is done; not for what is asked for later."""
+        for _ in range(2 if self._again else 1):
+            if self._at_work:
+                self._waiting.append(asyncio.Event())
+                await self._waiting[-1].wait()
 
     def ask(self) -> None:
         """Have the work done, beginning now or when what is under way has ended."""
@@ -49,5 +62,12 @@ class Repeated:
             while self._again:
                 self._again = False
                 await self._work()
+                self._tell()
         finally:
             self._at_work = False
+            self._tell()
+
+    def _tell(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.set()

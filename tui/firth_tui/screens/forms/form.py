@@ -8,7 +8,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Button, Input, Static
+from textual.widgets import Button, Static
 
 from firth_protocol.errors import Conflict, FirthError
 from firth_tui.format import Cell, Sign, Tone, clean
@@ -45,8 +45,7 @@ class Form(ModalScreen[Any]):
         super().__init__()
         self._title = title
         self._before: dict[str, str] = {}
-        self._busy = False
-        self._early = ""
+        self.busy = False
 
     # --- what a subclass gives
 
@@ -88,14 +87,6 @@ class Form(ModalScreen[Any]):
         self._before = self.values()
         first = next(field for field in self.query(Field) if not field.control.disabled)
         self.set_focus(first.control)
-        if self._early and isinstance(first.control, Input):
-            first.control.insert_text_at_cursor(self._early)
-
-    def on_key(self, event: events.Key) -> None:
-        """Keep what somebody types before the first field is there to take it."""
-        if self.focused is None and event.character is not None and event.is_printable:
-            self._early += event.character
-            event.stop()
 
     def field(self, name: str) -> Field:
         return self.query_one(f"#field-{name}", Field)
@@ -125,7 +116,7 @@ class Form(ModalScreen[Any]):
         field = next((each for each in self.query(Field) if named & {each.field, *ALIASES.get(each.field, ())}), None)
         if field is not None and field.display:
             field.say(text, Tone.BAD)
-            field.control.focus()
+            self.set_focus(field.control)
             field.scroll_visible(animate=False)
         line = self.query_one("#form-error", Static)
         line.set_class(field is None, "-shown")
@@ -144,15 +135,16 @@ class Form(ModalScreen[Any]):
         event.stop()
         if event.button.id == "cancel":
             self.action_cancel()
-        elif not self._busy:
+        elif not self.busy:
+            self.busy = True
             start(self, self._press, event.button.id or "", group="form")
 
     async def _press(self, name: str) -> None:
         wrong = next((field for field in self.query(Field) if field.error and field.display), None)
         if wrong is not None:
-            wrong.control.focus()
+            self.busy = False
+            self.set_focus(wrong.control)
             return
-        self._busy = True
         self.query_one("#form-hint", Static).update("Asking the daemon…")
         try:
             await self.press(name)
@@ -161,7 +153,7 @@ class Form(ModalScreen[Any]):
         except (FirthError, OSError) as error:
             self.complain(error)
         finally:
-            self._busy = False
+            self.busy = False
             if self.is_current:
                 self.query_one("#form-hint", Static).update("")
 

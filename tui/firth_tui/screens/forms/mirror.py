@@ -342,7 +342,7 @@ class MirrorForm(Form):
         else:
             fields = {name: value for name, value in given.items() if name in {*PLAN_FIELDS, "credentials"}}
             reply = await self.firth.link.ask(RunReply, "mirror.plan", **fields)
-        if reply.run is not None:
+        if reply.run is not None and self.app.screen is self:
             self.firth.push_screen(RunScreen(reply.run.id))
 
     def overtaken(self, error: Conflict) -> None:

@@ -1,0 +1,188 @@
+"""firth on a pseudo-terminal: bytes in as they are typed, many in one write; what is painted out, frame by frame."""
+
+import asyncio
+import codecs
+import fcntl
+import os
+import pty
+import re
+import struct
+import sys
+import termios
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+_PIECE = re.compile(
+    r"\x1b\[([0-9;?<>=]*)([@-~])|\x1b[PX^_\]].*?(?:\x1b\\|\x07)|\x1b.|([\r\n])|([^\x1b\r\n]+)", re.DOTALL
+)
+
+
+class Screen:
+    """As much of a terminal as what Textual writes needs: text at places; colours are dropped."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.width, self.height = size
+        self._cells = [[" "] * self.width for _ in range(self.height)]
+        self._x = self._y = 0
+        self._rest = ""
+
+    @property
+    def lines(self) -> list[str]:
+        return ["".join(row).rstrip() for row in self._cells]
+
+    def feed(self, text: str) -> None:
+        text = self._rest + text
+        self._rest = ""
+        tail = text.rfind("\x1b")
+        if tail >= 0 and not re.match(r"\x1b(\[[0-9;?<>=]*[@-~]|[^\[PX^_\]])", text[tail:]):
+            text, self._rest = text[:tail], text[tail:]
+        for match in _PIECE.finditer(text):
+            given, final, control, shown = match.groups()
+            if final in {"H", "f"}:
+                numbers = [int(part or 1) for part in (given or "1;1").split(";")]
+                self._y, self._x = numbers[0] - 1, (numbers[1] if len(numbers) > 1 else 1) - 1
+            elif final == "J":
+                self._cells = [[" "] * self.width for _ in range(self.height)]
+            elif control == "\n":
+                self._y += 1
+            elif control == "\r":
+                self._x = 0
+            elif shown:
+                for each in shown:
+                    if 0 <= self._y < self.height and 0 <= self._x < self.width:
+                        self._cells[self._y][self._x] = each
+                    self._x += 1
+
+
+class Pseudo:
+    """One firth on a pseudo-terminal."""
+
+    def __init__(self, handle: int, process: asyncio.subprocess.Process, size: tuple[int, int]) -> None:
+        self._handle = handle
+        self.process = process
+        self.screen = Screen(size)
+        self.painted: set[str] = set()
+        self.raw = ""
+        self._moved = asyncio.Event()
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        asyncio.get_running_loop().add_reader(handle, self._read)
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self._handle, 65536)
+        except OSError:  # the process has ended
+            data = b""
+        if not data:
+            asyncio.get_running_loop().remove_reader(self._handle)
+        text = self._decoder.decode(data)
+        self.raw = (self.raw + text)[-20_000:]
+        # each update is written as one, between these marks
+        for frame in text.split("\x1b[?2026l"):
+            self.screen.feed(frame)
+            self.painted.update(self.screen.lines)
+        self._moved.set()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self.process.returncode is None
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.screen.lines)
+
+    def write(self, keys: str, *, anew: bool = True) -> None:
+        """Type all of `keys` in one write, and begin `anew` to note what is painted; what stands now counts."""
+        if anew:
+            self.painted = set(self.screen.lines)
+        os.write(self._handle, keys.encode())
+
+    async def until(self, condition: Callable[[], object], seconds: float = 20.0) -> None:
+        """Wait until a condition holds; when it never does, the failure shows the screen."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not condition():
+                    assert self.alive, f"firth has ended:\n{self.raw[-6000:]}"
+                    self._moved.clear()
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(0.1):
+                            await self._moved.wait()
+        except TimeoutError:
+            raise AssertionError(f"it never came to that; the screen:\n{self.text}") from None
+
+    async def sees(self, *texts: str) -> None:
+        await self.until(lambda: all(text in self.text for text in texts))
+
+    async def quiet(self, seconds: float = 0.15) -> None:
+        """Wait until nothing has been painted for a while."""
+        while self.alive:
+            self._moved.clear()
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._moved.wait()
+            except TimeoutError:
+                return
+
+    async def home(self) -> None:
+        """Go back, level by level, to a place at the top, without leaving firth."""
+        deadline = asyncio.get_running_loop().time() + 45
+        while asyncio.get_running_loop().time() < deadline:
+            await self.quiet()
+            assert self.alive, f"firth has ended:\n{self.raw[-6000:]}"
+            if "Leave without saving?" in self.text:
+                self.write("\t\r", anew=False)
+            elif self._at_the_top():
+                return
+            else:
+                self.write("\x1b", anew=False)
+        raise AssertionError(f"no way back; the screen:\n{self.text}")
+
+    async def consumed(self) -> None:
+        """Wait until all keys have been taken: those that ask for help come last, and are answered."""
+        while "Keys of" not in self.text:
+            await self.home()
+            self.write("?", anew=False)
+            await self.quiet(0.5)
+        self.write("q", anew=False)
+        await self.until(lambda: "Keys of" not in self.text)
+
+    def _at_the_top(self) -> bool:
+        lines = self.screen.lines
+        return (
+            lines[1].split("  ")[0].strip() in {"Channels", "Mirrors", "Runs", "Health", "Health › Audit log"}
+            and lines[-1].endswith("q quit")
+            and not any(line.startswith((" filter:", " search:")) for line in lines)
+            and not any(each in self.text for each in ("┌", "Search for commands", "faults only"))
+        )
+
+
+@asynccontextmanager
+async def firth_on_pty(socket: Path, size: tuple[int, int] = (80, 24)) -> AsyncIterator[Pseudo]:
+    """Give a pseudo-terminal in which firth has been started on a daemon's socket."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
+    unwanted = {"COLUMNS", "LINES", "NO_COLOR"}
+    environ = {name: value for name, value in os.environ.items() if name not in unwanted}
+    environ |= {"TERM": "xterm-256color", "COLORTERM": "truecolor", "LC_ALL": "C.UTF-8", "ESCDELAY": "10"}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "firth_tui", "--socket", str(socket)),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environ,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    terminal = Pseudo(ours, process, size)
+    try:
+        yield terminal
+    finally:
+        if terminal.alive:
+            process.kill()
+        await process.wait()
+        asyncio.get_running_loop().remove_reader(ours)
+        os.close(ours)
