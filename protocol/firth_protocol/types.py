@@ -278,6 +278,7 @@ class Run(Struct, frozen=True, kw_only=True):
     error: RunError | None
     notes: list[str]
     result: Json | None = None
+    audit: int | None = None  # the line of the audit log that tells who asked for it
 
 
 class RunBrief(Struct, frozen=True, kw_only=True):

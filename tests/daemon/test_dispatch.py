@@ -23,9 +23,9 @@ from firth_protocol.types import MirrorMode, Role
 from firthd.access import Access, Caller
 from firthd.config import AccessSettings
 from firthd.rpc.dispatch import Context, Dispatcher
-from firthd.store.journal import Audited
+from firthd.store.audit import Audited
 from tests.support.clock import START_MS, FakeClock, settle
-from tests.support.rpc import Mirrors, Rig, caller, handlers, rig
+from tests.support.rpc import Line, Mirrors, Rig, caller, handlers, rig
 
 
 async def done(context: Context, params: Any) -> SeqReply:
@@ -368,10 +368,17 @@ async def test_secrets_do_not_reach_the_audit_log() -> None:
 
 
 async def test_an_audit_log_that_cannot_be_written_is_told_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    async def full(entry: Audited) -> None:
-        raise OSError("disk full")
+    class Full(Line):
+        async def end(self, outcome: str) -> None:
+            raise OSError("disk full")
 
-    dispatcher = Dispatcher(handlers(channel_freeze=done), Access(AccessSettings(), 0), Mirrors(), full, FakeClock())
+    dispatcher = Dispatcher(
+        handlers(channel_freeze=done),
+        Access(AccessSettings(), 0),
+        Mirrors(),
+        lambda entry: Full(entry, []),
+        FakeClock(),
+    )
     reply = await dispatcher.handle(json.dumps(request()).encode(), caller())
     assert reply is not None
     assert json.loads(reply)["result"] == {"seq": 7}
@@ -485,11 +492,8 @@ def test_every_method_needs_a_handler() -> None:
     some = handlers()
     del some["channel.freeze"], some["run.log"]
 
-    async def write(entry: Audited) -> None:
-        raise AssertionError
-
     with pytest.raises(LookupError, match=r"no handler for channel\.freeze, run\.log"):
-        Dispatcher(some, Access(AccessSettings(), 0), Mirrors(), write, FakeClock())
+        Dispatcher(some, Access(AccessSettings(), 0), Mirrors(), lambda entry: Line(entry, []), FakeClock())
 
 
 async def test_defaults_reach_the_handler() -> None:

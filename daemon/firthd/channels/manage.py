@@ -28,7 +28,7 @@ from firthd.runs.queue import RunQueue
 from firthd.store import artifacts, catalog, generations, journal
 from firthd.store import runs as run_rows
 from firthd.store.catalog import ChannelRow
-from firthd.store.database import Database, Reader, Tx
+from firthd.store.database import Database, Reader, Tx, more_to_come
 from firthd.store.journal import Journal
 
 T = TypeVar("T")
@@ -186,7 +186,8 @@ class Channels:
 
         await self._db.read(check)
         if not dry_run:
-            await self._stop_runs(row)
+            with more_to_come():
+                await self._stop_runs(row)
         return await write(self._db, body, dry_run=dry_run)
 
     async def _stop_runs(self, row: ChannelRow) -> None:

@@ -46,12 +46,13 @@ from firthd.runs.queue import RunQueue
 from firthd.store import catalog
 from firthd.store import runs as run_rows
 from firthd.store.catalog import MirrorRow
-from firthd.store.database import Database, Reader, Tx
+from firthd.store.database import Database, Reader, Tx, more_to_come
 from firthd.store.journal import Journal, newest
 from firthd.store.secrets import SecretFile, Secrets
 from firthd.upstream.client import Source, mask
 from firthd.upstream.client import Upstream as Upstreams
 
+NO_SECRETS = Secrets()
 CHECK_S = 12.0
 """The family's own limit is 10 s; this one is for what does not keep to it."""
 
@@ -203,11 +204,13 @@ class Mirrors:
             )
             return await self._reports.describe(tx, await _row(tx, mirror_id)), seq, more
 
-        mirror, seq, more = await write(self._db, body, dry_run=params.dry_run)
+        secrets = _secrets(source, params.proxy)
+        with more_to_come(params.run_now or secrets != NO_SECRETS):
+            mirror, seq, more = await write(self._db, body, dry_run=params.dry_run)
         warnings += more
         if params.dry_run:
             return MirrorReply(mirror=mirror, warnings=warnings, seq=seq)
-        await self._secrets.put(mirror.id, _secrets(source, params.proxy))
+        await self._secrets.put(mirror.id, secrets)
         run = None
         if params.run_now:
             reply = await self.run(mirror.id, by, cause="run now")
@@ -260,7 +263,8 @@ class Mirrors:
                 data={"fields": sorted(changes)},
             )
 
-        seq = await write(self._db, body, dry_run=params.dry_run)
+        with more_to_come(secrets is not None):
+            seq = await write(self._db, body, dry_run=params.dry_run)
         if not params.dry_run and secrets is not None:
             await self._secrets.put(before.id, secrets)
         row = await self._db.read(lambda r: _row(r, before.id))
@@ -355,7 +359,7 @@ class Mirrors:
         row = await self._db.read(lambda r: find(r, ref))
         found = await self._open_run(row)
         if found is not None and not dry_run:
-            with contextlib.suppress(WrongState):
+            with contextlib.suppress(WrongState), more_to_come():
                 await self._queue.stop(found)
         return await self.run(row.id, by, cause="restart", dry_run=dry_run)
 

@@ -17,6 +17,7 @@ from firthd.runs import steps as step_rules
 from firthd.runs.run import LiveRun, Outcome
 from firthd.store import catalog
 from firthd.store import runs as rows
+from firthd.store.audit import line_of
 from firthd.store.database import Database, Tx
 from firthd.store.journal import Journal
 from firthd.store.runs import RunRow
@@ -75,6 +76,7 @@ class RunQueue:
         notes: list[str] | None = None,
     ) -> tuple[int, int]:
         """Queue a run inside the caller's transaction; return its id and the number of its fact."""
+        line = await line_of(tx)
         run_id = await rows.insert_run(
             tx,
             kind=kind,
@@ -82,7 +84,7 @@ class RunQueue:
             mirror_id=mirror_id,
             cause=cause,
             by=by,
-            params=params or {},
+            params=(params or {}) | ({} if line is None else {"audit": line}),
             steps=step_rules.first_steps(kind),
             requeued=requeued,
             notes=notes or [],
