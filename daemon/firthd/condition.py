@@ -63,9 +63,11 @@ class Condition:
         """Return how the daemon is, as `daemon.status` shows it."""
         space = await self._space.now()
 
+        patterns = caller.patterns()
+
         async def body(r: Reader) -> tuple[upkeep.Totals, list[HealthProblem], list[MirrorRow], str]:
             return (
-                await upkeep.totals(r),
+                await upkeep.totals(r, patterns),
                 await journal.health(r),
                 await catalog.all_mirrors(r),
                 await self._journal.as_of(r),
@@ -143,7 +145,7 @@ class Condition:
 
     async def gather(self) -> None:
         """Read the numbers for Prometheus."""
-        totals = await self._db.read(upkeep.totals)
+        totals = await self._db.read(lambda r: upkeep.totals(r))
         space = await self._space.now()
         lag = self._sampler.lag()
         self._last_numbers = {

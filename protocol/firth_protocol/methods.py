@@ -23,12 +23,15 @@ from firth_protocol.errors import (
 ChannelName = Annotated[
     str, Meta(min_length=1, max_length=130, description="a channel's name, `parent/child` for a subchannel")
 ]
-MirrorRef = Annotated[int | str, Meta(description="a mirror: its id, or `channel:name`")]
-RunId = Annotated[int, Meta(ge=1, description="a run's id")]
+MirrorRef = Annotated[
+    Annotated[int, Meta(ge=1, le=t.MAX_INT)] | Annotated[str, Meta(min_length=1, max_length=300)],
+    Meta(description="a mirror: its id, or `channel:name`"),
+]
+RunId = Annotated[int, Meta(ge=1, le=t.MAX_INT, description="a run's id")]
 Cursor = Annotated[str, Meta(max_length=2000, description="`next_cursor` of the page before")]
 Limit = Annotated[int, Meta(ge=1, le=1000, description="how many items a page has at most")]
 Query = Annotated[str, Meta(max_length=200, description="part of a name, in any case")]
-Revision = Annotated[int, Meta(ge=1, description="the revision that the edit is based on")]
+Revision = Annotated[int, Meta(ge=1, le=t.MAX_INT, description="the revision that the edit is based on")]
 DryRun = Annotated[bool, Meta(description="check everything, change nothing")]
 Source = Annotated[str, Meta(min_length=1, max_length=2000, description="address of the source")]
 
@@ -182,14 +185,19 @@ class ChannelGenerations(PageParams, frozen=True, kw_only=True):
 class ChannelChanges(PageParams, frozen=True, kw_only=True):
     channel: ChannelName
     generation: (
-        Annotated[int, Meta(ge=1, description="a generation's number; without it the draft, or the newest generation")]
+        Annotated[
+            int,
+            Meta(
+                ge=1, le=t.MAX_INT, description="a generation's number; without it the draft, or the newest generation"
+            ),
+        ]
         | None
     ) = None
 
 
 class ChannelRollback(Params, frozen=True, kw_only=True):
     channel: ChannelName
-    generation: Annotated[int, Meta(ge=1, description="the generation to publish again")]
+    generation: Annotated[int, Meta(ge=1, le=t.MAX_INT, description="the generation to publish again")]
     dry_run: DryRun = False
 
 
@@ -321,7 +329,7 @@ class RunParams(Params, frozen=True, kw_only=True):
 
 class RunLog(Params, frozen=True, kw_only=True):
     run: RunId
-    after: Annotated[int, Meta(ge=0, description="number of the last line already seen")] = 0
+    after: Annotated[int, Meta(ge=0, le=t.MAX_INT, description="number of the last line already seen")] = 0
     cursor: Cursor | None = None
     limit: Limit = 200
 
@@ -364,7 +372,7 @@ class TokenList(PageParams, frozen=True, kw_only=True):
 
 
 class TokenRevoke(Params, frozen=True, kw_only=True):
-    id: Annotated[int, Meta(ge=1, description="a token's id")]
+    id: Annotated[int, Meta(ge=1, le=t.MAX_INT, description="a token's id")]
     dry_run: DryRun = False
 
 

@@ -12,6 +12,9 @@ Time = Annotated[str, Meta(description="RFC 3339, UTC, milliseconds")]
 Bytes = Annotated[int, Meta(description="bytes", ge=0)]
 Json = dict[str, Any]
 
+MAX_INT = (1 << 63) - 1
+"""The largest number that the state can hold."""
+
 
 class Role(StrEnum):
     NONE = "none"  # may do nothing

@@ -16,6 +16,7 @@ from firth_protocol.errors import NotFound
 from firth_protocol.events import Topic, cursor
 from firth_protocol.methods import METHODS
 from firth_protocol.types import Event, Role
+from firthd.absent import no_mirror, no_run
 from firthd.access import Access, Caller
 from firthd.clock import rfc3339
 from firthd.config import AccessSettings
@@ -54,12 +55,12 @@ class Mirrors:
 
     async def by_mirror(self, ref: int | str) -> str:
         if not isinstance(ref, int) or ref not in self.channels:
-            raise NotFound(f"there is no mirror {ref}")
+            raise no_mirror(ref)
         return self.channels[ref]
 
     async def by_run(self, run: int) -> str:
         if run not in self.channels:
-            raise NotFound(f"there is no run {run}")
+            raise no_run(run)
         return self.channels[run]
 
 

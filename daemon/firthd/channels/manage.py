@@ -18,6 +18,7 @@ from firth_protocol.methods import (
     SeqReply,
 )
 from firth_protocol.types import Channel, Family, KeepGenerations, RunKind
+from firthd.access import Caller
 from firthd.channels import browse
 from firthd.channels.publish import Publisher
 from firthd.channels.published import Published
@@ -35,6 +36,9 @@ T = TypeVar("T")
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}\Z")
 _RESERVED_CHILDREN = frozenset({"simple", "cran", "packages", "shards", "snapshot", "label"})
+
+
+NAMED = 5
 
 
 class _DryRun(Exception):
@@ -97,7 +101,7 @@ class Channels:
         self._published = published
         self._reserved = frozenset(name for rules in families.values() for name in rules.reserved_names)
 
-    async def create(self, params: ChannelCreate) -> ChannelReply:
+    async def create(self, params: ChannelCreate, caller: Caller) -> ChannelReply:
         """Create a channel and publish its first generation, empty but complete in every variant."""
         parent, _ = check_name(params.name, self._reserved)
         no_policies(params.policy)
@@ -127,19 +131,19 @@ class Channels:
             seq = await self._journal.fact(
                 tx, Fact.CHANNEL_PUBLISHED, ids=ids, data={"generation": 1, "added": 0, "removed": 0, "cause": "create"}
             )
-            return ChannelReply(channel=await self._describe(tx, channel_id), seq=seq)
+            return ChannelReply(channel=await self._describe(tx, channel_id, caller), seq=seq)
 
         return await write(self._db, body, dry_run=params.dry_run)
 
-    async def update(self, params: ChannelUpdate) -> ChannelReply:
+    async def update(self, params: ChannelUpdate, caller: Caller) -> ChannelReply:
         """Change a channel's description, privacy or what it keeps; raise Conflict on a stale revision."""
         if params.policy is not UNSET:
             no_policies(params.policy)
 
         async def body(tx: Tx) -> ChannelReply:
-            row = await browse.channel(tx, params.channel)
+            row, seen = await browse.channel(tx, params.channel), caller.patterns()
             if row.revision != params.revision:
-                current = await browse.describe(tx, row)
+                current = await browse.describe(tx, row, seen)
                 raise stale(f"channel {row.name}", params.revision, row.revision, current)
             changes: dict[str, Any] = {}
             for field in ("description", "privacy", "policy"):
@@ -150,7 +154,7 @@ class Channels:
                 keep = params.keep_generations or KeepGenerations()
                 changes.update(keep_days=keep.days, keep_months=keep.months)
             if not changes:
-                return ChannelReply(channel=await browse.describe(tx, row), seq=await journal.newest(tx))
+                return ChannelReply(channel=await browse.describe(tx, row, seen), seq=await journal.newest(tx))
             await catalog.update_channel(tx, row.id, changes, self._clock.now_ms())
             if "privacy" in changes:
                 privacy = changes["privacy"]
@@ -158,21 +162,21 @@ class Channels:
             seq = await self._journal.fact(
                 tx, Fact.CHANNEL_UPDATED, ids={"channel": row.name}, data={"fields": sorted(changes)}
             )
-            return ChannelReply(channel=await self._describe(tx, row.id), seq=seq)
+            return ChannelReply(channel=await self._describe(tx, row.id, caller), seq=seq)
 
         return await write(self._db, body, dry_run=params.dry_run)
 
-    async def delete(self, name: str, confirm: str, *, dry_run: bool) -> SeqReply:
+    async def delete(self, name: str, confirm: str, caller: Caller, *, dry_run: bool) -> SeqReply:
         """Delete a channel with its mirrors and generations; its runs are stopped first."""
         if confirm != name:
             raise Invalid(f"confirm is {confirm!r}", hint=f"write {name!r} to confirm the deletion", path="$.confirm")
         row = await self._db.read(lambda r: browse.channel(r, name))
 
         async def check(r: Reader) -> None:
-            children = await catalog.subchannels(r, row.id)
-            if children:
+            if await catalog.subchannels(r, row.id, None):
+                seen = await catalog.subchannels(r, row.id, caller.patterns())
                 raise InUse(
-                    f"{name} has subchannels: {', '.join(children[:5])}",
+                    f"{name} has subchannels{named(seen)}",
                     hint="delete the subchannels first",
                     channel=name,
                 )
@@ -199,19 +203,23 @@ class Channels:
                     continue
                 await self._queue.wait(run.id, timeout_s=5)
 
-    async def freeze(self, name: str, by: str, *, dry_run: bool) -> FreezeReply:
+    async def freeze(self, name: str, caller: Caller, *, dry_run: bool) -> FreezeReply:
         """Pin the published generation. Freezing a frozen channel changes nothing."""
 
         async def body(tx: Tx) -> FreezeReply:
-            row = await browse.channel(tx, name)
+            row, seen = await browse.channel(tx, name), caller.patterns()
             if row.frozen_at is not None:
-                return FreezeReply(changed=False, channel=await browse.describe(tx, row), seq=await journal.newest(tx))
+                return FreezeReply(
+                    changed=False,
+                    channel=await browse.describe(tx, row, seen),
+                    seq=await journal.newest(tx),
+                )
             now = self._clock.now_ms()
-            await catalog.update_channel(tx, row.id, {"frozen_at": now, "frozen_by": by}, now)
+            await catalog.update_channel(tx, row.id, {"frozen_at": now, "frozen_by": caller.user}, now)
             seq = await self._journal.fact(
                 tx, Fact.CHANNEL_FROZEN, ids={"channel": name}, data={"generation": row.generation}
             )
-            return FreezeReply(changed=True, channel=await self._describe(tx, row.id), seq=seq)
+            return FreezeReply(changed=True, channel=await self._describe(tx, row.id, caller), seq=seq)
 
         reply = await write(self._db, body, dry_run=dry_run)
         row = await self._db.read(lambda r: browse.channel(r, name))
@@ -220,13 +228,17 @@ class Channels:
         hint = f"{missing} artifacts are not stored yet: `mirror.fill` brings them" if missing else ""
         return FreezeReply(changed=reply.changed, channel=reply.channel, not_stored=missing, hint=hint, seq=reply.seq)
 
-    async def unfreeze(self, name: str, by: str, *, dry_run: bool) -> FreezeReply:
+    async def unfreeze(self, name: str, caller: Caller, *, dry_run: bool) -> FreezeReply:
         """Let a channel publish again: a run publishes at once what has accumulated."""
 
         async def body(tx: Tx) -> tuple[FreezeReply, int | None]:
-            row = await browse.channel(tx, name)
+            row, seen = await browse.channel(tx, name), caller.patterns()
             if row.frozen_at is None:
-                reply = FreezeReply(changed=False, channel=await browse.describe(tx, row), seq=await journal.newest(tx))
+                reply = FreezeReply(
+                    changed=False,
+                    channel=await browse.describe(tx, row, seen),
+                    seq=await journal.newest(tx),
+                )
                 return reply, None
             now = self._clock.now_ms()
             await catalog.update_channel(tx, row.id, {"frozen_at": None, "frozen_by": None}, now)
@@ -236,12 +248,12 @@ class Channels:
             run_id = None
             if waiting or (current is not None and current.shows != current.number):
                 run_id, _ = await self._queue.submit(
-                    tx, RunKind.PUBLISH, channel_id=row.id, channel=name, cause="unfreeze", by=by
+                    tx, RunKind.PUBLISH, channel_id=row.id, channel=name, cause="unfreeze", by=caller.user
                 )
             run = await run_rows.run_by_id(tx, run_id) if run_id else None
             reply = FreezeReply(
                 changed=True,
-                channel=await self._describe(tx, row.id),
+                channel=await self._describe(tx, row.id, caller),
                 run=steps.describe(run) if run else None,
                 seq=seq,
             )
@@ -280,10 +292,16 @@ class Channels:
 
         return await write(self._db, body, dry_run=dry_run)
 
-    async def _describe(self, tx: Tx, channel_id: int) -> Channel:
+    async def _describe(self, tx: Tx, channel_id: int, caller: Caller) -> Channel:
         row = await catalog.channel_by_id(tx, channel_id)
         assert row is not None
-        return await browse.describe(tx, row)
+        return await browse.describe(tx, row, caller.patterns())
+
+
+def named(names: list[str]) -> str:
+    """Return `: a, b` of the first names, and how many more there are; nothing for none."""
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return f": {', '.join(names[:NAMED])}{more}" if names else ""
 
 
 def stale(what: str, given: int, current: int, thing: Any) -> Conflict:

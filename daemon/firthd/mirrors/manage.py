@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import UNSET
 
-from firth_protocol.errors import Conflict, Invalid, NotFound, Upstream, WrongState
+from firth_protocol.errors import Conflict, Invalid, Upstream, WrongState
 from firth_protocol.events import Fact
 from firth_protocol.methods import (
     MirrorCheck,
@@ -31,6 +31,7 @@ from firth_protocol.types import (
     RunState,
     SourceFound,
 )
+from firthd.absent import no_mirror
 from firthd.channels import browse
 from firthd.channels.manage import no_policies, stale, write
 from firthd.clock import Clock
@@ -424,7 +425,7 @@ class Mirrors:
 async def _row(r: Reader, mirror_id: int) -> MirrorRow:
     row = await catalog.mirror_by_id(r, mirror_id)
     if row is None:
-        raise NotFound(f"there is no mirror {mirror_id}", hint="`mirror.list` shows the mirrors")
+        raise no_mirror(mirror_id)
     return row
 
 

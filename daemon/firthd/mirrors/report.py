@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
-from firth_protocol.errors import NotFound
 from firth_protocol.types import FailedArtifact, Family, Mirror, MirrorDetails
+from firthd.absent import no_run
 from firthd.clock import Clock, maybe_rfc3339, rfc3339
 from firthd.families.base import FamilyRules
 from firthd.runs import steps
@@ -78,7 +78,7 @@ class Reports:
         run_id = run_id or row.last_run_id
         run = await self._queue.row(run_id) if run_id else None
         if run is not None and run.mirror_id != row.id:
-            raise NotFound(f"run {run.id} is not one of {row.channel}:{row.name}", hint="`run.list` shows its runs")
+            raise no_run(run.id)  # whosever it is
         totals = await self._db.read(lambda r: artifacts.mirror_totals(r, row.channel_id, row.id))
         failed = await self._db.read(lambda r: run_rows.failures(r, run.id, LISTED)) if run else []
         shadowed = await self._db.read(lambda r: artifacts.shadowed_names(r, row.channel_id, row.id, LISTED))

@@ -18,6 +18,7 @@ from firth_protocol.errors import (
     InvalidParams,
     InvalidRequest,
     MethodNotFound,
+    NotFound,
     ParseError,
     TooLarge,
     Unavailable,
@@ -25,6 +26,7 @@ from firth_protocol.errors import (
 from firth_protocol.methods import METHODS, Method, Params, ScopeBy
 from firth_protocol.types import Json, Role
 from firthd import __version__
+from firthd.absent import no_channel, no_mirror, no_run
 from firthd.access import Access, Caller
 from firthd.clock import Clock
 from firthd.rpc.params import decode_params, did_you_mean, mask_params
@@ -218,24 +220,29 @@ class Dispatcher:
             return _unforeseen(method.name, error)
 
     async def _authorise(self, method: Method, params: Params, caller: Caller) -> None:
-        """Raise Forbidden unless the caller may do this on every channel that the parameters name."""
-        channels = await self._channels(method, params)
-        for channel in channels or [None]:
+        """Raise NotFound for what the caller may not see, Forbidden unless he may do this on every channel named."""
+        named = await self._named(method, params)
+        for channel, absent in named:
+            if not caller.sees(channel):
+                raise absent
             self._access.require(caller, method, channel)
-
-    async def _channels(self, method: Method, params: Params) -> list[str | None]:
-        """Return the channels that the call is about; an empty list for the daemon as a whole."""
         if method.scope is ScopeBy.NEW_CHANNEL:
-            return [getattr(params, "name", None)]
-        found: list[str | None] = []
+            self._access.require(caller, method, getattr(params, "name", None))
+        elif not named:
+            self._access.require(caller, method, None)
+
+    async def _named(self, method: Method, params: Params) -> list[tuple[str, NotFound]]:
+        """Return the channels that the call is about, each with the answer for whoever may not see it."""
+        found: list[tuple[str, NotFound]] = []
         channel: str | None = getattr(params, "channel", None)
         if channel is not None:
-            found.append(channel)
+            found.append((channel, no_channel(channel)))
         mirror: int | str | None = getattr(params, "mirror", None)
         if mirror is not None:
-            found.append(await self._channel_of_mirror(mirror))
+            found.append((await self._channel_of_mirror(mirror), no_mirror(mirror)))
         if method.scope is ScopeBy.RUN:
-            found.append(await self._finder.by_run(getattr(params, "run", 0)))
+            run: int = getattr(params, "run", 0)
+            found.append((await self._finder.by_run(run), no_run(run)))
         if not found and method.scope in {ScopeBy.CHANNEL, ScopeBy.MIRROR, ScopeBy.RUN}:
             raise InvalidParams(
                 f"`$.{method.scope}`: the field is needed here",

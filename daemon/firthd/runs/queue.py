@@ -10,6 +10,7 @@ import msgspec
 from firth_protocol.errors import FirthError, Interrupted, NotFound, WrongState
 from firth_protocol.events import Fact
 from firth_protocol.types import Json, Run, RunError, RunKind, RunState
+from firthd.absent import no_run
 from firthd.clock import Clock
 from firthd.events import EventHub
 from firthd.runs import recovery
@@ -122,7 +123,7 @@ class RunQueue:
     async def row(self, run_id: int) -> RunRow:
         row = await self._db.read(lambda r: rows.run_by_id(r, run_id))
         if row is None:
-            raise NotFound(f"there is no run {run_id}", hint="`run.list` shows the runs", run=run_id)
+            raise no_run(run_id)
         return row
 
     async def wait(self, run_id: int, timeout_s: float | None = None) -> Run:

@@ -153,7 +153,7 @@ async def runs_page(
     state: RunState | None,
     before: int | None,
     limit: int,
-    patterns: tuple[str, ...] | None,
+    patterns: paging.Patterns,
 ) -> tuple[list[RunRow], int]:
     """Return runs, newest first, older than id `before`, and how many there are in all."""
     seen, params = paging.visible("c.name", patterns)
