@@ -75,6 +75,7 @@ class Condition:
 
         totals, problems, mirrors, as_of = await self._db.read(body)
         now = self._clock.now_ms()
+        due = self._next_runs([mirror for mirror in mirrors if caller.sees(mirror.channel)], now)
         return DaemonStatus(
             program="firthd",
             version=__version__,
@@ -95,7 +96,8 @@ class Condition:
                 runs_pending=totals.runs_pending,
                 artifacts=totals.artifacts,
             ),
-            next_runs=self._next_runs([mirror for mirror in mirrors if caller.sees(mirror.channel)], now),
+            next_runs=due[:NEXT_RUNS_SHOWN],
+            next_runs_total=len(due),
             health=[problem for problem in problems if _seen(caller, problem.subject)],
             loop_lag=self._sampler.lag(),
             rss_bytes=rss_bytes(),
@@ -114,8 +116,7 @@ class Condition:
                 due.append((at, mirror))
         due.sort(key=lambda pair: (pair[0], pair[1].id))
         return [
-            NextRun(mirror=mirror.id, channel=mirror.channel, name=mirror.name, at=rfc3339(at))
-            for at, mirror in due[:NEXT_RUNS_SHOWN]
+            NextRun(mirror=mirror.id, channel=mirror.channel, name=mirror.name, at=rfc3339(at)) for at, mirror in due
         ]
 
     async def check(self) -> list[tuple[str, bool, str]]:

@@ -384,7 +384,10 @@ class AuditList(PageParams, frozen=True, kw_only=True):
 
 
 class Method(Struct, frozen=True, kw_only=True):
-    """One row: what `name` takes, gives and needs. `changes`: it is written to the audit log."""
+    """One row: what `name` takes, gives and needs.
+
+    `changes`: it is written to the audit log. `waits`: it gives a run whose outcome is the caller's own.
+    """
 
     name: str
     summary: str
@@ -394,6 +397,7 @@ class Method(Struct, frozen=True, kw_only=True):
     scope: ScopeBy = ScopeBy.NONE
     errors: tuple[type[FirthError], ...] = ()
     changes: bool = False
+    waits: bool = False
     since: int = 1
 
 
@@ -406,9 +410,18 @@ def _row(
     scope: ScopeBy = ScopeBy.NONE,
     *errors: type[FirthError],
     changes: bool = False,
+    waits: bool = False,
 ) -> Method:
     return Method(
-        name=name, role=role, params=params, result=result, summary=summary, scope=scope, errors=errors, changes=changes
+        name=name,
+        role=role,
+        params=params,
+        result=result,
+        summary=summary,
+        scope=scope,
+        errors=errors,
+        changes=changes,
+        waits=waits,
     )
 
 
@@ -616,7 +629,7 @@ _ROWS = (
     _row("run.list", _R, RunList, t.Page[t.Run], "List runs, newest first", _LI, CursorExpired),
     _row("run.get", _R, RunParams, RunGet, "Show a run with its steps", _RU, NotFound),
     _row("run.log", _R, RunLog, t.Page[t.LogLine], "Read a run's log", _RU, NotFound),
-    _row("run.wait", _R, RunWait, RunGet, "Wait for a run to end", _RU, NotFound),
+    _row("run.wait", _R, RunWait, RunGet, "Wait for a run to end", _RU, NotFound, waits=True),
     _row(
         "package.list",
         _R,

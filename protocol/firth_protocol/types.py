@@ -408,8 +408,10 @@ class MirrorDetails(Struct, frozen=True, kw_only=True):
     bytes: Bytes
     bytes_stored: Bytes
     subdirs: dict[str, int]
-    failed: list[FailedArtifact]
-    shadowed: list[str]
+    failed: list[FailedArtifact]  # the first of them
+    failed_total: int = 0
+    shadowed: list[str]  # the first of the names
+    shadowed_total: int = 0
     notes: list[str]
 
 
@@ -455,10 +457,12 @@ class PackageDetail(Struct, frozen=True, kw_only=True):
     name: str
     version: str
     versions: list[str]
-    files: list[PackageFile]
+    files: list[PackageFile]  # the first of them
+    files_total: int = 0
     truncated: bool
     dependencies: list[str]
-    dependants: list[str]
+    dependants: list[str]  # the first of them
+    dependants_total: int = 0
     advisories: list[Json]
     as_of: str
 
@@ -541,7 +545,8 @@ class DaemonStatus(Struct, frozen=True, kw_only=True):
     socket: str
     store: StoreStatus
     counts: Counts
-    next_runs: list[NextRun]
+    next_runs: list[NextRun]  # the first of them
+    next_runs_total: int = 0
     health: list[HealthProblem]
     loop_lag: LoopLag
     rss_bytes: Bytes

@@ -23,7 +23,7 @@ from firthd.families.base import FamilyRules
 from firthd.store import artifacts, catalog, generations, paging, summaries
 from firthd.store.catalog import ChannelRow
 from firthd.store.database import Reader
-from firthd.store.generations import DRAFT, ChangeRow
+from firthd.store.generations import DRAFT, ChangeRow, ChangeSetRow
 from firthd.store.paging import Patterns
 
 FILES_SHOWN = 1000
@@ -54,6 +54,7 @@ async def describe(r: Reader, row: ChannelRow, patterns: Patterns) -> Channel:
     families = await generations.generation_families(r, row.id, row.generation)
     numbers = await catalog.channel_numbers(r, row.id, patterns)
     draft = await generations.finished_change_sets(r, row.id)
+    waiting = await _waiting(r, row, draft) if draft else (0, 0)
     stored = await catalog.stored_by_type(r, row.id)
     return Channel(
         id=row.id,
@@ -82,8 +83,8 @@ async def describe(r: Reader, row: ChannelRow, patterns: Patterns) -> Channel:
         subchannels=numbers.subchannels,
         draft=Draft(
             change_sets=len(draft),
-            added=sum(one.added for one in draft),
-            removed=sum(one.closed for one in draft),
+            added=waiting[0],
+            removed=waiting[1],
         )
         if draft
         else None,
@@ -91,6 +92,11 @@ async def describe(r: Reader, row: ChannelRow, patterns: Patterns) -> Channel:
         updated_at=rfc3339(row.updated_at),
         revision=row.revision,
     )
+
+
+async def _waiting(r: Reader, row: ChannelRow, draft: list[ChangeSetRow]) -> tuple[int, int]:
+    """Count what a draft adds and removes for clients, beside all that has been published."""
+    return await generations.count_changes(r, row.id, row.generation, DRAFT, [one.id for one in draft])
 
 
 async def generations_page(
@@ -275,6 +281,7 @@ async def package(
                 url=url(name, family, one.file.subdir, one.file.filename),
             )
         )
+    dependants, dependants_total = await summaries.dependants(r, row.id, number, family, package_name, FILES_SHOWN)
     return PackageDetail(
         channel=name,
         family=family,
@@ -282,9 +289,11 @@ async def package(
         version=summary.version if summary else files[-1].version,
         versions=rules.sort_versions({file.version for file in files}),
         files=files,
+        files_total=max(len(files), summary.files if summary else 0),
         truncated=len(found) > FILES_SHOWN,
         dependencies=list(depends),
-        dependants=await summaries.dependants(r, row.id, number, family, package_name, FILES_SHOWN),
+        dependants=dependants,
+        dependants_total=dependants_total,
         advisories=[],
         as_of=as_of,
     )

@@ -1,6 +1,7 @@
 """The only place with the SQL of change sets, generations and what they publish."""
 
 import json
+from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -379,21 +380,53 @@ async def _changed_by(r: Reader, set_id: int, low: int, high: int, *, came: bool
     )
 
 
-async def count_changes(r: Reader, channel_id: int, low: int, high: int) -> tuple[int, int]:
-    """Return how many artifacts entered and how many left between the contents of two published numbers."""
-    entered = await r.value(
-        "SELECT count(*) FROM change_set s JOIN artifact a ON a.added_set = s.id"
-        " LEFT JOIN change_set e ON e.id = a.closed_set WHERE s.channel_id = ? AND s.number > ? AND s.number <= ?"
-        " AND (e.number IS NULL OR e.number > ?)",
-        (channel_id, low, high, high),
+async def count_changes(r: Reader, channel_id: int, low: int, high: int, draft: Sequence[int] = ()) -> tuple[int, int]:
+    """Return how many artifacts clients see come and go between the contents of two numbers.
+
+    `draft`: finished change sets that count as the number DRAFT. A file whose name another mirror owns is not seen; it
+    comes when its owner goes, and goes when one comes.
+    """
+    params = {"channel": channel_id, "low": low, "high": high, "draft": json.dumps(list(draft))}
+    contest = await r.value("SELECT count(*) FROM mirror WHERE channel_id = :channel", params)
+    row = await r.row(_SEEN_OF_SEVERAL if contest > 1 else _SEEN_OF_ONE, params)
+    return (int(row[0]), int(row[1])) if row is not None else (0, 0)
+
+
+def _planned(change_set: str) -> str:
+    """Return the SQL for the number of a change set: the published one's, DRAFT for one of :draft, else NULL."""
+    return (
+        f"CASE WHEN {change_set}.state = 'published' THEN {change_set}.number"
+        f" WHEN {change_set}.id IN (SELECT value FROM json_each(:draft)) THEN {DRAFT} END"
     )
-    left = await r.value(
-        "SELECT count(*) FROM change_set e JOIN artifact a ON a.closed_set = e.id"
-        " JOIN change_set s ON s.id = a.added_set WHERE e.channel_id = ? AND e.number > ? AND e.number <= ?"
-        " AND s.number <= ?",
-        (channel_id, low, high, low),
-    )
-    return int(entered), int(left)
+
+
+_BETWEEN = (
+    f"sets AS (SELECT s.id, {_planned('s')} AS number FROM change_set s WHERE s.channel_id = :channel),"
+    " changed AS (SELECT id, number FROM sets WHERE number > :low AND number <= :high)"
+)
+# With one mirror every file is seen: what a change set says is what clients see.
+_SEEN_OF_ONE = f"""WITH {_BETWEEN} SELECT
+ (SELECT count(*) FROM changed s JOIN artifact a ON a.added_set = s.id LEFT JOIN sets e ON e.id = a.closed_set
+  WHERE e.number IS NULL OR e.number > :high),
+ (SELECT count(*) FROM changed e JOIN artifact a ON a.closed_set = e.id JOIN sets s ON s.id = a.added_set
+  WHERE s.number <= :low)"""
+# With several, of the names that changed: who owns each before and after, and which of the owner's files are there.
+# The channel's own files (mirror 0) come last; one file name counts once.
+_SEEN_OF_SEVERAL = f"""WITH {_BETWEEN},
+ names AS (SELECT a.family, a.name FROM changed s JOIN artifact a ON a.added_set = s.id
+  UNION SELECT a.family, a.name FROM changed e JOIN artifact a ON a.closed_set = e.id),
+ versions AS (SELECT a.id, a.family, a.name, a.subdir, a.section, a.filename,
+   CASE a.mirror_id WHEN 0 THEN {DRAFT} ELSE a.mirror_id END AS place, s.number AS came, e.number AS gone
+  FROM names n JOIN artifact a ON a.channel_id = :channel AND a.family = n.family AND a.name = n.name
+  JOIN sets s ON s.id = a.added_set LEFT JOIN sets e ON e.id = a.closed_set),
+ before AS (SELECT *, min(place) OVER (PARTITION BY family, name) AS owner FROM versions
+  WHERE came <= :low AND (gone IS NULL OR gone > :low)),
+ after AS (SELECT *, min(place) OVER (PARTITION BY family, name) AS owner FROM versions
+  WHERE came <= :high AND (gone IS NULL OR gone > :high)),
+ seen_before AS (SELECT max(id) AS id FROM before WHERE place = owner GROUP BY family, subdir, section, filename),
+ seen_after AS (SELECT max(id) AS id FROM after WHERE place = owner GROUP BY family, subdir, section, filename)
+SELECT (SELECT count(*) FROM seen_after WHERE id NOT IN (SELECT id FROM seen_before)),
+ (SELECT count(*) FROM seen_before WHERE id NOT IN (SELECT id FROM seen_after))"""
 
 
 async def join_change_sets(tx: Tx, change_sets: list[int], number: int) -> None:

@@ -239,6 +239,10 @@ async def failures(r: Reader, run_id: int, limit: int) -> list[Failure]:
     return [Failure(subdir=row[0], filename=row[1], reason=row[2], attempts=row[3]) for row in rows]
 
 
+async def count_failures(r: Reader, run_id: int) -> int:
+    return int(await r.value("SELECT count(*) FROM run_failure WHERE run_id = ?", (run_id,)))
+
+
 async def forget_old_logs(tx: Tx, before_ms: int) -> int:
     """Take away the logs of runs that ended before a moment, a few at a time."""
     return await tx.execute(

@@ -64,10 +64,12 @@ def follow(daemon: Daemon, run_id: int, line: Line, sleep: Callable[[float], Non
 
 
 def exit_of(runs: list[Run]) -> Exit:
-    """Return the exit status that runs which have ended lead to: the worst of them."""
+    """Return the exit status that runs lead to: the worst of them."""
     states = {RunState(run["state"]) for run in runs}
     if states & {RunState.FAILED, RunState.STOPPED}:
         return Exit.ERROR
+    if not all(state.ended for state in states):
+        return Exit.UNFINISHED
     return Exit.INCOMPLETE if RunState.INCOMPLETE in states else Exit.DONE
 
 
