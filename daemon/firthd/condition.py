@@ -4,14 +4,13 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from firth_protocol import API
+from firth_protocol import API, units
 from firth_protocol.errors import Interrupted
 from firth_protocol.events import Fact
 from firth_protocol.types import Counts, DaemonStatus, HealthProblem, NextRun, RunKind, RunState, StoreStatus
 from firthd import __version__
 from firthd.access import Caller
 from firthd.clock import Clock, rfc3339
-from firthd.mirrors import plan
 from firthd.mirrors.space import SpaceGuard
 from firthd.scheduler import CronSchedules
 from firthd.store import catalog, journal, upkeep
@@ -221,7 +220,7 @@ class Condition:
         if space.free < space.floor:
             await self._ill(
                 "space",
-                f"{plan.human(space.free)} are free, {plan.human(space.floor)} must stay free: nothing is downloaded",
+                f"{units.size(space.free)} are free, {units.size(space.floor)} must stay free: nothing is downloaded",
                 "free space on the store's file system",
             )
         else:

@@ -1,12 +1,12 @@
 """The only place that changes channels: create, edit, delete, freeze, unfreeze, roll back."""
 
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import UNSET
 
+from firth_protocol import names
 from firth_protocol.errors import Conflict, InUse, Invalid, NotFound, WrongState
 from firth_protocol.events import Fact
 from firth_protocol.methods import (
@@ -34,9 +34,6 @@ from firthd.store.journal import Journal
 
 T = TypeVar("T")
 
-_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}\Z")
-_RESERVED_CHILDREN = frozenset({"simple", "cran", "packages", "shards", "snapshot", "label"})
-
 
 NAMED = 5
 
@@ -63,23 +60,6 @@ async def write(db: Database, body: Callable[[Tx], Awaitable[T]], *, dry_run: bo
         return result
 
 
-def check_name(name: str, reserved: frozenset[str]) -> tuple[str | None, str]:
-    """Return (parent, own name) of a channel's name; raise Invalid, which says what is wrong with it."""
-    parent, slash, own = name.rpartition("/")
-    for part in [parent, own] if slash else [own]:
-        if not _NAME.match(part):
-            raise Invalid(
-                f"{part!r} is no channel name",
-                hint="a letter a-z, then up to 62 of a-z 0-9 _ -; a subchannel is parent/child",
-                path="$.name",
-            )
-        if part in reserved or part == "t":
-            raise Invalid(f"{part!r} is reserved: clients would misread the address", path="$.name")
-    if slash and own in _RESERVED_CHILDREN:
-        raise Invalid(f"{own!r} is reserved below a channel", path="$.name")
-    return (parent if slash else None), own
-
-
 class Channels:
     """The verbs on channels."""
 
@@ -103,7 +83,7 @@ class Channels:
 
     async def create(self, params: ChannelCreate, caller: Caller) -> ChannelReply:
         """Create a channel and publish its first generation, empty but complete in every variant."""
-        parent, _ = check_name(params.name, self._reserved)
+        parent = names.check(params.name, self._reserved).parent
         no_policies(params.policy)
         keep = params.keep_generations or KeepGenerations()
         files, families = await self._publisher.first_files()
@@ -298,10 +278,10 @@ class Channels:
         return await browse.describe(tx, row, caller.patterns())
 
 
-def named(names: list[str]) -> str:
+def named(channels: list[str]) -> str:
     """Return `: a, b` of the first names, and how many more there are; nothing for none."""
-    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return f": {', '.join(names[:NAMED])}{more}" if names else ""
+    more = f" and {len(channels) - NAMED:,} more" if len(channels) > NAMED else ""
+    return f": {', '.join(channels[:NAMED])}{more}" if channels else ""
 
 
 def stale(what: str, given: int, current: int, thing: Any) -> Conflict:

@@ -4,7 +4,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from firth_protocol.errors import Invalid
-from firth_protocol.types import Credentials, Filters, MirrorType
+from firth_protocol.types import Filters, MirrorType
 
 _FILTERS = {
     MirrorType.CONDA: {"subdirs"},
@@ -30,17 +30,6 @@ def check_filters(type_: MirrorType, filters: Filters) -> None:
             )
     if filters.subdirs is not None and not filters.subdirs:
         raise Invalid("filters.subdirs is empty", hint="leave it out for all subdirs", path="$.filters.subdirs")
-
-
-def check_credentials(credentials: Credentials | None) -> None:
-    """Raise Invalid unless the credentials are one of the three forms."""
-    if credentials is None:
-        return
-    given = {field for field in credentials.__struct_fields__ if getattr(credentials, field) is not None}
-    if given not in ({"token"}, {"bearer"}, {"user", "password"}):
-        raise Invalid(
-            "credentials are one of {token}, {user, password} and {bearer}", hint="give one form", path="$.credentials"
-        )
 
 
 def check_proxy(proxy: str | None) -> None:

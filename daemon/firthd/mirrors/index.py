@@ -6,10 +6,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from firth_protocol import units
 from firth_protocol.errors import Upstream
 from firthd.clock import Clock
 from firthd.families.base import FamilyRules, Part
-from firthd.mirrors.plan import human
 from firthd.mirrors.source import Job
 from firthd.runs.run import LiveRun
 from firthd.store.catalog import SourceIndexRow
@@ -107,8 +107,8 @@ class IndexFetcher:
             spool = self._folder / f"{name}.{tag}.{encoding}"
 
             def progress(done: int, total: int | None, path: str = path) -> None:
-                of = f" / {total / 1e6:.1f} MB" if total else " MB"
-                live.progress(f"{path} {done / 1e6:.1f}{of}", done=done, total=total, unit="bytes")
+                of = f" / {units.size(total)}" if total else ""
+                live.progress(f"{path} {units.size(done)}{of}", done=done, total=total, unit="bytes")
 
             fetched = await self._upstream.fetch(
                 job.source, path, spool, validators=validators, max_bytes=MAX_INDEX_BYTES, progress=progress
@@ -117,7 +117,7 @@ class IndexFetcher:
                 live.log(f"{path}: not changed")
                 return FetchedPart(row=before, encoding=encoding, changed=False)
             if fetched.status == "fetched":
-                live.log(f"{path}: {human(fetched.bytes)}")
+                live.log(f"{path}: {units.size(fetched.bytes)}")
                 row = SourceIndexRow(
                     part=name,
                     url_path=path,

@@ -52,6 +52,7 @@ from firthd.store.journal import Journal, newest
 from firthd.store.secrets import SecretFile, Secrets
 from firthd.upstream.client import Source, mask
 from firthd.upstream.client import Upstream as Upstreams
+from firthd.upstream.source import check_credentials
 
 NO_SECRETS = Secrets()
 CHECK_S = 12.0
@@ -146,7 +147,7 @@ class Mirrors:
     ) -> tuple[Source, list[str]]:
         """Return the source that an address and its secrets mean; `stored` are those that the mirror has already."""
         rules = rules_of(self._families, type_)
-        checks.check_credentials(credentials)
+        check_credentials(credentials)
         checks.check_proxy(proxy)
         checks.check_ca_file(ca_file)
         found = rules.normalise(address, credentials, stored)
