@@ -247,6 +247,7 @@ class Daemon:
             families=families,
             base_url=self.base_url,
             status=self.condition.status,
+            coming=self.schedules.coming,
             check=self.condition.check,
         )
 

@@ -33,6 +33,7 @@ Limit = Annotated[int, Meta(ge=1, le=1000, description="how many items a page ha
 Query = Annotated[str, Meta(max_length=200, description="part of a name, in any case")]
 Revision = Annotated[int, Meta(ge=1, le=t.MAX_INT, description="the revision that the edit is based on")]
 DryRun = Annotated[bool, Meta(description="check everything, change nothing")]
+Schedule = Annotated[str, Meta(max_length=200, description="5 cron fields in UTC, or hourly, daily, weekly, monthly")]
 Source = Annotated[str, Meta(min_length=1, max_length=2000, description="address of the source")]
 
 
@@ -221,7 +222,7 @@ class MirrorCreate(Params, frozen=True, kw_only=True):
         Meta(description="`passive`: files on first request; `active`: all files now; fixed after creation"),
     ] = t.MirrorMode.PASSIVE
     source: Source
-    schedule: Annotated[str, Meta(description="5 cron fields in UTC, or hourly, daily, weekly, monthly")] = "0 0 1 * *"
+    schedule: Schedule = t.NAMED_SCHEDULES["monthly"]
     policy: str | None = None
     filters: t.Filters = t.Filters()
     on_upstream_removal: t.OnUpstreamRemoval = t.OnUpstreamRemoval.FOLLOW
@@ -256,7 +257,7 @@ class MirrorUpdate(Params, frozen=True, kw_only=True):
     revision: Revision
     name: Annotated[str, Meta(min_length=1, max_length=100)] | UnsetType = UNSET
     source: Source | UnsetType = UNSET
-    schedule: str | UnsetType = UNSET
+    schedule: Schedule | UnsetType = UNSET
     policy: str | None | UnsetType = UNSET
     filters: t.Filters | None | UnsetType = UNSET
     on_upstream_removal: t.OnUpstreamRemoval | UnsetType = UNSET
@@ -374,6 +375,11 @@ class TokenList(PageParams, frozen=True, kw_only=True):
 class TokenRevoke(Params, frozen=True, kw_only=True):
     id: Annotated[int, Meta(ge=1, le=t.MAX_INT, description="a token's id")]
     dry_run: DryRun = False
+
+
+class ScheduleNextParams(Params, frozen=True, kw_only=True):
+    schedule: Schedule
+    count: Annotated[int, Meta(ge=1, le=20, description="how many times are told")] = 3
 
 
 class AuditList(PageParams, frozen=True, kw_only=True):
@@ -654,6 +660,15 @@ _ROWS = (
     ),
     _row("token.list", _A, TokenList, t.Page[t.Token], "List tokens with their last use"),
     _row("token.revoke", _A, TokenRevoke, TokenReply, "Revoke a token at once", ScopeBy.NONE, NotFound, changes=True),
+    _row(
+        "schedule.next",
+        _R,
+        ScheduleNextParams,
+        t.ScheduleNext,
+        "Tell what a schedule means and when it comes next",
+        ScopeBy.NONE,
+        Invalid,
+    ),
     _row(
         "audit.list",
         _A,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Annotated, Any, Generic, TypeVar
 
 from msgspec import Meta, Struct
@@ -132,6 +133,20 @@ class Page(Struct, Generic[T], frozen=True, kw_only=True):
     next_cursor: str | None = None
     total: int | None = None
     as_of: str
+
+
+NAMED_SCHEDULES: Mapping[str, str] = MappingProxyType(
+    {"hourly": "0 * * * *", "daily": "0 0 * * *", "weekly": "0 0 * * 0", "monthly": "0 0 1 * *"}
+)
+"""Schedules that have a name, each with the expression that it stands for."""
+
+
+class ScheduleNext(Struct, frozen=True, kw_only=True):
+    """What a schedule means: the expression as it is stored, when it comes next, and what may be unwise about it."""
+
+    schedule: str
+    times: list[Time]
+    warnings: list[str]
 
 
 class KeepGenerations(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -115,11 +115,6 @@ def moment(time: str | None) -> str:
     return "never" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def moment_of(seconds: float) -> str:
-    """Return seconds since the epoch as `2026-12-01 00:00`, UTC."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
-
-
 def clock(seconds: float) -> str:
     """Return the time of day of `seconds` since the epoch: `14:02:11 UTC`."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%H:%M:%S UTC")
