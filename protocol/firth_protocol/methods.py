@@ -170,7 +170,7 @@ class ChannelUpdate(Params, frozen=True, kw_only=True):
 
 class ChannelDelete(Params, frozen=True, kw_only=True):
     channel: ChannelName
-    confirm: Annotated[str, Meta(description="the channel's name once more")]
+    confirm: Annotated[str, Meta(max_length=200, description="the channel's name once more")]
     dry_run: DryRun = False
 
 
@@ -308,7 +308,7 @@ class MirrorDelete(Params, frozen=True, kw_only=True):
         str,
         Meta(pattern="^(keep|remove)$", description="`keep`: stored artifacts stay with the channel; `remove`: all go"),
     ] = "keep"
-    confirm: Annotated[str, Meta(description="the mirror's name once more")]
+    confirm: Annotated[str, Meta(max_length=200, description="the mirror's name once more")]
     dry_run: DryRun = False
 
 

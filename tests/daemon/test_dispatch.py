@@ -375,6 +375,13 @@ async def test_secrets_do_not_reach_the_audit_log() -> None:
     assert update == {"mirror": 1, "revision": 3, "credentials": None, "proxy": "***@proxy:1"}
 
 
+async def test_a_line_of_the_audit_log_has_its_bounds() -> None:
+    parts = rig(token_create=done)
+    await parts.call("token.create", {"name": "ci", "channels": ["x" * 100] * 5_000})
+    assert parts.audited[0].params.keys() == {"cut", "name"}
+    assert parts.audited[0].params["cut"] > 500_000
+
+
 async def test_an_audit_log_that_cannot_be_written_is_told_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     class Full(Line):
         async def end(self, outcome: str) -> None:

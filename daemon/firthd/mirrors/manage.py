@@ -55,6 +55,8 @@ from firthd.upstream.client import Upstream as Upstreams
 from firthd.upstream.source import check_credentials
 
 NO_SECRETS = Secrets()
+COALESCED_MOST = 100
+"""Due times that the scheduler counts at one look: so many may have been more."""
 CHECK_S = 12.0
 """The family's own limit is 10 s; this one is for what does not keep to it."""
 
@@ -433,7 +435,8 @@ async def _row(r: Reader, mirror_id: int) -> MirrorRow:
 def _coalesced(times: int) -> list[str]:
     if not times:
         return []
-    return [f"the schedule fired {times} times while a run worked; this run stands for them"]
+    many = "at least " if times >= COALESCED_MOST else ""
+    return [f"the schedule fired {many}{times:,} times while a run worked; this run stands for them"]
 
 
 def _secrets(source: Source, proxy: str | None) -> Secrets:

@@ -364,6 +364,16 @@ _NUMBER = f"(CASE WHEN {{0}}.state = 'finished' THEN {DRAFT} ELSE {{0}}.number E
 """The number that a change set has, or is going to get."""
 
 
+_SHADOWED = (
+    "((SELECT count(*) FROM mirror m WHERE m.channel_id = a.channel_id) > 1 AND EXISTS (SELECT 1 FROM artifact o"
+    " JOIN change_set os ON os.id = o.added_set LEFT JOIN change_set oe ON oe.id = o.closed_set"
+    " WHERE o.channel_id = a.channel_id AND o.family = a.family AND o.name = a.name AND o.mirror_id > 0"
+    " AND (a.mirror_id = 0 OR o.mirror_id < a.mirror_id)"
+    f" AND {_NUMBER.format('os')} <= :at AND ({_NUMBER.format('oe')} IS NULL OR {_NUMBER.format('oe')} > :at)))"
+)
+"""An older mirror's file of the same name hides `a` from clients in the content of number :at."""
+
+
 async def _changed_by(r: Reader, set_id: int, low: int, high: int, *, came: bool, beyond: int, limit: int) -> list[Row]:
     entered, left = _NUMBER.format("s"), _NUMBER.format("e")
     if came:
@@ -375,8 +385,8 @@ async def _changed_by(r: Reader, set_id: int, low: int, high: int, *, came: bool
     return await r.rows(
         "SELECT a.id, a.family, a.subdir, a.filename, a.name, a.version, a.build, a.size, a.closed_reason, m.name"
         f" FROM artifact a {joined} LEFT JOIN mirror m ON m.id = a.mirror_id"
-        f" WHERE {inside} AND a.id > :beyond ORDER BY a.id LIMIT :limit",
-        {"set": set_id, "low": low, "high": high, "beyond": beyond, "limit": limit},
+        f" WHERE {inside} AND a.id > :beyond AND NOT {_SHADOWED} ORDER BY a.id LIMIT :limit",
+        {"set": set_id, "low": low, "high": high, "beyond": beyond, "limit": limit, "at": high if came else low},
     )
 
 

@@ -92,6 +92,8 @@ async def test_what_is_counted_is_what_clients_see(s: Shelf) -> None:
     await s.change(mirror=2, add=[*names, "own-1"])
     await s.publish()
     assert await counts(s, 0, 1) == (62, 0)
+    came, left = await changes(s, 0, 1)
+    assert (sorted(came), left) == (sorted([*names, "own-1"]), [])
     # The owner stops offering two names: the next mirror's files appear.
     await s.change(mirror=1, close=[first["p0-1"], first["p1-1"]])
     await s.publish()
