@@ -16,6 +16,7 @@ from firthd.access import Access, Caller
 from firthd.config import AccessSettings
 from firthd.rpc.dispatch import Dispatcher
 from firthd.rpc.handlers import handlers
+from firthd.rpc.server import _may_see
 from firthd.store.audit import AuditLog
 from tests.support.clock import FakeClock
 from tests.support.conda import sample_channel
@@ -181,8 +182,6 @@ async def test_what_is_counted_is_what_the_caller_sees(hidden: Hidden) -> None:
 
 
 async def test_events_of_hidden_channels_are_not_told(hidden: Hidden) -> None:
-    from firthd.rpc.server import _may_see
-
     daemon = hidden.running.daemon
     events = await daemon.db.read(lambda r: daemon.journal.after(r, 0, 1000))
     seen = [event for _, event in events if _may_see(limited(Role.MANAGER), event)]
