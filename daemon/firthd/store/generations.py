@@ -421,22 +421,20 @@ _SEEN_OF_ONE = f"""WITH {_BETWEEN} SELECT
  (SELECT count(*) FROM changed e JOIN artifact a ON a.closed_set = e.id JOIN sets s ON s.id = a.added_set
   WHERE s.number <= :low)"""
 # With several, of the names that changed: who owns each before and after, and which of the owner's files are there.
-# The channel's own files (mirror 0) come last; one file name counts once.
+# The channel's own files (mirror 0) come last.
 _SEEN_OF_SEVERAL = f"""WITH {_BETWEEN},
  names AS (SELECT a.family, a.name FROM changed s JOIN artifact a ON a.added_set = s.id
   UNION SELECT a.family, a.name FROM changed e JOIN artifact a ON a.closed_set = e.id),
- versions AS (SELECT a.id, a.family, a.name, a.subdir, a.section, a.filename,
-   CASE a.mirror_id WHEN 0 THEN {DRAFT} ELSE a.mirror_id END AS place, s.number AS came, e.number AS gone
+ versions AS (SELECT a.family, a.name, CASE a.mirror_id WHEN 0 THEN {DRAFT} ELSE a.mirror_id END AS place,
+   s.number <= :low AND (e.number IS NULL OR e.number > :low) AS before,
+   s.number <= :high AND (e.number IS NULL OR e.number > :high) AS after
   FROM names n JOIN artifact a ON a.channel_id = :channel AND a.family = n.family AND a.name = n.name
   JOIN sets s ON s.id = a.added_set LEFT JOIN sets e ON e.id = a.closed_set),
- before AS (SELECT *, min(place) OVER (PARTITION BY family, name) AS owner FROM versions
-  WHERE came <= :low AND (gone IS NULL OR gone > :low)),
- after AS (SELECT *, min(place) OVER (PARTITION BY family, name) AS owner FROM versions
-  WHERE came <= :high AND (gone IS NULL OR gone > :high)),
- seen_before AS (SELECT max(id) AS id FROM before WHERE place = owner GROUP BY family, subdir, section, filename),
- seen_after AS (SELECT max(id) AS id FROM after WHERE place = owner GROUP BY family, subdir, section, filename)
-SELECT (SELECT count(*) FROM seen_after WHERE id NOT IN (SELECT id FROM seen_before)),
- (SELECT count(*) FROM seen_before WHERE id NOT IN (SELECT id FROM seen_after))"""
+ owned AS (SELECT before AND place = min(place) FILTER (WHERE before) OVER one AS seen_before,
+   after AND place = min(place) FILTER (WHERE after) OVER one AS seen_after
+  FROM versions WINDOW one AS (PARTITION BY family, name))
+SELECT count(*) FILTER (WHERE seen_after AND NOT coalesce(seen_before, 0)),
+ count(*) FILTER (WHERE seen_before AND NOT coalesce(seen_after, 0)) FROM owned"""
 
 
 async def join_change_sets(tx: Tx, change_sets: list[int], number: int) -> None:
