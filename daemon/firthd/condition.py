@@ -4,14 +4,13 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from firth_protocol import API
+from firth_protocol import API, units
 from firth_protocol.errors import Interrupted
 from firth_protocol.events import Fact
 from firth_protocol.types import Counts, DaemonStatus, HealthProblem, NextRun, RunKind, RunState, StoreStatus
 from firthd import __version__
 from firthd.access import Caller
 from firthd.clock import Clock, rfc3339
-from firthd.mirrors import plan
 from firthd.mirrors.space import SpaceGuard
 from firthd.runs.queue import Waiting
 from firthd.scheduler import CronSchedules
@@ -68,9 +67,11 @@ class Condition:
         """Return how the daemon is, as `daemon.status` shows it."""
         space = await self._space.now()
 
+        patterns = caller.patterns()
+
         async def body(r: Reader) -> tuple[upkeep.Totals, list[HealthProblem], list[MirrorRow], str]:
             return (
-                await upkeep.totals(r),
+                await upkeep.totals(r, patterns),
                 await journal.health(r),
                 await catalog.all_mirrors(r),
                 await self._journal.as_of(r),
@@ -78,6 +79,7 @@ class Condition:
 
         totals, problems, mirrors, as_of = await self._db.read(body)
         now = self._clock.now_ms()
+        due = self._next_runs([mirror for mirror in mirrors if caller.sees(mirror.channel)], now)
         return DaemonStatus(
             program="firthd",
             version=__version__,
@@ -98,7 +100,8 @@ class Condition:
                 runs_pending=totals.runs_pending,
                 artifacts=totals.artifacts,
             ),
-            next_runs=self._next_runs([mirror for mirror in mirrors if caller.sees(mirror.channel)], now),
+            next_runs=due[:NEXT_RUNS_SHOWN],
+            next_runs_total=len(due),
             health=[problem for problem in problems if _seen(caller, problem.subject)] + self._waits(caller, now),
             loop_lag=self._sampler.lag(),
             rss_bytes=rss_bytes(),
@@ -134,8 +137,7 @@ class Condition:
                 due.append((at, mirror))
         due.sort(key=lambda pair: (pair[0], pair[1].id))
         return [
-            NextRun(mirror=mirror.id, channel=mirror.channel, name=mirror.name, at=rfc3339(at))
-            for at, mirror in due[:NEXT_RUNS_SHOWN]
+            NextRun(mirror=mirror.id, channel=mirror.channel, name=mirror.name, at=rfc3339(at)) for at, mirror in due
         ]
 
     async def check(self) -> list[tuple[str, bool, str]]:
@@ -165,7 +167,7 @@ class Condition:
 
     async def gather(self) -> None:
         """Read the numbers for Prometheus."""
-        totals = await self._db.read(upkeep.totals)
+        totals = await self._db.read(lambda r: upkeep.totals(r))
         space = await self._space.now()
         lag = self._sampler.lag()
         self._last_numbers = {
@@ -240,7 +242,7 @@ class Condition:
         if space.free < space.floor:
             await self._ill(
                 "space",
-                f"{plan.human(space.free)} are free, {plan.human(space.floor)} must stay free: nothing is downloaded",
+                f"{units.size(space.free)} are free, {units.size(space.floor)} must stay free: nothing is downloaded",
                 "free space on the store's file system",
             )
         else:

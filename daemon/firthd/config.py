@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
+from firth_protocol import names
 from firth_protocol.errors import Invalid
 from firth_protocol.types import Role
 
 Positive = Annotated[int, Meta(ge=1)]
 
-_CHANNEL_PATTERN = re.compile(r"[a-z][a-z0-9_-]{0,62}(/(\*|[a-z][a-z0-9_-]{0,62}))?")
 _SOCKET_PATH_BYTES = 107  # sun_path of unix(7), less its closing NUL
 _SYSTEM_MANAGER = "/run/systemd/notify"  # a user's own manager listens elsewhere
 
@@ -306,12 +306,12 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
             hint="choose a shorter one with --socket or FIRTH_SOCKET",
         )
     _check_web(settings.web, origins)
-    for kind, grants, names in (
+    for kind, grants, who in (
         ("users", settings.access.users, ("user", "uid")),
         ("groups", settings.access.groups, ("group", "gid")),
     ):
         for grant in grants:
-            _check_grant(grant, names, f"{origins[f'access.{kind}']}: access.{kind}")
+            _check_grant(grant, who, f"{origins[f'access.{kind}']}: access.{kind}")
     for folder in settings.store.export_dirs:
         if not Path(folder).is_absolute():
             raise Invalid(f"{origins['store.export_dirs']}: store.export_dirs: {folder!r} is not an absolute path")
@@ -346,12 +346,12 @@ def _check_public_url(url: str, place: str) -> None:
         raise Invalid(f"{place}: an address that everybody is told cannot hold a user or password")
 
 
-def _check_grant(grant: Grant, names: tuple[str, str], place: str) -> None:
+def _check_grant(grant: Grant, who: tuple[str, str], place: str) -> None:
     given = [name for name in ("user", "uid", "group", "gid") if getattr(grant, name) is not None]
-    if len(given) != 1 or given[0] not in names:
-        raise Invalid(f"{place}: each entry names exactly one {names[0]} or {names[1]}")
+    if len(given) != 1 or given[0] not in who:
+        raise Invalid(f"{place}: each entry names exactly one {who[0]} or {who[1]}")
     for channel in grant.channels or []:
-        if not _CHANNEL_PATTERN.fullmatch(channel):
+        if not names.is_pattern(channel):
             raise Invalid(
                 f"{place}: {channel!r} is no channel", hint="write main, main/dev, or main/* for its children"
             )

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from msgspec import Struct
 
-from firth_protocol.types import Addresses, DaemonStatus, Family
+from firth_protocol.types import Addresses, DaemonStatus, Family, ScheduleNext
 from firthd.access import Caller, WebTokens
 from firthd.channels.manage import Channels
 from firthd.clock import Clock
@@ -30,6 +30,7 @@ class Engine(Struct, frozen=True, kw_only=True):
     families: Mapping[Family, FamilyRules]
     base_url: Callable[[], str]
     status: Callable[[Caller], Awaitable[DaemonStatus]]
+    coming: Callable[[str, int, int], ScheduleNext]
     check: Callable[[], Awaitable[list[tuple[str, bool, str]]]]
 
     def addresses(self, channel: str, families: set[Family]) -> Addresses:

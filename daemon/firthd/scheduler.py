@@ -1,4 +1,4 @@
-"""The only place that knows cron: checks expressions, says when a mirror is due, and queues what is due."""
+"""The only place that reads cron: checks expressions, says when they come, and queues the mirrors that are due."""
 
 import logging
 import re
@@ -9,14 +9,14 @@ from croniter import croniter
 from croniter.croniter import CroniterError
 
 from firth_protocol.errors import FirthError, Invalid
-from firthd.clock import Clock, utc
+from firth_protocol.types import NAMED_SCHEDULES, ScheduleNext
+from firthd.clock import Clock, rfc3339, utc
 from firthd.store import catalog
 from firthd.store.catalog import MirrorRow
 from firthd.store.database import Database, Tx
 
 log = logging.getLogger(__name__)
 
-NAMED = {"hourly": "0 * * * *", "daily": "0 0 * * *", "weekly": "0 0 * * 0", "monthly": "0 0 1 * *"}
 TICK_S = 5.0
 COUNTED = 100
 """Due times that are counted at the most; what they are counted for is a sentence."""
@@ -41,7 +41,7 @@ class CronSchedules:
         Raises Invalid for what is no such expression: another number of fields, nonsense in one (reversed ranges,
         steps of 0, `R`, `L`, `#`), or dates that never come.
         """
-        fields = NAMED.get(text.strip().lower(), text).lower().split()
+        fields = NAMED_SCHEDULES.get(text.strip().lower(), text).lower().split()
         if len(fields) != len(_FIELDS):
             raise Invalid(
                 f"a schedule has 5 fields, {text!r} has {len(fields)}",
@@ -57,6 +57,18 @@ class CronSchedules:
         if self._often(schedule):
             warnings.append("the schedule is more often than daily; many sources ask for at most one or two runs a day")
         return schedule, warnings
+
+    def coming(self, text: str, after_ms: int, count: int) -> ScheduleNext:
+        """Return what an expression means and its next due times after a moment; raise Invalid as `check` does."""
+        schedule, warnings = self.check(text)
+        times = _times(schedule, after_ms)
+        due: list[str] = []
+        while len(due) < count:
+            try:
+                due.append(rfc3339(round(times.get_next(float) * 1000)))
+            except CroniterError:
+                break  # it comes again, but not within the years that are looked at
+        return ScheduleNext(schedule=schedule, times=due, warnings=warnings)
 
     def next_due(self, schedule: str, after_ms: int) -> int | None:
         """Return the next due time after a moment, ms; None when there is none."""

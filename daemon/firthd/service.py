@@ -48,6 +48,7 @@ from firthd.scheduler import CronSchedules, Scheduler
 from firthd.store import artifacts, catalog, generations, journal, tokens, upkeep
 from firthd.store import runs as run_rows
 from firthd.store.artifacts import FileRow
+from firthd.store.audit import AuditLog, interrupt_begun
 from firthd.store.blobs import BlobStore, Kept
 from firthd.store.catalog import MirrorRow
 from firthd.store.database import Database, Tx
@@ -258,11 +259,13 @@ class Daemon:
             families=families,
             base_url=self.base_url,
             status=self.condition.status,
+            coming=self.schedules.coming,
             check=self.condition.check,
         )
 
     async def _recover(self) -> None:
         await self.db.write(generations.abandon_open)
+        await self.db.write(interrupt_begun)
         for sentence in await recovery.recover(
             self.db, self.queue, self._clock, resume=self.settings.runs.resume_interrupted
         ):
@@ -272,7 +275,7 @@ class Daemon:
 
     async def _listen(self) -> None:
         access = Access(self.settings.access, os.geteuid())
-        dispatcher = Dispatcher(handlers(self.engine), access, self, self._audit, self._clock)
+        dispatcher = Dispatcher(handlers(self.engine), access, self, AuditLog(self.db).open, self._clock)
         self._rpc = RpcServer(
             dispatcher, access, self.hub, self.condition.scrape, lambda: self._ready and not self._stopping
         )
@@ -430,9 +433,6 @@ class Daemon:
             )
         )
         return found, total
-
-    async def _audit(self, entry: journal.Audited) -> None:
-        await self.db.write(lambda tx: journal.audit(tx, entry))
 
     async def _stored(self, file: FileRow, kept: Kept) -> None:
         """Count a file that a client's request has brought; record its digest where the source gives none."""

@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
+from firth_protocol import units
 from firth_protocol.errors import FirthError, Invalid, TooLarge, WorkerLost, from_wire
 from firthd.clock import Clock
 from firthd.turns import Turns
@@ -144,7 +145,7 @@ class Workers:
         if end_message is None:
             raise lost(task, status, said.result())
         self.last_peak_rss_bytes = end_message.peak_rss_bytes
-        log.info("worker %s ended, peak memory %.0f MB", task, end_message.peak_rss_bytes / 1e6)
+        log.info("worker %s ended, peak memory %s", task, units.size(end_message.peak_rss_bytes))
         if end_message.error is not None:
             raise from_wire(end_message.error)
         return msgspec.json.decode(end_message.result, type=result)

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from msgspec import NODEFAULT, Struct, inspect
 
-from firth_protocol.types import Page
+from firth_protocol.types import MAX_INT, Page
 
 
 class Field(Struct, frozen=True, kw_only=True):
@@ -140,7 +140,8 @@ def _type_text(kind: inspect.Type) -> str:
 
 
 def _bounds(kind: inspect.IntType | inspect.FloatType) -> str:
-    if kind.ge is not None and kind.le is not None:
-        return f" {kind.ge}..{kind.le}"
-    signs = ((kind.ge, ">="), (kind.gt, ">"), (kind.le, "<="), (kind.lt, "<"))
+    most = None if kind.le == MAX_INT else kind.le  # what the state can hold is no bound that people think of
+    if kind.ge is not None and most is not None:
+        return f" {kind.ge}..{most}"
+    signs = ((kind.ge, ">="), (kind.gt, ">"), (most, "<="), (kind.lt, "<"))
     return "".join(f" {sign} {bound}" for bound, sign in signs if bound is not None)

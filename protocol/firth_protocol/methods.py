@@ -23,13 +23,17 @@ from firth_protocol.errors import (
 ChannelName = Annotated[
     str, Meta(min_length=1, max_length=130, description="a channel's name, `parent/child` for a subchannel")
 ]
-MirrorRef = Annotated[int | str, Meta(description="a mirror: its id, or `channel:name`")]
-RunId = Annotated[int, Meta(ge=1, description="a run's id")]
+MirrorRef = Annotated[
+    Annotated[int, Meta(ge=1, le=t.MAX_INT)] | Annotated[str, Meta(min_length=1, max_length=300)],
+    Meta(description="a mirror: its id, or `channel:name`"),
+]
+RunId = Annotated[int, Meta(ge=1, le=t.MAX_INT, description="a run's id")]
 Cursor = Annotated[str, Meta(max_length=2000, description="`next_cursor` of the page before")]
 Limit = Annotated[int, Meta(ge=1, le=1000, description="how many items a page has at most")]
 Query = Annotated[str, Meta(max_length=200, description="part of a name, in any case")]
-Revision = Annotated[int, Meta(ge=1, description="the revision that the edit is based on")]
+Revision = Annotated[int, Meta(ge=1, le=t.MAX_INT, description="the revision that the edit is based on")]
 DryRun = Annotated[bool, Meta(description="check everything, change nothing")]
+Schedule = Annotated[str, Meta(max_length=200, description="5 cron fields in UTC, or hourly, daily, weekly, monthly")]
 Source = Annotated[str, Meta(min_length=1, max_length=2000, description="address of the source")]
 
 
@@ -167,7 +171,7 @@ class ChannelUpdate(Params, frozen=True, kw_only=True):
 
 class ChannelDelete(Params, frozen=True, kw_only=True):
     channel: ChannelName
-    confirm: Annotated[str, Meta(description="the channel's name once more")]
+    confirm: Annotated[str, Meta(max_length=200, description="the channel's name once more")]
     dry_run: DryRun = False
 
 
@@ -183,14 +187,19 @@ class ChannelGenerations(PageParams, frozen=True, kw_only=True):
 class ChannelChanges(PageParams, frozen=True, kw_only=True):
     channel: ChannelName
     generation: (
-        Annotated[int, Meta(ge=1, description="a generation's number; without it the draft, or the newest generation")]
+        Annotated[
+            int,
+            Meta(
+                ge=1, le=t.MAX_INT, description="a generation's number; without it the draft, or the newest generation"
+            ),
+        ]
         | None
     ) = None
 
 
 class ChannelRollback(Params, frozen=True, kw_only=True):
     channel: ChannelName
-    generation: Annotated[int, Meta(ge=1, description="the generation to publish again")]
+    generation: Annotated[int, Meta(ge=1, le=t.MAX_INT, description="the generation to publish again")]
     dry_run: DryRun = False
 
 
@@ -214,7 +223,7 @@ class MirrorCreate(Params, frozen=True, kw_only=True):
         Meta(description="`passive`: files on first request; `active`: all files now; fixed after creation"),
     ] = t.MirrorMode.PASSIVE
     source: Source
-    schedule: Annotated[str, Meta(description="5 cron fields in UTC, or hourly, daily, weekly, monthly")] = "0 0 1 * *"
+    schedule: Schedule = t.NAMED_SCHEDULES["monthly"]
     policy: str | None = None
     filters: t.Filters = t.Filters()
     on_upstream_removal: t.OnUpstreamRemoval = t.OnUpstreamRemoval.FOLLOW
@@ -249,7 +258,7 @@ class MirrorUpdate(Params, frozen=True, kw_only=True):
     revision: Revision
     name: Annotated[str, Meta(min_length=1, max_length=100)] | UnsetType = UNSET
     source: Source | UnsetType = UNSET
-    schedule: str | UnsetType = UNSET
+    schedule: Schedule | UnsetType = UNSET
     policy: str | None | UnsetType = UNSET
     filters: t.Filters | None | UnsetType = UNSET
     on_upstream_removal: t.OnUpstreamRemoval | UnsetType = UNSET
@@ -300,7 +309,7 @@ class MirrorDelete(Params, frozen=True, kw_only=True):
         str,
         Meta(pattern="^(keep|remove)$", description="`keep`: stored artifacts stay with the channel; `remove`: all go"),
     ] = "keep"
-    confirm: Annotated[str, Meta(description="the mirror's name once more")]
+    confirm: Annotated[str, Meta(max_length=200, description="the mirror's name once more")]
     dry_run: DryRun = False
 
 
@@ -322,7 +331,7 @@ class RunParams(Params, frozen=True, kw_only=True):
 
 class RunLog(Params, frozen=True, kw_only=True):
     run: RunId
-    after: Annotated[int, Meta(ge=0, description="number of the last line already seen")] = 0
+    after: Annotated[int, Meta(ge=0, le=t.MAX_INT, description="number of the last line already seen")] = 0
     cursor: Cursor | None = None
     limit: Limit = 200
 
@@ -365,8 +374,13 @@ class TokenList(PageParams, frozen=True, kw_only=True):
 
 
 class TokenRevoke(Params, frozen=True, kw_only=True):
-    id: Annotated[int, Meta(ge=1, description="a token's id")]
+    id: Annotated[int, Meta(ge=1, le=t.MAX_INT, description="a token's id")]
     dry_run: DryRun = False
+
+
+class ScheduleNextParams(Params, frozen=True, kw_only=True):
+    schedule: Schedule
+    count: Annotated[int, Meta(ge=1, le=20, description="how many times are told")] = 3
 
 
 class AuditList(PageParams, frozen=True, kw_only=True):
@@ -377,7 +391,10 @@ class AuditList(PageParams, frozen=True, kw_only=True):
 
 
 class Method(Struct, frozen=True, kw_only=True):
-    """One row: what `name` takes, gives and needs. `changes`: it is written to the audit log."""
+    """One row: what `name` takes, gives and needs.
+
+    `changes`: it is written to the audit log. `waits`: it gives a run whose outcome is the caller's own.
+    """
 
     name: str
     summary: str
@@ -387,6 +404,7 @@ class Method(Struct, frozen=True, kw_only=True):
     scope: ScopeBy = ScopeBy.NONE
     errors: tuple[type[FirthError], ...] = ()
     changes: bool = False
+    waits: bool = False
     since: int = 1
 
 
@@ -399,9 +417,18 @@ def _row(
     scope: ScopeBy = ScopeBy.NONE,
     *errors: type[FirthError],
     changes: bool = False,
+    waits: bool = False,
 ) -> Method:
     return Method(
-        name=name, role=role, params=params, result=result, summary=summary, scope=scope, errors=errors, changes=changes
+        name=name,
+        role=role,
+        params=params,
+        result=result,
+        summary=summary,
+        scope=scope,
+        errors=errors,
+        changes=changes,
+        waits=waits,
     )
 
 
@@ -609,7 +636,7 @@ _ROWS = (
     _row("run.list", _R, RunList, t.Page[t.Run], "List runs, newest first", _LI, CursorExpired),
     _row("run.get", _R, RunParams, RunGet, "Show a run with its steps", _RU, NotFound),
     _row("run.log", _R, RunLog, t.Page[t.LogLine], "Read a run's log", _RU, NotFound),
-    _row("run.wait", _R, RunWait, RunGet, "Wait for a run to end", _RU, NotFound),
+    _row("run.wait", _R, RunWait, RunGet, "Wait for a run to end", _RU, NotFound, waits=True),
     _row(
         "package.list",
         _R,
@@ -634,6 +661,15 @@ _ROWS = (
     ),
     _row("token.list", _A, TokenList, t.Page[t.Token], "List tokens with their last use"),
     _row("token.revoke", _A, TokenRevoke, TokenReply, "Revoke a token at once", ScopeBy.NONE, NotFound, changes=True),
+    _row(
+        "schedule.next",
+        _R,
+        ScheduleNextParams,
+        t.ScheduleNext,
+        "Tell what a schedule means and when it comes next",
+        ScopeBy.NONE,
+        Invalid,
+    ),
     _row(
         "audit.list",
         _A,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Annotated, Any, Generic, TypeVar
 
 from msgspec import Meta, Struct
@@ -11,6 +12,9 @@ T = TypeVar("T")
 Time = Annotated[str, Meta(description="RFC 3339, UTC, milliseconds")]
 Bytes = Annotated[int, Meta(description="bytes", ge=0)]
 Json = dict[str, Any]
+
+MAX_INT = (1 << 63) - 1
+"""The largest number that the state can hold."""
 
 
 class Role(StrEnum):
@@ -129,6 +133,20 @@ class Page(Struct, Generic[T], frozen=True, kw_only=True):
     next_cursor: str | None = None
     total: int | None = None
     as_of: str
+
+
+NAMED_SCHEDULES: Mapping[str, str] = MappingProxyType(
+    {"hourly": "0 * * * *", "daily": "0 0 * * *", "weekly": "0 0 * * 0", "monthly": "0 0 1 * *"}
+)
+"""Schedules that have a name, each with the expression that it stands for."""
+
+
+class ScheduleNext(Struct, frozen=True, kw_only=True):
+    """What a schedule means: the expression as it is stored, when it comes next, and what may be unwise about it."""
+
+    schedule: str
+    times: list[Time]
+    warnings: list[str]
 
 
 class KeepGenerations(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -287,6 +305,7 @@ class Run(Struct, frozen=True, kw_only=True):
     error: RunError | None
     notes: list[str]
     result: Json | None = None
+    audit: int | None = None  # the line of the audit log that tells who asked for it
 
 
 class RunBrief(Struct, frozen=True, kw_only=True):
@@ -413,8 +432,10 @@ class MirrorDetails(Struct, frozen=True, kw_only=True):
     bytes: Bytes
     bytes_stored: Bytes
     subdirs: dict[str, int]
-    failed: list[FailedArtifact]
-    shadowed: list[str]
+    failed: list[FailedArtifact]  # the first of them
+    failed_total: int = 0
+    shadowed: list[str]  # the first of the names
+    shadowed_total: int = 0
     notes: list[str]
 
 
@@ -460,10 +481,12 @@ class PackageDetail(Struct, frozen=True, kw_only=True):
     name: str
     version: str
     versions: list[str]
-    files: list[PackageFile]
+    files: list[PackageFile]  # the first of them
+    files_total: int = 0
     truncated: bool
     dependencies: list[str]
-    dependants: list[str]
+    dependants: list[str]  # the first of them
+    dependants_total: int = 0
     advisories: list[Json]
     as_of: str
 
@@ -546,7 +569,8 @@ class DaemonStatus(Struct, frozen=True, kw_only=True):
     socket: str
     store: StoreStatus
     counts: Counts
-    next_runs: list[NextRun]
+    next_runs: list[NextRun]  # the first of them
+    next_runs_total: int = 0
     health: list[HealthProblem]
     loop_lag: LoopLag
     rss_bytes: Bytes

@@ -23,9 +23,9 @@ from firth_protocol.types import MirrorMode, Role
 from firthd.access import Access, Caller
 from firthd.config import AccessSettings
 from firthd.rpc.dispatch import Context, Dispatcher
-from firthd.store.journal import Audited
+from firthd.store.audit import Audited
 from tests.support.clock import START_MS, FakeClock, settle
-from tests.support.rpc import Mirrors, Rig, caller, handlers, rig
+from tests.support.rpc import Line, Mirrors, Rig, caller, handlers, rig
 
 
 async def done(context: Context, params: Any) -> SeqReply:
@@ -282,8 +282,10 @@ async def test_a_caller_for_some_channels(method: str, params: dict[str, Any], a
     if allowed:
         assert reply.get("result") == {"seq": 7}, reply
     else:
-        assert reply["error"]["code"] == -32003
-        assert "kim has" in reply["error"]["message"]
+        # What he may not see is not there; what belongs to no channel that there is, he is told that he may not.
+        hidden = method not in {"channel.create", "token.list"}
+        assert reply["error"]["code"] == (-32001 if hidden else -32003)
+        assert ("there is no" if hidden else "kim has") in reply["error"]["message"]
 
 
 async def test_who_may_do_nothing_learns_nothing() -> None:
@@ -295,9 +297,12 @@ async def test_who_may_do_nothing_learns_nothing() -> None:
 
 
 async def test_a_refusal_does_not_tell_which_mirrors_there_are() -> None:
-    there = (await rig().call("mirror.run", {"mirror": "main:forge"}, by=BIO))["error"]
-    not_there = (await rig().call("mirror.run", {"mirror": "main:none"}, by=BIO))["error"]
-    assert there == not_there
+    for there, not_there in (("main:forge", "main:none1"), (1, 9), ("1", "9")):
+        hidden = (await rig().call("mirror.run", {"mirror": there}, by=BIO))["error"]
+        absent = (await rig().call("mirror.run", {"mirror": not_there}, by=BIO))["error"]
+        assert hidden["message"] == f"there is no mirror {there!r}"
+        assert absent["message"] == f"there is no mirror {not_there!r}"
+        assert (hidden["code"], hidden["data"]) == (absent["code"], absent["data"])
 
 
 # --- the audit log --------------------------------------------------------------------------------------
@@ -338,7 +343,10 @@ async def test_a_change_that_fails_or_is_refused_is_audited_with_the_kind() -> N
     await parts.call("channel.freeze", {"channel": "main"})
     await parts.call("channel.unfreeze", {"channel": "main"})
     await parts.call("channel.freeze", {"channel": "main"}, by=BIO)
-    assert [entry.outcome for entry in parts.audited] == ["conflict", "internal", "forbidden"]
+    await parts.call("channel.freeze", {"channel": "main"}, by=caller(Role.READER))
+    await parts.call("channel.freeze", {"channel": "main", "dry_run": True}, by=caller(Role.READER))
+    await parts.call("channel.freeze", {"nonsense": 1}, by=caller(Role.READER))
+    assert [entry.outcome for entry in parts.audited] == ["conflict", "internal", "not_found", "forbidden"]
 
 
 async def test_secrets_do_not_reach_the_audit_log() -> None:
@@ -367,11 +375,25 @@ async def test_secrets_do_not_reach_the_audit_log() -> None:
     assert update == {"mirror": 1, "revision": 3, "credentials": None, "proxy": "***@proxy:1"}
 
 
-async def test_an_audit_log_that_cannot_be_written_is_told_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    async def full(entry: Audited) -> None:
-        raise OSError("disk full")
+async def test_a_line_of_the_audit_log_has_its_bounds() -> None:
+    parts = rig(token_create=done)
+    await parts.call("token.create", {"name": "ci", "channels": ["x" * 100] * 5_000})
+    assert parts.audited[0].params.keys() == {"cut", "name"}
+    assert parts.audited[0].params["cut"] > 500_000
 
-    dispatcher = Dispatcher(handlers(channel_freeze=done), Access(AccessSettings(), 0), Mirrors(), full, FakeClock())
+
+async def test_an_audit_log_that_cannot_be_written_is_told_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    class Full(Line):
+        async def end(self, outcome: str) -> None:
+            raise OSError("disk full")
+
+    dispatcher = Dispatcher(
+        handlers(channel_freeze=done),
+        Access(AccessSettings(), 0),
+        Mirrors(),
+        lambda entry: Full(entry, []),
+        FakeClock(),
+    )
     reply = await dispatcher.handle(json.dumps(request()).encode(), caller())
     assert reply is not None
     assert json.loads(reply)["result"] == {"seq": 7}
@@ -485,11 +507,8 @@ def test_every_method_needs_a_handler() -> None:
     some = handlers()
     del some["channel.freeze"], some["run.log"]
 
-    async def write(entry: Audited) -> None:
-        raise AssertionError
-
     with pytest.raises(LookupError, match=r"no handler for channel\.freeze, run\.log"):
-        Dispatcher(some, Access(AccessSettings(), 0), Mirrors(), write, FakeClock())
+        Dispatcher(some, Access(AccessSettings(), 0), Mirrors(), lambda entry: Line(entry, []), FakeClock())
 
 
 async def test_defaults_reach_the_handler() -> None:

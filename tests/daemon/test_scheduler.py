@@ -255,6 +255,17 @@ def test_due_times_are_counted_as_stepping_through_them_counts(
         assert following is None or following > until
 
 
+def test_what_a_schedule_means_is_told_with_its_next_times() -> None:
+    after = from_rfc3339("2026-11-22T14:02:11Z")
+    found = CRON.coming("Monthly", after, 2)
+    assert (found.schedule, found.warnings) == ("0 0 1 * *", [])
+    assert found.times == ["2026-12-01T00:00:00.000Z", "2027-01-01T00:00:00.000Z"]
+    assert CRON.coming("30 2 * * mon-fri", after, 3).times[-1] == "2026-11-25T02:30:00.000Z"
+    assert "more often than daily" in CRON.coming("hourly", after, 1).warnings[0]
+    with pytest.raises(Invalid, match="never comes"):
+        CRON.coming("0 0 31 2 *", after, 1)
+
+
 def test_a_month_without_the_day_is_left_out() -> None:
     moments = [from_rfc3339("2026-01-31T00:00:00.000Z")]
     for _ in range(3):

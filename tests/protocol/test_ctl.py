@@ -300,6 +300,27 @@ async def test_wait_ends_with_the_runs_outcome(tmp_path: Path, end: dict[str, An
     assert json.loads(done.out)["run"]["state"] == end["state"]
 
 
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [("completed", 0), ("failed", 1), ("stopped", 1), ("incomplete", 4), ("running", 5), ("pending", 5)],
+)
+async def test_run_wait_ends_with_the_runs_outcome(tmp_path: Path, state: str, status: int) -> None:
+    async def wait(context: Context, params: RunWait) -> dict[str, Any]:
+        return run_of(state)
+
+    async with server(tmp_path, rig(run_wait=wait)) as up:
+        done = await ctl("run.wait", "12", "timeout=0.1", socket=up.socket)
+        raw = await ctl("call", "run.wait", '{"run": 12}', socket=up.socket)
+    assert (done.status, raw.status) == (status, status)
+    assert json.loads(done.out)["state"] == state
+
+
+async def test_run_wait_can_be_told_to_wait_to_the_end(tmp_path: Path) -> None:
+    async with server(tmp_path, rig(**running(DOWNLOADING, DOWNLOADING, run_of("incomplete")))) as up:
+        done = await ctl("run.wait", "12", "--wait", socket=up.socket)
+    assert (done.status, json.loads(done.out)["state"]) == (4, "incomplete")
+
+
 async def test_on_a_terminal_the_line_is_rewritten(tmp_path: Path) -> None:
     parts = rig(**running(DOWNLOADING, DOWNLOADING, run_of("completed")))
     async with server(tmp_path, parts) as up:

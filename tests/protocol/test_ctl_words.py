@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from firth_protocol.address import find_socket, unreachable_text
 from firth_protocol.ctl.arguments import parameters
 from firth_protocol.ctl.exits import UsageError
-from firth_protocol.ctl.output import Format, Printer, clean, cut, human_bytes, text_width
+from firth_protocol.ctl.output import Format, Printer, clean, cut, text_width
 from firth_protocol.methods import METHODS
 from firth_protocol.types import Package
 
@@ -175,14 +175,6 @@ def test_a_table_fits_the_terminal(width: int) -> None:
 def test_a_table_of_what_is_not_known() -> None:
     assert table([{"a": 1, "b": {"c": 2}}, {"a": None, "b": None}], 80) == ["A", "1", "-"]
     assert table([], 80) == []
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (31_200_000, "31.2 MB"), (999_960_000, "1.0 GB"), (2e15, "2.0 PB")],
-)  # fmt: skip
-def test_sizes(count: float, text: str) -> None:
-    assert human_bytes(count) == text
 
 
 @given(st.text())

@@ -96,7 +96,7 @@ def test_fields_are_told_in_words() -> None:
     assert told["policy"] == ("text or null", False, True, "null")
     assert told["run_now"] == ("true|false", False, False, "false")
     update = {field.name: field for field in fields_of(MirrorUpdate)}
-    assert (update["mirror"].type_text, update["revision"].type_text) == ("integer or text", "integer >= 1")
+    assert (update["mirror"].type_text, update["revision"].type_text) == ("integer >= 1 or text", "integer >= 1")
     assert (update["proxy"].default, update["proxy"].nullable) == (None, True)
 
 

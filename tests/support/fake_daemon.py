@@ -21,6 +21,7 @@ from firth_protocol import types as t
 from firth_protocol.errors import CursorExpired, FirthError, Forbidden, Invalid, MethodNotFound, NotFound
 from firth_protocol.events import Fact
 from firth_protocol.methods import METHODS
+from firthd.scheduler import CronSchedules
 from tests.support.fake_world import START, STEP_TITLES, FakeWorld, rfc3339
 
 T = TypeVar("T")
@@ -479,6 +480,9 @@ class FakeDaemon(FakeWorld):
             advisories=[],
             as_of=self.as_of,
         )
+
+    def _do_schedule_next(self, schedule: str, count: int = 3) -> Any:
+        return CronSchedules().coming(schedule, round(self.now * 1000), count)
 
     def _do_audit_list(self, query: str = "", cursor: str | None = None, limit: int = 100) -> Any:
         entries = [

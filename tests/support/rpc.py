@@ -4,24 +4,26 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 from msgspec import Struct
 
 from firth_protocol.errors import NotFound
 from firth_protocol.events import Topic, cursor
 from firth_protocol.methods import METHODS
 from firth_protocol.types import Event, Role
+from firthd.absent import no_mirror, no_run
 from firthd.access import Access, Caller
 from firthd.clock import rfc3339
 from firthd.config import AccessSettings
 from firthd.events import EventHub
 from firthd.rpc.dispatch import Context, Dispatcher, Handler
 from firthd.rpc.server import RpcServer
-from firthd.store.journal import Audited
+from firthd.store.audit import Audited
 from tests.support.clock import FakeClock
 
 NOBODY_UID = 4_000_000
@@ -53,12 +55,12 @@ class Mirrors:
 
     async def by_mirror(self, ref: int | str) -> str:
         if not isinstance(ref, int) or ref not in self.channels:
-            raise NotFound(f"there is no mirror {ref}")
+            raise no_mirror(ref)
         return self.channels[ref]
 
     async def by_run(self, run: int) -> str:
         if run not in self.channels:
-            raise NotFound(f"there is no run {run}")
+            raise no_run(run)
         return self.channels[run]
 
 
@@ -119,6 +121,20 @@ class Facts:
         return event
 
 
+class Line:
+    """An audit line of a call whose handler changes nothing in a database: it stands in a list at its end."""
+
+    def __init__(self, entry: Audited, lines: list[Audited]) -> None:
+        self._entry = entry
+        self._lines = lines
+
+    def beside(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    async def end(self, outcome: str) -> None:
+        self._lines.append(msgspec.structs.replace(self._entry, outcome=outcome))
+
+
 class Rig(Struct):
     """What a test of a dispatcher or a server holds in its hands."""
 
@@ -142,11 +158,8 @@ def rig(access: AccessSettings | None = None, /, **given: Handler) -> Rig:
     clock = FakeClock()
     audited: list[Audited] = []
 
-    async def write(entry: Audited) -> None:
-        audited.append(entry)
-
     rules = Access(access or AccessSettings(), own_uid=os.getuid())
-    dispatcher = Dispatcher(handlers(**given), rules, Mirrors(), write, clock)
+    dispatcher = Dispatcher(handlers(**given), rules, Mirrors(), lambda entry: Line(entry, audited), clock)
     return Rig(dispatcher=dispatcher, access=rules, audited=audited, facts=Facts(clock), clock=clock)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from firth_protocol import types as t
 from firth_tui.format import Cell, Tone
-from firth_tui.screens.mirror import labelled, wrapped
+from firth_tui.screens.mirror import detail_lines, labelled, wrapped
 from firth_tui.screens.package import newest_first
 from firth_tui.screens.run import counts_cells, plan_words
 from firth_tui.widgets.progress import amount, outcome, pieces, step_lines, step_note
@@ -100,3 +100,28 @@ def test_the_newest_files_come_first() -> None:
     for versions in (["9.0", old.version], [old.version, "9.0"]):
         both = msgspec.structs.replace(detail, files=[old, new], versions=versions, version="9.0")
         assert newest_first(both) == [new, old]
+
+
+def test_a_list_that_is_cut_tells_how_many_there_are() -> None:
+    failed = [t.FailedArtifact(subdir="noarch", filename=f"f{n}.conda", reason="404", attempts=3) for n in range(1000)]
+    details = t.MirrorDetails(
+        mirror=1,
+        run=1,
+        counts=t.RunCounts(failed=3_691),
+        artifacts=9_000,
+        stored=0,
+        on_demand=9_000,
+        bytes=1,
+        bytes_stored=0,
+        subdirs={"noarch": 9_000},
+        failed=failed,
+        failed_total=3_691,
+        shadowed=[f"conda/p{n}" for n in range(1000)],
+        shadowed_total=2_004,
+        notes=[],
+    )
+    shown = "\n".join("".join(cell.text for cell in line) for line in detail_lines(details))
+    assert "3,691 files could not be had" in shown
+    assert "and 3,491 more" in shown
+    assert "2,004 names: conda/p0, " in shown
+    assert "1,000" not in shown

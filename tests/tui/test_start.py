@@ -35,7 +35,7 @@ def test_without_a_terminal_it_says_what_to_use() -> None:
 
 
 def test_modules_that_decide_know_no_textual() -> None:
-    names = "model, rows, format, actions, action_table, reasons, schedule, link"
+    names = "model, rows, format, actions, action_table, reasons, link"
     loaded = python(f"import sys; from firth_tui import {names}; print(*sys.modules)").split()
     assert "textual" not in loaded
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import NamedTuple
 
+from firth_protocol import units
 from firth_protocol.types import Channel, Family, MirrorMode, MirrorType, Privacy, RunKind, RunState, StepState
 
 
@@ -79,22 +80,13 @@ def clean(text: str, limit: int = 500) -> str:
 
 
 def size(value: int | float | None) -> str:
-    """Return a number of bytes as `62.9 MB` (decimal units, as disks and networks are sold)."""
-    if value is None:
-        return "unknown"
-    number = float(value)
-    if abs(number) < 1000:
-        return f"{number:.0f} B"
-    for unit in ("kB", "MB", "GB", "TB", "PB"):
-        number /= 1000
-        if abs(number) < 999.5:
-            return f"{number:.0f} {unit}" if abs(number) >= 99.95 else f"{number:.1f} {unit}"
-    return f"{number / 1000:.1f} EB"
+    """Return a number of bytes as `62.9 MB`, or that it is not known."""
+    return "unknown" if value is None else units.size(value)
 
 
 def rate(value: float) -> str:
-    """Return bytes a second as `41 MB/s`."""
-    return f"{size(value)}/s"
+    """Return bytes a second as `41.0 MB/s`."""
+    return units.rate(value)
 
 
 def count(value: int | None) -> str:
@@ -121,11 +113,6 @@ def moment(time: str | None) -> str:
     """Return a time in full, with its zone: `2026-11-22 14:02:11 UTC`."""
     seconds = seconds_of(time)
     return "never" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def moment_of(seconds: float) -> str:
-    """Return seconds since the epoch as `2026-12-01 00:00`, UTC."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def clock(seconds: float) -> str:

@@ -17,14 +17,18 @@ from firth_protocol.types import (
     PackageFile,
     RunState,
 )
+from firthd.absent import no_channel
 from firthd.clock import maybe_rfc3339, rfc3339
 from firthd.families.base import FamilyRules
 from firthd.store import artifacts, catalog, generations, paging, summaries
 from firthd.store.catalog import ChannelRow
 from firthd.store.database import Reader
-from firthd.store.generations import DRAFT, ChangeRow
+from firthd.store.generations import DRAFT, ChangeRow, ChangeSetRow
+from firthd.store.paging import Patterns
 
 FILES_SHOWN = 1000
+DIGITS = 18
+"""Of a number in a cursor: it is a row's, which SQLite can hold."""
 _WORST = [
     RunState.FAILED,
     RunState.INCOMPLETE,
@@ -40,16 +44,17 @@ async def channel(r: Reader, name: str) -> ChannelRow:
     """Return a channel's row; raise NotFound."""
     row = await catalog.channel_by_name(r, name)
     if row is None:
-        raise NotFound(f"there is no channel {name!r}", hint="`channel.list` shows the channels", channel=name)
+        raise no_channel(name)
     return row
 
 
-async def describe(r: Reader, row: ChannelRow) -> Channel:
-    """Return a channel as clients see it."""
+async def describe(r: Reader, row: ChannelRow, patterns: Patterns) -> Channel:
+    """Return a channel as a client sees it who may see the channels of `patterns`: its subchannels are cut to them."""
     current = await generations.generation(r, row.id, row.generation)
     families = await generations.generation_families(r, row.id, row.generation)
-    numbers = await catalog.channel_numbers(r, row.id)
+    numbers = await catalog.channel_numbers(r, row.id, patterns)
     draft = await generations.finished_change_sets(r, row.id)
+    waiting = await _waiting(r, row, draft) if draft else (0, 0)
     stored = await catalog.stored_by_type(r, row.id)
     return Channel(
         id=row.id,
@@ -78,8 +83,8 @@ async def describe(r: Reader, row: ChannelRow) -> Channel:
         subchannels=numbers.subchannels,
         draft=Draft(
             change_sets=len(draft),
-            added=sum(one.added for one in draft),
-            removed=sum(one.closed for one in draft),
+            added=waiting[0],
+            removed=waiting[1],
         )
         if draft
         else None,
@@ -87,6 +92,11 @@ async def describe(r: Reader, row: ChannelRow) -> Channel:
         updated_at=rfc3339(row.updated_at),
         revision=row.revision,
     )
+
+
+async def _waiting(r: Reader, row: ChannelRow, draft: list[ChangeSetRow]) -> tuple[int, int]:
+    """Count what a draft adds and removes for clients, beside all that has been published."""
+    return await generations.count_changes(r, row.id, row.generation, DRAFT, [one.id for one in draft])
 
 
 async def generations_page(
@@ -125,10 +135,11 @@ async def changes_page(
     low, high = await _span(r, row, generation)
     forward = high >= low
     low, high = sorted((low, high))
-    page = paging.decode(cursor, f"changes {generation}")
+    page = paging.decode(cursor, f"changes {generation}", str)
     phase, set_id, row_id = 0, 0, 0
     if page["page_key"] is not None:
-        place = [int(part) for part in str(page["page_key"]).split(":") if part.isascii() and part.isdigit()]
+        parts = page["page_key"].split(":")
+        place = [int(part) for part in parts if part.isascii() and part.isdigit() and len(part) <= DIGITS]
         if len(place) != 3:
             raise CursorExpired("the cursor does not belong to this list", hint="start again without a cursor")
         phase, set_id, row_id = place
@@ -202,7 +213,7 @@ async def packages_page(
         stored=None if state is None else state is ArtifactState.STORED,
         descending=by.descending,
         order_sql=by.sql,
-        page=paging.decode(cursor, sort),
+        page=paging.decode(cursor, sort, str),
         limit=limit + 1,
     )
     shown, following = paging.cut(sort, found, limit, lambda pair: (pair[1], f"{pair[0].family}/{pair[0].name}"))
@@ -270,6 +281,7 @@ async def package(
                 url=url(name, family, one.file.subdir, one.file.filename),
             )
         )
+    dependants, dependants_total = await summaries.dependants(r, row.id, number, family, package_name, FILES_SHOWN)
     return PackageDetail(
         channel=name,
         family=family,
@@ -277,9 +289,11 @@ async def package(
         version=summary.version if summary else files[-1].version,
         versions=rules.sort_versions({file.version for file in files}),
         files=files,
+        files_total=max(len(files), summary.files if summary else 0),
         truncated=len(found) > FILES_SHOWN,
         dependencies=list(depends),
-        dependants=await summaries.dependants(r, row.id, number, family, package_name, FILES_SHOWN),
+        dependants=dependants,
+        dependants_total=dependants_total,
         advisories=[],
         as_of=as_of,
     )

@@ -1,12 +1,12 @@
 """The only place that changes channels: create, edit, delete, freeze, unfreeze, roll back."""
 
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import UNSET
 
+from firth_protocol import names
 from firth_protocol.errors import Conflict, InUse, Invalid, NotFound, WrongState
 from firth_protocol.events import Fact
 from firth_protocol.methods import (
@@ -18,6 +18,7 @@ from firth_protocol.methods import (
     SeqReply,
 )
 from firth_protocol.types import Channel, ContentChange, Family, KeepGenerations, RunKind
+from firthd.access import Caller
 from firthd.channels import browse
 from firthd.channels.publish import Publisher
 from firthd.channels.published import Published
@@ -28,15 +29,15 @@ from firthd.runs.queue import RunQueue
 from firthd.store import artifacts, catalog, generations, journal
 from firthd.store import runs as run_rows
 from firthd.store.catalog import ChannelRow
-from firthd.store.database import Database, Reader, Tx
+from firthd.store.database import Database, Reader, Tx, more_to_come
 from firthd.store.generations import FamilyRow
 from firthd.store.journal import Journal
 from firthd.store.objects import ObjectRow
 
 T = TypeVar("T")
 
-_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}\Z")
-_RESERVED_CHILDREN = frozenset({"simple", "cran", "packages", "shards", "snapshot", "label"})
+
+NAMED = 5
 
 
 class _DryRun(Exception):
@@ -61,23 +62,6 @@ async def write(db: Database, body: Callable[[Tx], Awaitable[T]], *, dry_run: bo
         return result
 
 
-def check_name(name: str, reserved: frozenset[str]) -> tuple[str | None, str]:
-    """Return (parent, own name) of a channel's name; raise Invalid, which says what is wrong with it."""
-    parent, slash, own = name.rpartition("/")
-    for part in [parent, own] if slash else [own]:
-        if not _NAME.match(part):
-            raise Invalid(
-                f"{part!r} is no channel name",
-                hint="a letter a-z, then up to 62 of a-z 0-9 _ -; a subchannel is parent/child",
-                path="$.name",
-            )
-        if part in reserved or part == "t":
-            raise Invalid(f"{part!r} is reserved: clients would misread the address", path="$.name")
-    if slash and own in _RESERVED_CHILDREN:
-        raise Invalid(f"{own!r} is reserved below a channel", path="$.name")
-    return (parent if slash else None), own
-
-
 class Channels:
     """The verbs on channels."""
 
@@ -99,9 +83,9 @@ class Channels:
         self._published = published
         self._reserved = frozenset(name for rules in families.values() for name in rules.reserved_names)
 
-    async def create(self, params: ChannelCreate) -> ChannelReply:
+    async def create(self, params: ChannelCreate, caller: Caller) -> ChannelReply:
         """Create a channel and publish its first generation, empty but complete in every variant."""
-        parent, _ = check_name(params.name, self._reserved)
+        parent = names.check(params.name, self._reserved).parent
         no_policies(params.policy)
         keep = params.keep_generations or KeepGenerations()
 
@@ -128,20 +112,20 @@ class Channels:
             seq = await self._journal.fact(
                 tx, Fact.CHANNEL_PUBLISHED, ids=ids, data={"generation": 1, "added": 0, "removed": 0, "cause": "create"}
             )
-            return ChannelReply(channel=await self._describe(tx, channel_id), seq=seq)
+            return ChannelReply(channel=await self._describe(tx, channel_id, caller), seq=seq)
 
         async with self._publisher.first_objects() as (first, families):
             return await write(self._db, lambda tx: body(tx, first, families), dry_run=params.dry_run)
 
-    async def update(self, params: ChannelUpdate) -> ChannelReply:
+    async def update(self, params: ChannelUpdate, caller: Caller) -> ChannelReply:
         """Change a channel's description, privacy or what it keeps; raise Conflict on a stale revision."""
         if params.policy is not UNSET:
             no_policies(params.policy)
 
         async def body(tx: Tx) -> ChannelReply:
-            row = await browse.channel(tx, params.channel)
+            row, seen = await browse.channel(tx, params.channel), caller.patterns()
             if row.revision != params.revision:
-                current = await browse.describe(tx, row)
+                current = await browse.describe(tx, row, seen)
                 raise stale(f"channel {row.name}", params.revision, row.revision, current)
             changes: dict[str, Any] = {}
             for field in ("description", "privacy", "policy"):
@@ -152,7 +136,7 @@ class Channels:
                 keep = params.keep_generations or KeepGenerations()
                 changes.update(keep_days=keep.days, keep_months=keep.months)
             if not changes:
-                return ChannelReply(channel=await browse.describe(tx, row), seq=await journal.newest(tx))
+                return ChannelReply(channel=await browse.describe(tx, row, seen), seq=await journal.newest(tx))
             await catalog.update_channel(tx, row.id, changes, self._clock.now_ms())
             if "privacy" in changes:
                 privacy = changes["privacy"]
@@ -160,21 +144,21 @@ class Channels:
             seq = await self._journal.fact(
                 tx, Fact.CHANNEL_UPDATED, ids={"channel": row.name}, data={"fields": sorted(changes)}
             )
-            return ChannelReply(channel=await self._describe(tx, row.id), seq=seq)
+            return ChannelReply(channel=await self._describe(tx, row.id, caller), seq=seq)
 
         return await write(self._db, body, dry_run=params.dry_run)
 
-    async def delete(self, name: str, confirm: str, *, dry_run: bool) -> SeqReply:
+    async def delete(self, name: str, confirm: str, caller: Caller, *, dry_run: bool) -> SeqReply:
         """Delete a channel with its mirrors and generations; its runs are stopped first."""
         if confirm != name:
             raise Invalid(f"confirm is {confirm!r}", hint=f"write {name!r} to confirm the deletion", path="$.confirm")
         row = await self._db.read(lambda r: browse.channel(r, name))
 
         async def check(r: Reader) -> None:
-            children = await catalog.subchannels(r, row.id)
-            if children:
+            if await catalog.subchannels(r, row.id, None):
+                seen = await catalog.subchannels(r, row.id, caller.patterns())
                 raise InUse(
-                    f"{name} has subchannels: {', '.join(children[:5])}",
+                    f"{name} has subchannels{named(seen)}",
                     hint="delete the subchannels first",
                     channel=name,
                 )
@@ -188,7 +172,8 @@ class Channels:
 
         await self._db.read(check)
         if not dry_run:
-            await self._stop_runs(row)
+            with more_to_come():
+                await self._stop_runs(row)
         return await write(self._db, body, dry_run=dry_run)
 
     async def _stop_runs(self, row: ChannelRow) -> None:
@@ -200,19 +185,23 @@ class Channels:
                     continue
                 await self._queue.wait(run.id, timeout_s=5)
 
-    async def freeze(self, name: str, by: str, *, dry_run: bool) -> FreezeReply:
+    async def freeze(self, name: str, caller: Caller, *, dry_run: bool) -> FreezeReply:
         """Pin the published generation. Freezing a frozen channel changes nothing."""
 
         async def body(tx: Tx) -> FreezeReply:
-            row = await browse.channel(tx, name)
+            row, seen = await browse.channel(tx, name), caller.patterns()
             if row.frozen_at is not None:
-                return FreezeReply(changed=False, channel=await browse.describe(tx, row), seq=await journal.newest(tx))
+                return FreezeReply(
+                    changed=False,
+                    channel=await browse.describe(tx, row, seen),
+                    seq=await journal.newest(tx),
+                )
             now = self._clock.now_ms()
-            await catalog.update_channel(tx, row.id, {"frozen_at": now, "frozen_by": by}, now)
+            await catalog.update_channel(tx, row.id, {"frozen_at": now, "frozen_by": caller.user}, now)
             seq = await self._journal.fact(
                 tx, Fact.CHANNEL_FROZEN, ids={"channel": name}, data={"generation": row.generation}
             )
-            return FreezeReply(changed=True, channel=await self._describe(tx, row.id), seq=seq)
+            return FreezeReply(changed=True, channel=await self._describe(tx, row.id, caller), seq=seq)
 
         reply = await write(self._db, body, dry_run=dry_run)
         row = await self._db.read(lambda r: browse.channel(r, name))
@@ -221,16 +210,20 @@ class Channels:
         hint = f"{missing} artifacts are not stored yet: `mirror.fill` brings them" if missing else ""
         return FreezeReply(changed=reply.changed, channel=reply.channel, not_stored=missing, hint=hint, seq=reply.seq)
 
-    async def unfreeze(self, name: str, by: str, *, dry_run: bool) -> FreezeReply:
+    async def unfreeze(self, name: str, caller: Caller, *, dry_run: bool) -> FreezeReply:
         """Let a channel publish again: a run publishes at once what has accumulated.
 
         A dry run's `change` counts what clients are going to see, after a rollback too; None: nothing to publish.
         """
 
         async def body(tx: Tx) -> tuple[FreezeReply, int | None]:
-            row = await browse.channel(tx, name)
+            row, seen = await browse.channel(tx, name), caller.patterns()
             if row.frozen_at is None:
-                reply = FreezeReply(changed=False, channel=await browse.describe(tx, row), seq=await journal.newest(tx))
+                reply = FreezeReply(
+                    changed=False,
+                    channel=await browse.describe(tx, row, seen),
+                    seq=await journal.newest(tx),
+                )
                 return reply, None
             now = self._clock.now_ms()
             await catalog.update_channel(tx, row.id, {"frozen_at": None, "frozen_by": None}, now)
@@ -240,12 +233,12 @@ class Channels:
             run_id = None
             if waiting or (current is not None and current.shows != current.number):
                 run_id, _ = await self._queue.submit(
-                    tx, RunKind.PUBLISH, channel_id=row.id, channel=name, cause="unfreeze", by=by
+                    tx, RunKind.PUBLISH, channel_id=row.id, channel=name, cause="unfreeze", by=caller.user
                 )
             run = await run_rows.run_by_id(tx, run_id) if run_id else None
             reply = FreezeReply(
                 changed=True,
-                channel=await self._describe(tx, row.id),
+                channel=await self._describe(tx, row.id, caller),
                 run=steps.describe(run) if run else None,
                 seq=seq,
             )
@@ -287,10 +280,16 @@ class Channels:
 
         return await write(self._db, body, dry_run=dry_run)
 
-    async def _describe(self, tx: Tx, channel_id: int) -> Channel:
+    async def _describe(self, tx: Tx, channel_id: int, caller: Caller) -> Channel:
         row = await catalog.channel_by_id(tx, channel_id)
         assert row is not None
-        return await browse.describe(tx, row)
+        return await browse.describe(tx, row, caller.patterns())
+
+
+def named(channels: list[str]) -> str:
+    """Return `: a, b` of the first names, and how many more there are; nothing for none."""
+    more = f" and {len(channels) - NAMED:,} more" if len(channels) > NAMED else ""
+    return f": {', '.join(channels[:NAMED])}{more}" if channels else ""
 
 
 async def _to_come(r: Reader, name: str) -> ContentChange:
@@ -298,7 +297,8 @@ async def _to_come(r: Reader, name: str) -> ContentChange:
     row = await browse.channel(r, name)
     current = await generations.generation(r, row.id, row.generation)
     shows = current.shows if current else 0
-    added, removed = await generations.count_changes(r, row.id, shows, generations.DRAFT)
+    draft = [one.id for one in await generations.finished_change_sets(r, row.id)]
+    added, removed = await generations.count_changes(r, row.id, shows, generations.DRAFT, draft)
     return ContentChange(added=added, removed=removed, from_generation=row.generation, to_generation=row.generation + 1)
 
 

@@ -423,12 +423,12 @@ class Publisher:
                 key = await self._db.write(packages)
 
     async def _moved(self, plan: _Plan) -> dict[str, int]:
-        if plan.shows == plan.number and plan.current.shows == plan.current.number:
-            added, removed = sum(one.added for one in plan.draft), sum(one.closed for one in plan.draft)
-            return {"added": added, "removed": removed}
-        low, high = sorted((plan.current.shows, plan.shows))
-        came, left = await self._db.read(lambda r: generations.count_changes(r, plan.channel.id, low, high))
-        forward = plan.shows >= plan.current.shows
+        """Count what clients see change: between what is in force and what is to be."""
+        shows = generations.DRAFT if plan.shows == plan.number else plan.shows
+        low, high = sorted((plan.current.shows, shows))
+        draft = [one.id for one in plan.draft]
+        came, left = await self._db.read(lambda r: generations.count_changes(r, plan.channel.id, low, high, draft))
+        forward = shows >= plan.current.shows
         return {"added": came if forward else left, "removed": left if forward else came}
 
     async def _switch(

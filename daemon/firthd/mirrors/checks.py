@@ -4,7 +4,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from firth_protocol.errors import Invalid
-from firth_protocol.types import Credentials, Filters
+from firth_protocol.types import Filters
 from firthd.families.base import FamilyRules
 
 
@@ -24,17 +24,6 @@ def check_filters(rules: FamilyRules, filters: Filters) -> list[str]:
                 path=f"$.filters.{field}",
             )
     return rules.check_filters(filters)
-
-
-def check_credentials(credentials: Credentials | None) -> None:
-    """Raise Invalid unless the credentials are one of the three forms."""
-    if credentials is None:
-        return
-    given = {field for field in credentials.__struct_fields__ if getattr(credentials, field) is not None}
-    if given not in ({"token"}, {"bearer"}, {"user", "password"}):
-        raise Invalid(
-            "credentials are one of {token}, {user, password} and {bearer}", hint="give one form", path="$.credentials"
-        )
 
 
 def check_proxy(proxy: str | None) -> None:

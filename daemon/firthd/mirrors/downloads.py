@@ -8,6 +8,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from firth_protocol import units
 from firth_protocol.errors import FirthError, Invalid, NoSpace, NotFound, TooLarge, Upstream
 from firthd.clock import Clock
 from firthd.mirrors.transfer import Hooks, Patience, transfer
@@ -174,7 +175,7 @@ class Downloads:
 
     def _tell(self, filename: str) -> None:
         self._live.progress(
-            f"{self._done:,} / {self._total:,} files, {self._live.rate() / 1e6:.1f} MB/s, {filename}",
+            f"{self._done:,} / {self._total:,} files, {units.rate(self._live.rate())}, {filename}",
             done=self._done,
             total=self._total,
             unit="files",

@@ -7,10 +7,10 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
+from firth_protocol import units
 from firth_protocol.errors import Upstream
 from firthd.clock import Clock
 from firthd.families.base import Answer, Ask, FamilyRules, Form, Known, Requests, Spool
-from firthd.mirrors.plan import human
 from firthd.mirrors.source import Job
 from firthd.runs.run import LiveRun
 from firthd.store.catalog import SourceIndexRow
@@ -223,7 +223,7 @@ class _Fetch:
                 return Answer(part=asked.part, form=form, size=had.size, changed=False)
             if status == "fetched":
                 new = "" if self._first or asked.part in self._had else ", new at the source"
-                self._live.log(f"{form.path}: {human(size)}{new}")
+                self._live.log(f"{form.path}: {units.size(size)}{new}")
                 self._take(asked.part, form, encoding, spool.name, size, validators)
                 return Answer(part=asked.part, form=form, size=size)
             if answered in _NOT_YOURS:
@@ -250,8 +250,8 @@ class _Fetch:
             nonlocal came
             self._live.received(max(0, done - came))
             came = done
-            of = f" / {total / 1e6:.1f} MB" if total else " MB"
-            self._live.progress(f"{path} {done / 1e6:.1f}{of}", done=done, total=total, unit="bytes")
+            of = f" / {units.size(total)}" if total else ""
+            self._live.progress(f"{path} {units.size(done)}{of}", done=done, total=total, unit="bytes")
 
         return tell
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import UNSET
 
-from firth_protocol.errors import Conflict, Invalid, NotFound, WrongState
+from firth_protocol.errors import Conflict, Invalid, WrongState
 from firth_protocol.events import Fact
 from firth_protocol.methods import (
     MirrorCheck,
@@ -30,6 +30,7 @@ from firth_protocol.types import (
     RunState,
     SourceFound,
 )
+from firthd.absent import no_mirror
 from firthd.channels import browse
 from firthd.channels.manage import no_policies, stale, write
 from firthd.clock import Clock
@@ -47,11 +48,16 @@ from firthd.runs.queue import RunQueue
 from firthd.store import catalog
 from firthd.store import runs as run_rows
 from firthd.store.catalog import MirrorRow
-from firthd.store.database import Database, Reader, Tx
+from firthd.store.database import Database, Reader, Tx, more_to_come
 from firthd.store.journal import Journal, newest
 from firthd.store.secrets import SecretFile, Secrets
 from firthd.upstream.client import Source, mask
 from firthd.upstream.client import Upstream as Upstreams
+from firthd.upstream.source import check_credentials
+
+NO_SECRETS = Secrets()
+COALESCED_MOST = 100
+"""Due times that the scheduler counts at one look: so many may have been more."""
 
 
 class Schedules(Protocol):
@@ -135,7 +141,7 @@ class Mirrors:
     ) -> tuple[Source, list[str]]:
         """Return the source that an address and its secrets mean; `stored` are those that the mirror has already."""
         rules = rules_of(self._families, type_)
-        checks.check_credentials(credentials)
+        check_credentials(credentials)
         checks.check_proxy(proxy)
         checks.check_ca_file(ca_file)
         found = rules.normalise(address, credentials, stored)
@@ -194,11 +200,13 @@ class Mirrors:
             )
             return await self._reports.describe(tx, await _row(tx, mirror_id)), seq, more
 
-        mirror, seq, more = await write(self._db, body, dry_run=params.dry_run)
+        secrets = _secrets(source, params.proxy)
+        with more_to_come(params.run_now or secrets != NO_SECRETS):
+            mirror, seq, more = await write(self._db, body, dry_run=params.dry_run)
         warnings += more
         if params.dry_run:
             return MirrorReply(mirror=mirror, warnings=warnings, seq=seq)
-        await self._secrets.put(mirror.id, _secrets(source, params.proxy))
+        await self._secrets.put(mirror.id, secrets)
         run = None
         if params.run_now:
             reply = await self.run(mirror.id, by, cause="run now")
@@ -251,7 +259,8 @@ class Mirrors:
                 data={"fields": sorted(changes)},
             )
 
-        seq = await write(self._db, body, dry_run=params.dry_run)
+        with more_to_come(secrets is not None):
+            seq = await write(self._db, body, dry_run=params.dry_run)
         if not params.dry_run and secrets is not None:
             await self._secrets.put(before.id, secrets)
         row = await self._db.read(lambda r: _row(r, before.id))
@@ -346,7 +355,7 @@ class Mirrors:
         row = await self._db.read(lambda r: find(r, ref))
         found = await self._open_run(row)
         if found is not None and not dry_run:
-            with contextlib.suppress(WrongState):
+            with contextlib.suppress(WrongState), more_to_come():
                 await self._queue.stop(found)
         return await self.run(row.id, by, cause="restart", dry_run=dry_run)
 
@@ -411,14 +420,15 @@ class Mirrors:
 async def _row(r: Reader, mirror_id: int) -> MirrorRow:
     row = await catalog.mirror_by_id(r, mirror_id)
     if row is None:
-        raise NotFound(f"there is no mirror {mirror_id}", hint="`mirror.list` shows the mirrors")
+        raise no_mirror(mirror_id)
     return row
 
 
 def _coalesced(times: int) -> list[str]:
     if not times:
         return []
-    return [f"the schedule fired {times} times while a run worked; this run stands for them"]
+    many = "at least " if times >= COALESCED_MOST else ""
+    return [f"the schedule fired {many}{times:,} times while a run worked; this run stands for them"]
 
 
 def _secrets(source: Source, proxy: str | None) -> Secrets:

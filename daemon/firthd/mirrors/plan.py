@@ -71,13 +71,3 @@ def space_reason(needed: int, space: Space) -> str | None:
         f"{needed:,} bytes are to be downloaded, {space.usable:,} may be used:"
         f" {space.free:,} are free, {space.floor:,} stay free, {space.reserved:,} are reserved by other runs"
     )
-
-
-def human(size: int) -> str:
-    """Return a size for people: 2.1 GB."""
-    value = float(size)
-    for unit in ("B", "KB", "MB", "GB"):
-        if round(value, 1) < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"

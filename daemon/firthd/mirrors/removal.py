@@ -15,7 +15,7 @@ from firthd.store import artifacts, catalog, generations
 from firthd.store import runs as run_rows
 from firthd.store.artifacts import Copied
 from firthd.store.catalog import MirrorRow
-from firthd.store.database import Database, Reader, Tx
+from firthd.store.database import Database, Reader, Tx, more_to_come
 from firthd.store.journal import Journal, newest
 from firthd.store.secrets import SecretFile, Secrets
 
@@ -59,7 +59,8 @@ class Removals:
         self.check(row)
         self._under_way.add(row.id)
         try:
-            await self._stop_runs(row)
+            with more_to_come():
+                await self._stop_runs(row)
             return await self._delete(row, by, keep=keep)
         finally:
             self._under_way.discard(row.id)
@@ -78,29 +79,32 @@ class Removals:
                 raise WrongState(f"run {run.id} has not stopped yet", hint="try again in a moment", run=run.id)
 
     async def _delete(self, row: MirrorRow, by: str, *, keep: bool) -> MirrorDeleteReply:
-        await self._settle.discard_abandoned(row.channel_id)
-        change_set = await self._db.write(
-            lambda tx: generations.open_change_set(
-                tx,
-                channel_id=row.channel_id,
-                mirror_id=row.id,
-                run_id=None,
-                cause=Cause.REMOVAL,
-                now_ms=self._clock.now_ms(),
+        with more_to_come():
+            await self._settle.discard_abandoned(row.channel_id)
+            change_set = await self._db.write(
+                lambda tx: generations.open_change_set(
+                    tx,
+                    channel_id=row.channel_id,
+                    mirror_id=row.id,
+                    run_id=None,
+                    cause=Cause.REMOVAL,
+                    now_ms=self._clock.now_ms(),
+                )
             )
-        )
         try:
-            copied = await artifacts.hand_over(
-                self._db,
-                channel_id=row.channel_id,
-                mirror_id=row.id,
-                change_set=change_set,
-                keep=keep,
-                clock=self._clock,
-            )
+            with more_to_come():
+                copied = await artifacts.hand_over(
+                    self._db,
+                    channel_id=row.channel_id,
+                    mirror_id=row.id,
+                    change_set=change_set,
+                    keep=keep,
+                    clock=self._clock,
+                )
             run_id, seq = await self._db.write(lambda tx: self._finish(tx, row, by, change_set, copied))
         except BaseException:
-            await asyncio.shield(self._db.write(lambda tx: generations.mark_abandoned(tx, change_set)))
+            with more_to_come():
+                await asyncio.shield(self._db.write(lambda tx: generations.mark_abandoned(tx, change_set)))
             raise
         await self._secrets.put(row.id, Secrets())
         run = await self._queue.get(run_id) if run_id else None

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
-from firth_protocol.errors import NotFound
 from firth_protocol.types import FailedArtifact, Family, Mirror, MirrorDetails
+from firthd.absent import no_run
 from firthd.clock import Clock, maybe_rfc3339, rfc3339
 from firthd.families.base import FamilyRules
 from firthd.runs import steps
@@ -78,10 +78,11 @@ class Reports:
         run_id = run_id or row.last_run_id
         run = await self._queue.row(run_id) if run_id else None
         if run is not None and run.mirror_id != row.id:
-            raise NotFound(f"run {run.id} is not one of {row.channel}:{row.name}", hint="`run.list` shows its runs")
+            raise no_run(run.id)  # whosever it is
         totals = await self._db.read(lambda r: artifacts.mirror_totals(r, row.channel_id, row.id))
         failed = await self._db.read(lambda r: run_rows.failures(r, run.id, LISTED)) if run else []
-        shadowed = await self._db.read(lambda r: artifacts.shadowed_names(r, row.channel_id, row.id, LISTED))
+        failures = await self._db.read(lambda r: run_rows.count_failures(r, run.id)) if run else 0
+        names, shadowed = await self._db.read(lambda r: artifacts.shadowed_names(r, row.channel_id, row.id, LISTED))
         live = self._queue.live(run.id) if run else None
         shown = live.snapshot() if live is not None else run
         return MirrorDetails(
@@ -98,6 +99,9 @@ class Reports:
                 FailedArtifact(subdir=one.subdir, filename=one.filename, reason=one.reason, attempts=one.attempts)
                 for one in failed
             ],
-            shadowed=shadowed,
+            # Of a broken index not every record's refusal is kept, but each is counted.
+            failed_total=max(failures, shown.counts.failed) if shown else 0,
+            shadowed=names,
+            shadowed_total=shadowed,
             notes=shown.notes if shown else [],
         )

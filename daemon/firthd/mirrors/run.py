@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from firth_protocol import units
 from firth_protocol.errors import FirthError, ShrinkGuard, WorkerLost
 from firth_protocol.types import Cause, MirrorMode, RunState, StepName
 from firthd.channels.publish import Publication
@@ -147,7 +148,7 @@ class MirrorRuns:
             space = await self._p.space.now()
             await self._p.space.enough(None)
             secret = "with credentials, " if job.source.credentials else ""
-            live.progress(f"{secret}{plan.human(space.usable)} may be used")
+            live.progress(f"{secret}{units.size(space.usable)} may be used")
 
     async def _last_was_complete(self, live: LiveRun) -> bool:
         """Tell whether the rows are what the copies of the source's index say, with no hole left by a failure."""
@@ -175,7 +176,7 @@ class MirrorRuns:
             there = [part for part in index.parts if part.row.file]
             news = sum(part.changed for part in there)
             live.progress(
-                f"{len(there)} indexes, {plan.human(index.bytes)}" + ("" if news else ", not changed"),
+                f"{len(there)} indexes, {units.size(index.bytes)}" + ("" if news else ", not changed"),
                 done=len(there),
                 total=len(there),
                 unit="indexes",
@@ -328,7 +329,7 @@ class MirrorRuns:
             failed = f", {result.failed:,} could not be had" if result.failed else ""
             there = f", {result.present:,} were there" if result.present else ""
             live.progress(
-                f"{result.stored:,} files, {plan.human(live.bytes_done)}{there}{failed}",
+                f"{result.stored:,} files, {units.size(live.bytes_done)}{there}{failed}",
                 done=result.stored + result.present,
                 total=total,
                 unit="files",
@@ -428,4 +429,4 @@ def _not_yet_today(known: Mapping[str, SourceIndexRow], now_ms: int) -> bool:
 
 
 def _compared(adds: int, removes: int, needed: int) -> str:
-    return f"{adds:,} to add, {removes:,} to remove, {plan.human(needed)} to download"
+    return f"{adds:,} to add, {removes:,} to remove, {units.size(needed)} to download"

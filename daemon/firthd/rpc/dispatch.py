@@ -4,6 +4,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -17,16 +18,19 @@ from firth_protocol.errors import (
     InvalidParams,
     InvalidRequest,
     MethodNotFound,
+    NotFound,
     ParseError,
     TooLarge,
     Unavailable,
 )
 from firth_protocol.methods import METHODS, Method, Params, ScopeBy
+from firth_protocol.types import Json, Role
 from firthd import __version__
+from firthd.absent import no_channel, no_mirror, no_run
 from firthd.access import Access, Caller
 from firthd.clock import Clock
 from firthd.rpc.params import decode_params, did_you_mean, mask_params
-from firthd.store.journal import Audited
+from firthd.store.audit import INTERRUPTED, OK, Audited
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -49,7 +53,18 @@ class Context(Struct, frozen=True):
 Handler = Callable[[Context, Any], Awaitable[object]]
 """Takes the context and the method's own Params struct, returns the method's Result."""
 
-WriteAudit = Callable[[Audited], Awaitable[object]]
+
+class AuditLine(Protocol):
+    """The line of one call in the audit log."""
+
+    def beside(self) -> AbstractContextManager[None]:
+        """Write the line with the first transaction inside this block that changes anything."""
+
+    async def end(self, outcome: str) -> None:
+        """Set how the call has ended."""
+
+
+OpenAudit = Callable[[Audited], AuditLine]
 
 
 class ChannelFinder(Protocol):
@@ -91,7 +106,7 @@ class Dispatcher:
         handlers: Mapping[str, Handler],
         access: Access,
         finder: ChannelFinder,
-        write_audit: WriteAudit,
+        open_audit: OpenAudit,
         clock: Clock,
         methods: Mapping[str, Method] = METHODS,
     ) -> None:
@@ -102,7 +117,7 @@ class Dispatcher:
         self._methods = methods
         self._access = access
         self._finder = finder
-        self._write_audit = write_audit
+        self._open_audit = open_audit
         self._clock = clock
         self._looking: set[asyncio.Task[Any]] = set()
         self._stopping = False
@@ -156,7 +171,11 @@ class Dispatcher:
         method = self._methods.get(request.method)
         if method is None:
             raise _no_such_method(request.method, self._methods)
-        self._access.require_anywhere(caller, method)
+        try:
+            self._access.require_anywhere(caller, method)
+        except FirthError as refusal:
+            await self._refused(method, request.params, caller, refusal)
+            raise
         params = decode_params(method, request.params)
         if self._stopping:
             raise _is_stopping()
@@ -179,38 +198,51 @@ class Dispatcher:
             self._looking.discard(task)
 
     async def _work(self, method: Method, params: Params, caller: Caller) -> bytes | FirthError:
-        answer: bytes | FirthError
+        if not method.changes or getattr(params, "dry_run", False):
+            return await self._done(method, params, caller)
+        line = self._open_audit(self._audited(method, mask_params(params), caller))
         try:
-            await self._authorise(method, params, caller)
-            result = await self._handlers[method.name](Context(caller, method), params)
-            answer = msgspec.json.encode(result)
-        except FirthError as error:
-            answer = error
-        except Exception as error:
-            answer = _unforeseen(method.name, error)
-        if method.changes and not getattr(params, "dry_run", False):
-            await self._audit(method, params, caller, answer.kind if isinstance(answer, FirthError) else "ok")
+            with line.beside():
+                answer = await self._done(method, params, caller)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._end(line, method, caller, INTERRUPTED))
+            raise
+        await self._end(line, method, caller, answer.kind if isinstance(answer, FirthError) else OK)
         return answer
 
-    async def _authorise(self, method: Method, params: Params, caller: Caller) -> None:
-        """Raise Forbidden unless the caller may do this on every channel that the parameters name."""
-        channels = await self._channels(method, params)
-        for channel in channels or [None]:
-            self._access.require(caller, method, channel)
+    async def _done(self, method: Method, params: Params, caller: Caller) -> bytes | FirthError:
+        try:
+            await self._authorise(method, params, caller)
+            return msgspec.json.encode(await self._handlers[method.name](Context(caller, method), params))
+        except FirthError as error:
+            return error
+        except Exception as error:
+            return _unforeseen(method.name, error)
 
-    async def _channels(self, method: Method, params: Params) -> list[str | None]:
-        """Return the channels that the call is about; an empty list for the daemon as a whole."""
+    async def _authorise(self, method: Method, params: Params, caller: Caller) -> None:
+        """Raise NotFound for what the caller may not see, Forbidden unless he may do this on every channel named."""
+        named = await self._named(method, params)
+        for channel, absent in named:
+            if not caller.sees(channel):
+                raise absent
+            self._access.require(caller, method, channel)
         if method.scope is ScopeBy.NEW_CHANNEL:
-            return [getattr(params, "name", None)]
-        found: list[str | None] = []
+            self._access.require(caller, method, getattr(params, "name", None))
+        elif not named:
+            self._access.require(caller, method, None)
+
+    async def _named(self, method: Method, params: Params) -> list[tuple[str, NotFound]]:
+        """Return the channels that the call is about, each with the answer for whoever may not see it."""
+        found: list[tuple[str, NotFound]] = []
         channel: str | None = getattr(params, "channel", None)
         if channel is not None:
-            found.append(channel)
+            found.append((channel, no_channel(channel)))
         mirror: int | str | None = getattr(params, "mirror", None)
         if mirror is not None:
-            found.append(await self._channel_of_mirror(mirror))
+            found.append((await self._channel_of_mirror(mirror), no_mirror(mirror)))
         if method.scope is ScopeBy.RUN:
-            found.append(await self._finder.by_run(getattr(params, "run", 0)))
+            run: int = getattr(params, "run", 0)
+            found.append((await self._finder.by_run(run), no_run(run)))
         if not found and method.scope in {ScopeBy.CHANNEL, ScopeBy.MIRROR, ScopeBy.RUN}:
             raise InvalidParams(
                 f"`$.{method.scope}`: the field is needed here",
@@ -225,19 +257,32 @@ class Dispatcher:
             return ref.partition(":")[0]
         return await self._finder.by_mirror(ref)
 
-    async def _audit(self, method: Method, params: Params, caller: Caller, outcome: str) -> None:
-        entry = Audited(
+    def _audited(self, method: Method, params: Json, caller: Caller) -> Audited:
+        return Audited(
             time_ms=self._clock.now_ms(),
             uid=caller.uid,
             pid=caller.pid,
             user=caller.user,
             role=caller.role,
             method=method.name,
-            params=mask_params(params),
-            outcome=outcome,
+            params=params,
         )
+
+    async def _refused(self, method: Method, raw: Raw, caller: Caller, refusal: FirthError) -> None:
+        """Write down that somebody asked for a change that his roles do not reach; strangers fill no log."""
+        if not method.changes or caller.role is Role.NONE:
+            return
         try:
-            await self._write_audit(entry)
+            params = decode_params(method, raw)
+        except FirthError:
+            return  # it was no call
+        if not getattr(params, "dry_run", False):
+            line = self._open_audit(self._audited(method, mask_params(params), caller))
+            await self._end(line, method, caller, refusal.kind)
+
+    async def _end(self, line: AuditLine, method: Method, caller: Caller, outcome: str) -> None:
+        try:
+            await line.end(outcome)
         except Exception:
             # The change is done or refused already; what is left is to say it where somebody looks.
             log.exception("the audit log cannot be written: %s by %s: %s", method.name, caller.user, outcome)

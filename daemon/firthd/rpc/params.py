@@ -16,6 +16,8 @@ from firthd import __version__
 from firthd.upstream.masking import mask
 
 MASK = "***"
+AUDITED_BYTES = 20_000
+_NAMING = ("channel", "mirror", "run", "name", "id")
 
 _SECRET_FIELDS = frozenset(("credentials", "token", "password", "bearer", "secret"))
 _SHOWN = 100
@@ -52,9 +54,19 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def mask_params(params: Params) -> Json:
-    """Return the parameters as JSON for the audit log, without defaults, with every secret as `***`."""
+    """Return the parameters as JSON for the audit log, without defaults, with every secret as `***`.
+
+    Of parameters over AUDITED_BYTES only what names their subject stays, with `cut`: how long they were.
+    """
     masked: Json = _masked("", msgspec.to_builtins(params))
+    size = len(msgspec.json.encode(masked))
+    if size > AUDITED_BYTES:  # whoever may be refused could fill the disk with what he asks for
+        return {"cut": size} | {name: value for name, value in masked.items() if name in _NAMING and _short(value)}
     return masked
+
+
+def _short(value: Any) -> bool:
+    return len(str(value)) <= _SHOWN * 3
 
 
 def _masked(name: str, value: Any) -> Any:

@@ -11,6 +11,7 @@ from msgspec import Struct
 from firth_protocol.errors import FirthError, Interrupted, NotFound, WrongState
 from firth_protocol.events import Fact
 from firth_protocol.types import Json, Run, RunError, RunKind, RunState
+from firthd.absent import no_run
 from firthd.clock import Clock
 from firthd.events import EventHub
 from firthd.runs import recovery
@@ -18,6 +19,7 @@ from firthd.runs import steps as step_rules
 from firthd.runs.run import LiveRun, Outcome
 from firthd.store import catalog
 from firthd.store import runs as rows
+from firthd.store.audit import line_of
 from firthd.store.database import Database, Tx
 from firthd.store.journal import Journal
 from firthd.store.runs import RunRow
@@ -91,6 +93,7 @@ class RunQueue:
         notes: list[str] | None = None,
     ) -> tuple[int, int]:
         """Queue a run inside the caller's transaction; return its id and the number of its fact."""
+        line = await line_of(tx)
         run_id = await rows.insert_run(
             tx,
             kind=kind,
@@ -98,7 +101,7 @@ class RunQueue:
             mirror_id=mirror_id,
             cause=cause,
             by=by,
-            params=params or {},
+            params=(params or {}) | ({} if line is None else {"audit": line}),
             steps=step_rules.first_steps(kind),
             requeued=requeued,
             notes=notes or [],
@@ -140,7 +143,7 @@ class RunQueue:
     async def row(self, run_id: int) -> RunRow:
         row = await self._db.read(lambda r: rows.run_by_id(r, run_id))
         if row is None:
-            raise NotFound(f"there is no run {run_id}", hint="`run.list` shows the runs", run=run_id)
+            raise no_run(run_id)
         return row
 
     async def wait(self, run_id: int, timeout_s: float | None = None) -> Run:

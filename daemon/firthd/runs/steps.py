@@ -62,6 +62,7 @@ def describe(row: RunRow, *, rate: float = 0.0, eta_s: float | None = None) -> R
         error=row.error,
         notes=row.notes,
         result=row.result,
+        audit=row.params.get("audit"),
     )
 
 

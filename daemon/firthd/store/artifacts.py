@@ -42,6 +42,16 @@ _VERSIONS = "artifact a JOIN change_set s ON s.id = a.added_set LEFT JOIN change
 _LIVE = "s.number <= :shows AND (e.number IS NULL OR e.number > :shows)"
 
 
+_SHADOWING = (
+    "SELECT 1 FROM artifact o JOIN change_set t ON t.id = o.added_set LEFT JOIN change_set f ON f.id = o.closed_set"
+    " WHERE EXISTS (SELECT 1 FROM mirror m WHERE m.channel_id = :channel LIMIT 1 OFFSET 1)"  # one mirror: no contest
+    " AND o.channel_id = a.channel_id AND o.family = a.family AND o.name = a.name AND o.mirror_id > 0"
+    " AND (a.mirror_id = 0 OR o.mirror_id < a.mirror_id)"
+    " AND t.number <= :shows AND (f.number IS NULL OR f.number > :shows)"
+)
+"""A file of an older mirror whose name hides `a` from clients in generation :shows."""
+
+
 def _file(row: Row, *, retired: bool) -> FileRow:
     values = dict(zip(FileRow.__struct_fields__, (*row[:13], retired), strict=True))
     values["sha256"] = _hex(values["sha256"])
@@ -328,28 +338,27 @@ async def package_files(r: Reader, channel_id: int, shows: int, family: str, nam
 
 
 async def not_stored(r: Reader, channel_id: int, shows: int) -> int:
-    """Count the artifacts of generation `shows` whose file is not in the store."""
+    """Count the artifacts of generation `shows` that clients see and whose file is not in the store."""
     return int(
         await r.value(
             f"SELECT count(*) FROM {_VERSIONS} LEFT JOIN blob b ON b.sha256 = a.sha256"
-            f" WHERE a.channel_id = :channel AND b.sha256 IS NULL AND {_LIVE}",
+            f" WHERE a.channel_id = :channel AND b.sha256 IS NULL AND {_LIVE} AND NOT EXISTS ({_SHADOWING})",
             {"channel": channel_id, "shows": shows},
         )
     )
 
 
-async def shadowed_names(r: Reader, channel_id: int, mirror_id: int, limit: int) -> list[str]:
-    """Return names that this mirror offers and an older one owns."""
+async def shadowed_names(r: Reader, channel_id: int, mirror_id: int, limit: int) -> tuple[list[str], int]:
+    """Return the first names that this mirror offers and an older one owns, and how many there are in all."""
     older = "SELECT EXISTS (SELECT 1 FROM mirror WHERE channel_id = ? AND id < ? AND deleted_at IS NULL)"
     if not await r.value(older, (channel_id, mirror_id)):
-        return []
+        return [], 0
     offered = "SELECT family || '/' || name FROM artifact WHERE channel_id = :channel AND closed_set IS NULL"
-    rows = await r.rows(
-        f"{offered} AND mirror_id = :mirror INTERSECT {offered} AND mirror_id > 0 AND mirror_id < :mirror"
-        " ORDER BY 1 LIMIT :limit",
-        {"channel": channel_id, "mirror": mirror_id, "limit": limit},
-    )
-    return [row[0] for row in rows]
+    both = f"{offered} AND mirror_id = :mirror INTERSECT {offered} AND mirror_id > 0 AND mirror_id < :mirror"
+    params = {"channel": channel_id, "mirror": mirror_id, "limit": limit}
+    rows = await r.rows(f"{both} ORDER BY 1 LIMIT :limit", params)
+    total = len(rows) if len(rows) < limit else int(await r.value(f"SELECT count(*) FROM ({both})", params))
+    return [row[0] for row in rows], total
 
 
 async def raw_record(r: Reader, artifact_id: int) -> bytes | None:

@@ -58,7 +58,7 @@ CHANNEL_ORDERS = {"name": "c.name", "created_at": "c.created_at", "updated_at": 
 
 
 async def channels_page(
-    r: Reader, *, query: str | None, sort: str, cursor: str | None, limit: int, patterns: tuple[str, ...] | None
+    r: Reader, *, query: str | None, sort: str, cursor: str | None, limit: int, patterns: paging.Patterns
 ) -> tuple[list[ChannelRow], str | None, int]:
     """Return one page of channels, the cursor of the next, and how many there are in all."""
     by = paging.order(sort, CHANNEL_ORDERS)
@@ -117,9 +117,12 @@ async def mark_channel_deleted(tx: Tx, channel_id: int, now_ms: int) -> None:
     await tx.execute("UPDATE channel SET deleted_at = ? WHERE id = ?", (now_ms, channel_id))
 
 
-async def subchannels(r: Reader, channel_id: int) -> list[str]:
+async def subchannels(r: Reader, channel_id: int, patterns: paging.Patterns) -> list[str]:
+    """Return the names of a channel's children, those that a caller may see."""
+    seen, params = paging.visible("name", patterns)
     rows = await r.rows(
-        "SELECT name FROM channel WHERE parent_id = ? AND deleted_at IS NULL ORDER BY name", (channel_id,)
+        f"SELECT name FROM channel WHERE parent_id = :parent AND deleted_at IS NULL AND {seen} ORDER BY name",
+        {**params, "parent": channel_id},
     )
     return [row[0] for row in rows]
 
@@ -132,13 +135,14 @@ class ChannelNumbers(Struct, frozen=True, kw_only=True):
     states: list[RunState]
 
 
-async def channel_numbers(r: Reader, channel_id: int) -> ChannelNumbers:
+async def channel_numbers(r: Reader, channel_id: int, patterns: paging.Patterns) -> ChannelNumbers:
     rows = await r.rows(
         "SELECT state, count(*) FROM mirror WHERE channel_id = ? AND deleted_at IS NULL GROUP BY state", (channel_id,)
     )
-    children = await r.value("SELECT count(*) FROM channel WHERE parent_id = ? AND deleted_at IS NULL", (channel_id,))
     return ChannelNumbers(
-        mirrors=sum(row[1] for row in rows), subchannels=int(children), states=[RunState(row[0]) for row in rows]
+        mirrors=sum(row[1] for row in rows),
+        subchannels=len(await subchannels(r, channel_id, patterns)),
+        states=[RunState(row[0]) for row in rows],
     )
 
 
@@ -247,7 +251,7 @@ async def mirrors_page(
     sort: str,
     cursor: str | None,
     limit: int,
-    patterns: tuple[str, ...] | None,
+    patterns: paging.Patterns,
 ) -> tuple[list[MirrorRow], str | None, int]:
     """Return one page of mirrors, the cursor of the next, and how many there are in all."""
     by = paging.order(sort, MIRROR_ORDERS)

@@ -5,10 +5,11 @@ import contextlib
 import logging
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import aiosqlite
 
@@ -52,9 +53,10 @@ class Reader:
 class Tx(Reader):
     """The one write transaction in progress. What is handed to `after_commit` happens once it is durable."""
 
-    def __init__(self, connection: aiosqlite.Connection) -> None:
+    def __init__(self, connection: aiosqlite.Connection, companion: "Companion | None" = None) -> None:
         super().__init__(connection)
         self.after: list[Callable[[], None]] = []
+        self.companion = companion
 
     async def execute(self, sql: str, params: Sequence[Any] | dict[str, Any] = ()) -> int:
         """Run one statement; return how many rows it changed."""
@@ -79,13 +81,47 @@ class Tx(Reader):
         self.after.append(action)
 
 
+class Companion(Protocol):
+    """What goes with the changes of one caller, in their own transactions."""
+
+    async def changed(self, tx: Tx, *, more: bool) -> None:
+        """Write beside what `tx` has changed; `more`: another transaction of the same change follows."""
+
+
+# By context, not by argument: the line of a call goes with whatever transaction comes first, rooms below the call.
+_companion: ContextVar[Companion | None] = ContextVar("companion", default=None)
+_more: ContextVar[bool] = ContextVar("more", default=False)
+
+
+@contextlib.contextmanager
+def accompanied(companion: Companion) -> Iterator[None]:
+    """Let a companion go with every transaction that this task queues inside the block and that changes anything."""
+    token = _companion.set(companion)
+    try:
+        yield
+    finally:
+        _companion.reset(token)
+
+
+@contextlib.contextmanager
+def more_to_come(when: bool = True) -> Iterator[None]:
+    """Say of the transactions inside the block that they are not the last of their change."""
+    token = _more.set(when or _more.get())
+    try:
+        yield
+    finally:
+        _more.reset(token)
+
+
 class _Write:
-    __slots__ = ("after", "body", "future", "outside", "result")
+    __slots__ = ("after", "body", "companion", "future", "more", "outside", "result")
 
     def __init__(self, body: Callable[[Tx], Awaitable[Any]], future: asyncio.Future[Any], outside: bool) -> None:
         self.body = body
         self.future = future
         self.outside = outside  # needs the connection outside of a transaction (ATTACH)
+        self.companion = _companion.get()
+        self.more = _more.get()
         self.after: list[Callable[[], None]] = []
         self.result: Any = None
 
@@ -204,10 +240,13 @@ class Database:
         return group, False, None
 
     async def _run_one(self, write: _Write) -> bool:
-        tx = Tx(self._writer)
+        tx = Tx(self._writer, write.companion)
         try:
             await self._writer.execute("SAVEPOINT one")
+            before = self._writer.total_changes
             write.result = await write.body(tx)
+            if write.companion is not None and self._writer.total_changes != before:
+                await write.companion.changed(tx, more=write.more)
             await self._writer.execute("RELEASE one")
         except BaseException as error:
             with contextlib.suppress(sqlite3.Error):  # a full disk has rolled everything back already

@@ -1,6 +1,7 @@
 """The only place with the SQL of change sets, generations and what they publish."""
 
 import json
+from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -339,6 +340,16 @@ _NUMBER = f"(CASE WHEN {{0}}.state = 'finished' THEN {DRAFT} ELSE {{0}}.number E
 """The number that a change set has, or is going to get."""
 
 
+_SHADOWED = (
+    "((SELECT count(*) FROM mirror m WHERE m.channel_id = a.channel_id) > 1 AND EXISTS (SELECT 1 FROM artifact o"
+    " JOIN change_set os ON os.id = o.added_set LEFT JOIN change_set oe ON oe.id = o.closed_set"
+    " WHERE o.channel_id = a.channel_id AND o.family = a.family AND o.name = a.name AND o.mirror_id > 0"
+    " AND (a.mirror_id = 0 OR o.mirror_id < a.mirror_id)"
+    f" AND {_NUMBER.format('os')} <= :at AND ({_NUMBER.format('oe')} IS NULL OR {_NUMBER.format('oe')} > :at)))"
+)
+"""An older mirror's file of the same name hides `a` from clients in the content of number :at."""
+
+
 async def _changed_by(r: Reader, set_id: int, low: int, high: int, *, came: bool, beyond: int, limit: int) -> list[Row]:
     entered, left = _NUMBER.format("s"), _NUMBER.format("e")
     if came:
@@ -350,27 +361,56 @@ async def _changed_by(r: Reader, set_id: int, low: int, high: int, *, came: bool
     return await r.rows(
         "SELECT a.id, a.family, a.subdir, a.filename, a.name, a.version, a.build, a.size, a.closed_reason, m.name"
         f" FROM artifact a {joined} LEFT JOIN mirror m ON m.id = a.mirror_id"
-        f" WHERE {inside} AND a.id > :beyond ORDER BY a.id LIMIT :limit",
-        {"set": set_id, "low": low, "high": high, "beyond": beyond, "limit": limit},
+        f" WHERE {inside} AND a.id > :beyond AND NOT {_SHADOWED} ORDER BY a.id LIMIT :limit",
+        {"set": set_id, "low": low, "high": high, "beyond": beyond, "limit": limit, "at": high if came else low},
     )
 
 
-async def count_changes(r: Reader, channel_id: int, low: int, high: int) -> tuple[int, int]:
-    """Return how many artifacts entered and how many left between the contents of two numbers; the later may be DRAFT."""
-    opened, closed = _NUMBER.format("s"), _NUMBER.format("e")
-    entered = await r.value(
-        "SELECT count(*) FROM change_set s JOIN artifact a ON a.added_set = s.id"
-        f" LEFT JOIN change_set e ON e.id = a.closed_set WHERE s.channel_id = ? AND {opened} > ? AND {opened} <= ?"
-        f" AND ({closed} IS NULL OR {closed} > ?)",
-        (channel_id, low, high, high),
+async def count_changes(r: Reader, channel_id: int, low: int, high: int, draft: Sequence[int] = ()) -> tuple[int, int]:
+    """Return how many artifacts clients see come and go between the contents of two numbers.
+
+    `draft`: finished change sets that count as the number DRAFT. A file whose name another mirror owns is not seen; it
+    comes when its owner goes, and goes when one comes.
+    """
+    params = {"channel": channel_id, "low": low, "high": high, "draft": json.dumps(list(draft))}
+    contest = await r.value("SELECT count(*) FROM mirror WHERE channel_id = :channel", params)
+    row = await r.row(_SEEN_OF_SEVERAL if contest > 1 else _SEEN_OF_ONE, params)
+    return (int(row[0]), int(row[1])) if row is not None else (0, 0)
+
+
+def _planned(change_set: str) -> str:
+    """Return the SQL for the number of a change set: the published one's, DRAFT for one of :draft, else NULL."""
+    return (
+        f"CASE WHEN {change_set}.state = 'published' THEN {change_set}.number"
+        f" WHEN {change_set}.id IN (SELECT value FROM json_each(:draft)) THEN {DRAFT} END"
     )
-    left = await r.value(
-        "SELECT count(*) FROM change_set e JOIN artifact a ON a.closed_set = e.id"
-        f" JOIN change_set s ON s.id = a.added_set WHERE e.channel_id = ? AND {closed} > ? AND {closed} <= ?"
-        f" AND {opened} <= ?",
-        (channel_id, low, high, low),
-    )
-    return int(entered), int(left)
+
+
+_BETWEEN = (
+    f"sets AS (SELECT s.id, {_planned('s')} AS number FROM change_set s WHERE s.channel_id = :channel),"
+    " changed AS (SELECT id, number FROM sets WHERE number > :low AND number <= :high)"
+)
+# With one mirror every file is seen: what a change set says is what clients see.
+_SEEN_OF_ONE = f"""WITH {_BETWEEN} SELECT
+ (SELECT count(*) FROM changed s JOIN artifact a ON a.added_set = s.id LEFT JOIN sets e ON e.id = a.closed_set
+  WHERE e.number IS NULL OR e.number > :high),
+ (SELECT count(*) FROM changed e JOIN artifact a ON a.closed_set = e.id JOIN sets s ON s.id = a.added_set
+  WHERE s.number <= :low)"""
+# With several, of the names that changed: who owns each before and after, and which of the owner's files are there.
+# The channel's own files (mirror 0) come last.
+_SEEN_OF_SEVERAL = f"""WITH {_BETWEEN},
+ names AS (SELECT a.family, a.name FROM changed s JOIN artifact a ON a.added_set = s.id
+  UNION SELECT a.family, a.name FROM changed e JOIN artifact a ON a.closed_set = e.id),
+ versions AS (SELECT a.family, a.name, CASE a.mirror_id WHEN 0 THEN {DRAFT} ELSE a.mirror_id END AS place,
+   s.number <= :low AND (e.number IS NULL OR e.number > :low) AS before,
+   s.number <= :high AND (e.number IS NULL OR e.number > :high) AS after
+  FROM names n JOIN artifact a ON a.channel_id = :channel AND a.family = n.family AND a.name = n.name
+  JOIN sets s ON s.id = a.added_set LEFT JOIN sets e ON e.id = a.closed_set),
+ owned AS (SELECT before AND place = min(place) FILTER (WHERE before) OVER one AS seen_before,
+   after AND place = min(place) FILTER (WHERE after) OVER one AS seen_after
+  FROM versions WINDOW one AS (PARTITION BY family, name))
+SELECT count(*) FILTER (WHERE seen_after AND NOT coalesce(seen_before, 0)),
+ count(*) FILTER (WHERE seen_before AND NOT coalesce(seen_after, 0)) FROM owned"""
 
 
 async def join_change_sets(tx: Tx, change_sets: list[int], number: int) -> None:

@@ -1,13 +1,11 @@
-"""The only place that writes what happened: numbered facts, the audit log, and what is wrong (health)."""
+"""The only place that writes what happened: numbered facts, and what is wrong (health)."""
 
 import json
 from collections.abc import Callable
 from typing import Any
 
-from msgspec import Struct
-
 from firth_protocol.events import Fact, cursor
-from firth_protocol.types import AuditEntry, Event, HealthProblem, Json, Role
+from firth_protocol.types import Event, HealthProblem, Json
 from firthd.clock import Clock, rfc3339
 from firthd.store.database import Reader, Row, Tx
 
@@ -79,63 +77,6 @@ async def forget_old_events(tx: Tx, now_ms: int) -> int:
         "DELETE FROM event WHERE seq IN (SELECT seq FROM event WHERE time < ? ORDER BY seq LIMIT 5000)",
         (now_ms - EVENTS_KEPT_MS,),
     )
-
-
-# --- audit -------------------------------------------------------------------------------------------
-
-
-class Audited(Struct, frozen=True, kw_only=True):
-    """Who called what, with the secrets masked, and how it ended."""
-
-    time_ms: int
-    uid: int
-    pid: int
-    user: str
-    role: Role
-    method: str
-    params: Json
-    outcome: str
-
-
-async def audit(tx: Tx, entry: Audited) -> None:
-    await tx.insert(
-        "INSERT INTO audit(time, uid, pid, user, role, method, params, outcome) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            entry.time_ms,
-            entry.uid,
-            entry.pid,
-            entry.user,
-            entry.role,
-            entry.method,
-            json.dumps(entry.params),
-            entry.outcome,
-        ),
-    )
-
-
-async def audit_page(reader: Reader, *, query: str | None, before: int | None, limit: int) -> list[AuditEntry]:
-    """Return audit entries, newest first, older than id `before`."""
-    rows = await reader.rows(
-        "SELECT id, time, uid, pid, user, role, method, params, outcome FROM audit"
-        " WHERE (:before IS NULL OR id < :before)"
-        " AND (:query IS NULL OR instr(lower(method || ' ' || user || ' ' || params || ' ' || outcome), lower(:query)))"
-        " ORDER BY id DESC LIMIT :limit",
-        {"before": before, "query": query, "limit": limit},
-    )
-    return [
-        AuditEntry(
-            id=row[0],
-            time=rfc3339(row[1]),
-            uid=row[2],
-            pid=row[3],
-            user=row[4],
-            role=Role(row[5]),
-            method=row[6],
-            params=json.loads(row[7]),
-            outcome=row[8],
-        )
-        for row in rows
-    ]
 
 
 # --- health ------------------------------------------------------------------------------------------

@@ -12,6 +12,12 @@ from firth_protocol.errors import CursorExpired, Invalid
 
 T = TypeVar("T")
 
+Patterns = tuple[str, ...] | None
+"""The channels that a caller may see: names, or `team/*` for the children of team; None is every channel."""
+
+_NUMBERS = range(-(1 << 63), 1 << 63)
+"""What SQLite can hold; a cursor made by hand may hold anything."""
+
 
 class Order(Struct, frozen=True):
     """A sort order: the SQL expression that it goes by (never NULL), and its direction."""
@@ -48,8 +54,11 @@ def encode(sort: str, value: Any, key: Any) -> str:
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
-def decode(text: str | None, sort: str) -> dict[str, Any]:
-    """Return {page_value, page_key} of a cursor (both None without one); raise CursorExpired when it is foreign."""
+def decode(text: str | None, sort: str, keyed: type[int] | type[str] = int) -> dict[str, Any]:
+    """Return {page_value, page_key} of a cursor (both None without one); raise CursorExpired when it is foreign.
+
+    `keyed` is what the list's keys are.
+    """
     if text is None:
         return {"page_value": None, "page_key": None}
     try:
@@ -57,7 +66,8 @@ def decode(text: str | None, sort: str) -> dict[str, Any]:
         found, value, key = msgspec.json.decode(raw, type=tuple[str, str | int | float | None, str | int])
     except (binascii.Error, ValueError, msgspec.DecodeError):
         found, value, key = "", None, 0
-    if found != sort:
+    numbers = [number for number in (value, key) if isinstance(number, int)]
+    if found != sort or not isinstance(key, keyed) or any(number not in _NUMBERS for number in numbers):
         raise CursorExpired("the cursor does not belong to this list", hint="start again without a cursor")
     return {"page_value": value, "page_key": key}
 
@@ -71,17 +81,12 @@ def cut(name: str, found: list[T], limit: int, place: Callable[[T], tuple[Any, A
     return found[:limit], following
 
 
-def visible(column: str, patterns: tuple[str, ...] | None) -> tuple[str, dict[str, str]]:
-    """Return the condition, with its parameters, that keeps the channels a caller may see.
-
-    Patterns are names, or `team/*` for the children of team; None is every channel.
-    """
+def visible(column: str, patterns: Patterns) -> tuple[str, dict[str, str]]:
+    """Return the condition, with its parameters, that keeps the channels a caller may see."""
     if patterns is None:
         return "1", {}
     parts, params = ["0"], {}
     for number, pattern in enumerate(patterns):
-        if pattern == "*":
-            return "1", {}
         if pattern.endswith("/*"):
             parts.append(f"substr({column}, 1, length(:seen{number})) = :seen{number}")
             params[f"seen{number}"] = pattern[:-1]

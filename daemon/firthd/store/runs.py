@@ -153,7 +153,7 @@ async def runs_page(
     state: RunState | None,
     before: int | None,
     limit: int,
-    patterns: tuple[str, ...] | None,
+    patterns: paging.Patterns,
 ) -> tuple[list[RunRow], int]:
     """Return runs, newest first, older than id `before`, and how many there are in all."""
     seen, params = paging.visible("c.name", patterns)
@@ -237,6 +237,10 @@ async def failures(r: Reader, run_id: int, limit: int) -> list[Failure]:
         (run_id, limit),
     )
     return [Failure(subdir=row[0], filename=row[1], reason=row[2], attempts=row[3]) for row in rows]
+
+
+async def count_failures(r: Reader, run_id: int) -> int:
+    return int(await r.value("SELECT count(*) FROM run_failure WHERE run_id = ?", (run_id,)))
 
 
 async def forget_old_logs(tx: Tx, before_ms: int) -> int:

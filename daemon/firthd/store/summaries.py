@@ -165,11 +165,12 @@ async def package_summary(r: Reader, channel_id: int, number: int, family: str, 
     return SummaryRow(**dict(zip(SummaryRow.__struct_fields__, (*row[:6], json.loads(row[6]), 0), strict=True)))
 
 
-async def dependants(r: Reader, channel_id: int, number: int, family: str, name: str, limit: int) -> list[str]:
-    """Return the packages whose newest version depends on a name."""
-    rows = await r.rows(
-        f"SELECT p.name FROM package p WHERE {_IN_FORCE} AND p.family = :family AND instr(p.depends, :depends)"
-        " ORDER BY p.name LIMIT :limit",
-        {"channel": channel_id, "number": number, "family": family, "depends": json.dumps(name), "limit": limit},
-    )
-    return [row[0] for row in rows]
+async def dependants(
+    r: Reader, channel_id: int, number: int, family: str, name: str, limit: int
+) -> tuple[list[str], int]:
+    """Return the first packages whose newest version depends on a name, and how many there are in all."""
+    found = f"FROM package p WHERE {_IN_FORCE} AND p.family = :family AND instr(p.depends, :depends)"
+    params = {"channel": channel_id, "number": number, "family": family, "depends": json.dumps(name), "limit": limit}
+    rows = await r.rows(f"SELECT p.name {found} ORDER BY p.name LIMIT :limit", params)
+    total = len(rows) if len(rows) < limit else int(await r.value(f"SELECT count(*) {found}", params))
+    return [row[0] for row in rows], total

@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from firthd.store import objects
+from firthd.store import objects, paging
 from firthd.store.blobs import Kept
 from firthd.store.database import Database, Reader, Tx
 
@@ -27,15 +27,19 @@ class Totals(Struct, frozen=True, kw_only=True):
     blob_bytes: int
 
 
-async def totals(r: Reader) -> Totals:
-    """Return the counts that the daemon's status shows."""
+async def totals(r: Reader, patterns: paging.Patterns = None) -> Totals:
+    """Return the counts that the daemon's status shows, of the channels that a caller may see; the store is one."""
+    seen, params = paging.visible("c.name", patterns)
+    mirrors = f"mirror m JOIN channel c ON c.id = m.channel_id WHERE m.deleted_at IS NULL AND {seen}"
+    runs = f"run r JOIN channel c ON c.id = r.channel_id WHERE {seen} AND r.state IN"
     row = await r.row(
-        "SELECT (SELECT count(*) FROM channel WHERE deleted_at IS NULL),"
-        " (SELECT count(*) FROM mirror WHERE deleted_at IS NULL),"
-        " (SELECT count(*) FROM run WHERE state IN ('running', 'stopping')),"
-        " (SELECT count(*) FROM run WHERE state = 'pending'),"
-        " (SELECT coalesce(sum(artifacts), 0) FROM mirror WHERE deleted_at IS NULL),"
-        " blobs, bytes FROM blob_total"
+        f"SELECT (SELECT count(*) FROM channel c WHERE c.deleted_at IS NULL AND {seen}),"
+        f" (SELECT count(*) FROM {mirrors}),"
+        f" (SELECT count(*) FROM {runs} ('running', 'stopping')),"
+        f" (SELECT count(*) FROM {runs} ('pending')),"
+        f" (SELECT coalesce(sum(m.artifacts), 0) FROM {mirrors}),"
+        " blobs, bytes FROM blob_total",
+        params,
     )
     assert row is not None
     return Totals(**dict(zip(Totals.__struct_fields__, row, strict=True)))

@@ -110,14 +110,16 @@ def check_credentials(credentials: Credentials | None) -> None:
         return
     basic = credentials.user is not None or credentials.password is not None
     if sum((credentials.token is not None, basic, credentials.bearer is not None)) != 1:
-        raise Invalid("credentials have one form: {token}, {user, password} or {bearer}", path="credentials")
+        raise Invalid("credentials have one form: {token}, {user, password} or {bearer}", path="$.credentials")
     if basic and (credentials.user is None or credentials.password is None):
-        raise Invalid("credentials with a user need a password too (it may be empty)", path="credentials")
+        raise Invalid("credentials with a user need a password too (it may be empty)", path="$.credentials")
     if credentials.user is not None and ":" in credentials.user:
-        raise Invalid("a user name for HTTP Basic cannot hold a colon", path="credentials.user")
+        raise Invalid("a user name for HTTP Basic cannot hold a colon", path="$.credentials.user")
     for name in ("token", "bearer"):
         if _NOT_IN_A_HEADER.search(getattr(credentials, name) or ""):
-            raise Invalid(f"credentials.{name} holds a blank or a character outside ASCII", path=f"credentials.{name}")
+            raise Invalid(
+                f"credentials.{name} holds a blank or a character outside ASCII", path=f"$.credentials.{name}"
+            )
 
 
 def authorization(source: Source) -> str | None:

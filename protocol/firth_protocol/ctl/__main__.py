@@ -20,6 +20,7 @@ from firth_protocol.describe import item_of
 from firth_protocol.errors import FirthError
 from firth_protocol.events import LOST
 from firth_protocol.methods import METHODS, Method
+from firth_protocol.types import RunState
 
 PAGE = 1000
 """Items asked for at once: the most that a page has."""
@@ -147,12 +148,18 @@ def _method(daemon: Daemon, options: Options, method: Method, params: dict[str, 
         return Exit.DONE
     if options.limit is not None:
         raise UsageError(f"--limit is for lists; {method.name} is none")
-    return _reply(daemon, options, daemon.call(method.name, params))
+    return _reply(daemon, options, method.name, daemon.call(method.name, params))
 
 
-def _reply(daemon: Daemon, options: Options, result: Any) -> Exit:
+def _reply(daemon: Daemon, options: Options, method: str, result: Any) -> Exit:
     """Print a single reply; with --wait only after its runs have ended, which then stand in it as they ended."""
     status = Exit.DONE
+    row = METHODS.get(method)
+    if row is not None and row.waits and isinstance(result, dict):
+        if options.wait and not RunState(result["state"]).ended:
+            result = waiting.follow(daemon, result["id"], waiting.Line(sys.stderr, _width(sys.stderr)), time.sleep)
+        _printer(options).one(result)
+        return waiting.exit_of([result])
     if isinstance(result, dict):
         for warning in result.get("warnings") or []:
             _warn(str(warning))
@@ -212,7 +219,7 @@ def _raw(daemon: Daemon, options: Options, words: list[str]) -> Exit:
         raise UsageError(f"the parameters are no JSON: {error}") from None
     if not isinstance(params, dict):
         raise UsageError("the parameters are a JSON object: names and values")
-    return _reply(daemon, options, daemon.call(words[0], params))
+    return _reply(daemon, options, words[0], daemon.call(words[0], params))
 
 
 def _watch(daemon: Daemon, options: Options, words: list[str]) -> Exit:

@@ -9,6 +9,7 @@ class Exit(IntEnum):
     UNREACHABLE = 2  # the daemon cannot be reached
     USAGE = 3  # the command line makes no sense
     INCOMPLETE = 4  # a run ended, but some artifacts could not be had
+    UNFINISHED = 5  # run.wait came back at its time-out and the run goes on
     INTERRUPTED = 130  # ctrl-C, as shells say it
     BROKEN_PIPE = 141  # who reads our output has gone, as shells say it
 

@@ -30,7 +30,8 @@ Values
 
 Exit status
   0 done   1 an error reply, or a run that failed or was stopped   2 the daemon cannot be reached
-  3 usage  4 a run that ended incomplete
+  3 usage  4 a run that ended incomplete   5 run.wait came back and the run goes on
+  (--wait and run.wait end with the outcome of the run)
 
 Methods
 """

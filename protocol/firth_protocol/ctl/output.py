@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from firth_protocol.describe import fields_of
+from firth_protocol.units import size
 
 # C0, DEL, C1, and what reorders or hides text on a terminal: names come from foreign sources.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
@@ -139,17 +140,6 @@ class Printer:
         self._stream.write(line + "\n")
 
 
-def human_bytes(count: float) -> str:
-    """Return a size in decimal units with three digits: 31.2 MB."""
-    if abs(count) < 1000:
-        return f"{count:.0f} B"
-    for unit in ("kB", "MB", "GB", "TB"):
-        count /= 1000
-        if abs(count) < 999.5:
-            return f"{count:.1f} {unit}" if abs(count) < 99.95 else f"{count:.0f} {unit}"
-    return f"{count / 1000:.1f} PB"
-
-
 def text_width(text: str) -> int:
     """Return how many columns of a terminal the text takes."""
     if text.isascii():
@@ -215,7 +205,7 @@ def _cell(column: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if _is_number(value):
-        return human_bytes(value) if column in _BYTES else f"{value:g}" if isinstance(value, float) else str(value)
+        return size(value) if column in _BYTES else f"{value:g}" if isinstance(value, float) else str(value)
     if isinstance(value, list) and all(isinstance(item, str | int) for item in value):
         return clean(", ".join(str(item) for item in value))
     if isinstance(value, str):

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from firth_protocol.ctl.exits import Exit, Unreachable
-from firth_protocol.ctl.output import clean, cut, human_bytes
+from firth_protocol.ctl.output import clean, cut
 from firth_protocol.ctl.transport import Daemon
 from firth_protocol.errors import Unavailable
 from firth_protocol.types import RunState, StepName
+from firth_protocol.units import rate
 
 POLL_S = 1.0
 PATIENCE_S = 30.0
@@ -64,10 +65,12 @@ def follow(daemon: Daemon, run_id: int, line: Line, sleep: Callable[[float], Non
 
 
 def exit_of(runs: list[Run]) -> Exit:
-    """Return the exit status that runs which have ended lead to: the worst of them."""
+    """Return the exit status that runs lead to: the worst of them."""
     states = {RunState(run["state"]) for run in runs}
     if states & {RunState.FAILED, RunState.STOPPED}:
         return Exit.ERROR
+    if not all(state.ended for state in states):
+        return Exit.UNFINISHED
     return Exit.INCOMPLETE if RunState.INCOMPLETE in states else Exit.DONE
 
 
@@ -83,7 +86,7 @@ def progress_text(run: Run) -> str:
     if step is not None:
         parts.append(f"{step['number']}/{len(StepName)} {step['description'] or step['title']}")
     if run.get("rate_bytes_s"):
-        parts.append(f"{human_bytes(run['rate_bytes_s'])}/s")
+        parts.append(rate(run["rate_bytes_s"]))
     if run.get("eta_s") is not None:
         parts.append(f"{_duration(run['eta_s'])} left")
     return "  ".join(parts)

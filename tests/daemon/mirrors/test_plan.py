@@ -11,7 +11,6 @@ from firthd.mirrors.plan import (
     PartChange,
     Space,
     floor_bytes,
-    human,
     shrink_reason,
     space_reason,
 )
@@ -122,20 +121,3 @@ def test_to_the_last_byte() -> None:
 )
 def test_the_floor_is_a_share_but_at_least_a_gibibyte(total: int, percent: float, floor: int) -> None:
     assert floor_bytes(total, percent) == floor
-
-
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "1.0 KB"),
-        (999_949, "999.9 KB"),
-        (999_999, "1.0 MB"),
-        (2_100_000_000, "2.1 GB"),
-        (999_999_999_999, "1.0 TB"),
-        (12_345 * 10**12, "12345.0 TB"),
-    ],
-)
-def test_sizes_for_people(size: int, text: str) -> None:
-    assert human(size) == text

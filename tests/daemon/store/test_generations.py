@@ -81,6 +81,42 @@ async def test_what_came_and_went_between_two_numbers(history: Shelf, limit: int
             assert counted == (len(expected[0]), len(expected[1]))
 
 
+async def counts(s: Shelf, low: int, high: int, draft: tuple[int, ...] = ()) -> tuple[int, int]:
+    return await s.db.read(lambda r: generations.count_changes(r, s.channel_id, low, high, draft))
+
+
+async def test_what_is_counted_is_what_clients_see(s: Shelf) -> None:
+    """Files whose name an older mirror owns, or any mirror when they are the channel's own, are in no count."""
+    names = [f"p{number}-1" for number in range(61)]
+    first = await s.change(mirror=1, add=names)
+    await s.change(mirror=2, add=[*names, "own-1"])
+    await s.publish()
+    assert await counts(s, 0, 1) == (62, 0)
+    came, left = await changes(s, 0, 1)
+    assert (sorted(came), left) == (sorted([*names, "own-1"]), [])
+    # The owner stops offering two names: the next mirror's files appear.
+    await s.change(mirror=1, close=[first["p0-1"], first["p1-1"]])
+    await s.publish()
+    assert await counts(s, 1, 2) == (2, 2)
+    assert await counts(s, 0, 2) == (62, 0)
+    # What is shadowed comes and goes unseen; the channel's own files come last.
+    late = await s.change(mirror=2, add=["p5-2"])
+    await s.publish()
+    assert await counts(s, 2, 3) == (0, 0)
+    await s.change(mirror=2, close=[late["p5-2"]])
+    own = await s.change(mirror=0, add=["own-1", "kept-1", "p7-1"])
+    await s.publish()
+    assert await counts(s, 3, 4) == (1, 0)
+    assert own
+    drafts = {one.id for one in await s.db.read(lambda r: generations.finished_change_sets(r, s.channel_id))}
+    assert not drafts
+    await s.change(mirror=1, add=["new-1"], close=[first["p2-1"]])
+    draft = tuple(one.id for one in await s.db.read(lambda r: generations.finished_change_sets(r, s.channel_id)))
+    assert await counts(s, 4, DRAFT, draft) == (2, 1)
+    assert await counts(s, 4, DRAFT) == (0, 0)
+    assert await counts(s, 0, DRAFT, draft) == (64, 0)
+
+
 async def listed(s: Shelf, generation: int | None, limit: int) -> dict[str, list[str]]:
     """Return what `channel.changes` lists, page by page."""
     found: dict[str, list[str]] = {"added": [], "closed": []}
@@ -215,7 +251,7 @@ async def packages(
                 **wanted,
                 descending=by.descending,
                 order_sql=by.sql,
-                page=paging.decode(cursor, sort),
+                page=paging.decode(cursor, sort, str),
                 limit=limit,
             )
         )
@@ -260,7 +296,7 @@ async def test_a_summary_is_the_newest_one_up_to_a_generation(s: Shelf) -> None:
         found_names = await s.db.read(
             lambda r, n=number: summaries.dependants(r, s.channel_id, n, "conda", "a", 10)  # type: ignore[misc]
         )
-        assert found_names == names
+        assert found_names == (names, len(names))
     await s.db.write(lambda tx: summaries.drop_unpublished_packages(tx, s.channel_id, 2))
     assert {row.name for row in (await packages(s, 9))[0]} == {"a"}
 
@@ -285,4 +321,4 @@ async def test_package_lists_are_filtered(s: Shelf) -> None:
         assert sorted(f"{row.family}/{row.name}" for row in found) == expected, filters
         assert total == len(expected)
     names = await s.db.read(lambda r: summaries.dependants(r, s.channel_id, 1, "conda", "python", 10))
-    assert names == ["numpy"]
+    assert names == (["numpy"], 1)

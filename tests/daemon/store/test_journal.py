@@ -1,4 +1,4 @@
-"""What happened, as it is written down: facts in order, the audit log, health."""
+"""What happened, as it is written down: facts in order, health."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from firth_protocol.events import Fact
-from firth_protocol.types import Event, Role
+from firth_protocol.types import Event
 from firthd.store import journal
 from firthd.store.database import Database, Tx
-from firthd.store.journal import EVENTS_KEPT_MS, Audited, Journal
+from firthd.store.journal import EVENTS_KEPT_MS, Journal
 from tests.support.clock import START_MS, FakeClock
 from tests.support.state import opened
 
@@ -110,59 +110,3 @@ async def test_numbers_go_on_after_a_restart(tmp_path: Path) -> None:
     async with opened(tmp_path) as db:
         assert await db.read(journal.newest) == 1
         assert await frozen(heard, db) == 2
-
-
-# --- audit -----------------------------------------------------------------------------------------------
-
-
-async def test_the_audit_log_is_paged_newest_first_and_searched_in_any_case(db: Database) -> None:
-    for number in range(5):
-        entry = Audited(
-            time_ms=START_MS + number,
-            uid=1000,
-            pid=42,
-            user="Ada" if number % 2 else "bob",
-            role=Role.MANAGER,
-            method="channel.freeze",
-            params={"channel": f"c{number}"},
-            outcome="ok",
-        )
-        await db.write(lambda tx, entry=entry: journal.audit(tx, entry))  # type: ignore[misc]
-    page = await db.read(lambda r: journal.audit_page(r, query=None, before=None, limit=2))
-    assert [one.params["channel"] for one in page] == ["c4", "c3"]
-    rest = await db.read(lambda r: journal.audit_page(r, query=None, before=page[-1].id, limit=10))
-    assert [one.params["channel"] for one in rest] == ["c2", "c1", "c0"]
-    assert (rest[0].time, rest[0].role, rest[0].user, rest[0].uid) == (
-        "2026-05-01T00:00:00.002Z",
-        Role.MANAGER,
-        "bob",
-        1000,
-    )
-    for query, expected in (("ADA", ["c3", "c1"]), ("FREEZE", 5), ('"c2"', ["c2"]), ("%", []), ("nobody", [])):
-        found = await db.read(lambda r, q=query: journal.audit_page(r, query=q, before=None, limit=10))  # type: ignore[misc]
-        names = [one.params["channel"] for one in found]
-        assert names == expected or len(names) == expected
-
-
-# --- health and settings -----------------------------------------------------------------------------------
-
-
-async def test_what_is_wrong_keeps_its_first_moment_until_it_is_well(db: Database) -> None:
-    assert await db.write(lambda tx: journal.ill(tx, "space", "little", "free some", START_MS))
-    assert not await db.write(lambda tx: journal.ill(tx, "space", "less", "free more", START_MS + 5000))
-    assert await db.write(lambda tx: journal.ill(tx, "mirror main:m", "failed", "", START_MS - 1))
-    problems = await db.read(journal.health)
-    assert [(one.subject, one.text, one.hint, one.since) for one in problems] == [
-        ("mirror main:m", "failed", "", "2026-04-30T23:59:59.999Z"),
-        ("space", "less", "free more", "2026-05-01T00:00:00.000Z"),
-    ]
-    assert await db.write(lambda tx: journal.well(tx, "space"))
-    assert not await db.write(lambda tx: journal.well(tx, "space"))
-    assert [one.subject for one in await db.read(journal.health)] == ["mirror main:m"]
-
-
-async def test_a_setting_is_written_over(db: Database) -> None:
-    assert await db.read(lambda r: journal.setting(r, "epoch")) is None
-    for value in ("one", "two"):
-        await db.write(lambda tx, value=value: journal.set_setting(tx, "epoch", value))  # type: ignore[misc]
-    assert await db.read(lambda r: journal.setting(r, "epoch")) == "two"

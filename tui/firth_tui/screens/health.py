@@ -24,6 +24,7 @@ READ_S = 5
 """How often the status is read while somebody looks."""
 STALE_S = 35 * 86400
 """A mirror without success for longer than its usual month and some days is told."""
+MOST_DUE = 5
 MOST_FAULTS = 8
 
 WORDS = (
@@ -168,9 +169,12 @@ class HealthScreen(PlaceScreen):
             *daemon_lines(status),
             [],
         ]
-        for number, due in enumerate(status.next_runs[:5]):
+        for number, due in enumerate(status.next_runs[:MOST_DUE]):
             label = "next runs" if number == 0 else ""
             lines.append(labelled(label, Cell(f"{ahead(due.at, now):<9}{clean(due.channel)}: {clean(due.name)}")))
+        more = max(status.next_runs_total, len(status.next_runs)) - min(MOST_DUE, len(status.next_runs))
+        if more:
+            lines.append(labelled("", Cell(f"and {counted(more, 'more', 'more')}", Tone.MUTED)))
         self.sheet.put(lines)
         self.redraw()
 

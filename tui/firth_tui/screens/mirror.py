@@ -154,20 +154,23 @@ def detail_lines(details: MirrorDetails) -> list[list[Cell]]:
     )
     if counts.unhashed:
         lines.append(labelled("unhashed", Cell(counted(counts.unhashed, "file"))))
+    shadowed = max(details.shadowed_total, len(details.shadowed))
     if details.shadowed:
         names = ", ".join(clean(name) for name in details.shadowed[:12])
         more = " …" if len(details.shadowed) > 12 else ""
-        lines.append(labelled("shadowed", Cell(f"{counted(len(details.shadowed), 'name')}: {names}{more}", Tone.WARN)))
+        lines.append(labelled("shadowed", Cell(f"{counted(shadowed, 'name')}: {names}{more}", Tone.WARN)))
     lines.extend(labelled("note", Cell(clean(note))) for note in details.notes)
-    if details.failed:
+    failed = max(details.failed_total, len(details.failed))
+    if failed:
         lines.append([])
-        lines.append([Cell(f" {Sign.BAD} {counted(len(details.failed), 'file')} could not be had", Tone.BAD)])
+        lines.append([Cell(f" {Sign.BAD} {counted(failed, 'file')} could not be had", Tone.BAD)])
     lines.extend(
-        [Cell(f"   {clean(failed.subdir)}/{clean(failed.filename)}  "), Cell(clean(failed.reason), Tone.WARN)]
-        for failed in details.failed[:MOST_FAILED]
+        [Cell(f"   {clean(each.subdir)}/{clean(each.filename)}  "), Cell(clean(each.reason), Tone.WARN)]
+        for each in details.failed[:MOST_FAILED]
     )
-    if len(details.failed) > MOST_FAILED:
-        lines.append([Cell(f"   and {counted(len(details.failed) - MOST_FAILED, 'more', 'more')}", Tone.MUTED)])
+    if failed > min(MOST_FAILED, len(details.failed)):
+        left = failed - min(MOST_FAILED, len(details.failed))
+        lines.append([Cell(f"   and {counted(left, 'more', 'more')}", Tone.MUTED)])
     return lines
 
 

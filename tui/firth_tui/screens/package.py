@@ -33,9 +33,10 @@ def _state(file: PackageFile) -> Cell:
     return Cell(f"{Sign.WAIT} on demand", Tone.MUTED)
 
 
-def _names(names: list[str]) -> str:
+def _names(names: list[str], total: int = 0) -> str:
     shown = ", ".join(clean(name) for name in names[:MOST_NAMES])
-    more = f" and {counted(len(names) - MOST_NAMES, 'more', 'more')}" if len(names) > MOST_NAMES else ""
+    left = max(total, len(names)) - min(MOST_NAMES, len(names))
+    more = f" and {counted(left, 'more', 'more')}" if left else ""
     return (shown + more) or "nothing"
 
 
@@ -79,7 +80,8 @@ class PackageScreen(PlaceScreen):
         detail = self.detail
         if detail is None:
             return []
-        shown = f"{count(len(detail.files))}+" if detail.truncated else count(len(detail.files))
+        files = max(detail.files_total, len(detail.files))
+        shown = f"the first {count(len(detail.files))} of {count(files)}" if detail.truncated else count(files)
         return [Cell(f"{family_name(detail.family)} · newest {clean(detail.version)} · {shown} files", Tone.MUTED)]
 
     @property
@@ -137,7 +139,8 @@ class PackageScreen(PlaceScreen):
             return
         self.table.source = LocalRows(newest_first(self.detail), _key)
         self.table.changed()
-        more = f"needs       {_names(self.detail.dependencies)}\nneeded by   {_names(self.detail.dependants)}"
+        needed_by = _names(self.detail.dependants, self.detail.dependants_total)
+        more = f"needs       {_names(self.detail.dependencies)}\nneeded by   {needed_by}"
         self.more.update(more)
         self.redraw()
 

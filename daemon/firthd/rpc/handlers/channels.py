@@ -28,7 +28,7 @@ from firthd.store.database import Reader
 
 def handlers(engine: Engine) -> dict[str, Handler]:
     async def create(context: Context, params: ChannelCreate) -> ChannelReply:
-        return await engine.channels.create(params)
+        return await engine.channels.create(params, context.caller)
 
     async def list_(context: Context, params: ChannelList) -> Page[Channel]:
         async def body(r: Reader) -> Page[Channel]:
@@ -40,7 +40,7 @@ def handlers(engine: Engine) -> dict[str, Handler]:
                 limit=params.limit,
                 patterns=context.caller.patterns(),
             )
-            items = [await browse.describe(r, row) for row in rows]
+            items = [await browse.describe(r, row, context.caller.patterns()) for row in rows]
             return Page(items=items, next_cursor=following, total=total, as_of=await engine.journal.as_of(r))
 
         return await engine.db.read(body)
@@ -48,13 +48,14 @@ def handlers(engine: Engine) -> dict[str, Handler]:
     async def get(context: Context, params: ChannelParams) -> ChannelGet:
         async def body(r: Reader) -> ChannelGet:
             row = await browse.channel(r, params.channel)
-            channel = await browse.describe(r, row)
+            seen = context.caller.patterns()
+            channel = await browse.describe(r, row, seen)
             mirrors = [await engine.reports.describe(r, mirror) for mirror in await catalog.mirrors_of(r, row.id)]
             families = {total.family for total in channel.families}
             return ChannelGet(
                 **msgspec.structs.asdict(channel),
                 mirror_list=mirrors,
-                subchannel_list=await catalog.subchannels(r, row.id),
+                subchannel_list=await catalog.subchannels(r, row.id, seen),
                 blocks=[],
                 addresses=engine.addresses(row.name, families),
                 as_of=await engine.journal.as_of(r),
@@ -63,18 +64,18 @@ def handlers(engine: Engine) -> dict[str, Handler]:
         return await engine.db.read(body)
 
     async def update(context: Context, params: ChannelUpdate) -> ChannelReply:
-        return await engine.channels.update(params)
+        return await engine.channels.update(params, context.caller)
 
     async def delete(context: Context, params: ChannelDelete) -> SeqReply:
-        reply = await engine.channels.delete(params.channel, params.confirm, dry_run=params.dry_run)
+        reply = await engine.channels.delete(params.channel, params.confirm, context.caller, dry_run=params.dry_run)
         await engine.mirrors.forget_deleted()
         return reply
 
     async def freeze(context: Context, params: ChannelChangeState) -> FreezeReply:
-        return await engine.channels.freeze(params.channel, context.caller.user, dry_run=params.dry_run)
+        return await engine.channels.freeze(params.channel, context.caller, dry_run=params.dry_run)
 
     async def unfreeze(context: Context, params: ChannelChangeState) -> FreezeReply:
-        return await engine.channels.unfreeze(params.channel, context.caller.user, dry_run=params.dry_run)
+        return await engine.channels.unfreeze(params.channel, context.caller, dry_run=params.dry_run)
 
     async def generations(context: Context, params: ChannelGenerations) -> Page[Generation]:
         async def body(r: Reader) -> Page[Generation]:

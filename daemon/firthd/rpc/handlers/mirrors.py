@@ -2,7 +2,6 @@
 
 import msgspec
 
-from firth_protocol.errors import NotFound
 from firth_protocol.methods import (
     MirrorCheck,
     MirrorCreate,
@@ -31,11 +30,6 @@ from firthd.store.database import Reader
 
 def handlers(engine: Engine) -> dict[str, Handler]:
     async def check(context: Context, params: MirrorCheck) -> SourceFound:
-        if params.mirror is not None:
-            ref = params.mirror
-            row = await engine.db.read(lambda r: find(r, ref))
-            if not context.visible(row.channel):
-                raise NotFound(f"there is no mirror {ref!r}", hint="`mirror.list` shows the mirrors")
         return await engine.mirrors.check(params)
 
     async def create(context: Context, params: MirrorCreate) -> MirrorReply:

@@ -45,9 +45,8 @@ def handlers(engine: Engine) -> dict[str, Handler]:
         await engine.queue.row(params.run)
 
         async def body(r: Reader) -> Page[LogLine]:
-            after = params.after
-            if params.cursor is not None:
-                after = int(paging.decode(params.cursor, "log")["page_key"])
+            behind = paging.decode(params.cursor, "log")["page_key"]
+            after = params.after if behind is None else behind
             lines = await rows.log_page(r, params.run, after, params.limit + 1)
             items, following = paging.cut("log", lines, params.limit, lambda line: (None, line.number))
             return Page(items=items, next_cursor=following, as_of=await engine.journal.as_of(r))

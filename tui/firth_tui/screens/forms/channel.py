@@ -1,9 +1,9 @@
 """The form that creates and edits a channel."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
+from firth_protocol import names
 from firth_protocol.errors import Conflict, Invalid
 from firth_protocol.methods import ChannelGet, ChannelReply
 from firth_protocol.types import Channel, KeepGenerations, Privacy
@@ -11,8 +11,6 @@ from firth_tui.format import Tone
 from firth_tui.screens.forms.fields import Field, choice_field, text_field
 from firth_tui.screens.forms.form import Form
 from firth_tui.widgets.work import start
-
-_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}(/[a-z][a-z0-9_-]{0,62})?")
 
 PRIVACY = (
     (Privacy.PUBLIC, "anyone"),
@@ -81,8 +79,11 @@ class ChannelForm(Form):
 
     def changed_field(self, name: str) -> None:
         value = self.field(name).value
-        if name == "name" and value and not value.endswith("/") and not _NAME.fullmatch(value):
-            self.field(name).say("small letters, digits, - and _, beginning with a letter", Tone.BAD)
+        if name == "name" and value and not value.endswith("/"):
+            try:
+                names.check(value)
+            except Invalid as error:
+                self.field(name).say(error.hint or error.message, Tone.BAD)
         elif name in {"keep_days", "keep_months"} and not value.isdigit():
             self.field(name).say("a whole number is needed", Tone.BAD)
 

@@ -8,14 +8,22 @@ from textual.timer import Timer
 
 from firth_protocol.errors import Conflict, FirthError, Invalid
 from firth_protocol.methods import MirrorGet, MirrorReply, RunReply
-from firth_protocol.types import Filters, Mirror, MirrorMode, MirrorType, OnUpstreamRemoval, SourceFound
+from firth_protocol.types import (
+    NAMED_SCHEDULES,
+    Filters,
+    Mirror,
+    MirrorMode,
+    MirrorType,
+    OnUpstreamRemoval,
+    ScheduleNext,
+    SourceFound,
+)
 from firth_tui.action_table import BY_ID
 from firth_tui.actions import Context, Place, why_not
-from firth_tui.format import Tone, count, counted, moment_of, size, type_name
-from firth_tui.schedule import PRESETS, next_times, preset_of
+from firth_tui.format import Tone, count, counted, moment, size, type_name
 from firth_tui.screens.forms.fields import Field, choice_field, lines, text_field, words
 from firth_tui.screens.forms.form import Form
-from firth_tui.widgets.work import start
+from firth_tui.widgets.work import Repeated, start
 
 TYPING_S = 0.7
 """How long typing must pause before the source is asked."""
@@ -63,6 +71,7 @@ class MirrorForm(Form):
         self.channel = where
         self._revision = mirror.revision if mirror else 0
         self._typing: Timer | None = None
+        self._times = Repeated(self, self._show_times, group="times")
 
     # --- the fields
 
@@ -132,9 +141,9 @@ class MirrorForm(Form):
 
     def _when(self) -> list[Field]:
         mirror = self.mirror
-        schedule = mirror.schedule if mirror else PRESETS["monthly"]
-        preset = preset_of(schedule) or "cron"
-        options = [*((name, name) for name in PRESETS), ("cron", "other")]
+        schedule = mirror.schedule if mirror else NAMED_SCHEDULES["monthly"]
+        preset = next((name for name, cron in NAMED_SCHEDULES.items() if cron == schedule), "cron")
+        options = [*((name, name) for name in NAMED_SCHEDULES), ("cron", "other")]
         return [
             choice_field("schedule", "Frequency", "How often it runs by itself; the times are UTC.", options, preset),
             text_field(
@@ -195,7 +204,7 @@ class MirrorForm(Form):
         self.field("cron").display = self.field("schedule").value == "cron"
         self.field("user").display = secret == "user"
         self.field("secret").display = secret in {"token", "user", "bearer"}
-        self._show_times()
+        self._times.ask()
 
     async def _other_filters(self) -> None:
         """Put the filters of the chosen type in the place of those of another."""
@@ -208,19 +217,25 @@ class MirrorForm(Form):
                 *self._filters(kind), before=self.field("on_removal")
             )
 
-    def _show_times(self) -> None:
-        preset = self.field("schedule").value
-        field = self.field("cron" if preset == "cron" else "schedule")
+    async def _show_times(self) -> None:
+        """Say when the schedule comes next: the daemon knows, and is asked for what stands there by then."""
+        field = self.field("cron" if self.field("schedule").value == "cron" else "schedule")
+        asked = self._schedule()
         try:
-            times = next_times(self._schedule(), self.firth.now())
-        except ValueError as error:
-            field.say(str(error), Tone.BAD)
+            found = await self.firth.link.ask(ScheduleNext, "schedule.next", schedule=asked)
+        except Invalid as error:
+            if asked == self._schedule():
+                field.say(f"{error.message}{'; ' if error.hint else ''}{error.hint}", Tone.BAD)
             return
-        field.say("next: " + ", ".join(moment_of(each) for each in times), Tone.MUTED)
+        except (FirthError, OSError):
+            return  # it is told when it is saved
+        if asked == self._schedule():
+            times = ", ".join(moment(each)[:16] for each in found.times)
+            field.say(f"next: {times}" + "".join(f"; {warning}" for warning in found.warnings), Tone.MUTED)
 
     def _schedule(self) -> str:
         preset = self.field("schedule").value
-        return self.field("cron").value if preset == "cron" else PRESETS[preset]
+        return self.field("cron").value if preset == "cron" else NAMED_SCHEDULES[preset]
 
     # --- asking the source
 
