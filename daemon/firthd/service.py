@@ -6,14 +6,13 @@ import fcntl
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import TextIO
 
 from aiohttp import web
 
 from firth_protocol import API
-from firth_protocol.errors import FirthError, InUse
+from firth_protocol.errors import FirthError, InUse, NoSpace, Unavailable
 from firth_protocol.events import Fact
 from firth_protocol.types import Family, Package, RunKind
 from firthd import __version__
@@ -44,7 +43,7 @@ from firthd.rpc.server import RpcServer
 from firthd.runs import recovery
 from firthd.runs.queue import RunQueue
 from firthd.scheduler import CronSchedules, Scheduler
-from firthd.store import artifacts, catalog, generations, journal, tokens, upkeep
+from firthd.store import artifacts, catalog, disk, generations, journal, tokens, upkeep
 from firthd.store import runs as run_rows
 from firthd.store.artifacts import FileRow
 from firthd.store.blobs import BlobStore, Kept
@@ -63,6 +62,7 @@ log = logging.getLogger(__name__)
 
 DAY_MS = 86_400_000
 UPKEEP_S = 60.0
+WATCH_S = 2.0
 LOGS_KEPT_MS = 90 * DAY_MS
 PACKAGES_SHOWN = 100
 _AT_WORK = "at work"
@@ -80,7 +80,10 @@ class Daemon:
         self._stack = contextlib.AsyncExitStack()
         self._ready = False
         self._stopping = False
+        self._lock: int | None = None
         self._blobs_named = False
+        self._settled = asyncio.Event()
+        self._settled_later = False
         self.sampler = LoopSampler(clock)
         self.web_addresses: list[str] = []
         self._trouble: str | None = "starting"
@@ -93,7 +96,7 @@ class Daemon:
         await asyncio.to_thread(self._prepare, state)
         self.db = await Database.open(state / "firth.sqlite", self._clock)
         self._stack.push_async_callback(self.db.close)
-        epoch = await self._epoch()
+        epoch = await self.db.read(lambda r: journal.setting(r, "epoch")) or os.urandom(6).hex()
         self.journal = Journal(epoch, self._clock)
         self.hub = EventHub(
             epoch,
@@ -103,29 +106,47 @@ class Daemon:
         )
         self.journal.publish = self.hub.publish
         await self._build(state)
-        await self._recover()
-        await self._listen()
-        await self.db.write(
-            lambda tx: self.journal.fact(tx, Fact.DAEMON_STARTED, data={"version": __version__, "api": API})
-        )
-        self._blobs_named = not await self.db.write(self._note_at_work)
+        await self._settle_in()
+        await self.published.load()
+        await self.tokens.load()
         self._ready = True
         self._trouble = None
+        await self._listen()
+
+    async def _settle_in(self) -> None:
+        """Settle what a crash left open and note the start; on a disk that takes no write that waits.
+
+        Until then nothing is changed: a change must not come between what a crash left and what becomes of it.
+        """
+        try:
+            await self.db.reopen(self._clock.now_ms())
+            self.db.release()
+            await self.db.write(lambda tx: journal.set_setting(tx, "epoch", self.journal.epoch))
+            await self._recover()
+            await self.db.write(
+                lambda tx: self.journal.fact(tx, Fact.DAEMON_STARTED, data={"version": __version__, "api": API})
+            )
+            self._blobs_named = not await self.db.write(self._note_at_work)
+        except (NoSpace, Unavailable) as error:
+            kind, message, hint = type(error), error.message, error.hint
+            self.db.hold(lambda: kind(message, hint=hint))
+            if not self._settled_later:
+                log.error("%s; nothing is changed until that is over, what is stored is served", message)
+                self.queue.unsettled(self._clock.now_ms())
+            self._settled_later = True
+            return
+        self.queue.unsettled(None)
+        self._settled.set()
+        if self._settled_later:
+            log.info("the state can be written again: work goes on")
 
     def _prepare(self, state: Path) -> None:
         for folder in (state, state / "sources", state / "runs", state / "out"):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+            with _on_a_full_disk(folder):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+            with _on_a_full_disk(folder):
+                _close_to_others(folder)
         self._lock = _lock(state)
-
-    async def _epoch(self) -> str:
-        async def body(tx: Tx) -> str:
-            epoch = await journal.setting(tx, "epoch")
-            if epoch is None:
-                epoch = os.urandom(6).hex()
-                await journal.set_setting(tx, "epoch", epoch)
-            return epoch
-
-        return await self.db.write(body)
 
     async def _note_at_work(self, tx: Tx) -> bool:
         """Note that a daemon works on this state; return whether the last one did not end in order."""
@@ -255,8 +276,6 @@ class Daemon:
             self.db, self.queue, self._clock, resume=self.settings.runs.resume_interrupted
         ):
             log.warning(sentence)
-        await self.published.load()
-        await self.tokens.load()
 
     async def _listen(self) -> None:
         access = Access(self.settings.access, os.geteuid())
@@ -277,6 +296,7 @@ class Daemon:
                 absent_index=self.engine.families[Family.CONDA].absent_index,
                 packages=self._packages,
                 health=lambda: self._trouble,
+                limited=self.condition.limited,
                 metrics=self.condition.metrics,
             )
         )
@@ -313,10 +333,11 @@ class Daemon:
         """Work until `stop` is set, then end runs in order."""
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(self.queue.serve(), name="queue"),
-                group.create_task(self.scheduler.serve(), name="scheduler"),
+                group.create_task(self._once_settled(self.queue.serve), name="queue"),
+                group.create_task(self._once_settled(self.scheduler.serve), name="scheduler"),
+                group.create_task(self._once_settled(self._upkeep), name="upkeep"),
                 group.create_task(self.sampler.serve(), name="sampler"),
-                group.create_task(self._upkeep(), name="upkeep"),
+                group.create_task(self._watch(), name="watch"),
             ]
             if watchdog_s is not None:
                 tasks.append(group.create_task(self._watchdog(watchdog_s / 2), name="watchdog"))
@@ -339,18 +360,35 @@ class Daemon:
             if self._ready and self._blobs_named:
                 await self.db.write(lambda tx: journal.set_setting(tx, _AT_WORK, ""))
         await self._stack.aclose()
-        if hasattr(self, "_lock"):
-            self._lock.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    async def _once_settled(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Work from the moment on that what a crash left open is settled."""
+        await self._settled.wait()
+        await work()
+
+    async def _watch(self) -> None:
+        """Look at the disk, and make up for what it kept from being done; nothing else delays this."""
+        while True:
+            await self.condition.watch_disk()
+            if not self._settled.is_set():
+                await self._settle_in()
+            await self._clock.sleep(WATCH_S)
 
     async def _watchdog(self, interval_s: float) -> None:
         """Tell the service manager that the loop turns and the database answers, for as long as both are true."""
         while True:
             try:
                 async with asyncio.timeout(interval_s):
-                    await self.db.read(journal.newest)
-                    await self.db.write(journal.newest)
-            except (FirthError, TimeoutError) as error:
-                log.error("the state does not answer: %s", error or "too slow")  # the manager decides what follows
+                    # A refusal is an answer: starting again would not make room on a full disk.
+                    with contextlib.suppress(NoSpace, Unavailable):
+                        await self.db.read(journal.newest)
+                    with contextlib.suppress(NoSpace, Unavailable):
+                        await self.db.write(journal.newest)
+            except TimeoutError:
+                log.error("the state does not answer: too slow")  # the manager decides what follows
             else:
                 self._notifier.alive()
             await self._clock.sleep(interval_s)
@@ -382,7 +420,6 @@ class Daemon:
         await self.db.write(lambda tx: run_rows.forget_old_logs(tx, now - LOGS_KEPT_MS))
         await self.tokens.flush()
         await self.condition.forget_gone()
-        await self.condition.watch_space()
         await self.condition.gather()
 
     # --- what others ask -------------------------------------------------------------------------------------
@@ -433,23 +470,55 @@ class Daemon:
         await self.mirrors.run(mirror.id, "schedule", cause=cause)
 
 
-def _lock(state: Path) -> TextIO:
-    """Take the state folder's lock; raise InUse, which names the daemon that has it."""
-    file = (state / "lock").open("a+", encoding="ascii")
+@contextlib.contextmanager
+def _on_a_full_disk(folder: Path) -> Iterator[None]:
+    """Go on where a folder of a state that is there already cannot be made or changed on a disk that is full."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except OSError as error:
+        if disk.refusal(error, folder) is None:
+            raise
+        log.warning("%s: %s", folder, error.strerror)
+
+
+def _close_to_others(folder: Path) -> None:
+    """Take away what all users of the machine may do in a folder that was there before; its group keeps its rights.
+
+    The folders of private channels' packages lie in there. Access lists (setfacl) stay as they are.
+    """
+    status = folder.stat()
+    if status.st_mode & 0o007:
+        try:
+            folder.chmod(status.st_mode & 0o7770)
+        except PermissionError:
+            log.warning("%s is open to every user of this machine and belongs to somebody else", folder)
+
+
+def _lock(state: Path) -> int:
+    """Take the state folder's lock; return its descriptor. Raises InUse, which names the daemon that has it.
+
+    The pid is written over the one before, in its bytes: a full disk has no others. Where it has none even for the
+    file, the folder itself is locked.
+    """
+    path = state / "lock"
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        if disk.refusal(error, state) is None:
+            raise
+        fd = os.open(path if path.exists() else state, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        file.seek(0)
-        pid = file.read().strip() or "unknown"
-        file.close()
+        pid = path.read_text("ascii", "replace").strip() if path.exists() else ""
+        os.close(fd)
         raise InUse(
-            f"another firthd (pid {pid}) works on {state}", hint="stop it, or give another folder with --state"
+            f"another firthd (pid {pid or 'unknown'}) works on {state}",
+            hint="stop it, or give another folder with --state",
         ) from None
-    file.seek(0)
-    file.truncate()
-    file.write(f"{os.getpid()}\n")
-    file.flush()
-    return file
+    with contextlib.suppress(OSError):
+        os.pwrite(fd, f"{os.getpid():<10}\n".encode(), 0)
+    return fd
 
 
 @contextlib.asynccontextmanager

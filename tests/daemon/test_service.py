@@ -15,7 +15,8 @@ from firth_protocol.errors import InUse
 from firth_protocol.types import RunState
 from firthd.config import WebSettings
 from firthd.service import running, serve
-from firthd.store.database import SchemaTooNew, Tx
+from firthd.store.database import Tx
+from firthd.store.opening import SchemaTooNew
 from firthd.systemd import Inherited, Notifier
 from tests.support.daemon import HastyClock, in_process_daemon, settings_in
 from tests.support.upstream import Fault

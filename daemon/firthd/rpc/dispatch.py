@@ -26,6 +26,7 @@ from firthd import __version__
 from firthd.access import Access, Caller
 from firthd.clock import Clock
 from firthd.rpc.params import decode_params, did_you_mean, mask_params
+from firthd.store import disk
 from firthd.store.journal import Audited
 
 log = logging.getLogger(__name__)
@@ -238,6 +239,10 @@ class Dispatcher:
         )
         try:
             await self._write_audit(entry)
+        except FirthError as error:  # a full disk, or the end: the log is where such a line is looked for
+            log.error(
+                "the audit log cannot be written (%s): %s by %s: %s", error.message, method.name, caller.user, outcome
+            )
         except Exception:
             # The change is done or refused already; what is left is to say it where somebody looks.
             log.exception("the audit log cannot be written: %s by %s: %s", method.name, caller.user, outcome)
@@ -314,7 +319,9 @@ def _is_stopping() -> Unavailable:
     return Unavailable("the daemon is stopping", hint="try again when it is up")
 
 
-def _unforeseen(method: str, error: Exception) -> Internal:
+def _unforeseen(method: str, error: Exception) -> FirthError:
+    if told := disk.told(error):
+        return told
     correlation = secrets.token_hex(6)
     log.error("%s failed unforeseen, correlation %s", method, correlation, exc_info=error)
     return Internal(

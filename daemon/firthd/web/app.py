@@ -177,8 +177,13 @@ class Front:
         return self._pages.home(seen)
 
     def _healthz(self) -> web.Response:
-        reason = self._parts.health()
-        body = {"status": "ok"} if reason is None else {"status": "unhealthy", "reason": reason}
+        reason, limited = self._parts.health(), self._parts.limited()
+        body = {"status": "ok"}
+        if reason is not None:
+            body = {"status": "unhealthy", "reason": reason}
+        elif limited is not None:
+            # 200 all the same: whoever takes a server out of service by this status would take away what works.
+            body = {"status": "limited", "reason": limited}
         headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
         return web.Response(status=200 if reason is None else 503, body=msgspec.json.encode(body), headers=headers)
 
