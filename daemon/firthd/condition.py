@@ -238,12 +238,11 @@ class Condition:
     async def look_at_disk(self) -> None:
         """Note whether the disk takes writes and has the room that downloads need."""
         now = self._clock.monotonic()
-        if now - self._looked_at < LOOK_S:
-            return
-        self._looked_at = now
         found: tuple[str, str] | None = None
         try:
-            await self._db.look_again()
+            if now - self._looked_at >= LOOK_S:
+                self._looked_at = now
+                await self._db.look_again()
             space = await self._space.now()
         except OSError as error:
             found = (f"the disk does not answer: {error.strerror}", "look at the disk and its mount")

@@ -9,8 +9,6 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
-from aiohttp import web
-
 from firth_protocol import API
 from firth_protocol.errors import FirthError, InUse, NoSpace, Unavailable
 from firth_protocol.events import Fact
@@ -43,6 +41,7 @@ from firthd.rpc.server import RpcServer
 from firthd.runs import recovery
 from firthd.runs.queue import RunQueue
 from firthd.scheduler import CronSchedules, Scheduler
+from firthd.serving import raise_file_limit, rpc_limits, web_limits
 from firthd.store import artifacts, catalog, disk, generations, journal, tokens, upkeep
 from firthd.store import runs as run_rows
 from firthd.store.artifacts import FileRow
@@ -54,7 +53,7 @@ from firthd.store.secrets import SecretFile
 from firthd.systemd import Inherited, Notifier, take_notifier, watchdog_interval_s
 from firthd.upstream.client import Upstream
 from firthd.vitals import LoopSampler
-from firthd.web.app import build_app, build_runner
+from firthd.web.app import build_app, serving
 from firthd.web.parts import WebParts
 from firthd.workers import Workers
 
@@ -80,6 +79,7 @@ class Daemon:
         self._stack = contextlib.AsyncExitStack()
         self._ready = False
         self._stopping = False
+        self._files = raise_file_limit()
         self._lock: int | None = None
         self._blobs_named = False
         self._settled = asyncio.Event()
@@ -281,7 +281,13 @@ class Daemon:
         access = Access(self.settings.access, os.geteuid())
         dispatcher = Dispatcher(handlers(self.engine), access, self, self._audit, self._clock)
         self._rpc = RpcServer(
-            dispatcher, access, self.hub, self.condition.scrape, lambda: self._ready and not self._stopping
+            dispatcher,
+            access,
+            self.hub,
+            self.condition.scrape,
+            lambda: self._ready and not self._stopping,
+            clock=self._clock,
+            limits=rpc_limits(self._files),
         )
         app = build_app(
             WebParts(
@@ -300,13 +306,13 @@ class Daemon:
                 metrics=self.condition.metrics,
             )
         )
-        runner = build_runner(app)
-        await runner.setup()
-        self._stack.push_async_callback(runner.cleanup)
-        for listener in self._sockets.web or [await self._bind()]:
-            await web.SockSite(runner, listener).start()
+        listeners = [*self._sockets.web] or [await self._bind()]
+        for listener in listeners:
             host, port = listener.getsockname()[:2]
             self.web_addresses.append(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+        server = serving(app, self.settings.web, web_limits(self._files), self._clock)
+        await server.start(listeners)
+        self._stack.push_async_callback(server.stop)
         await self._rpc.start(self._sockets.rpc[0] if self._sockets.rpc else self.settings.socket)
         self._stack.push_async_callback(self._rpc.stop)
 

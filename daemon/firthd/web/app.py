@@ -2,6 +2,8 @@
 
 import logging
 import re
+import socket
+from collections.abc import Hashable
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -9,8 +11,10 @@ import msgspec
 from aiohttp import web
 
 from firth_protocol.errors import FirthError
-from firthd.clock import utc_day
-from firthd.web.admission import Admission, Door, Visitor, inside, networks
+from firthd.clock import Clock, utc_day
+from firthd.config import WebSettings
+from firthd.serving import Limits, Serving
+from firthd.web.admission import Admission, Door, Visitor, address_of, inside, networks
 from firthd.web.conda import FOREVER, INDEX_LIFE, TODAY_LIFE, CondaSite, Edition
 from firthd.web.files import Accel, Files
 from firthd.web.hot import HotObjects
@@ -25,18 +29,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-KEEPALIVE_S = 75.0
 QUERY_LIMIT = 200
 """Characters of a search that are looked at."""
 SHUTDOWN_S = 2.0
 """Seconds that replies under way are given when the daemon stops; aiohttp waits up to twice as long."""
 
 _WHEN = re.compile(r"[0-9]{1,12}|[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
+_FULL = (
+    b'{"type":"about:blank","title":"Service Unavailable","status":503,'
+    b'"detail":"too many clients are connected; try again"}'
+)
+_NO_PLACE = (
+    b"HTTP/1.1 503 Service Unavailable\r\nServer: Firth\r\nContent-Type: application/problem+json\r\n"
+    b"Cache-Control: no-store\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
+) % (len(_FULL), _FULL)
 _LOGIN = {"WWW-Authenticate": 'Basic realm="Firth", charset="UTF-8"'}
 
 
 def build_app(parts: WebParts) -> web.Application:
-    """Return the application that serves packages, pages and machines. Serve it with `build_runner`."""
+    """Return the application that serves packages, pages and machines. Serve it with `serving`."""
     front = Front(parts)
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", front.handle)
@@ -44,19 +55,18 @@ def build_app(parts: WebParts) -> web.Application:
     return app
 
 
-def build_runner(app: web.Application) -> web.AppRunner:
-    """Return the runner for the application; the caller adds its sites.
+def serving(app: web.Application, settings: WebSettings, limits: Limits, clock: Clock) -> Serving:
+    """Return what serves the application; the caller gives it its listeners."""
+    trusted = networks(settings.trusted_proxies)
 
-    No access log: it costs more than half of the requests. A handler ends when its client leaves; what must go on
-    without the client is no part of a handler.
-    """
-    return web.AppRunner(
-        app,
-        access_log=None,
-        handler_cancellation=True,
-        keepalive_timeout=KEEPALIVE_S,
-        shutdown_timeout=SHUTDOWN_S,
-    )
+    def peer(connection: socket.socket) -> Hashable | None:
+        """One address, of IPv6 its network: all of its 2^64 addresses are one client's."""
+        address = address_of(str(connection.getpeername()[0]))
+        if address is None or inside(address, trusted):
+            return None
+        return address.packed[:8]
+
+    return Serving(app, limits, peer=peer, refusal=_NO_PLACE, clock=clock, name="web", shutdown_s=SHUTDOWN_S)
 
 
 async def _sign(_: web.Request, response: web.StreamResponse) -> None:
