@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 from firth_protocol import API
-from firth_protocol.errors import FirthError, InUse, NoSpace, Unavailable
+from firth_protocol.errors import FirthError, InUse, Invalid, NoSpace, Unavailable
 from firth_protocol.events import Fact
 from firth_protocol.types import Family, Package, RunKind
 from firthd import __version__
@@ -49,6 +49,7 @@ from firthd.store.blobs import BlobStore, Kept
 from firthd.store.catalog import MirrorRow
 from firthd.store.database import Database, Tx
 from firthd.store.journal import Journal
+from firthd.store.opening import SchemaTooNew
 from firthd.store.secrets import SecretFile
 from firthd.systemd import Inherited, Notifier, take_notifier, watchdog_interval_s
 from firthd.upstream.client import Upstream
@@ -313,8 +314,15 @@ class Daemon:
         server = serving(app, self.settings.web, web_limits(self._files), self._clock)
         await server.start(listeners)
         self._stack.push_async_callback(server.stop)
-        await self._rpc.start(self._sockets.rpc[0] if self._sockets.rpc else self.settings.socket)
         self._stack.push_async_callback(self._rpc.stop)
+        await self._listen_to_callers()
+
+    async def _listen_to_callers(self) -> None:
+        """Open the Unix socket; where the disk has no inode for it that waits, and packages are served."""
+        try:
+            await self._rpc.start(self._sockets.rpc[0] if self._sockets.rpc else self.settings.socket)
+        except (NoSpace, Unavailable) as error:
+            log.error("%s cannot be made: %s", self.settings.socket, error.message)
 
     async def _bind(self) -> socket.socket:
         host, port = parse_listen(self.settings.web.listen)
@@ -379,6 +387,8 @@ class Daemon:
         """Look at the disk, and make up for what it kept from being done; nothing else delays this."""
         while True:
             await self.condition.watch_disk()
+            if not self._rpc.started:
+                await self._listen_to_callers()
             if not self._settled.is_set():
                 await self._settle_in()
             await self._clock.sleep(WATCH_S)
@@ -557,12 +567,18 @@ async def running(
 
 
 async def serve(settings: Settings, sockets: Inherited, stop: asyncio.Event) -> None:
-    """Run the daemon until `stop` is set; tell the service manager when it is ready, alive and stopping."""
+    """Run the daemon until `stop` is set; tell the service manager when it is ready, alive and stopping.
+
+    Raises Invalid where somebody must act before it can start, InUse, NoSpace and Unavailable where that may pass.
+    """
     notifier = take_notifier(os.environ)
     watchdog_s = watchdog_interval_s(os.environ, os.getpid())
-    async with running(settings, sockets=sockets, notifier=notifier, watchdog_s=watchdog_s) as daemon:
-        log.info("firthd %s is ready: %s, %s", __version__, daemon.base_url(), settings.socket)
-        notifier.ready(f"serving on {daemon.base_url()}")
-        await stop.wait()
-        notifier.stopping()
-        log.info("firthd stops")
+    try:
+        async with running(settings, sockets=sockets, notifier=notifier, watchdog_s=watchdog_s) as daemon:
+            log.info("firthd %s is ready: %s, %s", __version__, daemon.base_url(), settings.socket)
+            notifier.ready(f"serving on {daemon.base_url()}")
+            await stop.wait()
+            notifier.stopping()
+            log.info("firthd stops")
+    except SchemaTooNew as error:
+        raise Invalid(str(error)) from error

@@ -127,6 +127,7 @@ class Serving:
         *,
         peer: Peer,
         refusal: bytes,
+        unread: Callable[[int], web.Response],
         clock: Clock,
         name: str,
         shutdown_s: float,
@@ -138,6 +139,7 @@ class Serving:
         self._limits = limits
         self._peer = peer
         self._refusal = refusal  # a whole response, which closes the connection
+        self._unread = unread  # the answer, by status, to what is no request
         self._clock = clock
         self._name = name
         self._log = _HttpLog(self._tell)
@@ -225,7 +227,9 @@ class Serving:
         if server is None:
             raise ConnectionAbortedError("the daemon is stopping")
         client = _Client(peer, self._clock.monotonic())
-        handler = _Handler(server, self._log, self._keepalive_s, lambda: self._left(handler))
+        handler = _Handler(
+            server, self._log, self._keepalive_s, unread=self._unread, on_end=lambda: self._left(handler)
+        )
         self._clients[handler] = client
         return handler
 
@@ -309,17 +313,23 @@ class _HttpLog(logging.Logger):
 
     def exception(self, msg: object, *args: object, exc_info: Any = True, **_: Any) -> None:
         error = exc_info if isinstance(exc_info, BaseException) else sys.exc_info()[1]
-        said = " ".join(str(error).split())[:SAID_CHARS]
+        said = " ".join(str(error).split("\n\n")[0].split())[:SAID_CHARS]  # what follows is the client's own text
         self._tell("request", f"a request could not be read: {type(error).__name__}: {said}")
 
 
 class _Handler(web.RequestHandler):
     """aiohttp's side of one connection, which says when it ends."""
 
-    __slots__ = ("_on_end",)
+    __slots__ = ("_on_end", "_unread")
 
     def __init__(
-        self, server: web.Server, http_log: logging.Logger, keepalive_s: float, on_end: Callable[[], None]
+        self,
+        server: web.Server,
+        http_log: logging.Logger,
+        keepalive_s: float,
+        *,
+        unread: Callable[[int], web.Response],
+        on_end: Callable[[], None],
     ) -> None:
         super().__init__(
             server,
@@ -329,7 +339,21 @@ class _Handler(web.RequestHandler):
             keepalive_timeout=keepalive_s,
             auto_decompress=False,  # nobody sends us a compressed body, but for bombs
         )
+        self._unread = unread
         self._on_end = on_end
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what could not be read as the application answers; nothing of the error is shown."""
+        super().handle_error(request, status, exc, message)  # logs it; raises where an answer has begun
+        answer = self._unread(status)
+        answer.force_close()
+        return answer
 
     @property
     def waits(self) -> bool:

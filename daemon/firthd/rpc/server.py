@@ -95,8 +95,15 @@ class RpcServer:
         self._listener: socket.socket | None = None
         self._path: Path | None = None  # of a socket that we made and take away again
 
+    @property
+    def started(self) -> bool:
+        return self._serving is not None
+
     async def start(self, at: Path | socket.socket) -> None:
-        """Serve at a path, or on an inherited socket that listens already. Raises InUse and Invalid."""
+        """Serve at a path, or on an inherited socket that listens already.
+
+        Raises InUse and Invalid; NoSpace and Unavailable when the disk takes no socket.
+        """
         if isinstance(at, socket.socket):
             self._listener = at
         else:
@@ -108,7 +115,14 @@ class RpcServer:
         app.router.add_get("/", self._greet)
         # A handler is cancelled when its client leaves; the dispatcher finishes changes all the same.
         self._serving = Serving(
-            app, self._limits, peer=_peer, refusal=_no_place(), clock=self._clock, name="socket", shutdown_s=STOP_S
+            app,
+            self._limits,
+            peer=_peer,
+            refusal=_no_place(),
+            unread=_unread,
+            clock=self._clock,
+            name="socket",
+            shutdown_s=STOP_S,
         )
         await self._serving.start([self._listener])
 
@@ -301,6 +315,10 @@ async def _always_json(
             ),
             500,
         )
+
+
+def _unread(status: int) -> web.Response:
+    return _refused(InvalidRequest("this could not be read as an HTTP request", hint="nothing was done"), status)
 
 
 def _peer(connection: socket.socket) -> Hashable | None:

@@ -66,7 +66,12 @@ def serving(app: web.Application, settings: WebSettings, limits: Limits, clock: 
             return None
         return address.packed[:8]
 
-    return Serving(app, limits, peer=peer, refusal=_NO_PLACE, clock=clock, name="web", shutdown_s=SHUTDOWN_S)
+    def unread(status: int) -> web.Response:
+        return reply(Problem(status, "this could not be read as a request"))
+
+    return Serving(
+        app, limits, peer=peer, refusal=_NO_PLACE, unread=unread, clock=clock, name="web", shutdown_s=SHUTDOWN_S
+    )
 
 
 async def _sign(_: web.Request, response: web.StreamResponse) -> None:
