@@ -87,6 +87,16 @@ async def test_a_state_of_a_newer_daemon_is_refused_and_left_alone(tmp_path: Pat
     assert not settings.socket.exists()
 
 
+async def test_folders_that_were_there_are_closed_to_the_other_users_of_the_machine(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    for folder, mode in ((settings.state, 0o755), (settings.state / "out", 0o777), (settings.state / "runs", 0o700)):
+        folder.mkdir()
+        folder.chmod(mode)
+    async with in_process_daemon(tmp_path, settings=settings):
+        modes = {name: (settings.state / name).stat().st_mode & 0o777 for name in (".", "out", "runs", "sources")}
+    assert modes == {".": 0o750, "out": 0o770, "runs": 0o700, "sources": 0o750}
+
+
 # --- without a trace -----------------------------------------------------------------------------------------------
 
 

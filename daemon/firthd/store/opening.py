@@ -11,7 +11,7 @@ from pathlib import Path
 
 import aiosqlite
 
-from firth_protocol.errors import Unavailable
+from firth_protocol.errors import Invalid, Unavailable
 from firthd.store import disk
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,8 @@ async def open_state(path: Path, now_ms: int) -> Connections:
         writer = await _connect(uri(path, "rwc"), [*_EACH, *_WRITER])
         readers = [await _connect(uri(path, "ro"), [*_EACH, *_READER]) for _ in range(READERS)]
     except (sqlite3.Error, OSError) as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
+            raise Invalid(f"{path} is damaged: {error}", hint="restore it from a backup, or move it away") from error
         refused = await asyncio.to_thread(disk.ask, path.parent)
         if refused is None:
             raise Unavailable(
