@@ -20,11 +20,11 @@ from firthd.channels.manage import Channels
 from firthd.channels.publish import Publisher
 from firthd.channels.published import Published
 from firthd.clock import Clock, SystemClock
-from firthd.condition import Condition
 from firthd.config import Settings, parse_listen
 from firthd.engine import Engine
 from firthd.events import EventHub
 from firthd.families import families as all_families
+from firthd.health import Health
 from firthd.mirrors.find import find
 from firthd.mirrors.manage import Mirrors
 from firthd.mirrors.on_demand import Helpers, OnDemand
@@ -189,7 +189,7 @@ class Daemon:
         )
         self._stack.push_async_callback(self.on_demand.close)
         self.schedules = CronSchedules()
-        self.condition = Condition(
+        self.health = Health(
             db=db,
             journal=self.journal,
             clock=clock,
@@ -236,7 +236,7 @@ class Daemon:
                 RunKind.PUBLISH: publications.publish,
                 RunKind.ROLLBACK: publications.rollback,
             },
-            self.condition.run_ended,
+            self.health.run_ended,
         )
         reports = Reports(db, clock, self.queue, families, self.schedules.next_due)
         self.mirrors = Mirrors(
@@ -267,8 +267,8 @@ class Daemon:
             tokens=self.tokens,
             families=families,
             base_url=self.base_url,
-            status=self.condition.status,
-            check=self.condition.check,
+            status=self.health.status,
+            check=self.health.check,
         )
 
     async def _recover(self) -> None:
@@ -285,7 +285,7 @@ class Daemon:
             dispatcher,
             access,
             self.hub,
-            self.condition.scrape,
+            self.health.scrape,
             lambda: self._ready and not self._stopping,
             clock=self._clock,
             limits=rpc_limits(self._files),
@@ -303,8 +303,8 @@ class Daemon:
                 absent_index=self.engine.families[Family.CONDA].absent_index,
                 packages=self._packages,
                 health=lambda: self._trouble,
-                limited=self.condition.limited,
-                metrics=self.condition.metrics,
+                limited=self.health.limited,
+                metrics=self.health.metrics,
             )
         )
         listeners = [*self._sockets.web] or [await self._bind()]
@@ -386,7 +386,7 @@ class Daemon:
     async def _watch(self) -> None:
         """Look at the disk, and make up for what it kept from being done; nothing else delays this."""
         while True:
-            await self.condition.watch_disk()
+            await self.health.watch_disk()
             if not self._rpc.started:
                 await self._listen_to_callers()
             if not self._settled.is_set():
@@ -435,8 +435,8 @@ class Daemon:
         await self.db.write(lambda tx: journal.forget_old_events(tx, now))
         await self.db.write(lambda tx: run_rows.forget_old_logs(tx, now - LOGS_KEPT_MS))
         await self.tokens.flush()
-        await self.condition.forget_gone()
-        await self.condition.gather()
+        await self.health.forget_gone()
+        await self.health.gather()
 
     # --- what others ask -------------------------------------------------------------------------------------
 

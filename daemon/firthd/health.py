@@ -37,7 +37,7 @@ _MIRROR, _PUBLICATION = "mirror ", "publication of "
 """How the subjects of what is wrong begin."""
 
 
-class Condition:
+class Health:
     """How the daemon is."""
 
     def __init__(

@@ -13,7 +13,7 @@ async def test_what_is_wrong_is_told_to_those_who_see_the_channel(tmp_path: Path
         await w.mirror("passive")
         w.upstream.fail("*", Fault(status=500), times=None)
         await w.run()
-        status = w.daemon.daemon.condition.status
+        status = w.daemon.daemon.health.status
         theirs = await status(Caller(uid=1, pid=1, user="a", role=Role.READER, channels=("main",)))
         others = await status(Caller(uid=2, pid=2, user="b", role=Role.READER, channels=("other",)))
         assert [problem.subject for problem in theirs.health] == ["mirror main:m"]
@@ -29,10 +29,10 @@ async def test_what_was_wrong_with_a_mirror_goes_with_it(tmp_path: Path) -> None
         mirror = await w.mirror("passive")
         w.upstream.fail("*", Fault(status=500), times=None)
         await w.run()
-        condition = w.daemon.daemon.condition
-        await condition.forget_gone()
-        assert [problem.subject for problem in await condition.health()] == ["mirror main:m"]
+        health = w.daemon.daemon.health
+        await health.forget_gone()
+        assert [problem.subject for problem in await health.health()] == ["mirror main:m"]
         mirror = await w.call("mirror.get", mirror=mirror.id)
         await w.call("mirror.update", mirror=mirror.id, revision=mirror.revision, name="renamed")
-        await condition.forget_gone()
-        assert await condition.health() == []
+        await health.forget_gone()
+        assert await health.health() == []
