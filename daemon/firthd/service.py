@@ -2,17 +2,15 @@
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 from firth_protocol import API
-from firth_protocol.errors import FirthError, InUse, Invalid, NoSpace, Unavailable
+from firth_protocol.errors import FirthError, Invalid, NoSpace, Unavailable
 from firth_protocol.events import Fact
-from firth_protocol.types import Family, Package, RunKind
+from firth_protocol.types import Family, RunKind
 from firthd import __version__
 from firthd.access import Access, WebTokens
 from firthd.channels import browse
@@ -20,12 +18,13 @@ from firthd.channels.manage import Channels
 from firthd.channels.publish import Publisher
 from firthd.channels.published import Published
 from firthd.clock import Clock, SystemClock
-from firthd.config import Settings, parse_listen
+from firthd.config import Settings
 from firthd.engine import Engine
 from firthd.events import EventHub
 from firthd.families import families as all_families
 from firthd.health import Health
-from firthd.mirrors.find import find
+from firthd.mirrors.brought import Brought
+from firthd.mirrors.find import Finder
 from firthd.mirrors.manage import Mirrors
 from firthd.mirrors.on_demand import Helpers, OnDemand
 from firthd.mirrors.parts import Parts
@@ -41,17 +40,16 @@ from firthd.rpc.server import RpcServer
 from firthd.runs import recovery
 from firthd.runs.queue import RunQueue
 from firthd.scheduler import CronSchedules, Scheduler
-from firthd.serving import raise_file_limit, rpc_limits, web_limits
-from firthd.store import artifacts, catalog, disk, generations, journal, tokens, upkeep
-from firthd.store import runs as run_rows
-from firthd.store.artifacts import FileRow
-from firthd.store.blobs import BlobStore, Kept
+from firthd.serving import listen_at, raise_file_limit, rpc_limits, web_limits
+from firthd.store import folder, generations, journal, tokens, upkeep
+from firthd.store.blobs import BlobStore
 from firthd.store.catalog import MirrorRow
 from firthd.store.database import Database, Tx
 from firthd.store.journal import Journal
 from firthd.store.opening import SchemaTooNew
 from firthd.store.secrets import SecretFile
 from firthd.systemd import Inherited, Notifier, take_notifier, watchdog_interval_s
+from firthd.upkeep import Upkeep
 from firthd.upstream.client import Upstream
 from firthd.vitals import LoopSampler
 from firthd.web.app import build_app, serving
@@ -61,10 +59,7 @@ from firthd.workers import Workers
 log = logging.getLogger(__name__)
 
 DAY_MS = 86_400_000
-UPKEEP_S = 60.0
 WATCH_S = 2.0
-LOGS_KEPT_MS = 90 * DAY_MS
-PACKAGES_SHOWN = 100
 _AT_WORK = "at work"
 """The setting that is there while a daemon works, so that the next one sees whether it ended in order."""
 
@@ -81,8 +76,6 @@ class Daemon:
         self._ready = False
         self._stopping = False
         self._files = raise_file_limit()
-        self._lock: int | None = None
-        self._blobs_named = False
         self._settled = asyncio.Event()
         self._settled_later = False
         self.sampler = LoopSampler(clock)
@@ -94,7 +87,7 @@ class Daemon:
     async def start(self) -> None:
         """Open the state, recover what a crash left, and listen. Raises InUse, SchemaTooNew, OSError."""
         state = self.settings.state
-        await asyncio.to_thread(self._prepare, state)
+        self._stack.callback(os.close, await asyncio.to_thread(folder.prepare, state))
         self.db = await Database.open(state / "firth.sqlite", self._clock)
         self._stack.push_async_callback(self.db.close)
         epoch = await self.db.read(lambda r: journal.setting(r, "epoch")) or os.urandom(6).hex()
@@ -127,7 +120,7 @@ class Daemon:
             await self.db.write(
                 lambda tx: self.journal.fact(tx, Fact.DAEMON_STARTED, data={"version": __version__, "api": API})
             )
-            self._blobs_named = not await self.db.write(self._note_at_work)
+            self.upkeep.blobs_named = not await self.db.write(self._note_at_work)
         except (NoSpace, Unavailable) as error:
             kind, message, hint = type(error), error.message, error.hint
             self.db.hold(lambda: kind(message, hint=hint))
@@ -141,14 +134,6 @@ class Daemon:
         if self._settled_later:
             log.info("the state can be written again: work goes on")
 
-    def _prepare(self, state: Path) -> None:
-        for folder in (state, state / "sources", state / "runs", state / "out"):
-            with _on_a_full_disk(folder):
-                folder.mkdir(parents=True, exist_ok=True, mode=0o750)
-            with _on_a_full_disk(folder):
-                _close_to_others(folder)
-        self._lock = _lock(state)
-
     async def _note_at_work(self, tx: Tx) -> bool:
         """Note that a daemon works on this state; return whether the last one did not end in order."""
         cut_off = bool(await journal.setting(tx, _AT_WORK))
@@ -159,10 +144,7 @@ class Daemon:
         settings, clock, db = self.settings, self._clock, self.db
         families = await asyncio.to_thread(all_families)  # it imports what is large
 
-        async def name_blobs(kept: list[Kept]) -> None:
-            await db.write(lambda tx: upkeep.name_blobs(tx, kept, clock.now_ms()))
-
-        self.blobs = BlobStore(state / "blobs", name_blobs)
+        self.blobs = BlobStore(state / "blobs", upkeep.naming(db, clock))
         self.rendered = BlobStore(state / "rendered")
         for store in (self.blobs, self.rendered):
             await asyncio.to_thread(store.prepare)
@@ -184,7 +166,7 @@ class Daemon:
                 locate=locator.locate,
                 space=self.space.enough,
                 check_archive=conda.check_archive,
-                stored=self._stored,
+                stored=Brought(db, self.published).note,
             ),
         )
         self._stack.push_async_callback(self.on_demand.close)
@@ -256,6 +238,9 @@ class Daemon:
         self.tokens = WebTokens(
             lambda: db.read(tokens.in_force), lambda used: db.write(lambda tx: tokens.touch(tx, used)), clock
         )
+        self.upkeep = Upkeep(
+            db=db, clock=clock, blobs=self.blobs, settle=self.settle, tokens=self.tokens, health=self.health
+        )
         self.engine = Engine(
             db=db,
             journal=self.journal,
@@ -280,7 +265,7 @@ class Daemon:
 
     async def _listen(self) -> None:
         access = Access(self.settings.access, os.geteuid())
-        dispatcher = Dispatcher(handlers(self.engine), access, self, self._audit, self._clock)
+        dispatcher = Dispatcher(handlers(self.engine), access, Finder(self.db, self.queue), self._audit, self._clock)
         self._rpc = RpcServer(
             dispatcher,
             access,
@@ -301,13 +286,13 @@ class Daemon:
                 clock=self._clock,
                 state=self.settings.state,
                 absent_index=self.engine.families[Family.CONDA].absent_index,
-                packages=self._packages,
+                packages=lambda channel, query: browse.first_packages(self.db, channel, query),
                 health=lambda: self._trouble,
                 limited=self.health.limited,
                 metrics=self.health.metrics,
             )
         )
-        listeners = [*self._sockets.web] or [await self._bind()]
+        listeners = [*self._sockets.web] or [listen_at(self.settings.web.listen)]
         for listener in listeners:
             host, port = listener.getsockname()[:2]
             self.web_addresses.append(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
@@ -316,6 +301,7 @@ class Daemon:
         self._stack.push_async_callback(server.stop)
         self._stack.push_async_callback(self._rpc.stop)
         await self._listen_to_callers()
+        self._stack.push_async_callback(self._leave_in_order)
 
     async def _listen_to_callers(self) -> None:
         """Open the Unix socket; where the disk has no inode for it that waits, and packages are served."""
@@ -323,23 +309,6 @@ class Daemon:
             await self._rpc.start(self._sockets.rpc[0] if self._sockets.rpc else self.settings.socket)
         except (NoSpace, Unavailable) as error:
             log.error("%s cannot be made: %s", self.settings.socket, error.message)
-
-    async def _bind(self) -> socket.socket:
-        host, port = parse_listen(self.settings.web.listen)
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-            listener.listen(512)
-        except OSError as error:
-            listener.close()
-            raise InUse(
-                f"cannot listen on {self.settings.web.listen}: {error.strerror}",
-                hint="give another address with --listen, FIRTH_LISTEN or [web] listen",
-            ) from None
-        listener.setblocking(False)
-        return listener
 
     # --- at work ------------------------------------------------------------------------------------------
 
@@ -349,7 +318,7 @@ class Daemon:
             tasks = [
                 group.create_task(self._once_settled(self.queue.serve), name="queue"),
                 group.create_task(self._once_settled(self.scheduler.serve), name="scheduler"),
-                group.create_task(self._once_settled(self._upkeep), name="upkeep"),
+                group.create_task(self._once_settled(self.upkeep.serve), name="upkeep"),
                 group.create_task(self.sampler.serve(), name="sampler"),
                 group.create_task(self._watch(), name="watch"),
             ]
@@ -366,17 +335,15 @@ class Daemon:
     async def stop(self) -> None:
         """Close what `start` opened, in reverse order."""
         self._stopping = True
-        if hasattr(self, "hub"):
-            self.hub.close()
-        with contextlib.suppress(FirthError):
-            if hasattr(self, "tokens"):
-                await self.tokens.flush()
-            if self._ready and self._blobs_named:
-                await self.db.write(lambda tx: journal.set_setting(tx, _AT_WORK, ""))
         await self._stack.aclose()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+
+    async def _leave_in_order(self) -> None:
+        """End what follows the daemon, and note that it has ended in order."""
+        self.hub.close()
+        with contextlib.suppress(FirthError):
+            await self.tokens.flush()
+            if self.upkeep.blobs_named:
+                await self.db.write(lambda tx: journal.set_setting(tx, _AT_WORK, ""))
 
     async def _once_settled(self, work: Callable[[], Awaitable[None]]) -> None:
         """Work from the moment on that what a crash left open is settled."""
@@ -409,132 +376,17 @@ class Daemon:
                 self._notifier.alive()
             await self._clock.sleep(interval_s)
 
-    async def _upkeep(self) -> None:
-        """Do, now and then, what keeps the state small and the status true."""
-        while True:
-            try:
-                if not self._blobs_named:
-                    await self._name_blobs()
-                await self._tidy()
-            except FirthError as error:
-                log.warning("upkeep: %s", error.message)
-            await self._clock.sleep(UPKEEP_S)
-
-    async def _name_blobs(self) -> None:
-        """Give every stored file its row: kill -9 may have come between a file's name and its row."""
-        for first in range(256):
-            await self.blobs.name(await asyncio.to_thread(self.blobs.listed, f"{first:02x}"))
-        self._blobs_named = True
-
-    async def _tidy(self) -> None:
-        await self.settle.discard_abandoned()
-        await self.settle.forget_deleted()
-        await self.settle.forget_ended()
-        await upkeep.purge_deleted(self.db)
-        now = self._clock.now_ms()
-        await self.db.write(lambda tx: journal.forget_old_events(tx, now))
-        await self.db.write(lambda tx: run_rows.forget_old_logs(tx, now - LOGS_KEPT_MS))
-        await self.tokens.flush()
-        await self.health.forget_gone()
-        await self.health.gather()
-
     # --- what others ask -------------------------------------------------------------------------------------
 
     def base_url(self) -> str:
         """Return the address that clients are told."""
         return (self.settings.web.public_url or self.web_addresses[0]).rstrip("/")
 
-    async def by_mirror(self, ref: int | str) -> str:
-        return (await self.db.read(lambda r: find(r, ref))).channel
-
-    async def by_run(self, run: int) -> str:
-        return (await self.queue.row(run)).channel
-
-    async def _packages(self, channel: str, query: str) -> tuple[list[Package], int]:
-        """Return the first packages whose name holds a text, for a channel's page."""
-        found, _, total = await self.db.read(
-            lambda r: browse.packages_page(
-                r,
-                channel,
-                family=None,
-                query=query or None,
-                platform=None,
-                state=None,
-                sort="name",
-                cursor=None,
-                limit=PACKAGES_SHOWN,
-            )
-        )
-        return found, total
-
     async def _audit(self, entry: journal.Audited) -> None:
         await self.db.write(lambda tx: journal.audit(tx, entry))
 
-    async def _stored(self, file: FileRow, kept: Kept) -> None:
-        """Count a file that a client's request has brought; record its digest where the source gives none."""
-
-        async def body(tx: Tx) -> None:
-            if file.sha256 is None:
-                await artifacts.record_first_sight(tx, file.id, kept.sha256, kept.size)
-            await catalog.add_stored(tx, file.mirror_id, 1, kept.size)
-
-        await self.db.write(body)
-        if file.sha256 is None:
-            self.published.forget_files()
-
     async def _start_due(self, mirror: MirrorRow, cause: str) -> None:
         await self.mirrors.run(mirror.id, "schedule", cause=cause)
-
-
-@contextlib.contextmanager
-def _on_a_full_disk(folder: Path) -> Iterator[None]:
-    """Go on where a folder of a state that is there already cannot be made or changed on a disk that is full."""
-    try:
-        yield
-    except OSError as error:
-        if disk.refusal(error, folder) is None:
-            raise
-        log.warning("%s: %s", folder, error.strerror)
-
-
-def _close_to_others(folder: Path) -> None:
-    """Take away what all users of the machine may do in a folder that was there before; its group keeps its rights.
-
-    The folders of private channels' packages lie in there. Access lists (setfacl) stay as they are.
-    """
-    status = folder.stat()
-    if status.st_mode & 0o007:
-        try:
-            folder.chmod(status.st_mode & 0o7770)
-        except PermissionError:
-            log.warning("%s is open to every user of this machine and belongs to somebody else", folder)
-
-
-def _lock(state: Path) -> int:
-    """Take the state folder's lock; return its descriptor. Raises InUse, which names the daemon that has it.
-
-    The pid is written over the one before, in its bytes: a full disk has no others. Where it has none even for the
-    file, the folder itself is locked.
-    """
-    path = state / "lock"
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    except OSError as error:
-        if disk.refusal(error, state) is None:
-            raise
-        fd = os.open(path if path.exists() else state, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        pid = path.read_text("ascii", "replace").strip() if path.exists() else ""
-        os.close(fd)
-        raise InUse(
-            f"another firthd (pid {pid or 'unknown'}) works on {state}",
-            hint="stop it, or give another folder with --state",
-        ) from None
-    with contextlib.suppress(OSError):
-        os.pwrite(fd, f"{os.getpid():<10}\n".encode(), 0)
-    return fd
 
 
 @contextlib.asynccontextmanager

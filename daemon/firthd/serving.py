@@ -17,7 +17,9 @@ from typing import Any
 from aiohttp import web
 from msgspec import Struct
 
+from firth_protocol.errors import InUse
 from firthd.clock import Clock
+from firthd.config import parse_listen
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ GOODBYE_S = 2.0
 """How long a client that got no place has for reading why."""
 GOODBYES = 64
 ACCEPTED_AT_ONCE = 64
+BACKLOG = 512
 PRESSED = 0.9
 """The share of places taken from which on those are asked back that are not used."""
 PRESSED_S = 0.2
@@ -61,6 +64,24 @@ def raise_file_limit(wanted: int = WANTED_FILES) -> int:
         return wanted if soft == resource.RLIM_INFINITY else soft
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     return most
+
+
+def listen_at(place: str) -> socket.socket:
+    """Listen at HOST:PORT. Raises InUse when that cannot be."""
+    host, port = parse_listen(place)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise InUse(
+            f"cannot listen on {place}: {error.strerror}",
+            hint="give another address with --listen, FIRTH_LISTEN or [web] listen",
+        ) from None
+    return listener
 
 
 class Limits(Struct, frozen=True, kw_only=True):

@@ -21,10 +21,11 @@ from firthd.clock import maybe_rfc3339, rfc3339
 from firthd.families.base import FamilyRules
 from firthd.store import artifacts, catalog, generations, paging, summaries
 from firthd.store.catalog import ChannelRow
-from firthd.store.database import Reader
+from firthd.store.database import Database, Reader
 from firthd.store.generations import DRAFT, ChangeRow
 
 FILES_SHOWN = 1000
+PACKAGES_ON_A_PAGE = 100
 _WORST = [
     RunState.FAILED,
     RunState.INCOMPLETE,
@@ -283,3 +284,21 @@ async def package(
         advisories=[],
         as_of=as_of,
     )
+
+
+async def first_packages(db: Database, channel_name: str, query: str) -> tuple[list[Package], int]:
+    """Return the first packages whose name holds a text, for a channel's page, and how many there are."""
+    found, _, total = await db.read(
+        lambda r: packages_page(
+            r,
+            channel_name,
+            family=None,
+            query=query or None,
+            platform=None,
+            state=None,
+            sort="name",
+            cursor=None,
+            limit=PACKAGES_ON_A_PAGE,
+        )
+    )
+    return found, total
