@@ -12,7 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 from msgspec import Struct
@@ -125,7 +125,7 @@ class _Client:
     def look(self, handler: "_Handler", now: float) -> None:
         if handler.asked != self.requests:
             self.requests, self.since = handler.asked, now
-        unsent = handler.transport.get_write_buffer_size() if handler.transport is not None else 0
+        unsent = handler.wire.get_write_buffer_size() if handler.wire is not None else 0
         if unsent != self.unsent:
             self.unsent, self.stalled_since = unsent, now
 
@@ -238,21 +238,18 @@ class Serving:
         return self._taken < limits.places - limits.reserve and self._each[peer] < limits.places_each
 
     async def _connect(self, connection: socket.socket, peer: Hashable | None) -> None:
-        try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: self._handler(peer), connection)
-        except OSError:
-            connection.close()
-
-    def _handler(self, peer: Hashable | None) -> "_Handler":
         server = self._runner.server
-        if server is None:
-            raise ConnectionAbortedError("the daemon is stopping")
-        client = _Client(peer, self._clock.monotonic())
+        assert server is not None  # it goes after the listeners
         handler = _Handler(
             server, self._log, self._keepalive_s, unread=self._unread, on_end=lambda: self._left(handler)
         )
-        self._clients[handler] = client
-        return handler
+        self._clients[handler] = _Client(peer, self._clock.monotonic())
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: handler, connection)
+        except Exception as error:  # one client's end is not that of those who come after it
+            self._tell("connect", f"a client was lost as it came: {error}")
+            self._left(handler)
+            connection.close()
 
     def _left(self, handler: "_Handler") -> None:
         client = self._clients.pop(handler, None)
@@ -292,12 +289,10 @@ class Serving:
             now = self._clock.monotonic()
             for handler, client in list(self._clients.items()):
                 client.look(handler, now)
-                if client.never_asked(handler) and now - client.since > self._limits.header_s:
-                    handler.force_close()
-                elif client.unsent and now - client.stalled_since > self._limits.stall_s:
-                    transport = handler.transport
-                    if transport is not None:
-                        transport.abort()
+                unasked = client.never_asked(handler) and now - client.since > self._limits.header_s
+                stalled = client.unsent and now - client.stalled_since > self._limits.stall_s
+                if unasked or stalled:
+                    handler.abort()
 
     def _ask_places_back(self) -> None:
         """Close the connections that have been idle for longest, and those of clients that are slow to ask."""
@@ -312,7 +307,7 @@ class Serving:
                 idle.append((client.since, handler))
         idle.sort(key=lambda pair: pair[0])
         for _, handler in idle[: max(1, self._limits.places // 10)]:
-            handler.force_close()
+            handler.abort()
 
     def _tell(self, kind: str, text: str) -> None:
         """Write one line a minute of each kind, with how many came since the last one."""
@@ -341,7 +336,7 @@ class _HttpLog(logging.Logger):
 class _Handler(web.RequestHandler):
     """aiohttp's side of one connection, which says when it ends."""
 
-    __slots__ = ("_on_end", "_unread")
+    __slots__ = ("_on_end", "_unread", "wire")
 
     def __init__(
         self,
@@ -362,6 +357,18 @@ class _Handler(web.RequestHandler):
         )
         self._unread = unread
         self._on_end = on_end
+        self.wire: asyncio.Transport | None = None
+        """The connection itself: a handler that was told to close has lost its own while bytes are still unsent."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.wire = cast(asyncio.Transport, transport)  # uvloop's is none by name
+        super().connection_made(transport)
+
+    def abort(self) -> None:
+        """End the connection now, whatever has not been sent."""
+        self.force_close()
+        if self.wire is not None:
+            self.wire.abort()
 
     def handle_error(
         self,

@@ -141,6 +141,16 @@ async def test_a_client_that_takes_nothing_is_cut_off_and_its_place_is_free() ->
                 await asyncio.sleep(0)
 
 
+async def test_a_client_that_takes_nothing_of_small_answers_is_cut_off_too() -> None:
+    async with door(Limits(places=1, places_each=1, stall_s=0.2, sweep_s=0.05), body=bytes(200_000)) as at:
+        deaf = await at.connect()
+        deaf[1].transport.pause_reading()  # type: ignore[attr-defined]  # of a socket: it reads too
+        deaf[1].write(GET * 200)
+        async with asyncio.timeout(9):
+            while await at.ask(await at.connect()) != b"HTTP/1.1 200 OK":
+                await asyncio.sleep(0)
+
+
 async def test_a_client_that_reads_gets_the_whole_however_slow_it_is() -> None:
     async with door(Limits(places=1, places_each=1, stall_s=0.2, sweep_s=0.02), body=LARGE) as at:
         reader, writer = await at.connect()
