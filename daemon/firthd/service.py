@@ -36,11 +36,11 @@ from firthd.mirrors.source import Locator
 from firthd.mirrors.space import SpaceGuard
 from firthd.rpc.dispatch import Dispatcher
 from firthd.rpc.handlers import handlers
-from firthd.rpc.server import RpcServer
+from firthd.rpc.server import RpcServer, refusal
 from firthd.runs import recovery
 from firthd.runs.queue import RunQueue
 from firthd.scheduler import CronSchedules, Scheduler
-from firthd.serving import listen_at, raise_file_limit, rpc_limits, web_limits
+from firthd.serving import listen_at, raise_file_limit, rpc_limits, turn_away, web_limits
 from firthd.store import folder, generations, journal, tokens, upkeep
 from firthd.store.blobs import BlobStore
 from firthd.store.catalog import MirrorRow
@@ -433,4 +433,9 @@ async def serve(settings: Settings, sockets: Inherited, stop: asyncio.Event) -> 
             notifier.stopping()
             log.info("firthd stops")
     except SchemaTooNew as error:
-        raise Invalid(str(error)) from error
+        invalid = Invalid(str(error))
+        await asyncio.to_thread(turn_away, sockets.rpc, refusal(invalid))
+        raise invalid from error
+    except FirthError as error:
+        await asyncio.to_thread(turn_away, sockets.rpc, refusal(error))
+        raise

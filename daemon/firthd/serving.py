@@ -84,6 +84,22 @@ def listen_at(place: str) -> socket.socket:
     return listener
 
 
+def turn_away(listeners: Iterable[socket.socket], answer: bytes) -> None:
+    """Answer whoever waits on sockets of the service manager that nobody is going to serve. Blocks for a moment.
+
+    Left waiting, a caller would make the manager start the daemon again at once, over and over.
+    """
+    for listener in listeners:
+        with suppress(OSError):
+            listener.setblocking(False)
+            while True:
+                connection, _ = listener.accept()
+                with connection, suppress(OSError):
+                    connection.settimeout(GOODBYE_S)
+                    connection.recv(65_536)
+                    connection.sendall(answer)
+
+
 class Limits(Struct, frozen=True, kw_only=True):
     """What clients are given: places in all, places of one peer, places kept for peers that may take them all."""
 

@@ -134,6 +134,21 @@ async def test_the_call_that_starts_the_daemon_is_answered(tmp_path: Path, manag
                 daemon.communicate(timeout=30)
 
 
+def test_the_call_that_meets_a_daemon_which_cannot_start_is_told_why(tmp_path: Path, manager: socket.socket) -> None:
+    newer(tmp_path / "state")
+    with socket.socket(socket.AF_UNIX) as rpc, socket.socket(socket.AF_UNIX) as caller:
+        rpc.bind(str(tmp_path / "firth.sock"))
+        rpc.listen()
+        caller.settimeout(30)
+        caller.connect(str(tmp_path / "firth.sock"))
+        caller.sendall(b"POST /rpc HTTP/1.1\r\nHost: firth\r\nContent-Length: 2\r\n\r\n{}")
+        with start(tmp_path, rpc) as daemon:
+            answer = caller.recv(65_536)
+            daemon.communicate(timeout=30)
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert b"has schema 999" in answer
+
+
 @pytest.mark.parametrize(
     ("spoil", "status", "said"),
     [

@@ -118,7 +118,7 @@ class RpcServer:
             app,
             self._limits,
             peer=_peer,
-            refusal=_no_place(),
+            refusal=refusal(Unavailable("too many connections are open", hint="close some")),
             unread=_unread,
             clock=self._clock,
             name="socket",
@@ -327,10 +327,9 @@ def _peer(connection: socket.socket) -> Hashable | None:
     return None if uid in {0, os.geteuid()} else uid
 
 
-def _no_place() -> bytes:
-    body = msgspec.json.encode(
-        {"jsonrpc": "2.0", "id": None, "error": Unavailable("too many connections", hint="close some").wire()}
-    )
+def refusal(error: FirthError) -> bytes:
+    """Return a whole response, for connections that no server works."""
+    body = msgspec.json.encode({"jsonrpc": "2.0", "id": None, "error": error.wire()})
     return (
         b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
         b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
