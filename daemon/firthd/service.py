@@ -77,6 +77,7 @@ class Daemon:
         self._stopping = False
         self._files = raise_file_limit()
         self._settled = asyncio.Event()
+        self._settling = asyncio.Lock()
         self._settled_later = False
         self.sampler = LoopSampler(clock)
         self.web_addresses: list[str] = []
@@ -107,6 +108,12 @@ class Daemon:
         self._trouble = None
         await self._listen()
 
+    async def _make_up(self) -> None:
+        """Settle in now where that was not possible before."""
+        async with self._settling:
+            if not self._settled.is_set():
+                await self._settle_in()
+
     async def _settle_in(self) -> None:
         """Settle what a crash left open and note the start; on a disk that takes no write that waits.
 
@@ -123,7 +130,7 @@ class Daemon:
             self.upkeep.blobs_named = not await self.db.write(self._note_at_work)
         except (NoSpace, Unavailable) as error:
             kind, message, hint = type(error), error.message, error.hint
-            self.db.hold(lambda: kind(message, hint=hint))
+            self.db.hold(lambda: kind(message, hint=hint), self._make_up)
             if not self._settled_later:
                 log.error("%s; nothing is changed until that is over, what is stored is served", message)
                 self.queue.unsettled(self._clock.now_ms())
@@ -356,8 +363,7 @@ class Daemon:
             await self.health.watch_disk()
             if not self._rpc.started:
                 await self._listen_to_callers()
-            if not self._settled.is_set():
-                await self._settle_in()
+            await self._make_up()
             await self._clock.sleep(WATCH_S)
 
     async def _watchdog(self, interval_s: float) -> None:

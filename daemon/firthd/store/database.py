@@ -99,6 +99,7 @@ class Database:
         self._open_readers = len(readers)
         self._closed = False
         self._held: Callable[[], FirthError] | None = None
+        self._retry: Callable[[], Awaitable[None]] | None = None
         self._read_only = False
         self.refusal: disk.Refusal | None = None  # why the disk took no write; None since it took one again
 
@@ -117,9 +118,12 @@ class Database:
             database._note_read_only(refused)
         return database
 
-    def hold(self, error: Callable[[], FirthError]) -> None:
-        """Refuse every write with an error until `release`: what must come first has not been written."""
-        self._held = error
+    def hold(self, error: Callable[[], FirthError], retry: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Refuse every write with an error until `release`: what must come first has not been written.
+
+        `retry` tries that again, and is awaited before a write is refused: there may be room by now.
+        """
+        self._held, self._retry = error, retry
 
     @property
     def held(self) -> FirthError | None:
@@ -191,6 +195,8 @@ class Database:
         return await self._submit(body, outside=True)
 
     async def _submit(self, body: Callable[[Tx], Awaitable[T]], *, outside: bool) -> T:
+        if self._held is not None and self._retry is not None and not self._closed:
+            await self._retry()
         if self._closed:
             raise Unavailable("the daemon is stopping", hint="try again when it is up")
         if self._held is not None:
