@@ -53,7 +53,6 @@ PRESSED_HEADER_S = 5.0
 SAID_CHARS = 200
 
 _PASSING = frozenset({errno.ECONNABORTED, errno.EPROTO, errno.EINTR, errno.ECONNRESET, errno.EPERM, errno.EAGAIN})
-_LACKING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 def raise_file_limit(wanted: int = WANTED_FILES) -> int:
@@ -213,21 +212,24 @@ class Serving:
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        async with asyncio.TaskGroup() as group:
-            while True:
-                try:
-                    connection, _ = await loop.sock_accept(listener)
-                    for _ in range(ACCEPTED_AT_ONCE):
-                        self._welcome(group, connection)
-                        connection, _ = listener.accept()
-                    self._welcome(group, connection)
-                except BlockingIOError:
-                    continue
-                except OSError as error:
-                    if error.errno in _PASSING:
-                        continue
-                    self._tell("accept", f"nobody can be accepted: {error.strerror}")
-                    await self._clock.sleep(PAUSE_S)
+        waiting = asyncio.Event()
+        loop.add_reader(listener.fileno(), waiting.set)
+        try:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    await waiting.wait()
+                    waiting.clear()  # it is set again as long as somebody waits
+                    try:
+                        for _ in range(ACCEPTED_AT_ONCE):
+                            self._welcome(group, listener.accept()[0])
+                    except OSError as error:
+                        if error.errno not in _PASSING:
+                            self._tell("accept", f"nobody can be accepted: {error.strerror}")
+                            loop.remove_reader(listener.fileno())
+                            await self._clock.sleep(PAUSE_S)
+                            loop.add_reader(listener.fileno(), waiting.set)
+        finally:
+            loop.remove_reader(listener.fileno())
 
     def _welcome(self, group: asyncio.TaskGroup, connection: socket.socket) -> None:
         """Give a connection its place, or say that there is none."""
