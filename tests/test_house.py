@@ -102,7 +102,7 @@ def leaves_a_task_alone(tree: ast.AST) -> bool:
         pytest.param(
             knows_http_requests,
             "firthd/",
-            ("firthd/web/", "firthd/rpc/", "firthd/service.py"),  # service puts both servers on their sockets
+            ("firthd/web/", "firthd/rpc/", "firthd/serving.py"),  # serving puts both on their sockets
             id="only web and rpc know HTTP requests",
         ),
         pytest.param(knows_http_requests, "firth_", (), id="no client serves HTTP"),

@@ -11,16 +11,23 @@ from collections.abc import Sequence
 import uvloop
 
 from firth_protocol import API
-from firth_protocol.errors import FirthError, Invalid
+from firth_protocol.errors import FirthError, InUse, Invalid, NoSpace, Unavailable
 from firthd import __version__, config, logs, systemd
 
-_EX_CONFIG = 78  # sysexits.h: the service manager does not restart what cannot start
+# sysexits.h. What starting again cannot mend is 78: the service manager does not try. What passes by itself, such as
+# another daemon on the state folder or a disk too full for a migration, is 75: it tries, a few times.
+_EX_TEMPFAIL = 75
+_EX_CONFIG = 78
 
 log = logging.getLogger("firthd")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the daemon until it is told to stop. Exit status: 0 stopped, 1 failed, 2 usage, 78 settings."""
+    """Run the daemon until it is told to stop. Exit status: 0 stopped, 1 failed, 2 usage.
+
+    75: it may pass (the state folder or an address is in use, the disk is full); 78: somebody must act first (wrong
+    settings, a state that a newer daemon wrote).
+    """
     args = _parser().parse_args(argv)
     flags = config.Flags(config=args.config, state=args.state, socket=args.socket, listen=args.listen)
     try:
@@ -40,9 +47,18 @@ def _run(settings: config.Settings) -> int:
         sockets = systemd.take_sockets(os.environ, os.getpid())
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings, sockets))
+    except Invalid as error:
+        log.error("%s", _sentence(error))
+        return _EX_CONFIG
+    except (InUse, NoSpace, Unavailable) as error:
+        log.error("%s", _sentence(error))
+        return _EX_TEMPFAIL
     except FirthError as error:
-        log.error("%s", "; ".join(part for part in (error.message, error.hint) if part))
+        log.error("%s", _sentence(error))
         return 1
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        log.error("cannot go on: %s; give the folder to the daemon's user, or name another one", error)
+        return _EX_CONFIG
     except OSError as error:
         log.error("cannot go on: %s", error)
         return 1
@@ -50,6 +66,10 @@ def _run(settings: config.Settings) -> int:
         log.critical("ended by an unforeseen error", exc_info=True)
         return 1
     return 0
+
+
+def _sentence(error: FirthError) -> str:
+    return "; ".join(part for part in (error.message, error.hint) if part)
 
 
 async def _serve(settings: config.Settings, sockets: systemd.Inherited) -> None:

@@ -48,6 +48,7 @@ def set_up(environ: Mapping[str, str], stream: TextIO = sys.stderr) -> None:
     handler.setFormatter(LineFormatter(journal=_is_journal(environ, stream)))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.captureWarnings(True)
+    logging.raiseExceptions = False  # a line that a full disk does not take is lost; nothing else is
     logging.getLogger("asyncio").setLevel(logging.WARNING)
 
 

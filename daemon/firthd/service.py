@@ -2,20 +2,15 @@
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
-import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import TextIO
-
-from aiohttp import web
 
 from firth_protocol import API
-from firth_protocol.errors import FirthError, InUse
+from firth_protocol.errors import FirthError, Invalid, NoSpace, Unavailable
 from firth_protocol.events import Fact
-from firth_protocol.types import Family, Package, RunKind
+from firth_protocol.types import Family, RunKind
 from firthd import __version__
 from firthd.access import Access, WebTokens
 from firthd.channels import browse
@@ -24,12 +19,13 @@ from firthd.channels.publish import Publisher
 from firthd.channels.published import Published
 from firthd.channels.retention import Retention
 from firthd.clock import Clock, SystemClock
-from firthd.condition import Condition
-from firthd.config import Settings, parse_listen
+from firthd.config import Settings
 from firthd.engine import Engine
 from firthd.events import EventHub
 from firthd.families import families as all_families
-from firthd.mirrors.find import find
+from firthd.health import Health
+from firthd.mirrors.brought import Brought
+from firthd.mirrors.find import Finder
 from firthd.mirrors.manage import Mirrors
 from firthd.mirrors.on_demand import Helpers, OnDemand
 from firthd.mirrors.parts import Parts
@@ -41,34 +37,33 @@ from firthd.mirrors.source import Locator
 from firthd.mirrors.space import SpaceGuard
 from firthd.rpc.dispatch import Dispatcher
 from firthd.rpc.handlers import handlers
-from firthd.rpc.server import RpcServer
+from firthd.rpc.server import RpcServer, refusal
 from firthd.runs import recovery
 from firthd.runs.queue import RunQueue
 from firthd.scheduler import CronSchedules, Scheduler
-from firthd.store import artifacts, catalog, generations, journal, tokens, upkeep
-from firthd.store import runs as run_rows
-from firthd.store.artifacts import FileRow
+from firthd.serving import listen_at, raise_file_limit, rpc_limits, turn_away, web_limits
+from firthd.store import folder, generations, journal, tokens, upkeep
 from firthd.store.audit import AuditLog, interrupt_begun
-from firthd.store.blobs import BlobStore, Kept
+from firthd.store.blobs import BlobStore
 from firthd.store.catalog import MirrorRow
 from firthd.store.database import Database, Tx
 from firthd.store.journal import Journal
 from firthd.store.object_store import ObjectStore
+from firthd.store.opening import SchemaTooNew
 from firthd.store.secrets import SecretFile
 from firthd.systemd import Inherited, Notifier, take_notifier, watchdog_interval_s
+from firthd.upkeep import Upkeep
 from firthd.upstream.client import Upstream
 from firthd.upstream.hosts import lane_limit
 from firthd.vitals import LoopSampler
-from firthd.web.app import build_app, build_runner
+from firthd.web.app import build_app, serving
 from firthd.web.parts import WebParts
 from firthd.workers import Workers, memory_for
 
 log = logging.getLogger(__name__)
 
 DAY_MS = 86_400_000
-UPKEEP_S = 60.0
-LOGS_KEPT_MS = 90 * DAY_MS
-PACKAGES_SHOWN = 100
+WATCH_S = 2.0
 _AT_WORK = "at work"
 """The setting that is there while a daemon works, so that the next one sees whether it ended in order."""
 
@@ -84,7 +79,10 @@ class Daemon:
         self._stack = contextlib.AsyncExitStack()
         self._ready = False
         self._stopping = False
-        self._blobs_named = False
+        self._files = raise_file_limit()
+        self._settled = asyncio.Event()
+        self._settling = asyncio.Lock()
+        self._settled_later = False
         self.sampler = LoopSampler(clock)
         self.web_addresses: list[str] = []
         self._trouble: str | None = "starting"
@@ -94,10 +92,10 @@ class Daemon:
     async def start(self) -> None:
         """Open the state, recover what a crash left, and listen. Raises InUse, SchemaTooNew, OSError."""
         state = self.settings.state
-        await asyncio.to_thread(self._prepare, state)
+        self._stack.callback(os.close, await asyncio.to_thread(folder.prepare, state))
         self.db = await Database.open(state / "firth.sqlite", self._clock)
         self._stack.push_async_callback(self.db.close)
-        epoch = await self._epoch()
+        epoch = await self.db.read(lambda r: journal.setting(r, "epoch")) or os.urandom(6).hex()
         self.journal = Journal(epoch, self._clock)
         self.hub = EventHub(
             epoch,
@@ -107,29 +105,45 @@ class Daemon:
         )
         self.journal.publish = self.hub.publish
         await self._build(state)
-        await self._recover()
-        await self._listen()
-        await self.db.write(
-            lambda tx: self.journal.fact(tx, Fact.DAEMON_STARTED, data={"version": __version__, "api": API})
-        )
-        self._blobs_named = not await self.db.write(self._note_at_work)
+        await self._settle_in()
+        await self.published.load()
+        await self.tokens.load()
         self._ready = True
         self._trouble = None
+        await self._listen()
 
-    def _prepare(self, state: Path) -> None:
-        for folder in (state, state / "sources", state / "runs", state / "out"):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o750)
-        self._lock = _lock(state)
+    async def _make_up(self) -> None:
+        """Settle in now where that was not possible before."""
+        async with self._settling:
+            if not self._settled.is_set():
+                await self._settle_in()
 
-    async def _epoch(self) -> str:
-        async def body(tx: Tx) -> str:
-            epoch = await journal.setting(tx, "epoch")
-            if epoch is None:
-                epoch = os.urandom(6).hex()
-                await journal.set_setting(tx, "epoch", epoch)
-            return epoch
+    async def _settle_in(self) -> None:
+        """Settle what a crash left open and note the start; on a disk that takes no write that waits.
 
-        return await self.db.write(body)
+        Until then nothing is changed: a change must not come between what a crash left and what becomes of it.
+        """
+        try:
+            await self.db.reopen(self._clock.now_ms())
+            self.db.release()
+            await self.db.write(lambda tx: journal.set_setting(tx, "epoch", self.journal.epoch))
+            await self._recover()
+            await self.db.write(
+                lambda tx: self.journal.fact(tx, Fact.DAEMON_STARTED, data={"version": __version__, "api": API})
+            )
+            self.upkeep.blobs_named = not await self.db.write(self._note_at_work)
+        except (NoSpace, Unavailable) as error:
+            kind, message, hint = type(error), error.message, error.hint
+            self.db.hold(lambda: kind(message, hint=hint), self._make_up)
+            if not self._settled_later:
+                log.error("%s; nothing is changed until that is over, what is stored is served", message)
+                self.queue.unsettled(self._clock.now_ms())
+            self._settled_later = True
+            return
+        self.queue.unsettled(None)
+        self._settled.set()
+        if self._settled_later:
+            log.info("the state can be written again: work goes on")
 
     async def _note_at_work(self, tx: Tx) -> bool:
         """Note that a daemon works on this state; return whether the last one did not end in order."""
@@ -141,10 +155,7 @@ class Daemon:
         settings, clock, db = self.settings, self._clock, self.db
         families = await asyncio.to_thread(all_families)  # it imports what is large
 
-        async def name_blobs(kept: list[Kept]) -> None:
-            await db.write(lambda tx: upkeep.name_blobs(tx, kept, clock.now_ms()))
-
-        self.blobs = BlobStore(state / "blobs", name_blobs)
+        self.blobs = BlobStore(state / "blobs", upkeep.naming(db, clock))
         self.rendered = BlobStore(state / "rendered")
         for store in (self.blobs, self.rendered):
             await asyncio.to_thread(store.prepare)
@@ -168,13 +179,13 @@ class Daemon:
                 locate=locator.locate,
                 space=self.space.enough,
                 check_archive=conda.check_archive,
-                stored=self._stored,
+                stored=Brought(db, self.published).note,
             ),
             per_host=lane_limit(settings.upstream.connections_per_host),
         )
         self._stack.push_async_callback(self.on_demand.close)
         self.schedules = CronSchedules()
-        self.condition = Condition(
+        self.health = Health(
             db=db,
             journal=self.journal,
             clock=clock,
@@ -227,7 +238,7 @@ class Daemon:
                 RunKind.PUBLISH: publications.publish,
                 RunKind.ROLLBACK: publications.rollback,
             },
-            self.condition.run_ended,
+            self.health.run_ended,
         )
         reports = Reports(db, clock, self.queue, families, self.schedules.next_due)
         self.mirrors = Mirrors(
@@ -247,6 +258,15 @@ class Daemon:
         self.tokens = WebTokens(
             lambda: db.read(tokens.in_force), lambda used: db.write(lambda tx: tokens.touch(tx, used)), clock
         )
+        self.upkeep = Upkeep(
+            db=db,
+            clock=clock,
+            blobs=self.blobs,
+            objects=self.objects,
+            settle=self.settle,
+            tokens=self.tokens,
+            health=self.health,
+        )
         self.engine = Engine(
             db=db,
             journal=self.journal,
@@ -258,9 +278,9 @@ class Daemon:
             tokens=self.tokens,
             families=families,
             base_url=self.base_url,
-            status=self.condition.status,
+            status=self.health.status,
             coming=self.schedules.coming,
-            check=self.condition.check,
+            check=self.health.check,
         )
 
     async def _recover(self) -> None:
@@ -270,14 +290,20 @@ class Daemon:
             self.db, self.queue, self._clock, resume=self.settings.runs.resume_interrupted
         ):
             log.warning(sentence)
-        await self.published.load()
-        await self.tokens.load()
 
     async def _listen(self) -> None:
         access = Access(self.settings.access, os.geteuid())
-        dispatcher = Dispatcher(handlers(self.engine), access, self, AuditLog(self.db).open, self._clock)
+        dispatcher = Dispatcher(
+            handlers(self.engine), access, Finder(self.db, self.queue), AuditLog(self.db).open, self._clock
+        )
         self._rpc = RpcServer(
-            dispatcher, access, self.hub, self.condition.scrape, lambda: self._ready and not self._stopping
+            dispatcher,
+            access,
+            self.hub,
+            self.health.scrape,
+            lambda: self._ready and not self._stopping,
+            clock=self._clock,
+            limits=rpc_limits(self._files),
         )
         app = build_app(
             WebParts(
@@ -290,37 +316,29 @@ class Daemon:
                 clock=self._clock,
                 state=self.settings.state,
                 families=self.engine.families,
-                packages=self._packages,
+                packages=lambda channel, query: browse.first_packages(self.db, channel, query),
                 health=lambda: self._trouble,
-                metrics=self.condition.metrics,
+                limited=self.health.limited,
+                metrics=self.health.metrics,
             )
         )
-        runner = build_runner(app)
-        await runner.setup()
-        self._stack.push_async_callback(runner.cleanup)
-        for listener in self._sockets.web or [await self._bind()]:
-            await web.SockSite(runner, listener).start()
+        listeners = [*self._sockets.web] or [listen_at(self.settings.web.listen)]
+        for listener in listeners:
             host, port = listener.getsockname()[:2]
             self.web_addresses.append(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
-        await self._rpc.start(self._sockets.rpc[0] if self._sockets.rpc else self.settings.socket)
+        server = serving(app, self.settings.web, web_limits(self._files), self._clock)
+        await server.start(listeners)
+        self._stack.push_async_callback(server.stop)
         self._stack.push_async_callback(self._rpc.stop)
+        await self._listen_to_callers()
+        self._stack.push_async_callback(self._leave_in_order)
 
-    async def _bind(self) -> socket.socket:
-        host, port = parse_listen(self.settings.web.listen)
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    async def _listen_to_callers(self) -> None:
+        """Open the Unix socket; where the disk has no inode for it that waits, and packages are served."""
         try:
-            listener.bind((host, port))
-            listener.listen(512)
-        except OSError as error:
-            listener.close()
-            raise InUse(
-                f"cannot listen on {self.settings.web.listen}: {error.strerror}",
-                hint="give another address with --listen, FIRTH_LISTEN or [web] listen",
-            ) from None
-        listener.setblocking(False)
-        return listener
+            await self._rpc.start(self._sockets.rpc[0] if self._sockets.rpc else self.settings.socket)
+        except (NoSpace, Unavailable) as error:
+            log.error("%s cannot be made: %s", self.settings.socket, error.message)
 
     # --- at work ------------------------------------------------------------------------------------------
 
@@ -328,10 +346,11 @@ class Daemon:
         """Work until `stop` is set, then end runs in order."""
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(self.queue.serve(), name="queue"),
-                group.create_task(self.scheduler.serve(), name="scheduler"),
+                group.create_task(self._once_settled(self.queue.serve), name="queue"),
+                group.create_task(self._once_settled(self.scheduler.serve), name="scheduler"),
+                group.create_task(self._once_settled(self.upkeep.serve), name="upkeep"),
                 group.create_task(self.sampler.serve(), name="sampler"),
-                group.create_task(self._upkeep(), name="upkeep"),
+                group.create_task(self._watch(), name="watch"),
             ]
             if watchdog_s is not None:
                 tasks.append(group.create_task(self._watchdog(watchdog_s / 2), name="watchdog"))
@@ -346,64 +365,45 @@ class Daemon:
     async def stop(self) -> None:
         """Close what `start` opened, in reverse order."""
         self._stopping = True
-        if hasattr(self, "hub"):
-            self.hub.close()
-        with contextlib.suppress(FirthError):
-            if hasattr(self, "tokens"):
-                await self.tokens.flush()
-            if self._ready and self._blobs_named:
-                await self.db.write(lambda tx: journal.set_setting(tx, _AT_WORK, ""))
         await self._stack.aclose()
-        if hasattr(self, "_lock"):
-            self._lock.close()
+
+    async def _leave_in_order(self) -> None:
+        """End what follows the daemon, and note that it has ended in order."""
+        self.hub.close()
+        with contextlib.suppress(FirthError):
+            await self.tokens.flush()
+            if self.upkeep.blobs_named:
+                await self.db.write(lambda tx: journal.set_setting(tx, _AT_WORK, ""))
+
+    async def _once_settled(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Work from the moment on that what a crash left open is settled."""
+        await self._settled.wait()
+        await work()
+
+    async def _watch(self) -> None:
+        """Look at the disk, and make up for what it kept from being done; nothing else delays this."""
+        while True:
+            await self.health.watch_disk()
+            if not self._rpc.started:
+                await self._listen_to_callers()
+            await self._make_up()
+            await self._clock.sleep(WATCH_S)
 
     async def _watchdog(self, interval_s: float) -> None:
         """Tell the service manager that the loop turns and the database answers, for as long as both are true."""
         while True:
             try:
                 async with asyncio.timeout(interval_s):
-                    await self.db.read(journal.newest)
-                    await self.db.write(journal.newest)
-            except (FirthError, TimeoutError) as error:
-                log.error("the state does not answer: %s", error or "too slow")  # the manager decides what follows
+                    # A refusal is an answer: starting again would not make room on a full disk.
+                    with contextlib.suppress(NoSpace, Unavailable):
+                        await self.db.read(journal.newest)
+                    with contextlib.suppress(NoSpace, Unavailable):
+                        await self.db.write(journal.newest)
+            except TimeoutError:
+                log.error("the state does not answer: too slow")  # the manager decides what follows
             else:
                 self._notifier.alive()
             await self._clock.sleep(interval_s)
-
-    async def _upkeep(self) -> None:
-        """Do, now and then, what keeps the state small and the status true."""
-        orphans_found = False
-        while True:
-            try:
-                if not self._blobs_named:
-                    await self._name_blobs()
-                if not orphans_found:
-                    await self.objects.find_orphans()
-                    orphans_found = True
-                await self._tidy()
-            except FirthError as error:
-                log.warning("upkeep: %s", error.message)
-            await self._clock.sleep(UPKEEP_S)
-
-    async def _name_blobs(self) -> None:
-        """Give every stored file its row: kill -9 may have come between a file's name and its row."""
-        for first in range(256):
-            await self.blobs.name(await asyncio.to_thread(self.blobs.listed, f"{first:02x}"))
-        self._blobs_named = True
-
-    async def _tidy(self) -> None:
-        await self.settle.discard_abandoned()
-        await self.settle.forget_deleted()
-        await self.settle.forget_ended()
-        now = self._clock.now_ms()
-        await upkeep.purge_deleted(self.db, now)
-        await self.objects.take_away()
-        await self.db.write(lambda tx: journal.forget_old_events(tx, now))
-        await self.db.write(lambda tx: run_rows.forget_old_logs(tx, now - LOGS_KEPT_MS))
-        await self.tokens.flush()
-        await self.condition.forget_gone()
-        await self.condition.watch_space()
-        await self.condition.gather()
 
     # --- what others ask -------------------------------------------------------------------------------------
 
@@ -411,62 +411,8 @@ class Daemon:
         """Return the address that clients are told."""
         return (self.settings.web.public_url or self.web_addresses[0]).rstrip("/")
 
-    async def by_mirror(self, ref: int | str) -> str:
-        return (await self.db.read(lambda r: find(r, ref))).channel
-
-    async def by_run(self, run: int) -> str:
-        return (await self.queue.row(run)).channel
-
-    async def _packages(self, channel: str, query: str) -> tuple[list[Package], int]:
-        """Return the first packages whose name holds a text, for a channel's page."""
-        found, _, total = await self.db.read(
-            lambda r: browse.packages_page(
-                r,
-                channel,
-                family=None,
-                query=query or None,
-                platform=None,
-                state=None,
-                sort="name",
-                cursor=None,
-                limit=PACKAGES_SHOWN,
-            )
-        )
-        return found, total
-
-    async def _stored(self, file: FileRow, kept: Kept) -> None:
-        """Count a file that a client's request has brought; record its digest where the source gives none."""
-
-        async def body(tx: Tx) -> None:
-            if file.sha256 is None:
-                await artifacts.record_first_sight(tx, file.id, kept.sha256, kept.size)
-            await catalog.add_stored(tx, file.mirror_id, 1, kept.size)
-
-        await self.db.write(body)
-        if file.sha256 is None:
-            self.published.forget_files()
-
     async def _start_due(self, mirror: MirrorRow, cause: str) -> None:
         await self.mirrors.run(mirror.id, "schedule", cause=cause)
-
-
-def _lock(state: Path) -> TextIO:
-    """Take the state folder's lock; raise InUse, which names the daemon that has it."""
-    file = (state / "lock").open("a+", encoding="ascii")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        pid = file.read().strip() or "unknown"
-        file.close()
-        raise InUse(
-            f"another firthd (pid {pid}) works on {state}", hint="stop it, or give another folder with --state"
-        ) from None
-    file.seek(0)
-    file.truncate()
-    file.write(f"{os.getpid()}\n")
-    file.flush()
-    return file
 
 
 @contextlib.asynccontextmanager
@@ -499,12 +445,23 @@ async def running(
 
 
 async def serve(settings: Settings, sockets: Inherited, stop: asyncio.Event) -> None:
-    """Run the daemon until `stop` is set; tell the service manager when it is ready, alive and stopping."""
+    """Run the daemon until `stop` is set; tell the service manager when it is ready, alive and stopping.
+
+    Raises Invalid where somebody must act before it can start, InUse, NoSpace and Unavailable where that may pass.
+    """
     notifier = take_notifier(os.environ)
     watchdog_s = watchdog_interval_s(os.environ, os.getpid())
-    async with running(settings, sockets=sockets, notifier=notifier, watchdog_s=watchdog_s) as daemon:
-        log.info("firthd %s is ready: %s, %s", __version__, daemon.base_url(), settings.socket)
-        notifier.ready(f"serving on {daemon.base_url()}")
-        await stop.wait()
-        notifier.stopping()
-        log.info("firthd stops")
+    try:
+        async with running(settings, sockets=sockets, notifier=notifier, watchdog_s=watchdog_s) as daemon:
+            log.info("firthd %s is ready: %s, %s", __version__, daemon.base_url(), settings.socket)
+            notifier.ready(f"serving on {daemon.base_url()}")
+            await stop.wait()
+            notifier.stopping()
+            log.info("firthd stops")
+    except SchemaTooNew as error:
+        invalid = Invalid(str(error))
+        await asyncio.to_thread(turn_away, sockets.rpc, refusal(invalid))
+        raise invalid from error
+    except FirthError as error:
+        await asyncio.to_thread(turn_away, sockets.rpc, refusal(error))
+        raise

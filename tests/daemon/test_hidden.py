@@ -14,6 +14,7 @@ from firth_protocol.methods import METHODS
 from firth_protocol.types import Role
 from firthd.access import Access, Caller
 from firthd.config import AccessSettings
+from firthd.mirrors.find import Finder
 from firthd.rpc.dispatch import Dispatcher
 from firthd.rpc.handlers import handlers
 from firthd.rpc.server import _may_see
@@ -37,7 +38,7 @@ class Hidden:
         self.dispatcher = Dispatcher(
             handlers(engine),
             Access(AccessSettings(), own_uid=os.getuid()),
-            running.daemon,
+            Finder(engine.db, engine.queue),
             AuditLog(engine.db).open,
             FakeClock(),
         )

@@ -19,9 +19,11 @@ from firth_protocol.events import READER_LIMIT
 from firth_protocol.methods import SeqReply
 from firth_protocol.types import Role
 from firthd.access import Access, Caller
+from firthd.clock import SystemClock
 from firthd.config import AccessSettings
 from firthd.rpc.dispatch import Context
 from firthd.rpc.listen import listen_at
+from firthd.serving import rpc_limits
 from tests.support.clock import settle
 from tests.support.rpc import Server, rig, server
 
@@ -357,7 +359,15 @@ async def test_an_inherited_socket_is_served_and_left_where_it_is(tmp_path: Path
     listener.listen()
     listener.setblocking(False)
     async with server(tmp_path) as up:
-        other = type(up.rpc)(up.rig.dispatcher, up.rig.access, up.rig.facts, _no_metrics, lambda: True)
+        other = type(up.rpc)(
+            up.rig.dispatcher,
+            up.rig.access,
+            up.rig.facts,
+            _no_metrics,
+            lambda: True,
+            clock=SystemClock(),
+            limits=rpc_limits(1024),
+        )
         await other.start(listener)
         async with (
             aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as http,

@@ -15,7 +15,8 @@ from firth_protocol.errors import InUse
 from firth_protocol.types import RunState
 from firthd.config import WebSettings
 from firthd.service import running, serve
-from firthd.store.database import SchemaTooNew, Tx
+from firthd.store.database import Tx
+from firthd.store.opening import SchemaTooNew
 from firthd.systemd import Inherited, Notifier
 from tests.support.daemon import HastyClock, in_process_daemon, settings_in
 from tests.support.upstream import Fault
@@ -84,6 +85,16 @@ async def test_a_state_of_a_newer_daemon_is_refused_and_left_alone(tmp_path: Pat
         async with running(settings):
             pytest.fail("it works on what it does not know")
     assert not settings.socket.exists()
+
+
+async def test_folders_that_were_there_are_closed_to_the_other_users_of_the_machine(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    for folder, mode in ((settings.state, 0o755), (settings.state / "out", 0o777), (settings.state / "runs", 0o700)):
+        folder.mkdir()
+        folder.chmod(mode)
+    async with in_process_daemon(tmp_path, settings=settings):
+        modes = {name: (settings.state / name).stat().st_mode & 0o777 for name in (".", "out", "runs", "sources")}
+    assert modes == {".": 0o750, "out": 0o770, "runs": 0o700, "sources": 0o750}
 
 
 # --- without a trace -----------------------------------------------------------------------------------------------

@@ -18,11 +18,12 @@ from firth_protocol.methods import METHODS
 from firth_protocol.types import Event, Role
 from firthd.absent import no_mirror, no_run
 from firthd.access import Access, Caller
-from firthd.clock import rfc3339
+from firthd.clock import SystemClock, rfc3339
 from firthd.config import AccessSettings
 from firthd.events import EventHub
 from firthd.rpc.dispatch import Context, Dispatcher, Handler
 from firthd.rpc.server import RpcServer
+from firthd.serving import Limits, rpc_limits
 from firthd.store.audit import Audited
 from tests.support.clock import FakeClock
 
@@ -180,6 +181,7 @@ async def server(
     *,
     ready: Callable[[], bool] = lambda: True,
     access: Access | None = None,
+    limits: Limits | None = None,
     **options: float,
 ) -> AsyncIterator[Server]:
     """Serve on a socket in `folder` for as long as the block lasts."""
@@ -188,7 +190,16 @@ async def server(
     async def metrics() -> bytes:
         return b"firth_up 1\n"
 
-    rpc = RpcServer(parts.dispatcher, access or parts.access, parts.facts, metrics, ready, **options)
+    rpc = RpcServer(
+        parts.dispatcher,
+        access or parts.access,
+        parts.facts,
+        metrics,
+        ready,
+        clock=SystemClock(),
+        limits=limits or rpc_limits(1024),
+        **options,
+    )
     path = folder / "firth.sock"
     await rpc.start(path)
     try:

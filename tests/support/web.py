@@ -3,28 +3,29 @@
 import asyncio
 import hashlib
 import itertools
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import zstandard
-from aiohttp import web
 
 from firth_protocol.errors import NoSpace, NotFound
 from firth_protocol.types import Family, Package, Privacy
 from firthd.access import WebTokens, token_hash
 from firthd.channels.published import View
-from firthd.clock import Clock
+from firthd.clock import Clock, SystemClock
 from firthd.config import UpstreamSettings, WebSettings
 from firthd.families.conda.family import CONDA
 from firthd.mirrors.on_demand import Helpers, OnDemand
+from firthd.serving import Limits, web_limits
 from firthd.store.artifacts import FileRow
 from firthd.store.blobs import BlobStore, Kept
 from firthd.store.objects import ObjectRow, whole
 from firthd.store.tokens import TokenRow
 from firthd.upstream.client import Upstream
 from firthd.upstream.source import Source
-from firthd.web.app import build_app, build_runner
+from firthd.web.app import build_app, serving
 from firthd.web.parts import WebParts
 from tests.support.clock import FakeClock
 from tests.support.rawhttp import RawClient, Reply, raw_client
@@ -228,7 +229,7 @@ class Site:
 
 @asynccontextmanager
 async def running_site(
-    root: Path, settings: WebSettings | None = None, clock: Clock | None = None
+    root: Path, settings: WebSettings | None = None, clock: Clock | None = None, limits: Limits | None = None
 ) -> AsyncIterator[Site]:
     """Serve an empty shelf on a free port; fetches ask `site.source` through the real client."""
     clock = clock or FakeClock(auto=True)
@@ -238,7 +239,8 @@ async def running_site(
         await upstream.start()
         stack.push_async_callback(upstream.close)
         site.on_demand = await stack.enter_async_context(OnDemand(upstream, site.blobs, clock, site.helpers))
-        runner = build_runner(
+        web_settings = settings or WebSettings()
+        served = serving(
             build_app(
                 WebParts(
                     published=site.shelf,
@@ -246,7 +248,7 @@ async def running_site(
                     rendered=site.rendered,
                     on_demand=site.on_demand,
                     tokens=site.tokens,
-                    settings=settings or WebSettings(),
+                    settings=web_settings,
                     clock=clock,
                     state=root,
                     families={Family.CONDA: CONDA},
@@ -254,12 +256,15 @@ async def running_site(
                     health=lambda: site.unwell,
                     metrics=lambda: b"firth_up 1\n",
                 )
-            )
+            ),
+            web_settings,
+            limits or web_limits(1024),
+            SystemClock(),
         )
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        site.port = runner.addresses[0][1]
+        listener = socket.create_server(("127.0.0.1", 0))
+        site.port = listener.getsockname()[1]
+        await served.start([listener])
+        stack.push_async_callback(served.stop)
         yield site
         await site.blobs.close()
 

@@ -22,11 +22,12 @@ from firthd.clock import maybe_rfc3339, rfc3339
 from firthd.families.base import FamilyRules
 from firthd.store import artifacts, catalog, generations, paging, summaries
 from firthd.store.catalog import ChannelRow
-from firthd.store.database import Reader
+from firthd.store.database import Database, Reader
 from firthd.store.generations import DRAFT, ChangeRow, ChangeSetRow
 from firthd.store.paging import Patterns
 
 FILES_SHOWN = 1000
+PACKAGES_ON_A_PAGE = 100
 DIGITS = 18
 """Of a number in a cursor: it is a row's, which SQLite can hold."""
 _WORST = [
@@ -297,3 +298,21 @@ async def package(
         advisories=[],
         as_of=as_of,
     )
+
+
+async def first_packages(db: Database, channel_name: str, query: str) -> tuple[list[Package], int]:
+    """Return the first packages whose name holds a text, for a channel's page, and how many there are."""
+    found, _, total = await db.read(
+        lambda r: packages_page(
+            r,
+            channel_name,
+            family=None,
+            query=query or None,
+            platform=None,
+            state=None,
+            sort="name",
+            cursor=None,
+            limit=PACKAGES_ON_A_PAGE,
+        )
+    )
+    return found, total

@@ -1,9 +1,10 @@
 """The only place that knows how a mirror is addressed: by its id, or as `channel:name`."""
 
 from firthd.absent import no_mirror
+from firthd.runs.queue import RunQueue
 from firthd.store import catalog
 from firthd.store.catalog import MirrorRow
-from firthd.store.database import Reader
+from firthd.store.database import Database, Reader
 
 
 async def find(r: Reader, ref: int | str) -> MirrorRow:
@@ -18,3 +19,19 @@ async def find(r: Reader, ref: int | str) -> MirrorRow:
     if row is None:
         raise no_mirror(ref)
     return row
+
+
+class Finder:
+    """Finds the channel that a mirror or a run belongs to."""
+
+    def __init__(self, db: Database, queue: RunQueue) -> None:
+        self._db = db
+        self._queue = queue
+
+    async def by_mirror(self, ref: int | str) -> str:
+        """Return the channel's name; raise NotFound."""
+        return (await self._db.read(lambda r: find(r, ref))).channel
+
+    async def by_run(self, run: int) -> str:
+        """Return the channel's name; raise NotFound."""
+        return (await self._queue.row(run)).channel

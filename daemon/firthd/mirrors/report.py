@@ -39,6 +39,9 @@ class Reports:
     async def describe(self, r: Reader, row: MirrorRow) -> Mirror:
         """Return a mirror as clients see it; its secrets are not in it."""
         last = await run_rows.run_by_id(r, row.last_run_id) if row.last_run_id else None
+        state = row.state
+        if last is not None and (seen := self._queue.seen(last)) is not last:
+            last, state = seen, seen.state
         live = self._queue.live(row.last_run_id) if row.last_run_id else None
         now = self._clock.now_ms()
         due = self._next_due(row.schedule, now) if row.enabled else None
@@ -57,7 +60,7 @@ class Reports:
             ca_file=row.ca_file,
             credentials="***" if row.has_credentials else None,
             enabled=row.enabled,
-            state=row.state,
+            state=state,
             last_run=steps.brief(live.snapshot() if live is not None else last) if last is not None else None,
             last_success_at=maybe_rfc3339(row.last_success_at),
             last_success_age_s=(now - row.last_success_at) / 1000 if row.last_success_at else None,

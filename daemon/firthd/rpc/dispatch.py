@@ -30,6 +30,7 @@ from firthd.absent import no_channel, no_mirror, no_run
 from firthd.access import Access, Caller
 from firthd.clock import Clock
 from firthd.rpc.params import decode_params, did_you_mean, mask_params
+from firthd.store import disk
 from firthd.store.audit import INTERRUPTED, OK, Audited
 
 log = logging.getLogger(__name__)
@@ -283,6 +284,10 @@ class Dispatcher:
     async def _end(self, line: AuditLine, method: Method, caller: Caller, outcome: str) -> None:
         try:
             await line.end(outcome)
+        except FirthError as error:  # a full disk, or the end: the log is where such a line is looked for
+            log.error(
+                "the audit log cannot be written (%s): %s by %s: %s", error.message, method.name, caller.user, outcome
+            )
         except Exception:
             # The change is done or refused already; what is left is to say it where somebody looks.
             log.exception("the audit log cannot be written: %s by %s: %s", method.name, caller.user, outcome)
@@ -359,7 +364,9 @@ def _is_stopping() -> Unavailable:
     return Unavailable("the daemon is stopping", hint="try again when it is up")
 
 
-def _unforeseen(method: str, error: Exception) -> Internal:
+def _unforeseen(method: str, error: Exception) -> FirthError:
+    if told := disk.told(error):
+        return told
     correlation = secrets.token_hex(6)
     log.error("%s failed unforeseen, correlation %s", method, correlation, exc_info=error)
     return Internal(

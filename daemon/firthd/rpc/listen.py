@@ -10,6 +10,7 @@ from pathlib import Path
 
 from firth_protocol.errors import InUse, Invalid
 from firthd.access import FIRTH_GROUP
+from firthd.store import disk
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ def listen_at(path: Path, group: str = FIRTH_GROUP) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
+        if told := disk.told(error):
+            raise told from error
         raise Invalid(
             f"{path}: no socket can be made here: {error.strerror or error}",
             hint="name another one with --socket or FIRTH_SOCKET",

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import logging
+import os
+import secrets
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from firth_protocol import API
 from firth_protocol.address import REQUEST_LIMIT
@@ -19,6 +22,7 @@ from firth_protocol.errors import (
     CursorExpired,
     FirthError,
     Forbidden,
+    Internal,
     InvalidParams,
     InvalidRequest,
     TooLarge,
@@ -28,9 +32,11 @@ from firth_protocol.events import Topic, parse_cursor
 from firth_protocol.types import Event, Role
 from firthd import __version__
 from firthd.access import Access, Caller, peer_of
+from firthd.clock import Clock
 from firthd.rpc.dispatch import Dispatcher
 from firthd.rpc.listen import listen_at, remove
 from firthd.rpc.params import did_you_mean
+from firthd.serving import Limits, Serving
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +75,8 @@ class RpcServer:
         metrics: Callable[[], Awaitable[bytes]],
         ready: Callable[[], bool],
         *,
+        clock: Clock,
+        limits: Limits,
         keepalive_s: float = KEEPALIVE_S,
         stuck_s: float = STUCK_S,
     ) -> None:
@@ -81,25 +89,42 @@ class RpcServer:
         self._stuck_s = stuck_s
         self._callers: WeakKeyDictionary[asyncio.BaseTransport, Caller] = WeakKeyDictionary()
         self._stopping = asyncio.Event()
-        self._runner: web.AppRunner | None = None
+        self._clock = clock
+        self._limits = limits
+        self._serving: Serving | None = None
         self._listener: socket.socket | None = None
         self._path: Path | None = None  # of a socket that we made and take away again
 
+    @property
+    def started(self) -> bool:
+        return self._serving is not None
+
     async def start(self, at: Path | socket.socket) -> None:
-        """Serve at a path, or on an inherited socket that listens already. Raises InUse and Invalid."""
+        """Serve at a path, or on an inherited socket that listens already.
+
+        Raises InUse and Invalid; NoSpace and Unavailable when the disk takes no socket.
+        """
         if isinstance(at, socket.socket):
             self._listener = at
         else:
             self._listener, self._path = await asyncio.to_thread(listen_at, at), at
-        app = web.Application(client_max_size=REQUEST_LIMIT)
+        app = web.Application(client_max_size=REQUEST_LIMIT, middlewares=[_always_json])
         app.router.add_post("/rpc", self._rpc)
         app.router.add_get("/events", self._follow)
         app.router.add_get("/metrics", self._scrape)
         app.router.add_get("/", self._greet)
         # A handler is cancelled when its client leaves; the dispatcher finishes changes all the same.
-        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=STOP_S)
-        await self._runner.setup()
-        await web.SockSite(self._runner, self._listener).start()
+        self._serving = Serving(
+            app,
+            self._limits,
+            peer=_peer,
+            refusal=refusal(Unavailable("too many connections are open", hint="close some")),
+            unread=_unread,
+            clock=self._clock,
+            name="socket",
+            shutdown_s=STOP_S,
+        )
+        await self._serving.start([self._listener])
 
     async def stop(self) -> None:
         """End the streams and the calls that only look; let changes finish for up to three seconds."""
@@ -107,17 +132,29 @@ class RpcServer:
         self._dispatcher.stop()
         if self._path is not None and self._listener is not None:
             await asyncio.to_thread(remove, self._path, self._listener)
-        if self._runner is not None:
-            await self._runner.cleanup()
+        if self._serving is not None:
+            await self._serving.stop()
 
     # --- what is asked ------------------------------------------------------------------------------
 
     async def _rpc(self, request: web.Request) -> web.StreamResponse:
         if not self._ready():
             return _refused(_starting())
+        encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding not in {"", "identity"}:
+            return _refused(
+                InvalidRequest(
+                    f"the body is said to be compressed ({encoding[:40]!r})", hint="send the JSON text itself"
+                ),
+                200,
+            )
         try:
             async with asyncio.timeout(BODY_TIMEOUT_S):
                 body = await request.read()
+        except (web.RequestPayloadError, HttpProcessingError) as error:
+            return _refused(
+                InvalidRequest(f"the body could not be read: {type(error).__name__}", hint="nothing was done")
+            )
         except web.HTTPRequestEntityTooLarge:
             return _refused(
                 TooLarge(
@@ -248,6 +285,55 @@ class RpcServer:
             caller = await asyncio.to_thread(self._access.caller, peer)
             self._callers[transport] = caller
         return caller
+
+
+@web.middleware
+async def _always_json(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Answer what is no call at all, and what went wrong unforeseen, as calls are answered."""
+    try:
+        return await handler(request)
+    except web.HTTPException as answer:
+        error = InvalidRequest(
+            f"{request.method} {request.path[:100]}: {answer.reason}", hint="GET / says what there is; calls: POST /rpc"
+        )
+        response = _refused(error, answer.status)
+        if "Allow" in answer.headers:
+            response.headers["Allow"] = answer.headers["Allow"]
+        return response
+    except ConnectionError:
+        raise  # the client is gone
+    except Exception as error:
+        correlation = secrets.token_hex(6)
+        log.exception("a request on the socket failed unforeseen, correlation %s", correlation)
+        return _refused(
+            Internal(
+                f"an unforeseen error; the daemon's log has it under {correlation}",
+                hint=f"look for {correlation} in the daemon's log and report what stands there",
+                correlation=correlation,
+            ),
+            500,
+        )
+
+
+def _unread(status: int) -> web.Response:
+    return _refused(InvalidRequest("this could not be read as an HTTP request", hint="nothing was done"), status)
+
+
+def _peer(connection: socket.socket) -> Hashable | None:
+    """One user of the machine; root and the daemon's own may take every place."""
+    uid = peer_of(connection).uid
+    return None if uid in {0, os.geteuid()} else uid
+
+
+def refusal(error: FirthError) -> bytes:
+    """Return a whole response, for connections that no server works."""
+    body = msgspec.json.encode({"jsonrpc": "2.0", "id": None, "error": error.wire()})
+    return (
+        b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
+        b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    )
 
 
 def _may_see(caller: Caller, event: Event) -> bool:

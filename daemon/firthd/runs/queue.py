@@ -17,7 +17,7 @@ from firthd.events import EventHub
 from firthd.runs import recovery
 from firthd.runs import steps as step_rules
 from firthd.runs.run import LiveRun, Outcome
-from firthd.store import catalog
+from firthd.store import catalog, disk
 from firthd.store import runs as rows
 from firthd.store.audit import line_of
 from firthd.store.database import Database, Tx
@@ -70,6 +70,7 @@ class RunQueue:
         self._no_places: dict[int, Waiting] = {}
         self._crowded = asyncio.Event()
         self._closing = False
+        self._cut_off_at: int | None = None
 
     def connect(self, executors: Mapping[RunKind, Executor], on_end: OnEnd) -> None:
         """Say who executes each kind, and who wants to know of each end inside its transaction."""
@@ -134,7 +135,17 @@ class RunQueue:
     def describe(self, row: RunRow) -> Run:
         """Return a run as clients see it, from memory while it works."""
         live = self.live(row.id)
-        return live.describe() if live is not None else step_rules.describe(row)
+        return live.describe() if live is not None else step_rules.describe(self.seen(row))
+
+    def unsettled(self, now_ms: int | None) -> None:
+        """Say since when runs that a crash left open wait to be settled; None: they are settled."""
+        self._cut_off_at = now_ms
+
+    def seen(self, row: RunRow) -> RunRow:
+        """Return a row as it will be once what a crash left open is settled: nothing works before that."""
+        if self._cut_off_at is None or row.state not in {RunState.RUNNING, RunState.STOPPING}:
+            return row
+        return msgspec.structs.replace(row, **recovery.cut_off(row, self._cut_off_at))
 
     async def get(self, run_id: int) -> Run:
         """Return one run; raise NotFound."""
@@ -375,7 +386,9 @@ class RunQueue:
             return Outcome(state=RunState.FAILED, error=recovery.INTERRUPTED)
         except FirthError as error:
             return Outcome(state=RunState.FAILED, error=run_error(error))
-        except Exception:
+        except Exception as error:
+            if told := disk.told(error):
+                return Outcome(state=RunState.FAILED, error=run_error(told))
             correlation = uuid4().hex[:12]
             log.exception("run %s failed unforeseen (%s)", live.id, correlation)
             return Outcome(

@@ -1,6 +1,6 @@
 """What becomes of runs that the daemon's end cut off: ended, and queued again where that is wanted."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -57,13 +57,7 @@ async def recover(db: Database, queue: "RunQueue", clock: Clock, *, resume: bool
             if row.state is RunState.PENDING:
                 continue
             stopped = row.state is RunState.STOPPING
-            now = clock.now_ms()
-            changes = {
-                "state": RunState.STOPPED if stopped else RunState.FAILED,
-                "finished_at": now,
-                "error": None if stopped else INTERRUPTED,
-                "steps": [_closed(step, now) for step in row.steps],
-            }
+            changes = cut_off(row, clock.now_ms())
             await rows.update_run(tx, row.id, changes)
             row = msgspec.structs.replace(row, **changes)
             again = await queue_again(tx, queue, row) if resume and not stopped else None
@@ -75,6 +69,17 @@ async def recover(db: Database, queue: "RunQueue", clock: Clock, *, resume: bool
         return told
 
     return await db.write(body)
+
+
+def cut_off(row: RunRow, now_ms: int) -> dict[str, Any]:
+    """Return what becomes of the row of a run that was at work when its daemon ended, by field."""
+    stopped = row.state is RunState.STOPPING
+    return {
+        "state": RunState.STOPPED if stopped else RunState.FAILED,
+        "finished_at": now_ms,
+        "error": None if stopped else INTERRUPTED,
+        "steps": [_closed(step, now_ms) for step in row.steps],
+    }
 
 
 def _closed(step: rows.StepRow, now_ms: int) -> rows.StepRow:

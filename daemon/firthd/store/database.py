@@ -1,20 +1,20 @@
-"""The only place that opens the state database: one writer with grouped commits, a few readers, migrations."""
+"""The only place that reads and writes the state database: one writer with grouped commits, a few readers."""
 
 import asyncio
 import contextlib
+import errno
 import logging
-import os
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
-from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import aiosqlite
 
-from firth_protocol.errors import NoSpace, Unavailable
+from firth_protocol.errors import FirthError, Unavailable
 from firthd.clock import Clock
+from firthd.store import disk, opening
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -24,11 +24,6 @@ GROUP_LIMIT = 64
 """Writes that share one commit at the most."""
 GROUP_SECONDS = 0.05
 """How long a group of writes may grow before it is committed."""
-READERS = 3
-
-
-class SchemaTooNew(Exception):
-    """The state folder was written by a newer version of the daemon."""
 
 
 class Reader:
@@ -137,20 +132,79 @@ class Database:
             self._readers.put_nowait(reader)
         self._queue: asyncio.Queue[_Write | None] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
+        self._open_readers = len(readers)
         self._closed = False
+        self._held: Callable[[], FirthError] | None = None
+        self._retry: Callable[[], Awaitable[None]] | None = None
+        self._read_only = False
+        self.refusal: disk.Refusal | None = None  # why the disk took no write; None since it took one again
 
     @classmethod
     async def open(cls, path: Path, clock: Clock) -> "Database":
         """Open or create the state at `path`, migrate it, and start the writer.
 
-        Raises SchemaTooNew when a newer daemon wrote it. Before a migration the file is copied beside itself.
+        On a disk that takes no write the state is opened for reading only, until `reopen`. Before a migration the
+        file is copied beside itself. Raises SchemaTooNew when a newer daemon wrote the state, NoSpace and Unavailable
+        when such a disk keeps it from being made or migrated.
         """
-        await asyncio.to_thread(migrate, path, clock.now_ms())
-        writer = await _connect(path, read_only=False)
-        readers = [await _connect(path, read_only=True) for _ in range(READERS)]
+        writer, readers, refused = await opening.open_state(path, clock.now_ms())
         database = cls(path, writer, readers)
         database._task = asyncio.create_task(database._work(), name="state writer")
+        if refused is not None:
+            database._note_read_only(refused)
         return database
+
+    def hold(self, error: Callable[[], FirthError], retry: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Refuse every write with an error until `release`: what must come first has not been written.
+
+        `retry` tries that again, and is awaited before a write is refused: there may be room by now.
+        """
+        self._held, self._retry = error, retry
+
+    @property
+    def held(self) -> FirthError | None:
+        """What every write is refused with, None when writes are taken."""
+        return self._held() if self._held is not None else None
+
+    def release(self) -> None:
+        self._held = None
+
+    async def reopen(self, now_ms: int) -> None:
+        """Open a state that is open for reading only as usual; reads wait meanwhile. Raises as `open` does."""
+        if not self._read_only:
+            return
+        refused = await asyncio.to_thread(disk.ask, self.path.parent)
+        if refused is not None:
+            raise refused.error()
+        work = asyncio.ensure_future(self._open_again(now_ms))
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait([work])
+            raise
+
+    async def _open_again(self, now_ms: int) -> None:
+        while self._open_readers:
+            await (await self._readers.get()).close()
+            self._open_readers -= 1
+        await self._writer.close()  # without -shm the file belongs to these connections alone
+        self._writer, readers, refused = await opening.open_state(self.path, now_ms)
+        self._read_only, self.refusal = refused is not None, refused
+        self._open_readers = len(readers)
+        for reader in readers:
+            self._readers.put_nowait(reader)
+        if refused is not None:
+            raise refused.error()
+
+    def _note_read_only(self, refused: disk.Refusal) -> None:
+        self._read_only, self.refusal = True, refused
+        self.hold(refused.error)
+
+    async def look_again(self) -> None:
+        """Ask the disk whether it takes writes: where it did not, and where it says that nothing is left."""
+        folder = self.path.parent
+        if self.refusal is not None or await asyncio.to_thread(disk.has_nothing_left, folder):
+            self.refusal = await asyncio.to_thread(disk.ask, folder)
 
     async def close(self) -> None:
         """Finish the writes in the queue, then close every connection."""
@@ -160,7 +214,7 @@ class Database:
         self._queue.put_nowait(None)
         if self._task is not None:
             await self._task
-        for _ in range(READERS):
+        for _ in range(self._open_readers):
             await (await self._readers.get()).close()  # one that is read with comes back first
         await self._writer.close()
 
@@ -177,8 +231,12 @@ class Database:
         return await self._submit(body, outside=True)
 
     async def _submit(self, body: Callable[[Tx], Awaitable[T]], *, outside: bool) -> T:
+        if self._held is not None and self._retry is not None and not self._closed:
+            await self._retry()
         if self._closed:
             raise Unavailable("the daemon is stopping", hint="try again when it is up")
+        if self._held is not None:
+            raise self._held()
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._queue.put_nowait(_Write(body, future, outside))
         return await asyncio.shield(future)
@@ -192,9 +250,14 @@ class Database:
             # Cancelled while it begins, the transaction is open all the same: the thread does what it was asked.
             await connection.execute("BEGIN")
             return await body(Reader(connection))
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY:
+                raise  # whoever writes in a read is wrong; the disk has nothing to do with it
+            raise await self._told(error, "read") from error
         finally:
             try:
-                await asyncio.shield(connection.rollback())
+                with contextlib.suppress(sqlite3.Error):  # what broke the read is told already
+                    await asyncio.shield(connection.rollback())
             finally:
                 self._readers.put_nowait(connection)
 
@@ -221,7 +284,7 @@ class Database:
         try:
             await self._writer.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
-            _fail(first, error)
+            await self._fail(first, error)
             return [], False, None
         group: list[_Write] = []
         write: _Write | None = first
@@ -252,7 +315,7 @@ class Database:
             with contextlib.suppress(sqlite3.Error):  # a full disk has rolled everything back already
                 await self._writer.execute("ROLLBACK TO one")
                 await self._writer.execute("RELEASE one")
-            _fail(write, error)
+            await self._fail(write, error)
             return False
         write.after = tx.after
         return True
@@ -260,14 +323,14 @@ class Database:
     async def _commit(self, group: list[_Write]) -> None:
         try:
             if not self._writer.in_transaction and group:
-                raise _no_space()
+                raise self._full().error()
             await self._writer.commit()
         except BaseException as error:
             log.error("state could not be committed: %s", error)
             with contextlib.suppress(sqlite3.Error):
                 await self._writer.rollback()
             for write in group:
-                _fail(write, error)
+                await self._fail(write, error)
             return
         for write in group:
             for action in write.after:
@@ -282,10 +345,35 @@ class Database:
         try:
             result = await write.body(Tx(self._writer))
         except BaseException as error:
-            _fail(write, error)
+            await self._fail(write, error)
             return
         if not write.future.done():
             write.future.set_result(result)
+
+    async def _fail(self, write: _Write, error: BaseException) -> None:
+        if isinstance(error, sqlite3.Error):
+            error = await self._told(error, "written")
+        if not write.future.done():
+            write.future.set_exception(error)
+            write.future.exception()  # a caller that went away does not make it an unretrieved error
+
+    async def _told(self, error: sqlite3.Error, done: str) -> BaseException:
+        """Return what a caller is told of SQLite's error; one of the disk is an error that may pass."""
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_FULL:
+            return self._full().error()
+        if code not in _PASSING:
+            return error
+        # A used up quota and lacking room for the -shm are input/output errors to SQLite.
+        if code in _OF_THE_DISK and (refused := await asyncio.to_thread(disk.ask, self.path.parent)):
+            self.refusal = refused
+            if done == "written":
+                return refused.error()
+        return Unavailable(f"the state cannot be {done}: {error}", hint="look at the state's disk; try again")
+
+    def _full(self) -> disk.Refusal:
+        self.refusal = disk.Refusal(number=errno.ENOSPC, folder=self.path.parent)
+        return self.refusal
 
     # --- a run's own file beside the state -----------------------------------------------------------
 
@@ -298,7 +386,7 @@ class Database:
 
         async def attach(tx: Tx) -> None:
             nonlocal attached
-            await tx.execute(f"ATTACH ? AS {name}", (_uri(path, "ro"),))
+            await tx.execute(f"ATTACH ? AS {name}", (opening.uri(path, "ro"),))
             attached = True
 
         async def detach(tx: Tx) -> None:
@@ -312,107 +400,6 @@ class Database:
             await asyncio.shield(self.outside(detach))
 
 
-def _no_space() -> NoSpace:
-    return NoSpace("the state cannot be written: its disk is full", hint="free space on the state's file system")
-
-
-_PASSING = frozenset(
-    {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
-)
+_OF_THE_DISK = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY})
+_PASSING = _OF_THE_DISK | {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 """What is wrong with the disk or with somebody else's lock, not with a statement."""
-
-
-def _told(error: BaseException) -> BaseException:
-    """Return what a caller is told of an error; one of the machine's is an error that may pass."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF if isinstance(error, sqlite3.Error) else 0
-    if code == sqlite3.SQLITE_FULL:
-        return _no_space()
-    if code in _PASSING:
-        return Unavailable(f"the state cannot be written: {error}", hint="look at the state's disk; try again")
-    return error
-
-
-def _fail(write: _Write, error: BaseException) -> None:
-    error = _told(error)
-    if not write.future.done():
-        write.future.set_exception(error)
-        write.future.exception()  # a caller that went away does not make it an unretrieved error
-
-
-def _uri(path: Path, mode: str) -> str:
-    """Return a file as SQLite's URI; `#`, `?` and `%` in a folder's name would end or change a plain one."""
-    return f"{path.absolute().as_uri()}?mode={mode}"
-
-
-async def _connect(path: Path, *, read_only: bool) -> aiosqlite.Connection:
-    uri = _uri(path, "ro" if read_only else "rwc")
-    connection = await aiosqlite.connect(uri, uri=True, isolation_level=None)
-    statements = ["PRAGMA foreign_keys=ON", "PRAGMA busy_timeout=5000", "PRAGMA temp_store=MEMORY"]
-    if read_only:
-        statements += ["PRAGMA query_only=ON", "PRAGMA cache_size=-8000"]
-    else:
-        statements += [
-            "PRAGMA journal_mode=WAL",
-            "PRAGMA synchronous=FULL",
-            "PRAGMA wal_autocheckpoint=4000",
-            "PRAGMA journal_size_limit=67108864",
-            "PRAGMA cache_size=-32000",
-        ]
-    for statement in statements:
-        cursor = await connection.execute(statement)
-        await cursor.close()
-    return connection
-
-
-def migrations() -> list[tuple[int, str]]:
-    """Return the numbered migrations in order: (number, SQL)."""
-    folder = resources.files("firthd.store") / "migrations"
-    found = [
-        (int(entry.name.split("_")[0]), entry.read_text("utf-8"))
-        for entry in folder.iterdir()
-        if entry.name.endswith(".sql")
-    ]
-    return sorted(found)
-
-
-def migrate(path: Path, now_ms: int) -> None:
-    """Bring the database at `path` to the newest schema; raise SchemaTooNew when it is beyond that. Blocks."""
-    steps = migrations()
-    newest = steps[-1][0]
-    existed = path.exists()
-    connection = sqlite3.connect(path, isolation_level=None)
-    try:
-        connection.execute("PRAGMA journal_mode=WAL")
-        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-        if version > newest:
-            raise SchemaTooNew(
-                f"{path} has schema {version}, this daemon knows up to {newest}: start the newer daemon again, "
-                "or restore the copy that it made beside the state before it migrated"
-            )
-        if version == newest:
-            return
-        if existed and version:
-            _copy_aside(connection, path.with_name(f"{path.name}.schema-{version}.{now_ms}"))
-        for number, sql in steps:
-            if number > version:
-                connection.executescript(f"BEGIN IMMEDIATE;\n{sql}\nPRAGMA user_version={number};\nCOMMIT;")
-    finally:
-        connection.close()
-
-
-def _copy_aside(connection: sqlite3.Connection, copy: Path) -> None:
-    """Copy a database so that its copy is whole and durable, or not there.
-
-    SQLite writes the copy out of one read view. Copying the file needs a checkpoint before it, and one that somebody's
-    open read view keeps from finishing leaves a file that is malformed without its write-ahead log.
-    """
-    part = copy.with_name(copy.name + ".part")
-    part.unlink(missing_ok=True)
-    connection.execute("VACUUM INTO ?", (str(part),))
-    for place in (part, part.parent):
-        fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-    part.replace(copy)

@@ -2,8 +2,9 @@
 
 from msgspec import Struct
 
+from firthd.clock import Clock
 from firthd.store import objects, paging
-from firthd.store.blobs import Kept
+from firthd.store.blobs import Kept, NameBlobs
 from firthd.store.database import Database, Reader, Tx
 
 BATCH = 2000
@@ -15,6 +16,15 @@ async def name_blobs(tx: Tx, kept: list[Kept], now_ms: int) -> None:
         "INSERT OR IGNORE INTO blob(sha256, size, created_at) VALUES (?, ?, ?)",
         [(bytes.fromhex(one.sha256), one.size, now_ms) for one in kept],
     )
+
+
+def naming(db: Database, clock: Clock) -> NameBlobs:
+    """Return what the store calls when files are at their final names."""
+
+    async def name(kept: list[Kept]) -> None:
+        await db.write(lambda tx: name_blobs(tx, kept, clock.now_ms()))
+
+    return name
 
 
 class Totals(Struct, frozen=True, kw_only=True):

@@ -63,7 +63,7 @@ class Admission:
 
     def origin(self, request: web.BaseRequest) -> Origin:
         """Return where a request comes from. X-Forwarded-For and -Proto count only from a trusted proxy."""
-        address = _address(request.remote)
+        address = address_of(request.remote)
         scheme = "https" if request.transport and request.transport.get_extra_info("sslcontext") else "http"
         if self._by_proxy(request):
             address = self._behind(address, ",".join(request.headers.getall("X-Forwarded-For", [])))
@@ -72,7 +72,7 @@ class Admission:
         return Origin(address=address, scheme=scheme)
 
     def _by_proxy(self, request: web.BaseRequest) -> bool:
-        return inside(_address(request.remote), self._trusted)
+        return inside(address_of(request.remote), self._trusted)
 
     def _behind(self, peer: Address | None, forwarded: str) -> Address | None:
         """The nearest address that is no trusted proxy: what stands left of it anybody could have written."""
@@ -80,7 +80,7 @@ class Admission:
         for text in reversed(forwarded.split(",")):
             if not inside(address, self._trusted):
                 break
-            further = _address(text.strip())
+            further = address_of(text.strip())
             if further is None:
                 break
             address = further
@@ -114,7 +114,8 @@ def _machine(address: Address | None) -> str:
     return str(address or "")
 
 
-def _address(text: str | None) -> Address | None:
+def address_of(text: str | None) -> Address | None:
+    """Return the address that a text is, None where it is none."""
     try:
         address = ipaddress.ip_address(text or "")
     except ValueError:

@@ -2,6 +2,8 @@
 
 import logging
 import re
+import socket
+from collections.abc import Hashable
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -9,9 +11,11 @@ import msgspec
 from aiohttp import web
 
 from firth_protocol.errors import FirthError
-from firthd.clock import utc_day
+from firthd.clock import Clock, utc_day
+from firthd.config import WebSettings
 from firthd.families.base import SetUp
-from firthd.web.admission import Admission, Door, Visitor, inside, networks
+from firthd.serving import Limits, Serving
+from firthd.web.admission import Admission, Door, Visitor, address_of, inside, networks
 from firthd.web.files import Accel, Files
 from firthd.web.hot import HotObjects
 from firthd.web.packages import Packages
@@ -26,7 +30,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-KEEPALIVE_S = 75.0
 INDEX_LIFE = "max-age=60"
 TODAY_LIFE = "max-age=300"
 """A snapshot by date that is today's can still become another generation."""
@@ -36,11 +39,19 @@ SHUTDOWN_S = 2.0
 """Seconds that replies under way are given when the daemon stops; aiohttp waits up to twice as long."""
 
 _WHEN = re.compile(r"[0-9]{1,12}|[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
+_FULL = (
+    b'{"type":"about:blank","title":"Service Unavailable","status":503,'
+    b'"detail":"too many clients are connected; try again"}'
+)
+_NO_PLACE = (
+    b"HTTP/1.1 503 Service Unavailable\r\nServer: Firth\r\nContent-Type: application/problem+json\r\n"
+    b"Cache-Control: no-store\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
+) % (len(_FULL), _FULL)
 _LOGIN = {"WWW-Authenticate": 'Basic realm="Firth", charset="UTF-8"'}
 
 
 def build_app(parts: WebParts) -> web.Application:
-    """Return the application that serves packages, pages and machines. Serve it with `build_runner`."""
+    """Return the application that serves packages, pages and machines. Serve it with `serving`."""
     front = Front(parts)
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", front.handle)
@@ -48,18 +59,22 @@ def build_app(parts: WebParts) -> web.Application:
     return app
 
 
-def build_runner(app: web.Application) -> web.AppRunner:
-    """Return the runner for the application; the caller adds its sites.
+def serving(app: web.Application, settings: WebSettings, limits: Limits, clock: Clock) -> Serving:
+    """Return what serves the application; the caller gives it its listeners."""
+    trusted = networks(settings.trusted_proxies)
 
-    No access log: it costs more than half of the requests. A handler ends when its client leaves; what must go on
-    without the client is no part of a handler.
-    """
-    return web.AppRunner(
-        app,
-        access_log=None,
-        handler_cancellation=True,
-        keepalive_timeout=KEEPALIVE_S,
-        shutdown_timeout=SHUTDOWN_S,
+    def peer(connection: socket.socket) -> Hashable | None:
+        """One address, of IPv6 its network: all of its 2^64 addresses are one client's."""
+        address = address_of(str(connection.getpeername()[0]))
+        if address is None or inside(address, trusted):
+            return None
+        return address.packed[:8]
+
+    def unread(status: int) -> web.Response:
+        return reply(Problem(status, "this could not be read as a request"))
+
+    return Serving(
+        app, limits, peer=peer, refusal=_NO_PLACE, unread=unread, clock=clock, name="web", shutdown_s=SHUTDOWN_S
     )
 
 
@@ -184,8 +199,13 @@ class Front:
         return self._pages.home(seen)
 
     def _healthz(self) -> web.Response:
-        reason = self._parts.health()
-        body = {"status": "ok"} if reason is None else {"status": "unhealthy", "reason": reason}
+        reason, limited = self._parts.health(), self._parts.limited()
+        body = {"status": "ok"}
+        if reason is not None:
+            body = {"status": "unhealthy", "reason": reason}
+        elif limited is not None:
+            # 200 all the same: whoever takes a server out of service by this status would take away what works.
+            body = {"status": "limited", "reason": limited}
         headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
         return web.Response(status=200 if reason is None else 503, body=msgspec.json.encode(body), headers=headers)
 

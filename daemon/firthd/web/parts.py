@@ -60,8 +60,9 @@ class WebParts(Struct, frozen=True, kw_only=True):
     """Everything that the web application works with.
 
     `state` is the folder that nginx's internal location holds. `packages` gives those of a channel whose name holds a
-    text, the first hundred, and how many there are. `health` gives None, or a sentence that says what is wrong.
-    `metrics` gives Prometheus text.
+    text, the first hundred, and how many there are. `health` gives None, or a sentence that says why nothing can be
+    served; `limited` one that says what cannot be done while all that is stored is served. `metrics` gives Prometheus
+    text.
     """
 
     published: Channels
@@ -76,3 +77,4 @@ class WebParts(Struct, frozen=True, kw_only=True):
     packages: Callable[[str, str], Awaitable[tuple[list[Package], int]]]
     health: Callable[[], str | None]
     metrics: Callable[[], bytes]
+    limited: Callable[[], str | None] = lambda: None

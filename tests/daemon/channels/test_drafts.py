@@ -19,7 +19,7 @@ async def poison(w: World, mirror: str) -> dict[int, bytes]:
             (mirror,),
         )
         await tx.many("UPDATE artifact_record SET raw = x'7b' WHERE artifact_id = ?", [(row[0],) for row in rows])
-        return dict((int(row[0]), bytes(row[1])) for row in rows)
+        return {int(row[0]): bytes(row[1]) for row in rows}
 
     return await w.daemon.daemon.db.write(body)
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from firth_protocol.errors import NoSpace, Unavailable
-from firthd.store.database import GROUP_LIMIT, READERS, Database, Reader, SchemaTooNew, Tx, migrate, migrations
+from firthd.store.database import GROUP_LIMIT, Database, Reader, Tx
 from firthd.store.journal import set_setting, setting
+from firthd.store.opening import READERS, SchemaTooNew, migrate, migrations
 from tests.support.clock import FakeClock
 from tests.support.state import opened, write_run_file
 

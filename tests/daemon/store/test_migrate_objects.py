@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from firthd.store import objects
-from firthd.store.database import migrate, migrations
+from firthd.store.opening import migrate, migrations
 from tests.support.state import opened, sha
 
 PLAIN, ZST, SHARDS = "noarch/repodata.json", "noarch/repodata.json.zst", "noarch/repodata_shards.msgpack.zst"

@@ -1,11 +1,13 @@
 """The only place that gathers how the daemon is: its status, its self test, its metrics, and what is wrong."""
 
+import contextlib
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from firth_protocol import API, units
-from firth_protocol.errors import Interrupted
+from firth_protocol.errors import FirthError, Interrupted
 from firth_protocol.events import Fact
 from firth_protocol.types import Counts, DaemonStatus, HealthProblem, NextRun, RunKind, RunState, StoreStatus
 from firthd import __version__
@@ -23,14 +25,21 @@ from firthd.store.runs import RunRow
 from firthd.upstream.client import Upstream
 from firthd.vitals import LoopSampler, Metrics, rss_bytes
 
+log = logging.getLogger(__name__)
+
 NEXT_RUNS_SHOWN = 20
 WAITS_TOLD_MS = 30_000
 """How long a run must have waited for a place before that counts as something to look at."""
+LOOK_S = 1.0
+"""How long a look at the disk holds: a disk that takes nothing is asked by writing."""
+_DISK = "space"
+"""The subject of what is wrong with the disk. It lives in memory: a full disk could not take the note."""
+_SERVED = "nothing is changed, what is stored is served"
 _MIRROR, _PUBLICATION = "mirror ", "publication of "
 """How the subjects of what is wrong begin."""
 
 
-class Condition:
+class Health:
     """How the daemon is."""
 
     def __init__(
@@ -62,9 +71,12 @@ class Condition:
         self._started_at = clock.now_ms()
         self._metrics = Metrics()
         self._last_numbers: dict[str, tuple[str, float]] = {}
+        self._disk: HealthProblem | None = None
+        self._looked_at = -LOOK_S
 
     async def status(self, caller: Caller) -> DaemonStatus:
         """Return how the daemon is, as `daemon.status` shows it."""
+        await self.look_at_disk()
         space = await self._space.now()
 
         patterns = caller.patterns()
@@ -72,7 +84,7 @@ class Condition:
         async def body(r: Reader) -> tuple[upkeep.Totals, list[HealthProblem], list[MirrorRow], str]:
             return (
                 await upkeep.totals(r, patterns),
-                await journal.health(r),
+                await self._problems(r),
                 await catalog.all_mirrors(r),
                 await self._journal.as_of(r),
             )
@@ -159,7 +171,11 @@ class Condition:
         return results
 
     async def health(self) -> list[HealthProblem]:
-        return await self._db.read(journal.health)
+        return await self._db.read(self._problems)
+
+    async def _problems(self, r: Reader) -> list[HealthProblem]:
+        noted = [problem for problem in await journal.health(r) if problem.subject != _DISK]
+        return [self._disk, *noted] if self._disk is not None else noted
 
     async def scrape(self) -> bytes:
         await self.gather()
@@ -206,13 +222,6 @@ class Condition:
         elif row.state is RunState.COMPLETED and await journal.well(tx, subject):
             await self._health_fact(tx, subject, None)
 
-    async def _ill(self, subject: str, text: str, hint: str) -> None:
-        async def body(tx: Tx) -> None:
-            if await journal.ill(tx, subject, text, hint, self._clock.now_ms()):
-                await self._health_fact(tx, subject, text)
-
-        await self._db.write(body)
-
     async def _well(self, subject: str) -> None:
         async def body(tx: Tx) -> None:
             if await journal.well(tx, subject):
@@ -237,16 +246,43 @@ class Condition:
         for subject in await self._db.read(gone):
             await self._well(subject)
 
-    async def watch_space(self) -> None:
-        space = await self._space.now()
-        if space.free < space.floor:
-            await self._ill(
-                "space",
-                f"{units.size(space.free)} are free, {units.size(space.floor)} must stay free: nothing is downloaded",
-                "free space on the store's file system",
-            )
+    def limited(self) -> str | None:
+        """Return what the disk keeps the daemon from doing, None when nothing: it serves all the same."""
+        return self._disk.text if self._disk is not None else None
+
+    async def watch_disk(self) -> None:
+        """Look at the disk and tell whoever follows events of what has changed, as far as a full one lets us."""
+        before = self.limited()
+        await self.look_at_disk()
+        if (before is None) != (self.limited() is None):
+            log.warning("the disk: %s", self.limited() or "there is room again")
+            with contextlib.suppress(FirthError):
+                await self._db.write(lambda tx: self._health_fact(tx, _DISK, self.limited()))
+
+    async def look_at_disk(self) -> None:
+        """Note whether the disk takes writes and has the room that downloads need."""
+        now = self._clock.monotonic()
+        found: tuple[str, str] | None = None
+        try:
+            if now - self._looked_at >= LOOK_S:
+                self._looked_at = now
+                await self._db.look_again()
+            space = await self._space.now()
+        except OSError as error:
+            found = (f"the disk does not answer: {error.strerror}", "look at the disk and its mount")
         else:
-            await self._well("space")
+            if (refusal := self._db.refusal) is not None:
+                found = (f"{refusal.text}; {_SERVED}", refusal.hint)
+            elif (held := self._db.held) is not None:
+                found = (f"{held.message}; {_SERVED}", held.hint)
+            elif space.free < space.floor:
+                free, floor = units.size(space.free), units.size(space.floor)
+                found = (
+                    f"{free} are free, {floor} must stay free: nothing is downloaded",
+                    "free space on the store's file system",
+                )
+        since = rfc3339(self._clock.now_ms()) if self._disk is None else self._disk.since
+        self._disk = HealthProblem(subject=_DISK, text=found[0], hint=found[1], since=since) if found else None
 
     def metrics(self) -> bytes:
         """Return Prometheus' text with the numbers that were gathered last."""

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from firth_protocol.types import Role, RunState
 from firthd.access import Caller
-from firthd.condition import WAITS_TOLD_MS
 from firthd.config import RunSettings
+from firthd.health import WAITS_TOLD_MS
 from tests.support.daemon import HastyClock, settings_in
 from tests.support.upstream import Fault
 from tests.support.web import until
@@ -18,7 +18,7 @@ async def test_what_is_wrong_is_told_to_those_who_see_the_channel(tmp_path: Path
         await w.mirror("passive")
         w.upstream.fail("*", Fault(status=500), times=None)
         await w.run()
-        status = w.daemon.daemon.condition.status
+        status = w.daemon.daemon.health.status
         theirs = await status(Caller(uid=1, pid=1, user="a", role=Role.READER, channels=("main",)))
         others = await status(Caller(uid=2, pid=2, user="b", role=Role.READER, channels=("other",)))
         assert [problem.subject for problem in theirs.health] == ["mirror main:m"]
@@ -34,13 +34,13 @@ async def test_what_was_wrong_with_a_mirror_goes_with_it(tmp_path: Path) -> None
         mirror = await w.mirror("passive")
         w.upstream.fail("*", Fault(status=500), times=None)
         await w.run()
-        condition = w.daemon.daemon.condition
-        await condition.forget_gone()
-        assert [problem.subject for problem in await condition.health()] == ["mirror main:m"]
+        health = w.daemon.daemon.health
+        await health.forget_gone()
+        assert [problem.subject for problem in await health.health()] == ["mirror main:m"]
         mirror = await w.call("mirror.get", mirror=mirror.id)
         await w.call("mirror.update", mirror=mirror.id, revision=mirror.revision, name="renamed")
-        await condition.forget_gone()
-        assert await condition.health() == []
+        await health.forget_gone()
+        assert await health.health() == []
 
 
 async def test_a_run_that_waits_for_a_place_is_said_to_those_who_see_it(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ async def test_a_run_that_waits_for_a_place_is_said_to_those_who_see_it(tmp_path
         first = (await w.call("mirror.run", mirror="main:m")).run
         await w.upstream.arrived("noarch/beta*")
         second = (await w.call("mirror.run", mirror="other:m")).run
-        status = w.daemon.daemon.condition.status
+        status = w.daemon.daemon.health.status
         all_of_it = Caller(uid=1, pid=1, user="a", role=Role.READER)
         await until(lambda: bool(w.daemon.daemon.queue.waiting()))
         assert (await status(all_of_it)).health == []  # a moment is nothing to be told

@@ -1,0 +1,106 @@
+"""The only place that knows the chores which keep the state small and its numbers true, each with its own try."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from firth_protocol.errors import FirthError
+from firthd.access import WebTokens
+from firthd.clock import Clock
+from firthd.health import Health
+from firthd.mirrors.settle import Settle
+from firthd.store import disk, journal, runs, upkeep
+from firthd.store.blobs import BlobStore
+from firthd.store.database import Database
+from firthd.store.object_store import ObjectStore
+
+log = logging.getLogger(__name__)
+
+UPKEEP_S = 60.0
+DAY_MS = 86_400_000
+LOGS_KEPT_MS = 90 * DAY_MS
+
+Chore = tuple[str, Callable[[], Awaitable[object]]]
+
+
+class Upkeep:
+    """Does every chore now and then; one that fails keeps none of the others from being done."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        clock: Clock,
+        blobs: BlobStore,
+        objects: ObjectStore,
+        settle: Settle,
+        tokens: WebTokens,
+        health: Health,
+    ) -> None:
+        self._db = db
+        self._clock = clock
+        self._blobs = blobs
+        self._objects = objects
+        self._orphans_found = False
+        self._settle = settle
+        self._tokens = tokens
+        self._health = health
+        self.blobs_named = True
+        """False: a daemon was killed on this state, maybe between a file's name and its row."""
+
+    async def serve(self) -> None:
+        """Work until cancelled."""
+        while True:
+            await self.round()
+            await self._clock.sleep(UPKEEP_S)
+
+    async def round(self) -> None:
+        """Do every chore once."""
+        for name, chore in self._chores():
+            try:
+                await chore()
+            except FirthError as error:
+                log.warning("upkeep: %s: %s", name, error.message)
+            except OSError as error:
+                told = disk.told(error)
+                log.warning("upkeep: %s: %s", name, told.message if told else error)
+            except Exception:
+                log.exception("upkeep: %s failed unforeseen", name)
+
+    def _chores(self) -> list[Chore]:
+        return [
+            ("naming stored files", self._name_blobs),
+            ("discarding what was abandoned", self._settle.discard_abandoned),
+            ("forgetting deleted mirrors", self._settle.forget_deleted),
+            ("forgetting ended runs", self._settle.forget_ended),
+            ("purging deleted channels", lambda: upkeep.purge_deleted(self._db, self._clock.now_ms())),
+            ("finding files that nothing names", self._find_orphans),
+            ("taking away files that nothing names", self._objects.take_away),
+            ("forgetting old events", self._forget_events),
+            ("forgetting old logs", self._forget_logs),
+            ("noting used tokens", self._tokens.flush),
+            ("health", self._health.forget_gone),
+            ("numbers", self._health.gather),
+        ]
+
+    async def _name_blobs(self) -> None:
+        """Give every stored file its row: kill -9 may have come between a file's name and its row."""
+        if self.blobs_named:
+            return
+        for first in range(256):
+            await self._blobs.name(await asyncio.to_thread(self._blobs.listed, f"{first:02x}"))
+        self.blobs_named = True
+
+    async def _find_orphans(self) -> None:
+        """Once: a crash may have come between a file and its row."""
+        if not self._orphans_found:
+            await self._objects.find_orphans()
+            self._orphans_found = True
+
+    async def _forget_events(self) -> None:
+        now = self._clock.now_ms()
+        await self._db.write(lambda tx: journal.forget_old_events(tx, now))
+
+    async def _forget_logs(self) -> None:
+        before = self._clock.now_ms() - LOGS_KEPT_MS
+        await self._db.write(lambda tx: runs.forget_old_logs(tx, before))
