@@ -414,6 +414,10 @@ class Publisher:
 
     # --- after a publication ---------------------------------------------------------------------------
 
+    def busy(self, channel_id: int) -> bool:
+        """Tell whether a channel is being published or cleaned."""
+        return self._locks[channel_id].locked()
+
     async def clean(self, channel_id: int, to_drop: list[int]) -> int:
         """Forget generations that need not be kept, and what only they named; return how many files go."""
         async with self._locks[channel_id]:

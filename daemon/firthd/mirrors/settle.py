@@ -155,6 +155,12 @@ class Settle:
         )
         return await self._p.publisher.clean(channel_id, drop)
 
+    async def clean_quiet_channels(self) -> None:
+        """Take away what has outlived its time in channels that no run cleans at the moment."""
+        for channel in await self._p.db.read(catalog.all_channels):
+            if not self._p.publisher.busy(channel.id):
+                await self.clean_channel(channel.id)
+
     async def clean_sources(self, mirror_id: int) -> int:
         rows = await self._p.db.read(lambda r: catalog.source_indexes(r, mirror_id))
         used = {row.file for row in rows.values()}

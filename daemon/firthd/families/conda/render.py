@@ -232,7 +232,9 @@ class Renderer:
                 yield shard_path(subdir, sha256), sha256, *place
 
     def _place(self, subdir: str, sha256: bytes) -> PackedAt | None:
-        paths = [shard_path(subdir, sha256), _unassigned_path(sha256)]
+        paths = [shard_path(subdir, sha256)]
+        if sha256 in self._unassigned:
+            paths.append(_unassigned_path(sha256))
         return self._state.place(self._params.channel_id, FAMILY, paths)
 
     def _load(self, subdir: str, kept_hashes: dict[str, bytes], summed: set[str] | None) -> Shown:
