@@ -3,34 +3,41 @@
 import asyncio
 import hashlib
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
 from firthd.families.conda.shards import read_index
-from tests.support.rawhttp import Reply, raw_client
+from tests.support.rawhttp import RawClient, Reply, raw_client
 
 VARIANTS = ("repodata.json", "repodata.json.zst", "repodata_shards.msgpack.zst")
 
 
-async def get(url: str, path: str) -> Reply:
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[RawClient]:
     host, _, port = url.removeprefix("http://").partition(":")
     async with raw_client(host, int(port)) as client:
+        yield client
+
+
+async def get(url: str, path: str) -> Reply:
+    async with connected(url) as client:
         return await client.get(path)
 
 
 async def variants(url: str, root: str = "/repo/main", subdir: str = "noarch") -> dict[str, bytes]:
     """Return every variant of an index, after looking at each of its shards."""
     found = {}
-    for name in VARIANTS:
-        reply = await get(url, f"{root}/{subdir}/{name}")
-        assert reply.status == 200, (root, name, reply.status)
-        assert reply.headers["etag"] == f'"{hashlib.sha256(reply.body).hexdigest()}"'
-        found[name] = reply.body
-    for sha256 in read_index(found[VARIANTS[2]]).values():
-        reply = await get(url, f"{root}/{subdir}/shards/{sha256.hex()}.msgpack.zst")
-        assert (reply.status, hashlib.sha256(reply.body).digest()) == (200, sha256)
+    async with connected(url) as client:
+        for name in VARIANTS:
+            reply = await client.get(f"{root}/{subdir}/{name}")
+            assert reply.status == 200, (root, name, reply.status)
+            assert reply.headers["etag"] == f'"{hashlib.sha256(reply.body).hexdigest()}"'
+            found[name] = reply.body
+        for sha256 in read_index(found[VARIANTS[2]]).values():
+            reply = await client.get(f"{root}/{subdir}/shards/{sha256.hex()}.msgpack.zst")
+            assert (reply.status, hashlib.sha256(reply.body).digest()) == (200, sha256)
     return found
 
 

@@ -88,6 +88,20 @@ async def keep_packed_only(db: Database, channel_id: int, pointer: int, now_ms: 
     return done
 
 
+async def packed_in_force(r: Reader, channel_id: int) -> list[tuple[int, str, int, str]]:
+    """Return (id, sha256, size, file) of the objects in force that a file holds compressed only."""
+    rows = await r.rows(
+        "SELECT id, sha256, size, file FROM object WHERE channel_id = ? AND until IS NULL AND encoding IS NOT NULL",
+        (channel_id,),
+    )
+    return [(row[0], row[1].hex(), row[2], row[3].hex()) for row in rows]
+
+
+async def set_plain(tx: Tx, row: int) -> None:
+    """Say of an object that it is a file of its own."""
+    await tx.execute("UPDATE object SET file = sha256, encoding = NULL WHERE id = ?", (row,))
+
+
 async def _note_unnamed(tx: Tx, files: set[bytes], now_ms: int) -> None:
     # REPLACE: a file that was named again meanwhile has its minute from now on.
     await tx.many(

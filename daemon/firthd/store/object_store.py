@@ -12,12 +12,15 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+import zstandard
+
 from firthd.clock import Clock
 from firthd.store import object_files, objects
 from firthd.store.blobs import BlobStore, BlobWriter
 from firthd.store.database import Database
 from firthd.store.object_files import Slice
 
+_CHUNK = 1024 * 1024
 LINGER_MS = 60_000
 """How long a file stays after its last row has gone."""
 
@@ -114,6 +117,24 @@ class ObjectStore:
             found += len(orphans)
         return found
 
+    async def unpack(self, channel_id: int) -> None:
+        """Give objects in force that lie compressed only, as after a rollback, their plain files again.
+
+        Nobody else may write the channel's objects meanwhile. Raises OSError, BlobMismatch.
+        """
+        for row, sha256, size, file in await self._db.read(lambda r: object_files.packed_in_force(r, channel_id)):
+            async with self.arriving() as hold:
+                await self.hold(sha256)
+                hold.files.append(sha256)
+                writer = await self.files.open_writer(size=size, sha256=sha256)
+                try:
+                    await asyncio.to_thread(_unpack, self.files.path(file), writer)
+                except BaseException:
+                    writer.abort()
+                    raise
+                await self.files.keep(writer)
+                await self._db.write(lambda tx, row=row: object_files.set_plain(tx, row))  # type: ignore[misc]
+
     # --- packs --------------------------------------------------------------------------------------------
 
     async def tidy_packs(self, channel_id: int, touched: set[bytes] | None) -> bool:
@@ -152,6 +173,16 @@ class ObjectStore:
 def _delete(files: BlobStore, names: Sequence[str]) -> None:
     for name in names:
         files.delete(name)
+
+
+def _unpack(packed: Path, writer: BlobWriter) -> None:
+    """Write what a zstd file holds. Raises OSError."""
+    try:
+        with packed.open("rb") as source:
+            for chunk in zstandard.ZstdDecompressor().read_to_iter(source, write_size=_CHUNK):
+                writer.write(chunk)
+    except zstandard.ZstdError as error:
+        raise OSError(f"{packed.name} cannot be unpacked: {error}") from None
 
 
 def _write_slices(files: BlobStore, writer: BlobWriter, slices: Sequence[Slice]) -> list[int]:

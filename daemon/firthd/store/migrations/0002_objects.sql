@@ -20,6 +20,7 @@ CREATE INDEX object_file ON object(file, offset);
 CREATE INDEX object_unnamed ON object(channel_id, unnamed_at) WHERE unnamed_at IS NOT NULL;
 CREATE INDEX object_plain ON object(channel_id, until)
   WHERE until IS NOT NULL AND encoding IS NULL AND offset IS NULL AND NOT lasting;
+CREATE INDEX object_packed ON object(channel_id) WHERE until IS NULL AND encoding IS NOT NULL;
 
 -- Small objects lie one behind the other in packs.
 CREATE TABLE pack (
