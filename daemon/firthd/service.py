@@ -65,8 +65,6 @@ log = logging.getLogger(__name__)
 
 DAY_MS = 86_400_000
 UPKEEP_S = 60.0
-CLEAN_MS = DAY_MS // 24
-"""How often channels are cleaned that nothing is published in."""
 LOGS_KEPT_MS = 90 * DAY_MS
 PACKAGES_SHOWN = 100
 _AT_WORK = "at work"
@@ -85,7 +83,6 @@ class Daemon:
         self._ready = False
         self._stopping = False
         self._blobs_named = False
-        self._clean_at = 0
         self.sampler = LoopSampler(clock)
         self.web_addresses: list[str] = []
         self._trouble: str | None = "starting"
@@ -364,14 +361,10 @@ class Daemon:
 
     async def _upkeep(self) -> None:
         """Do, now and then, what keeps the state small and the status true."""
-        orphans_found = False
         while True:
             try:
                 if not self._blobs_named:
                     await self._name_blobs()
-                if not orphans_found:
-                    await self.objects.find_orphans()
-                    orphans_found = True
                 await self._tidy()
             except FirthError as error:
                 log.warning("upkeep: %s", error.message)
@@ -389,9 +382,7 @@ class Daemon:
         await self.settle.forget_ended()
         now = self._clock.now_ms()
         await upkeep.purge_deleted(self.db, now)
-        if now >= self._clean_at:
-            await self.settle.clean_quiet_channels()
-            self._clean_at = now + CLEAN_MS
+        await self.settle.clean_quiet_channels()
         await self.objects.take_away()
         await self.db.write(lambda tx: journal.forget_old_events(tx, now))
         await self.db.write(lambda tx: run_rows.forget_old_logs(tx, now - LOGS_KEPT_MS))

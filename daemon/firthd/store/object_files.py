@@ -194,6 +194,7 @@ async def note_unnamed(tx: Tx, files: Sequence[str], now_ms: int) -> None:
     await _note_unnamed(tx, {bytes.fromhex(file) for file in files}, now_ms)
 
 
-async def forget_unnamed(tx: Tx, files: Sequence[str]) -> None:
-    """Take files off the list: they are gone, or named again."""
-    await tx.many("DELETE FROM unnamed_file WHERE file = ?", [(bytes.fromhex(file),) for file in files])
+async def forget_unnamed(tx: Tx, files: Sequence[str], before_ms: int) -> None:
+    """Take files off the list that came there before a moment: they are gone, or named again."""
+    keys = [(bytes.fromhex(file), before_ms) for file in files]
+    await tx.many("DELETE FROM unnamed_file WHERE file = ? AND at <= ?", keys)
