@@ -371,9 +371,10 @@ class Daemon:
             await self._clock.sleep(UPKEEP_S)
 
     async def _name_blobs(self) -> None:
-        """Give every stored file its row: kill -9 may have come between a file's name and its row."""
+        """Give every stored file its row, take away objects without one: kill -9 may have come between the two."""
         for first in range(256):
             await self.blobs.name(await asyncio.to_thread(self.blobs.listed, f"{first:02x}"))
+        await self.objects.find_orphans()
         self._blobs_named = True
 
     async def _tidy(self) -> None:

@@ -190,8 +190,11 @@ async def named_of(r: Reader, files: Sequence[str]) -> set[str]:
 
 
 async def note_unnamed(tx: Tx, files: Sequence[str], now_ms: int) -> None:
-    """Write down files without a row, so that they are taken away."""
-    await _note_unnamed(tx, {bytes.fromhex(file) for file in files}, now_ms)
+    """Write down those of the files that are without a row, so that they are taken away."""
+    await tx.many(
+        "INSERT OR IGNORE INTO unnamed_file SELECT ?1, ?2 WHERE NOT EXISTS (SELECT 1 FROM object WHERE file = ?1)",
+        [(bytes.fromhex(file), now_ms) for file in files],
+    )
 
 
 async def forget_unnamed(tx: Tx, files: Sequence[str], before_ms: int) -> None:

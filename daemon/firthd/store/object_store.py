@@ -62,7 +62,6 @@ class ObjectStore:
         self.files = files
         self._db = db
         self._clock = clock
-        self._looked_for_orphans = False
         self._held: Counter[str] = Counter()
         self._naming = asyncio.Lock()  # between the look at a file's rows and its end no hold is taken
 
@@ -99,13 +98,7 @@ class ObjectStore:
     # --- taking away --------------------------------------------------------------------------------------
 
     async def take_away(self) -> int:
-        """Delete the files that have been without a row for a while; return how many.
-
-        The first call looks for those that a crash has left.
-        """
-        if not self._looked_for_orphans:
-            await self.find_orphans()
-            self._looked_for_orphans = True
+        """Delete the files that have been without a row for a while; return how many."""
         before_ms = self._clock.now_ms() - LINGER_MS
         waiting = await self._db.read(lambda r: object_files.unnamed(r, before_ms))
         gone = 0
