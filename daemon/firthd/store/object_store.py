@@ -87,13 +87,13 @@ class ObjectStore:
         hold = Hold(self)
         try:
             yield hold
-        except BaseException:
-            now = self._clock.now_ms()
-            with contextlib.suppress(FirthError):  # the disk is full, or the daemon ends: the next start finds them
-                await asyncio.shield(self._db.write(lambda tx: object_files.note_unnamed(tx, hold.files, now)))
-            raise
         finally:
-            self.release(hold.files)
+            try:
+                now = self._clock.now_ms()
+                with contextlib.suppress(FirthError):  # the disk is full, or the daemon ends: the next start finds them
+                    await asyncio.shield(self._db.write(lambda tx: object_files.note_unnamed(tx, hold.files, now)))
+            finally:
+                self.release(hold.files)
 
     # --- taking away --------------------------------------------------------------------------------------
 

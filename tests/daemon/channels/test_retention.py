@@ -181,6 +181,17 @@ async def _unfrozen(w: World) -> None:
     assert (await w.daemon.ended(reply.run.id)).state is RunState.COMPLETED
 
 
+async def test_a_trial_leaves_no_files(tmp_path: Path) -> None:
+    clock = HastyClock()
+    async with in_process_daemon(tmp_path, clock=clock) as daemon:
+        await daemon.client.call("channel.create", name="main", dry_run=True)
+        assert on_disk(daemon.state)
+        clock.shift_ms += 2 * 60_000
+        await until(lambda: not on_disk(daemon.state))
+        await daemon.client.call("channel.create", name="main")
+        await variants(daemon.url)
+
+
 async def test_the_files_of_a_deleted_channel_go(tmp_path: Path) -> None:
     source = sample_channel(tmp_path / "source")
     clock = HastyClock()
