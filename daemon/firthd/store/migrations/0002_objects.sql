@@ -76,7 +76,8 @@ FROM shard s JOIN channel c ON c.id = s.channel_id AND c.deleted_at IS NULL;
 INSERT INTO pack SELECT channel_id, pack, max(offset + length) FROM shard GROUP BY channel_id, pack;
 
 -- Files that no row named were left behind: the next start looks for them as it does after a crash.
-INSERT INTO setting VALUES ('at work', '1') ON CONFLICT DO UPDATE SET value = '1';
+INSERT INTO setting SELECT 'at work', '1' WHERE EXISTS (SELECT 1 FROM channel)
+  ON CONFLICT DO UPDATE SET value = '1';
 
 DROP TABLE published_file;
 DROP TABLE shard;
