@@ -41,7 +41,6 @@ class Upkeep:
         self._clock = clock
         self._blobs = blobs
         self._objects = objects
-        self._orphans_found = False
         self._settle = settle
         self._tokens = tokens
         self._health = health
@@ -74,7 +73,7 @@ class Upkeep:
             ("forgetting deleted mirrors", self._settle.forget_deleted),
             ("forgetting ended runs", self._settle.forget_ended),
             ("purging deleted channels", lambda: upkeep.purge_deleted(self._db, self._clock.now_ms())),
-            ("finding files that nothing names", self._find_orphans),
+            ("cleaning quiet channels", self._settle.clean_quiet_channels),
             ("taking away files that nothing names", self._objects.take_away),
             ("forgetting old events", self._forget_events),
             ("forgetting old logs", self._forget_logs),
@@ -84,18 +83,13 @@ class Upkeep:
         ]
 
     async def _name_blobs(self) -> None:
-        """Give every stored file its row: kill -9 may have come between a file's name and its row."""
+        """Give every stored file its row, take away objects without one: kill -9 may have come between the two."""
         if self.blobs_named:
             return
         for first in range(256):
             await self._blobs.name(await asyncio.to_thread(self._blobs.listed, f"{first:02x}"))
+        await self._objects.find_orphans()
         self.blobs_named = True
-
-    async def _find_orphans(self) -> None:
-        """Once: a crash may have come between a file and its row."""
-        if not self._orphans_found:
-            await self._objects.find_orphans()
-            self._orphans_found = True
 
     async def _forget_events(self) -> None:
         now = self._clock.now_ms()

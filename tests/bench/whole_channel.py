@@ -1,8 +1,8 @@
 """Measures a whole mirror run of a large channel through a real daemon: `python -m tests.bench.whole_channel`.
 
-Three runs: everything new, nothing changed, one record of a thousand changed. `--source FOLDER` takes a channel on
-disk instead of a made-up one, and then stops after the second run. Memory is the daemon's and its workers' peak; the
-stall of the event loop is the one that the daemon's own 10 ms sampler reports.
+Three runs: everything new, nothing changed, one record of a thousand changed; then back by a generation, and forth.
+`--source FOLDER` takes a channel on disk instead of a made-up one, and then stops after the second run. Memory is the
+daemon's and its workers' peak; the stall of the event loop is the one that the daemon's own 10 ms sampler reports.
 """
 
 import argparse
@@ -47,6 +47,15 @@ async def measure(process: DaemonProcess, client: Client, title: str) -> float:
     return total
 
 
+async def back_and_forth(client: Client) -> None:
+    """Roll the channel back by one generation and return; print how long clients wait for each."""
+    for method, params in (("channel.rollback", {"generation": 2}), ("channel.unfreeze", {})):
+        run: Run = (await client.call(method, channel="big", **params)).run
+        run = await client.call("run.wait", run=run.id, timeout=60)
+        step = next(step for step in run.steps if step.name == "publish")
+        print(f"{method}: {run.state}, {seconds(step.started_at, step.finished_at):.2f} s, {step.description}")
+
+
 def seconds(start: str | None, end: str | None) -> float:
     return (datetime.fromisoformat(end or "") - datetime.fromisoformat(start or "")).total_seconds()
 
@@ -70,6 +79,7 @@ async def bench(folder: Path, records: int, source: str | None) -> None:
                 await asyncio.to_thread(make, made, records, later=True)
                 later = await measure(process, client, "one of a thousand changed")
                 print(f"  {later / first:.2f} of the first run")
+                await back_and_forth(client)
         finally:
             await client.__aexit__(None, None, None)
         await process.terminate()

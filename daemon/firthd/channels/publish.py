@@ -339,10 +339,11 @@ class Publisher:
         done = await _to_the_end(
             self._db.write(lambda tx: self._switch(tx, plan, row, families, roll_back_to, same=same))
         )
+        if not done or same:
+            await objects.take_back(self._db, plan.channel.id, plan.current.number, self._clock.now_ms())
         if not done:
             return _nothing(plan, "the channel was frozen meanwhile: what was read waits as its draft")
         if same:
-            await objects.take_back(self._db, plan.channel.id, plan.current.number, self._clock.now_ms())
             why = (
                 "nothing has changed"
                 if roll_back_to is None
@@ -356,7 +357,7 @@ class Publisher:
         """Take back what an earlier try has left, and let the new generation start from its beginning."""
         channel_id, now = plan.channel.id, self._clock.now_ms()
         await objects.take_back(self._db, channel_id, plan.channel.generation, now)
-        await self._db.write(lambda tx: summaries.drop_unpublished_packages(tx, channel_id, plan.channel.generation))
+        await summaries.drop_unpublished_packages(self._db, channel_id, plan.channel.generation)
         if plan.begins_with.number != plan.current.number:
             await objects.show_again(self._db, channel_id, plan.number, plan.begins_with.number)
             await summaries.show_again(self._db, channel_id, plan.number, plan.begins_with.number)
@@ -487,6 +488,10 @@ class Publisher:
         return True
 
     # --- after a publication ---------------------------------------------------------------------------
+
+    def busy(self, channel_id: int) -> bool:
+        """Tell whether a channel is being published or cleaned."""
+        return self._locks[channel_id].locked()
 
     async def clean(self, channel_id: int, to_drop: list[int]) -> int:
         """Forget generations that need not be kept, and what only they named; return how many files go."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from firthd.channels.published import Published
 from firthd.clock import Clock
 from firthd.store import catalog, generations, object_files, objects
+from firthd.store.blobs import BlobMismatch
 from firthd.store.database import Database
 from firthd.store.object_store import ObjectStore
 
@@ -37,9 +38,8 @@ class Retention:
         channel = await self._db.read(lambda r: catalog.channel_by_id(r, channel_id))
         if channel is None:
             return 0
-        first = channel_id not in self._looked_over
-        if first:  # a crash may have come between two of the steps below
-            await objects.take_back(self._db, channel_id, channel.generation, now)
+        await objects.take_back(self._db, channel_id, channel.generation, now)
+        first = channel_id not in self._looked_over  # a crash may have come between two of the steps below
         kept = [number for number, _, _ in await self._db.read(lambda r: generations.kept_generations(r, channel_id))]
         gone = range(1, channel.generation) if first else to_drop
         touched: set[bytes] = set()
@@ -49,8 +49,9 @@ class Retention:
         await object_files.keep_packed_only(self._db, channel_id, channel.generation, now)
         try:
             await self._store.tidy_packs(channel_id, None if first else touched)
-        except OSError as error:
-            log.error("packs of %s could not be tidied: %s", channel.name, error)
+            await self._store.unpack(channel_id)
+        except (OSError, BlobMismatch) as error:  # a damaged file, a full disk: what is served stays as it is
+            log.error("objects of %s stay where they are: %s", channel.name, error)
         self._published.forget_objects()
         self._looked_over.add(channel_id)
         return len(touched)

@@ -20,6 +20,8 @@ from firthd.store.secrets import Secrets
 
 NOTES_SHOWN = 10
 """How many notes of a publication stand in its run; the log has them all."""
+CLEAN_MS = 3_600_000
+"""How often channels are cleaned in which nothing is published."""
 
 
 class Settle:
@@ -27,6 +29,7 @@ class Settle:
 
     def __init__(self, parts: Parts) -> None:
         self._p = parts
+        self._clean_at = 0
 
     async def take_in(
         self,
@@ -163,6 +166,16 @@ class Settle:
             months=channel.keep_months,
         )
         return await self._p.publisher.clean(channel_id, drop)
+
+    async def clean_quiet_channels(self) -> None:
+        """Take away, once an hour, what has outlived its time in channels that no run cleans at the moment."""
+        now = self._p.clock.now_ms()
+        if now < self._clean_at:
+            return
+        for channel in await self._p.db.read(catalog.all_channels):
+            if not self._p.publisher.busy(channel.id):
+                await self.clean_channel(channel.id)
+        self._clean_at = now + CLEAN_MS
 
     async def clean_sources(self, mirror_id: int) -> int:
         rows = await self._p.db.read(lambda r: catalog.source_indexes(r, mirror_id))

@@ -88,6 +88,20 @@ async def keep_packed_only(db: Database, channel_id: int, pointer: int, now_ms: 
     return done
 
 
+async def packed_in_force(r: Reader, channel_id: int) -> list[tuple[int, str, int, str]]:
+    """Return (id, sha256, size, file) of the objects in force that a file holds compressed only."""
+    rows = await r.rows(
+        "SELECT id, sha256, size, file FROM object WHERE channel_id = ? AND until IS NULL AND encoding IS NOT NULL",
+        (channel_id,),
+    )
+    return [(row[0], row[1].hex(), row[2], row[3].hex()) for row in rows]
+
+
+async def set_plain(tx: Tx, row: int) -> None:
+    """Say of an object that it is a file of its own."""
+    await tx.execute("UPDATE object SET file = sha256, encoding = NULL WHERE id = ?", (row,))
+
+
 async def _note_unnamed(tx: Tx, files: set[bytes], now_ms: int) -> None:
     # REPLACE: a file that was named again meanwhile has its minute from now on.
     await tx.many(
@@ -176,10 +190,14 @@ async def named_of(r: Reader, files: Sequence[str]) -> set[str]:
 
 
 async def note_unnamed(tx: Tx, files: Sequence[str], now_ms: int) -> None:
-    """Write down files without a row, so that they are taken away."""
-    await _note_unnamed(tx, {bytes.fromhex(file) for file in files}, now_ms)
+    """Write down those of the files that are without a row, so that they are taken away."""
+    await tx.many(
+        "INSERT OR IGNORE INTO unnamed_file SELECT ?1, ?2 WHERE NOT EXISTS (SELECT 1 FROM object WHERE file = ?1)",
+        [(bytes.fromhex(file), now_ms) for file in files],
+    )
 
 
-async def forget_unnamed(tx: Tx, files: Sequence[str]) -> None:
-    """Take files off the list: they are gone, or named again."""
-    await tx.many("DELETE FROM unnamed_file WHERE file = ?", [(bytes.fromhex(file),) for file in files])
+async def forget_unnamed(tx: Tx, files: Sequence[str], before_ms: int) -> None:
+    """Take files off the list that came there before a moment: they are gone, or named again."""
+    keys = [(bytes.fromhex(file), before_ms) for file in files]
+    await tx.many("DELETE FROM unnamed_file WHERE file = ? AND at <= ?", keys)

@@ -8,16 +8,24 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
+import zstandard
+
+from firth_protocol.errors import FirthError
 from firthd.clock import Clock
 from firthd.store import object_files, objects
 from firthd.store.blobs import BlobStore, BlobWriter
 from firthd.store.database import Database
 from firthd.store.object_files import Slice
 
+T = TypeVar("T")
+_CHUNK = 1024 * 1024
 LINGER_MS = 60_000
 """How long a file stays after its last row has gone."""
 
@@ -75,30 +83,36 @@ class ObjectStore:
 
     @contextlib.asynccontextmanager
     async def arriving(self) -> AsyncIterator[Hold]:
-        """Give a hold for files whose rows are written before the block ends."""
+        """Give a hold for files whose rows are written before the block ends; without a row they go again."""
         hold = Hold(self)
         try:
             yield hold
         finally:
-            self.release(hold.files)
+            try:
+                now = self._clock.now_ms()
+                with contextlib.suppress(FirthError):  # the disk is full, or the daemon ends: the next start finds them
+                    await asyncio.shield(self._db.write(lambda tx: object_files.note_unnamed(tx, hold.files, now)))
+            finally:
+                self.release(hold.files)
 
     # --- taking away --------------------------------------------------------------------------------------
 
     async def take_away(self) -> int:
         """Delete the files that have been without a row for a while; return how many."""
-        waiting = await self._db.read(lambda r: object_files.unnamed(r, self._clock.now_ms() - LINGER_MS))
+        before_ms = self._clock.now_ms() - LINGER_MS
+        waiting = await self._db.read(lambda r: object_files.unnamed(r, before_ms))
         gone = 0
         for start in range(0, len(waiting), objects.BATCH):
-            gone += await self._take_away(waiting[start : start + objects.BATCH])
+            gone += await self._take_away(waiting[start : start + objects.BATCH], before_ms)
         return gone
 
-    async def _take_away(self, files: list[str]) -> int:
+    async def _take_away(self, files: list[str], before_ms: int) -> int:
         async with self._naming:
             named = await self._db.read(lambda r: object_files.named_of(r, files))
             free = [file for file in files if file not in named and not self._held[file]]
             await asyncio.to_thread(_delete, self.files, free)
         settled = [file for file in files if file in named or file in free]
-        await self._db.write(lambda tx: object_files.forget_unnamed(tx, settled))
+        await self._db.write(lambda tx: object_files.forget_unnamed(tx, settled, before_ms))
         return len(free)
 
     async def find_orphans(self) -> int:
@@ -113,6 +127,20 @@ class ObjectStore:
                 await self._db.write(lambda tx, some=orphans, now=now: object_files.note_unnamed(tx, some, now))  # type: ignore[misc]
             found += len(orphans)
         return found
+
+    async def unpack(self, channel_id: int) -> None:
+        """Give objects in force that lie compressed only, as after a rollback, their plain files again.
+
+        Nobody else may write the channel's objects meanwhile. Raises OSError, BlobMismatch.
+        """
+        for row, sha256, size, file in await self._db.read(lambda r: object_files.packed_in_force(r, channel_id)):
+            async with self.arriving() as hold:
+                await self.hold(sha256)
+                hold.files.append(sha256)
+                writer = await self.files.open_writer(size=size, sha256=sha256)
+                await _written(writer, partial(_unpack, self.files.path(file)))
+                await self.files.keep(writer)
+                await self._db.write(lambda tx, row=row: object_files.set_plain(tx, row))  # type: ignore[misc]
 
     # --- packs --------------------------------------------------------------------------------------------
 
@@ -136,11 +164,7 @@ class ObjectStore:
 
     async def _join(self, channel_id: int, slices: list[Slice]) -> None:
         writer = await self.files.open_writer(size=None, sha256=None)
-        try:
-            places = await asyncio.to_thread(_write_slices, self.files, writer, slices)
-        except BaseException:
-            writer.abort()
-            raise
+        places = await _written(writer, partial(_write_slices, self.files, slices))
         async with self.arriving() as hold:
             await self.hold(writer.sha256)
             hold.files.append(writer.sha256)
@@ -154,7 +178,47 @@ def _delete(files: BlobStore, names: Sequence[str]) -> None:
         files.delete(name)
 
 
-def _write_slices(files: BlobStore, writer: BlobWriter, slices: Sequence[Slice]) -> list[int]:
+async def _written(writer: BlobWriter, write: Callable[["_Sink"], T]) -> T:
+    """Let a thread write. Whoever is cancelled waits until it has let go of the file, and leaves nothing."""
+    sink = _Sink(writer)
+    work = asyncio.ensure_future(asyncio.to_thread(write, sink))
+    try:
+        return await asyncio.shield(work)
+    except BaseException:
+        sink.stopped.set()
+        await asyncio.wait({work})
+        writer.abort()
+        raise
+
+
+class _Sink:
+    """A file that a thread writes for as long as it is wanted."""
+
+    def __init__(self, writer: BlobWriter) -> None:
+        self.stopped = threading.Event()
+        self._writer = writer
+
+    @property
+    def written(self) -> int:
+        return self._writer.written
+
+    def write(self, data: bytes) -> None:
+        if self.stopped.is_set():
+            raise InterruptedError("not wanted any more")
+        self._writer.write(data)
+
+
+def _unpack(packed: Path, writer: _Sink) -> None:
+    """Write what a zstd file holds. Raises OSError."""
+    try:
+        with packed.open("rb") as source:
+            for chunk in zstandard.ZstdDecompressor().read_to_iter(source, write_size=_CHUNK):
+                writer.write(chunk)
+    except zstandard.ZstdError as error:
+        raise OSError(f"{packed.name} cannot be unpacked: {error}") from None
+
+
+def _write_slices(files: BlobStore, slices: Sequence[Slice], writer: _Sink) -> list[int]:
     """Copy slices one behind the other; return where each begins. Raises OSError when one is not what it should be."""
     known: dict[str, int] = {}
     places = []

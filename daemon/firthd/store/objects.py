@@ -10,8 +10,8 @@ from msgspec import Struct
 
 from firthd.store.database import Database, Reader, Row, Tx
 
-BATCH = 1000
-"""Rows that one transaction touches at the most: about 20 ms."""
+BATCH = 500
+"""Rows that one transaction touches at the most: about 10 ms of the writer."""
 
 _COLUMNS = "path, sha256, size, file, offset, encoding"
 

@@ -31,9 +31,18 @@ async def copy_packages(
     return high
 
 
-async def drop_unpublished_packages(tx: Tx, channel_id: int, published: int) -> None:
-    """Take away summaries of a generation whose publication did not come about."""
-    await tx.execute("DELETE FROM package WHERE channel_id = ? AND number > ?", (channel_id, published))
+async def drop_unpublished_packages(db: Database, channel_id: int, published: int) -> None:
+    """Take away summaries of a generation whose publication did not come about, in short transactions."""
+
+    async def some(tx: Tx) -> int:
+        return await tx.execute(
+            "DELETE FROM package WHERE channel_id = ?1 AND (family, name, number) IN (SELECT family, name, number"
+            " FROM package INDEXED BY package_number WHERE channel_id = ?1 AND number > ?2 LIMIT ?3)",
+            (channel_id, published, BATCH),
+        )
+
+    while await db.write(some):
+        pass
 
 
 async def show_again(db: Database, channel_id: int, number: int, earlier: int) -> None:

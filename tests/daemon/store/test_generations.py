@@ -297,7 +297,7 @@ async def test_a_summary_is_the_newest_one_up_to_a_generation(s: Shelf) -> None:
             lambda r, n=number: summaries.dependants(r, s.channel_id, n, "conda", "a", 10)  # type: ignore[misc]
         )
         assert found_names == (names, len(names))
-    await s.db.write(lambda tx: summaries.drop_unpublished_packages(tx, s.channel_id, 2))
+    await summaries.drop_unpublished_packages(s.db, s.channel_id, 2)
     assert {row.name for row in (await packages(s, 9))[0]} == {"a"}
 
 

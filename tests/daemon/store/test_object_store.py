@@ -5,10 +5,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import zstandard
 from msgspec import Struct
 
 from firthd.store import object_files, objects
-from firthd.store.blobs import BlobStore
+from firthd.store.blobs import BlobMismatch, BlobStore
 from firthd.store.database import Database
 from firthd.store.object_files import MANY_SMALL
 from firthd.store.object_store import LINGER_MS, ObjectStore
@@ -125,6 +126,42 @@ async def test_what_a_crash_left_without_a_row_is_found(room: Room) -> None:
     assert await room.store.find_orphans() == 1
     assert await room.later() == 1
     assert await room.on_disk() == {pack}
+
+
+async def test_what_a_cut_off_publication_brought_goes(room: Room) -> None:
+    async def cut_off() -> None:
+        async with room.store.arriving() as hold:
+            await hold.put(B)
+            raise ValueError("cut off")
+
+    with pytest.raises(ValueError, match="cut off"):
+        await cut_off()
+    assert await room.later() == 1
+    assert await room.on_disk() == set()
+
+
+async def test_an_object_in_force_is_unpacked_and_verified(room: Room) -> None:
+    plain, wrong = b"{}" * 9000, b"[]" * 9000
+    async with room.store.arriving() as hold:
+        rows = [
+            ObjectRow(
+                family="conda",
+                path=f"{text[:1].decode()}/repodata.json",
+                sha256=sha256(plain),
+                size=len(plain),
+                file=await hold.put(zstandard.compress(text)),
+                encoding="zstd",
+            )
+            for text in (plain, wrong)
+        ]
+        await room.db.write(lambda tx: objects.show(tx, CHANNEL, 1, rows))
+    with pytest.raises(BlobMismatch):
+        await room.store.unpack(CHANNEL)
+    found = await room.db.read(lambda r: objects.find(r, CHANNEL, 1, "conda", "{/repodata.json"))
+    assert found is not None
+    assert (found.file, found.encoding) == (sha256(plain), None)
+    assert await asyncio.to_thread(room.files.path(sha256(plain)).read_bytes) == plain
+    assert await asyncio.to_thread(lambda: list((room.files.root / "tmp").iterdir())) == []
 
 
 async def test_a_pack_of_waste_gives_its_living_parts_to_the_next(room: Room) -> None:

@@ -20,6 +20,7 @@ CREATE INDEX object_file ON object(file, offset);
 CREATE INDEX object_unnamed ON object(channel_id, unnamed_at) WHERE unnamed_at IS NOT NULL;
 CREATE INDEX object_plain ON object(channel_id, until)
   WHERE until IS NOT NULL AND encoding IS NULL AND offset IS NULL AND NOT lasting;
+CREATE INDEX object_packed ON object(channel_id) WHERE until IS NULL AND encoding IS NOT NULL;
 
 -- Small objects lie one behind the other in packs.
 CREATE TABLE pack (
@@ -73,6 +74,10 @@ SELECT s.channel_id, 'conda', 'shards/' || lower(hex(s.sha256)) || '.msgpack.zst
 FROM shard s JOIN channel c ON c.id = s.channel_id AND c.deleted_at IS NULL;
 
 INSERT INTO pack SELECT channel_id, pack, max(offset + length) FROM shard GROUP BY channel_id, pack;
+
+-- Files that no row named were left behind: the next start looks for them as it does after a crash.
+INSERT INTO setting SELECT 'at work', '1' WHERE EXISTS (SELECT 1 FROM channel)
+  ON CONFLICT DO UPDATE SET value = '1';
 
 DROP TABLE published_file;
 DROP TABLE shard;
