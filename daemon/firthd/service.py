@@ -15,7 +15,7 @@ from aiohttp import web
 from firth_protocol import API
 from firth_protocol.errors import FirthError, InUse
 from firth_protocol.events import Fact
-from firth_protocol.types import Family, Package, RunKind
+from firth_protocol.types import Cause, Family, Package, RunKind
 from firthd import __version__
 from firthd.access import Access, WebTokens
 from firthd.channels import browse
@@ -44,7 +44,7 @@ from firthd.rpc.server import RpcServer
 from firthd.runs import recovery
 from firthd.runs.queue import RunQueue
 from firthd.scheduler import CronSchedules, Scheduler
-from firthd.store import artifacts, catalog, generations, journal, tokens, upkeep
+from firthd.store import artifacts, catalog, delivered, generations, journal, tokens, upkeep
 from firthd.store import runs as run_rows
 from firthd.store.artifacts import FileRow
 from firthd.store.blobs import BlobStore, Kept
@@ -162,6 +162,7 @@ class Daemon:
                 locate=locator.locate,
                 space=self.space.enough,
                 check_archive=conda.check_archive,
+                present=self._present,
                 stored=self._stored,
             ),
         )
@@ -255,8 +256,22 @@ class Daemon:
             self.db, self.queue, self._clock, resume=self.settings.runs.resume_interrupted
         ):
             log.warning(sentence)
+        await self.db.write(self._render_anew)
         await self.published.load()
         await self.tokens.load()
+
+    async def _render_anew(self, tx: Tx) -> None:
+        """Queue the publication of each channel whose indexes a migration found wrong."""
+        for channel in await catalog.all_to_render_anew(tx):
+            await self.queue.submit(
+                tx,
+                RunKind.PUBLISH,
+                channel_id=channel.id,
+                channel=channel.name,
+                cause="its index listed files twice",
+                by="firthd",
+                params={"cause": Cause.REMOVAL},
+            )
 
     async def _listen(self) -> None:
         access = Access(self.settings.access, os.geteuid())
@@ -416,6 +431,18 @@ class Daemon:
 
     async def _audit(self, entry: journal.Audited) -> None:
         await self.db.write(lambda tx: journal.audit(tx, entry))
+
+    async def _present(self, file: FileRow) -> Kept | None:
+        """Return a file that its channel has, or takes over from one that is as open; None when it must be fetched."""
+        if file.sha256 is None:
+            return None
+        found = await delivered.present(self.db, file.channel_id, {file.sha256})
+        size = self.blobs.size(file.sha256) if found.all else None
+        if size is None:
+            return None
+        if found.taken:
+            await self.db.write(lambda tx: catalog.add_stored(tx, file.mirror_id, 1, size))
+        return Kept(sha256=file.sha256, size=size, channel_id=file.channel_id)
 
     async def _stored(self, file: FileRow, kept: Kept) -> None:
         """Count a file that a client's request has brought; record its digest where the source gives none."""

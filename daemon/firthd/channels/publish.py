@@ -187,7 +187,7 @@ class Publisher:
         if roll_back_to is None:
             draft = await generations.finished_change_sets(r, channel_id)
             shows, content = number, channel.generation
-            full = current.shows != current.number
+            full = current.shows != current.number or await catalog.to_render_anew(r, channel_id)
         else:
             target = await generations.generation(r, channel_id, roll_back_to)
             if target is None or not target.kept:
@@ -333,6 +333,8 @@ class Publisher:
             still = {one.id for one in await generations.finished_change_sets(tx, channel.id)}
             if not {one.id for one in plan.draft} <= still:
                 raise _DraftTakenBack
+            if plan.full:
+                await catalog.rendered_anew(tx, channel.id)
             if same:
                 await generations.join_change_sets(tx, [one.id for one in plan.draft], plan.current.number)
                 return True

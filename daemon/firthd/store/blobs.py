@@ -33,8 +33,11 @@ class BlobMismatch(ValueError):
 
 
 class Kept(Struct, frozen=True, kw_only=True):
+    """A stored file. `channel_id`: the channel that it came for, when it came for one."""
+
     sha256: str
     size: int
+    channel_id: int | None = None
 
 
 NameBlobs = Callable[[list[Kept]], Awaitable[None]]
@@ -206,17 +209,18 @@ class BlobStore:
             made.add_done_callback(_abort_unwanted)
             raise
 
-    async def keep(self, writer: BlobWriter) -> Kept:
+    async def keep(self, writer: BlobWriter, channel_id: int | None = None) -> Kept:
         """Verify what was written, make it durable with others of its batch, give it its name and its row.
 
-        Raises BlobMismatch; then nothing is left. Cancelling the caller does not undo it.
+        `channel_id`: the channel that it came for; the same transaction says that it has been given the file. Raises
+        BlobMismatch; then nothing is left. Cancelling the caller does not undo it.
         """
         try:
             writer.verify()
         except BlobMismatch:
             writer.abort()
             raise
-        kept = Kept(sha256=writer.sha256, size=writer.written)
+        kept = Kept(sha256=writer.sha256, size=writer.written, channel_id=channel_id)
         writer.close()
         try:
             await self._batch(writer.path, kept)
@@ -267,8 +271,9 @@ class BlobStore:
     def _settle(self, batch: list[_Waiting]) -> dict[_Waiting, BaseException]:
         """Flush, rename, flush the folders; return what went wrong with single files.
 
-        Flushes run side by side: the file system makes one commit of many.
+        Flushes run side by side: the file system makes one commit of many. What the store has is not written again.
         """
+        batch = [waiting for waiting in batch if not self._same(waiting)]
         flushes = [self._flushers.submit(_sync, waiting.path, 0, os.fdatasync) for waiting in batch]
         failed: dict[_Waiting, BaseException] = {}
         folders: set[Path] = set()
@@ -288,6 +293,19 @@ class BlobStore:
         for done in [self._flushers.submit(_sync, folder, os.O_DIRECTORY, os.fsync) for folder in folders]:
             done.result()
         return failed
+
+    def _same(self, waiting: _Waiting) -> bool:
+        """Throw away what came when the same bytes lie at their final name; those are young again, as if written."""
+        final = self.path(waiting.kept.sha256)
+        try:
+            if final.stat().st_size != waiting.kept.size:
+                return False
+            os.utime(final)
+        except OSError:
+            return False
+        with contextlib.suppress(OSError):
+            waiting.path.unlink()
+        return True
 
     def delete(self, sha256: str) -> None:
         """Take a blob's file away; it may be gone already. Blocks."""

@@ -2,6 +2,7 @@
 
 from msgspec import Struct
 
+from firthd.store import delivered
 from firthd.store.blobs import Kept
 from firthd.store.database import Database, Reader, Tx
 
@@ -9,11 +10,12 @@ BATCH = 2000
 
 
 async def name_blobs(tx: Tx, kept: list[Kept], now_ms: int) -> None:
-    """Write the rows of files that are at their final name."""
+    """Write the rows of files that are at their final name, and which channel each came for."""
     await tx.many(
         "INSERT OR IGNORE INTO blob(sha256, size, created_at) VALUES (?, ?, ?)",
         [(bytes.fromhex(one.sha256), one.size, now_ms) for one in kept],
     )
+    await delivered.deliver(tx, [(one.channel_id, one.sha256) for one in kept if one.channel_id is not None])
 
 
 class Totals(Struct, frozen=True, kw_only=True):
@@ -51,7 +53,7 @@ async def purge_deleted(db: Database) -> int:
     gone = 0
     left = " OR ".join(
         f"EXISTS (SELECT 1 FROM {table} t WHERE t.channel_id = c.id)"
-        for table in ("artifact", "shard", "package", "published_file")
+        for table in ("artifact", "shard", "package", "published_file", "delivered")
     )
     channels = await db.read(
         lambda r: r.rows(f"SELECT c.id FROM channel c WHERE c.deleted_at IS NOT NULL AND ({left})")
@@ -68,7 +70,7 @@ async def purge_deleted(db: Database) -> int:
                 "DELETE FROM artifact WHERE id IN (SELECT id FROM artifact WHERE channel_id = ? LIMIT ?)",
                 (channel_id, BATCH),
             )
-            for table, key in (("shard", "sha256"), ("package", "family, name, number")):
+            for table, key in (("shard", "sha256"), ("delivered", "sha256"), ("package", "family, name, number")):
                 removed += await tx.execute(
                     f"DELETE FROM {table} WHERE channel_id = ? AND ({key}) IN"
                     f" (SELECT {key} FROM {table} WHERE channel_id = ? LIMIT ?)",

@@ -235,7 +235,7 @@ async def test_another_source_is_looked_at_for_its_own_subdirs(tmp_path: Path) -
         assert await w.names(subdirs=("osx-arm64",)) == {"apple-1.0-0.conda"}
 
 
-async def test_a_blob_whose_row_a_crash_has_swallowed_is_counted_again(tmp_path: Path) -> None:
+async def test_a_blob_whose_row_a_crash_has_swallowed_is_fetched_and_counted_and_not_written_again(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         await w.mirror("active")
         w.upstream.fail("noarch/beta*", Fault(status=404))
@@ -248,10 +248,13 @@ async def test_a_blob_whose_row_a_crash_has_swallowed_is_counted_again(tmp_path:
         w.source.records["noarch"][package.filename] = package.record
         w.source.write()
         w.upstream.requests.clear()
+        before = writer.path(kept).stat().st_ino
         await w.run()
-        assert not w.upstream.asked(f"noarch/{package.filename}")
-        named = "SELECT EXISTS (SELECT 1 FROM blob WHERE sha256 = ?)"
-        assert await db.read(lambda r: r.value(named, (bytes.fromhex(kept),)))
+        # Whom it came for went with the row: a file that nobody is known to have been given is asked for again.
+        assert len(w.upstream.asked(f"noarch/{package.filename}")) == 1
+        assert writer.path(kept).stat().st_ino == before
+        named = "SELECT count(*) FROM blob JOIN delivered USING (sha256) WHERE sha256 = ?"
+        assert await db.read(lambda r: r.value(named, (bytes.fromhex(kept),))) == 1
 
 
 async def test_folders_that_a_crash_left_are_taken_away_but_those_that_a_queued_run_needs(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ async def test_package_files_are_those_of_the_owner(s: Shelf) -> None:
 
     async def files(shows: int) -> list[tuple[str, bool, int, bytes]]:
         rows = await s.db.read(lambda r: artifacts.package_files(r, s.channel_id, shows, "conda", "numpy", 10))
-        return [(row.file.version, row.stored, row.generation, row.raw) for row in rows]
+        return [(row.file.version, row.file.delivered, row.generation, row.raw) for row in rows]
 
     assert await files(1) == [("1.0", False, 1, b"numpy-1.0"), ("2.0", True, 1, b"numpy-2.0")]
     assert await files(0) == []
@@ -313,9 +313,10 @@ async def test_a_mirror_that_goes_hands_over_what_is_stored(s: Shelf, keep: bool
     done = await artifacts.hand_over(
         s.db, channel_id=s.channel_id, mirror_id=1, change_set=change_set, keep=keep, clock=FakeClock()
     )
-    assert (done.added, done.closed) == (400 if keep else 0, 1200)
+    assert (done.copied.added, done.copied.closed) == (400 if keep else 0, 1200)
+    assert (done.kept, done.dropped) == ((400, 800) if keep else (0, 1200))
     assert await live(s) == {(2, "other-1")} | ({(0, name) for name in names[::3]} if keep else set())
-    assert await artifacts.discard(s.db, change_set) == done.added
+    assert await artifacts.discard(s.db, change_set) == done.copied.added
     assert await live(s) == {(2, "other-1")} | {(1, name) for name in names}
 
 

@@ -3,6 +3,8 @@
 import hashlib
 import io
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import groupby, pairwise
+from operator import attrgetter
 from pathlib import Path
 
 import zstandard
@@ -69,6 +71,7 @@ class Shown(Struct):
     by_name: dict[str, list[Served]]  # only names whose shard is to be packed
     names: set[str]
     v3_timestamps: dict[str, list[int | None]]  # section -> of each record
+    v3_keys: set[tuple[str, str]]  # (section, key), so that none is written twice
     digest: str = ""
     artifacts: int = 0
     bytes: int = 0
@@ -186,10 +189,10 @@ class Renderer:
 
     def _load(self, subdir: str, kept_hashes: dict[str, bytes], summed: set[str] | None) -> Shown:
         """Read the visible rows of a subdir; add the files of the names in `summed` (None: all) to the summaries."""
-        shown = Shown({}, {}, set(), {})
+        shown = Shown({}, {}, set(), {}, set())
         digest = hashlib.sha256()
         for page in self._state.shown_rows(self._params.channel_id, FAMILY, subdir):
-            rows = self._owners.shown(page)
+            rows = once(self._owners.shown(page))
             digest.update("".join(map(digest_line, rows)).encode())
             for row in rows:
                 self._take(shown, subdir, row, row.name not in kept_hashes, summed is None or row.name in summed)
@@ -198,12 +201,15 @@ class Renderer:
 
     def _take(self, shown: Shown, subdir: str, row: ShownRow, packed: bool, summed: bool) -> None:
         record = served(row.section, row.filename, row.name, row.version, row.build, row.raw)
+        if row.section not in PLAIN_SECTIONS:  # there a key can come of the record, and two files come to the same one
+            if (row.section, record.key) in shown.v3_keys:
+                return
+            shown.v3_keys.add((row.section, record.key))
+            shown.v3_timestamps.setdefault(row.section, []).append(row.timestamp)
         shown.sections.setdefault(row.section, []).append(record)
         shown.names.add(row.name)
         shown.artifacts += 1
         shown.bytes += row.size or 0
-        if row.section not in PLAIN_SECTIONS:
-            shown.v3_timestamps.setdefault(row.section, []).append(row.timestamp)
         if packed:
             shown.by_name.setdefault(row.name, []).append(record)
         if summed:
@@ -232,6 +238,23 @@ class Renderer:
         self._run_file.packages(self._summaries.rows(gone & self._before))
         shows = seen if self._full else (self._before - gone) | seen
         return len(shows), len(seen | (gone & self._before))
+
+
+def once(rows: list[ShownRow]) -> list[ShownRow]:
+    """Return the rows, which come by file name, less those that cannot be served beside another one.
+
+    An address has one file: of all rows that a file name has, the newest says which bytes lie there. Those of other
+    bytes are left out, and so is all but the newest of each section, so that no key is written twice.
+    """
+    if all(one.filename != following.filename for one, following in pairwise(rows)):
+        return rows
+    kept: list[ShownRow] = []
+    for _, group in groupby(rows, key=attrgetter("filename")):
+        same = list(group)
+        newest = max(same, key=attrgetter("id"))
+        by_section = {row.section: row for row in sorted(same, key=attrgetter("id")) if row.sha256 == newest.sha256}
+        kept += [row for row in same if by_section.get(row.section) is row]
+    return kept
 
 
 def digest_line(row: ShownRow) -> str:
