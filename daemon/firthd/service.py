@@ -438,7 +438,7 @@ class Daemon:
             return None
         found = await delivered.present(self.db, file.channel_id, {file.sha256})
         size = self.blobs.size(file.sha256) if found.all else None
-        if size is None:
+        if size is None or file.size not in {None, size}:
             return None
         if found.taken:
             await self.db.write(lambda tx: catalog.add_stored(tx, file.mirror_id, 1, size))

@@ -135,7 +135,10 @@ class Downloads:
         return {
             wanted.ordinal
             for wanted in page
-            if wanted.sha256 is not None and wanted.sha256 in given and self._blobs.has(wanted.sha256)
+            if wanted.sha256 is not None
+            and wanted.sha256 in given
+            and (size := self._blobs.size(wanted.sha256)) is not None
+            and wanted.size in {None, size}
         }
 
     async def _flush(self) -> None:

@@ -18,7 +18,8 @@ _MAX_BATCH = 20_000
 class FileRow(Struct, frozen=True, kw_only=True):
     """An artifact as serving sees it.
 
-    `retired`: out of the index, but inside its grace period; `delivered`: its channel has been given the file.
+    `retired`: out of the index, but inside its grace period; `delivered`: its channel has been given the file, and the
+    record tells its size right.
     """
 
     id: int
@@ -77,9 +78,9 @@ async def find_file(
     """
     newest, back_at = rolled_back or (shows, now_ms)
     rows = await r.rows(
-        f"SELECT {_FILE}, s.number, e.number, g.time, d.sha256 IS NOT NULL FROM {_VERSIONS}"
+        f"SELECT {_FILE}, s.number, e.number, g.time, b.size = coalesce(a.size, b.size) FROM {_VERSIONS}"
         " LEFT JOIN generation g ON g.channel_id = a.channel_id AND g.number = e.number"
-        f" LEFT JOIN {_DELIVERED}"
+        f" LEFT JOIN {_DELIVERED} LEFT JOIN blob b ON b.sha256 = d.sha256"
         " WHERE a.channel_id = :channel AND a.family = :family AND a.subdir = :subdir AND a.filename = :filename"
         " AND s.number <= :newest ORDER BY a.id DESC",
         {"channel": channel_id, "newest": newest, "family": family, "subdir": subdir, "filename": filename},
