@@ -102,6 +102,10 @@ class Shelf:
         await self.db.write(body)
         return ids
 
+    def take_up(self, change_set: int) -> None:
+        """Let the next publication publish a change set that somebody else has finished."""
+        self._open.append(change_set)
+
     async def publish(self, *, time: int = START_MS, shows: int | None = None) -> int:
         """Publish what is finished, or an earlier generation again; return the number."""
         self.number += 1
