@@ -148,8 +148,8 @@ def test_rows_that_are_doubled_all_the_same_are_rendered_once(state: CondaState,
     state.execute("INSERT INTO artifact_record SELECT artifact_id + 1000, raw FROM artifact_record")
     state.execute(
         "INSERT INTO artifact SELECT id + 1000, channel_id, mirror_id, family, subdir, section, filename, name,"
-        " version, build, build_number, size, sha256, md5, declared, license, timestamp, fingerprint, added_set, NULL, NULL"
-        " FROM artifact"
+        " version, build, build_number, size, sha256, md5, declared, license, timestamp, fingerprint, added_set,"
+        " NULL, NULL FROM artifact"
     )
     again, _ = state.render(full=True)
     assert [(file.path, file.sha256) for file in again.files] == [(file.path, file.sha256) for file in first.files]
