@@ -28,6 +28,7 @@ from firthd.config import Settings, parse_listen
 from firthd.engine import Engine
 from firthd.events import EventHub
 from firthd.families import families as all_families
+from firthd.mirrors.deliveries import Deliveries
 from firthd.mirrors.find import find
 from firthd.mirrors.manage import Mirrors
 from firthd.mirrors.on_demand import Helpers, OnDemand
@@ -44,9 +45,8 @@ from firthd.rpc.server import RpcServer
 from firthd.runs import recovery
 from firthd.runs.queue import RunQueue
 from firthd.scheduler import CronSchedules, Scheduler
-from firthd.store import artifacts, catalog, delivered, generations, journal, tokens, upkeep
+from firthd.store import catalog, generations, journal, tokens, upkeep
 from firthd.store import runs as run_rows
-from firthd.store.artifacts import FileRow
 from firthd.store.blobs import BlobStore, Kept
 from firthd.store.catalog import MirrorRow
 from firthd.store.database import Database, Tx
@@ -154,6 +154,7 @@ class Daemon:
         locator = Locator(db, self.secrets, families)
         self.published = Published(db, self.rendered, clock, settings.store.grace_days * DAY_MS)
         conda = families[Family.CONDA]
+        deliveries = Deliveries(db, self.blobs, self.published.forget_files)
         self.on_demand = OnDemand(
             self.upstream,
             self.blobs,
@@ -162,8 +163,8 @@ class Daemon:
                 locate=locator.locate,
                 space=self.space.enough,
                 check_archive=conda.check_archive,
-                present=self._present,
-                stored=self._stored,
+                present=deliveries.present,
+                stored=deliveries.stored,
             ),
         )
         self._stack.push_async_callback(self.on_demand.close)
@@ -431,30 +432,6 @@ class Daemon:
 
     async def _audit(self, entry: journal.Audited) -> None:
         await self.db.write(lambda tx: journal.audit(tx, entry))
-
-    async def _present(self, file: FileRow) -> Kept | None:
-        """Return a file that its channel has, or takes over from one that is as open; None when it must be fetched."""
-        if file.sha256 is None:
-            return None
-        found = await delivered.present(self.db, file.channel_id, {file.sha256})
-        size = self.blobs.size(file.sha256) if found.all else None
-        if size is None or file.size not in {None, size}:
-            return None
-        if found.taken:
-            await self.db.write(lambda tx: catalog.add_stored(tx, file.mirror_id, 1, size))
-        return Kept(sha256=file.sha256, size=size, channel_id=file.channel_id)
-
-    async def _stored(self, file: FileRow, kept: Kept) -> None:
-        """Count a file that a client's request has brought; record its digest where the source gives none."""
-
-        async def body(tx: Tx) -> None:
-            if file.sha256 is None:
-                await artifacts.record_first_sight(tx, file.id, kept.sha256, kept.size)
-            await catalog.add_stored(tx, file.mirror_id, 1, kept.size)
-
-        await self.db.write(body)
-        if file.sha256 is None:
-            self.published.forget_files()
 
     async def _start_due(self, mirror: MirrorRow, cause: str) -> None:
         await self.mirrors.run(mirror.id, "schedule", cause=cause)

@@ -292,8 +292,9 @@ async def mirror_totals(r: Reader, channel_id: int, mirror_id: int) -> MirrorTot
     Half a second for 700,000 rows.
     """
     rows = await r.rows(
-        "SELECT a.subdir, count(*), coalesce(sum(a.size), 0), count(b.sha256), coalesce(sum(b.size), 0)"
-        f" FROM artifact a INDEXED BY artifact_file LEFT JOIN {_DELIVERED} LEFT JOIN blob b ON b.sha256 = d.sha256"
+        "SELECT a.subdir, count(*), coalesce(sum(a.size), 0), count(d.sha256),"
+        " coalesce(sum(a.size) FILTER (WHERE d.sha256 IS NOT NULL), 0)"
+        f" FROM artifact a INDEXED BY artifact_file LEFT JOIN {_DELIVERED}"
         " WHERE a.channel_id = ? AND a.mirror_id = ? AND a.closed_set IS NULL GROUP BY a.family, a.subdir",
         (channel_id, mirror_id),
     )
@@ -425,7 +426,7 @@ async def hand_over(
         if keep:
             stored = await tx.rows(
                 f"SELECT id, own, own IS NULL OR id > {_CAME} FROM (SELECT a.*, ({_OWN}) AS own"
-                f" FROM artifact a NOT INDEXED JOIN {_DELIVERED} WHERE {inside}) a ORDER BY id",
+                f" FROM artifact a NOT INDEXED CROSS JOIN {_DELIVERED} WHERE {inside}) a ORDER BY id",
                 params,
             )
         leaving = await tx.execute(
