@@ -140,7 +140,10 @@ class Daemon:
         async def name_blobs(kept: list[Kept]) -> None:
             await db.write(lambda tx: upkeep.name_blobs(tx, kept, clock.now_ms()))
 
-        self.blobs = BlobStore(state / "blobs", name_blobs)
+        async def give(kept: list[Kept]) -> None:
+            await db.write(lambda tx: upkeep.give(tx, kept))
+
+        self.blobs = BlobStore(state / "blobs", name_blobs, give)
         self.rendered = BlobStore(state / "rendered")
         for store in (self.blobs, self.rendered):
             await asyncio.to_thread(store.prepare)

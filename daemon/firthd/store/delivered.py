@@ -14,7 +14,7 @@ a private channel, opens the authenticated ones. Two private channels have token
 
 
 async def deliver(tx: Tx, given: Iterable[tuple[int, str]]) -> None:
-    """Note (channel id, sha256) of files that have come; their blobs have rows already."""
+    """Note (channel id, sha256) of files that have come and are verified."""
     await tx.many(
         "INSERT OR IGNORE INTO delivered(channel_id, sha256) VALUES (?, ?)",
         [(channel_id, bytes.fromhex(sha256)) for channel_id, sha256 in given],

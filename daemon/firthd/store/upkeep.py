@@ -15,6 +15,11 @@ async def name_blobs(tx: Tx, kept: list[Kept], now_ms: int) -> None:
         "INSERT OR IGNORE INTO blob(sha256, size, created_at) VALUES (?, ?, ?)",
         [(bytes.fromhex(one.sha256), one.size, now_ms) for one in kept],
     )
+    await give(tx, kept)
+
+
+async def give(tx: Tx, kept: list[Kept]) -> None:
+    """Write which channel each file came for."""
     await delivered.deliver(tx, [(one.channel_id, one.sha256) for one in kept if one.channel_id is not None])
 
 

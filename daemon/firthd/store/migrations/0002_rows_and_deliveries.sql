@@ -43,10 +43,13 @@ CREATE UNIQUE INDEX artifact_live ON artifact(channel_id, mirror_id, family, sub
 -- A blob that lies in the store and is not named here does not exist for the channel.
 CREATE TABLE delivered (
   channel_id INTEGER NOT NULL,
-  sha256 BLOB NOT NULL REFERENCES blob(sha256) ON DELETE CASCADE,
+  sha256 BLOB NOT NULL,                     -- written before the file has its name and its row in blob
   PRIMARY KEY (channel_id, sha256)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX delivered_blob ON delivered(sha256);
+CREATE TRIGGER blob_undelivered AFTER DELETE ON blob BEGIN
+  DELETE FROM delivered WHERE sha256 = OLD.sha256;
+END;
 
 -- Until now every channel that named a blob was served it; nothing is fetched anew.
 INSERT INTO delivered(channel_id, sha256)
