@@ -140,10 +140,7 @@ class Daemon:
         async def name_blobs(kept: list[Kept]) -> None:
             await db.write(lambda tx: upkeep.name_blobs(tx, kept, clock.now_ms()))
 
-        async def give(kept: list[Kept]) -> None:
-            await db.write(lambda tx: upkeep.give(tx, kept))
-
-        self.blobs = BlobStore(state / "blobs", name_blobs, give)
+        self.blobs = BlobStore(state / "blobs", name_blobs, lambda kept: db.write(lambda tx: upkeep.give(tx, kept)))
         self.rendered = BlobStore(state / "rendered")
         for store in (self.blobs, self.rendered):
             await asyncio.to_thread(store.prepare)
@@ -389,6 +386,7 @@ class Daemon:
         """Give every stored file its row: kill -9 may have come between a file's name and its row."""
         for first in range(256):
             await self.blobs.name(await asyncio.to_thread(self.blobs.listed, f"{first:02x}"))
+        await upkeep.forget_unfinished(self.db)
         self._blobs_named = True
 
     async def _tidy(self) -> None:

@@ -41,7 +41,7 @@ class Kept(Struct, frozen=True, kw_only=True):
 
 
 NameBlobs = Callable[[list[Kept]], Awaitable[None]]
-"""Writes the rows of files that are at their final name, in one transaction."""
+"""Writes the rows of files in one transaction: that they are at their final name, or just before, whom they are for."""
 
 
 class BlobWriter:

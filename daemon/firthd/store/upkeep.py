@@ -23,6 +23,14 @@ async def give(tx: Tx, kept: list[Kept]) -> None:
     await delivered.deliver(tx, [(one.channel_id, one.sha256) for one in kept if one.channel_id is not None])
 
 
+async def forget_unfinished(db: Database) -> None:
+    """Take back what a channel was given when a crash came before the file had its name; every blob has its row."""
+    without = "NOT EXISTS (SELECT 1 FROM blob b WHERE b.sha256 = delivered.sha256)"
+    rows = await db.read(lambda r: r.rows(f"SELECT channel_id, sha256 FROM delivered WHERE {without}"))
+    # One that is on its way now is looked at again, and is written once more beside its blob's row.
+    await db.write(lambda tx: tx.many(f"DELETE FROM delivered WHERE channel_id = ? AND sha256 = ? AND {without}", rows))
+
+
 class Totals(Struct, frozen=True, kw_only=True):
     channels: int
     mirrors: int

@@ -323,9 +323,12 @@ async def test_files_without_a_row_are_named_after_a_crash(tmp_path: Path) -> No
         await w.run()
     with contextlib.closing(sqlite3.connect(tmp_path / "state" / "firth.sqlite", isolation_level=None)) as state:
         state.execute("DELETE FROM blob")
+        state.execute("INSERT INTO delivered VALUES (1, x'00')")  # the crash came before the file had its name
         state.execute("UPDATE setting SET value = '1' WHERE key = 'at work'")
     async with in_process_daemon(tmp_path) as daemon, asyncio.timeout(5):
         while (await daemon.client.call("daemon.status")).store.blobs < 5:
+            await asyncio.sleep(0)
+        while await daemon.daemon.db.read(lambda r: r.value("SELECT count(*) FROM delivered")):
             await asyncio.sleep(0)
 
 
