@@ -10,7 +10,7 @@ from pathlib import Path
 from firth_protocol import API
 from firth_protocol.errors import FirthError, Invalid, NoSpace, Unavailable
 from firth_protocol.events import Fact
-from firth_protocol.types import Family, RunKind
+from firth_protocol.types import Cause, Family, RunKind
 from firthd import __version__
 from firthd.access import Access, WebTokens
 from firthd.channels import browse
@@ -24,7 +24,7 @@ from firthd.engine import Engine
 from firthd.events import EventHub
 from firthd.families import families as all_families
 from firthd.health import Health
-from firthd.mirrors.brought import Brought
+from firthd.mirrors.deliveries import Deliveries
 from firthd.mirrors.find import Finder
 from firthd.mirrors.manage import Mirrors
 from firthd.mirrors.on_demand import Helpers, OnDemand
@@ -42,7 +42,7 @@ from firthd.runs import recovery
 from firthd.runs.queue import RunQueue
 from firthd.scheduler import CronSchedules, Scheduler
 from firthd.serving import listen_at, raise_file_limit, rpc_limits, turn_away, web_limits
-from firthd.store import folder, generations, journal, tokens, upkeep
+from firthd.store import catalog, folder, generations, journal, tokens, upkeep
 from firthd.store.audit import AuditLog, interrupt_begun
 from firthd.store.blobs import BlobStore
 from firthd.store.catalog import MirrorRow
@@ -155,7 +155,9 @@ class Daemon:
         settings, clock, db = self.settings, self._clock, self.db
         families = await asyncio.to_thread(all_families)  # it imports what is large
 
-        self.blobs = BlobStore(state / "blobs", upkeep.naming(db, clock))
+        self.blobs = BlobStore(
+            state / "blobs", upkeep.naming(db, clock), lambda kept: db.write(lambda tx: upkeep.give(tx, kept))
+        )
         self.rendered = BlobStore(state / "rendered")
         for store in (self.blobs, self.rendered):
             await asyncio.to_thread(store.prepare)
@@ -171,6 +173,7 @@ class Daemon:
         self.objects = ObjectStore(db, self.rendered, clock)
         retention = Retention(db, self.objects, self.published, clock, settings.store.grace_days * DAY_MS)
         conda = families[Family.CONDA]
+        deliveries = Deliveries(db, self.blobs, self.published.forget_files)
         self.on_demand = OnDemand(
             self.upstream,
             self.blobs,
@@ -179,7 +182,8 @@ class Daemon:
                 locate=locator.locate,
                 space=self.space.enough,
                 check_archive=conda.check_archive,
-                stored=Brought(db, self.published).note,
+                present=deliveries.present,
+                stored=deliveries.stored,
             ),
             per_host=lane_limit(settings.upstream.connections_per_host),
         )
@@ -290,6 +294,20 @@ class Daemon:
             self.db, self.queue, self._clock, resume=self.settings.runs.resume_interrupted
         ):
             log.warning(sentence)
+        await self.db.write(self._render_anew)
+
+    async def _render_anew(self, tx: Tx) -> None:
+        """Queue the publication of each channel whose indexes a migration found wrong."""
+        for channel in await catalog.all_to_render_anew(tx):
+            await self.queue.submit(
+                tx,
+                RunKind.PUBLISH,
+                channel_id=channel.id,
+                channel=channel.name,
+                cause="its index listed files twice",
+                by="firthd",
+                params={"cause": Cause.REMOVAL},
+            )
 
     async def _listen(self) -> None:
         access = Access(self.settings.access, os.geteuid())

@@ -89,6 +89,7 @@ class Upkeep:
         for first in range(256):
             await self._blobs.name(await asyncio.to_thread(self._blobs.listed, f"{first:02x}"))
         await self._objects.find_orphans()
+        await upkeep.forget_unfinished(self._db)
         self.blobs_named = True
 
     async def _forget_events(self) -> None:

@@ -31,7 +31,7 @@ FAMILY = "made-up"
 class TimedDatabase(Database):
     """The state, with a watch on how long each write holds the writer."""
 
-    held: list[float]
+    held_s: list[float]
 
     async def write(self, body: Callable[[Tx], Awaitable[T]]) -> T:
         async def watched(tx: Tx) -> T:
@@ -39,7 +39,7 @@ class TimedDatabase(Database):
             try:
                 return await body(tx)
             finally:
-                self.held.append(time.perf_counter() - begun)
+                self.held_s.append(time.perf_counter() - begun)
 
         return await super().write(watched)
 
@@ -77,12 +77,12 @@ async def switch(db: TimedDatabase, channel: int, number: int) -> None:
 
 
 async def measured(db: TimedDatabase, title: str, work: Awaitable[object]) -> None:
-    db.held = []
+    db.held_s = []
     begun = time.perf_counter()
     await work
     took = time.perf_counter() - begun
-    median, longest = statistics.median(db.held or [0]) * 1000, max(db.held, default=0.0) * 1000
-    print(f"{title}: {took:.3f} s, {len(db.held)} transactions of {median:.1f} ms, the longest {longest:.1f} ms")
+    median, longest = statistics.median(db.held_s or [0]) * 1000, max(db.held_s, default=0.0) * 1000
+    print(f"{title}: {took:.3f} s, {len(db.held_s)} transactions of {median:.1f} ms, the longest {longest:.1f} ms")
 
 
 async def counted(db: TimedDatabase, where: str) -> int:
@@ -109,7 +109,7 @@ async def look_up(db: TimedDatabase, total: int) -> None:
 async def bench(folder: Path, total: int) -> None:
     db = await TimedDatabase.open(folder / "firth.sqlite", SystemClock())
     assert isinstance(db, TimedDatabase)
-    db.held = []
+    db.held_s = []
     channel = await db.write(add_channel)
     for number, numbers, title in (
         (1, range(total), f"{total:,} objects"),

@@ -64,6 +64,11 @@ class CondaState:
         self._serial += 1
         return self.folder / f"{name}-{self._serial}"
 
+    def deliver(self, sha256: str, size: int = 100) -> None:
+        """Say that the channel has been given a file."""
+        self.execute("INSERT INTO blob VALUES (?, ?, 0)", (bytes.fromhex(sha256), size))
+        self.execute("INSERT INTO delivered VALUES (?, ?)", (CHANNEL, bytes.fromhex(sha256)))
+
     # --- read
 
     def read_params(self, parts: Mapping[str, Path | None], *, mirror: int = 1, **options: Any) -> ReadParams:
@@ -98,14 +103,14 @@ class CondaState:
                 )
                 change_set = int(cursor.lastrowid or 0)
                 base = connection.execute("SELECT coalesce(max(id), 0) FROM artifact").fetchone()[0]
-                connection.execute(COPY_ARTIFACTS, {"base": base, "mirror": mirror, "set": change_set})
-                connection.execute(
-                    'INSERT INTO artifact_record SELECT ? + ordinal, raw FROM run."add" WHERE NOT failed', (base,)
-                )
                 connection.execute(
                     "UPDATE artifact SET closed_set = ? WHERE id IN"
                     ' (SELECT artifact_id FROM run."close" WHERE NOT skipped)',
                     (change_set,),
+                )
+                connection.execute(COPY_ARTIFACTS, {"base": base, "mirror": mirror, "set": change_set})
+                connection.execute(
+                    'INSERT INTO artifact_record SELECT ? + ordinal, raw FROM run."add" WHERE NOT failed', (base,)
                 )
         finally:
             connection.close()

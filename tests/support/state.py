@@ -81,6 +81,11 @@ class Shelf:
                 tx, channel_id=self.channel_id, mirror_id=mirror, run_id=None, cause=Cause.RUN, now_ms=START_MS
             )
             self._open.append(change_set)
+            closed = list(close)
+            await tx.many(
+                "UPDATE artifact SET closed_set = ?, closed_reason = ? WHERE id = ?",
+                [(change_set, reason, row) for row in closed],
+            )
             for what in add:
                 name, _, version = what.partition("-")
                 ids[what] = await tx.insert(
@@ -92,15 +97,14 @@ class Shelf:
                 )
                 await tx.insert("INSERT INTO artifact_record VALUES (?, ?)", (ids[what], what.encode()))
             await tx.execute("UPDATE artifact_id_range SET next = (SELECT coalesce(max(id), 0) + 1 FROM artifact)")
-            closed = list(close)
-            await tx.many(
-                "UPDATE artifact SET closed_set = ?, closed_reason = ? WHERE id = ?",
-                [(change_set, reason, row) for row in closed],
-            )
             await generations.finish_change_set(tx, change_set, added=len(ids), closed=len(closed), now_ms=START_MS)
 
         await self.db.write(body)
         return ids
+
+    def take_up(self, change_set: int) -> None:
+        """Let the next publication publish a change set that somebody else has finished."""
+        self._open.append(change_set)
 
     async def publish(self, *, time: int = START_MS, shows: int | None = None) -> int:
         """Publish what is finished, or an earlier generation again; return the number."""
@@ -130,9 +134,9 @@ class Shelf:
             self._open = []
         return self.number
 
-    async def store(self, *names: str) -> None:
-        """Say of files that the store has them."""
-        kept = [Kept(sha256=sha(name), size=10) for name in names]
+    async def store(self, *names: str, channel_id: int | None = None) -> None:
+        """Say of files that the store has them, and this channel (or another one) was given them."""
+        kept = [Kept(sha256=sha(name), size=10, channel_id=channel_id or self.channel_id) for name in names]
         await self.db.write(lambda tx: name_blobs(tx, kept, START_MS))
 
 

@@ -96,6 +96,7 @@ class Shelf:
             "md5": None,
             "declared": 2,
             "retired": False,
+            "delivered": stored,
         }
         row = FileRow(**(values | fields))  # type: ignore[arg-type]  # the fields are the test's to say
         if stored:
@@ -163,6 +164,7 @@ class Site:
         self.full: NoSpace | None = None
         self.broken_archives: set[str] = set()
         self.fetched: list[tuple[str, str]] = []
+        self.delivered: set[tuple[int, str]] = set()  # what has come, by channel
         self.used_tokens: dict[int, int] = {}
         self.host = "127.0.0.1"
         self.port = 0
@@ -200,7 +202,13 @@ class Site:
 
     @property
     def helpers(self) -> Helpers:
-        return Helpers(locate=self.locate, space=self.space, check_archive=self.check_archive, stored=self.stored)
+        return Helpers(
+            locate=self.locate,
+            space=self.space,
+            check_archive=self.check_archive,
+            present=self.present,
+            stored=self.stored,
+        )
 
     async def locate(self, file: FileRow) -> tuple[Source, str]:
         return self.sources.get(file.mirror_id, self.source), f"{file.subdir}/{file.filename}"
@@ -213,7 +221,14 @@ class Site:
         if filename in self.broken_archives:
             raise ValueError("the archive does not open")
 
+    async def present(self, file: FileRow) -> Kept | None:
+        if file.sha256 is None or (file.channel_id, file.sha256) not in self.delivered:
+            return None
+        size = self.blobs.size(file.sha256)
+        return None if size is None else Kept(sha256=file.sha256, size=size)
+
     async def stored(self, file: FileRow, kept: Kept) -> None:
+        self.delivered.add((file.channel_id, kept.sha256))
         self.fetched.append((file.filename, kept.sha256))
 
     async def packages(self, channel: str, query: str) -> tuple[list[Package], int]:

@@ -275,7 +275,7 @@ async def package(
                 md5=one.file.md5,
                 license=one.license,
                 timestamp=maybe_rfc3339(one.timestamp),
-                state=ArtifactState.STORED if one.stored else ArtifactState.ON_DEMAND,
+                state=ArtifactState.STORED if one.file.delivered else ArtifactState.ON_DEMAND,
                 depends=facts.depends,
                 mirror=mirrors.get(one.file.mirror_id),
                 generation=one.generation,

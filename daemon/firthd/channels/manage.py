@@ -231,7 +231,8 @@ class Channels:
             current = await generations.generation(tx, row.id, row.generation)
             waiting = await generations.finished_change_sets(tx, row.id)
             run_id = None
-            if waiting or (current is not None and current.shows != current.number):
+            moved = current is not None and current.shows != current.number
+            if waiting or moved or await catalog.to_render_anew(tx, row.id):
                 run_id, _ = await self._queue.submit(
                     tx, RunKind.PUBLISH, channel_id=row.id, channel=name, cause="unfreeze", by=caller.user
                 )

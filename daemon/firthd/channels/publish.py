@@ -269,7 +269,8 @@ class Publisher:
             return await self._plan_rollback(r, channel, current, roll_back_to)
         draft = [one for one in await generations.finished_change_sets(r, channel_id) if one.id in wanted]
         own = await generations.newest_own(r, channel_id, current.number)
-        full = own is None or not own.kept  # a channel that was rolled back, and what was shown before is gone
+        # A channel that was rolled back, and what was shown before is gone; or a migration found its indexes wrong.
+        full = own is None or not own.kept or await catalog.to_render_anew(r, channel_id)
         start = current if own is None else own
         between = await generations.sets_numbered(r, channel_id, start.number, channel.generation)
         return _Plan(
@@ -453,6 +454,8 @@ class Publisher:
             still = {one.id for one in await generations.finished_change_sets(tx, channel.id)}
             if not {one.id for one in plan.draft} <= still:
                 raise _DraftTakenBack
+            if plan.full:
+                await catalog.rendered_anew(tx, channel.id)
             if same:
                 await generations.join_change_sets(tx, [one.id for one in plan.draft], plan.current.number)
                 return True

@@ -128,7 +128,7 @@ class Published:
                     r, view.channel_id, view.shows, family, subdir, filename, now, self._grace_ms, rolled_back
                 )
             )
-            if row is not None and not row.retired and row.sha256 is not None:
+            if row is not None and not row.retired and row.delivered:
                 self._files[key] = row
                 if len(self._files) > _FILES_REMEMBERED:
                     self._files.popitem(last=False)

@@ -124,7 +124,8 @@ class PartReader:
     def _close_rest(self) -> tuple[int, int]:
         """Close what the source no longer lists; return how many, and how many stay because they are stored."""
         rest = [row for section in self._live.values() for row in section.values()]
-        stored = self._state.stored(row.sha256 for row in rest if row.sha256) if self._params.keep else set()
+        digests = (row.sha256 for row in rest if row.sha256)
+        stored = self._state.stored(self._params.channel_id, digests) if self._params.keep else set()
         gone = [row for row in rest if row.sha256 is None or row.sha256 not in stored]
         for row in gone:
             self._close(row, GONE)
@@ -132,6 +133,7 @@ class PartReader:
 
     def _weigh(self) -> tuple[int, int]:
         """Return the bytes to store for what is added and not stored yet, and how many of those have no size."""
-        stored = self._state.stored(sha256 for sha256, _ in self._to_store if sha256)
+        digests = (sha256 for sha256, _ in self._to_store if sha256)
+        stored = self._state.stored(self._params.channel_id, digests)
         wanted = [size for sha256, size in self._to_store if sha256 is None or sha256 not in stored]
         return sum(size or 0 for size in wanted), sum(size is None for size in wanted)

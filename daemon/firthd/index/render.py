@@ -1,6 +1,7 @@
 """The only place that turns a channel's visible rows into the objects of an index; it runs in a worker process."""
 
 import hashlib
+from itertools import groupby, pairwise
 from operator import attrgetter
 from pathlib import Path
 
@@ -118,7 +119,7 @@ class Renderer:
         totals = Totals(set())
         digest = hashlib.sha256()
         for page in self._state.shown_rows(self._params.channel_id, self._formats.family, part):
-            rows = [row for row in self._owners.shown(page) if self._writable(part, row, touched)]
+            rows = [row for row in once(self._owners.shown(page)) if self._writable(part, row, touched)]
             digest.update("".join(map(digest_line, rows)).encode())
             for row in rows:
                 renderer.add(row)
@@ -177,6 +178,23 @@ class Renderer:
         self._run_file.packages(self._summaries.rows(gone & self._before))
         shows = seen if self._full else (self._before - gone) | seen
         return len(shows), len(seen | (gone & self._before))
+
+
+def once(rows: list[ShownRow]) -> list[ShownRow]:
+    """Return the rows, which come by file name, less those that cannot be served beside another one.
+
+    An address has one file: of all rows that a file name has, the newest says which bytes lie there. Those of other
+    bytes are left out, and so is all but the newest of each section, so that no key is written twice.
+    """
+    if all(one.filename != following.filename for one, following in pairwise(rows)):
+        return rows
+    kept: list[ShownRow] = []
+    for _, group in groupby(rows, key=attrgetter("filename")):
+        same = list(group)
+        newest = max(same, key=attrgetter("id"))
+        by_section = {row.section: row for row in sorted(same, key=attrgetter("id")) if row.sha256 == newest.sha256}
+        kept += [row for row in same if by_section.get(row.section) is row]
+    return kept
 
 
 def digest_line(row: ShownRow) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import errno
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -69,6 +69,8 @@ class Downloads:
         check_archive: CheckArchive,
         spent: Callable[[int], None],
         enough_space: Callable[[int | None], Awaitable[None]],
+        channel_id: int,
+        present: Callable[[Collection[str]], Awaitable[set[str]]],
     ) -> None:
         self._live = live
         self._upstream = upstream
@@ -79,6 +81,8 @@ class Downloads:
         self._check_archive = check_archive
         self._spent = spent
         self._enough_space = enough_space
+        self._channel_id = channel_id
+        self._present_among = present
         self._queue: asyncio.Queue[Wanted | None] = asyncio.Queue(maxsize=IN_HAND)
         self._transfers = asyncio.Semaphore(TRANSFERS)
         self._failed: list[tuple[int, str]] = []  # ordinal and package name; the run keeps the reasons
@@ -93,7 +97,7 @@ class Downloads:
         self._latest = ""  # name of the file that came or began last
 
     async def run(self, reads: RunFileReads, total: int) -> Result:
-        """Bring every file that the run file adds and the store lacks.
+        """Bring every file that the run file adds and the channel has not been given.
 
         Raises Upstream when a host refuses 20 requests in a row, NoSpace when the disk is full.
         """
@@ -119,8 +123,8 @@ class Downloads:
         last = 0
         while page := await reads.wanted(last, PAGE):
             last = page[-1].ordinal
-            there = await asyncio.to_thread(self._there, page)
-            await self._blobs.name(list(there.values()))  # a crash may have come between a file's name and its row
+            given = await self._present_among({wanted.sha256 for wanted in page if wanted.sha256 is not None})
+            there = await asyncio.to_thread(self._there, page, given)
             for wanted in page:
                 if wanted.ordinal in there:
                     self._present += 1
@@ -128,12 +132,15 @@ class Downloads:
                 else:
                     await self._queue.put(wanted)
 
-    def _there(self, page: Sequence[Wanted]) -> dict[int, Kept]:
-        sizes = ((wanted, self._blobs.size(wanted.sha256)) for wanted in page if wanted.sha256 is not None)
+    def _there(self, page: Sequence[Wanted], given: set[str]) -> set[int]:
+        """Return the ordinals of the files that the channel has been given and that lie in the store."""
         return {
-            wanted.ordinal: Kept(sha256=wanted.sha256, size=size)
-            for wanted, size in sizes
-            if size is not None and wanted.sha256 is not None
+            wanted.ordinal
+            for wanted in page
+            if wanted.sha256 is not None
+            and wanted.sha256 in given
+            and (size := self._blobs.size(wanted.sha256)) is not None
+            and wanted.size in {None, size}
         }
 
     async def _flush(self) -> None:
@@ -206,7 +213,7 @@ class Downloads:
         async with self._transfers:  # taken first, so that files come in the order of the index
             writer = await self._written(wanted, tries)
         try:
-            return await self._blobs.keep(writer)
+            return await self._blobs.keep(writer, self._channel_id)
         except BlobMismatch as error:
             self._live.moved(-writer.written)
             raise _Bad(f"not what the source's index promises: {error.reason}") from None

@@ -42,15 +42,17 @@ MAX_UNKNOWN = 16 * 1024**3
 """Bytes taken at the most of a file whose length nobody tells."""
 _MAX_REMEMBERED = 10_000
 
+_Key = tuple[int, object, int | None]
+"""Which bytes a fetch brings: channel, sha256 (else the artifact), size."""
+
 
 class Blobs(Protocol):
     """The store of package files."""
 
-    def has(self, sha256: str, /) -> bool: ...
     async def open_writer(
         self, *, size: int | None, sha256: str | None, md5: str | None = None, max_bytes: int | None = None
     ) -> BlobWriter: ...
-    async def keep(self, writer: BlobWriter, /) -> Kept: ...
+    async def keep(self, writer: BlobWriter, channel_id: int, /) -> Kept: ...
 
 
 class Helpers(Struct, frozen=True, kw_only=True):
@@ -58,13 +60,15 @@ class Helpers(Struct, frozen=True, kw_only=True):
 
     `locate`: the source and the path below it (or the whole URL). `space`: raises NoSpace when that many bytes more
     (None: unknown) would go below the floor. `check_archive`: blocks; raises ValueError with a sentence when the file
-    at a path is no whole archive of the kind that its name says. `stored`: counts a file that has come, and records
-    its digest where the source gives none.
+    at a path is no whole archive of the kind that its name says. `present`: the file when its channel has it, or may
+    take it over from another one; None: it must be fetched, whatever lies in the store. `stored`: counts a file that
+    has come, and records its digest where the source gives none.
     """
 
     locate: Callable[[FileRow], Awaitable[tuple[Source, str]]]
     space: Callable[[int | None], Awaitable[None]]
     check_archive: Callable[[Path, str], None]
+    present: Callable[[FileRow], Awaitable[Kept | None]]
     stored: Callable[[FileRow, Kept], Awaitable[None]]
 
 
@@ -105,7 +109,7 @@ class OnDemand:
         self._helpers = helpers
         self._places = Places(per_host)
         self._start_s = start_s
-        self._flights: dict[tuple[object, int | None], Live] = {}
+        self._flights: dict[_Key, Live] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed: dict[int, _Remembered] = {}  # by file
         self._down: dict[int, _Remembered] = {}  # by mirror
@@ -178,7 +182,8 @@ class OnDemand:
         """Return the fetch of these bytes that is under way, else a new one. The caller has joined it."""
         if self._closed:
             raise Unavailable("the daemon is stopping", hint="ask again in a minute")
-        key = (file.sha256 or file.id, file.size)
+        # Inside a channel only: who names a digest gets no bytes that another channel's source sends.
+        key = (file.channel_id, file.sha256 or file.id, file.size)
         live = self._flights.get(key)
         if live is None:
             self._raise_remembered(file)
@@ -189,7 +194,7 @@ class OnDemand:
         live.join(client)
         return live
 
-    def _landed(self, key: tuple[object, int | None], live: Live, task: asyncio.Task[None]) -> None:
+    def _landed(self, key: _Key, live: Live, task: asyncio.Task[None]) -> None:
         """Whatever ended the task, nobody waits for it any more; a task cancelled early has not run a single line."""
         self._tasks.discard(task)
         if not live.ended:
@@ -237,7 +242,7 @@ class OnDemand:
 
     # --- one fetch
 
-    async def _fly(self, key: tuple[object, int | None], live: Live) -> None:
+    async def _fly(self, key: _Key, live: Live) -> None:
         error: FirthError
         try:
             kept = await self._bring(key, live)
@@ -258,13 +263,15 @@ class OnDemand:
             self._remember(live.file, error, begun=live.begun)
         live.fail(error)
 
-    def _away(self, key: tuple[object, int | None], live: Live) -> None:
+    def _away(self, key: _Key, live: Live) -> None:
         """Take a fetch out of those under way; whoever asks for the file from now on starts another."""
         if self._flights.get(key) is live:
             del self._flights[key]
 
-    async def _bring(self, key: tuple[object, int | None], live: Live) -> Kept:
+    async def _bring(self, key: _Key, live: Live) -> Kept:
         file = live.file
+        if (there := await self._helpers.present(file)) is not None:
+            return there  # of another channel that is as open: no source is asked
         try:
             source, address = await self._helpers.locate(file)
             host = budget_of(source, address)
@@ -278,8 +285,8 @@ class OnDemand:
             task.cancel()
 
         async with self._places.place(live, host, give_up):
-            if file.sha256 is not None and file.size is not None and self._blobs.has(file.sha256):
-                return Kept(sha256=file.sha256, size=file.size)  # a run brought it while this one waited
+            if (there := await self._helpers.present(file)) is not None:
+                return there  # a run brought it while this one waited
             self._raise_if_down(file.mirror_id)
             await self._helpers.space(file.size)
             writer = await self._blobs.open_writer(
@@ -347,7 +354,7 @@ class OnDemand:
     async def _keep(self, file: FileRow, writer: BlobWriter) -> Kept:
         """Verify and store; from here on the store owns the written file, whatever happens to this task."""
         try:
-            return await self._blobs.keep(writer)
+            return await self._blobs.keep(writer, file.channel_id)
         except BlobMismatch as error:
             raise _bad(file, error.reason) from None
 

@@ -1,6 +1,7 @@
 """The only place that deletes a mirror: its runs end, its artifacts go on as the channel's own or are closed."""
 
 import asyncio
+from collections import defaultdict
 
 from firth_protocol.errors import ChannelFrozen, Invalid, WrongState
 from firth_protocol.events import Fact
@@ -36,6 +37,7 @@ class Removals:
         self._settle = settle
         self._secrets = secrets
         self._under_way: set[int] = set()
+        self._turns: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)  # by channel
 
     def check(self, mirror: MirrorRow) -> None:
         """Raise WrongState for a mirror that is being deleted: its rows are on their way out."""
@@ -61,7 +63,8 @@ class Removals:
         try:
             with more_to_come():
                 await self._stop_runs(row)
-            return await self._delete(row, by, keep=keep)
+            async with self._turns[row.channel_id]:  # two at once would hand the same file to the channel twice
+                return await self._delete(row, by, keep=keep)
         finally:
             self._under_way.discard(row.id)
 
@@ -93,7 +96,7 @@ class Removals:
             )
         try:
             with more_to_come():
-                copied = await artifacts.hand_over(
+                handed = await artifacts.hand_over(
                     self._db,
                     channel_id=row.channel_id,
                     mirror_id=row.id,
@@ -101,14 +104,14 @@ class Removals:
                     keep=keep,
                     clock=self._clock,
                 )
-            run_id, seq = await self._db.write(lambda tx: self._finish(tx, row, by, change_set, copied))
+            run_id, seq = await self._db.write(lambda tx: self._finish(tx, row, by, change_set, handed.copied))
         except BaseException:
             with more_to_come():
                 await asyncio.shield(self._db.write(lambda tx: generations.mark_abandoned(tx, change_set)))
             raise
         await self._secrets.put(row.id, Secrets())
         run = await self._queue.get(run_id) if run_id else None
-        return MirrorDeleteReply(kept=copied.added, dropped=copied.closed - copied.added, run=run, seq=seq)
+        return MirrorDeleteReply(kept=handed.kept, dropped=handed.dropped, run=run, seq=seq)
 
     async def _finish(self, tx: Tx, row: MirrorRow, by: str, change_set: int, copied: Copied) -> tuple[int | None, int]:
         await _not_frozen(tx, row)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import shutil
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 
 import msgspec
@@ -24,7 +24,7 @@ from firthd.mirrors.publications import PublishRuns, cleaned, told
 from firthd.mirrors.settle import Settle
 from firthd.mirrors.source import Job, rules_of
 from firthd.runs.run import LiveRun, Outcome
-from firthd.store import catalog, generations
+from firthd.store import catalog, delivered, generations
 from firthd.store.catalog import SourceIndexRow
 from firthd.store.database import Tx
 from firthd.store.run_reads import Wanted, open_run_file
@@ -307,6 +307,9 @@ class MirrorRuns:
                 )
             )
 
+        async def present(digests: Collection[str]) -> set[str]:
+            return (await delivered.present(self._p.db, job.channel_id, digests)).all
+
         downloads = Downloads(
             live,
             self._p.upstream,
@@ -317,6 +320,8 @@ class MirrorRuns:
             check_archive=rules.check_archive,
             spent=lambda size: self._p.space.spent(live.id, size),
             enough_space=self._p.space.enough,
+            channel_id=job.channel_id,
+            present=present,
         )
         async with live.step(StepName.DOWNLOAD), open_run_file(folder / "run.sqlite") as reads:
             total = live.counts.active_planned

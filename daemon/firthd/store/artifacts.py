@@ -16,7 +16,11 @@ _MAX_BATCH = 20_000
 
 
 class FileRow(Struct, frozen=True, kw_only=True):
-    """An artifact as serving sees it. `retired`: out of the index, but inside its grace period."""
+    """An artifact as serving sees it.
+
+    `retired`: out of the index, but inside its grace period; `delivered`: its channel has been given the file, and the
+    record tells its size right.
+    """
 
     id: int
     channel_id: int
@@ -32,12 +36,14 @@ class FileRow(Struct, frozen=True, kw_only=True):
     md5: str | None
     declared: int
     retired: bool
+    delivered: bool = False
 
 
 _FILE = (
     "a.id, a.channel_id, a.mirror_id, a.family, a.subdir, a.section, a.filename, a.name, a.version, a.size,"
     " a.sha256, a.md5, a.declared"
 )
+_DELIVERED = "delivered d ON d.channel_id = a.channel_id AND d.sha256 = a.sha256"
 _VERSIONS = "artifact a JOIN change_set s ON s.id = a.added_set LEFT JOIN change_set e ON e.id = a.closed_set"
 _LIVE = "s.number <= :shows AND (e.number IS NULL OR e.number > :shows)"
 
@@ -52,8 +58,8 @@ _SHADOWING = (
 """A file of an older mirror whose name hides `a` from clients in generation :shows."""
 
 
-def _file(row: Row, *, retired: bool) -> FileRow:
-    values = dict(zip(FileRow.__struct_fields__, (*row[:13], retired), strict=True))
+def _file(row: Row, *, retired: bool, delivered: bool) -> FileRow:
+    values = dict(zip(FileRow.__struct_fields__, (*row[:13], retired, delivered), strict=True))
     values["sha256"] = _hex(values["sha256"])
     values["md5"] = _hex(values["md5"])
     return FileRow(**values)
@@ -82,8 +88,9 @@ async def find_file(
     """
     newest, back_at = rolled_back or (shows, now_ms)
     rows = await r.rows(
-        f"SELECT {_FILE}, s.number, e.number, g.time FROM {_VERSIONS}"
+        f"SELECT {_FILE}, s.number, e.number, g.time, b.size = coalesce(a.size, b.size) FROM {_VERSIONS}"
         " LEFT JOIN generation g ON g.channel_id = a.channel_id AND g.number = e.number"
+        f" LEFT JOIN {_DELIVERED} LEFT JOIN blob b ON b.sha256 = d.sha256"
         " WHERE a.channel_id = :channel AND a.family = :family AND a.subdir = :subdir AND a.filename = :filename"
         " AND s.number <= :newest ORDER BY a.id DESC",
         {"channel": channel_id, "newest": newest, "family": family, "subdir": subdir, "filename": filename},
@@ -102,7 +109,7 @@ async def find_file(
             if name not in owners:
                 owners[name] = await owner(r, channel_id, shows, family, name)
             if owners[name] is None or owners[name] == row[2]:
-                return _file(row, retired=not wanted_live)
+                return _file(row, retired=not wanted_live, delivered=bool(row[16]))
     return None
 
 
@@ -147,14 +154,15 @@ async def copy_in(
 ) -> Copied:
     """Copy the adds and closings of the attached run file `schema` into change set `change_set`, in short batches.
 
-    `closings` False takes only what adds (nothing that replaces); `only_stored` only what the store holds.
-    `report(done, total)` is called after each batch, in rows.
+    `closings` False takes only what adds (nothing that replaces); `only_stored` only what the channel has been given.
+    `report(done, total)` is called after each batch, in rows. A batch closes before it adds: a file has one live row
+    of a mirror at any moment.
     """
     wanted = "n.failed = 0"
     if not closings:
         wanted += " AND n.replaces IS NULL"
     if only_stored:
-        wanted += " AND EXISTS (SELECT 1 FROM main.blob b WHERE b.sha256 = n.sha256)"
+        wanted += " AND EXISTS (SELECT 1 FROM main.delivered d WHERE d.channel_id = :channel AND d.sha256 = n.sha256)"
 
     async def size(tx: Tx) -> tuple[int, int, int]:
         last = int(await tx.value(f'SELECT coalesce(max(ordinal), 0) FROM {schema}."add"') or 0)
@@ -177,6 +185,11 @@ async def copy_in(
             "mirror": mirror_id,
         }
         source = f'FROM {schema}."add" n WHERE n.ordinal > :low AND n.ordinal <= :high AND {wanted}'
+        closed += await tx.execute(
+            "UPDATE artifact SET closed_set = :set, closed_reason = 'replaced' WHERE closed_set IS NULL"
+            f" AND id IN (SELECT n.replaces {source} AND n.replaces IS NOT NULL)",
+            params,
+        )
         added += await tx.execute(
             "INSERT INTO artifact(id, channel_id, mirror_id, family, subdir, section, filename, name, version, build,"
             " build_number, size, sha256, md5, declared, license, timestamp, fingerprint, added_set)"
@@ -187,11 +200,6 @@ async def copy_in(
         )
         await tx.execute(
             f"INSERT INTO artifact_record(artifact_id, raw) SELECT :base + n.ordinal, n.raw {source}", params
-        )
-        closed += await tx.execute(
-            "UPDATE artifact SET closed_set = :set, closed_reason = 'replaced' WHERE closed_set IS NULL"
-            f" AND id IN (SELECT n.replaces {source} AND n.replaces IS NOT NULL)",
-            params,
         )
 
     batch = _FIRST_BATCH
@@ -247,7 +255,10 @@ def _next_batch(batch: int, seconds: float) -> int:
 
 
 async def discard(db: Database, change_set: int) -> int:
-    """Take away what an unfinished change set has written so far, in short batches; return how many rows."""
+    """Take away what an unfinished change set has written so far, in short batches; return how many rows.
+
+    All that it added goes before anything that it closed is open again: a file has one live row of a mirror.
+    """
     gone = 0
 
     async def some(tx: Tx) -> int:
@@ -260,13 +271,14 @@ async def discard(db: Database, change_set: int) -> int:
         removed = await tx.execute(
             "DELETE FROM artifact WHERE id IN (SELECT id FROM artifact WHERE added_set = ? LIMIT 2000)", params
         )
-        opened = await tx.execute(
+        gone += removed
+        if removed:
+            return removed
+        return await tx.execute(
             "UPDATE artifact SET closed_set = NULL, closed_reason = NULL WHERE id IN"
             " (SELECT id FROM artifact WHERE closed_set = ? LIMIT 2000)",
             params,
         )
-        gone += removed
-        return removed + opened
 
     while await db.write(some):
         pass
@@ -285,10 +297,14 @@ class MirrorTotals(Struct, frozen=True, kw_only=True):
 
 
 async def mirror_totals(r: Reader, channel_id: int, mirror_id: int) -> MirrorTotals:
-    """Count what a mirror's rows hold now, draft included; half a second for 700,000 rows."""
+    """Count what a mirror's rows hold now, draft included, and what of it its channel has been given.
+
+    Half a second for 700,000 rows.
+    """
     rows = await r.rows(
-        "SELECT a.subdir, count(*), coalesce(sum(a.size), 0), count(b.sha256), coalesce(sum(b.size), 0)"
-        " FROM artifact a INDEXED BY artifact_file LEFT JOIN blob b ON b.sha256 = a.sha256"
+        "SELECT a.subdir, count(*), coalesce(sum(a.size), 0), count(d.sha256),"
+        " coalesce(sum(a.size) FILTER (WHERE d.sha256 IS NOT NULL), 0)"
+        f" FROM artifact a INDEXED BY artifact_file LEFT JOIN {_DELIVERED}"
         " WHERE a.channel_id = ? AND a.mirror_id = ? AND a.closed_set IS NULL GROUP BY a.family, a.subdir",
         (channel_id, mirror_id),
     )
@@ -309,7 +325,6 @@ class PackageRow(Struct, frozen=True, kw_only=True):
     license: str | None
     timestamp: int | None
     generation: int
-    stored: bool
     raw: bytes
 
 
@@ -317,20 +332,19 @@ async def package_files(r: Reader, channel_id: int, shows: int, family: str, nam
     """Return the files of a package in generation `shows`, those of the name's owner only."""
     owned_by = await owner(r, channel_id, shows, family, name)
     rows = await r.rows(
-        f"SELECT {_FILE}, a.build, a.license, a.timestamp, s.number, b.sha256 IS NOT NULL, n.raw FROM {_VERSIONS}"
-        " LEFT JOIN blob b ON b.sha256 = a.sha256 JOIN artifact_record n ON n.artifact_id = a.id"
+        f"SELECT {_FILE}, a.build, a.license, a.timestamp, s.number, d.sha256 IS NOT NULL, n.raw FROM {_VERSIONS}"
+        f" LEFT JOIN {_DELIVERED} JOIN artifact_record n ON n.artifact_id = a.id"
         f" WHERE a.channel_id = :channel AND a.family = :family AND a.name = :name AND a.mirror_id = :owner AND {_LIVE}"
         " ORDER BY a.id LIMIT :limit",
         {"channel": channel_id, "shows": shows, "family": family, "name": name, "owner": owned_by, "limit": limit},
     )
     return [
         PackageRow(
-            file=_file(row, retired=False),
+            file=_file(row, retired=False, delivered=bool(row[17])),
             build=row[13],
             license=row[14],
             timestamp=row[15],
             generation=row[16],
-            stored=bool(row[17]),
             raw=bytes(row[18]),
         )
         for row in rows
@@ -338,11 +352,11 @@ async def package_files(r: Reader, channel_id: int, shows: int, family: str, nam
 
 
 async def not_stored(r: Reader, channel_id: int, shows: int) -> int:
-    """Count the artifacts of generation `shows` that clients see and whose file is not in the store."""
+    """Count the artifacts of generation `shows` that clients see and whose file the channel has not been given yet."""
     return int(
         await r.value(
-            f"SELECT count(*) FROM {_VERSIONS} LEFT JOIN blob b ON b.sha256 = a.sha256"
-            f" WHERE a.channel_id = :channel AND b.sha256 IS NULL AND {_LIVE} AND NOT EXISTS ({_SHADOWING})",
+            f"SELECT count(*) FROM {_VERSIONS} LEFT JOIN {_DELIVERED}"
+            f" WHERE a.channel_id = :channel AND d.sha256 IS NULL AND {_LIVE} AND NOT EXISTS ({_SHADOWING})",
             {"channel": channel_id, "shows": shows},
         )
     )
@@ -371,50 +385,80 @@ async def raw_record(r: Reader, artifact_id: int) -> bytes | None:
 
 
 async def would_keep(r: Reader, channel_id: int, mirror_id: int) -> tuple[int, int]:
-    """Return how many of a mirror's live artifacts are stored, and how many are not."""
+    """Return how many of a mirror's live artifacts its channel has been given, and how many it has not."""
     totals = await mirror_totals(r, channel_id, mirror_id)
     return totals.stored, totals.artifacts - totals.stored
 
 
+class HandedOver(Struct, frozen=True, kw_only=True):
+    """What came of a deleted mirror's artifacts: rows added and closed; files that stay, and those that do not."""
+
+    copied: Copied
+    kept: int
+    dropped: int
+
+
+_OWN = (
+    "SELECT k.id FROM artifact k INDEXED BY artifact_live WHERE k.channel_id = a.channel_id AND k.mirror_id = 0"
+    " AND k.family = a.family AND k.subdir = a.subdir AND k.section = a.section AND k.filename = a.filename"
+    " AND k.closed_set IS NULL"
+)
+"""The row of the same file that the channel itself holds already."""
+_CAME = (
+    "coalesce((SELECT max(o.id) FROM artifact o INDEXED BY artifact_file WHERE o.channel_id = a.channel_id"
+    " AND o.family = a.family AND o.subdir = a.subdir AND o.filename = a.filename AND o.section = a.section"
+    " AND o.mirror_id > 0 AND o.closed_set = (SELECT k.added_set FROM artifact k WHERE k.id = own)), own)"
+)
+"""The row with which what the channel holds came from a source, whenever it was handed over; ids rise with time."""
+
+
 async def hand_over(
     db: Database, *, channel_id: int, mirror_id: int, change_set: int, keep: bool, clock: Clock
-) -> Copied:
-    """Close a mirror's artifacts in short batches; with `keep` those that are stored go on as the channel's own."""
+) -> HandedOver:
+    """Close a mirror's artifacts in short batches; with `keep` those that are stored go on as the channel's own.
+
+    Of a file that the channel itself holds already, the one that came from its source last stays. Nobody else may
+    change the channel's own rows meanwhile.
+    """
     first, last = await db.read(lambda r: _id_span(r, channel_id, mirror_id))
-    added = closed = 0
+    added = closed = stay = dropped = 0
     batch = _FIRST_BATCH
 
     async def some(tx: Tx, low: int, high: int) -> None:
-        nonlocal added, closed
+        nonlocal added, closed, stay, dropped
         params = {"channel": channel_id, "mirror": mirror_id, "set": change_set, "low": low, "high": high}
         # Windows of ids: by an index of the channel each batch would look at all of its rows.
-        rows = "artifact a NOT INDEXED"
         inside = (
             "a.id BETWEEN :low AND :high AND a.channel_id = :channel AND a.mirror_id = :mirror AND a.closed_set IS NULL"
         )
+        stored: list[Row] = []
         if keep:
-            stored = f"FROM {rows} JOIN blob b ON b.sha256 = a.sha256 WHERE {inside}"
-            count = int(await tx.value(f"SELECT count(*) {stored}", params) or 0)
-            after = await tx.value("UPDATE artifact_id_range SET next = next + ? RETURNING next", (count,))
-            params["base"] = int(after) - count - 1
-            place = ":base + row_number() OVER (ORDER BY a.id)"
-            await tx.execute(
-                f"INSERT INTO artifact_record(artifact_id, raw) SELECT {place},"
-                f" (SELECT n.raw FROM artifact_record n WHERE n.artifact_id = a.id) {stored} ORDER BY a.id",
+            stored = await tx.rows(
+                f"SELECT id, own, own IS NULL OR id > {_CAME} FROM (SELECT a.*, ({_OWN}) AS own"
+                f" FROM artifact a NOT INDEXED CROSS JOIN {_DELIVERED} WHERE {inside}) a ORDER BY id",
                 params,
             )
-            added += await tx.execute(
-                "INSERT INTO artifact(id, channel_id, mirror_id, family, subdir, section, filename, name, version,"
-                " build, build_number, size, sha256, md5, declared, license, timestamp, fingerprint, added_set)"
-                f" SELECT {place}, a.channel_id, 0, a.family, a.subdir, a.section, a.filename, a.name, a.version,"
-                " a.build, a.build_number, a.size, a.sha256, a.md5, a.declared, a.license, a.timestamp, a.fingerprint,"
-                f" :set {stored} ORDER BY a.id",
-                params,
-            )
-        closed += await tx.execute(
+        leaving = await tx.execute(
             f"UPDATE artifact AS a NOT INDEXED SET closed_set = :set, closed_reason = 'mirror deleted' WHERE {inside}",
             params,
         )
+        moved = [(row_id, own) for row_id, own, newer in stored if newer]
+        outdone = [(change_set, own) for _, own in moved if own is not None]
+        await tx.many("UPDATE artifact SET closed_set = ?, closed_reason = 'replaced' WHERE id = ?", outdone)
+        base = await tx.value("UPDATE artifact_id_range SET next = next + ? RETURNING next", (len(moved),))
+        places = list(enumerate((row_id for row_id, _ in moved), int(base) - len(moved)))
+        await tx.many("INSERT INTO artifact_record SELECT ?, raw FROM artifact_record WHERE artifact_id = ?", places)
+        await tx.many(
+            "INSERT INTO artifact(id, channel_id, mirror_id, family, subdir, section, filename, name, version, build,"
+            " build_number, size, sha256, md5, declared, license, timestamp, fingerprint, added_set)"
+            " SELECT ?, channel_id, 0, family, subdir, section, filename, name, version, build, build_number, size,"
+            " sha256, md5, declared, license, timestamp, fingerprint, ? FROM artifact WHERE id = ?",
+            [(place, change_set, row_id) for place, row_id in places],
+        )
+        added += len(moved)
+        closed += leaving + len(outdone)
+        stay += len(stored)
+        dropped += leaving - len(stored)
 
     low = first
     while low <= last:
@@ -422,7 +466,7 @@ async def hand_over(
         seconds = await _timed(db, clock, partial(some, low=low, high=high))
         low = high + 1
         batch = _next_batch(batch, seconds)
-    return Copied(added=added, closed=closed)
+    return HandedOver(copied=Copied(added=added, closed=closed), kept=stay, dropped=dropped)
 
 
 async def _id_span(r: Reader, channel_id: int, mirror_id: int) -> tuple[int, int]:

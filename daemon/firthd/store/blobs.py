@@ -33,12 +33,15 @@ class BlobMismatch(ValueError):
 
 
 class Kept(Struct, frozen=True, kw_only=True):
+    """A stored file. `channel_id`: the channel that it came for, when it came for one."""
+
     sha256: str
     size: int
+    channel_id: int | None = None
 
 
 NameBlobs = Callable[[list[Kept]], Awaitable[None]]
-"""Writes the rows of files that are at their final name, in one transaction."""
+"""Writes the rows of files in one transaction: that they are at their final name, or just before, whom they are for."""
 
 
 class BlobWriter:
@@ -109,6 +112,12 @@ def _abort_unwanted(made: asyncio.Future[BlobWriter]) -> None:
         made.result().abort()
 
 
+def _throw_away(paths: list[Path]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
 def _tell(waiting: _Waiting, error: BaseException) -> None:
     if not waiting.future.done():
         waiting.future.set_exception(error)
@@ -126,8 +135,9 @@ def _sync(path: Path, flags: int, sync: Callable[[int], None]) -> None:
 class BlobStore:
     """Content-addressed files below one folder: ab/cd/<sha256>. The file at its final name is what counts."""
 
-    def __init__(self, root: Path, name_blobs: NameBlobs | None = None) -> None:
+    def __init__(self, root: Path, name_blobs: NameBlobs | None = None, give: NameBlobs | None = None) -> None:
         self.root = root
+        self._give = give
         self._temporary = root / "tmp"
         self._name_blobs = name_blobs
         self._waiting: list[_Waiting] = []
@@ -196,17 +206,18 @@ class BlobStore:
             made.add_done_callback(_abort_unwanted)
             raise
 
-    async def keep(self, writer: BlobWriter) -> Kept:
+    async def keep(self, writer: BlobWriter, channel_id: int | None = None) -> Kept:
         """Verify what was written, make it durable with others of its batch, give it its name and its row.
 
-        Raises BlobMismatch; then nothing is left. Cancelling the caller does not undo it.
+        `channel_id`: the channel that it came for; the same transaction says that it has been given the file. Raises
+        BlobMismatch; then nothing is left. Cancelling the caller does not undo it.
         """
         try:
             writer.verify()
         except BlobMismatch:
             writer.abort()
             raise
-        kept = Kept(sha256=writer.sha256, size=writer.written)
+        kept = Kept(sha256=writer.sha256, size=writer.written, channel_id=channel_id)
         writer.close()
         try:
             await self._batch(writer.path, kept)
@@ -238,7 +249,11 @@ class BlobStore:
         while self._waiting:
             batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
             try:
-                failed = await asyncio.to_thread(self._settle, batch)
+                fresh, failed = await asyncio.to_thread(self._make_durable, batch)
+                given = [waiting.kept for waiting in batch if waiting not in failed and waiting.kept.channel_id]
+                if self._give is not None and given:
+                    await self._give(given)  # before they have their names: after a crash it is known whom they are for
+                failed |= await asyncio.to_thread(self._rename, fresh)
                 for waiting, error in failed.items():
                     _tell(waiting, error)
                 batch = [waiting for waiting in batch if waiting not in failed]
@@ -247,6 +262,7 @@ class BlobStore:
             except BaseException as error:
                 for waiting in batch:
                     _tell(waiting, error)
+                await asyncio.to_thread(_throw_away, [waiting.path for waiting in batch])
                 if not isinstance(error, Exception):
                     raise
                 continue
@@ -254,17 +270,28 @@ class BlobStore:
                 if not waiting.future.done():
                     waiting.future.set_result(None)
 
-    def _settle(self, batch: list[_Waiting]) -> dict[_Waiting, BaseException]:
-        """Flush, rename, flush the folders; return what went wrong with single files.
+    def _make_durable(self, batch: list[_Waiting]) -> tuple[list[_Waiting], dict[_Waiting, BaseException]]:
+        """Flush; return the files that are to get their names, and what went wrong with single ones.
 
-        Flushes run side by side: the file system makes one commit of many.
+        Flushes run side by side: the file system makes one commit of many. What the store has is not written again.
         """
+        batch = [waiting for waiting in batch if not self._same(waiting)]
         flushes = [self._flushers.submit(_sync, waiting.path, 0, os.fdatasync) for waiting in batch]
         failed: dict[_Waiting, BaseException] = {}
-        folders: set[Path] = set()
         for waiting, flush in zip(batch, flushes, strict=True):
             try:
                 flush.result()
+            except OSError as error:
+                failed[waiting] = error
+        _throw_away([waiting.path for waiting in failed])
+        return [waiting for waiting in batch if waiting not in failed], failed
+
+    def _rename(self, batch: list[_Waiting]) -> dict[_Waiting, BaseException]:
+        """Give files their names, flush the folders; return what went wrong with single files."""
+        failed: dict[_Waiting, BaseException] = {}
+        folders: set[Path] = set()
+        for waiting in batch:
+            try:
                 final = self.path(waiting.kept.sha256)
                 if not final.parent.is_dir():
                     final.parent.mkdir(parents=True, exist_ok=True)
@@ -273,11 +300,23 @@ class BlobStore:
                 folders.add(final.parent)
             except OSError as error:
                 failed[waiting] = error
-                with contextlib.suppress(OSError):
-                    waiting.path.unlink()
+        _throw_away([waiting.path for waiting in failed])
         for done in [self._flushers.submit(_sync, folder, os.O_DIRECTORY, os.fsync) for folder in folders]:
             done.result()
         return failed
+
+    def _same(self, waiting: _Waiting) -> bool:
+        """Throw away what came when the same bytes lie at their final name; those are young again, as if written."""
+        final = self.path(waiting.kept.sha256)
+        try:
+            if final.stat().st_size != waiting.kept.size:
+                return False
+            os.utime(final)
+        except OSError:
+            return False
+        with contextlib.suppress(OSError):
+            waiting.path.unlink()
+        return True
 
     def delete(self, sha256: str) -> None:
         """Take a blob's file away; it may be gone already. Blocks."""

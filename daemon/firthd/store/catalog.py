@@ -1,5 +1,6 @@
 """The only place with the SQL of channels and mirrors: what exists, by name and by id."""
 
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -105,6 +106,23 @@ async def update_channel(tx: Tx, channel_id: int, changes: dict[str, Any], now_m
     await _update(tx, "channel", _CHANNEL_COLUMNS, channel_id, changes, now_ms)
 
 
+async def to_render_anew(r: Reader, channel_id: int) -> bool:
+    """Tell whether the indexes in force are not what the rows say: a migration has mended those."""
+    return bool(await r.value("SELECT render_anew FROM channel WHERE id = ?", (channel_id,)))
+
+
+async def all_to_render_anew(r: Reader) -> list[ChannelRow]:
+    """Return the channels whose indexes in force are to be rendered anew; frozen ones wait until they are not."""
+    rows = await r.rows(
+        f"SELECT {_CHANNEL} FROM channel c WHERE c.render_anew AND c.frozen_at IS NULL AND c.deleted_at IS NULL"
+    )
+    return [_channel(row) for row in rows]
+
+
+async def rendered_anew(tx: Tx, channel_id: int) -> None:
+    await tx.execute("UPDATE channel SET render_anew = 0 WHERE id = ?", (channel_id,))
+
+
 async def set_generation(tx: Tx, channel_id: int, generation: int, now_ms: int) -> None:
     """Move a channel's pointer."""
     await tx.execute("UPDATE channel SET generation = ?, updated_at = ? WHERE id = ?", (generation, now_ms, channel_id))
@@ -147,11 +165,14 @@ async def channel_numbers(r: Reader, channel_id: int, patterns: paging.Patterns)
 
 
 async def stored_by_type(r: Reader, channel_id: int) -> dict[str, int]:
-    """Return how many files of each family a channel's mirrors have in the store."""
+    """Return how many files of each family a channel has been given: its mirrors', and all that are its own."""
     rows = await r.rows(
-        "SELECT type, sum(stored) FROM mirror WHERE channel_id = ? AND deleted_at IS NULL GROUP BY type", (channel_id,)
+        "SELECT type, sum(stored) FROM mirror WHERE channel_id = :channel AND deleted_at IS NULL GROUP BY type"
+        " UNION ALL SELECT family, count(*) FROM artifact INDEXED BY artifact_live"
+        " WHERE channel_id = :channel AND mirror_id = 0 AND closed_set IS NULL GROUP BY family",
+        {"channel": channel_id},
     )
-    return {row[0]: row[1] for row in rows}
+    return dict(sum((Counter({row[0]: row[1]}) for row in rows), Counter[str]()))
 
 
 # --- mirrors -----------------------------------------------------------------------------------------

@@ -87,13 +87,15 @@ _IN_FORCE = (
     " WHERE q.channel_id = p.channel_id AND q.family = p.family AND q.name = p.name AND q.number <= :number)"
 )
 _STORED = (
-    "(SELECT count(*) FROM artifact a JOIN blob b ON b.sha256 = a.sha256 WHERE a.channel_id = p.channel_id"
+    "(SELECT count(*) FROM artifact a JOIN delivered d ON d.channel_id = a.channel_id AND d.sha256 = a.sha256"
+    " WHERE a.channel_id = p.channel_id"
     " AND a.family = p.family AND a.name = p.name AND a.closed_set IS NULL)"
 )
 
 
 _HAVE = (
-    "LEFT JOIN (SELECT a.family, a.name, count(*) AS files FROM artifact a JOIN blob b ON b.sha256 = a.sha256"
+    "LEFT JOIN (SELECT a.family, a.name, count(*) AS files FROM artifact a"
+    " JOIN delivered d ON d.channel_id = a.channel_id AND d.sha256 = a.sha256"
     " WHERE a.channel_id = :channel AND a.closed_set IS NULL GROUP BY a.family, a.name) have"
     " ON have.family = p.family AND have.name = p.name"
 )
@@ -115,7 +117,7 @@ async def packages_page(
 ) -> tuple[list[tuple[SummaryRow, Any]], int]:
     """Return package summaries of a generation, each with its sort value, and how many there are in all.
 
-    `stored` True: at least one file is in the store; False: at least one is not.
+    `stored` True: the channel has been given at least one file; False: at least one it has not.
     """
     sign, direction = ("<", "DESC") if descending else (">", "ASC")
     key = "(p.family || '/' || p.name)"

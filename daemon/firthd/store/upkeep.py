@@ -3,7 +3,7 @@
 from msgspec import Struct
 
 from firthd.clock import Clock
-from firthd.store import objects, paging
+from firthd.store import delivered, objects, paging
 from firthd.store.blobs import Kept, NameBlobs
 from firthd.store.database import Database, Reader, Tx
 
@@ -11,11 +11,25 @@ BATCH = 2000
 
 
 async def name_blobs(tx: Tx, kept: list[Kept], now_ms: int) -> None:
-    """Write the rows of files that are at their final name."""
+    """Write the rows of files that are at their final name, and which channel each came for."""
     await tx.many(
         "INSERT OR IGNORE INTO blob(sha256, size, created_at) VALUES (?, ?, ?)",
         [(bytes.fromhex(one.sha256), one.size, now_ms) for one in kept],
     )
+    await give(tx, kept)
+
+
+async def give(tx: Tx, kept: list[Kept]) -> None:
+    """Write which channel each file came for."""
+    await delivered.deliver(tx, [(one.channel_id, one.sha256) for one in kept if one.channel_id is not None])
+
+
+async def forget_unfinished(db: Database) -> None:
+    """Take back what a channel was given when a crash came before the file had its name; every blob has its row."""
+    without = "NOT EXISTS (SELECT 1 FROM blob b WHERE b.sha256 = delivered.sha256)"
+    rows = await db.read(lambda r: r.rows(f"SELECT channel_id, sha256 FROM delivered WHERE {without}"))
+    # One that is on its way now is looked at again, and is written once more beside its blob's row.
+    await db.write(lambda tx: tx.many(f"DELETE FROM delivered WHERE channel_id = ? AND sha256 = ? AND {without}", rows))
 
 
 def naming(db: Database, clock: Clock) -> NameBlobs:
@@ -66,7 +80,7 @@ async def purge_deleted(db: Database, now_ms: int) -> int:
     gone = 0
     left = " OR ".join(
         f"EXISTS (SELECT 1 FROM {table} t WHERE t.channel_id = c.id)"
-        for table in ("artifact", "object", "package", "pack")
+        for table in ("artifact", "object", "package", "pack", "delivered")
     )
     channels = await db.read(
         lambda r: r.rows(f"SELECT c.id FROM channel c WHERE c.deleted_at IS NOT NULL AND ({left})")
@@ -86,11 +100,12 @@ async def purge_deleted(db: Database, now_ms: int) -> int:
             rows = await tx.rows("SELECT id, file FROM object WHERE channel_id = ? LIMIT ?", (channel_id, BATCH))
             await objects.delete(tx, rows, now_ms)
             removed += len(rows)
-            removed += await tx.execute(
-                "DELETE FROM package WHERE channel_id = ? AND (family, name, number) IN"
-                " (SELECT family, name, number FROM package WHERE channel_id = ? LIMIT ?)",
-                (channel_id, channel_id, BATCH),
-            )
+            for table, key in (("delivered", "sha256"), ("package", "family, name, number")):
+                removed += await tx.execute(
+                    f"DELETE FROM {table} WHERE channel_id = ? AND ({key}) IN"
+                    f" (SELECT {key} FROM {table} WHERE channel_id = ? LIMIT ?)",
+                    (channel_id, channel_id, BATCH),
+                )
             if not removed:
                 await tx.execute("DELETE FROM pack WHERE channel_id = ?", (channel_id,))
             return removed

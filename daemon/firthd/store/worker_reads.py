@@ -236,16 +236,18 @@ class WorkerState:
 
     # --- blobs, packages
 
-    def stored(self, digests: Iterable[bytes]) -> set[bytes]:
-        """Return those of the sha256 digests whose blob is in the store, as its rows say."""
-        if not self._connection.execute("SELECT EXISTS (SELECT 1 FROM blob)").fetchone()[0]:
+    def stored(self, channel_id: int, digests: Iterable[bytes]) -> set[bytes]:
+        """Return those of the sha256 digests that the channel has been given."""
+        given = "SELECT EXISTS (SELECT 1 FROM delivered WHERE channel_id = ?)"
+        if not self._connection.execute(given, (channel_id,)).fetchone()[0]:
             return set()
         wanted = list(digests)
         found: set[bytes] = set()
         for start in range(0, len(wanted), NAMES_PER_QUERY):
             some = wanted[start : start + NAMES_PER_QUERY]
             rows = self._connection.execute(
-                f"SELECT sha256 FROM blob WHERE sha256 IN ({', '.join('?' * len(some))})", some
+                f"SELECT sha256 FROM delivered WHERE channel_id = ? AND sha256 IN ({', '.join('?' * len(some))})",
+                (channel_id, *some),
             )
             found.update(row[0] for row in rows.fetchall())
         return found

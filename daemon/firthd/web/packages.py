@@ -44,7 +44,7 @@ class Packages:
             media_type=media_type,
             cache_control=cache_control,
         )
-        if file.sha256 is not None:
+        if file.sha256 is not None and file.delivered:
             place = Place(local=partial(self._blobs.local, file.sha256), sha256=file.sha256, size=file.size)
             try:
                 return await self._files.stored(request, content, place, by_proxy=visitor.by_proxy)

@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 from firth_protocol.types import RunState
-from firthd.store.database import migrations
+from firthd.store.opening import migrations
 from tests.support.conda import ChannelFolder, PackageSpec
 from tests.support.daemon import HastyClock, Running, in_process_daemon
 from tests.support.served import named, on_disk, rows, until, variants

@@ -127,6 +127,8 @@ def test_live_means_that_lasting_sets_count_and_discarded_ones_do_not(state: Con
     _, run_file = state.read({"noarch": spool})
     state.apply(run_file, state="discarded")
     assert only(state.read({"noarch": spool})[0]).added == 1, "a row of a discarded set is not there"
+    state.execute("DELETE FROM artifact_record")
+    state.execute("DELETE FROM artifact")  # what it added goes before somebody builds on the rows
     state.take({"noarch": spool})
     _, run_file = state.read({"noarch": None})
     state.apply(run_file, state="discarded")
@@ -183,7 +185,7 @@ def test_filter_closes_other_subdirs_and_skips_their_parts(state: CondaState, tm
 def test_keep_holds_what_is_stored_and_drops_the_rest(state: CondaState, tmp_path: Path) -> None:
     listed = {"alpha-1.0-0.conda": record(), "beta-1.0-0.conda": record("beta", sha256="ef" * 32)}
     state.take({"noarch": document(tmp_path / "one", conda=listed)})
-    state.execute("INSERT INTO blob VALUES (?, 100, 0)", (bytes.fromhex(SHA256),))
+    state.deliver(SHA256)
     result, run_file = state.read({"noarch": None}, keep=True)
     part = only(result)
     assert (part.gone, part.held) == (1, 1)
@@ -191,7 +193,7 @@ def test_keep_holds_what_is_stored_and_drops_the_rest(state: CondaState, tmp_pat
 
 
 def test_bytes_to_store_leaves_out_blobs_that_are_there(state: CondaState, tmp_path: Path) -> None:
-    state.execute("INSERT INTO blob VALUES (?, 100, 0)", (bytes.fromhex(SHA256),))
+    state.deliver(SHA256)
     listed = {"alpha-1.0-0.conda": record(), "beta-1.0-0.conda": record("beta", sha256="ef" * 32, size=7)}
     assert only(state.read({"noarch": document(tmp_path / "one", conda=listed)})[0]).bytes_to_store == 7
 

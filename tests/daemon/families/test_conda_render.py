@@ -13,7 +13,8 @@ import zstandard
 from firthd.families.conda.render import empty_subdir
 from firthd.index.messages import RenderResult
 from firthd.index.owners import find_owners
-from firthd.store.worker_reads import OfferRow
+from firthd.index.render import once
+from firthd.store.worker_reads import OfferRow, ShownRow
 from tests.support.conda import ChannelFolder, PackageSpec, sample_channel
 from tests.support.conda_state import CondaState, run_rows
 
@@ -118,6 +119,42 @@ def test_v3_records_are_served_with_their_count(state: CondaState, tmp_path: Pat
     path = state.published["noarch/repodata.json"].file
     sparse = rattler.SparseRepoData(rattler.Channel("main"), "noarch", path)
     assert set(sparse.package_names()) >= {"a", "b"}
+
+
+def shown(row_id: int, filename: str, section: str = "packages.conda", sha256: bytes | None = b"a") -> ShownRow:
+    return ShownRow(row_id, section, filename, "n", "1", "0", 1, sha256, None, 2, None, b"f", 1, b"{}")
+
+
+@pytest.mark.parametrize(
+    ("rows", "kept"),
+    [
+        ([shown(1, "a"), shown(2, "b")], [1, 2]),
+        ([shown(1, "a"), shown(2, "a"), shown(3, "b")], [2, 3]),
+        ([shown(1, "a", sha256=b"x"), shown(2, "a", sha256=b"y")], [2]),
+        ([shown(1, "a"), shown(2, "a", "v3.conda")], [1, 2]),
+        ([shown(1, "a", sha256=b"x"), shown(2, "a", "v3.conda", b"y")], [2]),
+        ([shown(3, "a", sha256=b"x"), shown(2, "a", "v3.conda", b"y")], [3]),
+        ([shown(1, "a", sha256=None), shown(2, "a", sha256=None)], [2]),
+        ([], []),
+    ],
+)
+def test_no_key_is_written_twice_and_no_digest_but_that_of_the_file(rows: list[ShownRow], kept: list[int]) -> None:
+    assert [row.id for row in once(rows)] == kept
+
+
+def test_rows_that_are_doubled_all_the_same_are_rendered_once(state: CondaState, channel: ChannelFolder) -> None:
+    state.take(spools(channel))
+    first = state.publish()
+    state.execute("DROP INDEX artifact_live")
+    state.execute("INSERT INTO artifact_record SELECT artifact_id + 1000, raw FROM artifact_record")
+    state.execute(
+        "INSERT INTO artifact SELECT id + 1000, channel_id, mirror_id, family, subdir, section, filename, name,"
+        " version, build, build_number, size, sha256, md5, declared, license, timestamp, fingerprint, added_set,"
+        " NULL, NULL FROM artifact"
+    )
+    again, _ = state.render(full=True)
+    assert [(file.path, file.sha256) for file in again.files] == [(file.path, file.sha256) for file in first.files]
+    assert [part.digest for part in again.parts] == [part.digest for part in first.parts]
 
 
 def test_render_is_deterministic_and_its_digest_depends_on_content_alone(tmp_path: Path) -> None:

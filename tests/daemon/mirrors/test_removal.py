@@ -86,3 +86,37 @@ async def test_deleting_twice_at_once_is_refused_the_second_time(tmp_path: Path)
         assert not isinstance(refused[0], WrongState) or "is being deleted" in refused[0].message
         (run,) = [reply.run for reply in replies if not isinstance(reply, BaseException)]
         assert (await w.daemon.ended(run.id)).generation == 3
+
+
+async def test_mirrors_of_one_channel_that_go_at_once_hand_each_file_over_once(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        names = ("a", "b", "c")
+        for name in names:
+            await w.mirror("active", name=name)
+            await w.run(f"main:{name}")
+        replies = await asyncio.gather(
+            *(w.call("mirror.delete", mirror=f"main:{name}", confirm=name, packages="keep") for name in names)
+        )
+        assert [(reply.kept, reply.dropped) for reply in replies] == [(5, 0)] * 3
+        for reply in replies:
+            await w.daemon.ended(reply.run.id)
+        assert await rows_of(w, 0) == 5
+        totals = (await w.call("channel.get", channel="main")).families[0]
+        assert (totals.artifacts, totals.stored) == (5, 5)
+
+
+async def test_keeping_a_file_again_changes_nothing_for_clients(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        generations = []
+        for _ in range(3):
+            await w.mirror("active")
+            await w.run()
+            reply = await w.call("mirror.delete", mirror="main:m", confirm="m", packages="keep")
+            assert (reply.kept, reply.dropped) == (5, 0)
+            await w.daemon.ended(reply.run.id)
+            channel = await w.call("channel.get", channel="main")
+            assert (channel.families[0].artifacts, channel.families[0].stored) == (5, 5)
+            generations.append(channel.generation)
+        assert len(set(generations)) == 1
+        package = await w.call("package.get", channel="main", family="conda", name="beta")
+        assert len(package.files) == 1

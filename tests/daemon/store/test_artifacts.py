@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from firthd.store import artifacts
-from firthd.store.artifacts import FileRow
+from firthd.store import artifacts, generations
+from firthd.store.artifacts import FileRow, HandedOver
 from tests.support.clock import START_MS, FakeClock
 from tests.support.state import Shelf, sha, shelf, write_run_file
 
@@ -165,7 +165,7 @@ async def test_package_files_are_those_of_the_owner(s: Shelf) -> None:
 
     async def files(shows: int) -> list[tuple[str, bool, int, bytes]]:
         rows = await s.db.read(lambda r: artifacts.package_files(r, s.channel_id, shows, "conda", "numpy", 10))
-        return [(row.file.version, row.stored, row.generation, row.raw) for row in rows]
+        return [(row.file.version, row.file.delivered, row.generation, row.raw) for row in rows]
 
     assert await files(1) == [("1.0", False, 1, b"numpy-1.0"), ("2.0", True, 1, b"numpy-2.0")]
     assert await files(0) == []
@@ -313,10 +313,106 @@ async def test_a_mirror_that_goes_hands_over_what_is_stored(s: Shelf, keep: bool
     done = await artifacts.hand_over(
         s.db, channel_id=s.channel_id, mirror_id=1, change_set=change_set, keep=keep, clock=FakeClock()
     )
-    assert (done.added, done.closed) == (400 if keep else 0, 1200)
+    assert (done.copied.added, done.copied.closed) == (400 if keep else 0, 1200)
+    assert (done.kept, done.dropped) == ((400, 800) if keep else (0, 1200))
     assert await live(s) == {(2, "other-1")} | ({(0, name) for name in names[::3]} if keep else set())
-    assert await artifacts.discard(s.db, change_set) == done.added
+    assert await artifacts.discard(s.db, change_set) == done.copied.added
     assert await live(s) == {(2, "other-1")} | {(1, name) for name in names}
+
+
+async def hand_over(s: Shelf, mirror: int) -> HandedOver:
+    """Hand a mirror's files over as a deletion does, and publish."""
+    change_set = await open_set(s)
+    done = await artifacts.hand_over(
+        s.db, channel_id=s.channel_id, mirror_id=mirror, change_set=change_set, keep=True, clock=FakeClock()
+    )
+    await s.db.write(lambda tx: generations.finish_change_set(tx, change_set, added=0, closed=0, now_ms=START_MS))
+    s.take_up(change_set)
+    await s.publish()
+    return done
+
+
+async def reuploaded(s: Shelf, mirror: int, name: str, content: str) -> None:
+    """Let a mirror bring other bytes under the same name."""
+    ids = await s.change(mirror=mirror, add=[name])
+    digest = bytes.fromhex(sha(content))
+    await s.db.write(lambda tx: tx.execute("UPDATE artifact SET sha256 = ? WHERE id = ?", (digest, ids[name])))
+    await s.store(content)
+
+
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 2, 1), (2, 3, 1), (3, 1, 2)])
+async def test_of_a_file_that_is_kept_twice_the_one_that_came_last_stays(s: Shelf, order: tuple[int, ...]) -> None:
+    for mirror, content in ((2, "oldest"), (3, "newest")):
+        await reuploaded(s, mirror, "a-1", content)
+    await s.change(mirror=1, add=["b-1"])
+    await s.store("b-1")
+    await s.publish()
+    for mirror in order:
+        done = await hand_over(s, mirror)
+        assert (done.kept, done.dropped) == (1, 0)
+    assert await live(s) == {(0, "a-1"), (0, "b-1")}
+    found = await find(s, "a-1", s.number)
+    assert found is not None
+    assert found.sha256 == sha("newest")
+    before = await find(s, "a-1", 1)
+    assert before is not None
+    assert before.sha256 == sha("oldest")  # the older mirror's, as it was
+
+
+async def test_handing_over_what_is_there_counts_and_can_be_taken_back(s: Shelf) -> None:
+    names = [f"a-{number}" for number in range(1500)]
+    for mirror in (1, 2):
+        await s.change(mirror=mirror, add=names)
+    await s.store(*names)
+    await s.publish()
+    await hand_over(s, 1)
+    change_set = await open_set(s)
+    done = await artifacts.hand_over(
+        s.db, channel_id=s.channel_id, mirror_id=2, change_set=change_set, keep=True, clock=FakeClock()
+    )
+    assert (done.kept, done.copied.added, done.copied.closed) == (1500, 1500, 3000)
+    assert await live(s) == {(0, name) for name in names}
+    await artifacts.discard(s.db, change_set)
+    assert await live(s) == {(mirror, name) for mirror in (0, 2) for name in names}
+    assert (await hand_over(s, 2)).kept == 1500
+
+
+async def test_what_replaced_thousands_is_taken_back_before_they_are_open_again(s: Shelf, tmp_path: Path) -> None:
+    old = await s.change(add=[f"a-{number}" for number in range(5000)])
+    await s.publish()
+    path = tmp_path / "run.sqlite"
+    await write_run_file(path, add=list(old.items()))
+    change_set = await open_set(s)
+    assert (await copy(s, path, change_set))[:2] == (5000, 5000)
+    assert await artifacts.discard(s.db, change_set) == 5000
+    rows = await s.db.read(lambda r: r.rows("SELECT id FROM artifact WHERE closed_set IS NULL"))
+    assert {row[0] for row in rows} == set(old.values())
+
+
+async def test_a_second_live_row_of_a_file_is_refused(s: Shelf) -> None:
+    await s.change(add=["a-1"])
+    await s.change(mirror=2, add=["a-1"])
+    with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
+        await s.change(add=["a-1"])
+
+
+async def test_only_what_this_channel_was_given_is_present(s: Shelf) -> None:
+    await s.change(add=["a-1", "b-1"])
+    await s.store("a-1", channel_id=77)
+    await s.store("b-1")
+    await s.publish()
+    found = [await find(s, name, 1) for name in ("a-1", "b-1")]
+    assert [file.delivered for file in found if file] == [False, True]
+    assert await s.db.read(lambda r: artifacts.not_stored(r, s.channel_id, 1)) == 1
+    assert await s.db.read(lambda r: artifacts.would_keep(r, s.channel_id, 1)) == (1, 1)
+    await hand_over(s, 1)
+    assert await live(s) == {(0, "b-1")}
+
+
+async def test_what_was_given_goes_with_the_blob(s: Shelf) -> None:
+    await s.store("a-1")
+    await s.db.write(lambda tx: tx.execute("DELETE FROM blob"))
+    assert await s.db.read(lambda r: r.value("SELECT count(*) FROM delivered")) == 0
 
 
 async def test_a_record_is_given_as_the_source_wrote_it(s: Shelf) -> None:

@@ -91,10 +91,14 @@ def test_sets_are_told_apart_by_state_number_and_channel(reads: WorkerState) -> 
 
 def test_stored_digests_are_looked_up_in_bulk(state: CondaState, reads: WorkerState) -> None:
     digests = [number.to_bytes(32, "big") for number in range(1200)]
-    assert reads.stored(digests) == set()
+    assert reads.stored(1, digests) == set()
     for sha256 in digests[::400]:
         state.execute("INSERT INTO blob VALUES (?, 1, 0)", (sha256,))
-    assert reads.stored(digests) == set(digests[::400])
+    assert reads.stored(1, digests) == set()  # nobody has given them to the channel
+    for sha256 in digests[::400]:
+        state.execute("INSERT INTO delivered VALUES (1, ?)", (sha256,))
+    assert reads.stored(1, digests) == set(digests[::400])
+    assert reads.stored(2, digests) == set()
 
 
 def test_writer_can_checkpoint_between_two_pages(state: CondaState, reads: WorkerState) -> None:

@@ -312,30 +312,48 @@ async def test_a_lost_blob_is_fetched_again(site: Site, source: FaultyUpstream, 
 async def test_the_same_bytes_under_two_names_are_fetched_once(
     site: Site, source: FaultyUpstream, row: FileRow
 ) -> None:
-    site.shelf.channel("other", conda_index("noarch"))
-    site.shelf.artifact("other", "noarch", "twin-1-0.conda", DATA, stored=False)
+    site.shelf.artifact("main", "noarch", "twin-1-0.conda", DATA, stored=False)
     release = held(source, HALF)
     async with site.connection() as first, site.connection() as second:
         await starts(first)
-        await second.send("GET", "/repo/other/noarch/twin-1-0.conda")
+        await second.send("GET", "/repo/main/noarch/twin-1-0.conda")
         await second.head_of_reply()
         release()
         assert await second.reader.readexactly(len(DATA)) == DATA
     assert len(source.requests) == 1
 
 
-async def test_the_failure_of_one_source_is_not_that_of_another(
+async def test_a_fetch_is_not_shared_with_a_channel_that_names_the_same_bytes(
     site: Site, source: FaultyUpstream, row: FileRow
 ) -> None:
     site.shelf.channel("other", conda_index("noarch"))
     site.shelf.artifact("other", "noarch", NAME, DATA, stored=False, mirror_id=8)
-    async with FaultyUpstream({AT: DATA}) as good:
+    async with FaultyUpstream({AT: b"x" * len(DATA)}) as hostile:
+        site.sources[8] = Source(url=hostile.url)
+        release = held(source, HALF)
+        async with site.connection() as first:
+            await starts(first)
+            async with site.connection() as second:
+                await second.send("GET", f"/repo/other/noarch/{NAME}")
+                await hostile.arrived(AT)  # its own source is asked; what comes for the other channel is not for it
+            release()
+            assert await first.reader.readexactly(len(DATA) - 1) == DATA[1:]
+        await until(lambda: site.on_demand.under_way == 0)
+        assert (await site.get(f"/repo/other/noarch/{NAME}")).status == 502
+        assert (await site.get(URL)).body == DATA
+
+
+async def test_the_failure_of_one_source_is_not_that_of_another(
+    site: Site, source: FaultyUpstream, row: FileRow
+) -> None:
+    site.shelf.artifact("main", "noarch", "twin-1-0.conda", DATA, stored=False, mirror_id=8)
+    async with FaultyUpstream({"noarch/twin-1-0.conda": DATA}) as good:
         site.sources[8] = Source(url=good.url)
         hold = asyncio.Event()
         source.fail(AT, Fault(status=500, until=hold))
         refused = asyncio.create_task(site.get(URL))
         await source.arrived(AT)
-        served = asyncio.create_task(site.get(f"/repo/other/noarch/{NAME}"))
+        served = asyncio.create_task(site.get("/repo/main/noarch/twin-1-0.conda"))
         await until(lambda: len(site.shelf.asked) == 2)
         assert good.requests == []  # it waits for the fetch that is under way
         hold.set()

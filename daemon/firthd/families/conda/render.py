@@ -42,6 +42,7 @@ class SubdirRenderer:
         self._sections: dict[str, list[Served]] = {}
         self._to_pack: dict[str, list[Served]] = {}
         self._names: set[str] = set()
+        self._v3_keys: set[tuple[str, str]] = set()
         self._v3_timestamps: dict[str, list[int | None]] = {}
         self._kept_hashes = {} if touched is None else self._hashes_before(touched)
 
@@ -57,10 +58,13 @@ class SubdirRenderer:
     def add(self, row: ShownRow) -> None:
         """Take one visible record."""
         record = served(row.section, row.filename, row.name, row.version, row.build, row.raw)
+        if row.section not in PLAIN_SECTIONS:  # there a key can come of the record, and two files come to the same one
+            if (row.section, record.key) in self._v3_keys:
+                return
+            self._v3_keys.add((row.section, record.key))
+            self._v3_timestamps.setdefault(row.section, []).append(row.timestamp)
         self._sections.setdefault(row.section, []).append(record)
         self._names.add(row.name)
-        if row.section not in PLAIN_SECTIONS:
-            self._v3_timestamps.setdefault(row.section, []).append(row.timestamp)
         if row.name not in self._kept_hashes:
             self._to_pack.setdefault(row.name, []).append(record)
 

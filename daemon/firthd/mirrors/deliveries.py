@@ -1,0 +1,41 @@
+"""Says whether a file that a client asks for is its channel's already, and counts what has come for one."""
+
+from collections.abc import Callable
+
+from firthd.store import artifacts, catalog, delivered
+from firthd.store.artifacts import FileRow
+from firthd.store.blobs import BlobStore, Kept
+from firthd.store.database import Database, Tx
+
+
+class Deliveries:
+    """What passive fetches ask of the state. `forget_files` is called when a file's digest has become known."""
+
+    def __init__(self, db: Database, blobs: BlobStore, forget_files: Callable[[], None]) -> None:
+        self._db = db
+        self._blobs = blobs
+        self._forget_files = forget_files
+
+    async def present(self, file: FileRow) -> Kept | None:
+        """Return a file that its channel has, or takes over from one that is as open; None when it must be fetched."""
+        if file.sha256 is None:
+            return None
+        found = await delivered.present(self._db, file.channel_id, {file.sha256})
+        size = self._blobs.size(file.sha256) if found.all else None
+        if size is None or file.size not in {None, size}:
+            return None
+        if found.taken:
+            await self._db.write(lambda tx: catalog.add_stored(tx, file.mirror_id, 1, size))
+        return Kept(sha256=file.sha256, size=size, channel_id=file.channel_id)
+
+    async def stored(self, file: FileRow, kept: Kept) -> None:
+        """Count a file that a client's request has brought; record its digest where the source gives none."""
+
+        async def body(tx: Tx) -> None:
+            if file.sha256 is None:
+                await artifacts.record_first_sight(tx, file.id, kept.sha256, kept.size)
+            await catalog.add_stored(tx, file.mirror_id, 1, kept.size)
+
+        await self._db.write(body)
+        if file.sha256 is None:
+            self._forget_files()
