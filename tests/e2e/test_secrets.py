@@ -136,7 +136,7 @@ class Everything:
                 continue
             needs = [field for field in ("channel", "mirror", "run") if field in required(method.params)]
             for params in each[needs[0]] if needs else [{}]:
-                extra = {"name": "alpha"} if name == "package.get" else {}
+                extra = {"package.get": {"name": "alpha"}, "schedule.next": {"schedule": "daily"}}.get(name, {})
                 await self.call(name, **params, **extra)
                 called.add(name)
         return called

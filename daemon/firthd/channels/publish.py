@@ -248,7 +248,8 @@ class Publisher:
             plan = await self._db.read(lambda r: self._plan(r, channel_id, roll_back_to, wanted))
             if plan.channel.frozen_at is not None and roll_back_to is None:
                 return _nothing(plan, "the channel is frozen: what was read waits as its draft")
-            if roll_back_to is None and not plan.draft and plan.current.shows == plan.current.number:
+            own = plan.current.shows == plan.current.number
+            if roll_back_to is None and not plan.draft and own and not plan.full:
                 return _nothing(plan, "nothing has changed")
             await asyncio.to_thread(_empty, work)
             try:

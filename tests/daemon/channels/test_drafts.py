@@ -98,7 +98,7 @@ async def test_row_of_an_older_state_that_cannot_be_written_is_left_out_and_name
                 " WHERE artifact_id IN (SELECT id FROM artifact WHERE filename = 'beta-2.0-0.conda')",
                 ("0" * 400,),
             )
-            await tx.execute("UPDATE setting SET value = (SELECT max(id) FROM artifact) WHERE key = 'proven above'")
+            await tx.execute("INSERT INTO setting(key, value) SELECT 'proven above', max(id) FROM artifact")
 
         await w.daemon.daemon.db.write(body)
         w.source.add(PackageSpec(name="beta", version="3.0"))

@@ -25,7 +25,9 @@ def bomb(size: int) -> bytes:
 async def test_index_over_the_limit_ends_its_run_and_leaves_nothing(tmp_path: Path, form: str) -> None:
     settings = settings_in(tmp_path, upstream=UpstreamSettings(timeout_s=5, max_index_bytes=MAX))
     files = (
-        {"noarch/repodata.json.zst": bomb(64 << 20)} if form == "zst" else {"noarch/repodata.json": b" " * (2 * MAX)}
+        {"noarch/repodata.json.zst": bomb(64 << 20)}
+        if form == "zst"
+        else {"noarch/repodata.json": b"{" + b" " * (2 * MAX)}
     )
     async with world(tmp_path, settings=settings) as w, FaultyUpstream(files) as hostile:
         await w.mirror("passive", name="big", source=hostile.url, check=False, filters={"subdirs": ["noarch"]})
