@@ -18,7 +18,7 @@ ALLOWED = {
     # The list of migrations, read in a thread by `migrate`, and by tests as they please.
     "os.listdir": {("store/database.py", "migrations")},
 }
-WORKERS_ONLY = ["firthd.store.runfile", "firthd.store.worker_reads"]
+WORKERS_ONLY = ["firthd.store.run_file", "firthd.store.worker_reads"]
 """Modules of worker processes, which have no event loop."""
 
 

@@ -245,3 +245,16 @@ def test_a_program_loads_only_what_it_needs(statement: str, absent: list[str]) -
     code = f"{statement}\nimport sys\nprint(*sorted(set({absent!r}) & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=9, check=False)
     assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
+
+
+def test_only_families_know_a_format() -> None:
+    words = re.compile(r"\bsubdirs?\b|\.conda\b|repodata|\bnoarch\b")
+    daemon = ROOT / "daemon" / "firthd"
+    found = [
+        f"{file.relative_to(daemon)}:{number}: {line.strip()}"
+        for file in daemon.rglob("*.py")
+        if file.relative_to(daemon).parts[0] != "families"
+        for number, line in enumerate(file.read_text().splitlines(), 1)
+        if words.search(line.replace("firthd.families.conda", ""))
+    ]
+    assert found == []

@@ -14,27 +14,27 @@ from firth_protocol.types import Cause, Family, RunKind
 from firthd import __version__
 from firthd.access import Access, WebTokens
 from firthd.channels import browse
+from firthd.channels.drops import Retention
 from firthd.channels.manage import Channels
 from firthd.channels.publish import Publisher
 from firthd.channels.published import Published
-from firthd.channels.retention import Retention
 from firthd.clock import Clock, SystemClock
 from firthd.config import Settings
 from firthd.engine import Engine
 from firthd.events import EventHub
 from firthd.families import families as all_families
 from firthd.health import Health
+from firthd.mirrors.context import Context
 from firthd.mirrors.deliveries import Deliveries
 from firthd.mirrors.find import Finder
 from firthd.mirrors.manage import Mirrors
 from firthd.mirrors.on_demand import Helpers, OnDemand
-from firthd.mirrors.parts import Parts
-from firthd.mirrors.publications import PublishRuns
+from firthd.mirrors.publish_run import PublishRuns
 from firthd.mirrors.report import Reports
 from firthd.mirrors.run import MirrorRuns
-from firthd.mirrors.settle import Settle
 from firthd.mirrors.source import Locator
 from firthd.mirrors.space import SpaceGuard
+from firthd.mirrors.take_in import TakeIn
 from firthd.rpc.dispatch import Dispatcher
 from firthd.rpc.handlers import handlers
 from firthd.rpc.server import RpcServer, refusal
@@ -57,7 +57,7 @@ from firthd.upstream.client import Upstream
 from firthd.upstream.hosts import lane_limit
 from firthd.vitals import LoopSampler
 from firthd.web.app import build_app, serving
-from firthd.web.parts import WebParts
+from firthd.web.context import WebContext
 from firthd.workers import Workers, memory_for
 
 log = logging.getLogger(__name__)
@@ -113,13 +113,13 @@ class Daemon:
         await self._listen()
 
     async def _make_up(self) -> None:
-        """Settle in now where that was not possible before."""
+        """TakeIn in now where that was not possible before."""
         async with self._settling:
             if not self._settled.is_set():
                 await self._settle_in()
 
     async def _settle_in(self) -> None:
-        """Settle what a crash left open and note the start; on a disk that takes no write that waits.
+        """TakeIn what a crash left open and note the start; on a disk that takes no write that waits.
 
         Until then nothing is changed: a change must not come between what a crash left and what becomes of it.
         """
@@ -164,7 +164,9 @@ class Daemon:
             self._stack.push_async_callback(store.close)
         self.secrets = SecretFile(state / "secrets.json")
         await asyncio.to_thread(self.secrets.load)
-        self.upstream = Upstream(settings.upstream, clock)
+        self.upstream = Upstream(
+            settings.upstream, clock, packed=[ending for rules in families.values() for ending in rules.packed]
+        )
         await self.upstream.start()
         self._stack.push_async_callback(self.upstream.close)
         self.space = SpaceGuard(self.blobs, settings.store.floor_percent, clock)
@@ -216,7 +218,7 @@ class Daemon:
             resume=settings.runs.resume_interrupted,
         )
         publisher = Publisher(db, self.journal, clock, self.workers, self.objects, self.published, retention, families)
-        parts = Parts(
+        context = Context(
             db=db,
             journal=self.journal,
             clock=clock,
@@ -232,9 +234,9 @@ class Daemon:
             state=state,
             max_part_bytes=settings.upstream.max_index_bytes,
         )
-        publications = PublishRuns(parts)
-        self.runs = MirrorRuns(parts, publications)
-        self.settle = Settle(parts)
+        publications = PublishRuns(context)
+        self.runs = MirrorRuns(context, publications)
+        self.take_in = TakeIn(context)
         self.queue.connect(
             {
                 RunKind.MIRROR: self.runs.mirror,
@@ -251,7 +253,7 @@ class Daemon:
             clock=clock,
             queue=self.queue,
             runs=self.runs,
-            settle=self.settle,
+            take_in=self.take_in,
             reports=reports,
             secrets=self.secrets,
             upstream=self.upstream,
@@ -267,7 +269,7 @@ class Daemon:
             clock=clock,
             blobs=self.blobs,
             objects=self.objects,
-            settle=self.settle,
+            take_in=self.take_in,
             tokens=self.tokens,
             health=self.health,
         )
@@ -324,7 +326,7 @@ class Daemon:
             limits=rpc_limits(self._files),
         )
         app = build_app(
-            WebParts(
+            WebContext(
                 published=self.published,
                 blobs=self.blobs,
                 rendered=self.rendered,

@@ -8,7 +8,7 @@ from firth_protocol.errors import FirthError
 from firthd.access import WebTokens
 from firthd.clock import Clock
 from firthd.health import Health
-from firthd.mirrors.settle import Settle
+from firthd.mirrors.take_in import TakeIn
 from firthd.store import disk, journal, runs, upkeep
 from firthd.store.blobs import BlobStore
 from firthd.store.database import Database
@@ -33,7 +33,7 @@ class Upkeep:
         clock: Clock,
         blobs: BlobStore,
         objects: ObjectStore,
-        settle: Settle,
+        take_in: TakeIn,
         tokens: WebTokens,
         health: Health,
     ) -> None:
@@ -41,7 +41,7 @@ class Upkeep:
         self._clock = clock
         self._blobs = blobs
         self._objects = objects
-        self._settle = settle
+        self._take_in = take_in
         self._tokens = tokens
         self._health = health
         self.blobs_named = True
@@ -69,11 +69,11 @@ class Upkeep:
     def _chores(self) -> list[Chore]:
         return [
             ("naming stored files", self._name_blobs),
-            ("discarding what was abandoned", self._settle.discard_abandoned),
-            ("forgetting deleted mirrors", self._settle.forget_deleted),
-            ("forgetting ended runs", self._settle.forget_ended),
+            ("discarding what was abandoned", self._take_in.discard_abandoned),
+            ("forgetting deleted mirrors", self._take_in.forget_deleted),
+            ("forgetting ended runs", self._take_in.forget_ended),
             ("purging deleted channels", lambda: upkeep.purge_deleted(self._db, self._clock.now_ms())),
-            ("cleaning quiet channels", self._settle.clean_quiet_channels),
+            ("cleaning quiet channels", self._take_in.clean_quiet_channels),
             ("taking away files that nothing names", self._objects.take_away),
             ("forgetting old events", self._forget_events),
             ("forgetting old logs", self._forget_logs),

@@ -5,7 +5,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Annotated, Any, Generic, TypeVar
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 T = TypeVar("T")
 
@@ -391,7 +391,7 @@ class Change(Struct, frozen=True, kw_only=True):
 
     change: str  # "added" or "closed"
     family: Family
-    subdir: str
+    part: str = field(name="subdir")  # conda: the subdir
     filename: str
     name: str
     version: str
@@ -414,7 +414,7 @@ class SourceFound(Struct, frozen=True, kw_only=True):
 
 
 class FailedArtifact(Struct, frozen=True, kw_only=True):
-    subdir: str
+    part: str = field(name="subdir")  # conda: the subdir
     filename: str
     reason: str
     attempts: int
@@ -431,7 +431,7 @@ class MirrorDetails(Struct, frozen=True, kw_only=True):
     on_demand: int
     bytes: Bytes
     bytes_stored: Bytes
-    subdirs: dict[str, int]
+    parts: dict[str, int] = field(name="subdirs")
     failed: list[FailedArtifact]  # the first of them
     failed_total: int = 0
     shadowed: list[str]  # the first of the names
@@ -459,7 +459,7 @@ class Package(Struct, frozen=True, kw_only=True):
 
 
 class PackageFile(Struct, frozen=True, kw_only=True):
-    subdir: str
+    part: str = field(name="subdir")  # conda: the subdir
     filename: str
     version: str
     build: str

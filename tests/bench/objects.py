@@ -21,7 +21,7 @@ from firthd.clock import SystemClock
 from firthd.store import catalog, generations, object_files, objects, summaries
 from firthd.store.database import Database, Tx
 from firthd.store.generations import GenerationRow
-from firthd.store.runfile import RunFile
+from firthd.store.run_file import RunFile
 from tests.support.state import add_channel
 
 T = TypeVar("T")

@@ -223,7 +223,7 @@ def stands_alone(package: t.PackageDetail) -> bool:
     """Tell whether the newest version needs nothing but what the machine itself is (`__unix`)."""
     newest = [file for file in package.files if file.version == package.version]
     needs = [spec for file in newest for spec in file.depends]
-    return all(file.subdir == "noarch" for file in newest) and all(spec.startswith("__") for spec in needs)
+    return all(file.part == "noarch" for file in newest) and all(spec.startswith("__") for spec in needs)
 
 
 async def install(address: str, name: str, folder: Path) -> list[str]:

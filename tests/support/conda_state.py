@@ -15,9 +15,9 @@ MIGRATIONS = Path(__file__).parents[2] / "daemon" / "firthd" / "store" / "migrat
 CHANNEL = 1
 
 COPY_ARTIFACTS = """
-INSERT INTO artifact (id, channel_id, mirror_id, family, subdir, section, filename, name, version, build, build_number,
+INSERT INTO artifact (id, channel_id, mirror_id, family, part, section, filename, name, version, build, build_number,
                       size, sha256, md5, declared, license, timestamp, fingerprint, added_set)
-SELECT :base + ordinal, 1, :mirror, family, subdir, section, filename, name, version, build, build_number,
+SELECT :base + ordinal, 1, :mirror, family, part, section, filename, name, version, build, build_number,
        size, sha256, md5, declared, license, timestamp, fingerprint, :set
 FROM run."add" WHERE NOT failed ORDER BY ordinal
 """

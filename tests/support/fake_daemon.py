@@ -395,10 +395,10 @@ class FakeDaemon(FakeWorld):
             on_demand=held.artifacts - held.stored,
             bytes=held.bytes,
             bytes_stored=held.bytes // 10,
-            subdirs={"linux-64": 510_000, "noarch": 190_000},
+            parts={"linux-64": 510_000, "noarch": 190_000},
             failed=[
                 t.FailedArtifact(
-                    subdir="linux-64", filename="zlib-1.3-h0_0.conda", reason="the source says 404", attempts=3
+                    part="linux-64", filename="zlib-1.3-h0_0.conda", reason="the source says 404", attempts=3
                 )
             ],
             shadowed=["numpy"],
@@ -450,7 +450,7 @@ class FakeDaemon(FakeWorld):
             raise NotFound(f"{channel} has no package {name}")
         files = [
             t.PackageFile(
-                subdir="noarch",
+                part="noarch",
                 filename=f"{name}-{package.version}-py_{index}.conda",
                 version=package.version,
                 build=f"py_{index}",

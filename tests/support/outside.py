@@ -74,7 +74,7 @@ def sound(state: Path) -> list[str]:
             "SELECT artifact.channel_id, artifact.mirror_id, family, filename, count(*) FROM artifact"
             " JOIN change_set ON change_set.id = added_set"
             " WHERE closed_set IS NULL AND change_set.state = 'published'"
-            " GROUP BY artifact.channel_id, artifact.mirror_id, family, subdir, section, filename HAVING count(*) > 1"
+            " GROUP BY artifact.channel_id, artifact.mirror_id, family, part, section, filename HAVING count(*) > 1"
         )
         found += [f"two live rows of one file: {row}" for row in doubled]
     return found

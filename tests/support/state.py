@@ -13,7 +13,7 @@ from firthd.store import catalog, generations
 from firthd.store.blobs import Kept
 from firthd.store.database import Database, Tx
 from firthd.store.generations import GenerationRow
-from firthd.store.runfile import RunFile
+from firthd.store.run_file import RunFile
 from firthd.store.upkeep import name_blobs
 from tests.support.clock import START_MS, FakeClock
 
@@ -89,7 +89,7 @@ class Shelf:
             for what in add:
                 name, _, version = what.partition("-")
                 ids[what] = await tx.insert(
-                    "INSERT INTO artifact(id, channel_id, mirror_id, family, subdir, section, filename, name, version,"
+                    "INSERT INTO artifact(id, channel_id, mirror_id, family, part, section, filename, name, version,"
                     " build, build_number, size, sha256, declared, fingerprint, added_set)"
                     " VALUES ((SELECT coalesce(max(id), 0) + 1 FROM artifact), ?, ?, 'conda', 'noarch',"
                     " 'packages.conda', ?, ?, ?, '0', 0, 10, ?, 2, x'00', ?)",

@@ -26,7 +26,7 @@ from firthd.store.tokens import TokenRow
 from firthd.upstream.client import Upstream
 from firthd.upstream.source import Source
 from firthd.web.app import build_app, serving
-from firthd.web.parts import WebParts
+from firthd.web.context import WebContext
 from tests.support.clock import FakeClock
 from tests.support.rawhttp import RawClient, Reply, raw_client
 
@@ -211,7 +211,7 @@ class Site:
         )
 
     async def locate(self, file: FileRow) -> tuple[Source, str]:
-        return self.sources.get(file.mirror_id, self.source), f"{file.subdir}/{file.filename}"
+        return self.sources.get(file.mirror_id, self.source), f"{file.part}/{file.filename}"
 
     async def space(self, size: int | None) -> None:
         if self.full is not None:
@@ -257,7 +257,7 @@ async def running_site(
         web_settings = settings or WebSettings()
         served = serving(
             build_app(
-                WebParts(
+                WebContext(
                     published=site.shelf,
                     blobs=site.blobs,
                     rendered=site.rendered,

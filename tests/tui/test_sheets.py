@@ -103,7 +103,7 @@ def test_the_newest_files_come_first() -> None:
 
 
 def test_a_list_that_is_cut_tells_how_many_there_are() -> None:
-    failed = [t.FailedArtifact(subdir="noarch", filename=f"f{n}.conda", reason="404", attempts=3) for n in range(1000)]
+    failed = [t.FailedArtifact(part="noarch", filename=f"f{n}.conda", reason="404", attempts=3) for n in range(1000)]
     details = t.MirrorDetails(
         mirror=1,
         run=1,
@@ -113,7 +113,7 @@ def test_a_list_that_is_cut_tells_how_many_there_are() -> None:
         on_demand=9_000,
         bytes=1,
         bytes_stored=0,
-        subdirs={"noarch": 9_000},
+        parts={"noarch": 9_000},
         failed=failed,
         failed_total=3_691,
         shadowed=[f"conda/p{n}" for n in range(1000)],

@@ -176,7 +176,7 @@ def _change(row: ChangeRow, *, added: bool) -> Change:
     return Change(
         change="added" if added else "closed",
         family=Family(row.family),
-        subdir=row.subdir,
+        part=row.part,
         filename=row.filename,
         name=row.name,
         version=row.version,
@@ -261,12 +261,12 @@ async def package(
     mirrors = {mirror.id: mirror.name for mirror in await catalog.mirrors_of(r, row.id)}
     files, depends = [], dict[str, None]()
     for one in found[:FILES_SHOWN]:
-        facts = rules.facts(one.file.subdir, one.raw)
+        facts = rules.facts(one.file.part, one.raw)
         if summary is None or one.file.version == summary.version:
             depends.update(dict.fromkeys(facts.depends))
         files.append(
             PackageFile(
-                subdir=one.file.subdir,
+                part=one.file.part,
                 filename=one.file.filename,
                 version=one.file.version,
                 build=one.build,
@@ -279,7 +279,7 @@ async def package(
                 depends=facts.depends,
                 mirror=mirrors.get(one.file.mirror_id),
                 generation=one.generation,
-                url=url(name, family, one.file.subdir, one.file.filename),
+                url=url(name, family, one.file.part, one.file.filename),
             )
         )
     dependants, dependants_total = await summaries.dependants(r, row.id, number, family, package_name, FILES_SHOWN)

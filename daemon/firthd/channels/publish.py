@@ -14,9 +14,10 @@ from msgspec import Struct, structs
 from firth_protocol.errors import FirthError, NotFound, WorkerLost
 from firth_protocol.events import Fact
 from firth_protocol.types import Cause, Family
+from firthd.channels.drops import Retention
 from firthd.channels.families import digest_of, family_row
+from firthd.channels.plan import Plan, plan_publication
 from firthd.channels.published import Published, view_of
-from firthd.channels.retention import Retention
 from firthd.clock import Clock
 from firthd.families.base import FamilyRules
 from firthd.index.messages import PreviousFile, RenderParams, RenderResult
@@ -46,20 +47,6 @@ class Publication(Struct, frozen=True, kw_only=True):
     index_files: int = 0  # that show something else than before
     shadowed: dict[int, int] = {}
     notes: list[str] = []  # what an administrator should know of what was rendered, and of what was not
-
-
-class _Plan(Struct, frozen=True, kw_only=True):
-    channel: ChannelRow
-    current: GenerationRow
-    families: list[FamilyRow]  # of what is to be shown before anything is rendered
-    draft: list[generations.ChangeSetRow]
-    number: int
-    shows: int  # of the generation to be
-    begins_with: GenerationRow  # the kept generation whose objects and summaries it starts from
-    rendered_shows: int  # published sets that its content holds, beside those below
-    rendered_sets: list[int]
-    full: bool  # nothing is there to start from: all is made anew
-    renders: bool = True
 
 
 class _Once(Struct, frozen=True, kw_only=True):
@@ -245,7 +232,7 @@ class Publisher:
         wanted = set().union(*tried.values())
         roll_back_to, work, report = one.roll_back_to, one.work, one.report
         while True:
-            plan = await self._db.read(lambda r: self._plan(r, channel_id, roll_back_to, wanted))
+            plan = await self._db.read(lambda r: plan_publication(r, channel_id, roll_back_to, wanted))
             if plan.channel.frozen_at is not None and roll_back_to is None:
                 return _nothing(plan, "the channel is frozen: what was read waits as its draft")
             own = plan.current.shows == plan.current.number
@@ -259,58 +246,11 @@ class Publisher:
             finally:
                 await asyncio.shield(asyncio.to_thread(shutil.rmtree, work, ignore_errors=True))
 
-    async def _plan(self, r: Reader, channel_id: int, roll_back_to: int | None, wanted: set[int]) -> _Plan:
-        channel = await catalog.channel_by_id(r, channel_id)
-        if channel is None:
-            raise NotFound("the channel was deleted")
-        current = await generations.generation(r, channel_id, channel.generation)
-        assert current is not None
-        number = channel.generation + 1
-        if roll_back_to is not None:
-            return await self._plan_rollback(r, channel, current, roll_back_to)
-        draft = [one for one in await generations.finished_change_sets(r, channel_id) if one.id in wanted]
-        own = await generations.newest_own(r, channel_id, current.number)
-        # A channel that was rolled back, and what was shown before is gone; or a migration found its indexes wrong.
-        full = own is None or not own.kept or await catalog.to_render_anew(r, channel_id)
-        start = current if own is None else own
-        between = await generations.sets_numbered(r, channel_id, start.number, channel.generation)
-        return _Plan(
-            channel=channel,
-            current=current,
-            families=await generations.generation_families(r, channel_id, current.number if full else start.number),
-            draft=draft,
-            number=number,
-            shows=number,
-            begins_with=current if full else start,
-            rendered_shows=channel.generation if full else start.number,
-            rendered_sets=[one.id for one in draft] + ([] if full else between),
-            full=full,
-            renders=full or bool(draft) or bool(between),
-        )
-
-    async def _plan_rollback(self, r: Reader, channel: ChannelRow, current: GenerationRow, roll_back_to: int) -> _Plan:
-        target = await generations.generation(r, channel.id, roll_back_to)
-        if target is None or not target.kept:
-            raise NotFound(f"generation {roll_back_to} of {channel.name} is not kept")
-        return _Plan(
-            channel=channel,
-            current=current,
-            families=await generations.generation_families(r, channel.id, target.number),
-            draft=[],
-            number=channel.generation + 1,
-            shows=target.shows,
-            begins_with=target,
-            rendered_shows=target.shows,
-            rendered_sets=[],
-            full=False,
-            renders=False,
-        )
-
-    async def _render_and_switch(self, plan: _Plan, one: "_Once") -> Publication:
+    async def _render_and_switch(self, plan: Plan, one: "_Once") -> Publication:
         async with self._store.arriving() as hold:
             return await self._stage_and_switch(plan, one, hold)
 
-    async def _stage_and_switch(self, plan: _Plan, one: "_Once", hold: Hold) -> Publication:
+    async def _stage_and_switch(self, plan: Plan, one: "_Once", hold: Hold) -> Publication:
         roll_back_to = one.roll_back_to
         await self._begin(plan)
         families = {row.family: row for row in plan.families}
@@ -355,7 +295,7 @@ class Publisher:
         count = len(touched) or changed
         return Publication(generation=row, published=True, index_files=count, shadowed=shadowed, notes=notes)
 
-    async def _begin(self, plan: _Plan) -> None:
+    async def _begin(self, plan: Plan) -> None:
         """Take back what an earlier try has left, and let the new generation start from its beginning."""
         channel_id, now = plan.channel.id, self._clock.now_ms()
         await objects.take_back(self._db, channel_id, plan.channel.generation, now)
@@ -365,7 +305,7 @@ class Publisher:
             await summaries.show_again(self._db, channel_id, plan.number, plan.begins_with.number)
 
     async def _render(
-        self, plan: _Plan, family: Family, rules: FamilyRules, work: Path, report: Report, hold: Hold
+        self, plan: Plan, family: Family, rules: FamilyRules, work: Path, report: Report, hold: Hold
     ) -> RenderResult:
         out = work / family
         run_file = work / f"{family}.run"
@@ -407,7 +347,7 @@ class Publisher:
         await self._copy(plan, family, run_file)
         return result
 
-    async def _copy(self, plan: _Plan, family: Family, run_file: Path) -> None:
+    async def _copy(self, plan: Plan, family: Family, run_file: Path) -> None:
         """Bring objects and package summaries into the state; they show with the pointer's move only."""
         async with self._db.attached(run_file) as schema:
             after: str | None = ""
@@ -425,7 +365,7 @@ class Publisher:
 
                 key = await self._db.write(packages)
 
-    async def _moved(self, plan: _Plan) -> dict[str, int]:
+    async def _moved(self, plan: Plan) -> dict[str, int]:
         """Count what clients see change: between what is in force and what is to be."""
         shows = generations.DRAFT if plan.shows == plan.number else plan.shows
         low, high = sorted((plan.current.shows, shows))
@@ -437,7 +377,7 @@ class Publisher:
     async def _switch(
         self,
         tx: Tx,
-        plan: _Plan,
+        plan: Plan,
         row: GenerationRow,
         families: dict[str, FamilyRow],
         roll_back_to: int | None,
@@ -513,7 +453,7 @@ async def _to_the_end(switching: Coroutine[Any, Any, T]) -> T:
         raise
 
 
-def _nothing(plan: _Plan, reason: str) -> Publication:
+def _nothing(plan: Plan, reason: str) -> Publication:
     return Publication(generation=plan.current, published=False, reason=reason)
 
 

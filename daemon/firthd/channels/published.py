@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from firth_protocol.errors import NotFound
 from firth_protocol.types import Privacy
-from firthd.channels import keeping
+from firthd.channels import retention
 from firthd.clock import Clock
 from firthd.store import artifacts, catalog, generations, objects
 from firthd.store.artifacts import FileRow
@@ -92,7 +92,7 @@ class Published:
             row_of_channel = await catalog.channel_by_id(r, current.channel_id)
             if row_of_channel is None:
                 raise NotFound(f"there is no channel {channel}")
-            row = await keeping.resolve(r, row_of_channel, when, now_ms)
+            row = await retention.resolve(r, row_of_channel, when, now_ms)
             return view_of(row_of_channel, row)
 
         return await self._db.read(body)
@@ -116,16 +116,16 @@ class Published:
                 self._objects.popitem(last=False)
         return row
 
-    async def file(self, view: View, family: str, subdir: str, filename: str) -> FileRow | None:
+    async def file(self, view: View, family: str, part: str, filename: str) -> FileRow | None:
         """Return the artifact that a file name stands for in a view, or one inside its grace period."""
-        key = (view.channel_id, view.shows, family, subdir, filename)
+        key = (view.channel_id, view.shows, family, part, filename)
         row = self._files.get(key)
         if row is None:
             now = self._clock.now_ms()
             rolled_back = (view.generation, view.published_at_ms) if view.generation > view.shows else None
             row = await self._db.read(
                 lambda r: artifacts.find_file(
-                    r, view.channel_id, view.shows, family, subdir, filename, now, self._grace_ms, rolled_back
+                    r, view.channel_id, view.shows, family, part, filename, now, self._grace_ms, rolled_back
                 )
             )
             if row is not None and not row.retired and row.delivered:

@@ -1,57 +1,62 @@
-"""The only place that takes away what no kept generation of a channel names any more: rows here, their files later."""
+"""The only place that decides which generations are kept, and which one a number or a date means."""
 
-import itertools
-import logging
+import re
 from collections.abc import Sequence
 
-from firthd.channels.published import Published
-from firthd.clock import Clock
-from firthd.store import catalog, generations, object_files, objects
-from firthd.store.blobs import BlobMismatch
-from firthd.store.database import Database
-from firthd.store.object_store import ObjectStore
+from firth_protocol.errors import NotFound
+from firthd.clock import day_end_ms, rfc3339, utc, utc_day
+from firthd.store import generations
+from firthd.store.catalog import ChannelRow
+from firthd.store.database import Reader
+from firthd.store.generations import GenerationRow
 
-log = logging.getLogger(__name__)
-
-
-def gaps(kept: Sequence[int], dropped: Sequence[int]) -> list[tuple[int, int]]:
-    """Return (low, high) of the neighbouring kept generations around dropped ones; low is 0 where none is older."""
-    ends = [0, *sorted(kept)]
-    return [(low, high) for low, high in itertools.pairwise(ends) if any(low < number < high for number in dropped)]
+NEWEST_KEPT = 10
+DAY_MS = 86_400_000
+_MONTH_DAYS = 31
 
 
-class Retention:
-    """Drops generations of a channel. Nothing else may publish the channel meanwhile."""
+def to_drop(kept: Sequence[tuple[int, int]], now_ms: int, *, days: int, months: int) -> list[int]:
+    """Return the numbers of generations that need not be kept any longer.
 
-    def __init__(self, db: Database, store: ObjectStore, published: Published, clock: Clock, grace_ms: int) -> None:
-        self._db = db
-        self._store = store
-        self._published = published
-        self._clock = clock
-        self._grace_ms = grace_ms
-        self._looked_over: set[int] = set()
+    `kept` is (number, time) newest first. Kept are the newest ten, the last of each UTC day for `days` days, and the
+    last of each month for `months` months.
+    """
+    drop = []
+    day_seen: set[str] = set()
+    month_seen: set[str] = set()
+    for place, (number, time) in enumerate(kept):
+        day, month = utc_day(time), f"{utc(time):%Y-%m}"
+        last_of_day = day not in day_seen and now_ms - time <= days * DAY_MS
+        last_of_month = month not in month_seen and now_ms - time <= months * _MONTH_DAYS * DAY_MS
+        day_seen.add(day)
+        month_seen.add(month)
+        if not (place < NEWEST_KEPT or last_of_day or last_of_month):
+            drop.append(number)
+    return drop
 
-    async def drop(self, channel_id: int, to_drop: list[int]) -> int:
-        """Forget generations, and all that only they showed; return how many files are about to go."""
-        now = self._clock.now_ms()
-        await self._db.write(lambda tx: generations.drop_generations(tx, channel_id, to_drop))
-        channel = await self._db.read(lambda r: catalog.channel_by_id(r, channel_id))
-        if channel is None:
-            return 0
-        await objects.take_back(self._db, channel_id, channel.generation, now)
-        first = channel_id not in self._looked_over  # a crash may have come between two of the steps below
-        kept = [number for number, _, _ in await self._db.read(lambda r: generations.kept_generations(r, channel_id))]
-        gone = range(1, channel.generation) if first else to_drop
-        touched: set[bytes] = set()
-        for low, high in gaps(kept, gone):
-            touched |= await object_files.drop_between(self._db, channel_id, low, high, now)
-        touched |= await object_files.drop_lasting(self._db, channel_id, now - self._grace_ms, now)
-        await object_files.keep_packed_only(self._db, channel_id, channel.generation, now)
-        try:
-            await self._store.tidy_packs(channel_id, None if first else touched)
-            await self._store.unpack(channel_id)
-        except (OSError, BlobMismatch) as error:  # a damaged file, a full disk: what is served stays as it is
-            log.error("objects of %s stay where they are: %s", channel.name, error)
-        self._published.forget_objects()
-        self._looked_over.add(channel_id)
-        return len(touched)
+
+async def resolve(r: Reader, channel: ChannelRow, when: str, now_ms: int) -> GenerationRow:
+    """Return the kept generation that a number or a UTC date means; raise NotFound with the nearest kept ones."""
+    if re.fullmatch(r"[0-9]{1,15}", when):
+        row = await generations.generation(r, channel.id, int(when))
+        if row is not None and row.kept:
+            return row
+        raise await _not_kept(r, channel, int(when), f"generation {when}")
+    try:
+        end = day_end_ms(when)
+    except ValueError:
+        raise NotFound(f"{when!r} is neither a generation's number nor a date YYYY-MM-DD") from None
+    if end - DAY_MS >= now_ms:
+        raise await _not_kept(r, channel, channel.generation + 1, f"{when} lies in the future: no generation")
+    row = await generations.last_until(r, channel.id, end, kept=False)
+    if row is None:
+        raise await _not_kept(r, channel, 0, f"{when} is before the channel's first: no generation")
+    if not row.kept:
+        raise await _not_kept(r, channel, row.number, f"generation {row.number} of {when}")
+    return row
+
+
+async def _not_kept(r: Reader, channel: ChannelRow, number: int, what: str) -> NotFound:
+    near = await generations.nearest_kept(r, channel.id, number)
+    named = " and ".join(f"{row.number} ({rfc3339(row.time)})" for row in near)
+    return NotFound(f"{what} of {channel.name} is not kept; the nearest kept: {named or 'none'}")

@@ -240,7 +240,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     version: str
     build: str
     build_number: int
-    subdir: str
+    part: str
     license: str | None
     timestamp: int | None
     size: int | None
@@ -306,7 +306,7 @@ class Requirement(Protocol):
 class FetchPlace(Struct, frozen=True, kw_only=True):
     """What is known of a file that is to be fetched from its source."""
 
-    subdir: str
+    part: str
     section: str
     filename: str
     base_url: str | None = None  # of `source_index`
@@ -355,8 +355,9 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     needs_record: Callable[[str], bool]  # section -> whether `fetch_url` must be given the raw record
     fetch_url: Callable[[FetchPlace], str]  # where a file is, relative to the source or absolute
     requirement: Callable[[str], Requirement]  # raises Invalid for what does not parse
-    facts: Callable[[str, bytes], Facts]  # subdir, raw record; raises ValueError for what is no record
+    facts: Callable[[str, bytes], Facts]  # part, raw record; raises ValueError for what is no record
     normalise: Normalise
+    packed: tuple[str, ...]  # endings of its files that are compressed by themselves
     check_archive: Callable[[Path, str], None]  # raises ValueError when a file is no whole archive of its name's kind
     sort_versions: Callable[[Collection[str]], list[str]]  # newest first
     reserved_names: frozenset[str]  # that no channel may have, because a client would misread the address

@@ -6,7 +6,7 @@ from msgspec.structs import astuple
 
 from firthd.families.base import Formats, InvalidRecordError, Listing, Spool
 from firthd.index.messages import InvalidRecord, PartResult, ReadParams
-from firthd.store.runfile import AddRow, CloseRow, RunFile
+from firthd.store.run_file import AddRow, CloseRow, RunFile
 from firthd.store.worker_reads import LiveRow, WorkerState
 from firthd.upstream.masking import printable
 from firthd.workers import Report, TaskProgress

@@ -8,7 +8,7 @@ from typing import BinaryIO, cast
 
 from firthd.index.messages import PreviousFile, RenderedFile
 from firthd.index.packs import Pack, sync
-from firthd.store.runfile import RunFile
+from firthd.store.run_file import RunFile
 from firthd.store.worker_reads import PackedAt, WorkerState
 
 PACK = "slices.pack"

@@ -18,7 +18,7 @@ class Owners(Struct, frozen=True):
     """Who owns contested names, and what a render must take up because an owner changed."""
 
     contested: dict[str, int]  # name -> mirror id; a name that one mirror alone offers is absent
-    moved: dict[str, set[str]]  # subdir -> names whose owner changed
+    moved: dict[str, set[str]]  # part -> names whose owner changed
     shadowed: dict[int, int]  # mirror id -> visible files that another mirror's name hides
 
     def shown(self, rows: list[ShownRow]) -> list[ShownRow]:
@@ -60,7 +60,7 @@ def find_owners(offers: Iterable[OfferRow], counted: set[int], before: set[int])
                     owners.shadowed[row.mirror_id] = owners.shadowed.get(row.mirror_id, 0) + 1
         if then and min((row.mirror_id for row in then), key=precedence) != owner:
             for row in (*now, *then):
-                owners.moved.setdefault(row.subdir, set()).add(name)
+                owners.moved.setdefault(row.part, set()).add(name)
     return owners
 
 

@@ -7,7 +7,7 @@ from firthd.families import load_formats
 from firthd.families.base import Formats
 from firthd.index.compare import PartReader
 from firthd.index.messages import PartResult, ReadParams, ReadResult
-from firthd.store.runfile import RunFile
+from firthd.store.run_file import RunFile
 from firthd.store.worker_reads import WorkerState
 from firthd.workers import Report
 
@@ -34,7 +34,7 @@ def read_task(params: ReadParams, report: Report) -> ReadResult:
         spools.sort(key=attrgetter("part"))
         results.extend(PartReader(formats, params, spool, state, run_file, report).read() for spool in spools)
         if params.only is not None:
-            for part in state.subdirs(params.channel_id, formats.family):
+            for part in state.parts(params.channel_id, formats.family):
                 if part not in params.only:
                     results.extend(close_part(formats, params, part, state, run_file))
     state.close()

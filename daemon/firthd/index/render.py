@@ -13,7 +13,7 @@ from firthd.index.messages import RenderedPart, RenderParams, RenderResult
 from firthd.index.outputs import Outputs
 from firthd.index.owners import NO_CONTEST, Owners, find_owners
 from firthd.index.summaries import Summaries
-from firthd.store.runfile import RunFile
+from firthd.store.run_file import RunFile
 from firthd.store.worker_reads import ShownRow, WorkerState
 from firthd.workers import Report, TaskProgress
 
@@ -107,7 +107,7 @@ class Renderer:
     def _parts_to_render(self, touched: dict[str, set[str]]) -> list[str]:
         first = self._formats.first_parts
         if self._full:
-            known = self._state.subdirs(self._params.channel_id, self._formats.family)
+            known = self._state.parts(self._params.channel_id, self._formats.family)
             return sorted({*known, *first})
         return sorted(touched.keys() | {part for part in first if not self._renderer(part, None).published})
 
@@ -172,7 +172,7 @@ class Renderer:
             )
             for row in rest:
                 if self._owners.shows(row.name, row.mirror_id):
-                    self._sum(row.name, row.version, row.subdir, row.filename, row.size, row.raw)
+                    self._sum(row.name, row.version, row.part, row.filename, row.size, row.raw)
         seen = self._summaries.names()
         gone = changed_names - seen
         self._run_file.packages(self._summaries.rows(gone & self._before))

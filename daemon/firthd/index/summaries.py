@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Struct
 
 from firthd.families.base import Formats
-from firthd.store.runfile import PackageRow
+from firthd.store.run_file import PackageRow
 
 DEPENDS_MAX = 500
 

@@ -191,9 +191,9 @@ class Downloads:
     def _fail(self, wanted: Wanted, reason: str, tries: "_Tries") -> None:
         self._failed.append((wanted.ordinal, wanted.name))
         self._live.fail_artifact(
-            Failure(subdir=wanted.subdir, filename=wanted.filename, reason=reason, attempts=tries.made)
+            Failure(part=wanted.part, filename=wanted.filename, reason=reason, attempts=tries.made)
         )
-        self._live.log(f"{wanted.subdir}/{wanted.filename}: {reason}", "error")
+        self._live.log(f"{wanted.part}/{wanted.filename}: {reason}", "error")
 
     def _count_refusal(self, error: Upstream) -> None:
         status = error.data.get("status")

@@ -37,13 +37,13 @@ from firthd.clock import Clock
 from firthd.families import recognisers
 from firthd.families.base import FamilyRules
 from firthd.mirrors import checks
+from firthd.mirrors.delete import Removals
 from firthd.mirrors.find import find
 from firthd.mirrors.probe import Probe
-from firthd.mirrors.removal import Removals
 from firthd.mirrors.report import Reports
 from firthd.mirrors.run import MirrorRuns
-from firthd.mirrors.settle import Settle
 from firthd.mirrors.source import NO_MIRROR, Job, rules_of, source_of
+from firthd.mirrors.take_in import TakeIn
 from firthd.runs.queue import RunQueue
 from firthd.store import catalog
 from firthd.store import runs as run_rows
@@ -78,7 +78,7 @@ class Mirrors:
         clock: Clock,
         queue: RunQueue,
         runs: MirrorRuns,
-        settle: Settle,
+        take_in: TakeIn,
         reports: Reports,
         secrets: SecretFile,
         upstream: Upstreams,
@@ -90,8 +90,8 @@ class Mirrors:
         self._clock = clock
         self._queue = queue
         self._runs = runs
-        self._settle = settle
-        self._removals = Removals(db, journal, clock, queue, settle, secrets)
+        self._take_in = take_in
+        self._removals = Removals(db, journal, clock, queue, take_in, secrets)
         self._reports = reports
         self._secrets = secrets
         self._upstream = upstream
@@ -414,7 +414,7 @@ class Mirrors:
 
     async def forget_deleted(self) -> None:
         """Take away what mirrors left that went with their channel: their secrets first of all."""
-        await self._settle.forget_deleted()
+        await self._take_in.forget_deleted()
 
 
 async def _row(r: Reader, mirror_id: int) -> MirrorRow:

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from firth_protocol.errors import FirthError, Internal, Invalid, NoSpace, NotFound, TooLarge, Unavailable, Upstream
 from firthd.clock import Clock
-from firthd.mirrors.live import Live
+from firthd.mirrors.in_flight import InFlight
 from firthd.mirrors.places import Places
 from firthd.mirrors.transfer import Hooks, Incoming, Opener, Patience, transfer
 from firthd.store.artifacts import FileRow
@@ -109,7 +109,7 @@ class OnDemand:
         self._helpers = helpers
         self._places = Places(per_host)
         self._start_s = start_s
-        self._flights: dict[_Key, Live] = {}
+        self._flights: dict[_Key, InFlight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed: dict[int, _Remembered] = {}  # by file
         self._down: dict[int, _Remembered] = {}  # by mirror
@@ -143,7 +143,7 @@ class OnDemand:
         self._in_a_row.pop(mirror_id, None)
 
     @contextlib.asynccontextmanager
-    async def open(self, file: FileRow, client: str = "") -> AsyncIterator[Live]:
+    async def open(self, file: FileRow, client: str = "") -> AsyncIterator[InFlight]:
         """Give the file's fetch, started by this call or by somebody else's, once the source has answered.
 
         `client` says who asks: no client has all places. Raises Upstream (also for a while afterwards, without asking
@@ -165,7 +165,7 @@ class OnDemand:
             live.leave(client)
             self._places.deal()
 
-    async def _answered(self, live: Live) -> None:
+    async def _answered(self, live: InFlight) -> None:
         try:
             async with asyncio.timeout(self._start_s):
                 await live.started()
@@ -178,7 +178,7 @@ class OnDemand:
                 f"the source has not sent {live.file.filename} yet; the download goes on", hint="ask again in a minute"
             ) from None
 
-    def _join(self, file: FileRow, client: str) -> Live:
+    def _join(self, file: FileRow, client: str) -> InFlight:
         """Return the fetch of these bytes that is under way, else a new one. The caller has joined it."""
         if self._closed:
             raise Unavailable("the daemon is stopping", hint="ask again in a minute")
@@ -187,14 +187,14 @@ class OnDemand:
         live = self._flights.get(key)
         if live is None:
             self._raise_remembered(file)
-            live = self._flights[key] = Live(file)
+            live = self._flights[key] = InFlight(file)
             task = asyncio.create_task(self._fly(key, live), name=f"fetch {file.filename}")
             self._tasks.add(task)
             task.add_done_callback(partial(self._landed, key, live))
         live.join(client)
         return live
 
-    def _landed(self, key: _Key, live: Live, task: asyncio.Task[None]) -> None:
+    def _landed(self, key: _Key, live: InFlight, task: asyncio.Task[None]) -> None:
         """Whatever ended the task, nobody waits for it any more; a task cancelled early has not run a single line."""
         self._tasks.discard(task)
         if not live.ended:
@@ -242,7 +242,7 @@ class OnDemand:
 
     # --- one fetch
 
-    async def _fly(self, key: _Key, live: Live) -> None:
+    async def _fly(self, key: _Key, live: InFlight) -> None:
         error: FirthError
         try:
             kept = await self._bring(key, live)
@@ -263,12 +263,12 @@ class OnDemand:
             self._remember(live.file, error, begun=live.begun)
         live.fail(error)
 
-    def _away(self, key: _Key, live: Live) -> None:
+    def _away(self, key: _Key, live: InFlight) -> None:
         """Take a fetch out of those under way; whoever asks for the file from now on starts another."""
         if self._flights.get(key) is live:
             del self._flights[key]
 
-    async def _bring(self, key: _Key, live: Live) -> Kept:
+    async def _bring(self, key: _Key, live: InFlight) -> Kept:
         file = live.file
         if (there := await self._helpers.present(file)) is not None:
             return there  # of another channel that is as open: no source is asked
@@ -307,7 +307,7 @@ class OnDemand:
             log.warning("%s was stored, but could not be counted: %s", file.filename, error.message)
         return kept
 
-    async def _download(self, live: Live, writer: BlobWriter, source: Source, address: str) -> None:
+    async def _download(self, live: InFlight, writer: BlobWriter, source: Source, address: str) -> None:
         file = live.file
 
         def asks(attempt: int) -> None:
@@ -341,7 +341,7 @@ class OnDemand:
         except TooLarge:
             raise _bad(file, f"it has more than the {live.size} bytes promised") from None
 
-    async def _check(self, file: FileRow, live: Live, writer: BlobWriter) -> None:
+    async def _check(self, file: FileRow, live: InFlight, writer: BlobWriter) -> None:
         """Check what the store cannot: a length that only the source told, and an archive without any digest."""
         if live.size is not None and writer.written != live.size:
             raise _bad(file, f"{writer.written} bytes came, {live.size} were promised")

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from firthd.mirrors.live import Live
+from firthd.mirrors.in_flight import InFlight
 
 COMMON = 128
 """Files fetched for clients at once, from all hosts; each takes about four open files."""
@@ -20,7 +20,7 @@ COMMON = 128
 class _Ticket:
     """One fetch that has a place or waits for one."""
 
-    def __init__(self, live: Live, host: str, give_up: Callable[[], None], number: int) -> None:
+    def __init__(self, live: InFlight, host: str, give_up: Callable[[], None], number: int) -> None:
         self.live = live
         self.host = host
         self.give_up = give_up
@@ -41,7 +41,7 @@ class Places:
         self._arrivals = 0
 
     @asynccontextmanager
-    async def place(self, live: Live, host: str, give_up: Callable[[], None]) -> AsyncIterator[None]:
+    async def place(self, live: InFlight, host: str, give_up: Callable[[], None]) -> AsyncIterator[None]:
         """Hold a place for one file of a host; `live.waits_for` says why there is none yet.
 
         `give_up` is called at most once, when nobody has joined the file and somebody else needs its place, or when

@@ -10,7 +10,7 @@ GIB = 1 << 30
 
 
 class PartChange(Struct, frozen=True, kw_only=True):
-    """What one part of the source (conda: a subdir) changed; `stopped`: artifacts the source no longer lists."""
+    """What one part of the source  changed; `stopped`: artifacts the source no longer lists."""
 
     part: str
     before: int

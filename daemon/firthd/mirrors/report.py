@@ -97,9 +97,9 @@ class Reports:
             on_demand=totals.artifacts - totals.stored,
             bytes=totals.bytes,
             bytes_stored=totals.bytes_stored,
-            subdirs=totals.subdirs,
+            parts=totals.parts,
             failed=[
-                FailedArtifact(subdir=one.subdir, filename=one.filename, reason=one.reason, attempts=one.attempts)
+                FailedArtifact(part=one.part, filename=one.filename, reason=one.reason, attempts=one.attempts)
                 for one in failed
             ],
             # Of a broken index not every record's refusal is kept, but each is counted.

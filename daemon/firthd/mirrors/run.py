@@ -17,12 +17,12 @@ from firthd.clock import utc_day
 from firthd.families.base import FetchPlace
 from firthd.index.messages import PartResult, ReadParams, ReadResult
 from firthd.mirrors import plan
+from firthd.mirrors.context import Context
 from firthd.mirrors.downloads import Downloads, Result
 from firthd.mirrors.fetch_index import Index, IndexFetcher
-from firthd.mirrors.parts import Parts
-from firthd.mirrors.publications import PublishRuns, cleaned, told
-from firthd.mirrors.settle import Settle
+from firthd.mirrors.publish_run import PublishRuns, cleaned, told
 from firthd.mirrors.source import Job, rules_of
+from firthd.mirrors.take_in import TakeIn
 from firthd.runs.run import LiveRun, Outcome
 from firthd.store import catalog, delivered, generations
 from firthd.store.catalog import SourceIndexRow
@@ -54,9 +54,9 @@ class _Read(Struct, frozen=True, kw_only=True):
 class MirrorRuns:
     """Executes runs of kind mirror and plan."""
 
-    def __init__(self, parts: Parts, publications: PublishRuns) -> None:
-        self._p = parts
-        self._settle = Settle(parts)
+    def __init__(self, context: Context, publications: PublishRuns) -> None:
+        self._p = context
+        self._take_in = TakeIn(context)
         self._publications = publications
         self.plans: dict[int, Job] = {}  # runs of kind plan for mirrors that do not exist: never written down
 
@@ -74,7 +74,7 @@ class MirrorRuns:
             if keep_folder:
                 await self._publications.queue_rest(live, job)
             elif live.stopping:
-                await self._settle.take_back(live, job)
+                await self._take_in.take_back(live, job)
             raise
         finally:
             self._p.space.release(live.id)
@@ -82,7 +82,7 @@ class MirrorRuns:
             if not keep_folder:
                 await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
                 with contextlib.suppress(FirthError):  # what the run read of the index and did not take in
-                    await asyncio.shield(self._settle.clean_sources(job.mirror_id))
+                    await asyncio.shield(self._take_in.clean_sources(job.mirror_id))
 
     async def plan(self, live: LiveRun) -> Outcome:
         """Carry out steps 1 to 5 and tell what a run would do; nothing is changed."""
@@ -242,7 +242,7 @@ class MirrorRuns:
                 live.log(f"{part.part}: {note}", "warning")
             for invalid in part.invalid[:INVALID_SHOWN]:
                 live.fail_artifact(
-                    Failure(subdir=part.part, filename=invalid.filename, reason=invalid.reason, attempts=1)
+                    Failure(part=part.part, filename=invalid.filename, reason=invalid.reason, attempts=1)
                 )
                 live.log(f"{part.part}/{invalid.filename}: {invalid.reason}", "error")
 
@@ -299,10 +299,10 @@ class MirrorRuns:
         def address(wanted: Wanted) -> str:
             return rules.fetch_url(
                 FetchPlace(
-                    subdir=wanted.subdir,
+                    part=wanted.part,
                     section=wanted.section,
                     filename=wanted.filename,
-                    base_url=base_urls.get(wanted.subdir),
+                    base_url=base_urls.get(wanted.part),
                     raw=wanted.raw,
                 )
             )
@@ -353,14 +353,14 @@ class MirrorRuns:
 
     async def _publish_run(self, live: LiveRun, job: Job, read: _Read, folder: Path) -> Publication:
         async with live.step(StepName.PUBLISH, "waits for its turn"):
-            copied = await self._settle.take_in(live, job, folder / "run.sqlite", self._as_read(live, job, read))
+            copied = await self._take_in.take_in(live, job, folder / "run.sqlite", self._as_read(live, job, read))
             live.count(added=copied.added, removed=copied.closed)
-            publication = await self._settle.publish(live, job.channel_id, Cause.RUN, None)
+            publication = await self._take_in.publish(live, job.channel_id, Cause.RUN, None)
             shadowed = publication.shadowed.get(job.mirror_id)
             if shadowed is not None:
                 live.count(shadowed=shadowed)
             live.progress(told(publication))
-        totals = await self._settle.count(job.channel_id, job.mirror_id)
+        totals = await self._take_in.count(job.channel_id, job.mirror_id)
         # Of parts that have not changed nothing was read: what is there is counted, not what was read.
         live.count(
             passive=totals.artifacts if job.mode is MirrorMode.PASSIVE else 0,
@@ -395,8 +395,8 @@ class MirrorRuns:
 
     async def _clean(self, live: LiveRun, job: Job) -> None:
         async with live.step(StepName.CLEAN):
-            gone = await self._settle.clean_channel(job.channel_id)
-            gone += await self._settle.clean_sources(job.mirror_id)
+            gone = await self._take_in.clean_channel(job.channel_id)
+            gone += await self._take_in.clean_sources(job.mirror_id)
             live.progress(cleaned(gone))
 
     async def _nothing_new(self, live: LiveRun, job: Job) -> Outcome:
@@ -406,10 +406,10 @@ class MirrorRuns:
         generation = None
         if await self._p.db.read(lambda r: generations.finished_change_sets(r, job.channel_id)):
             async with live.step(StepName.PUBLISH):
-                publication = await self._settle.publish(live, job.channel_id, Cause.RUN, None)
+                publication = await self._take_in.publish(live, job.channel_id, Cause.RUN, None)
                 live.progress(told(publication))
             generation = publication.generation.number if publication.published else None
-            await self._settle.count(job.channel_id, job.mirror_id)
+            await self._take_in.count(job.channel_id, job.mirror_id)
         else:
             await live.skip(StepName.PUBLISH, "the source has not changed")
         await live.skip(StepName.CLEAN, "nothing to take away")

@@ -91,12 +91,12 @@ class Locator:
 
         async def body(r: Reader) -> tuple[MirrorRow | None, str | None, bytes | None]:
             mirror = await catalog.mirror_by_id(r, file.mirror_id)
-            index = (await catalog.source_indexes(r, file.mirror_id)).get(file.subdir)
+            index = (await catalog.source_indexes(r, file.mirror_id)).get(file.part)
             raw = await raw_record(r, file.id) if rules.needs_record(file.section) else None
             return mirror, index.base_url if index else None, raw
 
         mirror, base_url, raw = await self._db.read(body)
         if mirror is None:
             raise NotFound(f"{file.filename} is not stored, and the mirror that offered it is gone")
-        place = FetchPlace(subdir=file.subdir, section=file.section, filename=file.filename, base_url=base_url, raw=raw)
+        place = FetchPlace(part=file.part, section=file.section, filename=file.filename, base_url=base_url, raw=raw)
         return source_of(mirror, self._secrets), rules.fetch_url(place)

@@ -32,7 +32,7 @@ _STEP = re.compile(r"\.(?P<field>[^.\[\]]+)|\[[^\]]*\]")
 
 
 def decode_params(method: Method, raw: Raw) -> Params:
-    """Return the method's parameters; raise InvalidParams, whose data has `path`, such as `$.filters.subdirs[0]`."""
+    """Return the method's parameters; raise InvalidParams, whose data has `path`, such as `$.filters.projects[0]`."""
     if bytes(raw).lstrip()[:1] != b"{":
         raise InvalidParams(
             f"{method.name} takes parameters by name, in an object",
@@ -133,7 +133,7 @@ def _enum_values(params: type[Params], path: str) -> list[str]:
 
 
 def _types_at(params: type[Params], path: str) -> list[inspect.Type]:
-    """Return the types that may stand at a place such as `$.filters.subdirs[0]`, unions taken apart."""
+    """Return the types that may stand at a place such as `$.filters.projects[0]`, unions taken apart."""
     kinds = list(_flat(inspect.type_info(params)))
     for step in _STEP.finditer(path):
         kinds = [inner for kind in kinds for inner in _inside(kind, step["field"])]

@@ -49,7 +49,7 @@ async def queue_again(tx: Tx, queue: "RunQueue", row: RunRow) -> int | None:
 
 
 async def recover(db: Database, queue: "RunQueue", clock: Clock, *, resume: bool) -> list[str]:
-    """Settle the runs that a crash left open; return a sentence for each. Called once, before the queue works."""
+    """TakeIn the runs that a crash left open; return a sentence for each. Called once, before the queue works."""
 
     async def body(tx: Tx) -> list[str]:
         told = []

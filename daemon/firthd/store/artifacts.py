@@ -26,7 +26,7 @@ class FileRow(Struct, frozen=True, kw_only=True):
     channel_id: int
     mirror_id: int
     family: str
-    subdir: str
+    part: str
     section: str
     filename: str
     name: str
@@ -40,7 +40,7 @@ class FileRow(Struct, frozen=True, kw_only=True):
 
 
 _FILE = (
-    "a.id, a.channel_id, a.mirror_id, a.family, a.subdir, a.section, a.filename, a.name, a.version, a.size,"
+    "a.id, a.channel_id, a.mirror_id, a.family, a.part, a.section, a.filename, a.name, a.version, a.size,"
     " a.sha256, a.md5, a.declared"
 )
 _DELIVERED = "delivered d ON d.channel_id = a.channel_id AND d.sha256 = a.sha256"
@@ -74,7 +74,7 @@ async def find_file(
     channel_id: int,
     shows: int,
     family: str,
-    subdir: str,
+    part: str,
     filename: str,
     now_ms: int,
     grace_ms: int,
@@ -91,9 +91,9 @@ async def find_file(
         f"SELECT {_FILE}, s.number, e.number, g.time, b.size = coalesce(a.size, b.size) FROM {_VERSIONS}"
         " LEFT JOIN generation g ON g.channel_id = a.channel_id AND g.number = e.number"
         f" LEFT JOIN {_DELIVERED} LEFT JOIN blob b ON b.sha256 = d.sha256"
-        " WHERE a.channel_id = :channel AND a.family = :family AND a.subdir = :subdir AND a.filename = :filename"
+        " WHERE a.channel_id = :channel AND a.family = :family AND a.part = :part AND a.filename = :filename"
         " AND s.number <= :newest ORDER BY a.id DESC",
-        {"channel": channel_id, "newest": newest, "family": family, "subdir": subdir, "filename": filename},
+        {"channel": channel_id, "newest": newest, "family": family, "part": part, "filename": filename},
     )
     owners: dict[str, int | None] = {}
     for wanted_live in (True, False):
@@ -191,9 +191,9 @@ async def copy_in(
             params,
         )
         added += await tx.execute(
-            "INSERT INTO artifact(id, channel_id, mirror_id, family, subdir, section, filename, name, version, build,"
+            "INSERT INTO artifact(id, channel_id, mirror_id, family, part, section, filename, name, version, build,"
             " build_number, size, sha256, md5, declared, license, timestamp, fingerprint, added_set)"
-            " SELECT :base + n.ordinal, :channel, :mirror, n.family, n.subdir, n.section, n.filename, n.name,"
+            " SELECT :base + n.ordinal, :channel, :mirror, n.family, n.part, n.section, n.filename, n.name,"
             " n.version, n.build, n.build_number, n.size, n.sha256, n.md5, n.declared, n.license, n.timestamp,"
             f" n.fingerprint, :set {source}",
             params,
@@ -293,7 +293,7 @@ class MirrorTotals(Struct, frozen=True, kw_only=True):
     bytes: int
     stored: int
     bytes_stored: int
-    subdirs: dict[str, int]
+    parts: dict[str, int]
 
 
 async def mirror_totals(r: Reader, channel_id: int, mirror_id: int) -> MirrorTotals:
@@ -302,10 +302,10 @@ async def mirror_totals(r: Reader, channel_id: int, mirror_id: int) -> MirrorTot
     Half a second for 700,000 rows.
     """
     rows = await r.rows(
-        "SELECT a.subdir, count(*), coalesce(sum(a.size), 0), count(d.sha256),"
+        "SELECT a.part, count(*), coalesce(sum(a.size), 0), count(d.sha256),"
         " coalesce(sum(a.size) FILTER (WHERE d.sha256 IS NOT NULL), 0)"
         f" FROM artifact a INDEXED BY artifact_file LEFT JOIN {_DELIVERED}"
-        " WHERE a.channel_id = ? AND a.mirror_id = ? AND a.closed_set IS NULL GROUP BY a.family, a.subdir",
+        " WHERE a.channel_id = ? AND a.mirror_id = ? AND a.closed_set IS NULL GROUP BY a.family, a.part",
         (channel_id, mirror_id),
     )
     return MirrorTotals(
@@ -313,7 +313,7 @@ async def mirror_totals(r: Reader, channel_id: int, mirror_id: int) -> MirrorTot
         bytes=sum(row[2] for row in rows),
         stored=sum(row[3] for row in rows),
         bytes_stored=sum(row[4] for row in rows),
-        subdirs={row[0]: row[1] for row in rows},
+        parts={row[0]: row[1] for row in rows},
     )
 
 
@@ -400,13 +400,13 @@ class HandedOver(Struct, frozen=True, kw_only=True):
 
 _OWN = (
     "SELECT k.id FROM artifact k INDEXED BY artifact_live WHERE k.channel_id = a.channel_id AND k.mirror_id = 0"
-    " AND k.family = a.family AND k.subdir = a.subdir AND k.section = a.section AND k.filename = a.filename"
+    " AND k.family = a.family AND k.part = a.part AND k.section = a.section AND k.filename = a.filename"
     " AND k.closed_set IS NULL"
 )
 """The row of the same file that the channel itself holds already."""
 _CAME = (
     "coalesce((SELECT max(o.id) FROM artifact o INDEXED BY artifact_file WHERE o.channel_id = a.channel_id"
-    " AND o.family = a.family AND o.subdir = a.subdir AND o.filename = a.filename AND o.section = a.section"
+    " AND o.family = a.family AND o.part = a.part AND o.filename = a.filename AND o.section = a.section"
     " AND o.mirror_id > 0 AND o.closed_set = (SELECT k.added_set FROM artifact k WHERE k.id = own)), own)"
 )
 """The row with which what the channel holds came from a source, whenever it was handed over; ids rise with time."""
@@ -449,9 +449,9 @@ async def hand_over(
         places = list(enumerate((row_id for row_id, _ in moved), int(base) - len(moved)))
         await tx.many("INSERT INTO artifact_record SELECT ?, raw FROM artifact_record WHERE artifact_id = ?", places)
         await tx.many(
-            "INSERT INTO artifact(id, channel_id, mirror_id, family, subdir, section, filename, name, version, build,"
+            "INSERT INTO artifact(id, channel_id, mirror_id, family, part, section, filename, name, version, build,"
             " build_number, size, sha256, md5, declared, license, timestamp, fingerprint, added_set)"
-            " SELECT ?, channel_id, 0, family, subdir, section, filename, name, version, build, build_number, size,"
+            " SELECT ?, channel_id, 0, family, part, section, filename, name, version, build, build_number, size,"
             " sha256, md5, declared, license, timestamp, fingerprint, ? FROM artifact WHERE id = ?",
             [(place, change_set, row_id) for place, row_id in places],
         )

@@ -121,7 +121,7 @@ def _generation(row: Row) -> GenerationRow:
 
 
 class FamilyRow(Struct, frozen=True, kw_only=True):
-    """What a generation holds of one family; `digests` and `totals` go by part (conda: subdir)."""
+    """What a generation holds of one family; `digests` and `totals` go by part ."""
 
     family: str
     artifacts: int
@@ -283,7 +283,7 @@ class ChangeRow(Struct, frozen=True, kw_only=True):
     set_id: int
     id: int
     family: str
-    subdir: str
+    part: str
     filename: str
     name: str
     version: str
@@ -319,7 +319,7 @@ async def changes_page(
                 set_id=set_id,
                 id=row[0],
                 family=row[1],
-                subdir=row[2],
+                part=row[2],
                 filename=row[3],
                 name=row[4],
                 version=row[5],
@@ -359,7 +359,7 @@ async def _changed_by(r: Reader, set_id: int, low: int, high: int, *, came: bool
         joined = "JOIN change_set s ON s.id = a.added_set"
         inside = f"a.closed_set = :set AND {entered} <= :low"
     return await r.rows(
-        "SELECT a.id, a.family, a.subdir, a.filename, a.name, a.version, a.build, a.size, a.closed_reason, m.name"
+        "SELECT a.id, a.family, a.part, a.filename, a.name, a.version, a.build, a.size, a.closed_reason, m.name"
         f" FROM artifact a {joined} LEFT JOIN mirror m ON m.id = a.mirror_id"
         f" WHERE {inside} AND a.id > :beyond AND NOT {_SHADOWED} ORDER BY a.id LIMIT :limit",
         {"set": set_id, "low": low, "high": high, "beyond": beyond, "limit": limit, "at": high if came else low},

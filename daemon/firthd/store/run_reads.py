@@ -12,7 +12,7 @@ class Wanted(Struct, frozen=True, kw_only=True):
     """A file that a run is to add; `raw` is its record."""
 
     ordinal: int
-    subdir: str
+    part: str
     section: str
     filename: str
     name: str
@@ -31,14 +31,14 @@ class RunFileReads:
     async def wanted(self, after: int, limit: int) -> list[Wanted]:
         """Return the next files to add, in order."""
         rows = await self._connection.execute_fetchall(
-            'SELECT ordinal, subdir, section, filename, name, size, sha256, md5, raw FROM "add"'
+            'SELECT ordinal, part, section, filename, name, size, sha256, md5, raw FROM "add"'
             " WHERE ordinal > ? ORDER BY ordinal LIMIT ?",
             (after, limit),
         )
         return [
             Wanted(
                 ordinal=row[0],
-                subdir=row[1],
+                part=row[1],
                 section=row[2],
                 filename=row[3],
                 name=row[4],

@@ -214,7 +214,7 @@ async def last_line(r: Reader, run_id: int) -> int:
 
 
 class Failure(Struct, frozen=True, kw_only=True):
-    subdir: str
+    part: str
     filename: str
     reason: str
     attempts: int
@@ -222,7 +222,7 @@ class Failure(Struct, frozen=True, kw_only=True):
 
 async def write_failures(tx: Tx, run_id: int, failures: list[Failure]) -> None:
     await tx.many(
-        "INSERT OR REPLACE INTO run_failure(run_id, subdir, filename, reason, attempts) VALUES (?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO run_failure(run_id, part, filename, reason, attempts) VALUES (?, ?, ?, ?, ?)",
         [(run_id, *msgspec.structs.astuple(failure)) for failure in failures],
     )
 
@@ -233,10 +233,10 @@ async def forget_failures(tx: Tx, run_id: int) -> None:
 
 async def failures(r: Reader, run_id: int, limit: int) -> list[Failure]:
     rows = await r.rows(
-        "SELECT subdir, filename, reason, attempts FROM run_failure WHERE run_id = ? ORDER BY subdir, filename LIMIT ?",
+        "SELECT part, filename, reason, attempts FROM run_failure WHERE run_id = ? ORDER BY part, filename LIMIT ?",
         (run_id, limit),
     )
-    return [Failure(subdir=row[0], filename=row[1], reason=row[2], attempts=row[3]) for row in rows]
+    return [Failure(part=row[0], filename=row[1], reason=row[2], attempts=row[3]) for row in rows]
 
 
 async def count_failures(r: Reader, run_id: int) -> int:

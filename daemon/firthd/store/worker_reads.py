@@ -58,7 +58,7 @@ class SummaryRow(NamedTuple):
 
     name: str
     version: str
-    subdir: str
+    part: str
     filename: str
     size: int | None
     mirror_id: int
@@ -66,11 +66,11 @@ class SummaryRow(NamedTuple):
 
 
 class OfferRow(NamedTuple):
-    """That a mirror's files of a name lie in a subdir, and which sets added and closed them."""
+    """That a mirror's files of a name lie in a part, and which sets added and closed them."""
 
     name: str
     mirror_id: int
-    subdir: str
+    part: str
     added_set: int
     closed_set: int | None
 
@@ -127,32 +127,32 @@ class WorkerState:
 
     # --- artifacts
 
-    def live_rows(self, channel_id: int, mirror_id: int, family: str, subdir: str) -> Iterator[LiveRow]:
-        """Yield a mirror's live rows of one subdir, by file name."""
+    def live_rows(self, channel_id: int, mirror_id: int, family: str, part: str) -> Iterator[LiveRow]:
+        """Yield a mirror's live rows of one part, by file name."""
         filename, artifact_id = "", -1
         while True:
             page = self._connection.execute(
                 "SELECT a.id, a.section, a.filename, a.name, a.fingerprint, a.sha256, a.declared FROM artifact a"
-                " WHERE a.channel_id = ? AND a.family = ? AND a.subdir = ? AND (a.filename, a.id) > (?, ?)"
+                " WHERE a.channel_id = ? AND a.family = ? AND a.part = ? AND (a.filename, a.id) > (?, ?)"
                 f" AND a.mirror_id = ? AND {LIVE} ORDER BY a.filename, a.id LIMIT {PAGE_ROWS}",
-                (channel_id, family, subdir, filename, artifact_id, mirror_id),
+                (channel_id, family, part, filename, artifact_id, mirror_id),
             ).fetchall()
             yield from map(LiveRow._make, page)
             if len(page) < PAGE_ROWS:
                 return
             artifact_id, _, filename, *_ = page[-1]
 
-    def shown_rows(self, channel_id: int, family: str, subdir: str) -> Iterator[list[ShownRow]]:
-        """Yield the visible rows of one subdir with their records, by file name and section, page by page."""
+    def shown_rows(self, channel_id: int, family: str, part: str) -> Iterator[list[ShownRow]]:
+        """Yield the visible rows of one part with their records, by file name and section, page by page."""
         filename = ""
         while True:
             found = self._connection.execute(
                 "SELECT a.id, a.section, a.filename, a.name, a.version, a.build, a.size, a.sha256, a.md5, a.declared,"
                 " a.timestamp, a.fingerprint, a.mirror_id, r.raw"
                 " FROM artifact a CROSS JOIN artifact_record r ON r.artifact_id = a.id"
-                " WHERE a.channel_id = ? AND a.family = ? AND a.subdir = ? AND a.filename > ?"
+                " WHERE a.channel_id = ? AND a.family = ? AND a.part = ? AND a.filename > ?"
                 f" AND {LIVE} ORDER BY a.filename, a.id LIMIT {PAGE_ROWS}",
-                (channel_id, family, subdir, filename),
+                (channel_id, family, part, filename),
             ).fetchall()
             page = list(map(ShownRow._make, found))
             more = len(page) == PAGE_ROWS
@@ -171,7 +171,7 @@ class WorkerState:
         name, artifact_id = "", -1
         while True:
             page = self._connection.execute(
-                "SELECT name, mirror_id, subdir, added_set, closed_set, id FROM artifact"
+                "SELECT name, mirror_id, part, added_set, closed_set, id FROM artifact"
                 " WHERE channel_id = ? AND family = ? AND (name, id) > (?, ?)"
                 f" ORDER BY name, id LIMIT {PAGE_ROWS}",
                 (channel_id, family, name, artifact_id),
@@ -183,35 +183,35 @@ class WorkerState:
             name, artifact_id = page[-1][0], page[-1][5]
 
     def summary_rows(
-        self, channel_id: int, family: str, names: Sequence[str], except_subdirs: Sequence[str]
+        self, channel_id: int, family: str, names: Sequence[str], except_parts: Sequence[str]
     ) -> Iterator[SummaryRow]:
-        """Yield what the summaries of some packages need from the subdirs that are not named."""
-        skipped = ", ".join("?" * len(except_subdirs))
+        """Yield what the summaries of some packages need from the parts that are not named."""
+        skipped = ", ".join("?" * len(except_parts))
         for start in range(0, len(names), NAMES_PER_QUERY):
             some = names[start : start + NAMES_PER_QUERY]
             page = self._connection.execute(
-                "SELECT a.name, a.version, a.subdir, a.filename, a.size, a.mirror_id, r.raw"
+                "SELECT a.name, a.version, a.part, a.filename, a.size, a.mirror_id, r.raw"
                 " FROM artifact a CROSS JOIN artifact_record r ON r.artifact_id = a.id"
                 f" WHERE a.channel_id = ? AND a.family = ? AND a.name IN ({', '.join('?' * len(some))})"
-                f" AND a.subdir NOT IN ({skipped}) AND {LIVE}",
-                (channel_id, family, *some, *except_subdirs),
+                f" AND a.part NOT IN ({skipped}) AND {LIVE}",
+                (channel_id, family, *some, *except_parts),
             ).fetchall()
             yield from map(SummaryRow._make, page)
 
     def touched(self, channel_id: int, family: str, change_sets: Iterable[int]) -> dict[str, set[str]]:
-        """Return subdir -> names that these sets added or closed something of."""
+        """Return part -> names that these sets added or closed something of."""
         found: dict[str, set[str]] = {}
         for change_set in change_sets:
             for column in ("added_set", "closed_set"):
-                for subdir, name in self._named_by(column, change_set, channel_id, family):
-                    found.setdefault(subdir, set()).add(name)
+                for part, name in self._named_by(column, change_set, channel_id, family):
+                    found.setdefault(part, set()).add(name)
         return found
 
     def _named_by(self, column: str, change_set: int, channel_id: int, family: str) -> Iterator[tuple[str, str]]:
         artifact_id = -1
         while True:
             page = self._connection.execute(
-                f"SELECT id, subdir, name, channel_id, family FROM artifact WHERE {column} = ? AND id > ?"
+                f"SELECT id, part, name, channel_id, family FROM artifact WHERE {column} = ? AND id > ?"
                 f" ORDER BY id LIMIT {PAGE_ROWS}",
                 (change_set, artifact_id),
             ).fetchall()
@@ -220,13 +220,13 @@ class WorkerState:
                 return
             artifact_id = page[-1][0]
 
-    def subdirs(self, channel_id: int, family: str) -> list[str]:
-        """Return the subdirs that hold any row of a family, live or not, by skipping from one to the next."""
+    def parts(self, channel_id: int, family: str) -> list[str]:
+        """Return the parts that hold any row of a family, live or not, by skipping from one to the next."""
         found: list[str] = []
         last = ""
         while True:
             row = self._connection.execute(
-                "SELECT min(subdir) FROM artifact WHERE channel_id = ? AND family = ? AND subdir > ?",
+                "SELECT min(part) FROM artifact WHERE channel_id = ? AND family = ? AND part > ?",
                 (channel_id, family, last),
             ).fetchone()
             if row[0] is None:

@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal
@@ -94,13 +94,19 @@ class Upstream:
     """All sources; one for the daemon, so that a host's budget is shared by everybody who asks it."""
 
     def __init__(
-        self, settings: UpstreamSettings, clock: Clock, *, jitter: Callable[[], float] = random.random
+        self,
+        settings: UpstreamSettings,
+        clock: Clock,
+        *,
+        jitter: Callable[[], float] = random.random,
+        packed: Iterable[str] = (),
     ) -> None:
+        """`packed`: endings of files that are compressed by themselves, beside the usual ones."""
         self._clock = clock
         self._jitter = jitter
         self._meter = Meter(clock)
         self._index_deadline_s = settings.index_deadline_s
-        self._http = Http(settings, clock, self._meter, user_agent=f"firth/{__version__}")
+        self._http = Http(settings, clock, self._meter, user_agent=f"firth/{__version__}", packed=packed)
 
     async def start(self) -> None:
         await self._http.start()

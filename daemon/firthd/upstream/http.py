@@ -3,7 +3,7 @@
 import asyncio
 import re
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -43,15 +43,22 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15}|\*)")
 # Servers label files that are compressed by themselves with an encoding; their bytes are the file. Anything else that
 # comes encoded, although identity was asked for, is not what the index or a digest is about.
-_COMPRESSED_FILES = (".zst", ".conda", ".bz2", ".gz", ".tgz", ".xz", ".zip", ".whl", ".rds", ".msgpack")
+_COMPRESSED_FILES = (".zst", ".bz2", ".gz", ".tgz", ".xz", ".zip")
 
 
 class Reply:
     """The head of one answer; its bytes are read through `body`."""
 
     def __init__(
-        self, response: aiohttp.ClientResponse, asked: Asked, clock: Clock, meter: Meter, idle_s: float
+        self,
+        response: aiohttp.ClientResponse,
+        asked: Asked,
+        clock: Clock,
+        meter: Meter,
+        idle_s: float,
+        packed: tuple[str, ...],
     ) -> None:
+        self._packed = packed
         self.status = response.status
         self.content_type = response.content_type if "Content-Type" in response.headers else ""
         self.url = asked.url
@@ -98,7 +105,7 @@ class Reply:
     def body(self, offset: int = 0) -> Body:
         """Return the answer's bytes, which begin at `offset` of the file; raise Failure when they come encoded."""
         encoding = self._response.headers.get("Content-Encoding", "identity").strip().lower() or "identity"
-        if encoding != "identity" and not self._response.url.path.lower().endswith(_COMPRESSED_FILES):
+        if encoding != "identity" and not self._response.url.path.lower().endswith(self._packed):
             raise self.asked.failure(
                 f"{self.asked.host} sent {self.url} with an encoding that was not asked for",
                 "let the source, or the proxy in between, send the file as it is",
@@ -128,7 +135,10 @@ class Reply:
 class Http:
     """One session for all sources; proxy, authority and credentials belong to the single request."""
 
-    def __init__(self, settings: UpstreamSettings, clock: Clock, meter: Meter, *, user_agent: str) -> None:
+    def __init__(
+        self, settings: UpstreamSettings, clock: Clock, meter: Meter, *, user_agent: str, packed: Iterable[str]
+    ) -> None:
+        self._packed = (*_COMPRESSED_FILES, *packed)
         self._settings = settings
         self._clock = clock
         self._meter = meter
@@ -261,7 +271,7 @@ class Http:
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise asked.broken(error, idle_s=min(idle_s, answer_s or idle_s)) from None
         try:
-            yield Reply(response, asked, self._clock, self._meter, idle_s)
+            yield Reply(response, asked, self._clock, self._meter, idle_s, self._packed)
         finally:
             response.release()  # back to the pool when it was read to its end, closed otherwise
 

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from firth_protocol.types import Privacy
 from firthd.clock import Clock
-from firthd.web.parts import Tokens
+from firthd.web.context import Tokens
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network

@@ -16,11 +16,11 @@ from firthd.config import WebSettings
 from firthd.families.base import SetUp
 from firthd.serving import Limits, Serving
 from firthd.web.admission import Admission, Door, Visitor, address_of, inside, networks
+from firthd.web.context import WebContext
 from firthd.web.files import Accel, Files
 from firthd.web.hot import HotObjects
 from firthd.web.packages import Packages
 from firthd.web.pages.people import Pages
-from firthd.web.parts import WebParts
 from firthd.web.paths import BadPath, split_path
 from firthd.web.problems import Problem, from_error, not_found, reply
 from firthd.web.site import FOREVER, Edition, Site
@@ -50,7 +50,7 @@ _NO_PLACE = (
 _LOGIN = {"WWW-Authenticate": 'Basic realm="Firth", charset="UTF-8"'}
 
 
-def build_app(parts: WebParts) -> web.Application:
+def build_app(parts: WebContext) -> web.Application:
     """Return the application that serves packages, pages and machines. Serve it with `serving`."""
     front = Front(parts)
     app = web.Application()
@@ -85,7 +85,7 @@ async def _sign(_: web.Request, response: web.StreamResponse) -> None:
 class Front:
     """Takes every request apart and leads it to the room that answers it."""
 
-    def __init__(self, parts: WebParts) -> None:
+    def __init__(self, parts: WebContext) -> None:
         settings = parts.settings
         accel = Accel(prefix=settings.accel_redirect, root=parts.state) if settings.accel_redirect else None
         files = Files(HotObjects(), accel)

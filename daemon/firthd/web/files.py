@@ -19,7 +19,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from firth_protocol.errors import FirthError
-from firthd.mirrors.live import Live
+from firthd.mirrors.in_flight import InFlight
 from firthd.web.conditions import Answer, Content, Span, http_date, judge
 from firthd.web.hot import HotObject, HotObjects
 from firthd.web.problems import Problem
@@ -104,7 +104,7 @@ class Files:
         """Send bytes that are made for the answer; `content.modified_ms` is known."""
         return await self._from_memory(request, content, HotObject(data, content.modified_ms or 0))
 
-    async def growing(self, request: web.Request, content: Content, live: Live) -> web.StreamResponse:
+    async def growing(self, request: web.Request, content: Content, live: InFlight) -> web.StreamResponse:
         """Send a file while it is fetched; the connection breaks when it turns out wrong. `content.size` is known."""
         response, span = _response(request, content, Answer.WHOLE)
         if span is None:

@@ -6,13 +6,13 @@ from functools import partial
 import msgspec
 from aiohttp import web
 
-from firthd.mirrors.live import Live
+from firthd.mirrors.in_flight import InFlight
 from firthd.store.artifacts import FileRow
 from firthd.store.blobs import Kept
 from firthd.web.admission import Visitor
 from firthd.web.conditions import Content
+from firthd.web.context import Fetches, Store
 from firthd.web.files import Files, Place, without_body
-from firthd.web.parts import Fetches, Store
 from firthd.web.problems import Problem
 
 RANGE_WAIT_S = 60.0
@@ -57,7 +57,7 @@ class Packages:
             return await self._arriving(request, visitor, content, live)
 
     async def _arriving(
-        self, request: web.Request, visitor: Visitor, content: Content, live: Live
+        self, request: web.Request, visitor: Visitor, content: Content, live: InFlight
     ) -> web.StreamResponse:
         if live.kept is None and live.size is not None and "Range" not in request.headers:
             await live.beyond(0)  # what fails before the first byte can go out still gets a status and a reason

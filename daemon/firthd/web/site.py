@@ -13,9 +13,9 @@ from firthd.families.base import ArtifactAt, FamilyRules, Life, ObjectAt, Redire
 from firthd.store.objects import ObjectRow
 from firthd.web.admission import Visitor
 from firthd.web.conditions import Content
+from firthd.web.context import Channels, Store
 from firthd.web.files import Files, Place
 from firthd.web.packages import Packages
-from firthd.web.parts import Channels, Store
 from firthd.web.problems import not_found
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import pytest
 
 from firth_protocol.errors import ChannelFrozen, Conflict, Forbidden, InUse, Invalid, NotFound, WrongState
 from firth_protocol.types import Cause, ContentChange, RunState
-from firthd.channels import keeping
+from firthd.channels import retention
 from tests.support.conda import PackageSpec
 from tests.support.upstream import Fault
 from tests.support.world import World, edit, world
@@ -337,13 +337,13 @@ async def test_a_second_daemon_on_the_same_state_names_the_first(tmp_path: Path)
 def test_generations_kept_are_the_newest_ten_and_the_last_of_days_and_months() -> None:
     now = 1_800_000_000_000
     kept = [(number, now - (200 - number) * DAY_MS // 4) for number in range(200, 0, -1)]
-    drop = keeping.to_drop(kept, now, days=10, months=2)
+    drop = retention.to_drop(kept, now, days=10, months=2)
     left = [number for number, _ in kept if number not in drop]
     assert left[:10] == list(range(200, 190, -1))
     days = {(now - time) // DAY_MS for number, time in kept if number in left}
     assert set(range(10)) <= days
     assert len(left) < 30
-    assert keeping.to_drop(kept[:10], now, days=0, months=0) == []
+    assert retention.to_drop(kept[:10], now, days=0, months=0) == []
 
 
 async def test_old_generations_give_up_their_plain_index_but_still_serve_it(tmp_path: Path) -> None:

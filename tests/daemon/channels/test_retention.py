@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from firth_protocol.types import RunState
-from firthd.channels.retention import gaps
+from firthd.channels.drops import gaps
 from firthd.families.conda.shards import read_index
 from tests.support.conda import ChannelFolder, PackageSpec, sample_channel
 from tests.support.daemon import HastyClock, Running, in_process_daemon

@@ -117,7 +117,7 @@ def test_what_is_located_is_safe_and_has_one_address(path: str) -> None:
     ],
 )
 def test_file_is_fetched_from_where_the_source_says(base_url: str | None, expected: str) -> None:
-    place = FetchPlace(subdir="noarch", section="packages.conda", filename="a-1!2.0+l-0.conda", base_url=base_url)
+    place = FetchPlace(part="noarch", section="packages.conda", filename="a-1!2.0+l-0.conda", base_url=base_url)
     assert fetch_url(place) == expected
 
 
@@ -131,7 +131,7 @@ def test_file_is_fetched_from_where_the_source_says(base_url: str | None, expect
 )
 def test_wheel_is_fetched_by_its_own_url(url: str, base_url: str | None, expected: str) -> None:
     raw = json.dumps({"url": url}).encode()
-    place = FetchPlace(subdir="noarch", section="v3.whl", filename="w.whl", base_url=base_url, raw=raw)
+    place = FetchPlace(part="noarch", section="v3.whl", filename="w.whl", base_url=base_url, raw=raw)
     assert needs_record("v3.whl")
     assert not needs_record("v3.conda")
     assert fetch_url(place) == expected
@@ -140,7 +140,7 @@ def test_wheel_is_fetched_by_its_own_url(url: str, base_url: str | None, expecte
 @pytest.mark.parametrize("base_url", ["file:///etc", "../../..", "gopher://example.org"])
 def test_source_cannot_lead_elsewhere(base_url: str) -> None:
     with pytest.raises(Invalid):
-        fetch_url(FetchPlace(subdir="noarch", section="packages", filename="a-1-0.tar.bz2", base_url=base_url))
+        fetch_url(FetchPlace(part="noarch", section="packages", filename="a-1-0.tar.bz2", base_url=base_url))
 
 
 def facts_of(name: str, version: str, build: str = "0") -> Facts:
@@ -179,7 +179,7 @@ def test_version_that_nobody_can_order_meets_nothing() -> None:
 
 def test_facts_are_those_of_the_record() -> None:
     found = facts_of("alpha", "1.0")
-    assert (found.subdir, found.build_number, found.sha256, found.md5, found.size) == ("noarch", 3, HASH, None, None)
+    assert (found.part, found.build_number, found.sha256, found.md5, found.size) == ("noarch", 3, HASH, None, None)
     assert found.depends == ["b >=1"]
     with pytest.raises(ValueError, match="not as it should be"):
         facts("noarch", b"[]")

@@ -148,7 +148,7 @@ def test_rows_that_are_doubled_all_the_same_are_rendered_once(state: CondaState,
     state.execute("DROP INDEX artifact_live")
     state.execute("INSERT INTO artifact_record SELECT artifact_id + 1000, raw FROM artifact_record")
     state.execute(
-        "INSERT INTO artifact SELECT id + 1000, channel_id, mirror_id, family, subdir, section, filename, name,"
+        "INSERT INTO artifact SELECT id + 1000, channel_id, mirror_id, family, part, section, filename, name,"
         " version, build, build_number, size, sha256, md5, declared, license, timestamp, fingerprint, added_set,"
         " NULL, NULL FROM artifact"
     )

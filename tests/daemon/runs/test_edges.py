@@ -67,7 +67,7 @@ async def test_stop_with_publish_while_publishing_adds_nothing_twice(tmp_path: P
         (after,) = (await w.call("run.list", channel="main", kind="publish")).items
         assert (await w.daemon.ended(after.id)).state is RunState.COMPLETED
         doubled = (
-            "SELECT subdir, filename, count(*) FROM artifact WHERE closed_set IS NULL GROUP BY 1, 2 HAVING count(*) > 1"
+            "SELECT part, filename, count(*) FROM artifact WHERE closed_set IS NULL GROUP BY 1, 2 HAVING count(*) > 1"
         )
         assert await db.read(lambda r: r.rows(doubled)) == []
         assert len(await w.names()) == 5
@@ -95,7 +95,7 @@ async def test_what_a_stopped_run_left_waits_for_no_run_that_came_after(tmp_path
             assert (await w.daemon.ended(run.id)).state in {RunState.COMPLETED, RunState.STOPPED}, run.error
         assert first.id in {run.id for run in runs}
         doubled = (
-            "SELECT subdir, filename, count(*) FROM artifact WHERE closed_set IS NULL GROUP BY 1, 2 HAVING count(*) > 1"
+            "SELECT part, filename, count(*) FROM artifact WHERE closed_set IS NULL GROUP BY 1, 2 HAVING count(*) > 1"
         )
         assert await w.daemon.daemon.db.read(lambda r: r.rows(doubled)) == []
         assert len(await w.names()) == 5
@@ -183,7 +183,7 @@ async def test_what_a_full_disk_has_undone_is_written_once_there_is_room(tmp_pat
             await tx.rows(f"PRAGMA max_page_count = {await tx.value('PRAGMA page_count')}")
 
         await db.outside(fill)
-        live.fail_artifact(Failure(subdir="noarch", filename="big.conda", reason="x" * 500_000, attempts=1))
+        live.fail_artifact(Failure(part="noarch", filename="big.conda", reason="x" * 500_000, attempts=1))
         with pytest.raises(NoSpace):
             await live.flush()
         await db.outside(lambda tx: tx.rows("PRAGMA max_page_count = 1000000"))
@@ -268,7 +268,7 @@ async def test_folders_that_a_crash_left_are_taken_away_but_those_that_a_queued_
         orphans = [state / "runs" / "990", state / "rendered" / "work" / "991"]
         for folder in orphans:
             folder.mkdir(parents=True)
-        await w.daemon.daemon.settle.forget_ended()
+        await w.daemon.daemon.take_in.forget_ended()
         assert not [folder for folder in orphans if folder.exists()]
         assert (state / "runs" / str(run.id) / "run.sqlite").exists()
         gate.set()

@@ -352,7 +352,7 @@ async def test_the_log_goes_on_where_it_was_and_failures_are_kept(db: Database) 
                 raise ValueError("no")
         live.note("look at this")
         live.note("look at this")
-        live.fail_artifact(rows.Failure(subdir="noarch", filename="a.conda", reason="404", attempts=3))
+        live.fail_artifact(rows.Failure(part="noarch", filename="a.conda", reason="404", attempts=3))
         live.count(failed=1)
         await live.skip(StepName.FILTER, "nothing to filter")
         works.end(run, Outcome(state=RunState.INCOMPLETE))
@@ -375,7 +375,7 @@ async def test_the_log_goes_on_where_it_was_and_failures_are_kept(db: Database) 
         "Filter remote packages: nothing to filter",
     ]
     assert await db.read(lambda r: rows.failures(r, run, 10)) == [
-        rows.Failure(subdir="noarch", filename="a.conda", reason="404", attempts=3)
+        rows.Failure(part="noarch", filename="a.conda", reason="404", attempts=3)
     ]
 
 

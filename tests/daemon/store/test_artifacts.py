@@ -298,7 +298,7 @@ async def test_totals_count_what_a_mirror_holds_now(s: Shelf) -> None:
     await s.store("a-1", "c-1", "d-1")
     totals = await s.db.read(lambda r: artifacts.mirror_totals(r, s.channel_id, 1))
     assert (totals.artifacts, totals.bytes, totals.stored, totals.bytes_stored) == (2, 20, 1, 10)
-    assert totals.subdirs == {"noarch": 2}
+    assert totals.parts == {"noarch": 2}
 
 
 @pytest.mark.parametrize("keep", [True, False])

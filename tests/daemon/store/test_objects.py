@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from firthd.channels.retention import gaps
+from firthd.channels.drops import gaps
 from firthd.store import object_files, objects
 from firthd.store.database import Database
 from firthd.store.objects import ObjectRow
-from firthd.store.runfile import RunFile
+from firthd.store.run_file import RunFile
 from tests.support.state import opened, sha
 
 CHANNEL = 1

@@ -30,7 +30,7 @@ def state(tmp_path: Path) -> CondaState:
             if number % 10 == 0:
                 rows.append((f"{name}-{number % 3}-0.conda", name, 1, 2))
         connection.executemany(
-            "INSERT INTO artifact (channel_id, mirror_id, family, subdir, section, filename, name, version, build,"
+            "INSERT INTO artifact (channel_id, mirror_id, family, part, section, filename, name, version, build,"
             " build_number, declared, fingerprint, added_set, closed_set)"
             " VALUES (1, 1, 'conda', 'noarch', 'packages.conda', ?, ?, '1', '0', 0, 0, x'00', ?, ?)",
             rows,

@@ -11,7 +11,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from firth_protocol.errors import NoSpace, Unavailable
 from firthd.mirrors import on_demand
-from firthd.mirrors.live import HELD_BACK
+from firthd.mirrors.in_flight import HELD_BACK
 from firthd.mirrors.on_demand import OnDemand
 from firthd.store.artifacts import FileRow
 from firthd.upstream.source import Source
@@ -55,7 +55,7 @@ def held(source: FaultyUpstream, first: int, *, chunked: bool = False) -> Callab
 
 def relist(site: Site, row: FileRow, **fields: object) -> FileRow:
     changed = msgspec.structs.replace(row, **fields)
-    site.shelf.rows[(row.channel_id, row.subdir, row.filename)] = changed
+    site.shelf.rows[(row.channel_id, row.part, row.filename)] = changed
     return changed
 
 

@@ -148,7 +148,7 @@ def change_listing(screen: PlaceScreen, channel: str, generation: int | None) ->
     """Return what a generation added and removed; without one: the draft, or the newest generation."""
     columns: tuple[Column[Change], ...] = (
         Column(id="change", title="CHANGE", width=9, cell=_change),
-        Column(id="subdir", title="PLATFORM", width=10, cell=lambda c: Cell(clean(c.subdir))),
+        Column(id="subdir", title="PLATFORM", width=10, cell=lambda c: Cell(clean(c.part))),
         Column(id="file", title="FILE", width=28, grow=4, cell=lambda c: Cell(clean(c.filename), Tone.STRONG)),
         Column(id="size", title="SIZE", width=8, right=True, drop=1, cell=lambda c: Cell(size(c.size))),
         Column(id="cause", title="BECAUSE OF", width=14, grow=1, cell=lambda c: Cell(clean(c.cause))),
@@ -161,14 +161,14 @@ def change_listing(screen: PlaceScreen, channel: str, generation: int | None) ->
                 Change, "channel.changes", channel=channel, generation=generation, cursor=cursor, limit=limit
             )
 
-        return _matching(read, wanted.query, lambda c: f"{c.change} {c.subdir}/{c.filename}")
+        return _matching(read, wanted.query, lambda c: f"{c.change} {c.part}/{c.filename}")
 
     return Listing(
         place=Place.CHANGES,
         noun="change",
         plural="changes",
         columns=columns,
-        key=lambda c: (c.family, c.subdir, c.filename, c.change, c.run),
+        key=lambda c: (c.family, c.part, c.filename, c.change, c.run),
         fetch=fetch,
         touches=lambda about: about.changes_content and about.channel == channel,
         empty="Nothing was changed here.",

@@ -145,8 +145,8 @@ def detail_lines(details: MirrorDetails) -> list[list[Cell]]:
             Cell(f"{count(counts.added)} added, {count(counts.removed)} removed, {count(counts.unchanged)} unchanged"),
         )
     ]
-    if details.subdirs:
-        shown = ", ".join(f"{clean(name)} {count(number)}" for name, number in sorted(details.subdirs.items()))
+    if details.parts:
+        shown = ", ".join(f"{clean(name)} {count(number)}" for name, number in sorted(details.parts.items()))
         lines.append(labelled("platforms", Cell(shown)))
     lines.extend(
         labelled("dropped", Cell(f"{count(each.count)} by {clean(each.reason)}, rule of {clean(each.whose)}"))
@@ -165,7 +165,7 @@ def detail_lines(details: MirrorDetails) -> list[list[Cell]]:
         lines.append([])
         lines.append([Cell(f" {Sign.BAD} {counted(failed, 'file')} could not be had", Tone.BAD)])
     lines.extend(
-        [Cell(f"   {clean(each.subdir)}/{clean(each.filename)}  "), Cell(clean(each.reason), Tone.WARN)]
+        [Cell(f"   {clean(each.part)}/{clean(each.filename)}  "), Cell(clean(each.reason), Tone.WARN)]
         for each in details.failed[:MOST_FAILED]
     )
     if failed > min(MOST_FAILED, len(details.failed)):

@@ -60,7 +60,7 @@ class PackageScreen(PlaceScreen):
         return (
             Column(id="version", title="VERSION", width=12, cell=lambda f: Cell(clean(f.version), Tone.STRONG)),
             Column(id="build", title="BUILD", width=12, grow=2, cell=lambda f: Cell(clean(f.build))),
-            Column(id="subdir", title="PLATFORM", width=10, cell=lambda f: Cell(clean(f.subdir))),
+            Column(id="subdir", title="PLATFORM", width=10, cell=lambda f: Cell(clean(f.part))),
             Column(id="size", title="SIZE", width=8, right=True, cell=lambda f: Cell(size(f.size))),
             Column(id="state", title="STATE", width=11, cell=_state),
             Column(id="time", title="BUILT", width=11, drop=1, cell=lambda f: Cell(age(f.timestamp, self.now()))),
@@ -149,8 +149,8 @@ def newest_first(detail: PackageDetail) -> list[PackageFile]:
     """Return a package's files, those of the newest version first."""
     places = {version: place for place, version in enumerate(detail.versions)}
     sign = 1 if detail.versions[:1] == [detail.version] else -1
-    return sorted(detail.files, key=lambda file: (sign * places.get(file.version, 0), file.subdir, file.filename))
+    return sorted(detail.files, key=lambda file: (sign * places.get(file.version, 0), file.part, file.filename))
 
 
 def _key(file: PackageFile) -> tuple[str, str]:
-    return file.subdir, file.filename
+    return file.part, file.filename

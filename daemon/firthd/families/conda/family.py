@@ -34,6 +34,7 @@ CONDA = FamilyRules(
     requirement=requirement,
     facts=facts,
     normalise=normalise,
+    packed=(".conda", ".whl", ".msgpack"),
     check_archive=check_archive,
     sort_versions=sort_versions,
     reserved_names=frozenset(KNOWN_SUBDIRS),

@@ -46,7 +46,7 @@ def _address(place: FetchPlace) -> str:
         return filename
     if urlsplit(base).scheme or base.startswith("/"):
         return f"{base.rstrip('/')}/{filename}"
-    return joined(place.subdir, base, filename)
+    return joined(place.part, base, filename)
 
 
 def joined(*segments: str) -> str:

@@ -32,7 +32,7 @@ class CondaRequirement(Struct, frozen=True):
                 version=facts.version,
                 build=rattler.BuildString(facts.build),
                 build_number=facts.build_number,
-                subdir=facts.subdir,
+                subdir=facts.part,
             )
         except Exception:
             return False
@@ -63,7 +63,7 @@ def facts(subdir: str, raw: bytes) -> Facts:
         version=fields.version,
         build=fields.build,
         build_number=fields.build_number,
-        subdir=subdir,
+        part=subdir,
         license=license_of(fields),
         timestamp=milliseconds(fields.timestamp),
         size=size,

@@ -13,9 +13,9 @@ READ_TABLES = """
 DROP TABLE IF EXISTS "add";
 DROP TABLE IF EXISTS "close";
 CREATE TABLE "add" (
-  ordinal INTEGER PRIMARY KEY,              -- rises with (family, subdir, filename)
+  ordinal INTEGER PRIMARY KEY,              -- rises with (family, part, filename)
   family TEXT NOT NULL,
-  subdir TEXT NOT NULL,
+  part TEXT NOT NULL,
   section TEXT NOT NULL,
   filename TEXT NOT NULL,
   name TEXT NOT NULL,
@@ -36,7 +36,7 @@ CREATE TABLE "add" (
 CREATE TABLE "close" (
   artifact_id INTEGER PRIMARY KEY,
   family TEXT NOT NULL,
-  subdir TEXT NOT NULL,
+  part TEXT NOT NULL,
   name TEXT NOT NULL,
   reason TEXT NOT NULL,                     -- gone, replaced, filtered
   skipped INTEGER NOT NULL DEFAULT 0
@@ -62,7 +62,7 @@ CREATE TABLE package (                      -- only names that this generation c
   versions INTEGER NOT NULL,
   files INTEGER NOT NULL,
   bytes INTEGER NOT NULL,
-  platforms TEXT NOT NULL,                  -- JSON array of subdirs
+  platforms TEXT NOT NULL,                  -- JSON array of parts
   depends TEXT NOT NULL,                    -- JSON array: names that the newest version depends on
   PRIMARY KEY (family, name)
 ) STRICT, WITHOUT ROWID;
@@ -70,7 +70,7 @@ CREATE TABLE package (                      -- only names that this generation c
 
 AddRow = tuple[
     str,  # family
-    str,  # subdir
+    str,  # part
     str,  # section
     str,  # filename
     str,  # name
@@ -87,7 +87,7 @@ AddRow = tuple[
     object,  # raw, anything with a buffer
     int | None,  # replaces
 ]
-CloseRow = tuple[int, str, str, str, str]  # artifact_id, family, subdir, name, reason
+CloseRow = tuple[int, str, str, str, str]  # artifact_id, family, part, name, reason
 PackedRow = tuple[str, bytes, int, bytes, int]  # path, sha256, size, pack, offset
 PackageRow = tuple[
     str, str, str, int, int, int, str, str
@@ -133,9 +133,9 @@ class RunFile:
         self._connection.execute("BEGIN")
 
     def add(self, rows: Iterable[AddRow]) -> None:
-        """Append records to add; they come in the order of (family, subdir, filename)."""
+        """Append records to add; they come in the order of (family, part, filename)."""
         self._connection.executemany(
-            'INSERT INTO "add" (family, subdir, section, filename, name, version, build, build_number, size, sha256,'
+            'INSERT INTO "add" (family, part, section, filename, name, version, build, build_number, size, sha256,'
             " md5, declared, license, timestamp, fingerprint, raw, replaces)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             rows,
@@ -144,7 +144,7 @@ class RunFile:
     def close_rows(self, rows: Iterable[CloseRow]) -> None:
         """Append artifacts to close; the same one twice counts once."""
         self._connection.executemany(
-            'INSERT OR IGNORE INTO "close" (artifact_id, family, subdir, name, reason) VALUES (?, ?, ?, ?, ?)', rows
+            'INSERT OR IGNORE INTO "close" (artifact_id, family, part, name, reason) VALUES (?, ?, ?, ?, ?)', rows
         )
 
     def files(self, rows: Iterable[tuple[str, str, int]]) -> None:

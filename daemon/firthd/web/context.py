@@ -11,7 +11,7 @@ from firth_protocol.types import Family, Package, Privacy
 from firthd.clock import Clock
 from firthd.config import WebSettings
 from firthd.families.base import FamilyRules
-from firthd.mirrors.live import Live
+from firthd.mirrors.in_flight import InFlight
 from firthd.store.artifacts import FileRow
 from firthd.store.objects import ObjectRow
 
@@ -31,7 +31,7 @@ class Channels(Protocol):
     async def object(self, view: "View", family: str, path: str, /) -> ObjectRow | None:
         """Return what a path shows in a view; one that holds its own hash is shown whatever the generation."""
 
-    async def file(self, view: "View", family: str, subdir: str, filename: str, /) -> FileRow | None:
+    async def file(self, view: "View", family: str, part: str, filename: str, /) -> FileRow | None:
         """Return the file of a generation, or one in its grace period; raise Forbidden for one that is refused."""
 
 
@@ -45,7 +45,7 @@ class Store(Protocol):
 class Fetches(Protocol):
     """Passive fetches, one for each file however many clients ask."""
 
-    def open(self, file: FileRow, client: str, /) -> AbstractAsyncContextManager[Live]: ...
+    def open(self, file: FileRow, client: str, /) -> AbstractAsyncContextManager[InFlight]: ...
 
 
 class Tokens(Protocol):
@@ -56,7 +56,7 @@ class Tokens(Protocol):
     def used(self, token_id: int, now_ms: int, /) -> None: ...
 
 
-class WebParts(Struct, frozen=True, kw_only=True):
+class WebContext(Struct, frozen=True, kw_only=True):
     """Everything that the web application works with.
 
     `state` is the folder that nginx's internal location holds. `packages` gives those of a channel whose name holds a

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from firth_protocol.types import Cause, MirrorMode, RunKind, StepName
 from firthd.channels.publish import Publication
-from firthd.mirrors.parts import Parts
-from firthd.mirrors.settle import Settle
+from firthd.mirrors.context import Context
 from firthd.mirrors.source import Job
+from firthd.mirrors.take_in import TakeIn
 from firthd.runs.run import LiveRun, Outcome
 from firthd.store import catalog, generations
 from firthd.store import runs as run_rows
@@ -18,9 +18,9 @@ from firthd.store.database import Reader, Tx
 class PublishRuns:
     """Executes runs of kind publish and rollback, and queues those that follow from a stopped run."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._p = parts
-        self._settle = Settle(parts)
+    def __init__(self, context: Context) -> None:
+        self._p = context
+        self._taking_in = TakeIn(context)
 
     async def publish(self, live: LiveRun) -> Outcome:
         """Publish a channel's draft, after taking in what a stopped run left if that is what this run is for."""
@@ -84,19 +84,19 @@ class PublishRuns:
             await catalog.note_mirror(tx, job.mirror_id, {"settled": False})
 
         active = job.mode is MirrorMode.ACTIVE
-        copied = await self._settle.take_in(live, job, run_file, also, closings=False, only_stored=active)
+        copied = await self._taking_in.take_in(live, job, run_file, also, closings=False, only_stored=active)
         live.count(added=copied.added)
-        await self._settle.count(job.channel_id, job.mirror_id)
+        await self._taking_in.count(job.channel_id, job.mirror_id)
 
     async def _publish_only(self, live: LiveRun, cause: Cause, roll_back_to: int | None) -> Outcome:
         async with live.step(StepName.PUBLISH, "waits for its turn"):
-            publication = await self._settle.publish(live, live.row.channel_id, cause, roll_back_to)
+            publication = await self._taking_in.publish(live, live.row.channel_id, cause, roll_back_to)
             if publication.published:
                 row = publication.generation
                 live.count(added=row.added, removed=row.removed)
             live.progress(told(publication))
         async with live.step(StepName.CLEAN):
-            gone = await self._settle.clean_channel(live.row.channel_id)
+            gone = await self._taking_in.clean_channel(live.row.channel_id)
             live.progress(cleaned(gone))
         return Outcome(generation=publication.generation.number if publication.published else None)
 

@@ -23,7 +23,7 @@ from firthd.upstream.client import Upstream
 from firthd.workers import Workers
 
 
-class Parts(Struct, frozen=True, kw_only=True):
+class Context(Struct, frozen=True, kw_only=True):
     """The collaborators of runs, built once."""
 
     db: Database

@@ -13,7 +13,7 @@ HELD_BACK = 64 * 1024
 """Bytes at the end that nobody gets before size and digest are known to match: no client completes a wrong file."""
 
 
-class Live:
+class InFlight:
     """One file on its way from its source into the store. One task feeds it, any number of clients follow.
 
     `size` in bytes, None while nobody knows it; `kept` is set once the file is verified and stored; `fd` is open for

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from firth_protocol.events import Fact
 from firth_protocol.types import Cause
-from firthd.channels import keeping
+from firthd.channels import retention
 from firthd.channels.publish import Publication
-from firthd.mirrors.parts import Parts
+from firthd.mirrors.context import Context
 from firthd.mirrors.source import Job
 from firthd.runs.run import LiveRun
 from firthd.store import artifacts, catalog, generations
@@ -24,11 +24,11 @@ CLEAN_MS = 3_600_000
 """How often channels are cleaned in which nothing is published."""
 
 
-class Settle:
+class TakeIn:
     """Turns run files into change sets, and change sets into generations."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._p = parts
+    def __init__(self, context: Context) -> None:
+        self._p = context
         self._clean_at = 0
 
     async def take_in(
@@ -159,7 +159,7 @@ class Settle:
         # A channel that was rolled back returns to its own newest generation: what that shows is still needed.
         own = await self._p.db.read(lambda r: generations.newest_own(r, channel_id, channel.generation))
         needed = {channel.generation, own.number if own else 0}
-        drop = keeping.to_drop(
+        drop = retention.to_drop(
             [(number, time) for number, _, time in kept if number not in needed],
             self._p.clock.now_ms(),
             days=channel.keep_days,

@@ -10,7 +10,7 @@ from firth_protocol.types import Cause, RunKind
 from firthd.channels import browse
 from firthd.clock import Clock
 from firthd.mirrors.find import find
-from firthd.mirrors.settle import Settle
+from firthd.mirrors.take_in import TakeIn
 from firthd.runs.queue import RunQueue
 from firthd.store import artifacts, catalog, generations
 from firthd.store import runs as run_rows
@@ -28,13 +28,13 @@ class Removals:
     """Deletes mirrors, each once at a time."""
 
     def __init__(
-        self, db: Database, journal: Journal, clock: Clock, queue: RunQueue, settle: Settle, secrets: SecretFile
+        self, db: Database, journal: Journal, clock: Clock, queue: RunQueue, take_in: TakeIn, secrets: SecretFile
     ) -> None:
         self._db = db
         self._journal = journal
         self._clock = clock
         self._queue = queue
-        self._settle = settle
+        self._take_in = take_in
         self._secrets = secrets
         self._under_way: set[int] = set()
         self._turns: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)  # by channel
@@ -83,7 +83,7 @@ class Removals:
 
     async def _delete(self, row: MirrorRow, by: str, *, keep: bool) -> MirrorDeleteReply:
         with more_to_come():
-            await self._settle.discard_abandoned(row.channel_id)
+            await self._take_in.discard_abandoned(row.channel_id)
             change_set = await self._db.write(
                 lambda tx: generations.open_change_set(
                     tx,
