@@ -261,7 +261,7 @@ def limit_memory() -> int | None:
 
 def too_much_memory(allowed: int | None) -> TooLarge:
     """Return the error for a task that needs more memory than it may use."""
-    limit = "" if allowed is None else f" than the {allowed / 1e6:,.0f} MB that it may use"
+    limit = "" if allowed is None else f" than the {units.size(allowed)} that it may use"
     return TooLarge(
         f"The index work needs more memory{limit}.",
         hint=f"look at the source; if it is right, raise {MEMORY_SETTING} in firth.toml",

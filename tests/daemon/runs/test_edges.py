@@ -203,7 +203,7 @@ async def test_an_address_that_is_not_asked_stops_neither_the_run_nor_the_daemon
         run = await w.run()
         assert run.state is RunState.INCOMPLETE, run.error
         details = await w.call("mirror.details", mirror="main:m")
-        assert {failed.subdir for failed in details.failed} == {"linux-64"}
+        assert {failed.part for failed in details.failed} == {"linux-64"}
         assert await w.names(subdirs=("noarch",)) != set()
         await w.call("channel.create", name="lazy")
         await w.mirror("passive", channel="lazy")
