@@ -7,6 +7,7 @@ from http import HTTPStatus
 import aiohttp
 from msgspec import Struct
 
+from firth_protocol import units
 from firth_protocol.errors import Upstream
 from firthd.upstream.masking import Masker
 
@@ -132,7 +133,7 @@ class Asked:
         """Return the failure for a transfer that is not worth its place."""
         whole = "" if length is None else f" of {length:,}"
         text = (
-            f"{self.host} sent less than {bytes_s / 1000:g} KB/s for {window_s:.0f} s; {self.url} was given up after "
+            f"{self.host} sent less than {units.rate(bytes_s)} for {window_s:.0f} s; {self.url} was given up after "
             f"{received:,}{whole} bytes"
         )
         return self.failure(text, _NOW_AND_THEN, again=True, kind=Slow)

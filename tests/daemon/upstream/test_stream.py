@@ -186,7 +186,7 @@ async def test_a_source_below_the_least_rate_is_broken_whatever_it_still_sends(s
     server.files[FILE] = CONTENT
     drip = asyncio.Semaphore(0)
     server.fail("*", Fault(drip=drip, chunk_bytes=4_000))
-    slow = rf"{server.host} sent less than 1 KB/s for 60 s; .* after 48,000 of 262,144"
+    slow = rf"{server.host} sent less than 1.0 kB/s for 60 s; .* after 48,000 of 262,144"
 
     async def chunk(body: Body) -> None:
         waiting = asyncio.ensure_future(anext(body))

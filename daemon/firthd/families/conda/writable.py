@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import msgspec
 
 RECORD_MAX_BYTES = 1 << 20
-"""Real records stay below 100 KB; a shard, which holds all of a package, may have 16 MiB (conda refuses more)."""
+"""Real records stay below 100 kB; a shard, which holds all of a package, may have 16 MiB (conda refuses more)."""
 NESTED_MAX = 64
 """Real records nest 4 deep. rattler's JSON reader gives up on a whole document at 128, msgspec at 1,000."""
 TIME_BEFORE_MS = 253_402_300_800_000
