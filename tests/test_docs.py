@@ -12,7 +12,7 @@ from firthd.config import Flags, describe, load
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = ["README.md", "CHANGELOG.md", "protocol/README.md"]
+DOCUMENTS = ["README.md", "CHANGELOG.md", "protocol/README.md", "protocol/semantics.md", "daemon/README.md"]
 
 
 def section(title: str) -> str:
