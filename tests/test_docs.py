@@ -1,17 +1,22 @@
 """The documents in step with the code: settings, methods, commands, roles and files that they name."""
 
 import re
+from enum import StrEnum
 from pathlib import Path
 
 import pytest
 
+from firth_protocol.ctl.exits import Exit
 from firth_protocol.events import Fact
 from firth_protocol.methods import METHODS
-from firth_protocol.types import Role
+from firth_protocol.types import Cause, MirrorMode, OnUpstreamRemoval, Privacy, Role, RunKind, RunState, StepName
 from firthd.config import Flags, describe, load
+from firthd.families import families
+from firthd.runs.steps import STEPS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+SEMANTICS = (ROOT / "protocol" / "semantics.md").read_text()
 DOCUMENTS = ["README.md", "CHANGELOG.md", "protocol/README.md", "protocol/semantics.md", "daemon/README.md"]
 
 
@@ -70,3 +75,28 @@ def test_installed_files_of_the_service_exist() -> None:
     named = re.findall(r"(?<![\w/])(systemd/[\w.-]+)", section("As a service"))
     assert len(named) >= 4
     assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
+def test_the_lines_for_clients_are_those_of_the_families() -> None:
+    told = section("Clients")
+    for rules in families().values():
+        for one in rules.set_up("http://packages.example.org/repo/main"):
+            assert [line for line in one.lines.splitlines() if line not in told] == [], one.client
+
+
+@pytest.mark.parametrize("words", [Cause, MirrorMode, OnUpstreamRemoval, Privacy, Role, RunKind, RunState, StepName])
+def test_every_word_of_the_wire_has_its_meaning(words: type[StrEnum]) -> None:
+    assert [word for word in words if f"`{word}`" not in SEMANTICS] == []
+
+
+def test_the_steps_are_told_in_their_order() -> None:
+    assert re.findall(r"^\| [1-8] \| `([a-z_]+)` \|", SEMANTICS, re.MULTILINE) == list(StepName)
+    kinds = dict(re.findall(r"^\| `([a-z]+)` \|.*\| ([^|]+) \|$", SEMANTICS, re.MULTILINE))
+    written = {(1, 2, 3, 4, 5, 6, 7, 8): "all eight", (1, 2, 3, 4, 5): "1 to 5", (7, 8): "7, 8"}
+    for kind, steps in STEPS.items():
+        assert kinds[kind] == written[tuple(list(StepName).index(step) + 1 for step in steps)]
+
+
+def test_the_exit_statuses_are_those_of_the_programs() -> None:
+    (told,) = re.findall(r"^\| `firthctl` \| (.*) \|$", SEMANTICS, re.MULTILINE)
+    assert [int(text.split()[0]) for text in told.split(" · ")] == list(Exit)
