@@ -1,5 +1,6 @@
 """The documents in step with the code: settings, methods, commands, roles and files that they name."""
 
+import ast
 import re
 from enum import StrEnum
 from pathlib import Path
@@ -51,6 +52,27 @@ def test_methods_and_events_that_are_named_exist(document: str) -> None:
     named = re.findall(rf"(?<![\w./])((?:{groups})\.[a-z_]+)\b(?!\.)", (ROOT / document).read_text())
     settings = {name for name, _, _ in describe(load(Flags(), {"HOME": "/nowhere"}, 1000))}
     assert sorted(set(named) - set(METHODS) - set(Fact) - settings) == []
+
+
+def sentences(file: Path) -> list[str]:
+    """Return the texts of a module that hold a blank, docstrings aside."""
+    nodes = list(ast.walk(ast.parse(file.read_text())))
+    docs = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    texts = [node.value for node in nodes if isinstance(node, ast.Constant) and id(node) not in docs]
+    return [text for text in texts if isinstance(text, str) and " " in text]
+
+
+def test_sentences_of_the_daemon_name_methods_that_exist() -> None:
+    groups = "|".join({name.partition(".")[0] for name in METHODS} | {"store", "policy", "advisory", "config"})
+    settings = {name for name, _, _ in describe(load(Flags(), {"HOME": "/nowhere"}, 1000))}
+    files = [file for file in (ROOT / "daemon" / "firthd").rglob("*.py") if file.parent.name != "store"]  # SQL is there
+    named = [
+        (file.name, name)
+        for file in files
+        for text in sentences(file)
+        for name in re.findall(rf"\b((?:{groups})\.[a-z_]+)\b", text)
+    ]
+    assert [one for one in named if one[1] not in {*METHODS, *Fact, *settings}] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
