@@ -207,7 +207,7 @@ class Channels:
         row = await self._db.read(lambda r: browse.channel(r, name))
         current = await self._db.read(lambda r: generations.generation(r, row.id, row.generation))
         missing = await self._db.read(lambda r: artifacts.not_stored(r, row.id, current.shows if current else 0))
-        hint = f"{missing} artifacts are not stored yet: `mirror.fill` brings them" if missing else ""
+        hint = f"{missing:,} artifacts are not stored yet: each is fetched on its first request" if missing else ""
         return FreezeReply(changed=reply.changed, channel=reply.channel, not_stored=missing, hint=hint, seq=reply.seq)
 
     async def unfreeze(self, name: str, caller: Caller, *, dry_run: bool) -> FreezeReply:

@@ -298,7 +298,7 @@ class OnDemand:
             except BaseException as error:
                 writer.abort()
                 if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-                    raise NoSpace("the disk is full", hint="free space or run store.gc") from error
+                    raise NoSpace("the disk is full", hint="free space on the store's file system") from error
                 raise
             kept = await self._keep(file, writer)
         try:
