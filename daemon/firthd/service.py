@@ -38,7 +38,6 @@ from firthd.mirrors.take_in import TakeIn
 from firthd.rpc.dispatch import Dispatcher
 from firthd.rpc.handlers import handlers
 from firthd.rpc.server import RpcServer, refusal
-from firthd.runs import recovery
 from firthd.runs.queue import RunQueue
 from firthd.scheduler import CronSchedules, Scheduler
 from firthd.serving import listen_at, raise_file_limit, rpc_limits, turn_away, web_limits
@@ -292,9 +291,7 @@ class Daemon:
     async def _recover(self) -> None:
         await self.db.write(generations.abandon_open)
         await self.db.write(interrupt_begun)
-        for sentence in await recovery.recover(
-            self.db, self.queue, self._clock, resume=self.settings.runs.resume_interrupted
-        ):
+        for sentence in await self.queue.recover():
             log.warning(sentence)
         await self.db.write(self._render_anew)
 
