@@ -9,6 +9,7 @@ from firth_protocol.methods import MirrorDelete, MirrorDeleteReply
 from firth_protocol.types import Cause, RunKind
 from firthd.channels import browse
 from firthd.clock import Clock
+from firthd.families.base import COLUMNS
 from firthd.mirrors.find import find
 from firthd.mirrors.take_in import TakeIn
 from firthd.runs.queue import RunQueue
@@ -98,6 +99,7 @@ class Removals:
             with more_to_come():
                 handed = await artifacts.hand_over(
                     self._db,
+                    columns=COLUMNS,
                     channel_id=row.channel_id,
                     mirror_id=row.id,
                     change_set=change_set,

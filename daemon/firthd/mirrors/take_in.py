@@ -9,6 +9,7 @@ from firth_protocol.events import Fact
 from firth_protocol.types import Cause
 from firthd.channels import retention
 from firthd.channels.publish import Publication
+from firthd.families.base import COLUMNS
 from firthd.mirrors.context import Context
 from firthd.mirrors.source import Job
 from firthd.runs.run import LiveRun
@@ -57,6 +58,7 @@ class TakeIn:
                 copied = await artifacts.copy_in(
                     self._p.db,
                     schema,
+                    columns=COLUMNS,
                     change_set=change_set,
                     channel_id=job.channel_id,
                     mirror_id=job.mirror_id,

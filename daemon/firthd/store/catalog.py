@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from firth_protocol.types import Filters, MirrorMode, MirrorType, OnUpstreamRemoval, Privacy, RunState
 from firthd.store import paging
+from firthd.store.columns import selected
 from firthd.store.database import Reader, Row, Tx
 
 
@@ -28,10 +29,7 @@ class ChannelRow(Struct, frozen=True, kw_only=True):
     revision: int
 
 
-_CHANNEL = (
-    "c.id, c.name, c.parent_id, c.description, c.privacy, c.policy, c.keep_days, c.keep_months, c.frozen_at,"
-    " c.frozen_by, c.generation, c.created_at, c.updated_at, c.revision"
-)
+_CHANNEL = selected(ChannelRow.__struct_fields__, "c")
 
 
 def _channel(row: Row) -> ChannelRow:
@@ -211,10 +209,7 @@ class MirrorRow(Struct, frozen=True, kw_only=True):
     channel_policy: str | None
 
 
-_MIRROR = (
-    ", ".join(f"m.{field}" for field in MirrorRow.__struct_fields__[:-2])
-    + ", c.name AS channel, c.policy AS channel_policy"
-)
+_MIRROR = selected(MirrorRow.__struct_fields__, "m", channel="c.name", channel_policy="c.policy")
 _FROM_MIRROR = "mirror m JOIN channel c ON c.id = m.channel_id"
 
 
@@ -380,11 +375,11 @@ class SourceIndexRow(Struct, frozen=True, kw_only=True):
 
 async def source_indexes(r: Reader, mirror_id: int) -> dict[str, SourceIndexRow]:
     rows = await r.rows(
-        "SELECT part, url_path, encoding, etag, last_modified, file, size, records, base_url, read_at FROM source_index"
-        " WHERE mirror_id = ?",
+        f"SELECT {selected(SourceIndexRow.__struct_fields__, 'i')} FROM source_index i WHERE i.mirror_id = ?",
         (mirror_id,),
     )
-    return {row[0]: SourceIndexRow(**dict(zip(SourceIndexRow.__struct_fields__, row, strict=True))) for row in rows}
+    found = [SourceIndexRow(**dict(zip(SourceIndexRow.__struct_fields__, row, strict=True))) for row in rows]
+    return {index.part: index for index in found}
 
 
 async def replace_source_indexes(tx: Tx, mirror_id: int, indexes: list[SourceIndexRow]) -> None:
