@@ -39,7 +39,6 @@ async def add_channel(tx: Tx, name: str = "main") -> int:
         parent_id=None,
         description="",
         privacy=Privacy.PUBLIC,
-        policy=None,
         keep_days=90,
         keep_months=12,
         now_ms=START_MS,

@@ -86,7 +86,6 @@ class Channels:
     async def create(self, params: ChannelCreate, caller: Caller) -> ChannelReply:
         """Create a channel and publish its first generation, empty but complete in every variant."""
         parent = names.check(params.name, self._reserved).parent
-        no_policies(params.policy)
         keep = params.keep_generations or KeepGenerations()
 
         async def body(tx: Tx, first: list[ObjectRow], families: list[FamilyRow]) -> ChannelReply:
@@ -99,7 +98,6 @@ class Channels:
                 parent_id=parent_id,
                 description=params.description,
                 privacy=params.privacy,
-                policy=params.policy,
                 keep_days=keep.days,
                 keep_months=keep.months,
                 now_ms=self._clock.now_ms(),
@@ -119,8 +117,6 @@ class Channels:
 
     async def update(self, params: ChannelUpdate, caller: Caller) -> ChannelReply:
         """Change a channel's description, privacy or what it keeps; raise Conflict on a stale revision."""
-        if params.policy is not UNSET:
-            no_policies(params.policy)
 
         async def body(tx: Tx) -> ChannelReply:
             row, seen = await browse.channel(tx, params.channel), caller.patterns()
@@ -128,7 +124,7 @@ class Channels:
                 current = await browse.describe(tx, row, seen)
                 raise stale(f"channel {row.name}", params.revision, row.revision, current)
             changes: dict[str, Any] = {}
-            for field in ("description", "privacy", "policy"):
+            for field in ("description", "privacy"):
                 value = getattr(params, field)
                 if value is not UNSET and value != getattr(row, field):
                     changes[field] = value
@@ -207,7 +203,11 @@ class Channels:
         row = await self._db.read(lambda r: browse.channel(r, name))
         current = await self._db.read(lambda r: generations.generation(r, row.id, row.generation))
         missing = await self._db.read(lambda r: artifacts.not_stored(r, row.id, current.shows if current else 0))
-        hint = f"{missing} artifacts are not stored yet: `mirror.fill` brings them" if missing else ""
+        hint = (
+            f"{missing} artifacts are not stored yet: each comes from its source when it is first asked for"
+            if missing
+            else ""
+        )
         return FreezeReply(changed=reply.changed, channel=reply.channel, not_stored=missing, hint=hint, seq=reply.seq)
 
     async def unfreeze(self, name: str, caller: Caller, *, dry_run: bool) -> FreezeReply:
@@ -310,9 +310,3 @@ def stale(what: str, given: int, current: int, thing: Any) -> Conflict:
         hint="read it again and repeat the edit",
         current=msgspec.to_builtins(thing),
     )
-
-
-def no_policies(policy: str | None) -> None:
-    """Raise NotFound for any policy's name: this version keeps none."""
-    if policy is not None:
-        raise NotFound(f"there is no policy {policy!r}", hint="leave `policy` out", path="$.policy")

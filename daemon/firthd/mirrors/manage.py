@@ -32,7 +32,7 @@ from firth_protocol.types import (
 )
 from firthd.absent import no_mirror
 from firthd.channels import browse
-from firthd.channels.manage import no_policies, stale, write
+from firthd.channels.manage import stale, write
 from firthd.clock import Clock
 from firthd.families import recognisers
 from firthd.families.base import FamilyRules
@@ -153,7 +153,6 @@ class Mirrors:
     async def create(self, params: MirrorCreate, by: str) -> MirrorReply:
         """Create a mirror; its source is asked first unless `check` is false."""
         checks.check_name(params.name)
-        no_policies(params.policy)
         schedule, warnings = self._schedules.check(params.schedule)
         warnings += checks.check_filters(rules_of(self._families, params.type), params.filters)
         source, found = self._normalise(params.type, params.source, params.credentials, params.proxy, params.ca_file)
@@ -185,7 +184,6 @@ class Mirrors:
                     "mode": params.mode,
                     "source": source.url,
                     "schedule": schedule,
-                    "policy": params.policy,
                     "filters": msgspec.json.encode(params.filters).decode(),
                     "on_upstream_removal": params.on_upstream_removal,
                     "proxy": mask(params.proxy) if params.proxy else None,
@@ -226,8 +224,6 @@ class Mirrors:
         if params.schedule is not UNSET:
             changes["schedule"], said = self._schedules.check(params.schedule)
             warnings += said
-        if params.policy is not UNSET:
-            no_policies(params.policy)
         if params.filters is not UNSET:
             filters = params.filters or Filters()
             warnings += checks.check_filters(rules_of(self._families, before.type), filters)

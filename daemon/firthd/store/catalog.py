@@ -18,7 +18,6 @@ class ChannelRow(Struct, frozen=True, kw_only=True):
     parent_id: int | None
     description: str
     privacy: Privacy
-    policy: str | None
     keep_days: int
     keep_months: int
     frozen_at: int | None
@@ -84,19 +83,18 @@ async def insert_channel(
     parent_id: int | None,
     description: str,
     privacy: Privacy,
-    policy: str | None,
     keep_days: int,
     keep_months: int,
     now_ms: int,
 ) -> int:
     return await tx.insert(
-        "INSERT INTO channel(name, parent_id, description, privacy, policy, keep_days, keep_months, created_at,"
-        " updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (name, parent_id, description, privacy, policy, keep_days, keep_months, now_ms, now_ms),
+        "INSERT INTO channel(name, parent_id, description, privacy, keep_days, keep_months, created_at,"
+        " updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (name, parent_id, description, privacy, keep_days, keep_months, now_ms, now_ms),
     )
 
 
-_CHANNEL_COLUMNS = frozenset({"description", "privacy", "policy", "keep_days", "keep_months", "frozen_at", "frozen_by"})
+_CHANNEL_COLUMNS = frozenset({"description", "privacy", "keep_days", "keep_months", "frozen_at", "frozen_by"})
 
 
 async def update_channel(tx: Tx, channel_id: int, changes: dict[str, Any], now_ms: int) -> None:
@@ -184,7 +182,6 @@ class MirrorRow(Struct, frozen=True, kw_only=True):
     mode: MirrorMode
     source: str
     schedule: str
-    policy: str | None
     filters: Filters
     on_upstream_removal: OnUpstreamRemoval
     proxy: str | None
@@ -206,10 +203,9 @@ class MirrorRow(Struct, frozen=True, kw_only=True):
     updated_at: int
     revision: int
     channel: str
-    channel_policy: str | None
 
 
-_MIRROR = selected(MirrorRow.__struct_fields__, "m", channel="c.name", channel_policy="c.policy")
+_MIRROR = selected(MirrorRow.__struct_fields__, "m", channel="c.name")
 _FROM_MIRROR = "mirror m JOIN channel c ON c.id = m.channel_id"
 
 
@@ -308,7 +304,7 @@ async def insert_mirror(tx: Tx, fields: dict[str, Any], now_ms: int) -> int:
 
 
 _MIRROR_COLUMNS = frozenset(
-    {"name", "source", "schedule", "policy", "filters", "on_upstream_removal", "proxy", "ca_file", "has_credentials"}
+    {"name", "source", "schedule", "filters", "on_upstream_removal", "proxy", "ca_file", "has_credentials"}
     | {"enabled", "scheduled_from"}
 )
 
