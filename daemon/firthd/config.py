@@ -116,7 +116,7 @@ class Loaded(Struct, frozen=True, kw_only=True):
 
 
 WITHOUT_EFFECT = frozenset({"store.export_dirs", "python.index_ttl_s"})
-"""Settings that files of 0.1.0 may hold and nothing reads: such a file goes on to be read, and nobody is told of them."""
+"""Settings that files of 0.1.0 may hold and nothing reads: such a file is still read, and nobody is told of them."""
 
 
 class Places(Struct, frozen=True, kw_only=True):

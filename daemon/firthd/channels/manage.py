@@ -26,8 +26,7 @@ from firthd.clock import Clock
 from firthd.families.base import FamilyRules
 from firthd.runs import steps
 from firthd.runs.queue import RunQueue
-from firthd.store import artifacts, catalog, generations, journal
-from firthd.store import runs as run_rows
+from firthd.store import artifacts, catalog, generations, journal, runs
 from firthd.store.catalog import ChannelRow
 from firthd.store.database import Database, Reader, Tx, more_to_come
 from firthd.store.generations import FamilyRow
@@ -173,7 +172,7 @@ class Channels:
         return await write(self._db, body, dry_run=dry_run)
 
     async def _stop_runs(self, row: ChannelRow) -> None:
-        for run in await self._db.read(run_rows.open_runs):
+        for run in await self._db.read(runs.open_runs):
             if run.channel_id == row.id:
                 try:
                     await self._queue.stop(run.id)
@@ -236,7 +235,7 @@ class Channels:
                 run_id, _ = await self._queue.submit(
                     tx, RunKind.PUBLISH, channel_id=row.id, channel=name, cause="unfreeze", by=caller.user
                 )
-            run = await run_rows.run_by_id(tx, run_id) if run_id else None
+            run = await runs.run_by_id(tx, run_id) if run_id else None
             reply = FreezeReply(
                 changed=True,
                 channel=await self._describe(tx, row.id, caller),
@@ -275,7 +274,7 @@ class Channels:
                 by=by,
                 params={"generation": generation},
             )
-            run = await run_rows.run_by_id(tx, run_id)
+            run = await runs.run_by_id(tx, run_id)
             assert run is not None
             return RunReply(run=steps.describe(run), seq=seq)
 

@@ -45,8 +45,7 @@ from firthd.mirrors.run import MirrorRuns
 from firthd.mirrors.source import NO_MIRROR, Job, rules_of, source_of
 from firthd.mirrors.take_in import TakeIn
 from firthd.runs.queue import RunQueue
-from firthd.store import catalog
-from firthd.store import runs as run_rows
+from firthd.store import catalog, runs
 from firthd.store.catalog import MirrorRow
 from firthd.store.database import Database, Reader, Tx, more_to_come
 from firthd.store.journal import Journal, newest
@@ -308,7 +307,7 @@ class Mirrors:
         async def body(tx: Tx) -> tuple[int, bool, int]:
             row = await find(tx, ref)
             self._removals.check(row)
-            for other in await run_rows.open_runs(tx):
+            for other in await runs.open_runs(tx):
                 if other.mirror_id == row.id and other.kind is RunKind.MIRROR and other.state is not RunState.STOPPING:
                     return other.id, True, await newest(tx)
             run_id, seq = await self._queue.submit(
@@ -356,7 +355,7 @@ class Mirrors:
         return await self.run(row.id, by, cause="restart", dry_run=dry_run)
 
     async def _open_run(self, row: MirrorRow) -> int | None:
-        open_runs = await self._db.read(run_rows.open_runs)
+        open_runs = await self._db.read(runs.open_runs)
         return next((run.id for run in open_runs if run.mirror_id == row.id and run.kind is RunKind.MIRROR), None)
 
     async def plan(self, params: MirrorPlan, by: str) -> RunReply:
