@@ -18,6 +18,7 @@ from firthd.channels.drops import Retention
 from firthd.channels.manage import Channels
 from firthd.channels.publish import Publisher
 from firthd.channels.published import Published
+from firthd.channels.tokens import Tokens
 from firthd.clock import Clock, SystemClock
 from firthd.config import Settings
 from firthd.engine import Engine
@@ -280,7 +281,7 @@ class Daemon:
             channels=Channels(db, self.journal, clock, self.queue, publisher, self.published, families),
             mirrors=self.mirrors,
             reports=reports,
-            tokens=self.tokens,
+            tokens=Tokens(db, self.journal, clock, self.tokens),
             families=families,
             base_url=self.base_url,
             status=self.health.status,
