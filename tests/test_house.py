@@ -80,6 +80,15 @@ def knows_http_requests(tree: ast.AST) -> bool:
     return any(name == "aiohttp.web" or name.startswith(("aiohttp.web.", "aiohttp.web_")) for name in imports(tree))
 
 
+def writes_sql(tree: ast.AST) -> bool:
+    statement = re.compile(r"\s*(SELECT .+|INSERT (OR \w+ )?INTO .+|UPDATE \w+.* SET .+|DELETE FROM .+)", re.DOTALL)
+    return any(
+        statement.fullmatch(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
+
+
 def leaves_a_task_alone(tree: ast.AST) -> bool:
     """Tell whether a task is started whose end nobody can see: `create_task(…)` as a statement, outside a group."""
     for node in ast.walk(tree):
@@ -105,6 +114,7 @@ def leaves_a_task_alone(tree: ast.AST) -> bool:
             ("firthd/web/", "firthd/rpc/", "firthd/serving.py"),  # serving puts both on their sockets
             id="only web and rpc know HTTP requests",
         ),
+        pytest.param(writes_sql, "firth", ("firthd/store/",), id="only store writes SQL"),
         pytest.param(knows_http_requests, "firth_", (), id="no client serves HTTP"),
         pytest.param(leaves_a_task_alone, "firth", (), id="no task is left alone"),
     ],
@@ -131,6 +141,8 @@ def test_only_the_owner_does_it(breaks: Callable[[ast.AST], bool], package: str,
         (asks_the_time, "import datetime\nx = datetime.datetime.now()"),
         (knows_http_requests, "from aiohttp import web"),
         (knows_http_requests, "from aiohttp.web_request import BaseRequest"),
+        (writes_sql, 'rows = "SELECT id FROM mirror"'),
+        (writes_sql, 'change = "UPDATE mirror SET name = 1"'),
         (leaves_a_task_alone, "import asyncio\nasyncio.create_task(f())"),
     ],
 )

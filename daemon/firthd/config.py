@@ -115,6 +115,10 @@ class Loaded(Struct, frozen=True, kw_only=True):
     origins: Mapping[str, str]  # "web.listen" -> "FIRTH_LISTEN"
 
 
+WITHOUT_EFFECT = frozenset({"store.export_dirs", "python.index_ttl_s"})
+"""Settings that files of 0.1.0 may hold and nothing reads: such a file is still read, and nobody is told of them."""
+
+
 class Places(Struct, frozen=True, kw_only=True):
     """Where state, socket and configuration lie unless told otherwise, and why there."""
 
@@ -199,11 +203,13 @@ def parse_listen(text: str) -> tuple[str, int]:
 
 
 def describe(loaded: Loaded) -> list[tuple[str, str, str]]:
-    """Return (setting, value as JSON, origin) for each setting in force."""
+    """Return (setting, value as JSON, origin) for each setting in force that has an effect."""
     rows = []
     for name, value in msgspec.to_builtins(loaded.settings, enc_hook=str).items():
         pairs = [(f"{name}.{key}", item) for key, item in value.items()] if isinstance(value, dict) else [(name, value)]
         for key, item in pairs:
+            if key in WITHOUT_EFFECT:
+                continue
             text = "unset" if item is None else msgspec.json.encode(item).decode()
             rows.append((key, text, loaded.origins[key]))
     return rows
@@ -312,9 +318,6 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
     ):
         for grant in grants:
             _check_grant(grant, who, f"{origins[f'access.{kind}']}: access.{kind}")
-    for folder in settings.store.export_dirs:
-        if not Path(folder).is_absolute():
-            raise Invalid(f"{origins['store.export_dirs']}: store.export_dirs: {folder!r} is not an absolute path")
 
 
 def _check_web(web: WebSettings, origins: Mapping[str, str]) -> None:

@@ -5,8 +5,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from msgspec import Struct
 
 from firth_protocol.types import Addresses, DaemonStatus, Family, ScheduleNext
-from firthd.access import Caller, WebTokens
+from firthd.access import Caller
 from firthd.channels.manage import Channels
+from firthd.channels.tokens import Tokens
 from firthd.clock import Clock
 from firthd.families.base import FamilyRules
 from firthd.mirrors.manage import Mirrors
@@ -26,7 +27,7 @@ class Engine(Struct, frozen=True, kw_only=True):
     channels: Channels
     mirrors: Mirrors
     reports: Reports
-    tokens: WebTokens
+    tokens: Tokens
     families: Mapping[Family, FamilyRules]
     base_url: Callable[[], str]
     status: Callable[[Caller], Awaitable[DaemonStatus]]

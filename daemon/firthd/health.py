@@ -164,7 +164,7 @@ class Health:
         except OSError as error:
             results.append(("store", False, f"the store is not writable: {error.strerror}"))
         now = self._clock.now_ms()
-        newest = await self._db.read(lambda r: r.value("SELECT max(time) FROM event"))
+        newest = await self._db.read(journal.newest_at)
         ahead = newest is not None and newest > now + 60_000
         results.append(("clock", not ahead, "the clock went back" if ahead else f"it is {rfc3339(now)}"))
         results.append(("sockets", bool(self._addresses()), f"{', '.join(self._addresses())}, {self._socket}"))

@@ -18,6 +18,7 @@ from firthd.channels.drops import Retention
 from firthd.channels.manage import Channels
 from firthd.channels.publish import Publisher
 from firthd.channels.published import Published
+from firthd.channels.tokens import Tokens
 from firthd.clock import Clock, SystemClock
 from firthd.config import Settings
 from firthd.engine import Engine
@@ -38,7 +39,6 @@ from firthd.mirrors.take_in import TakeIn
 from firthd.rpc.dispatch import Dispatcher
 from firthd.rpc.handlers import handlers
 from firthd.rpc.server import RpcServer, refusal
-from firthd.runs import recovery
 from firthd.runs.queue import RunQueue
 from firthd.scheduler import CronSchedules, Scheduler
 from firthd.serving import listen_at, raise_file_limit, rpc_limits, turn_away, web_limits
@@ -281,7 +281,7 @@ class Daemon:
             channels=Channels(db, self.journal, clock, self.queue, publisher, self.published, families),
             mirrors=self.mirrors,
             reports=reports,
-            tokens=self.tokens,
+            tokens=Tokens(db, self.journal, clock, self.tokens),
             families=families,
             base_url=self.base_url,
             status=self.health.status,
@@ -292,9 +292,7 @@ class Daemon:
     async def _recover(self) -> None:
         await self.db.write(generations.abandon_open)
         await self.db.write(interrupt_begun)
-        for sentence in await recovery.recover(
-            self.db, self.queue, self._clock, resume=self.settings.runs.resume_interrupted
-        ):
+        for sentence in await self.queue.recover():
             log.warning(sentence)
         await self.db.write(self._render_anew)
 

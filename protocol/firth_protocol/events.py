@@ -10,11 +10,7 @@ class Topic(StrEnum):
     CHANNEL = "channel"
     MIRROR = "mirror"
     RUN = "run"
-    POLICY = "policy"
-    PACKAGE = "package"
-    ADVISORY = "advisory"
     TOKEN = "token"
-    STORE = "store"
     PROGRESS = "progress"
 
 

@@ -147,9 +147,6 @@ class ChannelCreate(Params, frozen=True, kw_only=True):
     name: ChannelName
     description: Annotated[str, Meta(max_length=2000, description="a sentence for people")] = ""
     privacy: t.Privacy = t.Privacy.PUBLIC
-    policy: (
-        Annotated[str, Meta(description="name of a policy that judges every mirror without one of its own")] | None
-    ) = None
     keep_generations: t.KeepGenerations | None = None
     dry_run: DryRun = False
 
@@ -164,7 +161,6 @@ class ChannelUpdate(Params, frozen=True, kw_only=True):
     revision: Revision
     description: Annotated[str, Meta(max_length=2000)] | UnsetType = UNSET
     privacy: t.Privacy | UnsetType = UNSET
-    policy: str | None | UnsetType = UNSET
     keep_generations: t.KeepGenerations | None | UnsetType = UNSET
     dry_run: DryRun = False
 
@@ -224,7 +220,6 @@ class MirrorCreate(Params, frozen=True, kw_only=True):
     ] = t.MirrorMode.PASSIVE
     source: Source
     schedule: Schedule = t.NAMED_SCHEDULES["monthly"]
-    policy: str | None = None
     filters: t.Filters = t.Filters()
     on_upstream_removal: t.OnUpstreamRemoval = t.OnUpstreamRemoval.FOLLOW
     proxy: Annotated[str, Meta(max_length=2000, description="http://host:port of a proxy")] | None = None
@@ -259,7 +254,6 @@ class MirrorUpdate(Params, frozen=True, kw_only=True):
     name: Annotated[str, Meta(min_length=1, max_length=100)] | UnsetType = UNSET
     source: Source | UnsetType = UNSET
     schedule: Schedule | UnsetType = UNSET
-    policy: str | None | UnsetType = UNSET
     filters: t.Filters | None | UnsetType = UNSET
     on_upstream_removal: t.OnUpstreamRemoval | UnsetType = UNSET
     proxy: str | None | UnsetType = UNSET

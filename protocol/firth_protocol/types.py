@@ -190,7 +190,6 @@ class Channel(Struct, frozen=True, kw_only=True):
     name: str
     description: str
     privacy: Privacy
-    policy: str | None
     keep_generations: KeepGenerations
     frozen: bool
     frozen_at: Time | None
@@ -329,7 +328,6 @@ class Mirror(Struct, frozen=True, kw_only=True):
     mode: MirrorMode
     source: str
     schedule: str
-    policy: str | None
     filters: Filters
     on_upstream_removal: OnUpstreamRemoval
     proxy: str | None
@@ -341,8 +339,6 @@ class Mirror(Struct, frozen=True, kw_only=True):
     last_success_at: Time | None
     last_success_age_s: float | None
     next_run_at: Time | None
-    effective_policy: str | None
-    policy_from: str | None
     artifacts: int
     stored: int
     shadowed: int
@@ -367,7 +363,7 @@ class ChannelDetail(Channel, frozen=True, kw_only=True):
 
     mirror_list: list[Mirror]
     subchannel_list: list[str]
-    blocks: list[Json]
+    blocks: list[Json] = []
     addresses: Addresses
 
 
@@ -487,7 +483,6 @@ class PackageDetail(Struct, frozen=True, kw_only=True):
     dependencies: list[str]
     dependants: list[str]  # the first of them
     dependants_total: int = 0
-    advisories: list[Json]
     as_of: str
 
 

@@ -45,9 +45,9 @@ async def test_structs_and_unset_go_in(tmp_path: Path) -> None:
     async with server(tmp_path, rig(mirror_update=update)) as up, Client(up.socket) as client:
         with pytest.raises(NotFound, match="enough"):
             await client.call(
-                "mirror.update", mirror=1, revision=3, filters=Filters(subdirs=["noarch"]), name=UNSET, policy=None
+                "mirror.update", mirror=1, revision=3, filters=Filters(subdirs=["noarch"]), name=UNSET, proxy=None
             )
-    assert seen == [MirrorUpdate(mirror=1, revision=3, filters=Filters(subdirs=["noarch"]), policy=None)]
+    assert seen == [MirrorUpdate(mirror=1, revision=3, filters=Filters(subdirs=["noarch"]), proxy=None)]
 
 
 async def test_an_error_reply_is_raised_as_its_class(tmp_path: Path) -> None:
@@ -221,9 +221,9 @@ async def until(condition: Callable[[], bool]) -> None:
 
 MIRROR = {
     "id": 1, "channel": "main", "name": "forge", "type": "conda", "mode": "passive", "source": "file:///x",
-    "schedule": "daily", "policy": None, "filters": {}, "on_upstream_removal": "follow", "proxy": None, "ca_file": None,
+    "schedule": "daily", "filters": {}, "on_upstream_removal": "follow", "proxy": None, "ca_file": None,
     "credentials": None, "enabled": True, "state": "pending", "last_run": None, "last_success_at": None,
-    "last_success_age_s": None, "next_run_at": None, "effective_policy": None, "policy_from": None, "artifacts": 0,
+    "last_success_age_s": None, "next_run_at": None, "artifacts": 0,
     "stored": 0, "shadowed": 0, "bytes": 0, "created_at": "", "updated_at": "", "revision": 1,
 }  # fmt: skip
 

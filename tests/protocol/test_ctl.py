@@ -21,7 +21,7 @@ from firth_protocol.methods import METHODS, ChannelDelete, ChannelList, MirrorCr
 from firthd.rpc.dispatch import Context
 
 CHANNEL: dict[str, Any] = {
-    "id": 1, "name": "main", "description": "for all", "privacy": "public", "policy": None,
+    "id": 1, "name": "main", "description": "for all", "privacy": "public",
     "keep_generations": {"days": 90, "months": 1200}, "frozen": False, "frozen_at": None, "frozen_by": None,
     "generation": 3, "published_at": "2026-05-01T10:00:00.123Z", "families": [], "mirrors": 2, "worst_state": None,
     "subchannels": 0, "draft": None, "created_at": "", "updated_at": "", "revision": 1,
@@ -97,7 +97,7 @@ async def test_csv_has_every_field(tmp_path: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(done.out)))
     assert [row["name"] for row in rows] == ['a,"b', "c"]
     assert rows[0]["keep_generations"] == '{"days":90,"months":1200}'
-    assert (rows[0]["policy"], rows[0]["frozen"]) == ("", "false")
+    assert (rows[0]["frozen_by"], rows[0]["frozen"]) == ("", "false")
     assert empty.out.splitlines() == [done.out.splitlines()[0]]
 
 

@@ -34,7 +34,7 @@ CREATED = {"channel": "main", "name": "forge", "type": "conda", "source": "file:
     [
         ([], {}),
         (["run_now=true", "check=no"], {"run_now": True, "check": False}),
-        (["policy=null", "proxy="], {"policy": None, "proxy": ""}),
+        (["ca_file=null", "proxy="], {"ca_file": None, "proxy": ""}),
         (["filters.subdirs=linux-64, noarch"], {"filters": {"subdirs": ["linux-64", "noarch"]}}),
         (['filters.subdirs=["a"]', "filters.archive=true"], {"filters": {"subdirs": ["a"], "archive": True}}),
         (['filters={"subdirs":["a"]}'], {"filters": {"subdirs": ["a"]}}),

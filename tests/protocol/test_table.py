@@ -93,7 +93,7 @@ def test_fields_are_told_in_words() -> None:
     assert told["channel"] == ("text", True, False, None)
     assert told["type"] == ("conda|python|r", True, False, None)
     assert told["mode"] == ("passive|active", False, False, '"passive"')
-    assert told["policy"] == ("text or null", False, True, "null")
+    assert told["ca_file"] == ("text or null", False, True, "null")
     assert told["run_now"] == ("true|false", False, False, "false")
     update = {field.name: field for field in fields_of(MirrorUpdate)}
     assert (update["mirror"].type_text, update["revision"].type_text) == ("integer >= 1 or text", "integer >= 1")

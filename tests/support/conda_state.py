@@ -5,20 +5,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from firthd.families.base import Spool
+from firthd.families.base import COLUMNS, Spool
 from firthd.families.conda.family import CONDA
 from firthd.index.messages import PreviousFile, ReadParams, ReadResult, RenderParams, RenderResult
 from firthd.index.read import read_task
 from firthd.index.render import render_task
+from firthd.store.columns import in_the_row
 
 MIGRATIONS = Path(__file__).parents[2] / "daemon" / "firthd" / "store" / "migrations"
 CHANNEL = 1
 
-COPY_ARTIFACTS = """
-INSERT INTO artifact (id, channel_id, mirror_id, family, part, section, filename, name, version, build, build_number,
-                      size, sha256, md5, declared, license, timestamp, fingerprint, added_set)
-SELECT :base + ordinal, 1, :mirror, family, part, section, filename, name, version, build, build_number,
-       size, sha256, md5, declared, license, timestamp, fingerprint, :set
+_NAMES = ", ".join(in_the_row(COLUMNS))
+COPY_ARTIFACTS = f"""
+INSERT INTO artifact (id, channel_id, mirror_id, family, part, {_NAMES}, added_set)
+SELECT :base + ordinal, 1, :mirror, family, part, {_NAMES}, :set
 FROM run."add" WHERE NOT failed ORDER BY ordinal
 """
 

@@ -7,8 +7,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import astuple
+
 from firth_protocol.types import Cause, MirrorMode, MirrorType, OnUpstreamRemoval, Privacy
 from firthd.clock import Clock
+from firthd.families.base import COLUMNS, SourceRecord
 from firthd.store import catalog, generations
 from firthd.store.blobs import Kept
 from firthd.store.database import Database, Tx
@@ -36,7 +39,6 @@ async def add_channel(tx: Tx, name: str = "main") -> int:
         parent_id=None,
         description="",
         privacy=Privacy.PUBLIC,
-        policy=None,
         keep_days=90,
         keep_months=12,
         now_ms=START_MS,
@@ -154,6 +156,27 @@ async def shelf(folder: Path) -> AsyncIterator[Shelf]:
         yield Shelf(db, await db.write(body))
 
 
+def record_of(what: str) -> SourceRecord:
+    """Return the record of `name-version`."""
+    name, _, version = what.partition("-")
+    return SourceRecord(
+        section="packages.conda",
+        filename=f"{what}.conda",
+        name=name,
+        version=version,
+        build="0",
+        build_number=0,
+        size=10,
+        sha256=bytes.fromhex(sha(what)),
+        md5=None,
+        declared=2,
+        license=None,
+        timestamp=None,
+        fingerprint=b"0" * 16,
+        raw=what.encode(),
+    )
+
+
 async def write_run_file(
     path: Path, *, add: Iterable[tuple[str, int | None]] = (), close: Iterable[int] = (), reason: str = "gone"
 ) -> None:
@@ -163,25 +186,12 @@ async def write_run_file(
 
 def _write_run_file(path: Path, add: Iterable[tuple[str, int | None]], close: Iterable[int], reason: str) -> None:
     with RunFile(str(path)) as file:
-        file.start_read()
+        file.start_read(COLUMNS)
         file.add(
             (
                 "conda",
                 "noarch",
-                "packages.conda",
-                f"{what}.conda",
-                what.partition("-")[0],
-                what.partition("-")[2],
-                "0",
-                0,
-                10,
-                bytes.fromhex(sha(what)),
-                None,
-                2,
-                None,
-                None,
-                b"0" * 16,
-                what.encode(),
+                *astuple(record_of(what)),
                 replaces,
             )
             for what, replaces in add

@@ -121,7 +121,7 @@ def watched(daemon: FakeDaemon, run: int) -> int:
         (192.0, StepName.CONNECT, "source answers 200, 812 GB may be used"),
         (191.8, StepName.FETCH_INDEX, "3 indexes, 62.9 MB"),
         (187.7, StepName.FILTER, "702,114 read, 700,091 kept"),
-        (181.0, StepName.RESOLVE, "no policy asks for dependencies"),
+        (181.0, StepName.RESOLVE, "nothing asks for dependencies"),
         (180.9, StepName.PLAN, "1,204 to add, 17 to remove, 2.1 GB to download"),
         (180.2, StepName.DOWNLOAD, "numpy-2.4.0-py314h2c1d8a0_0.conda"),
     )

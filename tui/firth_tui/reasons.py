@@ -52,7 +52,7 @@ def not_current(context: Context) -> str | None:
 
 
 def no_such_screen(context: Context) -> str | None:
-    return "this firth has no screen for policies: use firthctl policy.list"
+    return "this firth has no screen for policies"
 
 
 def never_ran(context: Context) -> str | None:

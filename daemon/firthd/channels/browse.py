@@ -62,7 +62,6 @@ async def describe(r: Reader, row: ChannelRow, patterns: Patterns) -> Channel:
         name=row.name,
         description=row.description,
         privacy=row.privacy,
-        policy=row.policy,
         keep_generations=KeepGenerations(days=row.keep_days, months=row.keep_months),
         frozen=row.frozen_at is not None,
         frozen_at=maybe_rfc3339(row.frozen_at),
@@ -295,7 +294,6 @@ async def package(
         dependencies=list(depends),
         dependants=dependants,
         dependants_total=dependants_total,
-        advisories=[],
         as_of=as_of,
     )
 

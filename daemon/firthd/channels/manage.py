@@ -26,8 +26,7 @@ from firthd.clock import Clock
 from firthd.families.base import FamilyRules
 from firthd.runs import steps
 from firthd.runs.queue import RunQueue
-from firthd.store import artifacts, catalog, generations, journal
-from firthd.store import runs as run_rows
+from firthd.store import artifacts, catalog, generations, journal, runs
 from firthd.store.catalog import ChannelRow
 from firthd.store.database import Database, Reader, Tx, more_to_come
 from firthd.store.generations import FamilyRow
@@ -86,7 +85,6 @@ class Channels:
     async def create(self, params: ChannelCreate, caller: Caller) -> ChannelReply:
         """Create a channel and publish its first generation, empty but complete in every variant."""
         parent = names.check(params.name, self._reserved).parent
-        no_policies(params.policy)
         keep = params.keep_generations or KeepGenerations()
 
         async def body(tx: Tx, first: list[ObjectRow], families: list[FamilyRow]) -> ChannelReply:
@@ -99,7 +97,6 @@ class Channels:
                 parent_id=parent_id,
                 description=params.description,
                 privacy=params.privacy,
-                policy=params.policy,
                 keep_days=keep.days,
                 keep_months=keep.months,
                 now_ms=self._clock.now_ms(),
@@ -119,8 +116,6 @@ class Channels:
 
     async def update(self, params: ChannelUpdate, caller: Caller) -> ChannelReply:
         """Change a channel's description, privacy or what it keeps; raise Conflict on a stale revision."""
-        if params.policy is not UNSET:
-            no_policies(params.policy)
 
         async def body(tx: Tx) -> ChannelReply:
             row, seen = await browse.channel(tx, params.channel), caller.patterns()
@@ -128,7 +123,7 @@ class Channels:
                 current = await browse.describe(tx, row, seen)
                 raise stale(f"channel {row.name}", params.revision, row.revision, current)
             changes: dict[str, Any] = {}
-            for field in ("description", "privacy", "policy"):
+            for field in ("description", "privacy"):
                 value = getattr(params, field)
                 if value is not UNSET and value != getattr(row, field):
                     changes[field] = value
@@ -177,7 +172,7 @@ class Channels:
         return await write(self._db, body, dry_run=dry_run)
 
     async def _stop_runs(self, row: ChannelRow) -> None:
-        for run in await self._db.read(run_rows.open_runs):
+        for run in await self._db.read(runs.open_runs):
             if run.channel_id == row.id:
                 try:
                     await self._queue.stop(run.id)
@@ -236,7 +231,7 @@ class Channels:
                 run_id, _ = await self._queue.submit(
                     tx, RunKind.PUBLISH, channel_id=row.id, channel=name, cause="unfreeze", by=caller.user
                 )
-            run = await run_rows.run_by_id(tx, run_id) if run_id else None
+            run = await runs.run_by_id(tx, run_id) if run_id else None
             reply = FreezeReply(
                 changed=True,
                 channel=await self._describe(tx, row.id, caller),
@@ -275,7 +270,7 @@ class Channels:
                 by=by,
                 params={"generation": generation},
             )
-            run = await run_rows.run_by_id(tx, run_id)
+            run = await runs.run_by_id(tx, run_id)
             assert run is not None
             return RunReply(run=steps.describe(run), seq=seq)
 
@@ -310,9 +305,3 @@ def stale(what: str, given: int, current: int, thing: Any) -> Conflict:
         hint="read it again and repeat the edit",
         current=msgspec.to_builtins(thing),
     )
-
-
-def no_policies(policy: str | None) -> None:
-    """Raise NotFound for any policy's name: this version keeps none."""
-    if policy is not None:
-        raise NotFound(f"there is no policy {policy!r}", hint="leave `policy` out", path="$.policy")

@@ -14,6 +14,7 @@ from msgspec import Raw, Struct
 
 from firth_protocol.errors import Upstream
 from firth_protocol.types import Credentials, Family, Filters, SourceFound
+from firthd.store.columns import columns_of
 from firthd.store.worker_reads import ShownRow
 
 Comparable = Any
@@ -42,6 +43,9 @@ class SourceRecord(Struct, frozen=True, gc=False):
     timestamp: int | None  # milliseconds
     fingerprint: bytes  # 16 bytes; two spellings of one record have the same
     raw: Raw | bytes  # the record as the source wrote it, byte for byte
+
+
+COLUMNS = columns_of(SourceRecord)
 
 
 class InvalidRecordError(ValueError):

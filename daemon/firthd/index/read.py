@@ -4,7 +4,7 @@ from operator import attrgetter
 
 from firth_protocol.errors import Invalid
 from firthd.families import load_formats
-from firthd.families.base import Formats
+from firthd.families.base import COLUMNS, Formats
 from firthd.index.compare import PartReader
 from firthd.index.messages import PartResult, ReadParams, ReadResult
 from firthd.store.run_file import RunFile
@@ -29,7 +29,7 @@ def read_task(params: ReadParams, report: Report) -> ReadResult:
     state.count_sets(state.lasting_sets(params.channel_id))
     results: list[PartResult] = []
     with RunFile(params.run_file) as run_file:
-        run_file.start_read()
+        run_file.start_read(COLUMNS)
         spools = [spool for spool in params.spools if params.only is None or spool.part in params.only]
         spools.sort(key=attrgetter("part"))
         results.extend(PartReader(formats, params, spool, state, run_file, report).read() for spool in spools)

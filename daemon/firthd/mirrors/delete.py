@@ -9,11 +9,11 @@ from firth_protocol.methods import MirrorDelete, MirrorDeleteReply
 from firth_protocol.types import Cause, RunKind
 from firthd.channels import browse
 from firthd.clock import Clock
+from firthd.families.base import COLUMNS
 from firthd.mirrors.find import find
 from firthd.mirrors.take_in import TakeIn
 from firthd.runs.queue import RunQueue
-from firthd.store import artifacts, catalog, generations
-from firthd.store import runs as run_rows
+from firthd.store import artifacts, catalog, generations, runs
 from firthd.store.artifacts import Copied
 from firthd.store.catalog import MirrorRow
 from firthd.store.database import Database, Reader, Tx, more_to_come
@@ -71,7 +71,7 @@ class Removals:
     async def _stop_runs(self, row: MirrorRow) -> None:
         """End every run that reads or writes the mirror's rows, those that wait as well."""
         # Read in the writer's turn: a run queued a moment ago may not be committed yet, a later one is refused.
-        for run in await self._db.write(run_rows.open_runs):
+        for run in await self._db.write(runs.open_runs):
             if run.mirror_id != row.id:
                 continue
             try:
@@ -98,6 +98,7 @@ class Removals:
             with more_to_come():
                 handed = await artifacts.hand_over(
                     self._db,
+                    columns=COLUMNS,
                     channel_id=row.channel_id,
                     mirror_id=row.id,
                     change_set=change_set,

@@ -32,7 +32,7 @@ from firth_protocol.types import (
 )
 from firthd.absent import no_mirror
 from firthd.channels import browse
-from firthd.channels.manage import no_policies, stale, write
+from firthd.channels.manage import stale, write
 from firthd.clock import Clock
 from firthd.families import recognisers
 from firthd.families.base import FamilyRules
@@ -45,8 +45,7 @@ from firthd.mirrors.run import MirrorRuns
 from firthd.mirrors.source import NO_MIRROR, Job, rules_of, source_of
 from firthd.mirrors.take_in import TakeIn
 from firthd.runs.queue import RunQueue
-from firthd.store import catalog
-from firthd.store import runs as run_rows
+from firthd.store import catalog, runs
 from firthd.store.catalog import MirrorRow
 from firthd.store.database import Database, Reader, Tx, more_to_come
 from firthd.store.journal import Journal, newest
@@ -153,7 +152,6 @@ class Mirrors:
     async def create(self, params: MirrorCreate, by: str) -> MirrorReply:
         """Create a mirror; its source is asked first unless `check` is false."""
         checks.check_name(params.name)
-        no_policies(params.policy)
         schedule, warnings = self._schedules.check(params.schedule)
         warnings += checks.check_filters(rules_of(self._families, params.type), params.filters)
         source, found = self._normalise(params.type, params.source, params.credentials, params.proxy, params.ca_file)
@@ -185,7 +183,6 @@ class Mirrors:
                     "mode": params.mode,
                     "source": source.url,
                     "schedule": schedule,
-                    "policy": params.policy,
                     "filters": msgspec.json.encode(params.filters).decode(),
                     "on_upstream_removal": params.on_upstream_removal,
                     "proxy": mask(params.proxy) if params.proxy else None,
@@ -226,8 +223,6 @@ class Mirrors:
         if params.schedule is not UNSET:
             changes["schedule"], said = self._schedules.check(params.schedule)
             warnings += said
-        if params.policy is not UNSET:
-            no_policies(params.policy)
         if params.filters is not UNSET:
             filters = params.filters or Filters()
             warnings += checks.check_filters(rules_of(self._families, before.type), filters)
@@ -312,7 +307,7 @@ class Mirrors:
         async def body(tx: Tx) -> tuple[int, bool, int]:
             row = await find(tx, ref)
             self._removals.check(row)
-            for other in await run_rows.open_runs(tx):
+            for other in await runs.open_runs(tx):
                 if other.mirror_id == row.id and other.kind is RunKind.MIRROR and other.state is not RunState.STOPPING:
                     return other.id, True, await newest(tx)
             run_id, seq = await self._queue.submit(
@@ -360,7 +355,7 @@ class Mirrors:
         return await self.run(row.id, by, cause="restart", dry_run=dry_run)
 
     async def _open_run(self, row: MirrorRow) -> int | None:
-        open_runs = await self._db.read(run_rows.open_runs)
+        open_runs = await self._db.read(runs.open_runs)
         return next((run.id for run in open_runs if run.mirror_id == row.id and run.kind is RunKind.MIRROR), None)
 
     async def plan(self, params: MirrorPlan, by: str) -> RunReply:

@@ -10,8 +10,7 @@ from firthd.mirrors.context import Context
 from firthd.mirrors.source import Job
 from firthd.mirrors.take_in import TakeIn
 from firthd.runs.run import LiveRun, Outcome
-from firthd.store import catalog, generations
-from firthd.store import runs as run_rows
+from firthd.store import catalog, generations, runs
 from firthd.store.database import Reader, Tx
 
 
@@ -72,7 +71,7 @@ class PublishRuns:
         job = await self._p.job(live.row.mirror_id)
 
         async def outdated(r: Reader) -> bool:
-            return await generations.taken_in_since(r, job.mirror_id, run_id) or await run_rows.mirrored_since(
+            return await generations.taken_in_since(r, job.mirror_id, run_id) or await runs.mirrored_since(
                 r, job.mirror_id, run_id
             )
 

@@ -8,8 +8,7 @@ from firthd.clock import Clock, maybe_rfc3339, rfc3339
 from firthd.families.base import FamilyRules
 from firthd.runs import steps
 from firthd.runs.queue import RunQueue
-from firthd.store import artifacts
-from firthd.store import runs as run_rows
+from firthd.store import artifacts, runs
 from firthd.store.catalog import MirrorRow
 from firthd.store.database import Database, Reader
 
@@ -38,7 +37,7 @@ class Reports:
 
     async def describe(self, r: Reader, row: MirrorRow) -> Mirror:
         """Return a mirror as clients see it; its secrets are not in it."""
-        last = await run_rows.run_by_id(r, row.last_run_id) if row.last_run_id else None
+        last = await runs.run_by_id(r, row.last_run_id) if row.last_run_id else None
         state = row.state
         if last is not None and (seen := self._queue.seen(last)) is not last:
             last, state = seen, seen.state
@@ -53,7 +52,6 @@ class Reports:
             mode=row.mode,
             source=row.source,
             schedule=row.schedule,
-            policy=row.policy,
             filters=row.filters,
             on_upstream_removal=row.on_upstream_removal,
             proxy=row.proxy,
@@ -65,8 +63,6 @@ class Reports:
             last_success_at=maybe_rfc3339(row.last_success_at),
             last_success_age_s=(now - row.last_success_at) / 1000 if row.last_success_at else None,
             next_run_at=maybe_rfc3339(due),
-            effective_policy=row.policy or row.channel_policy,
-            policy_from=("mirror" if row.policy else "channel") if row.policy or row.channel_policy else None,
             artifacts=row.artifacts,
             stored=row.stored,
             shadowed=row.shadowed,
@@ -83,8 +79,8 @@ class Reports:
         if run is not None and run.mirror_id != row.id:
             raise no_run(run.id)  # whosever it is
         totals = await self._db.read(lambda r: artifacts.mirror_totals(r, row.channel_id, row.id))
-        failed = await self._db.read(lambda r: run_rows.failures(r, run.id, LISTED)) if run else []
-        failures = await self._db.read(lambda r: run_rows.count_failures(r, run.id)) if run else 0
+        failed = await self._db.read(lambda r: runs.failures(r, run.id, LISTED)) if run else []
+        failures = await self._db.read(lambda r: runs.count_failures(r, run.id)) if run else 0
         names, shadowed = await self._db.read(lambda r: artifacts.shadowed_names(r, row.channel_id, row.id, LISTED))
         live = self._queue.live(run.id) if run else None
         shown = live.snapshot() if live is not None else run

@@ -93,7 +93,7 @@ class MirrorRuns:
             known = await self._p.db.read(lambda r: catalog.source_indexes(r, job.mirror_id))
             fetcher = self._fetcher(job, folder)
             read = await self._read(live, job, fetcher, {}, folder, everything=True)
-            await live.skip(StepName.RESOLVE, "no policy asks for dependencies")
+            await live.skip(StepName.RESOLVE, "nothing asks for dependencies")
             async with live.step(StepName.PLAN):
                 shrink, adds, removes = await self._changes(job, read)
                 needed = read.bytes_to_store if job.mode is MirrorMode.ACTIVE else 0
@@ -104,7 +104,6 @@ class MirrorRuns:
                 "removes": removes,
                 "bytes": needed,
                 "bytes_all": read.bytes_to_store,
-                "missing_dependencies": 0,
                 "index_bytes": read.index.bytes,
                 "known_before": len(known),
                 "warnings": [reason for reason in (shrink, space) if reason],
@@ -128,7 +127,7 @@ class MirrorRuns:
         if not index.changed and complete:
             return await self._nothing_new(live, job)
         read = await self._filter(live, job, index, folder, everything=not complete)
-        await live.skip(StepName.RESOLVE, "no policy asks for dependencies")
+        await live.skip(StepName.RESOLVE, "nothing asks for dependencies")
         await self._compare(live, job, read)
         if job.mode is MirrorMode.ACTIVE:
             result = await self._download(live, job, read, folder)

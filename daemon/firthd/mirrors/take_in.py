@@ -9,11 +9,11 @@ from firth_protocol.events import Fact
 from firth_protocol.types import Cause
 from firthd.channels import retention
 from firthd.channels.publish import Publication
+from firthd.families.base import COLUMNS
 from firthd.mirrors.context import Context
 from firthd.mirrors.source import Job
 from firthd.runs.run import LiveRun
-from firthd.store import artifacts, catalog, generations
-from firthd.store import runs as run_rows
+from firthd.store import artifacts, catalog, generations, runs
 from firthd.store.artifacts import Copied, MirrorTotals
 from firthd.store.database import Tx
 from firthd.store.secrets import Secrets
@@ -57,6 +57,7 @@ class TakeIn:
                 copied = await artifacts.copy_in(
                     self._p.db,
                     schema,
+                    columns=COLUMNS,
                     change_set=change_set,
                     channel_id=job.channel_id,
                     mirror_id=job.mirror_id,
@@ -198,7 +199,7 @@ class TakeIn:
         if not seen:
             return
         needed: set[str] = set()
-        for run in await self._p.db.read(run_rows.open_runs):  # after the look: what is new is not among `seen`
+        for run in await self._p.db.read(runs.open_runs):  # after the look: what is new is not among `seen`
             needed |= {str(run.id), str(run.params.get("from_run"))}
         for folder in seen:
             if folder.name not in needed:

@@ -10,15 +10,14 @@ from msgspec import Struct
 
 from firth_protocol.errors import FirthError, Interrupted, NotFound, WrongState
 from firth_protocol.events import Fact
-from firth_protocol.types import Json, Run, RunError, RunKind, RunState
+from firth_protocol.types import Json, Run, RunKind, RunState
 from firthd.absent import no_run
 from firthd.clock import Clock
 from firthd.events import EventHub
-from firthd.runs import recovery
-from firthd.runs import steps as step_rules
+from firthd.runs.ends import INTERRUPTED, cut_off, run_error, tries, unforeseen
 from firthd.runs.run import LiveRun, Outcome
-from firthd.store import catalog, disk
-from firthd.store import runs as rows
+from firthd.runs.steps import PLACED, URGENT, describe, first_steps
+from firthd.store import catalog, disk, runs
 from firthd.store.audit import line_of
 from firthd.store.database import Database, Tx
 from firthd.store.journal import Journal
@@ -95,7 +94,7 @@ class RunQueue:
     ) -> tuple[int, int]:
         """Queue a run inside the caller's transaction; return its id and the number of its fact."""
         line = await line_of(tx)
-        run_id = await rows.insert_run(
+        run_id = await runs.insert_run(
             tx,
             kind=kind,
             channel_id=channel_id,
@@ -103,7 +102,7 @@ class RunQueue:
             cause=cause,
             by=by,
             params=(params or {}) | ({} if line is None else {"audit": line}),
-            steps=step_rules.first_steps(kind),
+            steps=first_steps(kind),
             requeued=requeued,
             notes=notes or [],
             now_ms=self._clock.now_ms(),
@@ -116,6 +115,50 @@ class RunQueue:
         seq = await self._journal.fact(tx, Fact.RUN_QUEUED, ids=ids, data={"kind": kind, "cause": cause, "by": by})
         tx.after_commit(self._wake.set)
         return run_id, seq
+
+    async def recover(self) -> list[str]:
+        """Settle the runs that a crash left open; return a sentence for each. Called once, before `serve`."""
+
+        async def body(tx: Tx) -> list[str]:
+            told = []
+            for row in await runs.open_runs(tx):
+                if row.state is RunState.PENDING:
+                    continue
+                stopped = row.state is RunState.STOPPING
+                changes = cut_off(row, self._clock.now_ms())
+                await runs.update_run(tx, row.id, changes)
+                row = msgspec.structs.replace(row, **changes)
+                again = None if stopped else await self._queue_again(tx, row)
+                await self.ended(tx, row)
+                what = "stopped" if stopped else "interrupted"
+                told.append(
+                    f"run {row.id} was {what} by the daemon's end" + (f"; queued again as {again}" if again else "")
+                )
+            return told
+
+        return await self._db.write(body)
+
+    async def _queue_again(self, tx: Tx, row: RunRow) -> int | None:
+        """Queue an interrupted run again where that is wanted; return the new run's id."""
+        if not self._resume:
+            return None
+        # Counts are written once a second; the files that came since are known by their own rows.
+        gained = row.verified_bytes or await runs.stored_since(tx, row.started_at or row.created_at)
+        requeued = tries(row, gained=bool(gained))
+        if requeued is None:
+            return None
+        run_id, _ = await self.submit(
+            tx,
+            row.kind,
+            channel_id=row.channel_id,
+            channel=row.channel,
+            mirror_id=row.mirror_id,
+            cause=f"after run {row.id} was interrupted",
+            by=row.by,
+            params=row.params,
+            requeued=requeued,
+        )
+        return run_id
 
     # --- looking -------------------------------------------------------------------------------------
 
@@ -135,7 +178,7 @@ class RunQueue:
     def describe(self, row: RunRow) -> Run:
         """Return a run as clients see it, from memory while it works."""
         live = self.live(row.id)
-        return live.describe() if live is not None else step_rules.describe(self.seen(row))
+        return live.describe() if live is not None else describe(self.seen(row))
 
     def unsettled(self, now_ms: int | None) -> None:
         """Say since when runs that a crash left open wait to be settled; None: they are settled."""
@@ -145,14 +188,14 @@ class RunQueue:
         """Return a row as it will be once what a crash left open is settled: nothing works before that."""
         if self._cut_off_at is None or row.state not in {RunState.RUNNING, RunState.STOPPING}:
             return row
-        return msgspec.structs.replace(row, **recovery.cut_off(row, self._cut_off_at))
+        return msgspec.structs.replace(row, **cut_off(row, self._cut_off_at))
 
     async def get(self, run_id: int) -> Run:
         """Return one run; raise NotFound."""
         return self.describe(await self.row(run_id))
 
     async def row(self, run_id: int) -> RunRow:
-        row = await self._db.read(lambda r: rows.run_by_id(r, run_id))
+        row = await self._db.read(lambda r: runs.run_by_id(r, run_id))
         if row is None:
             raise no_run(run_id)
         return row
@@ -199,7 +242,7 @@ class RunQueue:
             if row.id in self._live:
                 return None
             now = self._clock.now_ms()
-            await rows.update_run(tx, row.id, {"state": RunState.STOPPED, "finished_at": now, "waiting_for": None})
+            await runs.update_run(tx, row.id, {"state": RunState.STOPPED, "finished_at": now, "waiting_for": None})
             return await self.ended(tx, msgspec.structs.replace(row, state=RunState.STOPPED, finished_at=now))
 
         return await self._db.write(end)
@@ -212,7 +255,7 @@ class RunQueue:
         async def note(tx: Tx) -> int:
             await self._not_ended(tx, live.id)
             if not already:
-                await rows.update_run(tx, live.id, {"state": RunState.STOPPING})
+                await runs.update_run(tx, live.id, {"state": RunState.STOPPING})
                 await self._note_mirror(tx, row, RunState.STOPPING)
             return await self._journal.fact(tx, Fact.RUN_STOPPING, ids=live.ids)
 
@@ -225,7 +268,7 @@ class RunQueue:
 
     async def _not_ended(self, tx: Tx, run_id: int) -> None:
         """Raise WrongState for a run that ended, be it while the request to stop it was on its way."""
-        row = await rows.run_by_id(tx, run_id)
+        row = await runs.run_by_id(tx, run_id)
         if row is None or row.state.ended:
             raise WrongState(
                 f"run {run_id} has ended" + (f": {row.state}" if row else ""),
@@ -253,15 +296,15 @@ class RunQueue:
                 self._closing = True
 
     async def _start_due(self, group: asyncio.TaskGroup) -> None:
-        pending = [run for run in await self._db.read(rows.open_runs) if run.state is RunState.PENDING]
-        pending.sort(key=lambda run: (run.kind not in step_rules.URGENT, run.id))
+        pending = [run for run in await self._db.read(runs.open_runs) if run.state is RunState.PENDING]
+        pending.sort(key=lambda run: (run.kind not in URGENT, run.id))
         no_place: str | None = None
         without: dict[int, Waiting] = {}
         for row in pending:
             if row.id in self._live:
                 continue
             reason = self._same_mirror(row)
-            if reason is None and row.kind in step_rules.PLACED:
+            if reason is None and row.kind in PLACED:
                 # A place that gets free during this round is for the first in line: the next round gives it away.
                 reason = no_place = no_place or self._no_place()
                 if reason is not None:
@@ -274,7 +317,7 @@ class RunQueue:
             elif reason != row.waiting_for:
 
                 async def note(tx: Tx, run_id: int = row.id, reason: str = reason) -> None:
-                    await rows.update_run(tx, run_id, {"waiting_for": reason})
+                    await runs.update_run(tx, run_id, {"waiting_for": reason})
 
                 await self._db.write(note)
         self._no_places = without
@@ -297,8 +340,8 @@ class RunQueue:
         return None
 
     def _tell_lent(self, row: RunRow) -> None:
-        placed = [live for live in self._live.values() if live.row.kind in step_rules.PLACED]
-        if row.kind in step_rules.PLACED and len(placed) >= self._max_active:
+        placed = [live for live in self._live.values() if live.row.kind in PLACED]
+        if row.kind in PLACED and len(placed) >= self._max_active:
             for live in placed:
                 if live.crawls():
                     live.log(f"its source sends next to nothing: run {row.id} works beside it")
@@ -309,7 +352,7 @@ class RunQueue:
         A run whose source crawls lends its place, so that slow sources never hold up others, however many they are
         (up to LENT); it goes on beside, and needs no place to end.
         """
-        placed = [live for live in self._live.values() if live.row.kind in step_rules.PLACED]
+        placed = [live for live in self._live.values() if live.row.kind in PLACED]
         crawling = sum(live.crawls() for live in placed)
         if len(placed) < self._max_active + min(LENT, crawling):
             return None
@@ -320,15 +363,15 @@ class RunQueue:
         now = self._clock.now_ms()
         changes = {"state": RunState.RUNNING, "started_at": now, "waiting_for": None}
         row = msgspec.structs.replace(row, **changes)
-        log_from = await self._db.read(lambda r: rows.last_line(r, row.id))
+        log_from = await self._db.read(lambda r: runs.last_line(r, row.id))
         live = LiveRun(row, self._db, self._journal, self._hub, self._clock, log_from)
         self._live[row.id] = live
 
         async def begin(tx: Tx) -> bool:
-            fresh = await rows.run_by_id(tx, row.id)
+            fresh = await runs.run_by_id(tx, row.id)
             if fresh is None or fresh.state is not RunState.PENDING:
                 return False
-            await rows.update_run(tx, row.id, changes)
+            await runs.update_run(tx, row.id, changes)
             await self._note_mirror(tx, row, RunState.RUNNING)
             await self._journal.fact(tx, Fact.RUN_STARTED, ids=live.ids, data={"kind": row.kind})
             return True
@@ -355,8 +398,8 @@ class RunQueue:
 
         async def end(tx: Tx) -> None:
             row = await live.finish(tx, outcome)
-            if self._resume and outcome.error is not None and outcome.error.kind == Interrupted.kind:
-                await recovery.queue_again(tx, self, row)
+            if outcome.error is not None and outcome.error.kind == Interrupted.kind:
+                await self._queue_again(tx, row)
             await self.ended(tx, row)
 
         try:
@@ -383,7 +426,7 @@ class RunQueue:
         except asyncio.CancelledError:
             if live.stopping:
                 return Outcome(state=RunState.STOPPED)
-            return Outcome(state=RunState.FAILED, error=recovery.INTERRUPTED)
+            return Outcome(state=RunState.FAILED, error=INTERRUPTED)
         except FirthError as error:
             return Outcome(state=RunState.FAILED, error=run_error(error))
         except Exception as error:
@@ -391,14 +434,7 @@ class RunQueue:
                 return Outcome(state=RunState.FAILED, error=run_error(told))
             correlation = uuid4().hex[:12]
             log.exception("run %s failed unforeseen (%s)", live.id, correlation)
-            return Outcome(
-                state=RunState.FAILED,
-                error=RunError(
-                    kind="internal",
-                    message=f"an unforeseen error ended the run; the daemon's log has it under {correlation}",
-                    hint="please report it with the lines of the log",
-                ),
-            )
+            return Outcome(state=RunState.FAILED, error=unforeseen(correlation))
 
     async def ended(self, tx: Tx, row: RunRow) -> int:
         """Write what follows from the end of a run; return the number of its fact."""
@@ -426,8 +462,3 @@ class RunQueue:
         waiter = self._waiters.pop(run_id, None)
         if waiter is not None:
             waiter.set()
-
-
-def run_error(error: FirthError) -> RunError:
-    """Return an error as a run shows it."""
-    return RunError(kind=error.kind, message=error.message, hint=error.hint, data=error.data)

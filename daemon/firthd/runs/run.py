@@ -12,8 +12,8 @@ from firth_protocol.events import Fact
 from firth_protocol.types import Json, Run, RunError, RunState, StepName, StepState
 from firthd.clock import Clock
 from firthd.events import EventHub
-from firthd.runs import steps as step_rules
-from firthd.store import runs as rows
+from firthd.runs import steps
+from firthd.store import runs
 from firthd.store.database import Database, Tx
 from firthd.store.journal import Journal
 from firthd.store.runs import Failure, RunRow, StepRow
@@ -84,7 +84,7 @@ class LiveRun:
         )
 
     def describe(self) -> Run:
-        return step_rules.describe(self.snapshot(), rate=self.rate(), eta_s=self.eta_s())
+        return steps.describe(self.snapshot(), rate=self.rate(), eta_s=self.eta_s())
 
     def rate(self) -> float:
         """Return bytes a second over the last few seconds."""
@@ -148,7 +148,7 @@ class LiveRun:
         self._steps[self._current] = msgspec.structs.replace(
             step, description=description, done=done, total=total, unit=unit
         )
-        shown = step_rules.describe_step(self._steps[self._current])
+        shown = steps.describe_step(self._steps[self._current])
         data: Json = msgspec.to_builtins(shown)
         data.update(
             bytes_done=self.bytes_done, bytes_total=self.bytes_total, rate_bytes_s=self.rate(), eta_s=self.eta_s()
@@ -194,7 +194,7 @@ class LiveRun:
 
         async def body(tx: Tx) -> None:
             self._failures = []
-            await rows.forget_failures(tx, self.id)
+            await runs.forget_failures(tx, self.id)
 
         await self._db.write(body)
 
@@ -208,11 +208,11 @@ class LiveRun:
         lines, failures = list(self._lines), list(self._failures)
         tx.after_commit(lambda: self._written(lines, failures))  # what a full disk has undone is written again
         if lines:
-            await rows.write_log(tx, self.id, lines)
+            await runs.write_log(tx, self.id, lines)
         if failures:
-            await rows.write_failures(tx, self.id, failures)
+            await runs.write_failures(tx, self.id, failures)
         now = self.snapshot()
-        await rows.update_run(
+        await runs.update_run(
             tx,
             self.id,
             {
@@ -233,7 +233,7 @@ class LiveRun:
         self._failures = [failure for failure in self._failures if failure not in done]
 
     async def _write_step(self, name: StepName) -> None:
-        step = step_rules.describe_step(self._steps[name])
+        step = steps.describe_step(self._steps[name])
         data: Json = msgspec.to_builtins(step)
         data["step"] = step.name.value
         if step.description and step.state in {StepState.DONE, StepState.SKIPPED}:
@@ -264,5 +264,5 @@ class LiveRun:
             "generation": outcome.generation,
             "waiting_for": None,
         }
-        await rows.update_run(tx, self.id, changes)
+        await runs.update_run(tx, self.id, changes)
         return msgspec.structs.replace(self.snapshot(), **changes)

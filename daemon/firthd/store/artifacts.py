@@ -1,12 +1,13 @@
 """The only place with the SQL of artifact rows: finding a file, copying a run's file in, discarding, browsing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from msgspec import Struct
 
 from firthd.clock import Clock
+from firthd.store.columns import RAW, Column, in_the_row, selected
 from firthd.store.database import Database, Reader, Row, Tx
 
 BATCH_SECONDS = 0.03
@@ -39,10 +40,8 @@ class FileRow(Struct, frozen=True, kw_only=True):
     delivered: bool = False
 
 
-_FILE = (
-    "a.id, a.channel_id, a.mirror_id, a.family, a.part, a.section, a.filename, a.name, a.version, a.size,"
-    " a.sha256, a.md5, a.declared"
-)
+_OF_ROW = FileRow.__struct_fields__[:-2]  # the last two are not in the row, but follow from it
+_FILE = selected(_OF_ROW, "a")
 _DELIVERED = "delivered d ON d.channel_id = a.channel_id AND d.sha256 = a.sha256"
 _VERSIONS = "artifact a JOIN change_set s ON s.id = a.added_set LEFT JOIN change_set e ON e.id = a.closed_set"
 _LIVE = "s.number <= :shows AND (e.number IS NULL OR e.number > :shows)"
@@ -59,7 +58,7 @@ _SHADOWING = (
 
 
 def _file(row: Row, *, retired: bool, delivered: bool) -> FileRow:
-    values = dict(zip(FileRow.__struct_fields__, (*row[:13], retired, delivered), strict=True))
+    values = dict(zip(FileRow.__struct_fields__, (*row[: len(_OF_ROW)], retired, delivered), strict=True))
     values["sha256"] = _hex(values["sha256"])
     values["md5"] = _hex(values["md5"])
     return FileRow(**values)
@@ -144,6 +143,7 @@ async def copy_in(
     db: Database,
     schema: str,
     *,
+    columns: Sequence[Column],
     change_set: int,
     channel_id: int,
     mirror_id: int,
@@ -154,10 +154,12 @@ async def copy_in(
 ) -> Copied:
     """Copy the adds and closings of the attached run file `schema` into change set `change_set`, in short batches.
 
+    `columns` are those of a record, as the file was begun with.
     `closings` False takes only what adds (nothing that replaces); `only_stored` only what the channel has been given.
     `report(done, total)` is called after each batch, in rows. A batch closes before it adds: a file has one live row
     of a mirror at any moment.
     """
+    names = in_the_row(columns)
     wanted = "n.failed = 0"
     if not closings:
         wanted += " AND n.replaces IS NULL"
@@ -191,15 +193,12 @@ async def copy_in(
             params,
         )
         added += await tx.execute(
-            "INSERT INTO artifact(id, channel_id, mirror_id, family, part, section, filename, name, version, build,"
-            " build_number, size, sha256, md5, declared, license, timestamp, fingerprint, added_set)"
-            " SELECT :base + n.ordinal, :channel, :mirror, n.family, n.part, n.section, n.filename, n.name,"
-            " n.version, n.build, n.build_number, n.size, n.sha256, n.md5, n.declared, n.license, n.timestamp,"
-            f" n.fingerprint, :set {source}",
+            f"INSERT INTO artifact(id, channel_id, mirror_id, family, part, {', '.join(names)}, added_set)"
+            f" SELECT :base + n.ordinal, :channel, :mirror, n.family, n.part, {selected(names, 'n')}, :set {source}",
             params,
         )
         await tx.execute(
-            f"INSERT INTO artifact_record(artifact_id, raw) SELECT :base + n.ordinal, n.raw {source}", params
+            f"INSERT INTO artifact_record(artifact_id, {RAW}) SELECT :base + n.ordinal, n.{RAW} {source}", params
         )
 
     batch = _FIRST_BATCH
@@ -413,7 +412,14 @@ _CAME = (
 
 
 async def hand_over(
-    db: Database, *, channel_id: int, mirror_id: int, change_set: int, keep: bool, clock: Clock
+    db: Database,
+    *,
+    columns: Sequence[Column],
+    channel_id: int,
+    mirror_id: int,
+    change_set: int,
+    keep: bool,
+    clock: Clock,
 ) -> HandedOver:
     """Close a mirror's artifacts in short batches; with `keep` those that are stored go on as the channel's own.
 
@@ -421,6 +427,7 @@ async def hand_over(
     change the channel's own rows meanwhile.
     """
     first, last = await db.read(lambda r: _id_span(r, channel_id, mirror_id))
+    names = ", ".join(in_the_row(columns))
     added = closed = stay = dropped = 0
     batch = _FIRST_BATCH
 
@@ -449,10 +456,8 @@ async def hand_over(
         places = list(enumerate((row_id for row_id, _ in moved), int(base) - len(moved)))
         await tx.many("INSERT INTO artifact_record SELECT ?, raw FROM artifact_record WHERE artifact_id = ?", places)
         await tx.many(
-            "INSERT INTO artifact(id, channel_id, mirror_id, family, part, section, filename, name, version, build,"
-            " build_number, size, sha256, md5, declared, license, timestamp, fingerprint, added_set)"
-            " SELECT ?, channel_id, 0, family, part, section, filename, name, version, build, build_number, size,"
-            " sha256, md5, declared, license, timestamp, fingerprint, ? FROM artifact WHERE id = ?",
+            f"INSERT INTO artifact(id, channel_id, mirror_id, family, part, {names}, added_set)"
+            f" SELECT ?, channel_id, 0, family, part, {names}, ? FROM artifact WHERE id = ?",
             [(place, change_set, row_id) for place, row_id in places],
         )
         added += len(moved)

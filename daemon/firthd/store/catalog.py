@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from firth_protocol.types import Filters, MirrorMode, MirrorType, OnUpstreamRemoval, Privacy, RunState
 from firthd.store import paging
+from firthd.store.columns import selected
 from firthd.store.database import Reader, Row, Tx
 
 
@@ -17,7 +18,6 @@ class ChannelRow(Struct, frozen=True, kw_only=True):
     parent_id: int | None
     description: str
     privacy: Privacy
-    policy: str | None
     keep_days: int
     keep_months: int
     frozen_at: int | None
@@ -28,10 +28,7 @@ class ChannelRow(Struct, frozen=True, kw_only=True):
     revision: int
 
 
-_CHANNEL = (
-    "c.id, c.name, c.parent_id, c.description, c.privacy, c.policy, c.keep_days, c.keep_months, c.frozen_at,"
-    " c.frozen_by, c.generation, c.created_at, c.updated_at, c.revision"
-)
+_CHANNEL = selected(ChannelRow.__struct_fields__, "c")
 
 
 def _channel(row: Row) -> ChannelRow:
@@ -86,19 +83,18 @@ async def insert_channel(
     parent_id: int | None,
     description: str,
     privacy: Privacy,
-    policy: str | None,
     keep_days: int,
     keep_months: int,
     now_ms: int,
 ) -> int:
     return await tx.insert(
-        "INSERT INTO channel(name, parent_id, description, privacy, policy, keep_days, keep_months, created_at,"
-        " updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (name, parent_id, description, privacy, policy, keep_days, keep_months, now_ms, now_ms),
+        "INSERT INTO channel(name, parent_id, description, privacy, keep_days, keep_months, created_at,"
+        " updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (name, parent_id, description, privacy, keep_days, keep_months, now_ms, now_ms),
     )
 
 
-_CHANNEL_COLUMNS = frozenset({"description", "privacy", "policy", "keep_days", "keep_months", "frozen_at", "frozen_by"})
+_CHANNEL_COLUMNS = frozenset({"description", "privacy", "keep_days", "keep_months", "frozen_at", "frozen_by"})
 
 
 async def update_channel(tx: Tx, channel_id: int, changes: dict[str, Any], now_ms: int) -> None:
@@ -186,7 +182,6 @@ class MirrorRow(Struct, frozen=True, kw_only=True):
     mode: MirrorMode
     source: str
     schedule: str
-    policy: str | None
     filters: Filters
     on_upstream_removal: OnUpstreamRemoval
     proxy: str | None
@@ -208,13 +203,9 @@ class MirrorRow(Struct, frozen=True, kw_only=True):
     updated_at: int
     revision: int
     channel: str
-    channel_policy: str | None
 
 
-_MIRROR = (
-    ", ".join(f"m.{field}" for field in MirrorRow.__struct_fields__[:-2])
-    + ", c.name AS channel, c.policy AS channel_policy"
-)
+_MIRROR = selected(MirrorRow.__struct_fields__, "m", channel="c.name")
 _FROM_MIRROR = "mirror m JOIN channel c ON c.id = m.channel_id"
 
 
@@ -313,7 +304,7 @@ async def insert_mirror(tx: Tx, fields: dict[str, Any], now_ms: int) -> int:
 
 
 _MIRROR_COLUMNS = frozenset(
-    {"name", "source", "schedule", "policy", "filters", "on_upstream_removal", "proxy", "ca_file", "has_credentials"}
+    {"name", "source", "schedule", "filters", "on_upstream_removal", "proxy", "ca_file", "has_credentials"}
     | {"enabled", "scheduled_from"}
 )
 
@@ -380,11 +371,11 @@ class SourceIndexRow(Struct, frozen=True, kw_only=True):
 
 async def source_indexes(r: Reader, mirror_id: int) -> dict[str, SourceIndexRow]:
     rows = await r.rows(
-        "SELECT part, url_path, encoding, etag, last_modified, file, size, records, base_url, read_at FROM source_index"
-        " WHERE mirror_id = ?",
+        f"SELECT {selected(SourceIndexRow.__struct_fields__, 'i')} FROM source_index i WHERE i.mirror_id = ?",
         (mirror_id,),
     )
-    return {row[0]: SourceIndexRow(**dict(zip(SourceIndexRow.__struct_fields__, row, strict=True))) for row in rows}
+    found = [SourceIndexRow(**dict(zip(SourceIndexRow.__struct_fields__, row, strict=True))) for row in rows]
+    return {index.part: index for index in found}
 
 
 async def replace_source_indexes(tx: Tx, mirror_id: int, indexes: list[SourceIndexRow]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from firth_protocol.types import Cause
+from firthd.store.columns import selected
 from firthd.store.database import Reader, Row, Tx
 
 OPEN, FINISHED, PUBLISHED, ABANDONED, DISCARDED = "open", "finished", "published", "abandoned", "discarded"
@@ -69,8 +70,8 @@ async def abandoned_change_sets(r: Reader, channel_id: int | None) -> list[int]:
 async def finished_change_sets(r: Reader, channel_id: int) -> list[ChangeSetRow]:
     """Return a channel's draft: the finished change sets without a generation, in order."""
     rows = await r.rows(
-        "SELECT id, channel_id, mirror_id, run_id, cause, added, closed FROM change_set"
-        " WHERE channel_id = ? AND state = ? ORDER BY id",
+        f"SELECT {selected(ChangeSetRow.__struct_fields__, 's')} FROM change_set s"
+        " WHERE s.channel_id = ? AND s.state = ? ORDER BY s.id",
         (channel_id, FINISHED),
     )
     return [ChangeSetRow(**dict(zip(ChangeSetRow.__struct_fields__, row, strict=True))) for row in rows]
@@ -110,7 +111,7 @@ class GenerationRow(Struct, frozen=True, kw_only=True):
     kept: bool
 
 
-_GENERATION = "number, shows, time, cause, run_id, added, removed, artifacts, packages, bytes, digest, kept"
+_GENERATION = ", ".join(GenerationRow.__struct_fields__)
 
 
 def _generation(row: Row) -> GenerationRow:
@@ -175,7 +176,7 @@ async def publish(
 ) -> None:
     """Write a generation and give its change sets their number; the caller moves the pointer."""
     await tx.execute(
-        f"INSERT INTO generation(channel_id, {_GENERATION}) VALUES (?{', ?' * 12})",
+        f"INSERT INTO generation(channel_id, {_GENERATION}) VALUES (?{', ?' * len(GenerationRow.__struct_fields__)})",
         (
             channel_id,
             row.number,

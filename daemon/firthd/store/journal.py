@@ -59,6 +59,12 @@ class Journal:
         )
 
 
+async def newest_at(r: Reader) -> int | None:
+    """Return when the newest fact was written, in milliseconds; None where there is none."""
+    found = await r.value("SELECT max(time) FROM event")
+    return None if found is None else int(found)
+
+
 async def newest(reader: Reader) -> int:
     """Return the number of the newest fact ever written, 0 when there is none."""
     return int(await reader.value("SELECT seq FROM sqlite_sequence WHERE name = 'event'") or 0)

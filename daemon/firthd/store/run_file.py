@@ -6,8 +6,10 @@ journal and without syncing.
 """
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
+
+from firthd.store.columns import Column
 
 READ_TABLES = """
 DROP TABLE IF EXISTS "add";
@@ -16,20 +18,7 @@ CREATE TABLE "add" (
   ordinal INTEGER PRIMARY KEY,              -- rises with (family, part, filename)
   family TEXT NOT NULL,
   part TEXT NOT NULL,
-  section TEXT NOT NULL,
-  filename TEXT NOT NULL,
-  name TEXT NOT NULL,
-  version TEXT NOT NULL,
-  build TEXT NOT NULL,
-  build_number INTEGER NOT NULL,
-  size INTEGER,
-  sha256 BLOB,
-  md5 BLOB,
-  declared INTEGER NOT NULL,
-  license TEXT,
-  timestamp INTEGER,
-  fingerprint BLOB NOT NULL,
-  raw BLOB NOT NULL,
+  {columns},
   replaces INTEGER,                         -- the artifact.id that it closes
   failed INTEGER NOT NULL DEFAULT 0
 ) STRICT;
@@ -68,25 +57,7 @@ CREATE TABLE package (                      -- only names that this generation c
 ) STRICT, WITHOUT ROWID;
 """
 
-AddRow = tuple[
-    str,  # family
-    str,  # part
-    str,  # section
-    str,  # filename
-    str,  # name
-    str,  # version
-    str,  # build
-    int,  # build_number
-    int | None,  # size
-    bytes | None,  # sha256
-    bytes | None,  # md5
-    int,  # declared
-    str | None,  # license
-    int | None,  # timestamp
-    bytes,  # fingerprint
-    object,  # raw, anything with a buffer
-    int | None,  # replaces
-]
+AddRow = tuple[object, ...]  # family, part, the columns that `start_read` was given in their order, replaces
 CloseRow = tuple[int, str, str, str, str]  # artifact_id, family, part, name, reason
 PackedRow = tuple[str, bytes, int, bytes, int]  # path, sha256, size, pack, offset
 PackageRow = tuple[
@@ -99,6 +70,7 @@ class RunFile:
 
     def __init__(self, path: str) -> None:
         self._connection = sqlite3.connect(path, isolation_level=None)
+        self._columns: Sequence[Column] = ()
         for pragma in (
             "page_size=16384",
             "journal_mode=OFF",
@@ -122,9 +94,11 @@ class RunFile:
             self._connection.execute("COMMIT")
         self._connection.close()
 
-    def start_read(self) -> None:
-        """Make the tables of a read, empty."""
-        self._connection.executescript(READ_TABLES)
+    def start_read(self, columns: Sequence[Column]) -> None:
+        """Make the tables of a read, empty; `columns` are those of a record."""
+        self._columns = columns
+        definitions = ",\n  ".join(column.definition for column in columns)
+        self._connection.executescript(READ_TABLES.format(columns=definitions))
         self._connection.execute("BEGIN")
 
     def start_render(self) -> None:
@@ -134,11 +108,9 @@ class RunFile:
 
     def add(self, rows: Iterable[AddRow]) -> None:
         """Append records to add; they come in the order of (family, part, filename)."""
+        names = ["family", "part", *(column.name for column in self._columns), "replaces"]
         self._connection.executemany(
-            'INSERT INTO "add" (family, part, section, filename, name, version, build, build_number, size, sha256,'
-            " md5, declared, license, timestamp, fingerprint, raw, replaces)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            rows,
+            f'INSERT INTO "add" ({", ".join(names)}) VALUES ({", ".join("?" * len(names))})', rows
         )
 
     def close_rows(self, rows: Iterable[CloseRow]) -> None:

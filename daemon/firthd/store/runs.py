@@ -8,6 +8,7 @@ from msgspec import Struct
 from firth_protocol.types import Json, LogLine, RunCounts, RunError, RunKind, RunState, StepName, StepState
 from firthd.clock import rfc3339
 from firthd.store import paging
+from firthd.store.columns import selected
 from firthd.store.database import Reader, Row, Tx
 
 LOG_LIMIT = 20_000
@@ -62,7 +63,7 @@ _JSON: dict[str, Any] = {
     "notes": list[str],
     "result": Json,
 }
-_RUN = ", ".join(f"r.{field}" for field in RunRow.__struct_fields__[:-2]) + ", c.name AS channel, m.name AS mirror_name"
+_RUN = selected(RunRow.__struct_fields__, "r", channel="c.name", mirror_name="m.name")
 _FROM = "run r JOIN channel c ON c.id = r.channel_id LEFT JOIN mirror m ON m.id = r.mirror_id"
 
 

@@ -11,6 +11,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
+from firthd.store.columns import selected
+
 PAGE_ROWS = 5000
 NAMES_PER_QUERY = 500
 
@@ -132,7 +134,7 @@ class WorkerState:
         filename, artifact_id = "", -1
         while True:
             page = self._connection.execute(
-                "SELECT a.id, a.section, a.filename, a.name, a.fingerprint, a.sha256, a.declared FROM artifact a"
+                f"SELECT {selected(LiveRow._fields, 'a')} FROM artifact a"
                 " WHERE a.channel_id = ? AND a.family = ? AND a.part = ? AND (a.filename, a.id) > (?, ?)"
                 f" AND a.mirror_id = ? AND {LIVE} ORDER BY a.filename, a.id LIMIT {PAGE_ROWS}",
                 (channel_id, family, part, filename, artifact_id, mirror_id),
@@ -140,15 +142,15 @@ class WorkerState:
             yield from map(LiveRow._make, page)
             if len(page) < PAGE_ROWS:
                 return
-            artifact_id, _, filename, *_ = page[-1]
+            last = LiveRow._make(page[-1])
+            filename, artifact_id = last.filename, last.id
 
     def shown_rows(self, channel_id: int, family: str, part: str) -> Iterator[list[ShownRow]]:
         """Yield the visible rows of one part with their records, by file name and section, page by page."""
         filename = ""
         while True:
             found = self._connection.execute(
-                "SELECT a.id, a.section, a.filename, a.name, a.version, a.build, a.size, a.sha256, a.md5, a.declared,"
-                " a.timestamp, a.fingerprint, a.mirror_id, r.raw"
+                f"SELECT {selected(ShownRow._fields, 'a', raw='r.raw')}"
                 " FROM artifact a CROSS JOIN artifact_record r ON r.artifact_id = a.id"
                 " WHERE a.channel_id = ? AND a.family = ? AND a.part = ? AND a.filename > ?"
                 f" AND {LIVE} ORDER BY a.filename, a.id LIMIT {PAGE_ROWS}",
@@ -171,16 +173,16 @@ class WorkerState:
         name, artifact_id = "", -1
         while True:
             page = self._connection.execute(
-                "SELECT name, mirror_id, part, added_set, closed_set, id FROM artifact"
-                " WHERE channel_id = ? AND family = ? AND (name, id) > (?, ?)"
-                f" ORDER BY name, id LIMIT {PAGE_ROWS}",
+                f"SELECT {selected(OfferRow._fields, 'a')}, a.id FROM artifact a"
+                " WHERE a.channel_id = ? AND a.family = ? AND (a.name, a.id) > (?, ?)"
+                f" ORDER BY a.name, a.id LIMIT {PAGE_ROWS}",
                 (channel_id, family, name, artifact_id),
             ).fetchall()
             for *offer, _ in page:
                 yield OfferRow._make(offer)
             if len(page) < PAGE_ROWS:
                 return
-            name, artifact_id = page[-1][0], page[-1][5]
+            name, artifact_id = OfferRow._make(page[-1][:-1]).name, page[-1][-1]
 
     def summary_rows(
         self, channel_id: int, family: str, names: Sequence[str], except_parts: Sequence[str]
@@ -190,7 +192,7 @@ class WorkerState:
         for start in range(0, len(names), NAMES_PER_QUERY):
             some = names[start : start + NAMES_PER_QUERY]
             page = self._connection.execute(
-                "SELECT a.name, a.version, a.part, a.filename, a.size, a.mirror_id, r.raw"
+                f"SELECT {selected(SummaryRow._fields, 'a', raw='r.raw')}"
                 " FROM artifact a CROSS JOIN artifact_record r ON r.artifact_id = a.id"
                 f" WHERE a.channel_id = ? AND a.family = ? AND a.name IN ({', '.join('?' * len(some))})"
                 f" AND a.part NOT IN ({skipped}) AND {LIVE}",

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from firth_protocol.types import RunKind, RunState, StepName, StepState
-from firthd.runs import recovery
 from firthd.store import runs as rows
 from firthd.store import upkeep
 from firthd.store.blobs import Kept
@@ -25,10 +24,6 @@ async def db(tmp_path: Path) -> AsyncIterator[Database]:
 
 
 # --- the daemon's end and its next start -----------------------------------------------------------------------------
-
-
-async def recover(works: Works, *, resume: bool = True) -> list[str]:
-    return await recovery.recover(works.db, works.queue, works.clock, resume=resume)
 
 
 async def runs_of(db: Database) -> list[tuple[int, RunKind, RunState, int]]:
@@ -89,7 +84,7 @@ async def test_runs_that_a_crash_left_open_are_settled(db: Database) -> None:
     await crashed(db, stopping, RunState.STOPPING)
     await crashed(db, plan, RunState.RUNNING)
     works.at_end.clear()
-    told = await recover(works)
+    told = await works.queue.recover()
     assert [sentence.split(" by ")[0] for sentence in told] == [
         f"run {running} was interrupted",
         f"run {stopping} was stopped",
@@ -113,7 +108,7 @@ async def test_runs_that_a_crash_left_open_are_settled(db: Database) -> None:
     ]
     mirrors = [(await works.mirror(mirror)).state for mirror in (1, 2, 3)]
     assert mirrors == [RunState.PENDING, RunState.STOPPED, RunState.PENDING]
-    assert await recover(works) == []  # once settled, settled
+    assert await works.queue.recover() == []  # once settled, settled
     for run in (pending, plan + 1):
         works.end(run)
     async with works.working():
@@ -122,10 +117,10 @@ async def test_runs_that_a_crash_left_open_are_settled(db: Database) -> None:
 
 
 async def test_without_resuming_nothing_is_queued_again(db: Database) -> None:
-    works = Works(db)
+    works = Works(db, resume=False)
     run = await works.submit()
     await crashed(db, run, RunState.RUNNING)
-    assert await recover(works, resume=False) == [f"run {run} was interrupted by the daemon's end"]
+    assert await works.queue.recover() == [f"run {run} was interrupted by the daemon's end"]
     assert await runs_of(db) == [(run, MIRROR, RunState.FAILED, 0)]
     assert (await works.mirror()).state is RunState.FAILED
 
@@ -135,11 +130,11 @@ async def test_a_run_that_brings_nothing_is_queued_again_twice_at_most(db: Datab
     run = await works.submit()
     for expected in (1, 2):
         await crashed(db, run, RunState.RUNNING)
-        await recover(works)
+        await works.queue.recover()
         run += 1
         assert (await runs_of(db))[-1] == (run, MIRROR, RunState.PENDING, expected)
     await crashed(db, run, RunState.RUNNING)
-    assert await recover(works) == [f"run {run} was interrupted by the daemon's end"]
+    assert await works.queue.recover() == [f"run {run} was interrupted by the daemon's end"]
     assert (await works.mirror()).state is RunState.FAILED
 
 
@@ -150,7 +145,7 @@ async def test_new_verified_bytes_start_the_count_again(db: Database, gain: str)
     await crashed(db, run, RunState.RUNNING, verified_bytes=10 if gain == "counted" else 0)
     if gain == "files":  # the counts are written once a second; the files that came since speak for themselves
         await db.write(lambda tx: upkeep.name_blobs(tx, [Kept(sha256=sha("x"), size=1)], 5))
-    await recover(works)
+    await works.queue.recover()
     assert (await runs_of(db))[-1] == (run + 1, MIRROR, RunState.PENDING, 0)
 
 
@@ -159,5 +154,5 @@ async def test_files_from_before_the_run_are_no_gain(db: Database) -> None:
     run = await works.submit(requeued=2)
     await crashed(db, run, RunState.RUNNING)
     await db.write(lambda tx: upkeep.name_blobs(tx, [Kept(sha256=sha("x"), size=1)], 4))
-    await recover(works)
+    await works.queue.recover()
     assert await runs_of(db) == [(run, MIRROR, RunState.FAILED, 2)]

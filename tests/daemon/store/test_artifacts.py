@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from firthd.families.base import COLUMNS
 from firthd.store import artifacts, generations
 from firthd.store.artifacts import FileRow, HandedOver
 from tests.support.clock import START_MS, FakeClock
@@ -194,6 +195,7 @@ async def copy(s: Shelf, path: Path, change_set: int, **options: bool) -> tuple[
         copied = await artifacts.copy_in(
             s.db,
             schema,
+            columns=COLUMNS,
             change_set=change_set,
             channel_id=s.channel_id,
             mirror_id=1,
@@ -311,7 +313,7 @@ async def test_a_mirror_that_goes_hands_over_what_is_stored(s: Shelf, keep: bool
     assert await s.db.read(lambda r: artifacts.would_keep(r, s.channel_id, 1)) == (400, 800)
     change_set = await open_set(s)
     done = await artifacts.hand_over(
-        s.db, channel_id=s.channel_id, mirror_id=1, change_set=change_set, keep=keep, clock=FakeClock()
+        s.db, columns=COLUMNS, channel_id=s.channel_id, mirror_id=1, change_set=change_set, keep=keep, clock=FakeClock()
     )
     assert (done.copied.added, done.copied.closed) == (400 if keep else 0, 1200)
     assert (done.kept, done.dropped) == ((400, 800) if keep else (0, 1200))
@@ -324,7 +326,13 @@ async def hand_over(s: Shelf, mirror: int) -> HandedOver:
     """Hand a mirror's files over as a deletion does, and publish."""
     change_set = await open_set(s)
     done = await artifacts.hand_over(
-        s.db, channel_id=s.channel_id, mirror_id=mirror, change_set=change_set, keep=True, clock=FakeClock()
+        s.db,
+        columns=COLUMNS,
+        channel_id=s.channel_id,
+        mirror_id=mirror,
+        change_set=change_set,
+        keep=True,
+        clock=FakeClock(),
     )
     await s.db.write(lambda tx: generations.finish_change_set(tx, change_set, added=0, closed=0, now_ms=START_MS))
     s.take_up(change_set)
@@ -368,7 +376,7 @@ async def test_handing_over_what_is_there_counts_and_can_be_taken_back(s: Shelf)
     await hand_over(s, 1)
     change_set = await open_set(s)
     done = await artifacts.hand_over(
-        s.db, channel_id=s.channel_id, mirror_id=2, change_set=change_set, keep=True, clock=FakeClock()
+        s.db, columns=COLUMNS, channel_id=s.channel_id, mirror_id=2, change_set=change_set, keep=True, clock=FakeClock()
     )
     assert (done.kept, done.copied.added, done.copied.closed) == (1500, 1500, 3000)
     assert await live(s) == {(0, name) for name in names}

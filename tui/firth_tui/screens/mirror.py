@@ -111,14 +111,12 @@ def order_lines(mirror: MirrorGet, now: float) -> list[list[Cell]]:
     )
     secret = f" with {mirror.credentials}" if mirror.credentials else ""
     when = ahead(mirror.next_run_at, now) if mirror.enabled else "off: runs by hand only"
-    policy = f"{mirror.effective_policy} (of the {mirror.policy_from})" if mirror.effective_policy else "none"
     removal = "retires it here too" if mirror.on_upstream_removal == "follow" else "keeps what is stored"
     return [
         labelled("source", Cell(clean(mirror.source, 300), Tone.STRONG), Cell(clean(secret), Tone.MUTED)),
         labelled("type, mode", Cell(f"{type_name(mirror.type)}, {mode_name(mirror.mode)}")),
         labelled("frequency", Cell(f"{clean(mirror.schedule)} (UTC), next {when}")),
         labelled("takes only", Cell(clean(filters) or "everything the source has", Tone.PLAIN)),
-        labelled("policy", Cell(clean(policy))),
         labelled("gone there", Cell(f"what the source no longer lists: {removal}")),
     ]
 

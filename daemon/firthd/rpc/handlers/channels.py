@@ -56,7 +56,6 @@ def handlers(engine: Engine) -> dict[str, Handler]:
                 **msgspec.structs.asdict(channel),
                 mirror_list=mirrors,
                 subchannel_list=await catalog.subchannels(r, row.id, seen),
-                blocks=[],
                 addresses=engine.addresses(row.name, families),
                 as_of=await engine.journal.as_of(r),
             )

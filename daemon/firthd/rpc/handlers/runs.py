@@ -8,8 +8,7 @@ from firthd.channels import browse
 from firthd.engine import Engine
 from firthd.mirrors.find import find
 from firthd.rpc.dispatch import Context, Handler
-from firthd.store import paging
-from firthd.store import runs as rows
+from firthd.store import paging, runs
 from firthd.store.database import Reader
 
 
@@ -18,7 +17,7 @@ def handlers(engine: Engine) -> dict[str, Handler]:
         async def body(r: Reader) -> Page[Run]:
             mirror = await find(r, params.mirror) if params.mirror is not None else None
             channel = await browse.channel(r, params.channel) if params.channel is not None else None
-            found, total = await rows.runs_page(
+            found, total = await runs.runs_page(
                 r,
                 mirror_id=mirror.id if mirror else None,
                 channel_id=channel.id if channel else None,
@@ -47,7 +46,7 @@ def handlers(engine: Engine) -> dict[str, Handler]:
         async def body(r: Reader) -> Page[LogLine]:
             behind = paging.decode(params.cursor, "log")["page_key"]
             after = params.after if behind is None else behind
-            lines = await rows.log_page(r, params.run, after, params.limit + 1)
+            lines = await runs.log_page(r, params.run, after, params.limit + 1)
             items, following = paging.cut("log", lines, params.limit, lambda line: (None, line.number))
             return Page(items=items, next_cursor=following, as_of=await engine.journal.as_of(r))
 
