@@ -42,7 +42,7 @@ async def queue_again(tx: Tx, queue: "RunQueue", row: RunRow) -> int | None:
         mirror_id=row.mirror_id,
         cause=f"after run {row.id} was interrupted",
         by=row.by,
-        params=row.params,
+        params={"since": row.created_at, **row.params},
         requeued=requeued,
     )
     return run_id

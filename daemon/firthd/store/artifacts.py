@@ -39,7 +39,7 @@ class FileRow(Struct, frozen=True, kw_only=True):
     delivered: bool = False
 
 
-_FILE = (
+FILE_COLUMNS = (
     "a.id, a.channel_id, a.mirror_id, a.family, a.part, a.section, a.filename, a.name, a.version, a.size,"
     " a.sha256, a.md5, a.declared"
 )
@@ -58,7 +58,8 @@ _SHADOWING = (
 """A file of an older mirror whose name hides `a` from clients in generation :shows."""
 
 
-def _file(row: Row, *, retired: bool, delivered: bool) -> FileRow:
+def file_row(row: Row, *, retired: bool, delivered: bool) -> FileRow:
+    """Build a file out of a row that begins with `FILE_COLUMNS`."""
     values = dict(zip(FileRow.__struct_fields__, (*row[:13], retired, delivered), strict=True))
     values["sha256"] = _hex(values["sha256"])
     values["md5"] = _hex(values["md5"])
@@ -88,7 +89,7 @@ async def find_file(
     """
     newest, back_at = rolled_back or (shows, now_ms)
     rows = await r.rows(
-        f"SELECT {_FILE}, s.number, e.number, g.time, b.size = coalesce(a.size, b.size) FROM {_VERSIONS}"
+        f"SELECT {FILE_COLUMNS}, s.number, e.number, g.time, b.size = coalesce(a.size, b.size) FROM {_VERSIONS}"
         " LEFT JOIN generation g ON g.channel_id = a.channel_id AND g.number = e.number"
         f" LEFT JOIN {_DELIVERED} LEFT JOIN blob b ON b.sha256 = d.sha256"
         " WHERE a.channel_id = :channel AND a.family = :family AND a.part = :part AND a.filename = :filename"
@@ -109,7 +110,7 @@ async def find_file(
             if name not in owners:
                 owners[name] = await owner(r, channel_id, shows, family, name)
             if owners[name] is None or owners[name] == row[2]:
-                return _file(row, retired=not wanted_live, delivered=bool(row[16]))
+                return file_row(row, retired=not wanted_live, delivered=bool(row[16]))
     return None
 
 
@@ -332,7 +333,8 @@ async def package_files(r: Reader, channel_id: int, shows: int, family: str, nam
     """Return the files of a package in generation `shows`, those of the name's owner only."""
     owned_by = await owner(r, channel_id, shows, family, name)
     rows = await r.rows(
-        f"SELECT {_FILE}, a.build, a.license, a.timestamp, s.number, d.sha256 IS NOT NULL, n.raw FROM {_VERSIONS}"
+        f"SELECT {FILE_COLUMNS}, a.build, a.license, a.timestamp, s.number, d.sha256 IS NOT NULL, n.raw"
+        f" FROM {_VERSIONS}"
         f" LEFT JOIN {_DELIVERED} JOIN artifact_record n ON n.artifact_id = a.id"
         f" WHERE a.channel_id = :channel AND a.family = :family AND a.name = :name AND a.mirror_id = :owner AND {_LIVE}"
         " ORDER BY a.id LIMIT :limit",
@@ -340,7 +342,7 @@ async def package_files(r: Reader, channel_id: int, shows: int, family: str, nam
     )
     return [
         PackageRow(
-            file=_file(row, retired=False, delivered=bool(row[17])),
+            file=file_row(row, retired=False, delivered=bool(row[17])),
             build=row[13],
             license=row[14],
             timestamp=row[15],
