@@ -310,7 +310,9 @@ class Publisher:
         out = work / family
         run_file = work / f"{family}.run"
         await asyncio.to_thread(out.mkdir, parents=True)
-        reads = await self._db.read(lambda r: objects.in_force(r, plan.channel.id, family, rules.reads))
+        reads = []
+        if rules.reads:
+            reads = await self._db.read(lambda r: objects.in_force(r, plan.channel.id, family, rules.reads))
         params = RenderParams(
             formats=rules.formats,
             state_db=str(self._db.path),

@@ -370,7 +370,7 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     only: Callable[[Filters], frozenset[str] | None]  # the parts that the filters leave; None: all
     found: Callable[[str, Sequence[Answer]], SourceFound]  # source's address, what was asked -> what to tell of it
     formats: str  # "package.module:name" of its `Formats`, which worker processes import
-    reads: str  # the end of the paths of objects that a render reads again
+    reads: str  # the end of the paths of objects that a render reads again; empty: it reads none
     first_parts: tuple[str, ...]  # the parts a channel has from its first generation on
     empty_part: Callable[[str], Mapping[str, bytes]]  # part -> path -> bytes, for a new channel
     locate: Callable[[str, str], Located | None]  # URL path below the channel, Accept header
