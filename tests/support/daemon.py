@@ -87,7 +87,7 @@ class DaemonProcess:
     """firthd as a process of its own, in a folder; stderr is kept in `log`.
 
     `settings` is what stands in firth.toml. `within` is a command that runs the one that follows it, such as a shell
-    that sets a limit first.
+    that sets a limit first; `module` is what the interpreter runs.
     """
 
     def __init__(
@@ -97,7 +97,9 @@ class DaemonProcess:
         environ: dict[str, str] | None = None,
         settings: str | None = None,
         within: tuple[str, ...] = (),
+        module: str = "firthd",
     ) -> None:
+        self._module = module
         self.folder = folder
         self.socket = folder / "firth.sock"
         self.state = folder / "state"
@@ -126,7 +128,13 @@ class DaemonProcess:
         }
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *self._within, sys.executable, "-m", "firthd", env=environ, stderr=log, stdin=asyncio.subprocess.DEVNULL
+                *self._within,
+                sys.executable,
+                "-m",
+                self._module,
+                env=environ,
+                stderr=log,
+                stdin=asyncio.subprocess.DEVNULL,
             )
 
     async def start(self) -> Client:

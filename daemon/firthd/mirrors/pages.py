@@ -4,21 +4,30 @@ import asyncio
 import contextlib
 import logging
 import shutil
-import tempfile
 from collections import Counter, OrderedDict
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from firth_protocol.errors import FirthError, Internal, NoSpace, NotFound, Unavailable, Upstream
 from firth_protocol.types import Family
 from firthd.families.base import Ask, FamilyRules, LazyParts, PageAt
 from firthd.index.page import PageParams, PageResult, page_task
-from firthd.mirrors.read_page import PAGE_MAX_BYTES, SMALL_BYTES, PageReader, Reading, SourceDown, unheard
+from firthd.mirrors.read_page import (
+    PAGE_MAX_BYTES,
+    SMALL_BYTES,
+    PageReader,
+    Reading,
+    SourceDown,
+    unheard,
+    working_folder,
+)
 from firthd.mirrors.source import Job, job_of
 from firthd.store import catalog, pages
+from firthd.store.catalog import MirrorRow
 from firthd.store.pages import PageRow
 from firthd.upstream.source import budget_of
 
@@ -104,7 +113,7 @@ class LazyPages:
                 if await self._listed(channel_id, mirror.id, family, at.part):
                     return None
                 continue
-            version = await self._version(job_of(mirror, self._p.secrets), rules.lazy, at.part, as_of_ms, client)
+            version = await self._version(mirror, rules.lazy, at.part, as_of_ms, client)
             if version is not None and version.there:
                 until_ms = as_of_ms if as_of_ms is not None and version.read_at > as_of_ms else None
                 return await self._render(rules, rules.lazy, version, at.form, until_ms)
@@ -115,12 +124,17 @@ class LazyPages:
 
     # --- which version
 
-    async def _version(self, job: Job, lazy: LazyParts, part: str, as_of_ms: int | None, client: str) -> PageRow | None:
+    async def _version(
+        self, mirror: MirrorRow, lazy: LazyParts, part: str, as_of_ms: int | None, client: str
+    ) -> PageRow | None:
+        job = job_of(mirror, self._p.secrets)
         now_ms = self._p.clock.now_ms()
         time_ms = now_ms if as_of_ms is None else as_of_ms
         row = await self._p.db.read(lambda r: pages.page_as_of(r, job.mirror_id, part, time_ms))
         if row is not None:
-            if as_of_ms is None and now_ms - row.checked_at >= self._ttl_s * 1000:
+            if as_of_ms is None and row.checked_at < mirror.updated_at:  # maybe another source: what it said is void
+                self._look_again(job, lazy, part, replace(row, etag=None, last_modified=None))
+            elif as_of_ms is None and now_ms - row.checked_at >= self._ttl_s * 1000:
                 self._look_again(job, lazy, part, row)
             return row
         ask = lazy.ask(part)
@@ -248,8 +262,8 @@ class LazyPages:
         body = await self._p.db.read(lambda r: pages.body(r, version.id))
         if body is None:
             raise Unavailable(f"{version.part} was read anew in this moment", hint="ask again")
-        with tempfile.TemporaryDirectory(dir=self._p.folder) as folder:
-            packed, out = Path(folder, "packed"), Path(folder, "page")
+        async with working_folder(self._p.folder) as folder:
+            packed, out = folder / "packed", folder / "page"
             await asyncio.to_thread(packed.write_bytes, body)
             params = PageParams(
                 formats=rules.formats,

@@ -1,8 +1,10 @@
 """The only place that reads one page of a lazy part: asks its source, compares it with the rows, writes a version."""
 
 import asyncio
+import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -70,15 +72,15 @@ class PageReader:
 
         Raises Upstream (SourceDown without any answer), NoSpace, NotFound when the mirror is gone.
         """
-        with tempfile.TemporaryDirectory(dir=self._p.folder) as folder:
-            fresh = await self._bring(job, ask, had, Path(folder, "part"))
+        async with working_folder(self._p.folder) as folder:
+            fresh = await self._bring(job, ask, had, folder / "part")
             now = self._p.clock.now_ms()
             if isinstance(fresh, Validators):
                 assert had is not None
                 page_id, etag, last_modified = had.id, fresh.etag, fresh.last_modified
                 await self._p.db.write(lambda tx: pages.confirm(tx, page_id, etag, last_modified, now))
             elif fresh.body is not None or (had is not None and had.there):
-                await self._take_in(job, ask.part, fresh, Path(folder), max(now, had.read_at + 1 if had else 0))
+                await self._take_in(job, ask.part, fresh, folder, max(now, had.read_at + 1 if had else 0))
                 await self._forget(job, ask.part, now)
             elif had is not None:
                 page_id = had.id
@@ -222,6 +224,16 @@ class PageReader:
             )
         except FirthError:
             return
+
+
+@asynccontextmanager
+async def working_folder(parent: Path) -> AsyncIterator[Path]:
+    """Give a folder that is there for as long as the block lasts."""
+    folder = await asyncio.to_thread(tempfile.mkdtemp, dir=parent)
+    try:
+        yield Path(folder)
+    finally:
+        await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
 
 
 def unneeded(read_at: Sequence[int], moments: Sequence[int]) -> list[int]:
