@@ -294,6 +294,22 @@ async def test_a_mirror_of_another_source_reads_its_pages_anew(tmp_path: Path) -
         await box.changed("lazy/one", ["2"])
 
 
+async def test_a_part_that_is_lazy_no_more_is_read_by_the_next_run(tmp_path: Path) -> None:
+    async with toy_box(tmp_path) as box:
+        await box.mirror("passive")
+        assert await box.versions("lazy/one") == ["1"]
+        revision = (await box.call("mirror.get", mirror="main:m")).revision
+        await box.call("mirror.update", mirror="main:m", revision=revision, filters={"packages": ["lazy/one"]})
+        assert (await box.run()).state is RunState.COMPLETED
+        assert await box.versions("lazy/one") == ["1"]
+        assert (await box.get("/repo/main/files/lazy/one/yoyo-1.toy")).status == 200
+        assert [one.name for one in (await box.call("package.list", channel="main")).items][-1] == "yoyo"
+        await box.call("mirror.update", mirror="main:m", revision=revision + 1, filters={})
+        assert (await box.run()).state is RunState.COMPLETED
+        assert await box.versions("lazy/one") == ["1"]
+        assert (await box.get("/repo/main/files/lazy/one/yoyo-1.toy")).status == 200
+
+
 async def test_the_oldest_mirror_that_has_a_page_owns_it(tmp_path: Path) -> None:
     async with toy_box(tmp_path) as box, FaultyUpstream() as second:
         await box.mirror("passive")

@@ -1,6 +1,7 @@
 """The only place that reads one page of a lazy part: asks its source, compares it with the rows, writes a version."""
 
 import asyncio
+import logging
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -28,6 +29,8 @@ from firthd.upstream.client import Validators
 from firthd.upstream.hosts import Lane
 from firthd.upstream.spool import Room
 from firthd.workers import TaskProgress, Workers
+
+log = logging.getLogger(__name__)
 
 READ = "firthd.index.read:read_task"
 PAGE_MAX_BYTES = 64_000_000
@@ -204,12 +207,17 @@ class PageReader:
             mirror_id=job.mirror_id,
             spools=[Spool(part=part, file=str(folder / "part") if there else None, encoding=fresh.encoding)],
             keep=job.keep,
+            page=True,
             max_part_bytes=PAGE_MAX_BYTES,
         )
         if fresh.size < SMALL_BYTES:
-            await asyncio.to_thread(read_task, params, unheard)
+            result = await asyncio.to_thread(read_task, params, unheard)
         else:
-            await self._p.workers.run(READ, params, ReadResult, pressed=True)
+            result = await self._p.workers.run(READ, params, ReadResult, pressed=True)
+        for read in result.parts:
+            if read.invalid:
+                first = f"{read.invalid[0].filename}: {read.invalid[0].reason}"
+                log.warning("%s: %d records cannot be taken, the first: %s", part, read.invalid_count, first)
 
     async def _forget(self, job: Job, part: str, now: int) -> None:
         """Take away the versions that nothing needs any more; a failure costs room only."""

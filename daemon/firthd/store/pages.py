@@ -108,9 +108,11 @@ async def find_file(
         f"SELECT {FILE_COLUMNS}, p.since, p.until, a.timestamp, d.sha256 IS NOT NULL AND b.size = coalesce(a.size,"
         " b.size) FROM artifact a JOIN page_span p ON p.artifact_id = a.id"
         " LEFT JOIN delivered d ON d.channel_id = a.channel_id AND d.sha256 = a.sha256"
-        " LEFT JOIN blob b ON b.sha256 = d.sha256"
-        " WHERE a.channel_id = ? AND a.family = ? AND a.part = ? AND a.filename = ? ORDER BY a.id DESC",
-        (channel_id, family, part, filename),
+        " LEFT JOIN blob b ON b.sha256 = d.sha256 LEFT JOIN change_set e ON e.id = a.closed_set"
+        " WHERE a.channel_id = ? AND a.family = ? AND a.part = ? AND a.filename = ?"
+        " AND (coalesce(e.number, 0) = 0 OR e.number > ?)"  # else a run or a removal has ended it
+        " ORDER BY a.id DESC",
+        (channel_id, family, part, filename, shows),
     )
     if not rows:
         return None

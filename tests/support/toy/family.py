@@ -51,8 +51,12 @@ def ask(part: str) -> Ask:
 
 
 def requests(known: Mapping[str, Known], filters: Filters, thorough: bool, mode: MirrorMode) -> Requests:
-    lazy = [f"{LAZY}one"] if mode is MirrorMode.ACTIVE else []
+    lazy = filters.packages or ([f"{LAZY}one"] if mode is MirrorMode.ACTIVE else [])
     yield Batch(asks=tuple(ask(part) for part in (*PARTS, *lazy)))
+
+
+def is_lazy(part: str, filters: Filters, mode: MirrorMode) -> bool:
+    return mode is MirrorMode.PASSIVE and part.startswith(LAZY) and filters.packages is None
 
 
 def encoding(form: Form, start: bytes, content_type: str) -> str | None:
@@ -112,7 +116,7 @@ TOY = FamilyRules(
         tell_tales=ask("main").forms,
         recognise=lambda form, start, content_type: encoding(form, start, content_type) is not None,
     ),
-    filters=frozenset(),
+    filters=frozenset({"packages"}),
     check_filters=lambda filters: [],
     only=lambda filters: None,
     found=found,
@@ -133,7 +137,7 @@ TOY = FamilyRules(
     sort_versions=lambda versions: sorted(versions, reverse=True),
     reserved_names=frozenset(),
     lazy=LazyParts(
-        is_lazy=lambda part, filters, mode: mode is MirrorMode.PASSIVE and part.startswith(LAZY),
+        is_lazy=is_lazy,
         ask=lambda part: ask(part) if part.startswith(LAZY) else None,
         pages=PLACE,
     ),
