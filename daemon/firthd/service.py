@@ -32,7 +32,6 @@ from firthd.mirrors.manage import Mirrors
 from firthd.mirrors.on_demand import Helpers, OnDemand
 from firthd.mirrors.pages import LazyPages
 from firthd.mirrors.publish_run import PublishRuns
-from firthd.mirrors.read_page import Reading
 from firthd.mirrors.report import Reports
 from firthd.mirrors.run import MirrorRuns
 from firthd.mirrors.source import Locator
@@ -165,7 +164,6 @@ class Daemon:
     async def _build(self, state: Path) -> None:
         settings, clock, db = self.settings, self._clock, self.db
         families = await asyncio.to_thread(self._families)  # it imports what is large
-
         self.blobs = BlobStore(
             state / "blobs", upkeep.naming(db, clock), lambda kept: db.write(lambda tx: upkeep.give(tx, kept))
         )
@@ -181,17 +179,17 @@ class Daemon:
         await self.upstream.start()
         self._stack.push_async_callback(self.upstream.close)
         self.space = SpaceGuard(self.blobs, settings.store.floor_percent, clock)
-        locator = Locator(db, self.secrets, families)
-        self.published = Published(db, clock, settings.store.grace_days * DAY_MS)
+        grace_ms = settings.store.grace_days * DAY_MS
+        self.published = Published(db, clock, grace_ms)
         self.objects = ObjectStore(db, self.rendered, clock)
-        retention = Retention(db, self.objects, self.published, clock, settings.store.grace_days * DAY_MS)
+        retention = Retention(db, self.objects, self.published, clock, grace_ms)
         deliveries = Deliveries(db, self.blobs, self.published.forget_files)
         self.on_demand = OnDemand(
             self.upstream,
             self.blobs,
             clock,
             Helpers(
-                locate=locator.locate,
+                locate=Locator(db, self.secrets, families).locate,
                 space=self.space.enough,
                 check_archive=lambda file, path: families[Family(file.family)].check_archive(path, file.filename),
                 present=deliveries.present,
@@ -256,22 +254,7 @@ class Daemon:
             },
             self.health.run_ended,
         )
-        self.pages = LazyPages(
-            Reading(
-                db=db,
-                clock=clock,
-                upstream=self.upstream,
-                workers=self.workers,
-                places=self.on_demand.places,
-                secrets=self.secrets,
-                families=families,
-                room=self.space.enough,
-                folder=state / "pages",
-                forget_files=self.published.forget_files,
-                grace_ms=settings.store.grace_days * DAY_MS,
-            ),
-            ttl_s=settings.python.index_ttl_s,
-        )
+        self.pages = LazyPages(context, self.published.forget_files, grace_ms, ttl_s=settings.python.index_ttl_s)
         await self.pages.prepare()
         self._stack.push_async_callback(self.pages.close)
         reports = Reports(db, clock, self.queue, families, self.schedules.next_due)

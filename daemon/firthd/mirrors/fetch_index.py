@@ -144,7 +144,7 @@ class IndexFetcher:
         asked = {part.row.part for part in fetch.parts}
         # That the source had no such part is remembered, with the time of the last look.
         unasked = [
-            FetchedPart(row=row, changed=False) for name, row in known.items() if name not in asked and row.file is None
+            FetchedPart(row=row, changed=False) for name, row in known.items() if name not in asked and not _there(row)
         ]
         return Index(parts=sorted([*fetch.parts, *unasked], key=lambda part: part.row.part))
 

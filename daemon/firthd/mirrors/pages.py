@@ -5,7 +5,7 @@ import contextlib
 import logging
 import shutil
 from collections import Counter, OrderedDict
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,11 +16,11 @@ from firth_protocol.errors import FirthError, Internal, NoSpace, NotFound, Unava
 from firth_protocol.types import Family
 from firthd.families.base import Ask, FamilyRules, LazyParts, PageAt
 from firthd.index.page import PageParams, PageResult, page_task
+from firthd.mirrors.context import Context
 from firthd.mirrors.read_page import (
     PAGE_MAX_BYTES,
     SMALL_BYTES,
     PageReader,
-    Reading,
     SourceDown,
     unheard,
     working_folder,
@@ -68,9 +68,17 @@ class _Failure(Struct, frozen=True):
 class LazyPages:
     """Pages of lazy parts. `ttl_s`: the age at which a page is asked for again, and an absence is forgotten."""
 
-    def __init__(self, parts: Reading, *, ttl_s: float, wait_s: float = WAIT_S) -> None:
-        self._p = parts
-        self._reader = PageReader(parts)
+    def __init__(
+        self,
+        context: Context,
+        forget_files: Callable[[], None],
+        grace_ms: int,
+        *,
+        ttl_s: float,
+        wait_s: float = WAIT_S,
+    ) -> None:
+        self._p = context
+        self._reader = PageReader(context, forget_files, grace_ms)
         self._ttl_s = ttl_s
         self._wait_s = wait_s
         self._flights: dict[_Key, _Flight] = {}
@@ -85,7 +93,7 @@ class LazyPages:
 
     async def prepare(self) -> None:
         """Empty the folder of what was being worked on."""
-        await asyncio.to_thread(_emptied, self._p.folder)
+        await asyncio.to_thread(_emptied, self._reader.folder)
 
     async def close(self) -> None:
         """Stop all that is being read; who waits for it gets an error."""
@@ -169,7 +177,7 @@ class LazyPages:
         finally:
             flight.clients[client] -= 1
             flight.clients += Counter()
-            self._p.places.deal()
+            self._p.on_demand.places.deal()
 
     # --- reading
 
@@ -215,7 +223,7 @@ class LazyPages:
 
         try:
             host = budget_of(job.source, ask.forms[0].path)
-            async with self._p.places.place(flight, host, give_up):
+            async with self._p.on_demand.places.place(flight, host, give_up):
                 row = await self._reader.read(job, ask, had)
         except (Upstream, NoSpace, NotFound, Unavailable) as error:
             log.warning("%s could not be read for a client: %s", ask.part, error.message)
@@ -262,7 +270,7 @@ class LazyPages:
         body = await self._p.db.read(lambda r: pages.body(r, version.id))
         if body is None:
             raise Unavailable(f"{version.part} was read anew in this moment", hint="ask again")
-        async with working_folder(self._p.folder) as folder:
+        async with working_folder(self._reader.folder) as folder:
             packed, out = folder / "packed", folder / "page"
             await asyncio.to_thread(packed.write_bytes, body)
             params = PageParams(

@@ -4,31 +4,27 @@ import asyncio
 import logging
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 
 import zstandard
-from msgspec import Struct
 
 from firth_protocol.errors import FirthError, NotFound, Upstream
 from firth_protocol.types import Cause, Family
-from firthd.clock import Clock, day_end_ms, utc_day
+from firthd.clock import day_end_ms, utc_day
 from firthd.families.base import Ask, FamilyRules, Form, Spool
 from firthd.index.messages import ReadParams, ReadResult
 from firthd.index.read import read_task
-from firthd.mirrors.places import Places
+from firthd.mirrors.context import Context
 from firthd.mirrors.source import Job
 from firthd.store import artifacts, catalog, generations, pages
-from firthd.store.database import Database, Reader, Tx
+from firthd.store.database import Reader, Tx
 from firthd.store.pages import Fresh, PageRow
-from firthd.store.secrets import SecretFile
-from firthd.upstream.client import Upstream as Upstreams
 from firthd.upstream.client import Validators
 from firthd.upstream.hosts import Lane
-from firthd.upstream.spool import Room
-from firthd.workers import TaskProgress, Workers
+from firthd.workers import TaskProgress
 
 log = logging.getLogger(__name__)
 
@@ -41,41 +37,28 @@ ASK_S = 20.0
 DAY_MS = 86_400_000
 DAYS = 90
 """Days of which the page that was there at their end is kept, for snapshots by date."""
-GRACE_MS = 7 * DAY_MS
 
 
 class SourceDown(Upstream):
     """The source gave no answer at all: it need not be asked for other pages now."""
 
 
-class Reading(Struct, frozen=True, kw_only=True):
-    """The collaborators of reading pages. `folder` is for files of the moment."""
-
-    db: Database
-    clock: Clock
-    upstream: Upstreams
-    workers: Workers
-    places: Places
-    secrets: SecretFile
-    families: Mapping[Family, FamilyRules]
-    room: Room
-    folder: Path
-    forget_files: Callable[[], None]
-    grace_ms: int = GRACE_MS
-
-
 class PageReader:
     """Reads pages; nobody may read the same page of a mirror twice at once."""
 
-    def __init__(self, parts: Reading) -> None:
-        self._p = parts
+    def __init__(self, context: Context, forget_files: Callable[[], None], grace_ms: int) -> None:
+        self._p = context
+        self._forget_files = forget_files
+        self._grace_ms = grace_ms
+        self.folder = context.state / "pages"
+        """For files of the moment."""
 
     async def read(self, job: Job, ask: Ask, had: PageRow | None) -> PageRow | None:
         """Ask for a page and take it in; return the version that is the source's now, None when it has none.
 
         Raises Upstream (SourceDown without any answer), NoSpace, NotFound when the mirror is gone.
         """
-        async with working_folder(self._p.folder) as folder:
+        async with working_folder(self.folder) as folder:
             fresh = await self._bring(job, ask, had, folder / "part")
             now = self._p.clock.now_ms()
             if isinstance(fresh, Validators):
@@ -116,7 +99,7 @@ class PageReader:
                     until=self._p.clock.monotonic() + ASK_S,
                     accept=form.accept,
                     look=look,
-                    room=self._p.room,
+                    room=self._p.space.enough,
                     lane=Lane.CLIENT,
                 )
             except Upstream as error:
@@ -195,7 +178,7 @@ class PageReader:
             await asyncio.shield(db.write(lambda tx: generations.mark_abandoned(tx, change_set)))
             raise
         if copied.closed:
-            self._p.forget_files()
+            self._forget_files()
 
     async def _compare(self, job: Job, part: str, fresh: Fresh, folder: Path, run_file: Path) -> None:
         there = fresh.body is not None
@@ -227,7 +210,7 @@ class PageReader:
         try:
             await self._p.db.write(
                 lambda tx: pages.forget_versions(
-                    tx, job.channel_id, job.mirror_id, job.type.value, part, gone, now - self._p.grace_ms
+                    tx, job.channel_id, job.mirror_id, job.type.value, part, gone, now - self._grace_ms
                 )
             )
         except FirthError:

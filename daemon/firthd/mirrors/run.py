@@ -254,7 +254,12 @@ class MirrorRuns:
             live.progress(progress.description, done=progress.done, total=progress.total, unit=progress.unit)
 
         async with live.step(StepName.FILTER, "reads the index"):
-            result = await self._worker(live, READ, params, tell)
+            try:
+                result = await self._worker(live, READ, params, tell)
+            except FirthError:
+                if copies is None:  # what cannot be read is fetched anew, and lies on the disk for nothing
+                    await self._p.db.write(lambda tx: catalog.drop_copies(tx, job.mirror_id))
+                raise
             read = _Read(index=index, parts=result.parts)
             self._note_read(live, read)
             live.progress(

@@ -415,6 +415,15 @@ async def note_fetched(tx: Tx, mirror_id: int, index: SourceIndexRow) -> None:
     await tx.execute("UPDATE mirror SET settled = 0 WHERE id = ? AND settled", (mirror_id,))
 
 
+async def drop_copies(tx: Tx, mirror_id: int) -> None:
+    """Forget the copies that were not taken in; their parts count as the source's, and are asked for without them."""
+    await tx.execute(
+        "UPDATE source_index SET file = NULL, size = 0, etag = NULL, last_modified = NULL"
+        " WHERE mirror_id = ? AND settled = 0",
+        (mirror_id,),
+    )
+
+
 async def unsettle(tx: Tx, mirror_id: int, run_id: int) -> None:
     """Say that what a run took in is not what the mirror's rows are: the next one compares those parts again."""
     await tx.execute("UPDATE source_index SET settled = 0 WHERE mirror_id = ? AND settled = ?", (mirror_id, run_id))
