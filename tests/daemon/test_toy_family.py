@@ -84,8 +84,12 @@ class Box(Struct, frozen=True):
     async def changed(self, part: str, versions: list[str]) -> None:
         """Wait until a page shows other versions: it is asked for anew behind the reply."""
         async with asyncio.timeout(20):
-            while await self.versions(part) != versions:
+            while True:
+                reply = await self.get(f"/repo/main/{part}/index.json")
+                if [toy["version"] for toy in json.loads(reply.body)] == versions:
+                    break
                 await asyncio.sleep(0.02)  # nobody is told when a page was looked at again
+        assert await self.versions(part) == versions
 
 
 @pytest.fixture(autouse=True)
