@@ -115,10 +115,14 @@ async def toy_box(folder: Path) -> AsyncIterator[Box]:
         yield box
 
 
+def rows_of(folder: Path, sql: str) -> list[Any]:
+    with closing(sqlite3.connect(folder / "state" / "firth.sqlite")) as connection:
+        return connection.execute(sql).fetchall()
+
+
 def settled_by(folder: Path) -> dict[str, int]:
     """Return which run took each part in whole; 0: none has."""
-    with closing(sqlite3.connect(folder / "state" / "firth.sqlite")) as connection:
-        return dict(connection.execute("SELECT part, settled FROM source_index").fetchall())
+    return dict(rows_of(folder, "SELECT part, settled FROM source_index"))
 
 
 @asynccontextmanager
@@ -296,6 +300,23 @@ async def test_a_mirror_of_another_source_reads_its_pages_anew(tmp_path: Path) -
         revision = (await box.call("mirror.get", mirror="main:m")).revision
         await box.call("mirror.update", mirror="main:m", revision=revision, source=second.url)
         await box.changed("lazy/one", ["2"])
+
+
+async def test_versions_that_nothing_shows_go(tmp_path: Path) -> None:
+    async with toy_box(tmp_path) as box:
+        await box.mirror("passive")
+        for version in "123456":
+            box.put("lazy/one", ("yoyo", version))
+            box.clock.shift_ms += 2 * TTL_S * 1000
+            await box.get("/repo/main/lazy/one/index.json")
+            await box.changed("lazy/one", [version])
+        box.clock.shift_ms += 30 * DAY_MS
+        box.put("lazy/one", ("yoyo", "7"))
+        await box.changed("lazy/one", ["7"])
+    assert len(await asyncio.to_thread(rows_of, tmp_path, "SELECT 1 FROM page")) <= 4  # two days may have been touched
+    assert len(await asyncio.to_thread(rows_of, tmp_path, "SELECT 1 FROM page_span")) <= 4
+    listed = await asyncio.to_thread(rows_of, tmp_path, "SELECT filename FROM artifact WHERE part = 'lazy/one'")
+    assert len(listed) <= 4
 
 
 async def test_a_part_that_is_lazy_no_more_is_read_by_the_next_run(tmp_path: Path) -> None:
