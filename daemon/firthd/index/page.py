@@ -1,5 +1,6 @@
 """The only place that turns a lazy part as its source has it into the page that clients get."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,9 +26,9 @@ class PageParams(Struct, frozen=True, kw_only=True):
     part: str
     form: str
     encoding: str
-    packed: str
-    out: str
     max_bytes: int
+    packed: str = ""
+    out: str = ""
     until_ms: int | None = None
 
 
@@ -39,14 +40,31 @@ class PageResult(Struct, frozen=True):
 
 def page_task(params: PageParams, report: Report) -> PageResult:
     """Write the page; records that cannot be taken are left out, as a reading leaves them out."""
-    formats = load_formats(params.formats)
     with tempfile.TemporaryDirectory(dir=Path(params.out).parent) as folder:
         plain = Path(folder, "part")
         unpack(Path(params.packed), plain)
-        listing = formats.read(Spool(part=params.part, file=str(plain), encoding=params.encoding), params.max_bytes)
-        records = [record for record in valid(formats, listing) if until(record, params.until_ms)]
-    Path(params.out).write_bytes(load_pages(params.pages).page(params.part, params.form, records))
-    return PageResult(len(records))
+        page, records = made(params, str(plain))
+    Path(params.out).write_bytes(page)
+    return PageResult(records)
+
+
+def small_page(params: PageParams, body: bytes) -> bytes:
+    """Return the page of a small part, whose compressed bytes are given; no disk is needed, which may be full."""
+    fd = os.memfd_create("part", os.MFD_CLOEXEC)
+    try:
+        with os.fdopen(os.dup(fd), "wb") as plain:
+            plain.write(zstandard.ZstdDecompressor().decompress(body))
+        return made(params, f"/proc/self/fd/{fd}")[0]
+    finally:
+        os.close(fd)
+
+
+def made(params: PageParams, file: str) -> tuple[bytes, int]:
+    """Return the page of the part that lies in a file, and how many records it shows."""
+    formats = load_formats(params.formats)
+    listing = formats.read(Spool(part=params.part, file=file, encoding=params.encoding), params.max_bytes)
+    records = [record for record in valid(formats, listing) if until(record, params.until_ms)]
+    return load_pages(params.pages).page(params.part, params.form, records), len(records)
 
 
 def unpack(packed: Path, plain: Path) -> None:

@@ -15,18 +15,17 @@ from msgspec.structs import replace
 from firth_protocol.errors import FirthError, Internal, NoSpace, NotFound, Unavailable, Upstream
 from firth_protocol.types import Family
 from firthd.families.base import Ask, FamilyRules, LazyParts, PageAt
-from firthd.index.page import PageParams, PageResult, page_task
+from firthd.index.page import PageParams, PageResult, small_page
 from firthd.mirrors.context import Context
 from firthd.mirrors.read_page import (
     PAGE_MAX_BYTES,
     SMALL_BYTES,
     PageReader,
     SourceDown,
-    unheard,
     working_folder,
 )
 from firthd.mirrors.source import Job, job_of
-from firthd.store import catalog, pages
+from firthd.store import catalog, disk, pages
 from firthd.store.catalog import MirrorRow
 from firthd.store.pages import PageRow
 from firthd.upstream.source import budget_of
@@ -234,7 +233,9 @@ class LazyPages:
             raise
         except FirthError:
             raise
-        except Exception:
+        except Exception as error:
+            if isinstance(error, OSError) and (full := disk.told(error)) is not None:
+                raise full from None
             log.exception("reading %r failed", ask.part)
             raise Internal(f"{ask.part} could not be read; the daemon's log says why") from None
         self._down.pop(key[0], None)
@@ -270,24 +271,22 @@ class LazyPages:
         body = await self._p.db.read(lambda r: pages.body(r, version.id))
         if body is None:
             raise Unavailable(f"{version.part} was read anew in this moment", hint="ask again")
+        params = PageParams(
+            formats=rules.formats,
+            pages=lazy.pages,
+            part=version.part,
+            form=form,
+            encoding=version.encoding,
+            max_bytes=PAGE_MAX_BYTES,
+            until_ms=until_ms,
+        )
+        if version.size < SMALL_BYTES:
+            return await asyncio.to_thread(small_page, params, body)
         async with working_folder(self._reader.folder) as folder:
             packed, out = folder / "packed", folder / "page"
             await asyncio.to_thread(packed.write_bytes, body)
-            params = PageParams(
-                formats=rules.formats,
-                pages=lazy.pages,
-                part=version.part,
-                form=form,
-                encoding=version.encoding,
-                packed=str(packed),
-                out=str(out),
-                max_bytes=PAGE_MAX_BYTES,
-                until_ms=until_ms,
-            )
-            if version.size < SMALL_BYTES:
-                await asyncio.to_thread(page_task, params, unheard)
-            else:
-                await self._p.workers.run(RENDER, params, PageResult, pressed=True)
+            params = replace(params, packed=str(packed), out=str(out))
+            await self._p.workers.run(RENDER, params, PageResult, pressed=True)
             return await asyncio.to_thread(out.read_bytes)
 
 
@@ -300,5 +299,6 @@ def _remember(remembered: OrderedDict[_Key, T], key: _Key, value: T) -> None:
 
 
 def _emptied(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    with contextlib.suppress(OSError):  # a full disk keeps no daemon from starting
+        for left in folder.iterdir():
+            shutil.rmtree(left, ignore_errors=True)

@@ -220,7 +220,12 @@ class PageReader:
 @asynccontextmanager
 async def working_folder(parent: Path) -> AsyncIterator[Path]:
     """Give a folder that is there for as long as the block lasts."""
-    folder = await asyncio.to_thread(tempfile.mkdtemp, dir=parent)
+
+    def make() -> str:
+        parent.mkdir(parents=True, exist_ok=True)
+        return tempfile.mkdtemp(dir=parent)
+
+    folder = await asyncio.to_thread(make)
     try:
         yield Path(folder)
     finally:
