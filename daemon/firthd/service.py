@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 
 from firth_protocol import API
@@ -24,12 +24,14 @@ from firthd.config import Settings
 from firthd.engine import Engine
 from firthd.events import EventHub
 from firthd.families import families as all_families
+from firthd.families.base import FamilyRules
 from firthd.health import Health
 from firthd.mirrors.context import Context
 from firthd.mirrors.deliveries import Deliveries
 from firthd.mirrors.find import Finder
 from firthd.mirrors.manage import Mirrors
 from firthd.mirrors.on_demand import Helpers, OnDemand
+from firthd.mirrors.pages import LazyPages
 from firthd.mirrors.publish_run import PublishRuns
 from firthd.mirrors.report import Reports
 from firthd.mirrors.run import MirrorRuns
@@ -71,7 +73,15 @@ _AT_WORK = "at work"
 class Daemon:
     """The daemon's rooms; `start` opens them, `serve` keeps them at work, `stop` closes them."""
 
-    def __init__(self, settings: Settings, clock: Clock, sockets: Inherited, notifier: Notifier) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        sockets: Inherited,
+        notifier: Notifier,
+        families: Callable[[], Mapping[Family, FamilyRules]] = all_families,
+    ) -> None:
+        self._families = families
         self.settings = settings
         self._clock = clock
         self._sockets = sockets
@@ -153,8 +163,7 @@ class Daemon:
 
     async def _build(self, state: Path) -> None:
         settings, clock, db = self.settings, self._clock, self.db
-        families = await asyncio.to_thread(all_families)  # it imports what is large
-
+        families = await asyncio.to_thread(self._families)  # it imports what is large
         self.blobs = BlobStore(
             state / "blobs", upkeep.naming(db, clock), lambda kept: db.write(lambda tx: upkeep.give(tx, kept))
         )
@@ -170,20 +179,19 @@ class Daemon:
         await self.upstream.start()
         self._stack.push_async_callback(self.upstream.close)
         self.space = SpaceGuard(self.blobs, settings.store.floor_percent, clock)
-        locator = Locator(db, self.secrets, families)
-        self.published = Published(db, clock, settings.store.grace_days * DAY_MS)
+        grace_ms = settings.store.grace_days * DAY_MS
+        self.published = Published(db, clock, grace_ms)
         self.objects = ObjectStore(db, self.rendered, clock)
-        retention = Retention(db, self.objects, self.published, clock, settings.store.grace_days * DAY_MS)
-        conda = families[Family.CONDA]
+        retention = Retention(db, self.objects, self.published, clock, grace_ms)
         deliveries = Deliveries(db, self.blobs, self.published.forget_files)
         self.on_demand = OnDemand(
             self.upstream,
             self.blobs,
             clock,
             Helpers(
-                locate=locator.locate,
+                locate=Locator(db, self.secrets, families).locate,
                 space=self.space.enough,
-                check_archive=conda.check_archive,
+                check_archive=lambda file, path: families[Family(file.family)].check_archive(path, file.filename),
                 present=deliveries.present,
                 stored=deliveries.stored,
             ),
@@ -246,6 +254,9 @@ class Daemon:
             },
             self.health.run_ended,
         )
+        self.pages = LazyPages(context, self.published.forget_files, grace_ms, ttl_s=settings.python.index_ttl_s)
+        await self.pages.prepare()
+        self._stack.push_async_callback(self.pages.close)
         reports = Reports(db, clock, self.queue, families, self.schedules.next_due)
         self.mirrors = Mirrors(
             db=db,
@@ -329,6 +340,7 @@ class Daemon:
                 blobs=self.blobs,
                 rendered=self.rendered,
                 on_demand=self.on_demand,
+                pages=self.pages,
                 tokens=self.tokens,
                 settings=self.settings.web,
                 clock=self._clock,
@@ -441,9 +453,10 @@ async def running(
     sockets: Inherited | None = None,
     notifier: Notifier | None = None,
     watchdog_s: float | None = None,
+    families: Callable[[], Mapping[Family, FamilyRules]] = all_families,
 ) -> AsyncIterator[Daemon]:
     """Give a daemon that works for as long as the block lasts."""
-    daemon = Daemon(settings, clock or SystemClock(), sockets or Inherited(), notifier or Notifier(None))
+    daemon = Daemon(settings, clock or SystemClock(), sockets or Inherited(), notifier or Notifier(None), families)
     stop = asyncio.Event()
     try:
         await daemon.start()

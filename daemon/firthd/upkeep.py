@@ -9,7 +9,7 @@ from firthd.access import WebTokens
 from firthd.clock import Clock
 from firthd.health import Health
 from firthd.mirrors.take_in import TakeIn
-from firthd.store import disk, journal, runs, upkeep
+from firthd.store import disk, journal, pages, runs, upkeep
 from firthd.store.blobs import BlobStore
 from firthd.store.database import Database
 from firthd.store.object_store import ObjectStore
@@ -73,6 +73,7 @@ class Upkeep:
             ("forgetting deleted mirrors", self._take_in.forget_deleted),
             ("forgetting ended runs", self._take_in.forget_ended),
             ("purging deleted channels", lambda: upkeep.purge_deleted(self._db, self._clock.now_ms())),
+            ("purging pages of deleted mirrors", lambda: pages.purge_deleted(self._db)),
             ("cleaning quiet channels", self._take_in.clean_quiet_channels),
             ("taking away files that nothing names", self._objects.take_away),
             ("forgetting old events", self._forget_events),

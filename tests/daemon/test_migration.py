@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(120)
 
 DOUBLED = (
     "SELECT count(*) FROM (SELECT 1 FROM artifact WHERE closed_set IS NULL"
-    " GROUP BY channel_id, mirror_id, family, subdir, section, filename HAVING count(*) > 1)"
+    " GROUP BY channel_id, mirror_id, family, part, section, filename HAVING count(*) > 1)"
 )
 
 

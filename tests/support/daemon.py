@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -12,9 +12,11 @@ from msgspec import Struct
 
 from firth_protocol.client import Client, DaemonUnreachable
 from firth_protocol.errors import FirthError
-from firth_protocol.types import Run
+from firth_protocol.types import Family, Run
 from firthd.clock import Clock, SystemClock
 from firthd.config import RunSettings, Settings, StoreSettings, UpstreamSettings, WebSettings
+from firthd.families import families as all_families
+from firthd.families.base import FamilyRules
 from firthd.service import Daemon, running
 
 
@@ -66,11 +68,18 @@ def settings_in(folder: Path, *, runs: RunSettings | None = None, upstream: Upst
 
 @asynccontextmanager
 async def in_process_daemon(
-    folder: Path, *, settings: Settings | None = None, clock: Clock | None = None
+    folder: Path,
+    *,
+    settings: Settings | None = None,
+    clock: Clock | None = None,
+    families: Callable[[], Mapping[Family, FamilyRules]] = all_families,
 ) -> AsyncIterator[Running]:
     """Give a daemon with a connected client; both end with the block."""
     settings = settings or settings_in(folder)
-    async with running(settings, clock=clock or HastyClock()) as daemon, Client(settings.socket) as client:
+    async with (
+        running(settings, clock=clock or HastyClock(), families=families) as daemon,
+        Client(settings.socket) as client,
+    ):
         yield Running(daemon=daemon, client=client, socket=settings.socket, url=daemon.base_url(), state=settings.state)
 
 
@@ -78,7 +87,7 @@ class DaemonProcess:
     """firthd as a process of its own, in a folder; stderr is kept in `log`.
 
     `settings` is what stands in firth.toml. `within` is a command that runs the one that follows it, such as a shell
-    that sets a limit first.
+    that sets a limit first; `module` is what the interpreter runs.
     """
 
     def __init__(
@@ -88,7 +97,9 @@ class DaemonProcess:
         environ: dict[str, str] | None = None,
         settings: str | None = None,
         within: tuple[str, ...] = (),
+        module: str = "firthd",
     ) -> None:
+        self._module = module
         self.folder = folder
         self.socket = folder / "firth.sock"
         self.state = folder / "state"
@@ -117,7 +128,13 @@ class DaemonProcess:
         }
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *self._within, sys.executable, "-m", "firthd", env=environ, stderr=log, stdin=asyncio.subprocess.DEVNULL
+                *self._within,
+                sys.executable,
+                "-m",
+                self._module,
+                env=environ,
+                stderr=log,
+                stdin=asyncio.subprocess.DEVNULL,
             )
 
     async def start(self) -> Client:

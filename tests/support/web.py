@@ -16,6 +16,7 @@ from firthd.access import WebTokens, token_hash
 from firthd.channels.published import View
 from firthd.clock import Clock, SystemClock
 from firthd.config import UpstreamSettings, WebSettings
+from firthd.families.base import PageAt
 from firthd.families.conda.family import CONDA
 from firthd.mirrors.on_demand import Helpers, OnDemand
 from firthd.serving import Limits, web_limits
@@ -217,8 +218,8 @@ class Site:
         if self.full is not None:
             raise self.full
 
-    def check_archive(self, path: Path, filename: str) -> None:
-        if filename in self.broken_archives:
+    def check_archive(self, file: FileRow, path: Path) -> None:
+        if file.filename in self.broken_archives:
             raise ValueError("the archive does not open")
 
     async def present(self, file: FileRow) -> Kept | None:
@@ -230,6 +231,12 @@ class Site:
     async def stored(self, file: FileRow, kept: Kept) -> None:
         self.delivered.add((file.channel_id, kept.sha256))
         self.fetched.append((file.filename, kept.sha256))
+
+    async def page(
+        self, channel_id: int, family: Family, at: PageAt, as_of_ms: int | None, client: str
+    ) -> bytes | None:
+        """Conda has no lazy parts."""
+        return None
 
     async def packages(self, channel: str, query: str) -> tuple[list[Package], int]:
         found = [package for package in self.listed if query in package.name]
@@ -262,6 +269,7 @@ async def running_site(
                     blobs=site.blobs,
                     rendered=site.rendered,
                     on_demand=site.on_demand,
+                    pages=site,
                     tokens=site.tokens,
                     settings=web_settings,
                     clock=clock,

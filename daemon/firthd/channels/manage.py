@@ -193,6 +193,7 @@ class Channels:
                 )
             now = self._clock.now_ms()
             await catalog.update_channel(tx, row.id, {"frozen_at": now, "frozen_by": caller.user}, now)
+            tx.after_commit(lambda: self._published.set_frozen(name, now))
             seq = await self._journal.fact(
                 tx, Fact.CHANNEL_FROZEN, ids={"channel": name}, data={"generation": row.generation}
             )
@@ -222,6 +223,7 @@ class Channels:
                 return reply, None
             now = self._clock.now_ms()
             await catalog.update_channel(tx, row.id, {"frozen_at": None, "frozen_by": None}, now)
+            tx.after_commit(lambda: self._published.set_frozen(name, None))
             seq = await self._journal.fact(tx, Fact.CHANNEL_UNFROZEN, ids={"channel": name})
             current = await generations.generation(tx, row.id, row.generation)
             waiting = await generations.finished_change_sets(tx, row.id)

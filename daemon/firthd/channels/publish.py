@@ -17,7 +17,7 @@ from firth_protocol.types import Cause, Family
 from firthd.channels.drops import Retention
 from firthd.channels.families import digest_of, family_row
 from firthd.channels.plan import Plan, plan_publication
-from firthd.channels.published import Published, view_of
+from firthd.channels.published import Published, superseded, view_of
 from firthd.clock import Clock
 from firthd.families.base import FamilyRules
 from firthd.index.messages import PreviousFile, RenderParams, RenderResult
@@ -310,7 +310,9 @@ class Publisher:
         out = work / family
         run_file = work / f"{family}.run"
         await asyncio.to_thread(out.mkdir, parents=True)
-        reads = await self._db.read(lambda r: objects.in_force(r, plan.channel.id, family, rules.reads))
+        reads = []
+        if rules.reads:
+            reads = await self._db.read(lambda r: objects.in_force(r, plan.channel.id, family, rules.reads))
         params = RenderParams(
             formats=rules.formats,
             state_db=str(self._db.path),
@@ -411,6 +413,8 @@ class Publisher:
                 await self._journal.fact(
                     tx, Fact.CHANNEL_FROZEN, ids={"channel": channel.name}, data={"by": "rollback"}
                 )
+            frozen_at = channel.frozen_at or now
+            tx.after_commit(lambda: self._published.set_frozen(channel.name, frozen_at))
             if same:  # a rollback that a crash has cut off behind its publication, for one
                 return True
         await generations.publish(
@@ -427,7 +431,8 @@ class Publisher:
             ids={"channel": channel.name} | ({"run": row.run_id} if row.run_id else {}),
             data={"generation": row.number, "added": row.added, "removed": row.removed, "cause": row.cause},
         )
-        view = view_of(channel, row)
+        moment = None if row.shows == row.number else await superseded(tx, channel.id, row.shows)
+        view = view_of(channel, row, moment)
         tx.after_commit(lambda: self._published.switch(view))
         return True
 

@@ -8,8 +8,8 @@ from msgspec.structs import replace
 from firth_protocol.errors import NotFound
 from firth_protocol.types import Privacy
 from firthd.channels import retention
-from firthd.clock import Clock
-from firthd.store import artifacts, catalog, generations, objects
+from firthd.clock import Clock, day_end_ms
+from firthd.store import artifacts, catalog, generations, objects, pages
 from firthd.store.artifacts import FileRow
 from firthd.store.catalog import ChannelRow
 from firthd.store.database import Database, Reader
@@ -29,6 +29,7 @@ class View(Struct, frozen=True, kw_only=True):
     generation: int
     shows: int
     published_at_ms: int
+    as_of_ms: int | None = None  # the moment whose pages of lazy parts it shows; None: now
 
 
 class Published:
@@ -39,7 +40,7 @@ class Published:
         self._clock = clock
         self._grace_ms = grace_ms
         self._views: dict[str, View] = {}
-        self._files: OrderedDict[tuple[int, int, str, str, str], FileRow] = OrderedDict()
+        self._files: OrderedDict[tuple[int, int, int | None, str, str, str], FileRow] = OrderedDict()
         self._objects: OrderedDict[tuple[int, int, str, str], ObjectRow | None] = OrderedDict()
         self._moved = 0  # times that objects were moved to other places
 
@@ -51,7 +52,7 @@ class Published:
             for channel in await catalog.all_channels(r):
                 row = await generations.generation(r, channel.id, channel.generation)
                 if row is not None:
-                    views[channel.name] = view_of(channel, row)
+                    views[channel.name] = await view_as_it_was(r, channel, row)
             return views
 
         self._views = await self._db.read(body)
@@ -63,6 +64,12 @@ class Published:
     def set_privacy(self, channel: str, privacy: Privacy) -> None:
         if channel in self._views:
             self._views[channel] = replace(self._views[channel], privacy=privacy)
+
+    def set_frozen(self, channel: str, frozen_at_ms: int | None) -> None:
+        """Let a channel show the pages of a moment, or of now; one that was rolled back keeps its own moment."""
+        view = self._views.get(channel)
+        if view is not None and view.shows == view.generation:
+            self._views[channel] = replace(view, as_of_ms=frozen_at_ms)
 
     def drop(self, channel: str) -> None:
         self._views.pop(channel, None)
@@ -93,7 +100,7 @@ class Published:
             if row_of_channel is None:
                 raise NotFound(f"there is no channel {channel}")
             row = await retention.resolve(r, row_of_channel, when, now_ms)
-            return view_of(row_of_channel, row)
+            return await view_as_it_was(r, row_of_channel, row, when, now_ms)
 
         return await self._db.read(body)
 
@@ -118,16 +125,24 @@ class Published:
 
     async def file(self, view: View, family: str, part: str, filename: str) -> FileRow | None:
         """Return the artifact that a file name stands for in a view, or one inside its grace period."""
-        key = (view.channel_id, view.shows, family, part, filename)
+        key = (view.channel_id, view.shows, view.as_of_ms, family, part, filename)
         row = self._files.get(key)
         if row is None:
             now = self._clock.now_ms()
             rolled_back = (view.generation, view.published_at_ms) if view.generation > view.shows else None
-            row = await self._db.read(
-                lambda r: artifacts.find_file(
+
+            async def body(r: Reader) -> FileRow | None:
+                found = await artifacts.find_file(
                     r, view.channel_id, view.shows, family, part, filename, now, self._grace_ms, rolled_back
                 )
-            )
+                if found is not None and view.as_of_ms is None:
+                    return found
+                listed = await pages.find_file(
+                    r, view.channel_id, view.shows, family, part, filename, view.as_of_ms, now, self._grace_ms
+                )
+                return found if listed is None else listed.file
+
+            row = await self._db.read(body)
             if row is not None and not row.retired and row.delivered:
                 self._files[key] = row
                 if len(self._files) > _FILES_REMEMBERED:
@@ -135,7 +150,30 @@ class Published:
         return row
 
 
-def view_of(channel: ChannelRow, row: GenerationRow) -> View:
+async def view_as_it_was(
+    r: Reader, channel: ChannelRow, row: GenerationRow, when: str | None = None, now_ms: int = 0
+) -> View:
+    """Build the view of a generation; `when` is the number or the UTC day by which it was asked for.
+
+    Its pages are those of the moment when what it shows was superseded; the newest one's are those of now, or of the
+    freeze; a day's are those of its end.
+    """
+    moment = await superseded(r, channel.id, row.shows)
+    if row.shows == row.number:
+        if row.number == channel.generation:
+            moment = channel.frozen_at
+        if when is not None and not when.isdecimal() and (end := day_end_ms(when)) <= now_ms:
+            moment = end if moment is None or row.number != channel.generation else min(end, moment)
+    return view_of(channel, row, moment)
+
+
+async def superseded(r: Reader, channel_id: int, number: int) -> int | None:
+    """Return when a generation was followed by another one; None while it is the newest."""
+    following = await generations.generation(r, channel_id, number + 1)
+    return following.time if following else None
+
+
+def view_of(channel: ChannelRow, row: GenerationRow, as_of_ms: int | None = None) -> View:
     """Build the view of a generation from its rows."""
     return View(
         channel_id=channel.id,
@@ -144,4 +182,5 @@ def view_of(channel: ChannelRow, row: GenerationRow) -> View:
         generation=row.number,
         shows=row.shows,
         published_at_ms=row.time,
+        as_of_ms=as_of_ms,
     )

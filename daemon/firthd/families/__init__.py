@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import cast
+from typing import Any, cast
 
 from firth_protocol.types import Family
-from firthd.families.base import FamilyRules, Formats, Recogniser
+from firthd.families.base import FamilyRules, Formats, Pages, Recogniser
 
 
 def families() -> Mapping[Family, FamilyRules]:
@@ -30,5 +30,14 @@ def recognisers() -> Mapping[Family, Recogniser]:
 
 def load_formats(place: str) -> Formats:
     """Return the formats that "package.module:name" names: a worker process imports its one family, and no other."""
+    return cast("Formats", _named(place))
+
+
+def load_pages(place: str) -> Pages:
+    """Return what makes the pages of a family's lazy parts."""
+    return cast("Pages", _named(place))
+
+
+def _named(place: str) -> Any:
     module, _, name = place.partition(":")
-    return cast("Formats", getattr(import_module(module), name))
+    return getattr(import_module(module), name)

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 from msgspec import Raw, Struct
 
 from firth_protocol.errors import Upstream
-from firth_protocol.types import Credentials, Family, Filters, SourceFound
+from firth_protocol.types import Credentials, Family, Filters, MirrorMode, SourceFound
 from firthd.store.columns import columns_of
 from firthd.store.worker_reads import ShownRow
 
@@ -280,13 +280,22 @@ class ArtifactAt(Struct, frozen=True, kw_only=True):
     life: Life = Life.HOUR
 
 
+class PageAt(Struct, frozen=True, kw_only=True):
+    """An address at which a part's page is, made when it is asked for if its mirror reads the part lazily."""
+
+    part: str
+    form: str  # which of the family's forms of a page
+    media_type: str
+    path: str | None = None  # of the object that shows the part where a run read it
+
+
 class RedirectTo(Struct, frozen=True):
     """An address that has another spelling, relative to the channel's address."""
 
     path: str
 
 
-Located = ObjectAt | ArtifactAt | RedirectTo
+Located = ObjectAt | ArtifactAt | PageAt | RedirectTo
 
 
 class SetUp(Struct, frozen=True):
@@ -336,11 +345,26 @@ class Normalise(Protocol):
     ) -> Normalised: ...
 
 
+class Pages(Protocol):
+    """Makes the pages of lazy parts; worker processes import it."""
+
+    def page(self, part: str, form: str, records: Sequence[SourceRecord], /) -> bytes:
+        """Return a part's page in one form; the records come by file name and section."""
+
+
+class LazyParts(Struct, frozen=True, kw_only=True):
+    """The parts that no run asks for: each is read on a client's first request for it, and again as it gets old."""
+
+    is_lazy: Callable[[str, Filters, MirrorMode], bool]  # whether a mirror reads this part so
+    ask: Callable[[str], Ask | None]  # how a part's page is asked for; None: there can be no such part
+    pages: str  # "package.module:name" of its `Pages`
+
+
 class FamilyRules(Struct, frozen=True, kw_only=True):
     """Everything that the house asks of a family; each field is a function or the name of a worker's task."""
 
     family: Family
-    requests: Callable[[Mapping[str, Known], Filters, bool], Requests]  # True: ask for every part there may be
+    requests: Callable[[Mapping[str, Known], Filters, bool, MirrorMode], Requests]  # True: every part there may be
     encoding: Callable[
         [Form, bytes, str], str | None
     ]  # form, first bytes, content type -> Spool.encoding; None: not it
@@ -350,7 +374,7 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     only: Callable[[Filters], frozenset[str] | None]  # the parts that the filters leave; None: all
     found: Callable[[str, Sequence[Answer]], SourceFound]  # source's address, what was asked -> what to tell of it
     formats: str  # "package.module:name" of its `Formats`, which worker processes import
-    reads: str  # the end of the paths of objects that a render reads again
+    reads: str  # the end of the paths of objects that a render reads again; empty: it reads none
     first_parts: tuple[str, ...]  # the parts a channel has from its first generation on
     empty_part: Callable[[str], Mapping[str, bytes]]  # part -> path -> bytes, for a new channel
     locate: Callable[[str, str], Located | None]  # URL path below the channel, Accept header
@@ -365,3 +389,4 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     check_archive: Callable[[Path, str], None]  # raises ValueError when a file is no whole archive of its name's kind
     sort_versions: Callable[[Collection[str]], list[str]]  # newest first
     reserved_names: frozenset[str]  # that no channel may have, because a client would misread the address
+    lazy: LazyParts | None = None  # None: every part is read by runs

@@ -72,7 +72,14 @@ class PartReader:
     def _load_live(self) -> None:
         params, formats = self._params, self._formats
         rows = self._state.live_rows(params.channel_id, params.mirror_id, formats.family, self._spool.part)
+        anew = (
+            set()
+            if params.page
+            else self._state.of_pages(params.channel_id, params.mirror_id, formats.family, self._spool.part)
+        )
         for row in rows:
+            if row.id in anew:  # a run has never rendered it
+                row = row._replace(fingerprint=b"")
             section = self._live.setdefault(row.section, {})
             if row.filename in section:  # two live rows of one file cannot be meant: the older one goes
                 self._close(section[row.filename], REPLACED)

@@ -107,7 +107,7 @@ class Renderer:
     def _parts_to_render(self, touched: dict[str, set[str]]) -> list[str]:
         first = self._formats.first_parts
         if self._full:
-            known = self._state.parts(self._params.channel_id, self._formats.family)
+            known = self._state.rendered_parts(self._params.channel_id, self._formats.family)
             return sorted({*known, *first})
         return sorted(touched.keys() | {part for part in first if not self._renderer(part, None).published})
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from firth_protocol import units
 from firth_protocol.errors import Upstream
@@ -20,6 +21,8 @@ from firthd.upstream.spool import Room
 
 Progress = Callable[[int, int | None], None]
 """(bytes done, bytes in all)"""
+Came = Callable[[SourceIndexRow], Awaitable[None]]
+"""Hears of a part that has come, or is gone, before it is taken in."""
 _NOT_YOURS = frozenset({401, 403})
 
 
@@ -54,6 +57,10 @@ class FetchedPart(Struct, frozen=True, kw_only=True):
     row: SourceIndexRow
     changed: bool
 
+    @property
+    def must_be_read(self) -> bool:
+        return self.changed or not self.row.settled
+
 
 class Index(Struct, frozen=True, kw_only=True):
     parts: list[FetchedPart]
@@ -63,11 +70,16 @@ class Index(Struct, frozen=True, kw_only=True):
         return any(part.changed for part in self.parts)
 
     @property
+    def unsettled(self) -> bool:
+        """Whether there is a part that must be read, because it changed or was not taken in whole."""
+        return any(part.must_be_read for part in self.parts)
+
+    @property
     def bytes(self) -> int:
         return sum(part.row.size for part in self.parts)
 
     def to_read(self, folder: Path, *, everything: bool) -> list[Spool]:
-        """Return the parts for a read task: those that changed, or all."""
+        """Return the parts for a read task: those that changed or were not taken in whole, or all."""
         return [
             Spool(
                 part=part.row.part,
@@ -75,7 +87,7 @@ class Index(Struct, frozen=True, kw_only=True):
                 encoding=part.row.encoding,
             )
             for part in self.parts
-            if part.changed or everything
+            if part.must_be_read or everything
         ]
 
 
@@ -93,19 +105,30 @@ class IndexFetcher:
         self._folder = folder
 
     async def fetch(
-        self, live: LiveRun, job: Job, known: Mapping[str, SourceIndexRow], tag: str, *, thorough: bool = False
+        self,
+        live: LiveRun,
+        job: Job,
+        known: Mapping[str, SourceIndexRow],
+        tag: str,
+        *,
+        thorough: bool = False,
+        came: Came | None = None,
+        current_since: int | None = None,
     ) -> Index:
         """Bring each part unless its copy is still the source's.
 
         All of it has one deadline. `tag` makes the new copies' names unique; `thorough`: ask also for the parts that
-        the source had not. Raises Upstream when the source has no part in any form, with the reason of the first
+        the source had not; `came` hears of each part that has come; what came since `current_since` (milliseconds) and
+        waits for being taken in is not asked for.
+        Raises Upstream when the source has no part in any form, with the reason of the first
         refusal if there was one.
         """
         await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
         until = self._upstream.index_deadline()  # one that sends a little now and then would keep the run for days
-        fetch = _Fetch(self, live, job, known, await asyncio.to_thread(self._usable, known), tag, until)
-        seen = {name: Known(path=row.url_path, there=row.file is not None) for name, row in known.items()}
-        answers = await walk(self._rules.requests(seen, job.filters, thorough), fetch.ask)
+        usable = await asyncio.to_thread(self._usable, known)
+        fetch = _Fetch(self, live, job, known, usable, tag, until, came, current_since)
+        seen = {name: Known(path=row.url_path, there=_there(row)) for name, row in known.items()}
+        answers = await walk(self._rules.requests(seen, job.filters, thorough, job.mode), fetch.ask)
         there = [answer for answer in answers if answer.form is not None]
         refused = next((answer.refusal for answer in answers if answer.refusal is not None), None)
         if not there and refused is not None:
@@ -121,7 +144,7 @@ class IndexFetcher:
         asked = {part.row.part for part in fetch.parts}
         # That the source had no such part is remembered, with the time of the last look.
         unasked = [
-            FetchedPart(row=row, changed=False) for name, row in known.items() if name not in asked and row.file is None
+            FetchedPart(row=row, changed=False) for name, row in known.items() if name not in asked and not _there(row)
         ]
         return Index(parts=sorted([*fetch.parts, *unasked], key=lambda part: part.row.part))
 
@@ -187,11 +210,15 @@ class _Fetch:
         usable: Mapping[str, SourceIndexRow],
         tag: str,
         until: float,
+        came: Came | None,
+        current_since: int | None,
     ) -> None:
+        self._came = came
+        self._current_since = current_since
         self._fetcher = fetcher
         self._live = live
         self._job = job
-        self._had = {name for name, row in known.items() if row.file is not None}
+        self._had = {name: row for name, row in known.items() if _there(row)}
         self._first = not known
         self._usable = usable
         self._tag = tag
@@ -201,6 +228,12 @@ class _Fetch:
     async def ask(self, asked: Ask) -> Answer:
         """Bring the first form of a part that is there."""
         had = self._usable.get(asked.part)
+        if had is not None and not had.settled and self._current_since is not None:
+            form = next((form for form in asked.forms if form.path == had.url_path), None)
+            if form is not None and had.read_at >= self._current_since:
+                self._live.log(f"{form.path}: came before the interruption")
+                self.parts.append(FetchedPart(row=had, changed=False))
+                return Answer(part=asked.part, form=form, size=had.size, changed=False)
         # The form it had before comes first, so that a validator helps.
         forms = sorted(asked.forms, key=lambda form: had is None or form.path != had.url_path)
         refusal: Upstream | None = None
@@ -224,7 +257,7 @@ class _Fetch:
             if status == "fetched":
                 new = "" if self._first or asked.part in self._had else ", new at the source"
                 self._live.log(f"{form.path}: {units.size(size)}{new}")
-                self._take(asked.part, form, encoding, spool.name, size, validators)
+                await self._take(asked.part, form, encoding, spool.name, size, validators)
                 return Answer(part=asked.part, form=form, size=size)
             if answered in _NOT_YOURS:
                 refusal = refusal or Upstream(
@@ -236,11 +269,23 @@ class _Fetch:
         if gone:
             self._live.log(f"{asked.part}: the source has it no more", "warning")
         row = _row(asked.part, asked.forms[0].path, self._fetcher.now_ms())
-        self.parts.append(FetchedPart(row=row, changed=gone))
+        if gone:
+            await self._changed(row)
+        else:
+            self.parts.append(FetchedPart(row=replace(row, settled=self._live.id), changed=False))
         return Answer(part=asked.part, form=None, refusal=refusal, changed=gone)
 
-    def _take(self, part: str, form: Form, encoding: str, file: str, size: int, validators: Validators) -> None:
+    async def _take(self, part: str, form: Form, encoding: str, file: str, size: int, validators: Validators) -> None:
         row = _row(part, form.path, self._fetcher.now_ms(), encoding, file, size, validators)
+        await self._changed(row)
+
+    async def _changed(self, row: SourceIndexRow) -> None:
+        """Note a part that is not what it was; where its files are is known by what was read of it before."""
+        before = self._had.get(row.part)
+        if before is not None:
+            row = replace(row, records=before.records, base_url=before.base_url)
+        if self._came is not None:
+            await self._came(row)
         self.parts.append(FetchedPart(row=row, changed=True))
 
     def _progress(self, path: str) -> Progress:
@@ -254,6 +299,11 @@ class _Fetch:
             self._live.progress(f"{path} {units.size(done)}{of}", done=done, total=total, unit="bytes")
 
         return tell
+
+
+def _there(row: SourceIndexRow) -> bool:
+    """Tell whether a part counts as the source's; one that is gone does until that is taken in."""
+    return row.file is not None or not row.settled
 
 
 def _row(

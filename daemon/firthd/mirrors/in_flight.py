@@ -34,6 +34,10 @@ class InFlight:
         self._change = asyncio.Event()
 
     @property
+    def channel_id(self) -> int:
+        return self.file.channel_id
+
+    @property
     def ended(self) -> bool:
         return self.kept is not None or self.error is not None
 

@@ -67,7 +67,7 @@ class Helpers(Struct, frozen=True, kw_only=True):
 
     locate: Callable[[FileRow], Awaitable[tuple[Source, str]]]
     space: Callable[[int | None], Awaitable[None]]
-    check_archive: Callable[[Path, str], None]
+    check_archive: Callable[[FileRow, Path], None]
     present: Callable[[FileRow], Awaitable[Kept | None]]
     stored: Callable[[FileRow, Kept], Awaitable[None]]
 
@@ -107,7 +107,7 @@ class OnDemand:
         self._blobs = blobs
         self._clock = clock
         self._helpers = helpers
-        self._places = Places(per_host)
+        self.places = Places(per_host)
         self._start_s = start_s
         self._flights: dict[_Key, InFlight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -163,7 +163,7 @@ class OnDemand:
             yield live
         finally:
             live.leave(client)
-            self._places.deal()
+            self.places.deal()
 
     async def _answered(self, live: InFlight) -> None:
         try:
@@ -284,7 +284,7 @@ class OnDemand:
             self._away(key, live)
             task.cancel()
 
-        async with self._places.place(live, host, give_up):
+        async with self.places.place(live, host, give_up):
             if (there := await self._helpers.present(file)) is not None:
                 return there  # a run brought it while this one waited
             self._raise_if_down(file.mirror_id)
@@ -347,7 +347,7 @@ class OnDemand:
             raise _bad(file, f"{writer.written} bytes came, {live.size} were promised")
         if file.sha256 is None and file.md5 is None:
             try:
-                await asyncio.to_thread(self._helpers.check_archive, writer.path, file.filename)
+                await asyncio.to_thread(self._helpers.check_archive, file, writer.path)
             except ValueError as error:
                 raise _bad(file, str(error)) from None
 

@@ -10,17 +10,26 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-
-from firthd.mirrors.in_flight import InFlight
+from typing import Protocol
 
 COMMON = 128
 """Files fetched for clients at once, from all hosts; each takes about four open files."""
 
 
+class Waiting(Protocol):
+    """What is fetched: for which channel, who has joined it, and what keeps it from being asked for."""
+
+    clients: Counter[str]
+    waits_for: str | None
+
+    @property
+    def channel_id(self) -> int: ...
+
+
 class _Ticket:
     """One fetch that has a place or waits for one."""
 
-    def __init__(self, live: InFlight, host: str, give_up: Callable[[], None], number: int) -> None:
+    def __init__(self, live: Waiting, host: str, give_up: Callable[[], None], number: int) -> None:
         self.live = live
         self.host = host
         self.give_up = give_up
@@ -41,7 +50,7 @@ class Places:
         self._arrivals = 0
 
     @asynccontextmanager
-    async def place(self, live: InFlight, host: str, give_up: Callable[[], None]) -> AsyncIterator[None]:
+    async def place(self, live: Waiting, host: str, give_up: Callable[[], None]) -> AsyncIterator[None]:
         """Hold a place for one file of a host; `live.waits_for` says why there is none yet.
 
         `give_up` is called at most once, when nobody has joined the file and somebody else needs its place, or when
@@ -93,13 +102,13 @@ class Places:
         if not ticket.live.clients:
             return [((self._per_host, self._common, ticket.number), None)]
         ranks: list[tuple[tuple[int, int, int], str | None]] = []
-        channel = ticket.live.file.channel_id
+        channel = ticket.live.channel_id
         joined = [busy for busy in self._busy if busy.live.clients]
-        neighbours = [busy for busy in joined if busy.live.file.channel_id == channel]
+        neighbours = [busy for busy in joined if busy.live.channel_id == channel]
         for client in ticket.live.clients:
             # Whoever left a file has nothing to answer for; whoever joined it later got it for nothing.
             theirs = [busy for busy in joined if busy.client == client and client in busy.live.clients]
-            ours = [busy for busy in theirs if busy.live.file.channel_id == channel]
+            ours = [busy for busy in theirs if busy.live.channel_id == channel]
             there = sum(busy.host == ticket.host for busy in theirs)
             if (
                 self._within(ours, ticket.host, _half)

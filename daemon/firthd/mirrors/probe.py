@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from firth_protocol.errors import FirthError, Invalid, Upstream
-from firth_protocol.types import Family, Filters, MirrorType, SourceFound
+from firth_protocol.types import Family, Filters, MirrorMode, MirrorType, SourceFound
 from firthd.families.base import Answer, Ask, FamilyRules, Form, Recogniser
 from firthd.mirrors.fetch_index import walk
 from firthd.upstream.client import LOOK_BYTES, Peek, Source, mask
@@ -42,7 +42,7 @@ class Probe:
         warnings = []
         try:
             async with asyncio.timeout(timeout_s):
-                await walk(self._rules.requests({}, filters, True), self._ask)
+                await walk(self._rules.requests({}, filters, True, MirrorMode.PASSIVE), self._ask)
         except TimeoutError:
             if not any(answer.form for answer in self._answers):
                 raise Upstream(f"{shown} did not answer within {timeout_s:g} s", hint=UNCHECKED, url=shown) from None

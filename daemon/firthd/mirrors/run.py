@@ -19,7 +19,7 @@ from firthd.index.messages import PartResult, ReadParams, ReadResult
 from firthd.mirrors import plan
 from firthd.mirrors.context import Context
 from firthd.mirrors.downloads import Downloads, Result
-from firthd.mirrors.fetch_index import Index, IndexFetcher
+from firthd.mirrors.fetch_index import Came, Index, IndexFetcher
 from firthd.mirrors.publish_run import PublishRuns, cleaned, told
 from firthd.mirrors.source import Job, rules_of
 from firthd.mirrors.take_in import TakeIn
@@ -35,6 +35,8 @@ READ = "firthd.index.read:read_task"
 SCHEDULE = "schedule"
 """Who asks for a run when its time has come: nobody who wants to see what is new at the source."""
 INVALID_SHOWN = 1000
+CURRENT_MS = 3_600_000
+"""How long a copy that came before a crash is current for the run that goes on."""
 
 
 class _Read(Struct, frozen=True, kw_only=True):
@@ -121,19 +123,19 @@ class MirrorRuns:
     async def _mirror(self, live: LiveRun, job: Job, folder: Path) -> Outcome:
         await self._connect(live, job)
         known = await self._p.db.read(lambda r: catalog.source_indexes(r, job.mirror_id))
-        complete = await self._last_was_complete(live)
         fetcher = self._fetcher(job, self._p.source_folder(job.mirror_id))
-        index = await self._fetch(live, job, fetcher, known)
-        if not index.changed and complete:
+        looked = await self._looked_to_the_end(job.mirror_id)
+        index = await self._fetch(live, job, fetcher, known, thorough=not looked)
+        if not index.unsettled:
             return await self._nothing_new(live, job)
-        read = await self._filter(live, job, index, folder, everything=not complete)
+        read = await self._filter(live, job, index, folder)
         await live.skip(StepName.RESOLVE, "nothing asks for dependencies")
         await self._compare(live, job, read)
         if job.mode is MirrorMode.ACTIVE:
             result = await self._download(live, job, read, folder)
             if result.changed and (again := await self._changed_meanwhile(live, job, fetcher, read)) is not None:
                 await live.forget_failures()  # of the index before: each is told again if it is still true
-                read = await self._filter(live, job, again, folder, everything=True)
+                read = await self._filter(live, job, again, folder)
                 await self._compare(live, job, read)
                 await self._download(live, job, read, folder)
         else:
@@ -149,10 +151,8 @@ class MirrorRuns:
             secret = "with credentials, " if job.source.credentials else ""
             live.progress(f"{secret}{units.size(space.usable)} may be used")
 
-    async def _last_was_complete(self, live: LiveRun) -> bool:
-        """Tell whether the rows are what the copies of the source's index say, with no hole left by a failure."""
-        mirror_id = live.row.mirror_id
-        assert mirror_id is not None
+    async def _looked_to_the_end(self, mirror_id: int) -> bool:
+        """Tell whether the last look at what parts the source has came to its end, and was taken in."""
         mirror = await self._p.db.read(lambda r: catalog.mirror_by_id(r, mirror_id))
         return mirror is not None and mirror.settled
 
@@ -167,11 +167,30 @@ class MirrorRuns:
         )
 
     async def _fetch(
-        self, live: LiveRun, job: Job, fetcher: IndexFetcher, known: Mapping[str, SourceIndexRow], tag: str = ""
+        self,
+        live: LiveRun,
+        job: Job,
+        fetcher: IndexFetcher,
+        known: Mapping[str, SourceIndexRow],
+        tag: str = "",
+        *,
+        thorough: bool = False,
+        kept: bool = True,
     ) -> Index:
+        """Bring the source's index; `kept`: what comes is written down at once, for a run that goes on after this."""
         async with live.step(StepName.FETCH_INDEX):
-            thorough = not tag and (live.row.by != SCHEDULE or _not_yet_today(known, self._p.clock.now_ms()))
-            index = await fetcher.fetch(live, job, known, f"{live.id}{tag}", thorough=thorough)
+            now = self._p.clock.now_ms()
+            thorough = thorough or live.row.by != SCHEDULE or _not_yet_today(known, now)
+            since = live.row.params.get("since")
+            index = await fetcher.fetch(
+                live,
+                job,
+                known,
+                f"{live.id}{tag}",
+                thorough=thorough and not tag,
+                came=self._note_fetched(job) if kept else None,
+                current_since=None if since is None or tag else max(int(since), now - CURRENT_MS),
+            )
             there = [part for part in index.parts if part.row.file]
             news = sum(part.changed for part in there)
             live.progress(
@@ -181,6 +200,16 @@ class MirrorRuns:
                 unit="indexes",
             )
         return index
+
+    def _note_fetched(self, job: Job) -> Came:
+        """Return what writes down a part that has come, unless the mirror was edited since the run began."""
+
+        async def body(tx: Tx, row: SourceIndexRow) -> None:
+            mirror = await catalog.mirror_by_id(tx, job.mirror_id)
+            if mirror is not None and job.still_that_of(mirror):
+                await catalog.note_fetched(tx, job.mirror_id, row)
+
+        return lambda row: self._p.db.write(lambda tx: body(tx, row))
 
     async def _read(
         self,
@@ -192,11 +221,18 @@ class MirrorRuns:
         *,
         everything: bool,
     ) -> _Read:
-        index = await self._fetch(live, job, fetcher, known)
+        index = await self._fetch(live, job, fetcher, known, kept=False)
         return await self._filter(live, job, index, folder, everything=everything, copies=folder)
 
     async def _filter(
-        self, live: LiveRun, job: Job, index: Index, folder: Path, *, everything: bool, copies: Path | None = None
+        self,
+        live: LiveRun,
+        job: Job,
+        index: Index,
+        folder: Path,
+        *,
+        everything: bool = False,
+        copies: Path | None = None,
     ) -> _Read:
         rules = rules_of(self._p.families, job.type)
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
@@ -217,7 +253,12 @@ class MirrorRuns:
             live.progress(progress.description, done=progress.done, total=progress.total, unit=progress.unit)
 
         async with live.step(StepName.FILTER, "reads the index"):
-            result = await self._worker(live, READ, params, tell)
+            try:
+                result = await self._worker(live, READ, params, tell)
+            except FirthError:
+                if copies is None:  # what cannot be read is fetched anew, and lies on the disk for nothing
+                    await self._p.db.write(lambda tx: catalog.drop_copies(tx, job.mirror_id))
+                raise
             read = _Read(index=index, parts=result.parts)
             self._note_read(live, read)
             live.progress(
@@ -352,7 +393,11 @@ class MirrorRuns:
 
     async def _publish_run(self, live: LiveRun, job: Job, read: _Read, folder: Path) -> Publication:
         async with live.step(StepName.PUBLISH, "waits for its turn"):
-            copied = await self._take_in.take_in(live, job, folder / "run.sqlite", self._as_read(live, job, read))
+            async with open_run_file(folder / "run.sqlite") as reads:
+                holes = await reads.incomplete_parts()
+            before = await self._p.db.read(lambda r: catalog.source_indexes(r, job.mirror_id))
+            as_read = self._as_read(live, job, read, holes, before)
+            copied = await self._take_in.take_in(live, job, folder / "run.sqlite", as_read)
             live.count(added=copied.added, removed=copied.closed)
             publication = await self._take_in.publish(live, job.channel_id, Cause.RUN, None)
             shadowed = publication.shadowed.get(job.mirror_id)
@@ -370,22 +415,25 @@ class MirrorRuns:
             await self._p.db.write(lambda tx: catalog.note_mirror(tx, job.mirror_id, {"shadowed": shown}))
         return publication
 
-    def _as_read(self, live: LiveRun, job: Job, read: _Read) -> Callable[[Tx], Awaitable[None]]:
-        """Return what writes down the source's index as this run has read it."""
+    def _as_read(
+        self, live: LiveRun, job: Job, read: _Read, holes: Collection[str], before: Mapping[str, SourceIndexRow]
+    ) -> Callable[[Tx], Awaitable[None]]:
+        """Return what writes down the source's index as this run has read it; parts with holes are read again."""
         results = {part.part: part for part in read.parts}
-        rows = [
-            msgspec.structs.replace(
-                part.row, records=results[part.row.part].records, base_url=results[part.row.part].base_url
+
+        def as_it_is(row: SourceIndexRow) -> SourceIndexRow:
+            result = results.get(row.part)
+            if result is None:
+                return row
+            whole = not result.invalid_count and row.part not in holes
+            return msgspec.structs.replace(
+                row, records=result.records, base_url=result.base_url, settled=live.id if whole else 0
             )
-            if part.row.part in results
-            else part.row
-            for part in read.index.parts
-        ]
-        settled = not live.counts.failed
+
+        rows = [as_it_is(part.row) for part in read.index.parts]
 
         async def body(tx: Tx) -> None:
-            await catalog.replace_source_indexes(tx, job.mirror_id, rows)
-            await catalog.note_mirror(tx, job.mirror_id, {"settled": settled})
+            await catalog.write_source_indexes(tx, job.mirror_id, before, rows)
             mirror = await catalog.mirror_by_id(tx, job.mirror_id)
             if mirror is None or not job.still_that_of(mirror):  # edited meanwhile: the next run reads all anew
                 await catalog.forget_source_indexes(tx, job.mirror_id)

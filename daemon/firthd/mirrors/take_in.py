@@ -94,7 +94,7 @@ class TakeIn:
 
         async def body(tx: Tx) -> None:
             if await generations.take_back(tx, live.id):
-                await catalog.note_mirror(tx, job.mirror_id, {"settled": False})  # the next run compares all again
+                await catalog.unsettle(tx, job.mirror_id, live.id)
 
         await asyncio.shield(self._p.db.write(body))
 

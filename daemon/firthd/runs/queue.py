@@ -155,7 +155,7 @@ class RunQueue:
             mirror_id=row.mirror_id,
             cause=f"after run {row.id} was interrupted",
             by=row.by,
-            params=row.params,
+            params={"since": row.created_at, **row.params},
             requeued=requeued,
         )
         return run_id

@@ -40,8 +40,8 @@ class FileRow(Struct, frozen=True, kw_only=True):
     delivered: bool = False
 
 
-_OF_ROW = FileRow.__struct_fields__[:-2]  # the last two are not in the row, but follow from it
-_FILE = selected(_OF_ROW, "a")
+OF_ROW = FileRow.__struct_fields__[:-2]  # the last two are not in the row, but follow from it
+FILE_COLUMNS = selected(OF_ROW, "a")
 _DELIVERED = "delivered d ON d.channel_id = a.channel_id AND d.sha256 = a.sha256"
 _VERSIONS = "artifact a JOIN change_set s ON s.id = a.added_set LEFT JOIN change_set e ON e.id = a.closed_set"
 _LIVE = "s.number <= :shows AND (e.number IS NULL OR e.number > :shows)"
@@ -57,8 +57,9 @@ _SHADOWING = (
 """A file of an older mirror whose name hides `a` from clients in generation :shows."""
 
 
-def _file(row: Row, *, retired: bool, delivered: bool) -> FileRow:
-    values = dict(zip(FileRow.__struct_fields__, (*row[: len(_OF_ROW)], retired, delivered), strict=True))
+def file_row(row: Row, *, retired: bool, delivered: bool) -> FileRow:
+    """Build a file out of a row that begins with `FILE_COLUMNS`."""
+    values = dict(zip(FileRow.__struct_fields__, (*row[: len(OF_ROW)], retired, delivered), strict=True))
     values["sha256"] = _hex(values["sha256"])
     values["md5"] = _hex(values["md5"])
     return FileRow(**values)
@@ -87,7 +88,7 @@ async def find_file(
     """
     newest, back_at = rolled_back or (shows, now_ms)
     rows = await r.rows(
-        f"SELECT {_FILE}, s.number, e.number, g.time, b.size = coalesce(a.size, b.size) FROM {_VERSIONS}"
+        f"SELECT {FILE_COLUMNS}, s.number, e.number, g.time, b.size = coalesce(a.size, b.size) FROM {_VERSIONS}"
         " LEFT JOIN generation g ON g.channel_id = a.channel_id AND g.number = e.number"
         f" LEFT JOIN {_DELIVERED} LEFT JOIN blob b ON b.sha256 = d.sha256"
         " WHERE a.channel_id = :channel AND a.family = :family AND a.part = :part AND a.filename = :filename"
@@ -108,7 +109,7 @@ async def find_file(
             if name not in owners:
                 owners[name] = await owner(r, channel_id, shows, family, name)
             if owners[name] is None or owners[name] == row[2]:
-                return _file(row, retired=not wanted_live, delivered=bool(row[16]))
+                return file_row(row, retired=not wanted_live, delivered=bool(row[16]))
     return None
 
 
@@ -331,7 +332,8 @@ async def package_files(r: Reader, channel_id: int, shows: int, family: str, nam
     """Return the files of a package in generation `shows`, those of the name's owner only."""
     owned_by = await owner(r, channel_id, shows, family, name)
     rows = await r.rows(
-        f"SELECT {_FILE}, a.build, a.license, a.timestamp, s.number, d.sha256 IS NOT NULL, n.raw FROM {_VERSIONS}"
+        f"SELECT {FILE_COLUMNS}, a.build, a.license, a.timestamp, s.number, d.sha256 IS NOT NULL, n.raw"
+        f" FROM {_VERSIONS}"
         f" LEFT JOIN {_DELIVERED} JOIN artifact_record n ON n.artifact_id = a.id"
         f" WHERE a.channel_id = :channel AND a.family = :family AND a.name = :name AND a.mirror_id = :owner AND {_LIVE}"
         " ORDER BY a.id LIMIT :limit",
@@ -339,7 +341,7 @@ async def package_files(r: Reader, channel_id: int, shows: int, family: str, nam
     )
     return [
         PackageRow(
-            file=_file(row, retired=False, delivered=bool(row[17])),
+            file=file_row(row, retired=False, delivered=bool(row[17])),
             build=row[13],
             license=row[14],
             timestamp=row[15],

@@ -1,6 +1,7 @@
 """The only place with the SQL of channels and mirrors: what exists, by name and by id."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -198,7 +199,7 @@ class MirrorRow(Struct, frozen=True, kw_only=True):
     stored: int
     bytes_stored: int
     shadowed: int
-    settled: bool  # the rows are what the source's index said, without a hole
+    settled: bool  # the last look at what parts the source has came to its end
     created_at: int
     updated_at: int
     revision: int
@@ -367,6 +368,7 @@ class SourceIndexRow(Struct, frozen=True, kw_only=True):
     records: int
     base_url: str | None
     read_at: int
+    settled: int = 0  # the run that took it in without a hole; 0: the mirror's rows are not yet what it says
 
 
 async def source_indexes(r: Reader, mirror_id: int) -> dict[str, SourceIndexRow]:
@@ -378,18 +380,50 @@ async def source_indexes(r: Reader, mirror_id: int) -> dict[str, SourceIndexRow]
     return {index.part: index for index in found}
 
 
-async def replace_source_indexes(tx: Tx, mirror_id: int, indexes: list[SourceIndexRow]) -> None:
-    await tx.execute("DELETE FROM source_index WHERE mirror_id = ?", (mirror_id,))
+_WRITE_INDEX = (
+    "INSERT OR REPLACE INTO source_index(mirror_id, part, url_path, encoding, etag, last_modified, file, size, records,"
+    " base_url, read_at, settled) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+async def write_source_indexes(
+    tx: Tx, mirror_id: int, before: Mapping[str, SourceIndexRow], indexes: Sequence[SourceIndexRow]
+) -> None:
+    """Write what differs from `before`, and take away the parts that are named no more."""
+    changed = [index for index in indexes if before.get(index.part) != index]
+    await tx.many(_WRITE_INDEX, [(mirror_id, *msgspec.structs.astuple(index)) for index in changed])
+    gone = before.keys() - {index.part for index in indexes}
     await tx.many(
-        "INSERT INTO source_index(mirror_id, part, url_path, encoding, etag, last_modified, file, size, records,"
-        " base_url, read_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [(mirror_id, *msgspec.structs.astuple(index)) for index in indexes],
+        "DELETE FROM source_index WHERE mirror_id = ? AND part = ?", [(mirror_id, part) for part in sorted(gone)]
     )
+    await tx.execute("UPDATE mirror SET settled = 1 WHERE id = ? AND NOT settled", (mirror_id,))
+
+
+async def note_fetched(tx: Tx, mirror_id: int, index: SourceIndexRow) -> None:
+    """Write that a part has come, before it is taken in: whoever goes on after a crash need not fetch it again."""
+    await tx.execute(_WRITE_INDEX, (mirror_id, *msgspec.structs.astuple(index)))
+    await tx.execute("UPDATE mirror SET settled = 0 WHERE id = ? AND settled", (mirror_id,))
+
+
+async def drop_copies(tx: Tx, mirror_id: int) -> None:
+    """Forget the copies that were not taken in; their parts count as the source's, and are asked for without them."""
+    await tx.execute(
+        "UPDATE source_index SET file = NULL, size = 0, etag = NULL, last_modified = NULL"
+        " WHERE mirror_id = ? AND settled = 0",
+        (mirror_id,),
+    )
+
+
+async def unsettle(tx: Tx, mirror_id: int, run_id: int) -> None:
+    """Say that what a run took in is not what the mirror's rows are: the next one compares those parts again."""
+    await tx.execute("UPDATE source_index SET settled = 0 WHERE mirror_id = ? AND settled = ?", (mirror_id, run_id))
 
 
 async def forget_source_indexes(tx: Tx, mirror_id: int) -> None:
     """Make the next run read the source's index anew, and look which parts the source has."""
     await tx.execute(
-        "UPDATE source_index SET etag = NULL, last_modified = NULL, read_at = 0 WHERE mirror_id = ?", (mirror_id,)
+        "UPDATE source_index SET etag = NULL, last_modified = NULL, read_at = 0,"
+        " settled = CASE WHEN file IS NULL THEN settled ELSE 0 END WHERE mirror_id = ?",
+        (mirror_id,),
     )
     await tx.execute("UPDATE mirror SET settled = 0 WHERE id = ?", (mirror_id,))

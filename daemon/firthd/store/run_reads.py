@@ -69,6 +69,13 @@ class RunFileReads:
         )
         await self._connection.commit()
 
+    async def incomplete_parts(self) -> set[str]:
+        """Return the parts of which an addition could not be had, or a removal waits for one."""
+        rows = await self._connection.execute_fetchall(
+            'SELECT DISTINCT part FROM "add" WHERE failed UNION SELECT DISTINCT part FROM "close" WHERE skipped'
+        )
+        return {row[0] for row in rows}
+
     async def counts(self) -> tuple[int, int]:
         """Return how many rows are to be added and closed."""
         rows = list(

@@ -89,6 +89,10 @@ async def purge_deleted(db: Database, now_ms: int) -> int:
 
         async def some(tx: Tx, channel_id: int = channel_id) -> int:
             await tx.execute(
+                "DELETE FROM page_span WHERE artifact_id IN (SELECT id FROM artifact WHERE channel_id = ? LIMIT ?)",
+                (channel_id, BATCH),
+            )
+            await tx.execute(
                 "DELETE FROM artifact_record WHERE artifact_id IN"
                 " (SELECT id FROM artifact WHERE channel_id = ? LIMIT ?)",
                 (channel_id, BATCH),

@@ -222,6 +222,30 @@ class WorkerState:
                 return
             artifact_id = page[-1][0]
 
+    def of_pages(self, channel_id: int, mirror_id: int, family: str, part: str) -> set[int]:
+        """Return the rows of a mirror's part that came with pages, which no run read."""
+        pages = "SELECT EXISTS (SELECT 1 FROM page WHERE mirror_id = ? AND part = ?)"
+        if not self._connection.execute(pages, (mirror_id, part)).fetchone()[0]:
+            return set()
+        rows = self._connection.execute(
+            "SELECT a.id FROM artifact a JOIN page_span p ON p.artifact_id = a.id"
+            " WHERE a.channel_id = ? AND a.family = ? AND a.part = ? AND a.mirror_id = ?",
+            (channel_id, family, part, mirror_id),
+        )
+        return {row[0] for row in rows.fetchall()}
+
+    def rendered_parts(self, channel_id: int, family: str) -> list[str]:
+        """Return the parts that hold any row that a run read."""
+        run_read = (
+            "SELECT EXISTS (SELECT 1 FROM artifact a WHERE channel_id = ? AND family = ? AND part = ?"
+            " AND NOT EXISTS (SELECT 1 FROM page_span p WHERE p.artifact_id = a.id))"
+        )
+        return [
+            part
+            for part in self.parts(channel_id, family)
+            if self._connection.execute(run_read, (channel_id, family, part)).fetchone()[0]
+        ]
+
     def parts(self, channel_id: int, family: str) -> list[str]:
         """Return the parts that hold any row of a family, live or not, by skipping from one to the next."""
         found: list[str] = []

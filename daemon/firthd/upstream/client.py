@@ -88,6 +88,7 @@ class _Wanted(Struct, frozen=True, kw_only=True):
     progress: Callable[[int, int | None], None] | None
     accept: str | None
     look: Look | None
+    lane: Lane
 
 
 class Upstream:
@@ -136,6 +137,7 @@ class Upstream:
         accept: str | None = None,
         look: Look | None = None,
         room: Room | None = None,
+        lane: Lane = Lane.RUN,
     ) -> Fetched:
         """Bring a file of the source into `spool`, which afterwards exists if and only if the status is `fetched`.
 
@@ -160,6 +162,7 @@ class Upstream:
                 progress=progress,
                 accept=accept,
                 look=look,
+                lane=lane,
             )
             fetched = await self._until_done(source, file, wanted)
             keep = fetched.status == "fetched"
@@ -296,7 +299,7 @@ class Upstream:
         headers = resume or _conditions(wanted.validators)
         if wanted.accept:
             headers = {**headers, "Accept": wanted.accept}
-        async with self._http.ask(source, wanted.path, headers=headers) as reply:
+        async with self._http.ask(source, wanted.path, headers=headers, lane=wanted.lane) as reply:
             if reply.status in _ABSENT or (wanted.look is not None and _lacking(reply.status)):
                 return Fetched(status="absent", url=reply.url, answered=reply.status)
             if reply.status == 304 and not resume and wanted.validators != Validators():

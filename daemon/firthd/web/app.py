@@ -23,14 +23,13 @@ from firthd.web.packages import Packages
 from firthd.web.pages.people import Pages
 from firthd.web.paths import BadPath, split_path
 from firthd.web.problems import Problem, from_error, not_found, reply
-from firthd.web.site import FOREVER, Edition, Site
+from firthd.web.site import FOREVER, INDEX_LIFE, Edition, Site
 
 if TYPE_CHECKING:
     from firthd.channels.published import View
 
 log = logging.getLogger(__name__)
 
-INDEX_LIFE = "max-age=60"
 TODAY_LIFE = "max-age=300"
 """A snapshot by date that is today's can still become another generation."""
 QUERY_LIMIT = 200
@@ -95,7 +94,7 @@ class Front:
         self._metrics_allow = networks(settings.metrics_allow)
         self._pages = Pages(settings.public_url, self._set_up)
         packages = Packages(files, parts.blobs, parts.on_demand)
-        self._site = Site(parts.published, parts.rendered, files, packages, parts.families)
+        self._site = Site(parts.published, parts.rendered, files, packages, parts.pages, parts.families)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request; whatever goes wrong becomes problem+json, and only its kind reaches the client."""

@@ -10,7 +10,7 @@ from msgspec import Struct
 from firth_protocol.types import Family, Package, Privacy
 from firthd.clock import Clock
 from firthd.config import WebSettings
-from firthd.families.base import FamilyRules
+from firthd.families.base import FamilyRules, PageAt
 from firthd.mirrors.in_flight import InFlight
 from firthd.store.artifacts import FileRow
 from firthd.store.objects import ObjectRow
@@ -48,6 +48,15 @@ class Fetches(Protocol):
     def open(self, file: FileRow, client: str, /) -> AbstractAsyncContextManager[InFlight]: ...
 
 
+class LazyPages(Protocol):
+    """Pages of lazy parts, made when they are asked for."""
+
+    async def page(
+        self, channel_id: int, family: Family, at: PageAt, as_of_ms: int | None, client: str, /
+    ) -> bytes | None:
+        """Return a page as it was at a moment (None: now); None when no mirror that reads lazily has it."""
+
+
 class Tokens(Protocol):
     """The web tokens in force."""
 
@@ -69,6 +78,7 @@ class WebContext(Struct, frozen=True, kw_only=True):
     blobs: Store
     rendered: Store
     on_demand: Fetches
+    pages: LazyPages
     tokens: Tokens
     settings: WebSettings
     clock: Clock

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 from msgspec import Struct
+from msgspec.structs import replace
 
 from firth_protocol.types import Family, Privacy
-from firthd.families.base import ArtifactAt, FamilyRules, Life, ObjectAt, RedirectTo
+from firthd.families.base import ArtifactAt, FamilyRules, Life, ObjectAt, PageAt, RedirectTo
 from firthd.store.objects import ObjectRow
 from firthd.web.admission import Visitor
 from firthd.web.conditions import Content
-from firthd.web.context import Channels, Store
+from firthd.web.context import Channels, LazyPages, Store
 from firthd.web.files import Files, Place
 from firthd.web.packages import Packages
 from firthd.web.problems import not_found
@@ -21,6 +22,7 @@ from firthd.web.problems import not_found
 if TYPE_CHECKING:
     from firthd.channels.published import View
 
+INDEX_LIFE = "max-age=60"
 FOREVER = "max-age=31536000, immutable"
 PACKAGE_LIFE = "max-age=3600"
 """The ETag tells when a name is given to other bytes."""
@@ -51,12 +53,14 @@ class Site:
         rendered: Store,
         files: Files,
         packages: Packages,
+        pages: LazyPages,
         families: Mapping[Family, FamilyRules],
     ) -> None:
         self._published = published
         self._rendered = rendered
         self._files = files
         self._packages = packages
+        self._pages = pages
         self._families = families
 
     async def answer(
@@ -70,6 +74,8 @@ class Site:
                 return await self._object(request, visitor, edition, family, found)
             if isinstance(found, ArtifactAt):
                 return await self._artifact(request, visitor, edition, family, found)
+            if isinstance(found, PageAt):
+                return await self._page(request, visitor, edition, family, found)
             if isinstance(found, RedirectTo):
                 raise web.HTTPMovedPermanently(self._spelled(request, path, found.path))
         raise not_found()
@@ -112,13 +118,34 @@ class Site:
     async def _absent(self, request: web.Request, edition: Edition, at: ObjectAt) -> web.StreamResponse:
         if at.absent is None:
             raise not_found()
-        body = at.absent()
+        return await self._made(
+            request, at.absent(), at.media_type, edition.cache_control(at.life), edition.view.published_at_ms
+        )
+
+    async def _page(
+        self, request: web.Request, visitor: Visitor, edition: Edition, family: Family, at: PageAt
+    ) -> web.StreamResponse:
+        view = edition.view
+        body = await self._pages.page(view.channel_id, family, at, view.as_of_ms, visitor.client)
+        if body is None:
+            if at.path is None:
+                raise not_found()
+            return await self._object(
+                request, visitor, edition, family, ObjectAt(path=at.path, media_type=at.media_type)
+            )
+        if view.as_of_ms is None:  # it goes with the time, whatever names the generation
+            edition = replace(edition, index_life=INDEX_LIFE)
+        return await self._made(request, body, at.media_type, edition.cache_control(Life.SHORT), None)
+
+    async def _made(
+        self, request: web.Request, body: bytes, media_type: str, cache_control: str, modified_ms: int | None
+    ) -> web.StreamResponse:
         content = Content(
             size=len(body),
             etag=f'"{hashlib.sha256(body).hexdigest()}"',
-            modified_ms=edition.view.published_at_ms,
-            media_type=at.media_type,
-            cache_control=edition.cache_control(at.life),
+            modified_ms=modified_ms,
+            media_type=media_type,
+            cache_control=cache_control,
         )
         return await self._files.made(request, content, body)
 

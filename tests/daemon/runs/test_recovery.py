@@ -53,7 +53,7 @@ async def test_the_daemons_end_interrupts_runs_and_queues_them_again(db: Databas
     if resume:
         requeued = await works.row(pending + 1)
         assert (requeued.params, requeued.by, requeued.cause) == (
-            {"accept_removals": True},
+            {"accept_removals": True, "since": row.created_at},
             "ada",
             f"after run {run} was interrupted",
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from firth_protocol.types import Filters, MirrorType, SourceFound
+from firth_protocol.types import Filters, MirrorMode, MirrorType, SourceFound
 from firthd.families.base import Answer, Ask, Batch, Form, Known, Recogniser, Requests
 from firthd.families.conda.names import KNOWN_SUBDIRS, NOARCH
 
@@ -16,7 +16,7 @@ def forms(subdir: str) -> tuple[Form, ...]:
     return Form(f"{subdir}/repodata.json.zst"), Form(f"{subdir}/repodata.json")
 
 
-def requests(known: Mapping[str, Known], filters: Filters, thorough: bool) -> Requests:
+def requests(known: Mapping[str, Known], filters: Filters, thorough: bool, _: MirrorMode) -> Requests:
     """Ask for noarch, then for the other subdirs: those that the filter names, or those that the source has.
 
     What the source has is found by asking for every subdir there is: at first, and when `thorough`; then once for each

@@ -1,0 +1,91 @@
+"""The only place that turns a lazy part as its source has it into the page that clients get."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import zstandard
+from msgspec import Struct
+
+from firthd.families import load_formats, load_pages
+from firthd.families.base import Formats, InvalidRecordError, Listing, SourceRecord, Spool
+from firthd.workers import Report
+
+COPY_BYTES = 1 << 20
+
+
+class PageParams(Struct, frozen=True, kw_only=True):
+    """What a page is made of. `packed` is a file that holds the part as it was read, compressed; `out` takes the page.
+
+    `until_ms`: records that say that they are younger are left out; None: none is.
+    """
+
+    formats: str
+    pages: str
+    part: str
+    form: str
+    encoding: str
+    max_bytes: int
+    packed: str = ""
+    out: str = ""
+    until_ms: int | None = None
+
+
+class PageResult(Struct, frozen=True):
+    """How many records the page shows."""
+
+    records: int
+
+
+def page_task(params: PageParams, report: Report) -> PageResult:
+    """Write the page; records that cannot be taken are left out, as a reading leaves them out."""
+    with tempfile.TemporaryDirectory(dir=Path(params.out).parent) as folder:
+        plain = Path(folder, "part")
+        unpack(Path(params.packed), plain)
+        page, records = made(params, str(plain))
+    Path(params.out).write_bytes(page)
+    return PageResult(records)
+
+
+def small_page(params: PageParams, body: bytes) -> bytes:
+    """Return the page of a small part, whose compressed bytes are given; no disk is needed, which may be full."""
+    fd = os.memfd_create("part", os.MFD_CLOEXEC)
+    try:
+        with os.fdopen(os.dup(fd), "wb") as plain:
+            plain.write(zstandard.ZstdDecompressor().decompress(body))
+        return made(params, f"/proc/self/fd/{fd}")[0]
+    finally:
+        os.close(fd)
+
+
+def made(params: PageParams, file: str) -> tuple[bytes, int]:
+    """Return the page of the part that lies in a file, and how many records it shows."""
+    formats = load_formats(params.formats)
+    listing = formats.read(Spool(part=params.part, file=file, encoding=params.encoding), params.max_bytes)
+    records = [record for record in valid(formats, listing) if until(record, params.until_ms)]
+    return load_pages(params.pages).page(params.part, params.form, records), len(records)
+
+
+def unpack(packed: Path, plain: Path) -> None:
+    """Write what a compressed file holds; it is as large as what was taken of the source."""
+    with packed.open("rb") as source, plain.open("wb") as target:
+        zstandard.ZstdDecompressor().copy_stream(source, target, COPY_BYTES, COPY_BYTES)
+
+
+def valid(formats: Formats, listing: Listing) -> Iterator[SourceRecord]:
+    """Yield the records of a listing that can be taken, each file name and section once."""
+    last: tuple[str, str] | None = None
+    for entry in listing:
+        try:
+            record = formats.record(entry, formats.fingerprint(entry.raw))
+        except InvalidRecordError:
+            continue
+        if (record.filename, record.section) != last:
+            yield record
+        last = (record.filename, record.section)
+
+
+def until(record: SourceRecord, moment_ms: int | None) -> bool:
+    """Tell whether a record is no younger than a moment, as far as it says."""
+    return moment_ms is None or record.timestamp is None or record.timestamp <= moment_ms
