@@ -9,13 +9,19 @@ import re
 import struct
 import sys
 import termios
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 _PIECE = re.compile(
     r"\x1b\[([0-9;?<>=]*)([@-~])|\x1b[PX^_\]].*?(?:\x1b\\|\x07)|\x1b.|([\r\n])|([^\x1b\r\n]+)", re.DOTALL
 )
+
+ASKS_FOR_MARKS = "\x1b[?2026$p"
+MARKS_KNOWN = b"\x1b[?2026;2$y"
+END_OF_FRAME = "\x1b[?2026l"
 
 
 class Screen:
@@ -55,6 +61,13 @@ class Screen:
                     self._x += 1
 
 
+class Frame(NamedTuple):
+    """What stood on the screen from a moment on, in seconds since the epoch, until the next frame came."""
+
+    since: float
+    lines: tuple[str, ...]
+
+
 class Pseudo:
     """One firth on a pseudo-terminal."""
 
@@ -62,7 +75,7 @@ class Pseudo:
         self._handle = handle
         self.process = process
         self.screen = Screen(size)
-        self.painted: set[str] = set()
+        self.frames: list[Frame] = []
         self.raw = ""
         self._moved = asyncio.Event()
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -77,11 +90,20 @@ class Pseudo:
             asyncio.get_running_loop().remove_reader(self._handle)
         text = self._decoder.decode(data)
         self.raw = (self.raw + text)[-20_000:]
-        # each update is written as one, between these marks
-        for frame in text.split("\x1b[?2026l"):
+        if ASKS_FOR_MARKS in text:
+            os.write(self._handle, MARKS_KNOWN)
+        # each update is written as one, between marks: what stands before its end is no frame
+        *whole, rest = text.split(END_OF_FRAME)
+        for frame in whole:
             self.screen.feed(frame)
-            self.painted.update(self.screen.lines)
+            self._note()
+        self.screen.feed(rest)
         self._moved.set()
+
+    def _note(self) -> None:
+        lines = tuple(self.screen.lines)
+        if not self.frames or self.frames[-1].lines != lines:
+            self.frames.append(Frame(time.time(), lines))
 
     @property
     def pid(self) -> int:
@@ -96,9 +118,10 @@ class Pseudo:
         return "\n".join(self.screen.lines)
 
     def write(self, keys: str, *, anew: bool = True) -> None:
-        """Type all of `keys` in one write, and begin `anew` to note what is painted; what stands now counts."""
+        """Type all of `keys` in one write, and begin `anew` to note what is painted; what stands now is the first."""
         if anew:
-            self.painted = set(self.screen.lines)
+            self.frames.clear()
+            self._note()
         os.write(self._handle, keys.encode())
 
     async def until(self, condition: Callable[[], object], seconds: float = 20.0) -> None:
@@ -150,14 +173,19 @@ class Pseudo:
         self.write("q", anew=False)
         await self.until(lambda: "Keys of" not in self.text)
 
-    def _at_the_top(self) -> bool:
+    @property
+    def plain(self) -> bool:
+        """Whether a place is in view as it is: no filter, no dialog, no search in force."""
         lines = self.screen.lines
         return (
-            lines[1].split("  ")[0].strip() in {"Channels", "Mirrors", "Runs", "Health", "Health › Audit log"}
-            and lines[-1].endswith("q quit")
+            lines[-1].endswith("q quit")
             and not any(line.startswith((" filter:", " search:")) for line in lines)
             and not any(each in self.text for each in ("┌", "Search for commands", "faults only"))
         )
+
+    def _at_the_top(self) -> bool:
+        path = self.screen.lines[1].split("  ")[0].strip()
+        return self.plain and path in {"Channels", "Mirrors", "Runs", "Health", "Health › Audit log"}
 
 
 @asynccontextmanager
