@@ -37,7 +37,6 @@ class FakeDaemon(FakeWorld):
         self.api = 1
         self.delay_s = 0.0
         self.offered = set(METHODS)
-        self.blocks: list[dict[str, Any]] = []
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.rolled_back: dict[str, t.ContentChange] = {}
         self._readers: set[asyncio.Queue[bytes]] = set()
@@ -186,7 +185,7 @@ class FakeDaemon(FakeWorld):
             **msgspec.to_builtins(held),
             "mirror_list": [each for each in self.mirrors.values() if each.channel == channel],
             "subchannel_list": [name for name in self.channels if name.startswith(f"{channel}/")],
-            "blocks": self.blocks,
+            "blocks": [],
             "addresses": t.Addresses(
                 conda=address,
                 snapshot=f"http://127.0.0.1:8470/snapshot/DATE/{channel}",
@@ -352,23 +351,6 @@ class FakeDaemon(FakeWorld):
         run = next(each.id for each in self.runs.values() if each.mirror == held.id and not each.state.ended)
         self.finish(run, t.RunState.STOPPED)
         return {"run": self.runs[run], "seq": len(self.events)}
-
-    def _do_mirror_fill(self, mirror: int | str) -> Any:
-        return {"run": msgspec.to_builtins(self.begin_run(self._mirror(mirror).id)), "seq": len(self.events)}
-
-    def _do_mirror_dependency_report(self, mirror: int, format: str, cursor: str | None = None) -> Any:
-        self._mirror(mirror)
-        if cursor is None:
-            return {"text": "name,version\nnumpy,2.4.0\n", "next_cursor": "1"}
-        return {"text": "zlib,1.3\n", "next_cursor": None}
-
-    def _do_package_remove(self, channel: str, spec: str) -> Any:
-        self.blocks.append({"spec": spec})
-        return {"files": 3, "run": None, "seq": len(self.events)}
-
-    def _do_package_restore(self, channel: str, spec: str) -> Any:
-        self.blocks.remove({"spec": spec})
-        return {"files": 3, "run": None, "seq": len(self.events)}
 
     def _do_mirror_delete(self, mirror: int | str, packages: str, confirm: str) -> Any:
         held = self._mirror(mirror)

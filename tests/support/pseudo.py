@@ -22,6 +22,8 @@ _PIECE = re.compile(
 ASKS_FOR_MARKS = "\x1b[?2026$p"
 MARKS_KNOWN = b"\x1b[?2026;2$y"
 END_OF_FRAME = "\x1b[?2026l"
+LOOK_S = 0.02
+MOST_QUIET_S = 3.0
 
 
 class Screen:
@@ -71,9 +73,12 @@ class Frame(NamedTuple):
 class Pseudo:
     """One firth on a pseudo-terminal."""
 
-    def __init__(self, handle: int, process: asyncio.subprocess.Process, size: tuple[int, int]) -> None:
+    def __init__(
+        self, handle: int, process: asyncio.subprocess.Process, size: tuple[int, int], beside: tuple[int, ...]
+    ) -> None:
         self._handle = handle
         self.process = process
+        self._beside = beside
         self.screen = Screen(size)
         self.frames: list[Frame] = []
         self.raw = ""
@@ -140,15 +145,34 @@ class Pseudo:
     async def sees(self, *texts: str) -> None:
         await self.until(lambda: all(text in self.text for text in texts))
 
-    async def quiet(self, seconds: float = 0.15) -> None:
-        """Wait until nothing has been painted for a while."""
-        while self.alive:
+    async def quiet(self, seconds: float = 0.1) -> None:
+        """Wait until for a while nothing has been painted, and firth and the daemon have had nothing to do.
+
+        On a busy machine a process that has still to do what a key asked of it may have been painting nothing for long.
+        Whoever has work without end is not waited for.
+        """
+        deadline = time.monotonic() + MOST_QUIET_S
+        still_since, used = time.monotonic(), self._used()
+        while self.alive and (now := time.monotonic()) < deadline and now - still_since < seconds:
             self._moved.clear()
-            try:
-                async with asyncio.timeout(seconds):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
                     await self._moved.wait()
-            except TimeoutError:
-                return
+            using = self._used()
+            if self._moved.is_set() or using != used or using is None:
+                still_since, used = time.monotonic(), using
+
+    def _used(self) -> tuple[int, ...] | None:
+        """Return what the processes have used of processors so far; None when one of them is at work or wants to be."""
+        used: list[int] = []
+        for pid in (self.pid, *self._beside):
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                with suppress(OSError):  # it has just ended
+                    state, *numbers = (task / "stat").read_text().rpartition(") ")[2].split()
+                    if state != "S":
+                        return None
+                    used.append(int(numbers[10]) + int(numbers[11]))
+        return tuple(used)
 
     async def home(self) -> None:
         """Go back, level by level, to a place at the top, without leaving firth."""
@@ -189,8 +213,13 @@ class Pseudo:
 
 
 @asynccontextmanager
-async def firth_on_pty(socket: Path, size: tuple[int, int] = (80, 24)) -> AsyncIterator[Pseudo]:
-    """Give a pseudo-terminal in which firth has been started on a daemon's socket."""
+async def firth_on_pty(
+    socket: Path, size: tuple[int, int] = (80, 24), *, beside: tuple[int, ...] = ()
+) -> AsyncIterator[Pseudo]:
+    """Give a pseudo-terminal in which firth has been started on a daemon's socket.
+
+    `beside` are the processes that must have nothing to do either where it is waited for quiet.
+    """
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
     unwanted = {"COLUMNS", "LINES", "NO_COLOR"}
@@ -205,7 +234,7 @@ async def firth_on_pty(socket: Path, size: tuple[int, int] = (80, 24)) -> AsyncI
         start_new_session=True,
     )
     os.close(theirs)
-    terminal = Pseudo(ours, process, size)
+    terminal = Pseudo(ours, process, size, beside)
     try:
         yield terminal
     finally:

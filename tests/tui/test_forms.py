@@ -214,9 +214,3 @@ async def test_a_plan_leaves_the_form_open(daemon: FakeDaemon) -> None:
         await term.press("escape")
         await term.until(lambda: isinstance(term.app.screen, MirrorForm))
         assert form_now.field("name").value == "new"
-
-
-async def test_policies_are_greyed_with_the_reason(daemon: FakeDaemon) -> None:
-    async with terminal(daemon.socket, NARROW) as term:
-        await form(term, "m", "n")
-        await term.sees("none in force   (needs a newer daemon: it has no policy.list)")

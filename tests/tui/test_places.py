@@ -312,56 +312,10 @@ async def test_the_menu_does_what_its_line_says(daemon: FakeDaemon) -> None:
         await started(term)
         await term.press("2", "j", "a")
         await term.until(lambda: isinstance(term.app.screen, Menu))
-        await term.sees("main / forge", "needs a newer daemon: it has no mirror.fill")
+        await term.sees("main / forge", "Stop", "forge is not running")
         await term.press("r")
         await term.until(lambda: daemon.called("mirror.run"))
         await term.sees("forge runs. It is run")
-
-
-async def test_what_the_daemon_offers_more_comes_alive(daemon: FakeDaemon) -> None:
-    daemon.offered.add("mirror.fill")
-    async with terminal(daemon.socket, NARROW) as term:
-        await started(term)
-        await term.press("2", "j")
-        await term.sees("▸main: forge")
-        await term.press("f")
-        await term.until(lambda: daemon.called("mirror.fill"))
-
-
-async def test_a_package_is_removed_and_restored_where_the_daemon_can(daemon: FakeDaemon) -> None:
-    daemon.offered |= {"package.remove", "package.restore"}
-    async with terminal(daemon.socket, NARROW) as term:
-        await started(term)
-        await term.press("enter")
-        await term.sees("▸package-000000")
-        await term.until(lambda: term.place.context().channel)
-        await term.press("b")
-        await term.sees("Nothing has been removed from main by hand")
-        await term.press("d")
-        await term.sees("Remove package-000000 from main?", "2 files leave the channel at once")
-        await term.press("tab", "enter")
-        await term.sees("Removed package-000000 from main")
-        assert daemon.blocks == [{"spec": "package-000000"}]
-        await term.press("b")
-        await term.sees("Restore which package of main?", "◉ package-000000")
-        await term.press("tab", "enter")
-        await term.until(lambda: daemon.blocks == [])
-
-
-async def test_the_dependency_report_is_written_where_the_daemon_has_it(
-    daemon: FakeDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    daemon.offered.add("mirror.dependency_report")
-    (tmp_path / "dependencies-3.csv").write_text("mine")
-    async with terminal(daemon.socket, NARROW) as term:
-        await started(term)
-        await term.press("2", "j")
-        await term.sees("▸main: forge")
-        await term.press("x")
-        await term.sees("dependencies-3-2.csv")
-    assert (tmp_path / "dependencies-3-2.csv").read_text() == "name,version\nnumpy,2.4.0\nzlib,1.3\n"
-    assert (tmp_path / "dependencies-3.csv").read_text() == "mine"
 
 
 async def test_an_error_stays_until_it_is_read_and_can_be_copied(daemon: FakeDaemon) -> None:
@@ -572,7 +526,7 @@ async def test_a_heading_sorts_and_a_larger_terminal_shows_more(daemon: FakeDaem
         assert "FAMILIES" not in term.text
         await term.pilot.resize_terminal(*WIDE)
         await term.sees("FAMILIES", "▸main")
-        assert len(term.lines) == WIDE[1]
+        await term.until(lambda: len(term.lines) == WIDE[1])
         await term.pilot.resize_terminal(60, 16)
         await term.sees("NAME ▼", "▸main", "q quit")
-        assert max(map(len, term.lines)) <= 60
+        await term.until(lambda: max(map(len, term.lines)) <= 60)

@@ -16,7 +16,7 @@ from msgspec import Struct
 from firth_protocol.client import Client
 from firth_protocol.errors import FirthError
 from firth_protocol.types import AuditEntry
-from firth_tui.action_table import ACTIONS, at
+from firth_tui.action_table import ACTIONS, LISTS, at
 from firth_tui.actions import Place
 from tests.support.daemon import DaemonProcess
 from tests.support.pseudo import Frame, Pseudo, firth_on_pty
@@ -36,6 +36,8 @@ TABS = {
     Place.CHANGES: "5 Changes",
     Place.USE: "6 Use it",
 }
+ROWS = LISTS | {Place.PACKAGE}
+"""Places with a cursor."""
 MOVES = ("j", "k", "g", "G", "\t", "\r", "\x1b", " ")
 
 MAIN = ("1", "▸main ", "\r")
@@ -152,7 +154,7 @@ async def rig(folder: Path) -> AsyncIterator[Rig]:
                 mirrors[reply.mirror.id] = (channel, name)
             run = await client.call("mirror.run", mirror="main:forge")
             await client.call("run.wait", run=run.run.id, timeout=20)
-            async with firth_on_pty(process.socket) as term:
+            async with firth_on_pty(process.socket, beside=(process.pid,)) as term:
                 await term.sees("● connected", "▸alpha", "vision")
                 yield Rig(term=term, client=client, mirrors=mirrors)
         finally:
@@ -166,13 +168,14 @@ def keys_of(place: Place) -> list[str]:
 
 
 def standing_in(term: Pseudo, place: Place) -> bool:
-    """Tell whether a place is in view, with all of its rows and nothing above it."""
+    """Tell whether a place is in view with its rows, and nothing above it."""
     path = WAYS[place][0]
     tab = TABS.get(place)
     return (
         term.plain
         and re.fullmatch(path, term.screen.lines[1].split("   ")[0].strip()) is not None
         and (tab is None or f"┤ {tab} ├" in term.screen.lines[2])
+        and (place not in ROWS or any(line.startswith("▸") for line in term.screen.lines))
     )
 
 
@@ -182,7 +185,7 @@ async def go(term: Pseudo, place: Place) -> None:
         if standing_in(term, place):
             return
         term.write("\x1b")
-        await term.quiet(0.1)
+        await term.quiet()
     await term.home()
     for each in WAYS[place][1]:
         if each.startswith("▸"):  # whatever the order of the list is

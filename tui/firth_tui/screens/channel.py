@@ -12,7 +12,7 @@ from firth_protocol.errors import FirthError, NotFound
 from firth_protocol.methods import ChannelGet
 from firth_protocol.types import Change, Channel, Generation, Mirror, Package
 from firth_tui.action_table import CHANNEL_TABS
-from firth_tui.actions import Place
+from firth_tui.actions import Place, Target
 from firth_tui.format import Cell, Sign, Tone, age, clean, count, family_name, moment, since
 from firth_tui.model import Touched
 from firth_tui.screens.channel_lists import (
@@ -203,7 +203,7 @@ class ChannelScreen(PlaceScreen):
     async def _tab_chosen(self, message: TabBar.Chosen) -> None:
         await self.open_tab(TABS[message.index][0])
 
-    async def own_deed(self, name: str) -> None:
+    async def own_command(self, name: str) -> None:
         if name == "tab.changes" and self.generation is not None:
             await self._show_changes(None)
             return
@@ -220,23 +220,19 @@ class ChannelScreen(PlaceScreen):
 
     async def open_row(self, row: Any) -> None:
         if isinstance(row, Package):
-            from firth_tui.screens.package import PackageScreen
-
-            self.firth.push_screen(PackageScreen(self.channel_name, row))
+            self.firth.open(Target(place=Place.PACKAGE, channel=self.channel_name, package=row))
         elif isinstance(row, Mirror):
-            from firth_tui.screens.mirror import MirrorScreen
-
-            self.firth.push_screen(MirrorScreen(row.id))
+            self.firth.open(Target(place=Place.MIRROR, number=row.id))
         elif isinstance(row, Generation):
             await self._show_changes(row.number)
         elif isinstance(row, Channel):
-            self.firth.push_screen(ChannelScreen(row.name))
+            self.firth.open(Target(place=Place.PACKAGES, channel=row.name))
 
     def go_back(self) -> bool:
         if super().go_back():
             return True
         if self.tab is Place.CHANGES and self.generation is not None:
-            self.firth.gate.ask(self, "tab.generations")
+            self.firth.ask(self, "tab.generations")
             return True
         return False
 

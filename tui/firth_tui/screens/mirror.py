@@ -11,7 +11,7 @@ from textual.widget import Widget
 from firth_protocol.errors import FirthError, NotFound
 from firth_protocol.methods import MirrorGet
 from firth_protocol.types import MirrorDetails, Run
-from firth_tui.actions import Place
+from firth_tui.actions import Place, Target
 from firth_tui.format import (
     Cell,
     Sign,
@@ -42,7 +42,7 @@ MOST_FAILED = 200
 WORDS = (
     ("shadowed", "not offered, because an older mirror of the channel has packages of that name"),
     ("unhashed", "files for which the source gives no checksum"),
-    ("dropped", "listed by the source, but not taken: the mirror's filters or a policy say so"),
+    ("dropped", "listed by the source, but not taken: the mirror's filters say so"),
     *MIRROR_WORDS,
 )
 
@@ -111,14 +111,12 @@ def order_lines(mirror: MirrorGet, now: float) -> list[list[Cell]]:
     )
     secret = f" with {mirror.credentials}" if mirror.credentials else ""
     when = ahead(mirror.next_run_at, now) if mirror.enabled else "off: runs by hand only"
-    policy = f"{mirror.effective_policy} (of the {mirror.policy_from})" if mirror.effective_policy else "none"
     removal = "retires it here too" if mirror.on_upstream_removal == "follow" else "keeps what is stored"
     return [
         labelled("source", Cell(clean(mirror.source, 300), Tone.STRONG), Cell(clean(secret), Tone.MUTED)),
         labelled("type, mode", Cell(f"{type_name(mirror.type)}, {mode_name(mirror.mode)}")),
         labelled("frequency", Cell(f"{clean(mirror.schedule)} (UTC), next {when}")),
         labelled("takes only", Cell(clean(filters) or "everything the source has", Tone.PLAIN)),
-        labelled("policy", Cell(clean(policy))),
         labelled("gone there", Cell(f"what the source no longer lists: {removal}")),
     ]
 
@@ -230,9 +228,7 @@ class MirrorScreen(PlaceScreen):
     async def open_row(self, row: Any) -> None:
         mirror = self.mirror_now
         if mirror is not None and mirror.last_run is not None:
-            from firth_tui.screens.run import RunScreen
-
-            self.firth.push_screen(RunScreen(mirror.last_run.id))
+            self.firth.open(Target(place=Place.RUN, number=mirror.last_run.id))
         else:
             self.firth.tell("This mirror has not run yet: r runs it.", warning=True)
 

@@ -18,8 +18,7 @@ from firth_protocol.types import (
     ScheduleNext,
     SourceFound,
 )
-from firth_tui.action_table import BY_ID
-from firth_tui.actions import Context, Place, why_not
+from firth_tui.actions import Place, Target
 from firth_tui.format import Tone, count, counted, moment, size, type_name
 from firth_tui.screens.forms.fields import Field, choice_field, lines, text_field, words
 from firth_tui.screens.forms.form import Form
@@ -126,14 +125,6 @@ class MirrorForm(Form):
                 "File on the daemon's machine with the certificates to trust; empty: the system's.",
                 (mirror.ca_file or "") if mirror else "",
             ),
-            choice_field(
-                "policy",
-                "Policy",
-                "",
-                [("", f"{(mirror.effective_policy if mirror else None) or 'none'} in force")],
-                "",
-                reason=self._policy_reason(),
-            ),
         ]
         if not self.channel:
             shown.insert(0, text_field("channel", "Channel", "The channel that it fills.", placeholder="such as main"))
@@ -187,11 +178,6 @@ class MirrorForm(Form):
             text_field("user", "User", "The user's name at the source."),
             text_field("secret", "Secret", "The token or password; never shown.", secret=True),
         ]
-
-    def _policy_reason(self) -> str:
-        session = self.firth.session
-        context = Context(place=Place.MIRRORS, role=session.role, methods=session.methods, connected=session.connected)
-        return why_not(BY_ID["view.policies"], context) or ""
 
     def buttons(self) -> Sequence[tuple[str, str]]:
         return [("plan", "Plan"), ("run", "Save & Run"), ("save", "Save")]
@@ -350,15 +336,13 @@ class MirrorForm(Form):
         return changed
 
     async def _plan(self, given: dict[str, Any]) -> None:
-        from firth_tui.screens.run import RunScreen
-
         if self.mirror is not None and not self.dirty:
             reply = await self.firth.link.ask(RunReply, "mirror.plan", mirror=self.mirror.id)
         else:
             fields = {name: value for name, value in given.items() if name in {*PLAN_FIELDS, "credentials"}}
             reply = await self.firth.link.ask(RunReply, "mirror.plan", **fields)
         if reply.run is not None and self.app.screen is self:
-            self.firth.push_screen(RunScreen(reply.run.id))
+            self.firth.open(Target(place=Place.RUN, number=reply.run.id))
 
     def overtaken(self, error: Conflict) -> None:
         if self.mirror is None:
