@@ -93,6 +93,23 @@ async def test_filtering_asks_the_daemon_and_esc_clears(daemon: FakeDaemon) -> N
         assert "filter:" not in term.text
 
 
+async def test_each_tab_keeps_its_filter_and_shows_it(daemon: FakeDaemon) -> None:
+    async with terminal(daemon.socket, NARROW) as term:
+        await started(term)
+        await term.press("enter")
+        await term.sees("package-000000")
+        await term.press("slash")
+        await term.type("0777")
+        await term.press("enter", "2")
+        await term.sees("┤ 2 Mirrors ├", "▸extra")
+        await term.until(lambda: "filter:" not in term.text)
+        await term.press("1")
+        await term.sees("┤ 1 Packages ├", "package-007770", "with “0777”", "filter: 0777")
+        await term.press("escape")
+        await term.sees("100,000 packages")
+        assert "filter:" not in term.text
+
+
 async def test_sorting_keeps_the_selected_row(daemon: FakeDaemon) -> None:
     async with terminal(daemon.socket, NARROW) as term:
         await started(term)

@@ -170,9 +170,10 @@ class ChannelScreen(PlaceScreen):
     # --- tabs
 
     async def open_tab(self, tab: Place) -> None:
-        """Show a tab; it is made when it is first shown."""
+        """Show a tab with the filter that is in force there; it is made when it is first shown."""
+        if self.pane is not None:
+            self.pane.hurry()  # what was typed belongs to the tab where it was typed
         self.tab = tab
-        self.filter_bar.close()
         self.tab_bar.put([place for place, _ in TABS].index(tab))
         for place, pane in self._panes.items():
             pane.display = place is tab
@@ -180,6 +181,7 @@ class ChannelScreen(PlaceScreen):
             self._panes[tab] = self._new_pane(tab)
             await self.query_one("#tabs", Vertical).mount(self._panes[tab])
         pane = self._panes[tab]
+        self.filter_bar.put(pane.wanted.query if isinstance(pane, ListPane) else "")
         if isinstance(pane, ListPane):
             pane.came_into_view()
         elif isinstance(pane, UsePane) and self.channel_now is not None:
