@@ -1,11 +1,13 @@
 """The action table: keys, reasons, and what the footer shows."""
 
+import ast
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import firth_tui
 from firth_protocol.methods import METHODS
 from firth_protocol.types import Channel, Mirror, Role
 from firth_tui.action_table import ACTIONS, BY_ID, at, footer, menu
@@ -59,6 +61,20 @@ def test_every_action_can_be_done_and_explains_itself(action: Action) -> None:
 def test_the_role_is_the_methods(action: Action) -> None:
     assert action.method is not None
     assert action.role is METHODS[action.method].role
+
+
+def test_whatever_is_called_is_in_the_table() -> None:
+    called = {
+        each.value
+        for file in Path(firth_tui.__file__).parent.rglob("*.py")
+        for call in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)
+        if call.func.attr in {"call", "ask", "page"} and not ast.unparse(call.func.value).endswith("firth")
+        for each in call.args
+        if isinstance(each, ast.Constant) and isinstance(each.value, str)
+    }
+    assert {"mirror.run", "channel.list", "daemon.status"} <= called
+    assert called <= set(METHODS)
 
 
 def test_keys_are_safe_in_tmux_and_prompts() -> None:
