@@ -63,6 +63,10 @@ class Screen:
                     self._x += 1
 
 
+class Ended(AssertionError):
+    """firth has ended, which only quitting may do."""
+
+
 class Frame(NamedTuple):
     """What stood on the screen from a moment on, in seconds since the epoch, until the next frame came."""
 
@@ -110,6 +114,10 @@ class Pseudo:
         if not self.frames or self.frames[-1].lines != lines:
             self.frames.append(Frame(time.time(), lines))
 
+    def lines_seen(self) -> set[str]:
+        """Return every line that was painted since the last keys were typed."""
+        return {line for frame in self.frames for line in frame.lines}
+
     @property
     def pid(self) -> int:
         return self.process.pid
@@ -134,7 +142,7 @@ class Pseudo:
         try:
             async with asyncio.timeout(seconds):
                 while not condition():
-                    assert self.alive, f"firth has ended:\n{self.raw[-6000:]}"
+                    self._must_live()
                     self._moved.clear()
                     with suppress(TimeoutError):
                         async with asyncio.timeout(0.1):
@@ -142,16 +150,20 @@ class Pseudo:
         except TimeoutError:
             raise AssertionError(f"it never came to that; the screen:\n{self.text}") from None
 
+    def _must_live(self) -> None:
+        if not self.alive:
+            raise Ended(f"firth has ended:\n{self.raw[-6000:]}")
+
     async def sees(self, *texts: str) -> None:
         await self.until(lambda: all(text in self.text for text in texts))
 
-    async def quiet(self, seconds: float = 0.1) -> None:
+    async def quiet(self, seconds: float = 0.1, *, most_s: float = MOST_QUIET_S) -> None:
         """Wait until for a while nothing has been painted, and firth and the daemon have had nothing to do.
 
         On a busy machine a process that has still to do what a key asked of it may have been painting nothing for long.
-        Whoever has work without end is not waited for.
+        Whoever has work without end is waited for `most_s` seconds.
         """
-        deadline = time.monotonic() + MOST_QUIET_S
+        deadline = time.monotonic() + most_s
         still_since, used = time.monotonic(), self._used()
         while self.alive and (now := time.monotonic()) < deadline and now - still_since < seconds:
             self._moved.clear()
@@ -166,7 +178,7 @@ class Pseudo:
         """Return what the processes have used of processors so far; None when one of them is at work or wants to be."""
         used: list[int] = []
         for pid in (self.pid, *self._beside):
-            for task in Path(f"/proc/{pid}/task").iterdir():
+            for task in Path("/proc").glob(f"{pid}/task/*"):
                 with suppress(OSError):  # it has just ended
                     state, *numbers = (task / "stat").read_text().rpartition(") ")[2].split()
                     if state != "S":
@@ -178,8 +190,8 @@ class Pseudo:
         """Go back, level by level, to a place at the top, without leaving firth."""
         deadline = asyncio.get_running_loop().time() + 45
         while asyncio.get_running_loop().time() < deadline:
-            await self.quiet()
-            assert self.alive, f"firth has ended:\n{self.raw[-6000:]}"
+            await self.quiet(most_s=0.5)
+            self._must_live()
             if "Leave without saving?" in self.text:
                 self.write("\t\r", anew=False)
             elif self._at_the_top():
@@ -194,7 +206,7 @@ class Pseudo:
             await self.home()
             self.write("?", anew=False)
             await self.quiet(0.5)
-        self.write("q", anew=False)
+        self.write("\x1b", anew=False)
         await self.until(lambda: "Keys of" not in self.text)
 
     @property

@@ -25,8 +25,9 @@ from firth_tui.screens.listing import ListPane
 from firth_tui.screens.mirrors import WORDS as MIRROR_WORDS
 from firth_tui.screens.mirrors import MirrorPane
 from firth_tui.screens.mirrors import listing as mirror_listing
-from firth_tui.screens.place import PlaceScreen, Scroll, bindings
+from firth_tui.screens.place import PlaceScreen, bindings
 from firth_tui.widgets.chrome import TabBar
+from firth_tui.widgets.scroll import Scroll
 from firth_tui.widgets.work import Repeated
 
 TABS = (

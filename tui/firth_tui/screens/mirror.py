@@ -30,7 +30,8 @@ from firth_tui.format import (
 from firth_tui.model import Touched
 from firth_tui.screens.mirrors import WORDS as MIRROR_WORDS
 from firth_tui.screens.mirrors import state_of, step_of
-from firth_tui.screens.place import PlaceScreen, Scroll, bindings
+from firth_tui.screens.place import PlaceScreen, bindings
+from firth_tui.widgets.scroll import Scroll
 from firth_tui.widgets.sparkline import outcomes, spark
 from firth_tui.widgets.tones import TONE_CLASSES, length, segments
 from firth_tui.widgets.work import Repeated

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 from textual import events, on
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical, VerticalScroll
+from textual.containers import Vertical
 from textual.screen import Screen
 from textual.widget import Widget
 
@@ -26,17 +26,6 @@ if TYPE_CHECKING:
     from firth_tui.link import Link
 
 T = TypeVar("T")
-
-
-class Scroll(VerticalScroll, can_focus=True):
-    """Something long to read; scrolls with the keys that move in lists."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("j", "scroll_down", show=False, id="scroll.down"),
-        Binding("k", "scroll_up", show=False, id="scroll.up"),
-        Binding("g", "scroll_home", show=False, id="scroll.first"),
-        Binding("G", "scroll_end", show=False, id="scroll.last"),
-    ]
 
 
 AGES_S = 20
