@@ -191,8 +191,11 @@ async def go(term: Pseudo, place: Place) -> None:
         if each.startswith("▸"):  # whatever the order of the list is
             term.write("g")
             await term.quiet()
-            while not any(line.startswith(each) for line in term.screen.lines):
-                term.write("j")
+            for step in itertools.count(1):
+                if any(line.startswith(each) for line in term.screen.lines):
+                    break
+                # from the top again, in case rows have come in above meanwhile
+                term.write("j" if step % 12 else "g")
                 await term.quiet()
         else:
             term.write(each)
