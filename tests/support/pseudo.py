@@ -9,13 +9,21 @@ import re
 import struct
 import sys
 import termios
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 _PIECE = re.compile(
     r"\x1b\[([0-9;?<>=]*)([@-~])|\x1b[PX^_\]].*?(?:\x1b\\|\x07)|\x1b.|([\r\n])|([^\x1b\r\n]+)", re.DOTALL
 )
+
+ASKS_FOR_MARKS = "\x1b[?2026$p"
+MARKS_KNOWN = b"\x1b[?2026;2$y"
+END_OF_FRAME = "\x1b[?2026l"
+LOOK_S = 0.02
+MOST_QUIET_S = 3.0
 
 
 class Screen:
@@ -55,14 +63,28 @@ class Screen:
                     self._x += 1
 
 
+class Ended(AssertionError):
+    """firth has ended, which only quitting may do."""
+
+
+class Frame(NamedTuple):
+    """What stood on the screen from a moment on, in seconds since the epoch, until the next frame came."""
+
+    since: float
+    lines: tuple[str, ...]
+
+
 class Pseudo:
     """One firth on a pseudo-terminal."""
 
-    def __init__(self, handle: int, process: asyncio.subprocess.Process, size: tuple[int, int]) -> None:
+    def __init__(
+        self, handle: int, process: asyncio.subprocess.Process, size: tuple[int, int], beside: tuple[int, ...]
+    ) -> None:
         self._handle = handle
         self.process = process
+        self._beside = beside
         self.screen = Screen(size)
-        self.painted: set[str] = set()
+        self.frames: list[Frame] = []
         self.raw = ""
         self._moved = asyncio.Event()
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -77,11 +99,24 @@ class Pseudo:
             asyncio.get_running_loop().remove_reader(self._handle)
         text = self._decoder.decode(data)
         self.raw = (self.raw + text)[-20_000:]
-        # each update is written as one, between these marks
-        for frame in text.split("\x1b[?2026l"):
+        if ASKS_FOR_MARKS in text:
+            os.write(self._handle, MARKS_KNOWN)
+        # each update is written as one, between marks: what stands before its end is no frame
+        *whole, rest = text.split(END_OF_FRAME)
+        for frame in whole:
             self.screen.feed(frame)
-            self.painted.update(self.screen.lines)
+            self._note()
+        self.screen.feed(rest)
         self._moved.set()
+
+    def _note(self) -> None:
+        lines = tuple(self.screen.lines)
+        if not self.frames or self.frames[-1].lines != lines:
+            self.frames.append(Frame(time.time(), lines))
+
+    def lines_seen(self) -> set[str]:
+        """Return every line that was painted since the last keys were typed."""
+        return {line for frame in self.frames for line in frame.lines}
 
     @property
     def pid(self) -> int:
@@ -96,9 +131,10 @@ class Pseudo:
         return "\n".join(self.screen.lines)
 
     def write(self, keys: str, *, anew: bool = True) -> None:
-        """Type all of `keys` in one write, and begin `anew` to note what is painted; what stands now counts."""
+        """Type all of `keys` in one write, and begin `anew` to note what is painted; what stands now is the first."""
         if anew:
-            self.painted = set(self.screen.lines)
+            self.frames.clear()
+            self._note()
         os.write(self._handle, keys.encode())
 
     async def until(self, condition: Callable[[], object], seconds: float = 20.0) -> None:
@@ -106,7 +142,7 @@ class Pseudo:
         try:
             async with asyncio.timeout(seconds):
                 while not condition():
-                    assert self.alive, f"firth has ended:\n{self.raw[-6000:]}"
+                    self._must_live()
                     self._moved.clear()
                     with suppress(TimeoutError):
                         async with asyncio.timeout(0.1):
@@ -114,25 +150,48 @@ class Pseudo:
         except TimeoutError:
             raise AssertionError(f"it never came to that; the screen:\n{self.text}") from None
 
+    def _must_live(self) -> None:
+        if not self.alive:
+            raise Ended(f"firth has ended:\n{self.raw[-6000:]}")
+
     async def sees(self, *texts: str) -> None:
         await self.until(lambda: all(text in self.text for text in texts))
 
-    async def quiet(self, seconds: float = 0.15) -> None:
-        """Wait until nothing has been painted for a while."""
-        while self.alive:
+    async def quiet(self, seconds: float = 0.1, *, most_s: float = MOST_QUIET_S) -> None:
+        """Wait until for a while nothing has been painted, and firth and the daemon have had nothing to do.
+
+        On a busy machine a process that has still to do what a key asked of it may have been painting nothing for long.
+        Whoever has work without end is waited for `most_s` seconds.
+        """
+        deadline = time.monotonic() + most_s
+        still_since, used = time.monotonic(), self._used()
+        while self.alive and (now := time.monotonic()) < deadline and now - still_since < seconds:
             self._moved.clear()
-            try:
-                async with asyncio.timeout(seconds):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
                     await self._moved.wait()
-            except TimeoutError:
-                return
+            using = self._used()
+            if self._moved.is_set() or using != used or using is None:
+                still_since, used = time.monotonic(), using
+
+    def _used(self) -> tuple[int, ...] | None:
+        """Return what the processes have used of processors so far; None when one of them is at work or wants to be."""
+        used: list[int] = []
+        for pid in (self.pid, *self._beside):
+            for task in Path("/proc").glob(f"{pid}/task/*"):
+                with suppress(OSError):  # it has just ended
+                    state, *numbers = (task / "stat").read_text().rpartition(") ")[2].split()
+                    if state != "S":
+                        return None
+                    used.append(int(numbers[10]) + int(numbers[11]))
+        return tuple(used)
 
     async def home(self) -> None:
         """Go back, level by level, to a place at the top, without leaving firth."""
         deadline = asyncio.get_running_loop().time() + 45
         while asyncio.get_running_loop().time() < deadline:
-            await self.quiet()
-            assert self.alive, f"firth has ended:\n{self.raw[-6000:]}"
+            await self.quiet(most_s=0.5)
+            self._must_live()
             if "Leave without saving?" in self.text:
                 self.write("\t\r", anew=False)
             elif self._at_the_top():
@@ -147,22 +206,32 @@ class Pseudo:
             await self.home()
             self.write("?", anew=False)
             await self.quiet(0.5)
-        self.write("q", anew=False)
+        self.write("\x1b", anew=False)
         await self.until(lambda: "Keys of" not in self.text)
 
-    def _at_the_top(self) -> bool:
+    @property
+    def plain(self) -> bool:
+        """Whether a place is in view as it is: no filter, no dialog, no search in force."""
         lines = self.screen.lines
         return (
-            lines[1].split("  ")[0].strip() in {"Channels", "Mirrors", "Runs", "Health", "Health › Audit log"}
-            and lines[-1].endswith("q quit")
+            lines[-1].endswith("q quit")
             and not any(line.startswith((" filter:", " search:")) for line in lines)
             and not any(each in self.text for each in ("┌", "Search for commands", "faults only"))
         )
 
+    def _at_the_top(self) -> bool:
+        path = self.screen.lines[1].split("  ")[0].strip()
+        return self.plain and path in {"Channels", "Mirrors", "Runs", "Health", "Health › Audit log"}
+
 
 @asynccontextmanager
-async def firth_on_pty(socket: Path, size: tuple[int, int] = (80, 24)) -> AsyncIterator[Pseudo]:
-    """Give a pseudo-terminal in which firth has been started on a daemon's socket."""
+async def firth_on_pty(
+    socket: Path, size: tuple[int, int] = (80, 24), *, beside: tuple[int, ...] = ()
+) -> AsyncIterator[Pseudo]:
+    """Give a pseudo-terminal in which firth has been started on a daemon's socket.
+
+    `beside` are the processes that must have nothing to do either where it is waited for quiet.
+    """
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
     unwanted = {"COLUMNS", "LINES", "NO_COLOR"}
@@ -177,7 +246,7 @@ async def firth_on_pty(socket: Path, size: tuple[int, int] = (80, 24)) -> AsyncI
         start_new_session=True,
     )
     os.close(theirs)
-    terminal = Pseudo(ours, process, size)
+    terminal = Pseudo(ours, process, size, beside)
     try:
         yield terminal
     finally:

@@ -1,19 +1,20 @@
 """The action table: keys, reasons, and what the footer shows."""
 
+import ast
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import firth_tui
 from firth_protocol.methods import METHODS
 from firth_protocol.types import Channel, Mirror, Role
 from firth_tui.action_table import ACTIONS, BY_ID, at, footer, menu
 from firth_tui.actions import Action, Context, Danger, Place, why_not
-from firth_tui.screens.doing import DEEDS
+from firth_tui.commands import COMMANDS
 from tests.support.fake_daemon import FakeDaemon
 
-LATER = {"mirror.fill", "mirror.dependency_report", "package.remove", "package.restore", "policy.list"}
 OWN = {"log.follow", "log.wrap", "log.next"}
 
 
@@ -48,18 +49,32 @@ def test_the_footer_has_six_at_most_with_help_and_quit(place: Place, world: Fake
 @pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.id)
 def test_every_action_can_be_done_and_explains_itself(action: Action) -> None:
     named_tab = action.id.startswith("tab.")
-    assert action.id in DEEDS or action.id in OWN or named_tab or action.id == "view.policies"
+    assert action.id in COMMANDS or action.id in OWN or named_tab
     assert action.help
     assert action.places
     if action.method is not None:
-        assert action.method in METHODS or action.method in LATER
+        assert action.method in METHODS, "nobody is shown what no daemon can do"
         assert action.role is not Role.NONE
 
 
-@pytest.mark.parametrize("action", [each for each in ACTIONS if each.method in METHODS], ids=lambda each: each.id)
+@pytest.mark.parametrize("action", [each for each in ACTIONS if each.method], ids=lambda each: each.id)
 def test_the_role_is_the_methods(action: Action) -> None:
     assert action.method is not None
     assert action.role is METHODS[action.method].role
+
+
+def test_whatever_is_called_is_in_the_table() -> None:
+    called = {
+        each.value
+        for file in Path(firth_tui.__file__).parent.rglob("*.py")
+        for call in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)
+        if call.func.attr in {"call", "ask", "page"} and not ast.unparse(call.func.value).endswith("firth")
+        for each in call.args
+        if isinstance(each, ast.Constant) and isinstance(each.value, str)
+    }
+    assert {"mirror.run", "channel.list", "daemon.status"} <= called
+    assert called <= set(METHODS)
 
 
 def test_keys_are_safe_in_tmux_and_prompts() -> None:
@@ -84,10 +99,7 @@ def test_a_destructive_key_is_no_variant_of_a_harmless_one() -> None:
         ("mirror.run", {"read_only": True}, "firth was started with --read-only"),
         ("mirror.run", {"connected": False}, "the daemon does not answer"),
         ("mirror.run", {"mirror": None}, "there is no mirror under the cursor"),
-        ("mirror.fill", {}, "needs a newer daemon: it has no mirror.fill"),
-        ("mirror.report", {}, "needs a newer daemon: it has no mirror.dependency_report"),
-        ("package.remove", {"package": object()}, "needs a newer daemon: it has no package.remove"),
-        ("view.policies", {}, "needs a newer daemon: it has no policy.list"),
+        ("mirror.run", {"methods": frozenset(METHODS) - {"mirror.run"}}, "needs a newer daemon: it has no mirror.run"),
         ("mirror.stop", {}, "forge is not running"),
         ("mirror.open_run", {}, "forge has not run yet"),
         ("open", {"rows": False}, "there is nothing here yet"),
@@ -96,11 +108,6 @@ def test_a_destructive_key_is_no_variant_of_a_harmless_one() -> None:
 )
 def test_reasons(world: FakeDaemon, name: str, given: dict[str, Any], reason: str) -> None:
     assert (why_not(BY_ID[name], context(world, **given)) or "").startswith(reason)
-
-
-def test_what_a_newer_daemon_has_comes_alive(world: FakeDaemon) -> None:
-    newer = context(world, methods=frozenset(METHODS) | {"mirror.fill"})
-    assert why_not(BY_ID["mirror.fill"], newer) is None
 
 
 def test_a_running_mirror_can_be_stopped_and_not_run(world: FakeDaemon) -> None:
@@ -119,5 +126,4 @@ def test_reading_is_possible_read_only(world: FakeDaemon) -> None:
 
 def test_the_menu_has_what_people_do_with_a_mirror(world: FakeDaemon) -> None:
     labels = {action.label for action, _ in menu(context(world))}
-    wanted = {"View details", "Edit", "Run now", "Stop", "Restart", "Fill", "Dependency report", "Delete mirror"}
-    assert wanted <= labels
+    assert {"View details", "Edit", "Run now", "Stop", "Restart", "Plan", "Delete mirror"} <= labels

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Hashable
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
+from firth_protocol.errors import NotFound
 from firth_protocol.types import Channel, Generation, Mirror, Package, Role, Run
 
 
@@ -26,6 +27,15 @@ class Place(StrEnum):
     RUN = "run"
     HEALTH = "health"
     AUDIT = "audit log"
+
+
+class Target(Struct, frozen=True, kw_only=True):
+    """A place to go to, and what it is about: a channel's name, the number of a mirror or a run, a package."""
+
+    place: Place
+    channel: str = ""
+    number: int = 0
+    package: Package | None = None
 
 
 class Danger(StrEnum):
@@ -85,6 +95,17 @@ class Action(Struct, frozen=True, kw_only=True):
     def title(self, context: Context) -> str:
         """Return the label, in the form that fits what it would do now."""
         return self.name(context) if self.name else self.label
+
+
+T = TypeVar("T")
+
+
+def subject(context: Context, name: str, kind: type[T]) -> T:
+    """Return what an action acts on, by the field's name; raise NotFound when there is none."""
+    found = getattr(context, name)
+    if not isinstance(found, kind):
+        raise NotFound(f"there is no {name} under the cursor any more")
+    return found
 
 
 _KEY_NAMES = {

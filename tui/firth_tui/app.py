@@ -5,11 +5,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from msgspec import Struct
 from textual import events
-from textual.app import App
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.filter import LineFilter, Monochrome, NoColor
 from textual.screen import Screen
@@ -18,18 +17,20 @@ from textual.style import Style
 
 from firth_protocol.types import DaemonStatus, Event
 from firth_tui.action_table import at
-from firth_tui.actions import why_not
+from firth_tui.actions import Action, Context, Place, Target, why_not
 from firth_tui.format import Cell, Tone, clean
 from firth_tui.gate import Gate
 from firth_tui.model import Connection, Listener, Session, Stage, Touched
-from firth_tui.screens.channels import ChannelsScreen
-from firth_tui.screens.place import PlaceScreen
+from firth_tui.routes import screen_for
+from firth_tui.screens.place import Application, PlaceScreen
 from firth_tui.theme import DARK, LIGHT, THEMES, AsciiOnly, SolidScrollBar, fitting
 from firth_tui.widgets.work import start
 
 if TYPE_CHECKING:
     from firth_tui.link import Link
 
+
+T = TypeVar("T")
 
 HEAD_CELLS = 32
 """What the connection's state, the clock and the blanks between take of the header."""
@@ -72,7 +73,14 @@ class Actions(Provider):
                 yield Hit(score, matcher.highlight(title), do, help=clean(help_text))
 
 
-class FirthApp(App[None], Listener):
+async def _do(place: PlaceScreen, action: Action, context: Context) -> None:
+    # with the first action: commands need more than the first paint does
+    from firth_tui.commands import do
+
+    await do(place, action, context)
+
+
+class FirthApp(Application, Listener):
     """`now` is the only clock; tests freeze it."""
 
     CSS_PATH = "firth.tcss"
@@ -96,7 +104,7 @@ class FirthApp(App[None], Listener):
         self.session = Session(Connection(stage=Stage.CONNECTING, since=now()), read_only=options.read_only)
         self._link: Link | None = None
         self._mouse = True
-        self.gate = Gate(self)
+        self.gate = Gate(self, _do)
         ScrollBar.renderer = SolidScrollBar
         for theme in THEMES:
             self.register_theme(theme)
@@ -110,7 +118,7 @@ class FirthApp(App[None], Listener):
     def on_mount(self) -> None:
         self.animation_level = "none"
         start(self, self.gate.run, group="gate")
-        self.push_screen(ChannelsScreen())
+        self.open(Target(place=Place.CHANNELS))
         self.set_interval(1.0, self._tick)
         self.call_after_refresh(self._begin)
 
@@ -171,11 +179,27 @@ class FirthApp(App[None], Listener):
         if place.on_top and self.can_go_back:
             await self.pop_screen()
 
-    async def view(self, screen: PlaceScreen) -> None:
+    def open(self, target: Target) -> None:
+        """Show a place above this one."""
+        self.push_screen(screen_for(target))
+
+    async def view(self, target: Target) -> None:
         """Leave every place that is open and go to a top-level one."""
         while self.can_go_back:
             await self.pop_screen()
-        await self.switch_screen(screen)
+        await self.switch_screen(screen_for(target))
+
+    def ask(self, place: PlaceScreen, name: str, seen: Context | None = None) -> None:
+        """Have an action done before the next key."""
+        self.gate.ask(place, name, seen)
+
+    async def asked(self, place: PlaceScreen, screen: Screen[T]) -> T | None:
+        """Put up a dialog or a form over `place` for the action at work, and wait for the answer."""
+        return await self.gate.asked(place, screen)
+
+    async def chosen(self, place: PlaceScreen, action: Action, seen: Context) -> Context | None:
+        """Return what an action that was chosen in a menu acts on now."""
+        return await self.gate.chosen(place, action, seen)
 
     @property
     def can_go_back(self) -> bool:

@@ -8,13 +8,11 @@ most handlers never pause, those of the application, of screens and of what has 
 import asyncio
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
+from textual.app import App
 from textual.dom import DOMNode
 from textual.widget import Widget
-
-if TYPE_CHECKING:
-    from firth_tui.app import FirthApp
 
 MOUNTING_S = 0.002
 """How often it is looked whether a widget that is being put up is there."""
@@ -22,7 +20,7 @@ ROUNDS = 2
 """How often all must have been found at rest: who answered first may have got something from who answered last."""
 
 
-async def calm(app: "FirthApp") -> None:
+async def calm(app: App[Any]) -> None:
     """Wait until whatever was sent before has been taken in, with all that came of it."""
     rounds = 0
     while rounds < ROUNDS:
@@ -38,14 +36,14 @@ async def calm(app: "FirthApp") -> None:
             rounds += 1
 
 
-def _nodes(app: "FirthApp") -> Iterator[DOMNode]:
+def _nodes(app: App[Any]) -> Iterator[DOMNode]:
     yield app
     for screen in app.screen_stack:
         yield screen
         yield from screen.walk_children(Widget)
 
 
-async def _answers(app: "FirthApp") -> None:
+async def _answers(app: App[Any]) -> None:
     """Wait until everybody who may pause in the middle of a message has taken one more."""
     focused = app.focused
     asked = {app, *app.screen_stack, *(focused.ancestors_with_self if focused is not None else ())}

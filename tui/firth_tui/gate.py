@@ -8,8 +8,9 @@ object must still be the one that was meant, and must still look so, or a senten
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from msgspec import Struct
 from textual import events
@@ -23,13 +24,13 @@ from firth_tui.action_table import BY_ID
 from firth_tui.actions import Action, Context, Subject, changed_meanwhile, why_not
 from firth_tui.calm import calm
 from firth_tui.screens.forms.form import Form
-from firth_tui.screens.place import PlaceScreen
+from firth_tui.screens.place import Application, PlaceScreen
 from firth_tui.widgets.work import start
 
-if TYPE_CHECKING:
-    from firth_tui.app import FirthApp
-
 T = TypeVar("T")
+
+Do = Callable[[PlaceScreen, Action, Context], Awaitable[None]]
+"""Does an action on what a context holds."""
 
 PATIENCE_S = 2.0
 """How long a key waits for what the keys before it have begun; over a slow line somebody must get away."""
@@ -73,8 +74,9 @@ class _Work:
 class Gate:
     """All keys, pasted text and actions of one application pass here."""
 
-    def __init__(self, app: "FirthApp") -> None:
+    def __init__(self, app: Application, do: Do) -> None:
         self._app = app
+        self._command = do
         self._pressed: deque[_Pressed] = deque()
         self._asked: deque[Asked] = deque()
         self._come = asyncio.Event()
@@ -221,11 +223,9 @@ class Gate:
             await place.wait_for_refresh()
 
     async def _do(self, work: _Work, place: PlaceScreen, action: Action, context: Context) -> None:
-        from firth_tui.screens.doing import do
-
         work.task = asyncio.current_task()
         try:
-            await do(place, action, context)
+            await self._command(place, action, context)
         finally:
             work.free.set()
             self._works.discard(work)

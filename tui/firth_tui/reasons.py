@@ -22,11 +22,6 @@ def already_running(context: Context) -> str | None:
     return f"{mirror.name} is running already"
 
 
-def needs_passive(context: Context) -> str | None:
-    mirror = context.mirror
-    return "an active mirror stores every file anyway" if mirror and mirror.mode == "active" else None
-
-
 def has_subchannels(context: Context) -> str | None:
     channel = context.channel
     return "delete its subchannels first" if channel and channel.subchannels else None
@@ -37,11 +32,6 @@ def not_nested(context: Context) -> str | None:
     return "a subchannel has no subchannels" if channel and "/" in channel.name else None
 
 
-def frozen_blocks(context: Context) -> str | None:
-    channel = context.channel
-    return f"{channel.name} is frozen: unfreeze it first" if channel and channel.frozen else None
-
-
 def not_current(context: Context) -> str | None:
     generation = context.generation
     if generation is None:
@@ -49,10 +39,6 @@ def not_current(context: Context) -> str | None:
     if generation.current:
         return f"generation {generation.number} is the published one"
     return None if generation.kept else f"generation {generation.number} is no longer kept"
-
-
-def no_such_screen(context: Context) -> str | None:
-    return "this firth has no screen for policies"
 
 
 def never_ran(context: Context) -> str | None:

@@ -12,7 +12,7 @@ from firth_protocol.errors import FirthError, NotFound
 from firth_protocol.methods import ChannelGet
 from firth_protocol.types import Change, Channel, Generation, Mirror, Package
 from firth_tui.action_table import CHANNEL_TABS
-from firth_tui.actions import Place
+from firth_tui.actions import Place, Target
 from firth_tui.format import Cell, Sign, Tone, age, clean, count, family_name, moment, since
 from firth_tui.model import Touched
 from firth_tui.screens.channel_lists import (
@@ -25,8 +25,9 @@ from firth_tui.screens.listing import ListPane
 from firth_tui.screens.mirrors import WORDS as MIRROR_WORDS
 from firth_tui.screens.mirrors import MirrorPane
 from firth_tui.screens.mirrors import listing as mirror_listing
-from firth_tui.screens.place import PlaceScreen, Scroll, bindings
+from firth_tui.screens.place import PlaceScreen, bindings
 from firth_tui.widgets.chrome import TabBar
+from firth_tui.widgets.scroll import Scroll
 from firth_tui.widgets.work import Repeated
 
 TABS = (
@@ -170,9 +171,10 @@ class ChannelScreen(PlaceScreen):
     # --- tabs
 
     async def open_tab(self, tab: Place) -> None:
-        """Show a tab; it is made when it is first shown."""
+        """Show a tab with the filter that is in force there; it is made when it is first shown."""
+        if self.pane is not None:
+            self.pane.hurry()  # what was typed belongs to the tab where it was typed
         self.tab = tab
-        self.filter_bar.close()
         self.tab_bar.put([place for place, _ in TABS].index(tab))
         for place, pane in self._panes.items():
             pane.display = place is tab
@@ -180,6 +182,7 @@ class ChannelScreen(PlaceScreen):
             self._panes[tab] = self._new_pane(tab)
             await self.query_one("#tabs", Vertical).mount(self._panes[tab])
         pane = self._panes[tab]
+        self.filter_bar.put(pane.wanted.query if isinstance(pane, ListPane) else "")
         if isinstance(pane, ListPane):
             pane.came_into_view()
         elif isinstance(pane, UsePane) and self.channel_now is not None:
@@ -203,7 +206,7 @@ class ChannelScreen(PlaceScreen):
     async def _tab_chosen(self, message: TabBar.Chosen) -> None:
         await self.open_tab(TABS[message.index][0])
 
-    async def own_deed(self, name: str) -> None:
+    async def own_command(self, name: str) -> None:
         if name == "tab.changes" and self.generation is not None:
             await self._show_changes(None)
             return
@@ -220,23 +223,19 @@ class ChannelScreen(PlaceScreen):
 
     async def open_row(self, row: Any) -> None:
         if isinstance(row, Package):
-            from firth_tui.screens.package import PackageScreen
-
-            self.firth.push_screen(PackageScreen(self.channel_name, row))
+            self.firth.open(Target(place=Place.PACKAGE, channel=self.channel_name, package=row))
         elif isinstance(row, Mirror):
-            from firth_tui.screens.mirror import MirrorScreen
-
-            self.firth.push_screen(MirrorScreen(row.id))
+            self.firth.open(Target(place=Place.MIRROR, number=row.id))
         elif isinstance(row, Generation):
             await self._show_changes(row.number)
         elif isinstance(row, Channel):
-            self.firth.push_screen(ChannelScreen(row.name))
+            self.firth.open(Target(place=Place.PACKAGES, channel=row.name))
 
     def go_back(self) -> bool:
         if super().go_back():
             return True
         if self.tab is Place.CHANGES and self.generation is not None:
-            self.firth.gate.ask(self, "tab.generations")
+            self.firth.ask(self, "tab.generations")
             return True
         return False
 

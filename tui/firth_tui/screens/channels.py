@@ -5,7 +5,7 @@ from typing import Any
 from textual.app import ComposeResult
 
 from firth_protocol.types import Channel
-from firth_tui.actions import Place
+from firth_tui.actions import Place, Target
 from firth_tui.format import (
     Cell,
     Tone,
@@ -146,6 +146,4 @@ class ChannelsScreen(PlaceScreen):
 
     async def open_row(self, row: Any) -> None:
         if isinstance(row, Channel):
-            from firth_tui.screens.channel import ChannelScreen
-
-            self.firth.push_screen(ChannelScreen(row.name))
+            self.firth.open(Target(place=Place.PACKAGES, channel=row.name))

@@ -14,9 +14,10 @@ from firth_tui.rows import Fetch
 from firth_tui.screens.listing import Listing, ListPane, Wanted
 from firth_tui.screens.mirror import Sheet, labelled
 from firth_tui.screens.mirrors import state_of
-from firth_tui.screens.place import PlaceScreen, Scroll, bindings
+from firth_tui.screens.place import PlaceScreen, bindings
 from firth_tui.widgets.keyed_table import Column
 from firth_tui.widgets.progress import bar
+from firth_tui.widgets.scroll import Scroll
 from firth_tui.widgets.sparkline import spark
 from firth_tui.widgets.work import Repeated
 

@@ -11,7 +11,7 @@ from textual.widget import Widget
 from firth_protocol.errors import FirthError, NotFound
 from firth_protocol.methods import MirrorGet
 from firth_protocol.types import MirrorDetails, Run
-from firth_tui.actions import Place
+from firth_tui.actions import Place, Target
 from firth_tui.format import (
     Cell,
     Sign,
@@ -30,7 +30,8 @@ from firth_tui.format import (
 from firth_tui.model import Touched
 from firth_tui.screens.mirrors import WORDS as MIRROR_WORDS
 from firth_tui.screens.mirrors import state_of, step_of
-from firth_tui.screens.place import PlaceScreen, Scroll, bindings
+from firth_tui.screens.place import PlaceScreen, bindings
+from firth_tui.widgets.scroll import Scroll
 from firth_tui.widgets.sparkline import outcomes, spark
 from firth_tui.widgets.tones import TONE_CLASSES, length, segments
 from firth_tui.widgets.work import Repeated
@@ -42,7 +43,7 @@ MOST_FAILED = 200
 WORDS = (
     ("shadowed", "not offered, because an older mirror of the channel has packages of that name"),
     ("unhashed", "files for which the source gives no checksum"),
-    ("dropped", "listed by the source, but not taken: the mirror's filters or a policy say so"),
+    ("dropped", "listed by the source, but not taken: the mirror's filters say so"),
     *MIRROR_WORDS,
 )
 
@@ -228,9 +229,7 @@ class MirrorScreen(PlaceScreen):
     async def open_row(self, row: Any) -> None:
         mirror = self.mirror_now
         if mirror is not None and mirror.last_run is not None:
-            from firth_tui.screens.run import RunScreen
-
-            self.firth.push_screen(RunScreen(mirror.last_run.id))
+            self.firth.open(Target(place=Place.RUN, number=mirror.last_run.id))
         else:
             self.firth.tell("This mirror has not run yet: r runs it.", warning=True)
 

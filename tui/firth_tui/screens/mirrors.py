@@ -1,6 +1,6 @@
 """Lists of mirrors: of one channel, or of all; their step is told at most every two seconds."""
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.timer import Timer
@@ -8,7 +8,7 @@ from textual.timer import Timer
 from firth_protocol.errors import FirthError, NotFound
 from firth_protocol.methods import MirrorGet
 from firth_protocol.types import Mirror, RunState
-from firth_tui.actions import Place
+from firth_tui.actions import Place, Target
 from firth_tui.format import Cell, Tone, age, ahead, clean, counted, mode_name, state_cell, type_name
 from firth_tui.model import FAULTS, SHORT_TITLES, Progress, Touched
 from firth_tui.rows import Fetch, filtered
@@ -17,9 +17,6 @@ from firth_tui.screens.place import PlaceScreen, bindings
 from firth_tui.widgets.keyed_table import Column
 from firth_tui.widgets.progress import amount
 from firth_tui.widgets.work import Repeated
-
-if TYPE_CHECKING:
-    from firth_tui.app import FirthApp
 
 STEP_S = 2.0
 """A running mirror's step is drawn this often: more would cost too much over a slow line."""
@@ -36,7 +33,6 @@ WORDS = (
     ("pending", "waits for its turn, or has not run yet"),
     ("incomplete", "published, but some files could not be had; the next run tries again"),
     ("plan", "a dry run: tells what would change, and changes nothing"),
-    ("fill", "download what a passive mirror lists but has not stored yet"),
 )
 
 
@@ -194,11 +190,11 @@ class MirrorPane(ListPane[Mirror]):
         return [*super().readings(), self._reading_rows]
 
     async def _read_rows(self) -> None:
-        app: FirthApp = self._place.firth
+        link = self._place.firth.link
         mirrors, self._to_read = sorted(self._to_read), set()
         for mirror in mirrors:
             try:
-                row = await app.link.ask(MirrorGet, "mirror.get", mirror=mirror)
+                row = await link.ask(MirrorGet, "mirror.get", mirror=mirror)
             except NotFound:
                 self.soon()
                 continue
@@ -245,6 +241,4 @@ class MirrorsScreen(PlaceScreen):
 
     async def open_row(self, row: Any) -> None:
         if isinstance(row, Mirror):
-            from firth_tui.screens.mirror import MirrorScreen
-
-            self.firth.push_screen(MirrorScreen(row.id))
+            self.firth.open(Target(place=Place.MIRROR, number=row.id))

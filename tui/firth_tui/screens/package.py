@@ -12,8 +12,9 @@ from firth_tui.actions import Place
 from firth_tui.format import Cell, Sign, Tone, age, clean, count, counted, family_name, size
 from firth_tui.model import Touched
 from firth_tui.rows import LocalRows
-from firth_tui.screens.place import PlaceScreen, Scroll, bindings
+from firth_tui.screens.place import PlaceScreen, bindings
 from firth_tui.widgets.keyed_table import Column, KeyedTable
+from firth_tui.widgets.scroll import Scroll
 from firth_tui.widgets.work import Repeated
 
 MOST_NAMES = 60

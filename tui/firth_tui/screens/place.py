@@ -1,17 +1,20 @@
-"""What every place has in common: the chrome, keys from the action table, and what an action acts on."""
+"""What every place has in common: the chrome, keys from the action table, what an action acts on.
 
-from collections.abc import Hashable, Iterable, Sequence
+And the little that places, forms and commands may ask of the application, which none of them knows.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
-from textual import on
-from textual.app import ComposeResult
+from textual import events, on
+from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical, VerticalScroll
+from textual.containers import Vertical
 from textual.screen import Screen
 from textual.widget import Widget
 
 from firth_tui.action_table import BY_ID, footer, for_keys
-from firth_tui.actions import Context, Place
+from firth_tui.actions import Action, Context, Place, Target
 from firth_tui.format import Cell, Tone
 from firth_tui.model import Session, Touched
 from firth_tui.screens.listing import ListPane
@@ -20,20 +23,9 @@ from firth_tui.widgets.keyed_table import KeyedTable
 from firth_tui.widgets.work import Repeated
 
 if TYPE_CHECKING:
-    from firth_tui.app import FirthApp
+    from firth_tui.link import Link
 
 T = TypeVar("T")
-
-
-class Scroll(VerticalScroll, can_focus=True):
-    """Something long to read; scrolls with the keys that move in lists."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("j", "scroll_down", show=False, id="scroll.down"),
-        Binding("k", "scroll_up", show=False, id="scroll.up"),
-        Binding("g", "scroll_home", show=False, id="scroll.first"),
-        Binding("G", "scroll_end", show=False, id="scroll.last"),
-    ]
 
 
 AGES_S = 20
@@ -46,6 +38,65 @@ def bindings(places: Iterable[Place]) -> list[BindingType]:
         Binding(action.key, f"act('{action.id}')", action.label, id=action.id, show=False)
         for action in for_keys(places)
     ]
+
+
+class Application(App[None]):
+    """What screens and commands may ask of the application; it is put together in `firth_tui.app`."""
+
+    session: Session
+    now: Callable[[], float]
+
+    @property
+    def link(self) -> "Link":
+        """The connection; raises ConnectionError before there is one."""
+        raise NotImplementedError
+
+    def daemon_cells(self, width: int) -> list[Cell]:
+        """Which daemon this is, in a header of `width` cells."""
+        raise NotImplementedError
+
+    def tell(self, text: str, *, warning: bool = False) -> None:
+        """Say something small that goes away by itself, in the place in view."""
+        raise NotImplementedError
+
+    def open(self, target: Target) -> None:
+        """Show a place above this one; going back leads here again."""
+        raise NotImplementedError
+
+    async def view(self, target: Target) -> None:
+        """Leave every place that is open and go to a top-level one."""
+        raise NotImplementedError
+
+    async def close(self, place: "PlaceScreen") -> None:
+        """Go back one level from `place`, if it is in view."""
+        raise NotImplementedError
+
+    def ask(self, place: "PlaceScreen", name: str, seen: Context | None = None) -> None:
+        """Have an action done before the next key; `seen`: what it was asked for, when that was not just now."""
+        raise NotImplementedError
+
+    async def asked(self, place: "PlaceScreen", screen: Screen[T]) -> T | None:
+        """Put up a dialog or a form over `place` for the action at work, and wait for the answer."""
+        raise NotImplementedError
+
+    async def chosen(self, place: "PlaceScreen", action: Action, seen: Context) -> Context | None:
+        """Return what an action that was chosen in a menu acts on now; None after saying why it is not done."""
+        raise NotImplementedError
+
+    async def deliver(self, event: events.Event) -> None:
+        """Give a key or pasted text, whose turn it is, to what has the focus."""
+        raise NotImplementedError
+
+    def retry_now(self) -> None:
+        """Try to reach the daemon at once, if it is away."""
+        raise NotImplementedError
+
+    def switch_colours(self) -> None:
+        raise NotImplementedError
+
+    def switch_mouse(self) -> bool:
+        """Let the terminal have the mouse, or take it back; return whether it is ours now."""
+        raise NotImplementedError
 
 
 class PlaceScreen(Screen[None]):
@@ -128,7 +179,7 @@ class PlaceScreen(Screen[None]):
         """What reads the place anew."""
         return self.pane.readings() if self.pane is not None else []
 
-    async def own_deed(self, name: str) -> None:
+    async def own_command(self, name: str) -> None:
         """Do an action that only this place has."""
 
     def seek(self, key: Hashable) -> None:
@@ -158,8 +209,8 @@ class PlaceScreen(Screen[None]):
     # --- the common part
 
     @property
-    def firth(self) -> "FirthApp":
-        return cast("FirthApp", self.app)
+    def firth(self) -> Application:
+        return cast(Application, self.app)
 
     @property
     def session(self) -> Session:
@@ -252,7 +303,7 @@ class PlaceScreen(Screen[None]):
 
         `seen` is what it was asked for, when that was not just now.
         """
-        self.firth.gate.ask(self, name, seen)
+        self.firth.ask(self, name, seen)
 
     # --- the filter
 

@@ -353,7 +353,7 @@ class RunScreen(PlaceScreen):
 
     # --- its own actions
 
-    async def own_deed(self, name: str) -> None:
+    async def own_command(self, name: str) -> None:
         view = self.log_view
         if name == "log.follow":
             view.follow()

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from textual.app import ComposeResult
 
 from firth_protocol.types import Run
-from firth_tui.actions import Place
+from firth_tui.actions import Place, Target
 from firth_tui.format import Cell, Tone, age, clean, count, duration, kind_name, seconds_of, state_cell
 from firth_tui.model import FAULTS, SHORT_TITLES, Touched
 from firth_tui.rows import Fetch, filtered
@@ -132,6 +132,4 @@ class RunsScreen(PlaceScreen):
 
     async def open_row(self, row: Any) -> None:
         if isinstance(row, Run):
-            from firth_tui.screens.run import RunScreen
-
-            self.firth.push_screen(RunScreen(row.id))
+            self.firth.open(Target(place=Place.RUN, number=row.id))

@@ -261,10 +261,15 @@ class FilterBar(Horizontal):
         # at once, not through a queue: the text may be there already
         self.screen.set_focus(self._input)
 
+    def put(self, text: str) -> None:
+        """Show the filter that is in force, or hide the line when there is none; nobody is told of a change."""
+        self.set_class(bool(text), "-shown")
+        with self.prevent(Input.Changed):
+            self._input.value = text
+
     def close(self) -> None:
-        """Clear the filter and hide the line."""
-        self.remove_class("-shown")
-        self._input.value = ""
+        """Clear the filter and hide the line; its owner lifts it."""
+        self.put("")
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()

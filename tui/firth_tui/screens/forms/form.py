@@ -1,7 +1,7 @@
 """What the forms have in common: fields, errors beside them, buttons, and cancelling that asks only after a change."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import Any, ClassVar, cast
 
 from textual import events, on
 from textual.app import ComposeResult
@@ -13,12 +13,10 @@ from textual.widgets import Button, Static
 from firth_protocol.errors import Conflict, FirthError
 from firth_tui.format import Cell, Sign, Tone, clean
 from firth_tui.screens.forms.fields import Field, FieldChanged
+from firth_tui.screens.place import Application
 from firth_tui.widgets.dialogs import Confirm, Question, button
 from firth_tui.widgets.tones import Line
 from firth_tui.widgets.work import start
-
-if TYPE_CHECKING:
-    from firth_tui.app import FirthApp
 
 
 class Form(ModalScreen[Any]):
@@ -66,8 +64,8 @@ class Form(ModalScreen[Any]):
     # --- the frame
 
     @property
-    def firth(self) -> "FirthApp":
-        return cast("FirthApp", self.app)
+    def firth(self) -> Application:
+        return cast(Application, self.app)
 
     def compose(self) -> ComposeResult:
         yield Line(

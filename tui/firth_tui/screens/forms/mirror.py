@@ -18,6 +18,7 @@ from firth_protocol.types import (
     ScheduleNext,
     SourceFound,
 )
+from firth_tui.actions import Place, Target
 from firth_tui.format import Tone, count, counted, moment, size, type_name
 from firth_tui.screens.forms.fields import Field, choice_field, lines, text_field, words
 from firth_tui.screens.forms.form import Form
@@ -335,15 +336,13 @@ class MirrorForm(Form):
         return changed
 
     async def _plan(self, given: dict[str, Any]) -> None:
-        from firth_tui.screens.run import RunScreen
-
         if self.mirror is not None and not self.dirty:
             reply = await self.firth.link.ask(RunReply, "mirror.plan", mirror=self.mirror.id)
         else:
             fields = {name: value for name, value in given.items() if name in {*PLAN_FIELDS, "credentials"}}
             reply = await self.firth.link.ask(RunReply, "mirror.plan", **fields)
         if reply.run is not None and self.app.screen is self:
-            self.firth.push_screen(RunScreen(reply.run.id))
+            self.firth.open(Target(place=Place.RUN, number=reply.run.id))
 
     def overtaken(self, error: Conflict) -> None:
         if self.mirror is None:

@@ -1,13 +1,13 @@
-"""What the actions on mirrors do."""
+"""The only place that turns an action on a mirror into calls."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from firth_protocol.methods import MirrorDeleteReply, MirrorReply, RunReply
 from firth_protocol.types import Mirror
-from firth_tui.actions import Context, Place
+from firth_tui.actions import Context, Place, Target, subject
+from firth_tui.dialogue import confirmed, show_run, tell_run
 from firth_tui.format import count, counted
-from firth_tui.screens.asking import confirmed, show_run, subject, tell_run
 from firth_tui.screens.place import PlaceScreen
 from firth_tui.widgets.dialogs import Question
 
@@ -18,14 +18,14 @@ async def _mirror_create(place: PlaceScreen, context: Context) -> None:
     channel = context.channel
     mirror = context.mirror
     name = channel.name if channel is not None else mirror.channel if mirror is not None else ""
-    _after_form(place, await place.firth.gate.asked(place, MirrorForm(channel=name)))
+    _after_form(place, await place.firth.asked(place, MirrorForm(channel=name)))
 
 
 async def _mirror_edit(place: PlaceScreen, context: Context) -> None:
     from firth_tui.screens.forms.mirror import MirrorForm
 
     mirror = subject(context, "mirror", Mirror)
-    _after_form(place, await place.firth.gate.asked(place, MirrorForm(mirror=mirror)))
+    _after_form(place, await place.firth.asked(place, MirrorForm(mirror=mirror)))
 
 
 def _after_form(place: PlaceScreen, reply: Any) -> None:
@@ -101,34 +101,14 @@ async def _mirror_plan(place: PlaceScreen, context: Context) -> None:
         show_run(place, reply.run)
 
 
-async def _mirror_fill(place: PlaceScreen, context: Context) -> None:
-    mirror = subject(context, "mirror", Mirror)
-    await place.firth.link.call("mirror.fill", mirror=mirror.id)
-    missing = max(0, mirror.artifacts - mirror.stored)
-    place.firth.tell(f"Filling {mirror.name}: {counted(missing, 'file')} to download. See its runs.")
-
-
-async def _mirror_report(place: PlaceScreen, context: Context) -> None:
-    from firth_tui.screens.report import write_report
-
-    mirror = subject(context, "mirror", Mirror)
-    file = await write_report(place.firth.link, mirror)
-    place.firth.copy_to_clipboard(str(file))
-    place.firth.tell(f"Wrote {file.name} into the folder where firth was started; its path is in your clipboard.")
-
-
 async def _mirror_details(place: PlaceScreen, context: Context) -> None:
-    from firth_tui.screens.mirror import MirrorScreen
-
-    place.firth.push_screen(MirrorScreen(subject(context, "mirror", Mirror).id))
+    place.firth.open(Target(place=Place.MIRROR, number=subject(context, "mirror", Mirror).id))
 
 
 async def _mirror_open_run(place: PlaceScreen, context: Context) -> None:
-    from firth_tui.screens.run import RunScreen
-
     mirror = subject(context, "mirror", Mirror)
     if mirror.last_run is not None:
-        place.firth.push_screen(RunScreen(mirror.last_run.id))
+        place.firth.open(Target(place=Place.RUN, number=mirror.last_run.id))
 
 
 async def _mirror_delete(place: PlaceScreen, context: Context) -> None:
@@ -156,15 +136,13 @@ async def _mirror_delete(place: PlaceScreen, context: Context) -> None:
             await place.firth.close(place)
 
 
-MIRROR_DEEDS: Mapping[str, Callable[[PlaceScreen, Context], Awaitable[None]]] = {
+MIRROR_COMMANDS: Mapping[str, Callable[[PlaceScreen, Context], Awaitable[None]]] = {
     "mirror.create": _mirror_create,
     "mirror.edit": _mirror_edit,
     "mirror.run": _mirror_run,
     "mirror.stop": _mirror_stop,
     "mirror.restart": _mirror_restart,
     "mirror.plan": _mirror_plan,
-    "mirror.fill": _mirror_fill,
-    "mirror.report": _mirror_report,
     "mirror.details": _mirror_details,
     "mirror.open_run": _mirror_open_run,
     "mirror.delete": _mirror_delete,

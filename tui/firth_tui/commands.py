@@ -5,28 +5,28 @@ from typing import TypeVar
 
 from firth_protocol.errors import FirthError
 from firth_protocol.methods import ChannelReply, FreezeReply, RunReply, SeqReply
-from firth_protocol.types import Channel, Generation, Mirror, Package
+from firth_protocol.types import Channel, Generation, Mirror
 from firth_tui.action_table import BY_ID, at, menu
-from firth_tui.actions import Action, Context, Place
+from firth_tui.actions import Action, Context, Place, Target, subject
+from firth_tui.commands_mirror import MIRROR_COMMANDS
+from firth_tui.dialogue import confirmed, tell_run
 from firth_tui.format import clean, counted, moment, size
-from firth_tui.screens.asking import confirmed, subject, tell_run
-from firth_tui.screens.mirror_deeds import MIRROR_DEEDS
 from firth_tui.screens.place import PlaceScreen
 from firth_tui.widgets.dialogs import Failure, Help, Menu, Question
 
 T = TypeVar("T")
 
-Deed = Callable[[PlaceScreen, Context], Awaitable[None]]
+Command = Callable[[PlaceScreen, Context], Awaitable[None]]
 
 
 async def do(place: PlaceScreen, action: Action, context: Context) -> None:
     """Do `action` on what `context` holds; whatever goes wrong is shown until it has been read."""
-    deed = DEEDS.get(action.id)
+    command = COMMANDS.get(action.id)
     try:
-        if deed is not None:
-            await deed(place, context)
+        if command is not None:
+            await command(place, context)
         else:
-            await place.own_deed(action.id)
+            await place.own_command(action.id)
     except FirthError as error:
         place.firth.push_screen(Failure(f"{action.label} did not work", error))
     except OSError as error:
@@ -64,34 +64,11 @@ async def _mouse(place: PlaceScreen, context: Context) -> None:
     )
 
 
-async def _view_channels(place: PlaceScreen, context: Context) -> None:
-    from firth_tui.screens.channels import ChannelsScreen
+def _view(to: Place) -> Command:
+    async def view(place: PlaceScreen, context: Context) -> None:
+        await place.firth.view(Target(place=to))
 
-    await place.firth.view(ChannelsScreen())
-
-
-async def _view_mirrors(place: PlaceScreen, context: Context) -> None:
-    from firth_tui.screens.mirrors import MirrorsScreen
-
-    await place.firth.view(MirrorsScreen())
-
-
-async def _view_runs(place: PlaceScreen, context: Context) -> None:
-    from firth_tui.screens.runs import RunsScreen
-
-    await place.firth.view(RunsScreen())
-
-
-async def _view_health(place: PlaceScreen, context: Context) -> None:
-    from firth_tui.screens.health import HealthScreen
-
-    await place.firth.view(HealthScreen())
-
-
-async def _view_audit(place: PlaceScreen, context: Context) -> None:
-    from firth_tui.screens.health import AuditScreen
-
-    await place.firth.view(AuditScreen())
+    return view
 
 
 # --- lists
@@ -157,7 +134,7 @@ async def _subchannel_create(place: PlaceScreen, context: Context) -> None:
 async def _new_channel(place: PlaceScreen, prefix: str) -> None:
     from firth_tui.screens.forms.channel import ChannelForm
 
-    reply = await place.firth.gate.asked(place, ChannelForm(prefix=prefix))
+    reply = await place.firth.asked(place, ChannelForm(prefix=prefix))
     if isinstance(reply, ChannelReply):
         place.firth.tell(f"Created the channel {reply.channel.name}. It needs a mirror to fill it.")
         for warning in reply.warnings:
@@ -169,7 +146,7 @@ async def _channel_edit(place: PlaceScreen, context: Context) -> None:
     from firth_tui.screens.forms.channel import ChannelForm
 
     channel = subject(context, "channel", Channel)
-    reply = await place.firth.gate.asked(place, ChannelForm(channel))
+    reply = await place.firth.asked(place, ChannelForm(channel))
     if isinstance(reply, ChannelReply):
         place.firth.tell(f"Saved {reply.channel.name}.")
 
@@ -222,10 +199,8 @@ def unfreezing(told: FreezeReply) -> list[str]:
 
 
 async def _channel_mirrors(place: PlaceScreen, context: Context) -> None:
-    from firth_tui.screens.channel import ChannelScreen
-
     channel = subject(context, "channel", Channel)
-    place.firth.push_screen(ChannelScreen(channel.name, Place.CHANNEL_MIRRORS))
+    place.firth.open(Target(place=Place.CHANNEL_MIRRORS, channel=channel.name))
 
 
 async def _channel_delete(place: PlaceScreen, context: Context) -> None:
@@ -270,67 +245,26 @@ async def _rollback(place: PlaceScreen, context: Context) -> None:
 async def _mirror_menu(place: PlaceScreen, context: Context) -> None:
     mirror = subject(context, "mirror", Mirror)
     title = f"{mirror.channel} / {mirror.name}"
-    chosen = await place.firth.gate.asked(place, Menu(title, menu(context), context))
+    chosen = await place.firth.asked(place, Menu(title, menu(context), context))
     if chosen is not None:
         # the menu named a mirror: no other may have come under the cursor
-        now = await place.firth.gate.chosen(place, BY_ID[chosen], context)
+        now = await place.firth.chosen(place, BY_ID[chosen], context)
         if now is not None:
-            await DEEDS[chosen](place, now)
+            await COMMANDS[chosen](place, now)
 
 
-# --- packages
-
-
-async def _package_remove(place: PlaceScreen, context: Context) -> None:
-    channel = subject(context, "channel", Channel)
-    package = subject(context, "package", Package)
-    question = Question(
-        title=f"Remove {package.name} from {channel.name}?",
-        lines=[
-            f"Its {counted(package.files, 'file')} leave the channel at once.",
-            "No run brings them back until the package is restored.",
-        ],
-        verb="Remove",
-    )
-    if await confirmed(place, question):
-        await place.firth.link.call("package.remove", channel=channel.name, spec=package.name)
-        place.firth.tell(f"Removed {package.name} from {channel.name}.")
-
-
-async def _package_restore(place: PlaceScreen, context: Context) -> None:
-    from firth_protocol.methods import ChannelGet
-
-    channel = subject(context, "channel", Channel)
-    detail = await place.firth.link.ask(ChannelGet, "channel.get", channel=channel.name)
-    specs = [str(block["spec"]) for block in detail.blocks if "spec" in block]
-    if not specs:
-        place.firth.tell(f"Nothing has been removed from {channel.name} by hand.")
-        return
-    question = Question(
-        title=f"Restore which package of {channel.name}?",
-        lines=["It comes back with the next run of its mirror."],
-        verb="Restore",
-        choices=[(str(number), spec) for number, spec in enumerate(specs[:12])],
-    )
-    answer = await confirmed(place, question)
-    if answer:
-        spec = specs[int(answer.choice)]
-        await place.firth.link.call("package.restore", channel=channel.name, spec=spec)
-        place.firth.tell(f"{spec} may come back to {channel.name}.")
-
-
-DEEDS: Mapping[str, Deed] = {
+COMMANDS: Mapping[str, Command] = {
     "app.quit": _quit,
     "app.help": _help,
     "app.palette": _palette,
     "app.back": _back,
     "app.theme": _theme,
     "app.mouse": _mouse,
-    "view.channels": _view_channels,
-    "view.mirrors": _view_mirrors,
-    "view.runs": _view_runs,
-    "view.health": _view_health,
-    "view.audit": _view_audit,
+    "view.channels": _view(Place.CHANNELS),
+    "view.mirrors": _view(Place.MIRRORS),
+    "view.runs": _view(Place.RUNS),
+    "view.health": _view(Place.HEALTH),
+    "view.audit": _view(Place.AUDIT),
     "list.filter": _filter,
     "list.sort": _sort,
     "list.reverse": _reverse,
@@ -346,8 +280,6 @@ DEEDS: Mapping[str, Deed] = {
     "channel.mirrors": _channel_mirrors,
     "channel.delete": _channel_delete,
     "channel.rollback": _rollback,
-    **MIRROR_DEEDS,
+    **MIRROR_COMMANDS,
     "mirror.menu": _mirror_menu,
-    "package.remove": _package_remove,
-    "package.restore": _package_restore,
 }
