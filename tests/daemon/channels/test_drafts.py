@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from firth_protocol.types import RunState
+from firthd.config import UpstreamSettings
 from firthd.store.database import Tx
 from tests.support.conda import ChannelFolder, PackageSpec
+from tests.support.daemon import settings_in
 from tests.support.upstream import FaultyUpstream
 from tests.support.world import World, world
 
@@ -63,6 +65,32 @@ async def test_draft_that_cannot_be_rendered_holds_up_nobody_else(tmp_path: Path
         await heal(w, records)
         assert (await w.run("main:bad")).state is RunState.COMPLETED
         assert {"delta-1.0-0.conda", "zeta-1.0-0.conda"} <= await w.names()
+        assert (await w.call("daemon.status")).health == [], "all that a failed publication owed is there"
+
+
+async def test_draft_that_takes_more_memory_than_there_is_holds_up_nobody_else(tmp_path: Path) -> None:
+    other = ChannelFolder(tmp_path / "other", subdirs=("noarch",))
+    other.add(PackageSpec(name="zeta"))
+    settings = settings_in(tmp_path, upstream=UpstreamSettings(timeout_s=5, max_index_bytes=1_000_000))
+    async with world(tmp_path, settings=settings) as w, FaultyUpstream(folder=other.path) as second:
+        await w.mirror("passive")
+        await w.mirror("passive", name="bad", source=second.url)
+        await w.call("channel.freeze", channel="main")
+        for name in ("m", "bad"):
+            assert (await w.run(f"main:{name}")).state is RunState.COMPLETED
+
+        async def bloat(tx: Tx) -> None:
+            await tx.execute(
+                "UPDATE artifact_record SET raw = zeroblob(150000000) WHERE artifact_id IN"
+                " (SELECT a.id FROM artifact a JOIN mirror m ON m.id = a.mirror_id WHERE m.name = 'bad')"
+            )
+
+        await w.daemon.daemon.db.write(bloat)
+        run = await w.daemon.ended((await w.call("channel.unfreeze", channel="main")).run.id)
+        assert run.error is not None
+        assert "mirror 'bad'" in run.error.message
+        assert "memory" in run.error.message
+        assert "alpha-1.10-0.conda" in await w.names()
 
 
 async def test_worker_that_dies_of_anothers_draft_fails_no_run_of_a_healthy_mirror(tmp_path: Path) -> None:
