@@ -93,6 +93,26 @@ async def test_draft_that_takes_more_memory_than_there_is_holds_up_nobody_else(t
         assert "alpha-1.10-0.conda" in await w.names()
 
 
+async def test_draft_that_cannot_be_rendered_does_not_keep_a_channel_rolled_back(tmp_path: Path) -> None:
+    other = ChannelFolder(tmp_path / "other", subdirs=("noarch",))
+    other.add(PackageSpec(name="zeta"))
+    async with world(tmp_path) as w, FaultyUpstream(folder=other.path) as second:
+        await w.mirror("passive")
+        await w.mirror("passive", name="bad", source=second.url)
+        await w.run()
+        w.source.add(PackageSpec(name="delta"))
+        await w.run()
+        await w.daemon.ended((await w.call("channel.rollback", channel="main", generation=2)).run.id)
+        await w.run("main:bad")
+        await poison(w, "bad")
+        run = await w.daemon.ended((await w.call("channel.unfreeze", channel="main")).run.id)
+        assert run.error is not None
+        assert "mirror 'bad'" in run.error.message
+        names = await w.names()
+        assert "delta-1.0-0.conda" in names
+        assert "zeta-1.0-0.conda" not in names
+
+
 async def test_worker_that_dies_of_anothers_draft_fails_no_run_of_a_healthy_mirror(tmp_path: Path) -> None:
     """As after a start: nothing is known yet of what cannot be rendered."""
     other = ChannelFolder(tmp_path / "other", subdirs=("noarch",))
