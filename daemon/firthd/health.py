@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from firth_protocol import API, units
@@ -16,7 +17,7 @@ from firthd.clock import Clock, rfc3339
 from firthd.mirrors.space import SpaceGuard
 from firthd.runs.queue import Waiting
 from firthd.scheduler import CronSchedules
-from firthd.store import catalog, journal, upkeep
+from firthd.store import catalog, generations, journal, upkeep
 from firthd.store.blobs import BlobStore
 from firthd.store.catalog import MirrorRow
 from firthd.store.database import Database, Reader, Tx
@@ -219,15 +220,15 @@ class Health:
             text = f"run {row.id} is incomplete: {row.counts.failed:,} artifacts could not be had"
             if await journal.ill(tx, subject, text, "`mirror.details` lists each with its reason", now):
                 await self._health_fact(tx, subject, text)
-        elif row.state is RunState.COMPLETED and await journal.well(tx, subject):
+        elif row.state is RunState.COMPLETED:
+            await self._well(tx, subject)
+        done = row.state in {RunState.COMPLETED, RunState.INCOMPLETE}
+        if done and not await generations.finished_change_sets(tx, row.channel_id):
+            await self._well(tx, f"{_PUBLICATION}{row.channel}")  # what a failed one owed has come with this one
+
+    async def _well(self, tx: Tx, subject: str) -> None:
+        if await journal.well(tx, subject):
             await self._health_fact(tx, subject, None)
-
-    async def _well(self, subject: str) -> None:
-        async def body(tx: Tx) -> None:
-            if await journal.well(tx, subject):
-                await self._health_fact(tx, subject, None)
-
-        await self._db.write(body)
 
     async def _health_fact(self, tx: Tx, subject: str, text: str | None) -> None:
         channel = _channel_of(subject)
@@ -244,7 +245,7 @@ class Health:
             return [subject for subject in subjects if _channel_of(subject) is not None and subject not in there]
 
         for subject in await self._db.read(gone):
-            await self._well(subject)
+            await self._db.write(partial(self._well, subject=subject))
 
     def limited(self) -> str | None:
         """Return what the disk keeps the daemon from doing, None when nothing: it serves all the same."""

@@ -56,6 +56,13 @@ async def plan_publication(r: Reader, channel_id: int, roll_back_to: int | None,
     )
 
 
+async def owes_its_present(r: Reader, channel_id: int) -> bool:
+    """Tell whether clients are to see something else though nothing new has come: after a rollback, or a migration."""
+    channel = await catalog.channel_by_id(r, channel_id)
+    current = None if channel is None else await generations.generation(r, channel_id, channel.generation)
+    return current is not None and (current.shows != current.number or await catalog.to_render_anew(r, channel_id))
+
+
 async def plan_rollback(r: Reader, channel: ChannelRow, current: GenerationRow, roll_back_to: int) -> Plan:
     target = await generations.generation(r, channel.id, roll_back_to)
     if target is None or not target.kept:

@@ -16,7 +16,7 @@ from firth_protocol.events import Fact
 from firth_protocol.types import Cause, Family
 from firthd.channels.drops import Retention
 from firthd.channels.families import digest_of, family_row
-from firthd.channels.plan import Plan, plan_publication
+from firthd.channels.plan import Plan, owes_its_present, plan_publication
 from firthd.channels.published import Published, superseded, view_of
 from firthd.clock import Clock
 from firthd.families.base import FamilyRules
@@ -178,10 +178,14 @@ class Publisher:
             try:
                 return await self._publish(channel_id, one, tried)
             except _RenderFailed as failed:
-                if len(tried) < 2 or roll_back_to is not None:
+                apart: list[tuple[int | None, set[int]]] = list(tried.items())
+                owes = await self._db.read(lambda r: owes_its_present(r, channel_id))
+                if apart and owes:
+                    apart.insert(0, (None, set()))
+                if len(apart) < 2 or roll_back_to is not None:
                     raise failed.error from None
                 report(f"the draft cannot be rendered as a whole: {failed.error.message}", 0, None)
-            return await self._publish_apart(channel_id, one, tried, mirror_id)
+            return await self._publish_apart(channel_id, one, apart, mirror_id)
 
     async def _waiting(self, r: Reader, channel_id: int, mirror_id: int | None) -> dict[int | None, set[int]]:
         """Return mirror -> its finished change sets to be published, the one for whose sake this is done first."""
@@ -196,7 +200,7 @@ class Publisher:
         }
 
     async def _publish_apart(
-        self, channel_id: int, one: "_Once", tried: dict[int | None, set[int]], mirror_id: int | None
+        self, channel_id: int, one: "_Once", tried: list[tuple[int | None, set[int]]], mirror_id: int | None
     ) -> Publication:
         """Publish each mirror's part of the draft for itself: one that fails keeps none of the others from clients."""
         last: Publication | None = None
@@ -204,7 +208,7 @@ class Publisher:
         index_files = 0
         notes: list[str] = []
         shadowed: dict[int, int] = {}
-        for mirror, sets in tried.items():
+        for mirror, sets in tried:
             try:
                 publication = await self._publish(channel_id, one, {mirror: sets})
             except _RenderFailed as failed:

@@ -1,12 +1,15 @@
 """The only place that turns a channel's visible rows into the objects of an index; it runs in a worker process."""
 
 import hashlib
+import logging
 from itertools import groupby, pairwise
 from operator import attrgetter
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import MsgspecError, Struct
+from msgspec.structs import replace
 
+from firth_protocol.errors import Internal
 from firthd.families import load_formats
 from firthd.families.base import Formats, InvalidRecordError, PartRenderer
 from firthd.index.messages import RenderedPart, RenderParams, RenderResult
@@ -17,6 +20,11 @@ from firthd.store.run_file import RunFile
 from firthd.store.worker_reads import ShownRow, WorkerState
 from firthd.workers import Report, TaskProgress
 
+log = logging.getLogger(__name__)
+
+EVERY_ROW = 2**63 - 1
+"""As `proven_above`: no row counts as proven."""
+
 
 def render_task(params: RenderParams, report: Report) -> RenderResult:
     """Write every form of each touched part below `out_dir`, objects and package summaries into the run file.
@@ -26,10 +34,23 @@ def render_task(params: RenderParams, report: Report) -> RenderResult:
     """
     state = WorkerState(params.state_db)
     with RunFile(params.run_file) as run_file:
-        run_file.start_render()
-        result = Renderer(load_formats(params.formats), params, state, run_file, report).render()
+        result = _render(params, state, run_file, report)
+        if result is None:  # a record is not what it was when it was proven: each is looked at, that one is left out
+            result = _render(replace(params, proven_above=EVERY_ROW), state, run_file, report)
     state.close()
+    if result is None:
+        raise Internal("the index cannot be rendered, though each record by itself can", hint="please report it")
     return result
+
+
+def _render(params: RenderParams, state: WorkerState, run_file: RunFile, report: Report) -> RenderResult | None:
+    """Return what one try has made; None when a record could not be written."""
+    run_file.start_render()
+    try:
+        return Renderer(load_formats(params.formats), params, state, run_file, report).render()
+    except (MsgspecError, ValueError, TypeError, OverflowError, RecursionError):
+        log.exception("a record could not be written")
+        return None
 
 
 class Totals(Struct):

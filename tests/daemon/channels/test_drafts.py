@@ -3,32 +3,30 @@
 from pathlib import Path
 
 from firth_protocol.types import RunState
+from firthd.config import UpstreamSettings
 from firthd.store.database import Tx
 from tests.support.conda import ChannelFolder, PackageSpec
+from tests.support.daemon import settings_in
 from tests.support.upstream import FaultyUpstream
 from tests.support.world import World, world
 
 
-async def poison(w: World, mirror: str) -> dict[int, bytes]:
-    """Damage the records of a mirror's rows, so that their render dies; return what they were."""
+async def poison(w: World, mirror: str) -> dict[int, str]:
+    """Damage a mirror's rows in the state itself, so that their render dies; return what they were."""
 
-    async def body(tx: Tx) -> dict[int, bytes]:
+    async def body(tx: Tx) -> dict[int, str]:
         rows = await tx.rows(
-            "SELECT r.artifact_id, r.raw FROM artifact_record r JOIN artifact a ON a.id = r.artifact_id"
-            " JOIN mirror m ON m.id = a.mirror_id WHERE m.name = ?",
-            (mirror,),
+            "SELECT a.id, a.version FROM artifact a JOIN mirror m ON m.id = a.mirror_id WHERE m.name = ?", (mirror,)
         )
-        await tx.many("UPDATE artifact_record SET raw = x'7b' WHERE artifact_id = ?", [(row[0],) for row in rows])
-        return {int(row[0]): bytes(row[1]) for row in rows}
+        await tx.many("UPDATE artifact SET version = CAST(x'ff' AS TEXT) WHERE id = ?", [(row[0],) for row in rows])
+        return {int(row[0]): str(row[1]) for row in rows}
 
     return await w.daemon.daemon.db.write(body)
 
 
-async def heal(w: World, records: dict[int, bytes]) -> None:
+async def heal(w: World, versions: dict[int, str]) -> None:
     async def body(tx: Tx) -> None:
-        await tx.many(
-            "UPDATE artifact_record SET raw = ? WHERE artifact_id = ?", [(raw, row) for row, raw in records.items()]
-        )
+        await tx.many("UPDATE artifact SET version = ? WHERE id = ?", [(text, row) for row, text in versions.items()])
 
     await w.daemon.daemon.db.write(body)
 
@@ -42,7 +40,7 @@ async def test_draft_that_cannot_be_rendered_holds_up_nobody_else(tmp_path: Path
         await w.call("channel.freeze", channel="main")
         for name in ("m", "bad"):
             assert (await w.run(f"main:{name}")).state is RunState.COMPLETED
-        records = await poison(w, "bad")
+        versions = await poison(w, "bad")
 
         reply = await w.call("channel.unfreeze", channel="main")
         run = await w.daemon.ended(reply.run.id)
@@ -60,9 +58,55 @@ async def test_draft_that_cannot_be_rendered_holds_up_nobody_else(tmp_path: Path
         assert (await w.run("main:bad")).state is RunState.FAILED
         assert (await w.run()).state is RunState.COMPLETED
 
-        await heal(w, records)
+        await heal(w, versions)
         assert (await w.run("main:bad")).state is RunState.COMPLETED
         assert {"delta-1.0-0.conda", "zeta-1.0-0.conda"} <= await w.names()
+        assert (await w.call("daemon.status")).health == [], "all that a failed publication owed is there"
+
+
+async def test_draft_that_takes_more_memory_than_there_is_holds_up_nobody_else(tmp_path: Path) -> None:
+    other = ChannelFolder(tmp_path / "other", subdirs=("noarch",))
+    other.add(PackageSpec(name="zeta"))
+    settings = settings_in(tmp_path, upstream=UpstreamSettings(timeout_s=5, max_index_bytes=1_000_000))
+    async with world(tmp_path, settings=settings) as w, FaultyUpstream(folder=other.path) as second:
+        await w.mirror("passive")
+        await w.mirror("passive", name="bad", source=second.url)
+        await w.call("channel.freeze", channel="main")
+        for name in ("m", "bad"):
+            assert (await w.run(f"main:{name}")).state is RunState.COMPLETED
+
+        async def bloat(tx: Tx) -> None:
+            await tx.execute(
+                "UPDATE artifact_record SET raw = zeroblob(150000000) WHERE artifact_id IN"
+                " (SELECT a.id FROM artifact a JOIN mirror m ON m.id = a.mirror_id WHERE m.name = 'bad')"
+            )
+
+        await w.daemon.daemon.db.write(bloat)
+        run = await w.daemon.ended((await w.call("channel.unfreeze", channel="main")).run.id)
+        assert run.error is not None
+        assert "mirror 'bad'" in run.error.message
+        assert "memory" in run.error.message
+        assert "alpha-1.10-0.conda" in await w.names()
+
+
+async def test_draft_that_cannot_be_rendered_does_not_keep_a_channel_rolled_back(tmp_path: Path) -> None:
+    other = ChannelFolder(tmp_path / "other", subdirs=("noarch",))
+    other.add(PackageSpec(name="zeta"))
+    async with world(tmp_path) as w, FaultyUpstream(folder=other.path) as second:
+        await w.mirror("passive")
+        await w.mirror("passive", name="bad", source=second.url)
+        await w.run()
+        w.source.add(PackageSpec(name="delta"))
+        await w.run()
+        await w.daemon.ended((await w.call("channel.rollback", channel="main", generation=2)).run.id)
+        await w.run("main:bad")
+        await poison(w, "bad")
+        run = await w.daemon.ended((await w.call("channel.unfreeze", channel="main")).run.id)
+        assert run.error is not None
+        assert "mirror 'bad'" in run.error.message
+        names = await w.names()
+        assert "delta-1.0-0.conda" in names
+        assert "zeta-1.0-0.conda" not in names
 
 
 async def test_worker_that_dies_of_anothers_draft_fails_no_run_of_a_healthy_mirror(tmp_path: Path) -> None:
@@ -108,3 +152,23 @@ async def test_row_of_an_older_state_that_cannot_be_written_is_left_out_and_name
         assert {"alpha-1.10-0.conda", "beta-3.0-0.conda"} <= names
         assert "beta-2.0-0.conda" not in names
         assert any("beta-2.0-0.conda is left out" in note for note in (await w.call("run.get", run=run.id)).notes)
+
+
+async def test_record_that_was_damaged_since_it_was_read_is_left_out_and_named(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.mirror("passive")
+        await w.call("channel.freeze", channel="main")
+        await w.run()
+        names = set(w.source.records["noarch"]) | set(w.source.records["linux-64"])
+
+        async def body(tx: Tx) -> None:
+            await tx.execute(
+                "UPDATE artifact_record SET raw = x'7b' WHERE artifact_id ="
+                " (SELECT id FROM artifact WHERE filename = 'beta-2.0-0.conda')"
+            )
+
+        await w.daemon.daemon.db.write(body)
+        run = await w.daemon.ended((await w.call("channel.unfreeze", channel="main")).run.id)
+        assert run.state is RunState.COMPLETED, run.error
+        assert await w.names() == names - {"beta-2.0-0.conda"}
+        assert any("beta-2.0-0.conda is left out" in note for note in run.notes)

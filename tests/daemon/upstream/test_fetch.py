@@ -432,6 +432,37 @@ async def test_a_fetch_has_a_deadline_whatever_its_rate(server: FaultyUpstream, 
     await upstream.close()
 
 
+async def test_a_fetch_that_crawls_is_broken_and_goes_on_where_it_was(server: FaultyUpstream, tmp_path: Path) -> None:
+    """An index counts as well: what comes in drops would never run into a time-out."""
+    clock = FakeClock()
+    upstream = Upstream(UpstreamSettings(timeout_s=5), clock, jitter=lambda: 0.5)
+    await upstream.start()
+    server.files[INDEX] = BIG
+    drip = asyncio.Semaphore(0)
+    server.fail("*", Fault(drip=drip, chunk_bytes=10_000))
+    spool, came = tmp_path / "spool", asyncio.Queue[int]()
+    fetching = asyncio.ensure_future(
+        upstream.fetch(
+            Source(url=server.url), INDEX, spool, max_bytes=10**7, progress=lambda done, _: came.put_nowait(done)
+        )
+    )
+    await server.arrived()
+    for permits in (1, 2, 3):
+        drip.release()
+        while await came.get() < permits * 10_000:  # a chunk may come in pieces
+            pass
+        await clock.advance(21)
+    drip.release()
+    await clock.asleep()
+    assert len(server.requests) == 1
+    await clock.advance(1)
+    assert (await fetching).bytes == len(BIG)
+    assert spool.read_bytes() == BIG
+    again = server.requests[-1]
+    assert (len(server.requests), again.status) == (2, 206)
+    await upstream.close()
+
+
 async def test_no_attempt_begins_after_the_deadline(
     server: FaultyUpstream, upstream: Upstream, clock: FakeClock, tmp_path: Path
 ) -> None:
