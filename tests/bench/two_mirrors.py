@@ -1,7 +1,7 @@
 """Measures publications of a channel with two mirrors: `python -m tests.bench.two_mirrors [--records N]`.
 
-Both mirrors list N made-up records, half of whose names are the other's too. Printed is what the render of a publication
-takes in its worker that touches 100 records, five times, beside the same with one mirror.
+Both mirrors list N made-up records, half of whose names are the other's too. Printed is what the render of a
+publication takes in its worker that touches 100 records, five times, beside the same with one mirror.
 """
 
 import argparse
@@ -61,8 +61,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--records", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--mirrors", type=int, nargs="+", default=[1, 2])
     options = parser.parse_args()
-    for mirrors in (1, 2):
+    for mirrors in options.mirrors:
         with tempfile.TemporaryDirectory() as folder:
             asyncio.run(bench(Path(folder), options.records, mirrors, options.rounds))
 
