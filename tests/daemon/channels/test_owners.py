@@ -67,6 +67,21 @@ async def test_a_name_in_several_parts_is_offered_until_the_last_one_goes(tmp_pa
         assert "both-1.1-0.conda" not in await w.names()
 
 
+async def test_an_index_follows_when_a_mirrors_source_is_no_longer_anothers(tmp_path: Path) -> None:
+    other = sample_channel(tmp_path / "other")
+    async with world(tmp_path) as w, FaultyUpstream(folder=other.path) as second:
+        made = await w.mirror("passive", source=second.url)
+        await w.mirror("passive", "z", source=second.url)
+        await w.run()
+        other.add(PackageSpec(name="alpha", version="100"))
+        await w.run("main:z")
+        assert "alpha-100-0.conda" in await w.names()
+        await w.call("mirror.update", mirror="main:m", revision=made.revision, source=w.upstream.url)
+        await w.run()  # it has the same files, and changes nothing but who owns their names
+        assert "alpha-100-0.conda" not in await w.names()
+        assert (await w.get("/repo/main/noarch/alpha-100-0.conda")).status == 404
+
+
 async def test_summaries_that_no_kept_generation_shows_go(tmp_path: Path) -> None:
     async with shelf(tmp_path) as s:
 
