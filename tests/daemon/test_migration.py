@@ -222,15 +222,25 @@ def test_each_doubled_row_ends_where_the_next_begins(
     migrate(path, START_MS)
     assert execute(path, "SELECT id, closed_set FROM artifact ORDER BY id") == after
     assert execute(path, "SELECT sum(closed) FROM change_set") == [(closed,)]
+    assert execute(path, "SELECT added_set, closed_set FROM offered") == [(1, None)]
     doubled = len(after) > 1
     assert execute(path, "SELECT render_anew FROM channel") == [(int(doubled),)]
     with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
         execute(
             path,
-            "INSERT INTO artifact SELECT 9, channel_id, mirror_id, family, subdir, section, filename, name,"
+            "INSERT INTO artifact SELECT 9, channel_id, mirror_id, family, part, section, filename, name,"
             " version, build, build_number, size, sha256, md5, declared, license, timestamp, fingerprint, 1, NULL,"
             " NULL FROM artifact WHERE closed_set IS NULL",
         )
+
+
+def test_names_are_offered_where_a_file_of_theirs_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "firth.sqlite"
+    states = ["published", "published", "published", "published", "published", "finished", "abandoned"]
+    old_state(path, states, [(1, 1, 3), (2, 2, 3), (3, 3, 4), (4, 5, 6), (5, 6, 7), (6, 7, None)])
+    migrate(path, START_MS)
+    assert execute(path, "SELECT added_set, closed_set FROM offered ORDER BY id") == [(1, 4), (5, None)]
+    assert execute(path, "SELECT mirror_id, family, part, name FROM offered") == [(0, "conda", "noarch", "f")] * 2
 
 
 def test_an_interrupted_migration_leaves_the_old_state(tmp_path: Path) -> None:

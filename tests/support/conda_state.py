@@ -7,9 +7,17 @@ from typing import Any
 
 from firthd.families.base import COLUMNS, Spool
 from firthd.families.conda.family import CONDA
-from firthd.index.messages import PreviousFile, ReadParams, ReadResult, RenderParams, RenderResult
+from firthd.index.messages import (
+    FamilyContent,
+    PreviousFile,
+    ReadParams,
+    ReadResult,
+    RenderParams,
+    RenderResult,
+)
 from firthd.index.read import read_task
 from firthd.index.render import render_task
+from firthd.index.set_hash import EMPTY
 from firthd.store.columns import in_the_row
 
 MIGRATIONS = Path(__file__).parents[2] / "daemon" / "firthd" / "store" / "migrations"
@@ -32,6 +40,7 @@ class CondaState:
         self.generation = 0
         self.proven_above = 0  # rows with ids up to this come from a state in which nobody had proven them
         self.published: dict[str, PreviousFile] = {}
+        self.content: FamilyContent | None = FamilyContent(state=EMPTY, artifacts=0, packages=0, bytes=0)
         self._serial = 0
         self._pending: list[int] = []
         with self.connect() as connection:
@@ -45,8 +54,8 @@ class CondaState:
             self.execute(
                 "INSERT INTO mirror (id, channel_id, name, type, mode, source, schedule, on_upstream_removal,"
                 " scheduled_from, created_at, updated_at)"
-                " VALUES (?, 1, ?, 'conda', 'passive', 'https://example.org/main', 'daily', 'follow', 0, 0, 0)",
-                (number, f"mirror {number}"),
+                " VALUES (?, 1, ?, 'conda', 'passive', ?, 'daily', 'follow', 0, 0, 0)",
+                (number, f"mirror {number}", f"https://example.org/{number}"),
             )
 
     def connect(self) -> sqlite3.Connection:
@@ -112,6 +121,16 @@ class CondaState:
                 connection.execute(
                     'INSERT INTO artifact_record SELECT ? + ordinal, raw FROM run."add" WHERE NOT failed', (base,)
                 )
+                connection.execute(
+                    "INSERT INTO offered (channel_id, mirror_id, family, part, name, added_set)"
+                    " SELECT 1, ?, family, part, name, ? FROM run.offer WHERE begins ON CONFLICT DO NOTHING",
+                    (mirror, change_set),
+                )
+                connection.execute(
+                    "UPDATE offered SET closed_set = ? WHERE closed_set IS NULL AND mirror_id = ? AND (part, name) IN"
+                    " (SELECT part, name FROM run.offer WHERE NOT begins)",
+                    (change_set, mirror),
+                )
         finally:
             connection.close()
         if state == "finished":
@@ -138,6 +157,7 @@ class CondaState:
             number=self.generation + 1,
             shows=self.generation if shows is None else shows,
             change_sets=self._pending if shows is None else [],
+            before=self.content,
             full=full or shows is not None,
             proven_above=self.proven_above,
             previous=self.published,
@@ -182,12 +202,14 @@ class CondaState:
                 )
                 connection.execute(
                     "INSERT INTO package (channel_id, family, name, number, version, versions, files, bytes, platforms,"
-                    " depends) SELECT 1, family, name, ?, version, versions, files, bytes, platforms, depends"
+                    " depends, digest, hidden) SELECT 1, family, name, ?, version, versions, files, bytes, platforms,"
+                    " depends, digest, hidden"
                     " FROM run.package",
                     (self.generation,),
                 )
         finally:
             connection.close()
+        self.content = result.content
         self.published = self.published | {file.path: PreviousFile(file.file, file.sha256) for file in result.files}
 
     def packages(self) -> dict[str, tuple[Any, ...]]:

@@ -12,7 +12,7 @@ from msgspec.structs import astuple
 from firth_protocol.types import Cause, MirrorMode, MirrorType, OnUpstreamRemoval, Privacy
 from firthd.clock import Clock
 from firthd.families.base import COLUMNS, SourceRecord
-from firthd.store import catalog, generations
+from firthd.store import catalog, generations, offers
 from firthd.store.blobs import Kept
 from firthd.store.database import Database, Tx
 from firthd.store.generations import GenerationRow
@@ -51,7 +51,7 @@ async def add_mirror(tx: Tx, channel_id: int, name: str = "m", **fields: Any) ->
         "name": name,
         "type": MirrorType.CONDA,
         "mode": MirrorMode.PASSIVE,
-        "source": "https://source.example.org/main",
+        "source": f"https://source.example.org/{name}",
         "schedule": "0 0 1 * *",
         "on_upstream_removal": OnUpstreamRemoval.FOLLOW,
     }
@@ -61,6 +61,12 @@ async def add_mirror(tx: Tx, channel_id: int, name: str = "m", **fields: Any) ->
 def sha(text: str) -> str:
     """Return a sha256 in hex that stands for a file."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+_END_OFFERS = (
+    "UPDATE offered AS o SET closed_set = :set WHERE closed_set IS NULL AND mirror_id = :mirror AND NOT EXISTS"
+    " (SELECT 1 FROM artifact a WHERE a.mirror_id = :mirror AND a.name = o.name AND a.closed_set IS NULL)"
+)
 
 
 class Shelf:
@@ -98,6 +104,9 @@ class Shelf:
                     (self.channel_id, mirror, f"{what}.conda", name, version, bytes.fromhex(sha(what)), change_set),
                 )
                 await tx.insert("INSERT INTO artifact_record VALUES (?, ?)", (ids[what], what.encode()))
+            for row in ids.values():
+                await offers.begin_with_files(tx, change_set, row, row)
+            await tx.execute(_END_OFFERS, {"set": change_set, "mirror": mirror})
             await tx.execute("UPDATE artifact_id_range SET next = (SELECT coalesce(max(id), 0) + 1 FROM artifact)")
             await generations.finish_change_set(tx, change_set, added=len(ids), closed=len(closed), now_ms=START_MS)
 
@@ -197,3 +206,4 @@ def _write_run_file(path: Path, add: Iterable[tuple[str, int | None]], close: It
             for what, replaces in add
         )
         file.close_rows((row, "conda", "noarch", "", reason) for row in close)
+        file.offers(("conda", "noarch", name, True) for name in sorted({what.partition("-")[0] for what, _ in add}))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from firthd.channels.published import Published
 from firthd.clock import Clock
-from firthd.store import catalog, generations, object_files, objects
+from firthd.store import catalog, generations, object_files, objects, summaries
 from firthd.store.blobs import BlobMismatch
 from firthd.store.database import Database
 from firthd.store.object_store import ObjectStore
@@ -45,6 +45,7 @@ class Retention:
         touched: set[bytes] = set()
         for low, high in gaps(kept, gone):
             touched |= await object_files.drop_between(self._db, channel_id, low, high, now)
+            await summaries.drop_between(self._db, channel_id, low, high)
         touched |= await object_files.drop_lasting(self._db, channel_id, now - self._grace_ms, now)
         await object_files.keep_packed_only(self._db, channel_id, channel.generation, now)
         try:

@@ -1,34 +1,57 @@
 """The only place that sums up what a generation shows of each family, and digests it."""
 
 import hashlib
+from collections.abc import Iterable
 
-from firthd.index.messages import RenderResult
+from firth_protocol.types import Family
+from firthd.channels.plan import Plan
+from firthd.index.messages import FamilyContent, RenderResult
+from firthd.index.set_hash import EMPTY, pressed
 from firthd.store.generations import FamilyRow
 
 
-def digest_of(families: list[FamilyRow]) -> str:
-    """Return a generation's digest: sha256 over its non-empty parts' digests, sorted."""
-    lines = sorted(
-        f"{family.family}/{part} {digest}\n"
-        for family in families
-        for part, digest in family.digests.items()
-        if family.totals.get(part, (0, 0))[0]
-    )
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+def digest_of(families: Iterable[FamilyRow]) -> str | None:
+    """Return a generation's digest: sha256 over the states of its families that show anything, sorted by family.
+
+    None when one of them has no state: a release that knew none has published it.
+    """
+    shown = sorted((row for row in families if row.artifacts), key=lambda row: row.family)
+    states = [pressed(row.family.encode(), row.state) for row in shown if row.state is not None]
+    if len(states) < len(shown):
+        return None
+    return hashlib.sha256(b"".join(states)).hexdigest()
 
 
-def family_row(family: str, before: FamilyRow | None, result: RenderResult) -> FamilyRow:
-    """Return a family as a generation shows it: what was rendered, over what was before."""
-    digests = dict(before.digests) if before else {}
-    totals = dict(before.totals) if before else {}
-    for part in result.parts:
-        digests[part.part] = part.digest
-        totals[part.part] = (part.artifacts, part.bytes)
+def empty_row(family: str) -> FamilyRow:
+    """Return a family of which nothing is shown."""
+    return FamilyRow(family=family, artifacts=0, packages=0, bytes=0, state=EMPTY, shadowed={})
+
+
+def family_row(family: str, result: RenderResult) -> FamilyRow:
+    """Return a family as a generation shows it that was rendered."""
+    content = result.content
     return FamilyRow(
         family=family,
-        artifacts=sum(count for count, _ in totals.values()),
-        packages=result.packages,
-        bytes=sum(size for _, size in totals.values()),
-        digests=digests,
-        totals=totals,
+        artifacts=content.artifacts,
+        packages=content.packages,
+        bytes=content.bytes,
+        state=content.state,
+        shadowed=content.shadowed,
     )
+
+
+def content_before(row: FamilyRow | None) -> FamilyContent | None:
+    """Return what a render begins with; None when all must be summed up anew."""
+    if row is None or row.state is None:
+        return None
+    return FamilyContent(
+        artifacts=row.artifacts, packages=row.packages, bytes=row.bytes, state=row.state, shadowed=row.shadowed
+    )
+
+
+def to_render(plan: Plan, family: Family) -> bool:
+    """Tell whether a publication must render a family: its draft touches it, or nobody has worked out its state."""
+    if not plan.renders:
+        return False
+    row = next((row for row in plan.families if row.family == family), None)
+    return plan.full or plan.touched is None or family in plan.touched or content_before(row) is None

@@ -23,6 +23,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     rendered_sets: list[int]
     full: bool  # nothing is there to start from: all is made anew
     renders: bool = True
+    touched: frozenset[str] | None = None  # families that those sets may change; None: any
 
 
 async def plan_publication(r: Reader, channel_id: int, roll_back_to: int | None, wanted: set[int]) -> Plan:
@@ -41,6 +42,7 @@ async def plan_publication(r: Reader, channel_id: int, roll_back_to: int | None,
     full = own is None or not own.kept or await catalog.to_render_anew(r, channel_id)
     start = current if own is None else own
     between = await generations.sets_numbered(r, channel_id, start.number, channel.generation)
+    rendered_sets = [one.id for one in draft] + ([] if full else between)
     return Plan(
         channel=channel,
         current=current,
@@ -50,7 +52,8 @@ async def plan_publication(r: Reader, channel_id: int, roll_back_to: int | None,
         shows=number,
         begins_with=current if full else start,
         rendered_shows=channel.generation if full else start.number,
-        rendered_sets=[one.id for one in draft] + ([] if full else between),
+        rendered_sets=rendered_sets,
+        touched=await generations.families_of(r, rendered_sets),
         full=full,
         renders=full or bool(draft) or bool(between),
     )

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import hashlib
 import shutil
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -15,7 +14,7 @@ from firth_protocol.errors import FirthError, NotFound, WorkerLost
 from firth_protocol.events import Fact
 from firth_protocol.types import Cause, Family
 from firthd.channels.drops import Retention
-from firthd.channels.families import digest_of, family_row
+from firthd.channels.families import content_before, digest_of, empty_row, family_row, to_render
 from firthd.channels.plan import Plan, owes_its_present, plan_publication
 from firthd.channels.published import Published, superseded, view_of
 from firthd.clock import Clock
@@ -109,21 +108,10 @@ class Publisher:
         found, families = [], []
         async with self._store.arriving() as hold:
             for family, rules in self._families.items():
-                digests: dict[str, str] = {}
                 for part in rules.first_parts:
                     for path, raw in rules.empty_part(part).items():
                         found.append(objects.whole(family, path, await hold.put(raw), len(raw)))
-                    digests[part] = hashlib.sha256().hexdigest()
-                families.append(
-                    FamilyRow(
-                        family=family,
-                        artifacts=0,
-                        packages=0,
-                        bytes=0,
-                        digests=digests,
-                        totals=dict.fromkeys(digests, (0, 0)),
-                    )
-                )
+                families.append(empty_row(family))
             yield found, families
 
     async def publish_first(
@@ -142,7 +130,7 @@ class Publisher:
             artifacts=0,
             packages=0,
             bytes=0,
-            digest=digest_of(families),
+            digest=digest_of(families) or "",
             kept=True,
         )
         await generations.publish(tx, channel_id=channel.id, row=row, families=families, change_sets=[])
@@ -261,12 +249,16 @@ class Publisher:
         touched: list[str] = []
         shadowed: dict[int, int] = {}
         notes: list[str] = []
-        for family, rules in self._families.items() if plan.renders else ():
-            result = await self._render(plan, family, rules, one.work, one.report, hold)
+        for family, rules in self._families.items():
+            if not to_render(plan, family):
+                continue
+            result = await self._render(plan, family, rules, families.get(family), one, hold)
             touched += [file.path for file in result.files]
-            shadowed.update(result.shadowed)
+            shadowed.update(result.content.shadowed)
             notes += result.notes
-            families[family] = family_row(family, families.get(family), result)
+            families[family] = family_row(family, result)
+        # A release before published what a rollback shows again, and its digest with it.
+        known, anew = digest_of(plan.families), digest_of(families.values())
         changed = await self._db.read(lambda r: objects.differences(r, plan.channel.id, plan.number))
         row = GenerationRow(
             number=plan.number,
@@ -278,10 +270,11 @@ class Publisher:
             artifacts=sum(family.artifacts for family in families.values()),
             packages=sum(family.packages for family in families.values()),
             bytes=sum(family.bytes for family in families.values()),
-            digest=digest_of(list(families.values())),
+            digest=plan.begins_with.digest if anew is None else anew,
             kept=True,
         )
-        same = row.digest == plan.current.digest and not changed
+        # What a release before has published has another digest of the same: then the objects alone tell.
+        same = not changed and (row.digest == plan.current.digest or known is None)
         done = await _to_the_end(
             self._db.write(lambda tx: self._switch(tx, plan, row, families, roll_back_to, same=same))
         )
@@ -309,10 +302,10 @@ class Publisher:
             await summaries.show_again(self._db, channel_id, plan.number, plan.begins_with.number)
 
     async def _render(
-        self, plan: Plan, family: Family, rules: FamilyRules, work: Path, report: Report, hold: Hold
+        self, plan: Plan, family: Family, rules: FamilyRules, before: FamilyRow | None, one: "_Once", hold: Hold
     ) -> RenderResult:
-        out = work / family
-        run_file = work / f"{family}.run"
+        out = one.work / family
+        run_file = one.work / f"{family}.run"
         await asyncio.to_thread(out.mkdir, parents=True)
         reads = []
         if rules.reads:
@@ -326,6 +319,7 @@ class Publisher:
             number=plan.number,
             shows=plan.rendered_shows,
             change_sets=plan.rendered_sets,
+            before=content_before(before),
             full=plan.full,
             proven_above=await self._db.read(generations.proven_above),
             previous={
@@ -336,7 +330,7 @@ class Publisher:
         )
 
         def tell(progress: TaskProgress) -> None:
-            report(progress.description, progress.done, progress.total)
+            one.report(progress.description, progress.done, progress.total)
 
         try:
             result = await self._workers.run(RENDER, params, RenderResult, progress=tell, pressed=True)

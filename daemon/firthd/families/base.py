@@ -159,6 +159,9 @@ class Formats(Protocol):
     def writable(self, row: ShownRow, /) -> None:
         """Raise InvalidRecordError unless every published form can hold a row that was read before that was proven."""
 
+    def identity(self, row: ShownRow, /) -> bytes:
+        """Return 16 bytes of a record less every address in it: the same on whatever server it lies."""
+
     def record(self, entry: Entry, fingerprint: bytes, /) -> SourceRecord:
         """Return an entry's columns; raise InvalidRecordError with the reason for one that cannot be taken."""
 

@@ -6,7 +6,7 @@ from msgspec.structs import astuple
 
 from firthd.families.base import Formats, InvalidRecordError, Listing, Spool
 from firthd.index.messages import InvalidRecord, PartResult, ReadParams
-from firthd.store.run_file import AddRow, CloseRow, RunFile
+from firthd.store.run_file import AddRow, CloseRow, OfferRow, RunFile
 from firthd.store.worker_reads import LiveRow, WorkerState
 from firthd.upstream.masking import printable
 from firthd.workers import Report, TaskProgress
@@ -38,6 +38,7 @@ class PartReader:
         self._live: dict[str, dict[str, LiveRow]] = {}
         self._closed: list[CloseRow] = []
         self._to_store: list[tuple[bytes | None, int | None]] = []
+        self._names: set[str] = set()  # that the mirror offers in this part
         self._invalid: list[InvalidRecord] = []
         self._invalid_count = 0
         self._replaced = self._unchanged = self._unhashed = self._before = 0
@@ -49,6 +50,7 @@ class PartReader:
         self._run_file.add(self._additions(listing))
         gone, held = self._close_rest()
         self._run_file.close_rows(self._closed)
+        self._run_file.offers(changed_offers(self._state, self._params, self._formats, self._spool.part, self._names))
         bytes_to_store, bytes_unknown = self._weigh()
         return PartResult(
             part=self._spool.part,
@@ -105,6 +107,7 @@ class PartReader:
                 if live is not None and live.fingerprint == print16:
                     # It was found valid when it was added; leaving the checks out saves a third of a read.
                     self._unchanged += 1
+                    self._names.add(live.name)
                     self._unhashed += live.declared == 0
                     del self._live[section][filename]
                     continue
@@ -113,6 +116,7 @@ class PartReader:
                 self._refuse(filename, str(error))
                 continue
             self._unhashed += record.declared == 0
+            self._names.add(record.name)
             if live is not None:
                 del self._live[section][filename]
                 self._replaced += 1
@@ -134,6 +138,7 @@ class PartReader:
         digests = (row.sha256 for row in rest if row.sha256)
         stored = self._state.stored(self._params.channel_id, digests) if self._params.keep else set()
         gone = [row for row in rest if row.sha256 is None or row.sha256 not in stored]
+        self._names.update(row.name for row in rest if row.sha256 in stored)
         for row in gone:
             self._close(row, GONE)
         return len(gone), len(rest) - len(gone)
@@ -144,3 +149,12 @@ class PartReader:
         stored = self._state.stored(self._params.channel_id, digests)
         wanted = [size for sha256, size in self._to_store if sha256 is None or sha256 not in stored]
         return sum(size or 0 for size in wanted), sum(size is None for size in wanted)
+
+
+def changed_offers(
+    state: WorkerState, params: ReadParams, formats: Formats, part: str, names: set[str]
+) -> Iterator[OfferRow]:
+    """Yield what begins and what ends when a mirror offers these names in a part from now on."""
+    before = state.offered(params.channel_id, params.mirror_id, formats.family, part)
+    yield from ((formats.family, part, name, True) for name in sorted(names - before))
+    yield from ((formats.family, part, name, False) for name in sorted(before - names))

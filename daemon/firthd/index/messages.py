@@ -70,6 +70,16 @@ class PreviousFile(Struct, frozen=True):
     sha256: str
 
 
+class FamilyContent(Struct, frozen=True, kw_only=True):
+    """What a generation shows of one family."""
+
+    state: bytes  # of the set of its packages, see index.set_hash
+    artifacts: int
+    packages: int
+    bytes: int
+    shadowed: dict[int, int] = {}  # mirror id -> visible files of names that another mirror owns
+
+
 class RenderParams(Struct, frozen=True, kw_only=True):
     """What a render task shows: the published sets numbered up to `shows`, and `change_sets` beside them.
 
@@ -86,6 +96,7 @@ class RenderParams(Struct, frozen=True, kw_only=True):
     shows: int
     change_sets: list[int] = []
     proven_above: int = 0  # rows with ids up to this were read before every form was proven to hold them
+    before: FamilyContent | None = None  # of what `shows` holds; None: nobody has worked it out
     full: bool = False  # everything is made anew, whatever is in force
     previous: dict[str, PreviousFile] = {}  # path -> file, of the objects in force that end in the family's `reads`
 
@@ -103,7 +114,6 @@ class RenderedPart(Struct, frozen=True, kw_only=True):
     """The entries of one rendered part."""
 
     part: str
-    digest: str  # sha256 over its entries; depends on the content alone
     artifacts: int
     names: int
     bytes: int
@@ -115,8 +125,7 @@ class RenderResult(Struct, frozen=True, kw_only=True):
     files: list[RenderedFile]
     pack: RenderedFile | None  # new small objects one behind the other; their places are in the run file
     parts: list[RenderedPart]
-    packages: int  # names that the whole generation shows
+    content: FamilyContent  # that the whole generation shows
     changed_packages: int  # rows in the run file's table `package`
     slices_new: int
-    shadowed: dict[int, int] = {}  # mirror id -> visible files of names that another mirror owns
     notes: list[str] = []  # what an administrator should know: rows that were left out and why, objects too large

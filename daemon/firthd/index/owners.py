@@ -1,13 +1,11 @@
-"""The only place that decides which mirror a package name belongs to in a channel of several.
+"""The only place that decides, for a render, which mirrors a package name belongs to in a channel of several.
 
-Inside a family a name belongs to the oldest mirror that offers it (mirror ids rise); files of the channel itself, whose
-mirror id is 0, come last. Other mirrors' files of that name are shadowed: not served, so that no mirror can slip its
-own build under another's name.
+Inside a family a name belongs to the oldest mirror that offers it (mirror ids rise), and to those that have the same
+stored source; the channel itself, whose mirror id is 0, comes last. Other mirrors' files of that name are shadowed: not
+served, so that no mirror can slip its own build under another's name.
 """
 
-from collections.abc import Iterable
-from itertools import groupby
-from operator import attrgetter
+from collections.abc import Iterable, Mapping, Set
 
 from msgspec import Struct
 
@@ -17,53 +15,64 @@ from firthd.store.worker_reads import OfferRow, ShownRow
 class Owners(Struct, frozen=True):
     """Who owns contested names, and what a render must take up because an owner changed."""
 
-    contested: dict[str, int]  # name -> mirror id; a name that one mirror alone offers is absent
-    moved: dict[str, set[str]]  # part -> names whose owner changed
-    shadowed: dict[int, int]  # mirror id -> visible files that another mirror's name hides
+    contested: dict[str, Set[int]]  # name -> mirrors that own it; a name that one mirror alone offers is absent
+    moved: Set[str] = frozenset()  # names whose owner changed
+
+    def shows(self, name: str, mirror_id: int) -> bool:
+        """Tell whether a mirror's file of this name is served."""
+        owners = self.contested.get(name)
+        return owners is None or mirror_id in owners
 
     def shown(self, rows: list[ShownRow]) -> list[ShownRow]:
         """Return the rows that are served."""
         return [row for row in rows if self.shows(row.name, row.mirror_id)] if self.contested else rows
 
-    def shows(self, name: str, mirror_id: int) -> bool:
-        """Tell whether a mirror's file of this name is served."""
-        return self.contested.get(name, mirror_id) == mirror_id
+
+NO_CONTEST = Owners({})
 
 
-NO_CONTEST = Owners({}, {}, {})
+def owners_of(mirrors: Iterable[int], sources: Mapping[int, str]) -> frozenset[int]:
+    """Return those to which a name belongs that these mirrors offer; `sources`: mirror -> its stored source."""
+    oldest = min(mirrors, key=_precedence, default=None)
+    if oldest is None:
+        return frozenset()
+    source = sources.get(oldest)
+    return frozenset({oldest, *(mirror for mirror, other in sources.items() if other == source)})
 
 
-def precedence(mirror_id: int) -> tuple[bool, int]:
-    """Return a sort key: the oldest mirror first, the channel itself last."""
-    return (mirror_id == 0, mirror_id)
+def find_owners(contested: Iterable[tuple[str, set[int]]], sources: Mapping[int, str], moved: Set[str]) -> Owners:
+    """Return who owns what. `contested`: each name that several mirrors offer, with those."""
+    found: dict[str, Set[int]] = {}
+    for name, mirrors in contested:
+        owners = owners_of(mirrors, sources)
+        if not mirrors <= owners:
+            found[name] = owners
+    return Owners(found, moved)
 
 
-def find_owners(offers: Iterable[OfferRow], counted: set[int], before: set[int]) -> Owners:
-    """Return who owns what. `offers` come sorted by name.
+def moved_names(
+    offers: Mapping[str, list[OfferRow]], sources: Mapping[int, str], now: Set[int], before: Set[int]
+) -> set[str]:
+    """Return the names of which a file may be hidden now that was not before, or the other way round.
 
-    `counted` are the change sets of the generation to be, `before` those of the one before.
+    `offers` has all of their offers; `now` are the change sets of the generation to be, `before` those of the one
+    before.
     """
-    owners = Owners({}, {}, {})
-    for name, group in groupby(offers, key=attrgetter("name")):
-        rows = list(group)
-        if all(row.mirror_id == rows[0].mirror_id for row in rows):
-            continue
-        now = [row for row in rows if alive(row, counted)]
-        then = [row for row in rows if alive(row, before)]
-        if not now:
-            continue
-        owner = min((row.mirror_id for row in now), key=precedence)
-        if any(row.mirror_id != owner for row in now):
-            owners.contested[name] = owner
-            for row in now:
-                if row.mirror_id != owner:
-                    owners.shadowed[row.mirror_id] = owners.shadowed.get(row.mirror_id, 0) + 1
-        if then and min((row.mirror_id for row in then), key=precedence) != owner:
-            for row in (*now, *then):
-                owners.moved.setdefault(row.part, set()).add(name)
-    return owners
+
+    def owned(rows: list[OfferRow], sets: Set[int]) -> frozenset[int]:
+        return owners_of({row.mirror_id for row in rows if alive(row, sets)}, sources)
+
+    return {
+        name
+        for name, rows in offers.items()
+        if any(row.mirror_id != rows[0].mirror_id for row in rows) and owned(rows, now) != owned(rows, before)
+    }
 
 
-def alive(row: OfferRow, sets: set[int]) -> bool:
-    """Tell whether these change sets added the row and did not close it."""
+def alive(row: OfferRow, sets: Set[int]) -> bool:
+    """Tell whether these change sets began the offer and did not end it."""
     return row.added_set in sets and (row.closed_set is None or row.closed_set not in sets)
+
+
+def _precedence(mirror_id: int) -> tuple[bool, int]:
+    return (mirror_id == 0, mirror_id)

@@ -5,7 +5,7 @@ from operator import attrgetter
 from firth_protocol.errors import Invalid
 from firthd.families import load_formats
 from firthd.families.base import COLUMNS, Formats
-from firthd.index.compare import PartReader
+from firthd.index.compare import PartReader, changed_offers
 from firthd.index.messages import PartResult, ReadParams, ReadResult
 from firthd.store.run_file import RunFile
 from firthd.store.worker_reads import WorkerState
@@ -34,7 +34,8 @@ def read_task(params: ReadParams, report: Report) -> ReadResult:
         spools.sort(key=attrgetter("part"))
         results.extend(PartReader(formats, params, spool, state, run_file, report).read() for spool in spools)
         if params.only is not None:
-            for part in state.parts(params.channel_id, formats.family):
+            offered = state.parts_offered(params.channel_id, params.mirror_id, formats.family)
+            for part in sorted({*state.parts(params.channel_id, formats.family), *offered}):
                 if part not in params.only:
                     results.extend(close_part(formats, params, part, state, run_file))
     state.close()
@@ -47,6 +48,7 @@ def close_part(
     """Close all live rows of a part that the mirror's filter does not name; nothing to tell when there are none."""
     rows = list(state.live_rows(params.channel_id, params.mirror_id, formats.family, part))
     run_file.close_rows((row.id, formats.family, part, row.name, FILTERED) for row in rows)
+    run_file.offers(changed_offers(state, params, formats, part, set()))
     nothing = PartResult(
         part=part, records=0, kept=0, before=len(rows), added=0, replaced=0, unchanged=0, gone=0, filtered=len(rows)
     )

@@ -1,12 +1,12 @@
 """The only place that turns a channel's visible rows into the objects of an index; it runs in a worker process."""
 
-import hashlib
 import logging
+from collections.abc import Mapping
 from itertools import groupby, pairwise
 from operator import attrgetter
 from pathlib import Path
 
-from msgspec import MsgspecError, Struct
+from msgspec import MsgspecError
 from msgspec.structs import replace
 
 from firth_protocol.errors import Internal
@@ -14,10 +14,10 @@ from firthd.families import load_formats
 from firthd.families.base import Formats, InvalidRecordError, PartRenderer
 from firthd.index.messages import RenderedPart, RenderParams, RenderResult
 from firthd.index.outputs import Outputs
-from firthd.index.owners import NO_CONTEST, Owners, find_owners
+from firthd.index.owners import NO_CONTEST, Owners, find_owners, moved_names
 from firthd.index.summaries import Summaries
 from firthd.store.run_file import RunFile
-from firthd.store.worker_reads import ShownRow, WorkerState
+from firthd.store.worker_reads import PackageRow, ShownRow, WorkerState
 from firthd.workers import Report, TaskProgress
 
 log = logging.getLogger(__name__)
@@ -53,12 +53,7 @@ def _render(params: RenderParams, state: WorkerState, run_file: RunFile, report:
         return None
 
 
-class Totals(Struct):
-    """What the visible rows of one part come to."""
-
-    names: set[str]
-    artifacts: int = 0
-    bytes: int = 0
+NOTHING_HIDDEN = "{}"
 
 
 class Renderer:
@@ -74,7 +69,7 @@ class Renderer:
         self._report = report
         self._full = params.full
         self._counted = state.published_sets(params.channel_id, params.shows) | set(params.change_sets)
-        self._before = state.packages_in_force(params.channel_id, formats.family, params.number)
+        self._anew = params.full or params.before is None  # every package is summed up, not only what is touched
         self._summaries = Summaries(formats)
         self._out = Outputs(Path(params.out_dir), params.previous, state, params.channel_id, formats.family)
         self._owners = NO_CONTEST
@@ -86,22 +81,27 @@ class Renderer:
         """Render what is touched."""
         self._owners = self._find_owners()
         touched = self._touched()
-        changed_names: set[str] = set().union(*touched.values())
+        names: set[str] = set().union(*touched.values()) | self._owners.moved
+        in_force = self._in_force(names)
         parts = self._parts_to_render(touched)
         for number, part in enumerate(parts):
             self._report(TaskProgress(number, len(parts), "indexes", part))
-            self._render_part(part, touched.get(part, set()), None if self._full else changed_names)
+            self._render_part(part, touched.get(part, set()), None if self._anew else names)
         self._formats.conclude({part.part for part in self._parts}, self._out)
-        packages, changed = self._sum_up(parts, changed_names)
+        self._sum_rest(parts, touched, names)
+        seen = self._summaries.names()
+        gone = {name for name, row in in_force.items() if row.files or row.hidden != NOTHING_HIDDEN} - seen
+        self._run_file.packages(self._summaries.rows(gone))
         pack, slices = self._out.finish(self._run_file)
         return RenderResult(
             files=sorted(self._out.files, key=attrgetter("path")),
             pack=pack,
             parts=self._parts,
-            packages=packages,
-            changed_packages=changed,
+            content=self._summaries.content(None, {})
+            if self._anew
+            else self._summaries.content(self._params.before, in_force),
+            changed_packages=len(seen | gone),
             slices_new=slices,
-            shadowed=self._owners.shadowed,
             notes=self._notes(),
         )
 
@@ -110,20 +110,39 @@ class Renderer:
         return told if self._left_out <= len(told) else [*told, f"{self._left_out:,} records in all are left out"]
 
     def _find_owners(self) -> Owners:
-        channel_id = self._params.channel_id
+        channel_id, family = self._params.channel_id, self._formats.family
         if self._state.one_mirror_only(channel_id):
             return NO_CONTEST
-        before = self._counted - set(self._params.change_sets)
-        return find_owners(self._state.offers(channel_id, self._formats.family), self._counted, before)
+        sources = self._state.sources(channel_id)
+        anew = sorted(self._state.names_offered_anew(channel_id, family, self._params.change_sets))
+        offers = self._state.offers(channel_id, family, anew)
+        moved = moved_names(offers, sources, self._counted, self._counted_before())
+        return find_owners(self._state.contested(channel_id, family), sources, moved)
+
+    def _counted_before(self) -> set[int]:
+        return self._counted - set(self._params.change_sets)
 
     def _touched(self) -> dict[str, set[str]]:
         """Return part -> names to take up again."""
         if self._full:
             return {}
-        touched = self._state.touched(self._params.channel_id, self._formats.family, self._params.change_sets)
-        for part, names in self._owners.moved.items():
+        channel_id, family = self._params.channel_id, self._formats.family
+        touched = self._state.touched(channel_id, family, self._params.change_sets)
+        moved = self._state.parts_of(channel_id, family, sorted(self._owners.moved), self._counted_before())
+        for part, names in moved.items():
             touched.setdefault(part, set()).update(names)
         return touched
+
+    def _in_force(self, names: set[str]) -> Mapping[str, PackageRow]:
+        """Return what the summaries before say of the packages to be summed up anew, of those that they have."""
+        channel_id, family, number = self._params.channel_id, self._formats.family, self._params.number
+        if not self._anew:
+            in_force = self._state.summaries(channel_id, family, number, sorted(names))
+            if all(row.digest is not None for row in in_force.values() if row.files):
+                return in_force
+            self._anew = True
+        known = self._state.packages_in_force(channel_id, family, number)
+        return self._state.summaries(channel_id, family, number, sorted(known))
 
     def _parts_to_render(self, touched: dict[str, set[str]]) -> list[str]:
         first = self._formats.first_parts
@@ -137,30 +156,30 @@ class Renderer:
 
     def _render_part(self, part: str, touched: set[str], summed: set[str] | None) -> None:
         renderer = self._renderer(part, None if self._full else touched)
-        totals = Totals(set())
-        digest = hashlib.sha256()
+        shown: set[str] = set()
+        artifacts = size = 0
         for page in self._state.shown_rows(self._params.channel_id, self._formats.family, part):
-            rows = [row for row in once(self._owners.shown(page)) if self._writable(part, row, touched)]
-            digest.update("".join(map(digest_line, rows)).encode())
-            for row in rows:
+            for row in self._take(part, page, touched, summed):
                 renderer.add(row)
-                totals.names.add(row.name)
-                totals.bytes += row.size or 0
-                if summed is None or row.name in summed:
-                    self._sum(row.name, row.version, part, row.filename, row.size, row.raw)
-            totals.artifacts += len(rows)
-        if not totals.artifacts and not renderer.published and part not in self._formats.first_parts:
+                shown.add(row.name)
+                artifacts += 1
+                size += row.size or 0
+        if not artifacts and not renderer.published and part not in self._formats.first_parts:
             return
         renderer.finish(self._tell)
-        self._parts.append(
-            RenderedPart(
-                part=part,
-                digest=digest.hexdigest(),
-                artifacts=totals.artifacts,
-                names=len(totals.names),
-                bytes=totals.bytes,
-            )
-        )
+        self._parts.append(RenderedPart(part=part, artifacts=artifacts, names=len(shown), bytes=size))
+
+    def _take(self, part: str, page: list[ShownRow], touched: set[str], summed: set[str] | None) -> list[ShownRow]:
+        """Return the rows of a page that are served, and sum up those of the names in `summed` (None: of all)."""
+        served = [row for row in once(self._owners.shown(page)) if self._writable(part, row, touched)]
+        for row in served:
+            if summed is None or row.name in summed:
+                self._summaries.add(part, row)
+        if self._owners.contested:
+            for row in page:
+                if (summed is None or row.name in summed) and not self._owners.shows(row.name, row.mirror_id):
+                    self._summaries.hide(row)
+        return served
 
     def _writable(self, part: str, row: ShownRow, touched: set[str]) -> bool:
         """Tell whether a row can be shown; one that was read before that was proven is left out if it cannot.
@@ -180,25 +199,17 @@ class Renderer:
     def _tell(self, what: str, done: int, total: int) -> None:
         self._report(TaskProgress(done, total, "objects", what))
 
-    def _sum(self, name: str, version: str, part: str, filename: str, size: int | None, raw: bytes) -> None:
-        self._summaries.add(name, version, self._formats.platform(part, filename), size, raw)
-
-    def _sum_up(self, rendered: list[str], changed_names: set[str]) -> tuple[int, int]:
-        """Write the summaries of changed names; return how many names the generation shows, and how many changed."""
-        if self._full:
-            changed_names = self._before
-        elif changed_names:
-            rest = self._state.summary_rows(
-                self._params.channel_id, self._formats.family, sorted(changed_names), rendered
-            )
-            for row in rest:
-                if self._owners.shows(row.name, row.mirror_id):
-                    self._sum(row.name, row.version, row.part, row.filename, row.size, row.raw)
-        seen = self._summaries.names()
-        gone = changed_names - seen
-        self._run_file.packages(self._summaries.rows(gone & self._before))
-        shows = seen if self._full else (self._before - gone) | seen
-        return len(shows), len(seen | (gone & self._before))
+    def _sum_rest(self, rendered: list[str], touched: dict[str, set[str]], names: set[str]) -> None:
+        """Sum up what lies in parts that are not rendered: of the names that are touched elsewhere, or of all."""
+        channel_id, family = self._params.channel_id, self._formats.family
+        if not self._anew:
+            for part, rows in self._state.rows_of(channel_id, family, sorted(names), rendered):
+                self._take(part, rows, touched.get(part, set()), None)
+        elif not self._full:
+            for part in self._state.parts(channel_id, family):
+                if part not in rendered:
+                    for page in self._state.shown_rows(channel_id, family, part):
+                        self._take(part, page, set(), None)
 
 
 def once(rows: list[ShownRow]) -> list[ShownRow]:
@@ -216,10 +227,3 @@ def once(rows: list[ShownRow]) -> list[ShownRow]:
         by_section = {row.section: row for row in sorted(same, key=attrgetter("id")) if row.sha256 == newest.sha256}
         kept += [row for row in same if by_section.get(row.section) is row]
     return kept
-
-
-def digest_line(row: ShownRow) -> str:
-    """Return one entry of a part's digest. A digest that we found ourselves does not count: another daemon may not
-    have seen the file yet."""
-    declared = row.sha256 if row.declared == 2 else row.md5 if row.declared == 1 else None
-    return f"{row.filename} {row.section} {row.fingerprint.hex()} {declared.hex() if declared else ''}\n"

@@ -1,23 +1,30 @@
-"""The only place that sums a channel's files up into one line a package."""
+"""The only place that sums a channel's files up: into one line a package, and all of them into a family's content."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 from msgspec import Struct
 
 from firthd.families.base import Formats
+from firthd.index.messages import FamilyContent
+from firthd.index.set_hash import SetHash, element, entry_digest, name_digest
 from firthd.store.run_file import PackageRow
+from firthd.store.worker_reads import PackageRow as BeforeRow
+from firthd.store.worker_reads import ShownRow
 
 DEPENDS_MAX = 500
+SHA256, MD5 = 2, 1
 
 
 class Summary(Struct):
     """What is known of one package so far."""
 
-    newest: str
-    versions: set[str]
-    platforms: set[str]
-    records: list[bytes]  # of the newest version
+    newest: str = ""
+    versions: set[str] = msgspec.field(default_factory=set)
+    platforms: set[str] = msgspec.field(default_factory=set)
+    records: list[bytes] = msgspec.field(default_factory=list)  # of the newest version
+    entries: bytearray = msgspec.field(default_factory=bytearray)  # digests of 32 bytes, one behind the other
+    hidden: dict[int, int] = msgspec.field(default_factory=dict)  # mirror id -> files that its owner hides
     files: int = 0
     bytes: int = 0
 
@@ -29,21 +36,33 @@ class Summaries:
         self._formats = formats
         self._found: dict[str, Summary] = {}
 
-    def add(self, name: str, version: str, platform: str, size: int | None, raw: bytes) -> None:
-        """Count one file."""
+    def add(self, part: str, row: ShownRow) -> None:
+        """Count one file that is shown."""
+        summary = self._of(row.name)
+        if row.version not in summary.versions:
+            first = not summary.versions
+            summary.versions.add(row.version)
+            if first or self._formats.version_key(row.version) > self._formats.version_key(summary.newest):
+                summary.newest = row.version
+                summary.records.clear()
+        if row.version == summary.newest:
+            summary.records.append(row.raw)
+        declared = row.sha256 if row.declared == SHA256 else row.md5 if row.declared == MD5 else None
+        summary.entries += entry_digest(part, row.filename, row.section, self._formats.identity(row), declared)
+        summary.platforms.add(self._formats.platform(part, row.filename))
+        summary.files += 1
+        summary.bytes += row.size or 0
+
+    def hide(self, row: ShownRow) -> None:
+        """Count one file that is not shown, because another mirror owns its name."""
+        hidden = self._of(row.name).hidden
+        hidden[row.mirror_id] = hidden.get(row.mirror_id, 0) + 1
+
+    def _of(self, name: str) -> Summary:
         summary = self._found.get(name)
         if summary is None:
-            summary = self._found[name] = Summary(version, {version}, set(), [])
-        elif version not in summary.versions:
-            summary.versions.add(version)
-            if self._formats.version_key(version) > self._formats.version_key(summary.newest):
-                summary.newest = version
-                summary.records.clear()
-        if version == summary.newest:
-            summary.records.append(raw)
-        summary.platforms.add(platform)
-        summary.files += 1
-        summary.bytes += size or 0
+            summary = self._found[name] = Summary()
+        return summary
 
     def names(self) -> set[str]:
         """Return the names that have a file."""
@@ -51,11 +70,9 @@ class Summaries:
 
     def rows(self, gone: Iterable[str]) -> Iterator[PackageRow]:
         """Yield a row for each name seen and for each one that is gone (files = 0), by name."""
+        nothing = Summary()
         for name in sorted(self._found.keys() | set(gone)):
-            summary = self._found.get(name)
-            if summary is None:
-                yield (self._formats.family, name, "", 0, 0, 0, "[]", "[]")
-                continue
+            summary = self._found.get(name, nothing)
             yield (
                 self._formats.family,
                 name,
@@ -65,7 +82,38 @@ class Summaries:
                 summary.bytes,
                 json_list(summary.platforms),
                 json_list(self._depended_on(summary.records)),
+                name_digest(summary.entries) if summary.files else None,
+                msgspec.json.encode(dict(sorted(summary.hidden.items()))).decode(),
             )
+
+    def content(self, before: FamilyContent | None, in_force: Mapping[str, BeforeRow]) -> FamilyContent:
+        """Return what a family shows when these packages are as they were seen.
+
+        `before` is what it showed, None for nothing; `in_force` what the packages were in that.
+        """
+        artifacts, packages, size = (before.artifacts, before.packages, before.bytes) if before else (0, 0, 0)
+        shadowed = dict(before.shadowed) if before else {}
+        packed = SetHash(before.state) if before else SetHash()
+        family = self._formats.family
+        for name, row in in_force.items():
+            artifacts, packages, size = artifacts - row.files, packages - bool(row.files), size - row.bytes
+            if row.digest is not None:
+                packed.subtract(element(family, name, row.digest))
+            for mirror, count in msgspec.json.decode(row.hidden, type=dict[int, int]).items():
+                shadowed[mirror] = shadowed.get(mirror, 0) - count
+        for name, summary in self._found.items():
+            artifacts, packages, size = artifacts + summary.files, packages + bool(summary.files), size + summary.bytes
+            if summary.files:
+                packed.add(element(family, name, name_digest(summary.entries)))
+            for mirror, count in summary.hidden.items():
+                shadowed[mirror] = shadowed.get(mirror, 0) + count
+        return FamilyContent(
+            artifacts=artifacts,
+            packages=packages,
+            bytes=size,
+            state=packed.state,
+            shadowed={mirror: count for mirror, count in sorted(shadowed.items()) if count},
+        )
 
     def _depended_on(self, records: Iterable[bytes]) -> set[str]:
         """Return the names that these records depend on, at most some hundreds."""

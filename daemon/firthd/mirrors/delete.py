@@ -123,7 +123,7 @@ class Removals:
         ids = {"channel": row.channel, "mirror": row.id}
         seq = await self._journal.fact(tx, Fact.MIRROR_DELETED, ids=ids, data={"name": row.name})
         run_id = None
-        if copied.closed:
+        if copied.closed or copied.offers:
             run_id, _ = await self._queue.submit(
                 tx,
                 RunKind.PUBLISH,

@@ -245,6 +245,8 @@ class Mirrors:
             await catalog.update_mirror(tx, row.id, changes, self._clock.now_ms())
             if anew or not changes.keys().isdisjoint({"filters", "on_upstream_removal"}):
                 await catalog.forget_source_indexes(tx, row.id)
+            if changes.get("source", row.source) != row.source:
+                await catalog.owners_changed(tx, row.channel_id)
             if "schedule" in changes or "enabled" in changes:
                 await catalog.note_mirror(tx, row.id, {"scheduled_from": self._clock.now_ms()})
             return await self._journal.fact(

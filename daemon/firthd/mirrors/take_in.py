@@ -111,7 +111,7 @@ class TakeIn:
         )
 
     async def _finish_set(self, tx: Tx, job: Job, live: LiveRun, change_set: int, copied: Copied) -> None:
-        if not copied.added and not copied.closed:
+        if not copied.added and not copied.closed and not copied.offers:
             await generations.mark_discarded(tx, change_set)
             return
         await generations.finish_change_set(

@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from firthd.clock import Clock
+from firthd.store import offers
 from firthd.store.columns import RAW, Column, in_the_row, selected
 from firthd.store.database import Database, Reader, Row, Tx
 
@@ -14,6 +15,7 @@ BATCH_SECONDS = 0.03
 """What one batch of a copy aims at; the writer is free for others between two."""
 _FIRST_BATCH = 500
 _MAX_BATCH = 20_000
+_OFFERS_A_BATCH = 2_000
 
 
 class FileRow(Struct, frozen=True, kw_only=True):
@@ -47,14 +49,8 @@ _VERSIONS = "artifact a JOIN change_set s ON s.id = a.added_set LEFT JOIN change
 _LIVE = "s.number <= :shows AND (e.number IS NULL OR e.number > :shows)"
 
 
-_SHADOWING = (
-    "SELECT 1 FROM artifact o JOIN change_set t ON t.id = o.added_set LEFT JOIN change_set f ON f.id = o.closed_set"
-    " WHERE EXISTS (SELECT 1 FROM mirror m WHERE m.channel_id = :channel LIMIT 1 OFFSET 1)"  # one mirror: no contest
-    " AND o.channel_id = a.channel_id AND o.family = a.family AND o.name = a.name AND o.mirror_id > 0"
-    " AND (a.mirror_id = 0 OR o.mirror_id < a.mirror_id)"
-    " AND t.number <= :shows AND (f.number IS NULL OR f.number > :shows)"
-)
-"""A file of an older mirror whose name hides `a` from clients in generation :shows."""
+_SHADOWED = offers.shadowed_sql("a", "{}.number", ":shows")
+"""Another mirror owns the name of `a` in generation :shows."""
 
 
 def file_row(row: Row, *, retired: bool, delivered: bool) -> FileRow:
@@ -84,7 +80,7 @@ async def find_file(
 
     `rolled_back` is (number, time) of a generation that shows an earlier one: what only the generations between them
     had is retired at that time. A file of a mirror that does not own the package's name is never returned (no
-    dependency confusion).
+    dependency confusion): a retired one belongs to the owner in the last generation that showed it.
     """
     newest, back_at = rolled_back or (shows, now_ms)
     rows = await r.rows(
@@ -95,7 +91,7 @@ async def find_file(
         " AND s.number <= :newest ORDER BY a.id DESC",
         {"channel": channel_id, "newest": newest, "family": family, "part": part, "filename": filename},
     )
-    owners: dict[str, int | None] = {}
+    owners: dict[tuple[str, int], set[int] | None] = {}
     for wanted_live in (True, False):
         for row in rows:
             added, closed, closed_at = row[13:16]
@@ -105,23 +101,14 @@ async def find_file(
             retired_at = closed_at if inside else back_at
             if not wanted_live and (retired_at is None or retired_at + grace_ms <= now_ms):
                 continue
-            name = row[7]
-            if name not in owners:
-                owners[name] = await owner(r, channel_id, shows, family, name)
-            if owners[name] is None or owners[name] == row[2]:
+            at = shows if wanted_live else newest if closed is None else min(newest, closed - 1)
+            key = (row[7], at)
+            if key not in owners:
+                owners[key] = await offers.owners(r, channel_id, at, family, row[7])
+            owned_by = owners[key]
+            if owned_by is None or row[2] in owned_by:
                 return file_row(row, retired=not wanted_live, delivered=bool(row[16]))
     return None
-
-
-async def owner(r: Reader, channel_id: int, shows: int, family: str, name: str) -> int | None:
-    """Return the mirror that a package name belongs to (0: the channel itself), None when nobody offers it."""
-    rows = await r.rows(
-        f"SELECT DISTINCT a.mirror_id FROM {_VERSIONS}"
-        f" WHERE a.channel_id = :channel AND a.family = :family AND a.name = :name AND {_LIVE}",
-        {"channel": channel_id, "shows": shows, "family": family, "name": name},
-    )
-    offered = sorted(row[0] for row in rows)
-    return next((mirror for mirror in offered if mirror), 0 if offered else None)
 
 
 async def record_first_sight(tx: Tx, artifact_id: int, sha256: str, size: int) -> None:
@@ -138,6 +125,7 @@ async def record_first_sight(tx: Tx, artifact_id: int, sha256: str, size: int) -
 class Copied(Struct, frozen=True, kw_only=True):
     added: int
     closed: int
+    offers: int = 0  # that began or ended
 
 
 async def copy_in(
@@ -175,10 +163,10 @@ async def copy_in(
 
     last, leaving, base = await db.write(size)
     total = last + (leaving if closings else 0)
-    added = closed = done = 0
+    added = closed = offered = done = 0
 
     async def add(tx: Tx, low: int, high: int) -> None:
-        nonlocal added, closed
+        nonlocal added, closed, offered
         params = {
             "low": low,
             "high": high,
@@ -201,6 +189,8 @@ async def copy_in(
         await tx.execute(
             f"INSERT INTO artifact_record(artifact_id, {RAW}) SELECT :base + n.ordinal, n.{RAW} {source}", params
         )
+        if not closings:  # what else the source offers is for a run that takes in all of it
+            offered += await offers.begin_with_files(tx, change_set, base + low + 1, base + high)
 
     batch = _FIRST_BATCH
     while done < last:
@@ -237,7 +227,27 @@ async def copy_in(
             seconds = await _timed(db, clock, partial(close, limit=batch))
             report(min(total, last + closed), total)
             batch = _next_batch(batch, seconds)
-    return Copied(added=added, closed=closed)
+    if closings:
+        offered = await _copy_offers(db, schema, clock, {"set": change_set, "channel": channel_id, "mirror": mirror_id})
+    return Copied(added=added, closed=closed, offers=offered)
+
+
+async def _copy_offers(db: Database, schema: str, clock: Clock, params: dict[str, int]) -> int:
+    """Copy which names begin and cease to be offered, in short batches; return how many. The artifacts are there."""
+    last = int(await db.write(lambda tx: tx.value(f"SELECT coalesce(max(ordinal), 0) FROM {schema}.offer")))
+    changed = done = 0
+    batch = _FIRST_BATCH
+
+    async def some(tx: Tx, low: int, high: int) -> None:
+        nonlocal changed
+        window = params | {"low": low, "high": high}
+        changed += await offers.begin(tx, schema, window)
+        changed += await offers.end(tx, schema, window)
+
+    while done < last:
+        low, done = done, min(done + batch, last)
+        batch = _next_batch(batch, await _timed(db, clock, partial(some, low=low, high=done)))
+    return changed
 
 
 async def _timed(db: Database, clock: Clock, body: Callable[[Tx], Any]) -> float:
@@ -274,11 +284,12 @@ async def discard(db: Database, change_set: int) -> int:
         gone += removed
         if removed:
             return removed
-        return await tx.execute(
+        reopened = await tx.execute(
             "UPDATE artifact SET closed_set = NULL, closed_reason = NULL WHERE id IN"
             " (SELECT id FROM artifact WHERE closed_set = ? LIMIT 2000)",
             params,
         )
+        return reopened or await offers.discard_some(tx, change_set, 2000)
 
     while await db.write(some):
         pass
@@ -329,15 +340,14 @@ class PackageRow(Struct, frozen=True, kw_only=True):
 
 
 async def package_files(r: Reader, channel_id: int, shows: int, family: str, name: str, limit: int) -> list[PackageRow]:
-    """Return the files of a package in generation `shows`, those of the name's owner only."""
-    owned_by = await owner(r, channel_id, shows, family, name)
+    """Return the files of a package in generation `shows`, those that clients see."""
     rows = await r.rows(
         f"SELECT {FILE_COLUMNS}, a.build, a.license, a.timestamp, s.number, d.sha256 IS NOT NULL, n.raw"
         f" FROM {_VERSIONS}"
         f" LEFT JOIN {_DELIVERED} JOIN artifact_record n ON n.artifact_id = a.id"
-        f" WHERE a.channel_id = :channel AND a.family = :family AND a.name = :name AND a.mirror_id = :owner AND {_LIVE}"
-        " ORDER BY a.id LIMIT :limit",
-        {"channel": channel_id, "shows": shows, "family": family, "name": name, "owner": owned_by, "limit": limit},
+        f" WHERE a.channel_id = :channel AND a.family = :family AND a.name = :name AND {_LIVE}"
+        f" AND NOT {_SHADOWED} ORDER BY a.id LIMIT :limit",
+        {"channel": channel_id, "shows": shows, "family": family, "name": name, "limit": limit},
     )
     return [
         PackageRow(
@@ -357,7 +367,7 @@ async def not_stored(r: Reader, channel_id: int, shows: int) -> int:
     return int(
         await r.value(
             f"SELECT count(*) FROM {_VERSIONS} LEFT JOIN {_DELIVERED}"
-            f" WHERE a.channel_id = :channel AND d.sha256 IS NULL AND {_LIVE} AND NOT EXISTS ({_SHADOWING})",
+            f" WHERE a.channel_id = :channel AND d.sha256 IS NULL AND {_LIVE} AND NOT {_SHADOWED}",
             {"channel": channel_id, "shows": shows},
         )
     )
@@ -368,8 +378,15 @@ async def shadowed_names(r: Reader, channel_id: int, mirror_id: int, limit: int)
     older = "SELECT EXISTS (SELECT 1 FROM mirror WHERE channel_id = ? AND id < ? AND deleted_at IS NULL)"
     if not await r.value(older, (channel_id, mirror_id)):
         return [], 0
-    offered = "SELECT family || '/' || name FROM artifact WHERE channel_id = :channel AND closed_set IS NULL"
-    both = f"{offered} AND mirror_id = :mirror INTERSECT {offered} AND mirror_id > 0 AND mirror_id < :mirror"
+    names = (
+        "SELECT o.family, o.name, (SELECT min(w.mirror_id) FROM offered w WHERE w.channel_id = o.channel_id"
+        " AND w.family = o.family AND w.name = o.name AND w.mirror_id > 0 AND w.closed_set IS NULL) AS owner"
+        " FROM offered o WHERE o.channel_id = :channel AND o.mirror_id = :mirror AND o.closed_set IS NULL"
+    )
+    both = (
+        f"SELECT DISTINCT family || '/' || name FROM ({names}) WHERE owner < :mirror"
+        " AND (SELECT source FROM mirror WHERE id = owner) <> (SELECT source FROM mirror WHERE id = :mirror)"
+    )
     params = {"channel": channel_id, "mirror": mirror_id, "limit": limit}
     rows = await r.rows(f"{both} ORDER BY 1 LIMIT :limit", params)
     total = len(rows) if len(rows) < limit else int(await r.value(f"SELECT count(*) FROM ({both})", params))
@@ -430,11 +447,11 @@ async def hand_over(
     """
     first, last = await db.read(lambda r: _id_span(r, channel_id, mirror_id))
     names = ", ".join(in_the_row(columns))
-    added = closed = stay = dropped = 0
+    added = closed = stay = dropped = offered = 0
     batch = _FIRST_BATCH
 
     async def some(tx: Tx, low: int, high: int) -> None:
-        nonlocal added, closed, stay, dropped
+        nonlocal added, closed, stay, dropped, offered
         params = {"channel": channel_id, "mirror": mirror_id, "set": change_set, "low": low, "high": high}
         # Windows of ids: by an index of the channel each batch would look at all of its rows.
         inside = (
@@ -464,6 +481,8 @@ async def hand_over(
         )
         added += len(moved)
         closed += leaving + len(outdone)
+        if places:
+            offered += await offers.begin_with_files(tx, change_set, places[0][0], places[-1][0])
         stay += len(stored)
         dropped += leaving - len(stored)
 
@@ -473,7 +492,9 @@ async def hand_over(
         seconds = await _timed(db, clock, partial(some, low=low, high=high))
         low = high + 1
         batch = _next_batch(batch, seconds)
-    return HandedOver(copied=Copied(added=added, closed=closed), kept=stay, dropped=dropped)
+    while ended := await db.write(lambda tx: offers.end_some(tx, channel_id, mirror_id, change_set, _OFFERS_A_BATCH)):
+        offered += ended
+    return HandedOver(copied=Copied(added=added, closed=closed, offers=offered), kept=stay, dropped=dropped)
 
 
 async def _id_span(r: Reader, channel_id: int, mirror_id: int) -> tuple[int, int]:

@@ -104,7 +104,7 @@ async def update_channel(tx: Tx, channel_id: int, changes: dict[str, Any], now_m
 
 
 async def to_render_anew(r: Reader, channel_id: int) -> bool:
-    """Tell whether the indexes in force are not what the rows say: a migration has mended those."""
+    """Tell whether the indexes in force are not what the rows say: those were mended, or names change their owners."""
     return bool(await r.value("SELECT render_anew FROM channel WHERE id = ?", (channel_id,)))
 
 
@@ -114,6 +114,14 @@ async def all_to_render_anew(r: Reader) -> list[ChannelRow]:
         f"SELECT {_CHANNEL} FROM channel c WHERE c.render_anew AND c.frozen_at IS NULL AND c.deleted_at IS NULL"
     )
     return [_channel(row) for row in rows]
+
+
+async def owners_changed(tx: Tx, channel_id: int) -> None:
+    """Let a channel of several mirrors be rendered anew: the source of one, by which names are owned, is another."""
+    await tx.execute(
+        "UPDATE channel SET render_anew = 1 WHERE id = ?1 AND (SELECT count(*) FROM mirror WHERE channel_id = ?1) > 1",
+        (channel_id,),
+    )
 
 
 async def rendered_anew(tx: Tx, channel_id: int) -> None:

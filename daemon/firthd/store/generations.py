@@ -8,6 +8,7 @@ from msgspec import Struct
 from firth_protocol.types import Cause
 from firthd.store.columns import selected
 from firthd.store.database import Reader, Row, Tx
+from firthd.store.offers import shadowed_sql
 
 OPEN, FINISHED, PUBLISHED, ABANDONED, DISCARDED = "open", "finished", "published", "abandoned", "discarded"
 
@@ -88,6 +89,16 @@ async def taken_in_since(r: Reader, mirror_id: int, run_id: int) -> bool:
     )
 
 
+async def families_of(r: Reader, change_sets: Sequence[int]) -> frozenset[str] | None:
+    """Return the families that change sets may change: those of their mirrors. None when one has no mirror."""
+    rows = await r.rows(
+        "SELECT DISTINCT m.type FROM change_set s LEFT JOIN mirror m ON m.id = s.mirror_id"
+        " WHERE s.id IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(change_sets)),),
+    )
+    return None if any(row[0] is None for row in rows) else frozenset(row[0] for row in rows)
+
+
 async def proven_above(r: Reader) -> int:
     """Return up to which artifact id records were taken before every published form was proven to hold them."""
     return int(await r.value("SELECT value FROM setting WHERE key = 'proven above'") or 0)
@@ -122,14 +133,14 @@ def _generation(row: Row) -> GenerationRow:
 
 
 class FamilyRow(Struct, frozen=True, kw_only=True):
-    """What a generation holds of one family; `digests` and `totals` go by part ."""
+    """What a generation holds of one family."""
 
     family: str
+    state: bytes | None  # of the set of its packages; None: a release that knew none has published it
     artifacts: int
     packages: int
     bytes: int
-    digests: dict[str, str]
-    totals: dict[str, tuple[int, int]]
+    shadowed: dict[int, int]  # mirror -> visible files of names that another mirror owns
 
 
 async def generation(r: Reader, channel_id: int, number: int) -> GenerationRow | None:
@@ -149,7 +160,7 @@ async def generations(r: Reader, channel_id: int, before: int | None, limit: int
 
 async def generation_families(r: Reader, channel_id: int, number: int) -> list[FamilyRow]:
     rows = await r.rows(
-        "SELECT family, artifacts, packages, bytes, digests, totals FROM generation_family"
+        "SELECT family, artifacts, packages, bytes, state, shadowed FROM generation_family"
         " WHERE channel_id = ? AND number = ? ORDER BY family",
         (channel_id, number),
     )
@@ -159,8 +170,8 @@ async def generation_families(r: Reader, channel_id: int, number: int) -> list[F
             artifacts=row[1],
             packages=row[2],
             bytes=row[3],
-            digests=json.loads(row[4]),
-            totals={part: (count[0], count[1]) for part, count in json.loads(row[5]).items()},
+            state=row[4],
+            shadowed={int(mirror): count for mirror, count in json.loads(row[5]).items()},
         )
         for row in rows
     ]
@@ -194,7 +205,7 @@ async def publish(
         ),
     )
     await tx.many(
-        "INSERT INTO generation_family(channel_id, number, family, artifacts, packages, bytes, digests, totals)"
+        "INSERT INTO generation_family(channel_id, number, family, artifacts, packages, bytes, state, shadowed)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         [
             (
@@ -204,8 +215,8 @@ async def publish(
                 family.artifacts,
                 family.packages,
                 family.bytes,
-                json.dumps(family.digests),
-                json.dumps(family.totals),
+                family.state,
+                json.dumps(family.shadowed),
             )
             for family in families
         ],
@@ -341,14 +352,28 @@ _NUMBER = f"(CASE WHEN {{0}}.state = 'finished' THEN {DRAFT} ELSE {{0}}.number E
 """The number that a change set has, or is going to get."""
 
 
-_SHADOWED = (
-    "((SELECT count(*) FROM mirror m WHERE m.channel_id = a.channel_id) > 1 AND EXISTS (SELECT 1 FROM artifact o"
-    " JOIN change_set os ON os.id = o.added_set LEFT JOIN change_set oe ON oe.id = o.closed_set"
-    " WHERE o.channel_id = a.channel_id AND o.family = a.family AND o.name = a.name AND o.mirror_id > 0"
-    " AND (a.mirror_id = 0 OR o.mirror_id < a.mirror_id)"
-    f" AND {_NUMBER.format('os')} <= :at AND ({_NUMBER.format('oe')} IS NULL OR {_NUMBER.format('oe')} > :at)))"
+_SHADOWED = shadowed_sql("a", _NUMBER, ":at")
+"""Another mirror owns the name of `a` in the content of number :at."""
+
+
+def _beside(at: str) -> str:
+    """Return the SQL for the rows of the address of `a` that its own and co-owning mirrors show at a number."""
+    entered, left = _NUMBER.format("ts"), _NUMBER.format("te")
+    source = "(SELECT source FROM mirror WHERE id = {}.mirror_id)"
+    return (
+        "SELECT 1 FROM artifact t INDEXED BY artifact_file JOIN change_set ts ON ts.id = t.added_set"
+        " LEFT JOIN change_set te ON te.id = t.closed_set WHERE t.channel_id = a.channel_id AND t.family = a.family"
+        " AND t.part = a.part AND t.filename = a.filename AND t.section = a.section"
+        f" AND (t.mirror_id = a.mirror_id OR {source.format('t')} = {source.format('a')})"
+        f" AND {entered} <= {at} AND ({left} IS NULL OR {left} > {at}) AND NOT {shadowed_sql('t', _NUMBER, at)}"
+    )
+
+
+# Mirrors that own a name together may have the same file twice: it shows once, and is told of once.
+_TWICE = (
+    "((SELECT count(*) FROM mirror m WHERE m.channel_id = a.channel_id) > 1 AND"
+    f" (EXISTS ({_beside(':at')} AND t.id > a.id) OR EXISTS ({_beside(':other')} AND t.fingerprint = a.fingerprint)))"
 )
-"""An older mirror's file of the same name hides `a` from clients in the content of number :at."""
 
 
 async def _changed_by(r: Reader, set_id: int, low: int, high: int, *, came: bool, beyond: int, limit: int) -> list[Row]:
@@ -362,8 +387,9 @@ async def _changed_by(r: Reader, set_id: int, low: int, high: int, *, came: bool
     return await r.rows(
         "SELECT a.id, a.family, a.part, a.filename, a.name, a.version, a.build, a.size, a.closed_reason, m.name"
         f" FROM artifact a {joined} LEFT JOIN mirror m ON m.id = a.mirror_id"
-        f" WHERE {inside} AND a.id > :beyond AND NOT {_SHADOWED} ORDER BY a.id LIMIT :limit",
-        {"set": set_id, "low": low, "high": high, "beyond": beyond, "limit": limit, "at": high if came else low},
+        f" WHERE {inside} AND a.id > :beyond AND NOT {_SHADOWED} AND NOT {_TWICE} ORDER BY a.id LIMIT :limit",
+        {"set": set_id, "low": low, "high": high, "beyond": beyond, "limit": limit}
+        | {"at": high if came else low, "other": low if came else high},
     )
 
 
@@ -397,21 +423,35 @@ _SEEN_OF_ONE = f"""WITH {_BETWEEN} SELECT
   WHERE e.number IS NULL OR e.number > :high),
  (SELECT count(*) FROM changed e JOIN artifact a ON a.closed_set = e.id JOIN sets s ON s.id = a.added_set
   WHERE s.number <= :low)"""
-# With several, of the names that changed: who owns each before and after, and which of the owner's files are there.
-# The channel's own files (mirror 0) come last.
+# With several, of the names that changed: who owns each before and after, and which of the owners' files are there. The
+# channel's own files (mirror 0) come last. Of mirrors that own a name together the newest row of an address is served.
 _SEEN_OF_SEVERAL = f"""WITH {_BETWEEN},
  names AS (SELECT a.family, a.name FROM changed s JOIN artifact a ON a.added_set = s.id
-  UNION SELECT a.family, a.name FROM changed e JOIN artifact a ON a.closed_set = e.id),
- versions AS (SELECT a.family, a.name, CASE a.mirror_id WHEN 0 THEN {DRAFT} ELSE a.mirror_id END AS place,
+  UNION SELECT a.family, a.name FROM changed e JOIN artifact a ON a.closed_set = e.id
+  UNION SELECT o.family, o.name FROM changed s JOIN offered o ON o.added_set = s.id
+  UNION SELECT o.family, o.name FROM changed e JOIN offered o ON o.closed_set = e.id),
+ offers AS (SELECT o.family, o.name, CASE o.mirror_id WHEN 0 THEN {DRAFT} ELSE o.mirror_id END AS place,
    s.number <= :low AND (e.number IS NULL OR e.number > :low) AS before,
    s.number <= :high AND (e.number IS NULL OR e.number > :high) AS after
-  FROM names n JOIN artifact a ON a.channel_id = :channel AND a.family = n.family AND a.name = n.name
+  FROM names n CROSS JOIN offered o ON o.channel_id = :channel AND o.family = n.family AND o.name = n.name
+  JOIN sets s ON s.id = o.added_set LEFT JOIN sets e ON e.id = o.closed_set),
+ sources AS (SELECT id AS place, source FROM mirror WHERE channel_id = :channel UNION ALL SELECT {DRAFT}, ''),
+ owners AS (SELECT f.family, f.name, b.source AS before, c.source AS after FROM
+  (SELECT family, name, min(place) FILTER (WHERE before) AS before, min(place) FILTER (WHERE after) AS after
+   FROM offers GROUP BY family, name) f
+  LEFT JOIN sources b ON b.place = f.before LEFT JOIN sources c ON c.place = f.after),
+ versions AS (SELECT a.id, a.family, a.part, a.filename, a.section,
+   s.number <= :low AND (e.number IS NULL OR e.number > :low) AND m.source = w.before AS before,
+   s.number <= :high AND (e.number IS NULL OR e.number > :high) AND m.source = w.after AS after
+  FROM owners w CROSS JOIN artifact a ON a.channel_id = :channel AND a.family = w.family AND a.name = w.name
+  JOIN sources m ON m.place = CASE a.mirror_id WHEN 0 THEN {DRAFT} ELSE a.mirror_id END
   JOIN sets s ON s.id = a.added_set LEFT JOIN sets e ON e.id = a.closed_set),
- owned AS (SELECT before AND place = min(place) FILTER (WHERE before) OVER one AS seen_before,
-   after AND place = min(place) FILTER (WHERE after) OVER one AS seen_after
-  FROM versions WINDOW one AS (PARTITION BY family, name))
-SELECT count(*) FILTER (WHERE seen_after AND NOT coalesce(seen_before, 0)),
- count(*) FILTER (WHERE seen_before AND NOT coalesce(seen_after, 0)) FROM owned"""
+ shown AS (SELECT max(id) FILTER (WHERE before) AS before, max(id) FILTER (WHERE after) AS after
+  FROM versions GROUP BY family, part, filename, section),
+ differing AS (SELECT before, after FROM shown WHERE before IS NOT after
+  AND NOT EXISTS (SELECT 1 FROM artifact b JOIN artifact c ON c.id = after AND c.fingerprint = b.fingerprint
+   JOIN mirror m ON m.id = b.mirror_id JOIN mirror n ON n.id = c.mirror_id AND n.source = m.source WHERE b.id = before))
+SELECT count(after), count(before) FROM differing"""
 
 
 async def join_change_sets(tx: Tx, change_sets: list[int], number: int) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from firth_protocol.types import Cause
-from firthd.store.artifacts import FILE_COLUMNS, Copied, FileRow, file_row, owner
+from firthd.store import offers
+from firthd.store.artifacts import FILE_COLUMNS, Copied, FileRow, file_row
 from firthd.store.database import Database, Reader, Row, Tx
 
 _BATCH = 500
@@ -127,7 +128,8 @@ async def find_file(
         retired = until is not None and until <= time < until + grace_ms
         if not ((listed and not too_young) or retired):
             continue
-        if await owner(r, channel_id, shows, family, name) in (None, mirror_id):
+        owned_by = await offers.owners(r, channel_id, shows, family, name)
+        if owned_by is None or mirror_id in owned_by:
             return Listed(file_row(row, retired=not listed, delivered=bool(row[16])))
     return Listed(None)
 

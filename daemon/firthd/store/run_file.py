@@ -14,6 +14,7 @@ from firthd.store.columns import Column
 READ_TABLES = """
 DROP TABLE IF EXISTS "add";
 DROP TABLE IF EXISTS "close";
+DROP TABLE IF EXISTS offer;
 CREATE TABLE "add" (
   ordinal INTEGER PRIMARY KEY,              -- rises with (family, part, filename)
   family TEXT NOT NULL,
@@ -29,6 +30,13 @@ CREATE TABLE "close" (
   name TEXT NOT NULL,
   reason TEXT NOT NULL,                     -- gone, replaced, filtered
   skipped INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE TABLE offer (                        -- names that the mirror begins or ceases to offer in a part
+  ordinal INTEGER PRIMARY KEY,
+  family TEXT NOT NULL,
+  part TEXT NOT NULL,
+  name TEXT NOT NULL,
+  begins INTEGER NOT NULL
 ) STRICT;
 """
 
@@ -53,6 +61,8 @@ CREATE TABLE package (                      -- only names that this generation c
   bytes INTEGER NOT NULL,
   platforms TEXT NOT NULL,                  -- JSON array of parts
   depends TEXT NOT NULL,                    -- JSON array: names that the newest version depends on
+  digest BLOB,                              -- of its visible entries; NULL: it has none
+  hidden TEXT NOT NULL,                     -- JSON: mirror -> files that are not its owner's
   PRIMARY KEY (family, name)
 ) STRICT, WITHOUT ROWID;
 """
@@ -60,9 +70,10 @@ CREATE TABLE package (                      -- only names that this generation c
 AddRow = tuple[object, ...]  # family, part, the columns that `start_read` was given in their order, replaces
 CloseRow = tuple[int, str, str, str, str]  # artifact_id, family, part, name, reason
 PackedRow = tuple[str, bytes, int, bytes, int]  # path, sha256, size, pack, offset
+OfferRow = tuple[str, str, str, bool]  # family, part, name, begins
 PackageRow = tuple[
-    str, str, str, int, int, int, str, str
-]  # family, name, version, versions, files, bytes, platforms, depends
+    str, str, str, int, int, int, str, str, bytes | None, str
+]  # family, name, version, versions, files, bytes, platforms, depends, digest, hidden
 
 
 class RunFile:
@@ -119,6 +130,10 @@ class RunFile:
             'INSERT OR IGNORE INTO "close" (artifact_id, family, part, name, reason) VALUES (?, ?, ?, ?, ?)', rows
         )
 
+    def offers(self, rows: Iterable[OfferRow]) -> None:
+        """Append names that the mirror begins or ceases to offer."""
+        self._connection.executemany("INSERT INTO offer (family, part, name, begins) VALUES (?, ?, ?, ?)", rows)
+
     def files(self, rows: Iterable[tuple[str, str, int]]) -> None:
         """Write objects that are files of their own: path, sha256 in hex, size."""
         self._connection.executemany(
@@ -139,7 +154,7 @@ class RunFile:
     def packages(self, rows: Iterable[PackageRow]) -> None:
         """Write the summaries of changed packages."""
         self._connection.executemany(
-            "INSERT INTO package (family, name, version, versions, files, bytes, platforms, depends)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO package (family, name, version, versions, files, bytes, platforms, depends, digest, hidden)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             rows,
         )

@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from firthd.store.database import Database, Reader, Tx
 
+_COLUMNS = "version, versions, files, bytes, platforms, depends, digest, hidden"
 BATCH = 1000
 """Summaries that one transaction writes at the most."""
 
@@ -24,7 +25,7 @@ async def copy_packages(
     high = (str(page[-1][0]), str(page[-1][1]))
     await tx.execute(
         "INSERT OR REPLACE INTO main.package(channel_id, family, name, number, version, versions, files, bytes,"
-        " platforms, depends) SELECT ?, family, name, ?, version, versions, files, bytes, platforms, depends"
+        f" platforms, depends, digest, hidden) SELECT ?, family, name, ?, {_COLUMNS}"
         f" FROM {schema}.package WHERE (family, name) > (?, ?) AND (family, name) <= (?, ?)",
         (channel_id, number, *after, *high),
     )
@@ -47,7 +48,6 @@ async def drop_unpublished_packages(db: Database, channel_id: int, published: in
 
 async def show_again(db: Database, channel_id: int, number: int, earlier: int) -> None:
     """Let generation `number` have the summaries of `earlier`; only what has changed since is read and written."""
-    columns = "version, versions, files, bytes, platforms, depends"
 
     async def some(tx: Tx, after: tuple[str, str]) -> tuple[str, str] | None:
         page = await tx.rows(
@@ -57,9 +57,9 @@ async def show_again(db: Database, channel_id: int, number: int, earlier: int) -
             (channel_id, earlier, number, *after, BATCH),
         )
         await tx.many(
-            f"INSERT OR REPLACE INTO package(channel_id, family, name, number, {columns})"
-            f" SELECT ?1, ?2, ?3, ?4, {columns} FROM (SELECT {columns}, number FROM package WHERE channel_id = ?1"
-            " AND family = ?2 AND name = ?3 AND number <= ?5 UNION ALL SELECT '', 0, 0, 0, '[]', '[]', 0"
+            f"INSERT OR REPLACE INTO package(channel_id, family, name, number, {_COLUMNS})"
+            f" SELECT ?1, ?2, ?3, ?4, {_COLUMNS} FROM (SELECT {_COLUMNS}, number FROM package WHERE channel_id = ?1"
+            " AND family = ?2 AND name = ?3 AND number <= ?5 UNION ALL SELECT '', 0, 0, 0, '[]', '[]', NULL, '{{}}', 0"
             " ORDER BY number DESC LIMIT 1)",
             [(channel_id, family, name, number, earlier) for family, name in page],
         )
@@ -68,6 +68,42 @@ async def show_again(db: Database, channel_id: int, number: int, earlier: int) -
     after: tuple[str, str] | None = ("", "")
     while after is not None:
         after = await db.write(lambda tx, after=after: some(tx, after))  # type: ignore[misc]
+
+
+async def drop_between(db: Database, channel_id: int, low: int, high: int) -> None:
+    """Take away summaries that only generations between two kept ones showed, in short transactions.
+
+    `low` 0: nothing older is kept. One is shown until the next of its package; that of a package which is gone says
+    nothing where none is before it.
+    """
+    earlier, later = (
+        "EXISTS (SELECT 1 FROM package q WHERE q.channel_id = p.channel_id AND q.family = p.family AND q.name = p.name"
+        f" AND q.number {than})"
+        for than in ("< p.number", "> p.number AND q.number <= ?3")
+    )
+    superseded = f"p.number > ?2 AND {later}"
+    of_nothing = f"p.files = 0 AND p.hidden = '{{}}' AND NOT {earlier}"
+    for which in (superseded, of_nothing):
+
+        async def some(tx: Tx, after: tuple[int, str, str], which: str = which) -> tuple[int, str, str] | None:
+            key = (channel_id, low, high)
+            page = await tx.rows(
+                "SELECT p.number, p.family, p.name FROM package p INDEXED BY package_number"
+                " WHERE p.channel_id = ? AND p.number > ? AND p.number <= ?"
+                " AND (p.number, p.family, p.name) > (?, ?, ?)"
+                " ORDER BY p.number, p.family, p.name LIMIT ?",
+                (*key, *after, BATCH),
+            )
+            await tx.many(
+                "DELETE FROM package AS p WHERE p.channel_id = ?1 AND p.number = ?4 AND p.family = ?5 AND p.name = ?6"
+                f" AND {which}",
+                [(*key, *row) for row in page],
+            )
+            return (page[-1][0], page[-1][1], page[-1][2]) if len(page) == BATCH else None
+
+        last: tuple[int, str, str] | None = (low, "", "")
+        while last is not None:
+            last = await db.write(lambda tx, last=last, some=some: some(tx, last))  # type: ignore[misc]
 
 
 class SummaryRow(Struct, frozen=True, kw_only=True):

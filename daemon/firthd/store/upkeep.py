@@ -80,7 +80,7 @@ async def purge_deleted(db: Database, now_ms: int) -> int:
     gone = 0
     left = " OR ".join(
         f"EXISTS (SELECT 1 FROM {table} t WHERE t.channel_id = c.id)"
-        for table in ("artifact", "object", "package", "pack", "delivered")
+        for table in ("artifact", "object", "package", "pack", "delivered", "offered")
     )
     channels = await db.read(
         lambda r: r.rows(f"SELECT c.id FROM channel c WHERE c.deleted_at IS NOT NULL AND ({left})")
@@ -104,7 +104,7 @@ async def purge_deleted(db: Database, now_ms: int) -> int:
             rows = await tx.rows("SELECT id, file FROM object WHERE channel_id = ? LIMIT ?", (channel_id, BATCH))
             await objects.delete(tx, rows, now_ms)
             removed += len(rows)
-            for table, key in (("delivered", "sha256"), ("package", "family, name, number")):
+            for table, key in (("delivered", "sha256"), ("package", "family, name, number"), ("offered", "id")):
                 removed += await tx.execute(
                     f"DELETE FROM {table} WHERE channel_id = ? AND ({key}) IN"
                     f" (SELECT {key} FROM {table} WHERE channel_id = ? LIMIT ?)",

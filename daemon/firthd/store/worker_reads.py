@@ -6,13 +6,14 @@ count, and a set that starts later is not among them.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from operator import attrgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from firthd.store.columns import selected
 
+T = TypeVar("T")
 PAGE_ROWS = 5000
 NAMES_PER_QUERY = 500
 
@@ -20,6 +21,10 @@ LIVE = (
     "a.added_set IN (SELECT id FROM temp.counted)"
     " AND (a.closed_set IS NULL OR a.closed_set NOT IN (SELECT id FROM temp.counted))"
 )
+
+OFFERED = LIVE.replace("a.", "o.")
+OFFERS_A_LOOK = 20_000
+"""Offers that one statement looks at when it seeks contested names."""
 
 BY_FILENAME = attrgetter("filename", "section", "id")
 
@@ -55,26 +60,26 @@ class ShownRow(NamedTuple):
     raw: bytes
 
 
-class SummaryRow(NamedTuple):
-    """What a package's summary needs of one visible file."""
-
-    name: str
-    version: str
-    part: str
-    filename: str
-    size: int | None
-    mirror_id: int
-    raw: bytes
-
-
 class OfferRow(NamedTuple):
-    """That a mirror's files of a name lie in a part, and which sets added and closed them."""
+    """That a mirror offers a name in a part, and which sets began and ended that."""
 
     name: str
     mirror_id: int
-    part: str
     added_set: int
     closed_set: int | None
+
+
+class PackageRow(NamedTuple):
+    """What a generation's summary of a package says that is carried on by difference."""
+
+    digest: bytes | None
+    hidden: str
+    files: int
+    bytes: int
+
+
+SHOWN = selected(ShownRow._fields, "a", raw="r.raw")
+"""The columns of a ShownRow, in its order."""
 
 
 class PackedAt(NamedTuple):
@@ -93,6 +98,7 @@ class WorkerState:
         for pragma in ("temp_store=MEMORY", "cache_size=-32768"):
             self._connection.execute(f"PRAGMA {pragma}")
         self._connection.execute("CREATE TEMP TABLE counted (id INTEGER PRIMARY KEY)")
+        self._counted: frozenset[int] = frozenset()
 
     def close(self) -> None:
         """Close the connection."""
@@ -100,8 +106,9 @@ class WorkerState:
 
     def count_sets(self, ids: Iterable[int]) -> None:
         """Fix the change sets whose additions and closings count from here on."""
+        self._counted = frozenset(ids)
         self._connection.execute("DELETE FROM temp.counted")
-        self._connection.executemany("INSERT INTO temp.counted VALUES (?)", ((number,) for number in set(ids)))
+        self._connection.executemany("INSERT INTO temp.counted VALUES (?)", ((number,) for number in self._counted))
 
     # --- change sets and mirrors
 
@@ -150,8 +157,7 @@ class WorkerState:
         filename = ""
         while True:
             found = self._connection.execute(
-                f"SELECT {selected(ShownRow._fields, 'a', raw='r.raw')}"
-                " FROM artifact a CROSS JOIN artifact_record r ON r.artifact_id = a.id"
+                f"SELECT {SHOWN} FROM artifact a CROSS JOIN artifact_record r ON r.artifact_id = a.id"
                 " WHERE a.channel_id = ? AND a.family = ? AND a.part = ? AND a.filename > ?"
                 f" AND {LIVE} ORDER BY a.filename, a.id LIMIT {PAGE_ROWS}",
                 (channel_id, family, part, filename),
@@ -168,37 +174,115 @@ class WorkerState:
                 return
             filename = page[-1].filename
 
-    def offers(self, channel_id: int, family: str) -> Iterator[OfferRow]:
-        """Yield who added and who closed each file of a family, by package name; sets are not looked at."""
-        name, artifact_id = "", -1
-        while True:
-            page = self._connection.execute(
-                f"SELECT {selected(OfferRow._fields, 'a')}, a.id FROM artifact a"
-                " WHERE a.channel_id = ? AND a.family = ? AND (a.name, a.id) > (?, ?)"
-                f" ORDER BY a.name, a.id LIMIT {PAGE_ROWS}",
-                (channel_id, family, name, artifact_id),
-            ).fetchall()
-            for *offer, _ in page:
-                yield OfferRow._make(offer)
-            if len(page) < PAGE_ROWS:
-                return
-            name, artifact_id = OfferRow._make(page[-1][:-1]).name, page[-1][-1]
-
-    def summary_rows(
+    def rows_of(
         self, channel_id: int, family: str, names: Sequence[str], except_parts: Sequence[str]
-    ) -> Iterator[SummaryRow]:
-        """Yield what the summaries of some packages need from the parts that are not named."""
+    ) -> Iterator[tuple[str, list[ShownRow]]]:
+        """Yield (part, visible rows) of some packages from the parts that are not named, the rows by file name."""
         skipped = ", ".join("?" * len(except_parts))
-        for start in range(0, len(names), NAMES_PER_QUERY):
-            some = names[start : start + NAMES_PER_QUERY]
+        for some in _slices(names):
             page = self._connection.execute(
-                f"SELECT {selected(SummaryRow._fields, 'a', raw='r.raw')}"
-                " FROM artifact a CROSS JOIN artifact_record r ON r.artifact_id = a.id"
-                f" WHERE a.channel_id = ? AND a.family = ? AND a.name IN ({', '.join('?' * len(some))})"
+                f"SELECT a.part, {SHOWN} FROM artifact a CROSS JOIN artifact_record r ON r.artifact_id = a.id"
+                f" WHERE a.channel_id = ? AND a.family = ? AND a.name IN ({_marks(some)})"
                 f" AND a.part NOT IN ({skipped}) AND {LIVE}",
                 (channel_id, family, *some, *except_parts),
             ).fetchall()
-            yield from map(SummaryRow._make, page)
+            by_part: dict[str, list[ShownRow]] = {}
+            for part, *row in page:
+                by_part.setdefault(part, []).append(ShownRow._make(row))
+            for part, rows in by_part.items():
+                yield part, sorted(rows, key=BY_FILENAME)
+
+    def parts_of(self, channel_id: int, family: str, names: Sequence[str], before: Set[int]) -> dict[str, set[str]]:
+        """Return part -> those of the names that have a visible file there, or had one by the sets `before`."""
+        found: dict[str, set[str]] = {}
+        for some in _slices(names):
+            page = self._connection.execute(
+                "SELECT DISTINCT part, name, added_set, closed_set FROM artifact a"
+                f" WHERE channel_id = ? AND family = ? AND name IN ({_marks(some)})"
+                " AND added_set IN (SELECT id FROM temp.counted)",
+                (channel_id, family, *some),
+            ).fetchall()
+            for part, name, added, closed in page:
+                if closed is None or not self._counts(closed) or (added in before and closed not in before):
+                    found.setdefault(part, set()).add(name)
+        return found
+
+    def _counts(self, change_set: int) -> bool:
+        return change_set in self._counted
+
+    # --- offers
+
+    def offered(self, channel_id: int, mirror_id: int, family: str, part: str) -> set[str]:
+        """Return the names that a mirror offers in a part."""
+        rows = self._connection.execute(
+            "SELECT o.name FROM offered o INDEXED BY offered_part"
+            f" WHERE o.channel_id = ? AND o.mirror_id = ? AND o.family = ? AND o.part = ? AND {OFFERED}",
+            (channel_id, mirror_id, family, part),
+        )
+        return {row[0] for row in rows.fetchall()}
+
+    def parts_offered(self, channel_id: int, mirror_id: int, family: str) -> list[str]:
+        """Return the parts in which a mirror has ever offered a name, by skipping from one to the next."""
+        found: list[str] = []
+        last = ""
+        while True:
+            row = self._connection.execute(
+                "SELECT min(part) FROM offered INDEXED BY offered_part"
+                " WHERE channel_id = ? AND mirror_id = ? AND family = ? AND part > ?",
+                (channel_id, mirror_id, family, last),
+            ).fetchone()
+            if row[0] is None:
+                return found
+            last = row[0]
+            found.append(last)
+
+    def contested(self, channel_id: int, family: str) -> Iterator[tuple[str, set[int]]]:
+        """Yield each name that more than one mirror offers, with those that do."""
+        name: str | None = ""
+        while name is not None:
+            through = self._connection.execute(
+                "SELECT name FROM offered INDEXED BY offered_name WHERE channel_id = ? AND family = ? AND name > ?"
+                f" ORDER BY name LIMIT 1 OFFSET {OFFERS_A_LOOK}",
+                (channel_id, family, name),
+            ).fetchone()
+            page = self._connection.execute(
+                "SELECT o.name, group_concat(DISTINCT o.mirror_id) FROM offered o INDEXED BY offered_name"
+                f" WHERE o.channel_id = ?1 AND o.family = ?2 AND o.name > ?3 AND (?4 IS NULL OR o.name <= ?4)"
+                f" AND {OFFERED} GROUP BY o.name HAVING min(o.mirror_id) <> max(o.mirror_id)",
+                (channel_id, family, name, through[0] if through else None),
+            ).fetchall()
+            yield from ((row[0], set(map(int, row[1].split(",")))) for row in page)
+            name = through[0] if through else None
+
+    def names_offered_anew(self, channel_id: int, family: str, change_sets: Iterable[int]) -> set[str]:
+        """Return the names of which these sets began or ended an offer."""
+        found: set[str] = set()
+        for change_set in change_sets:
+            for column in ("added_set", "closed_set"):
+                rows = self._connection.execute(
+                    f"SELECT name FROM offered WHERE {column} = ? AND channel_id = ? AND family = ?",
+                    (change_set, channel_id, family),
+                )
+                found.update(row[0] for row in rows.fetchall())
+        return found
+
+    def offers(self, channel_id: int, family: str, names: Sequence[str]) -> dict[str, list[OfferRow]]:
+        """Return name -> all of its offers; sets are not looked at."""
+        found: dict[str, list[OfferRow]] = {}
+        for some in _slices(names):
+            rows = self._connection.execute(
+                "SELECT name, mirror_id, added_set, closed_set FROM offered INDEXED BY offered_name"
+                f" WHERE channel_id = ? AND family = ? AND name IN ({_marks(some)})",
+                (channel_id, family, *some),
+            )
+            for row in map(OfferRow._make, rows.fetchall()):
+                found.setdefault(row.name, []).append(row)
+        return found
+
+    def sources(self, channel_id: int) -> dict[int, str]:
+        """Return mirror -> its stored source, of all that the channel has had."""
+        rows = self._connection.execute("SELECT id, source FROM mirror WHERE channel_id = ?", (channel_id,))
+        return dict(rows.fetchall())
 
     def touched(self, channel_id: int, family: str, change_sets: Iterable[int]) -> dict[str, set[str]]:
         """Return part -> names that these sets added or closed something of."""
@@ -269,23 +353,34 @@ class WorkerState:
             return set()
         wanted = list(digests)
         found: set[bytes] = set()
-        for start in range(0, len(wanted), NAMES_PER_QUERY):
-            some = wanted[start : start + NAMES_PER_QUERY]
+        for some in _slices(wanted):
             rows = self._connection.execute(
-                f"SELECT sha256 FROM delivered WHERE channel_id = ? AND sha256 IN ({', '.join('?' * len(some))})",
+                f"SELECT sha256 FROM delivered WHERE channel_id = ? AND sha256 IN ({_marks(some)})",
                 (channel_id, *some),
             )
             found.update(row[0] for row in rows.fetchall())
         return found
 
     def packages_in_force(self, channel_id: int, family: str, number: int) -> set[str]:
-        """Return the names that a generation's summaries show."""
+        """Return the names whose summaries in a generation say anything."""
         rows = self._connection.execute(
-            "SELECT name, files, max(number) FROM package WHERE channel_id = ? AND family = ? AND number <= ?"
-            " GROUP BY name",
+            "SELECT name, files > 0 OR hidden <> '{}', max(number) FROM package"
+            " WHERE channel_id = ? AND family = ? AND number <= ? GROUP BY name",
             (channel_id, family, number),
         )
-        return {name for name, files, _ in rows.fetchall() if files}
+        return {name for name, says, _ in rows.fetchall() if says}
+
+    def summaries(self, channel_id: int, family: str, number: int, names: Sequence[str]) -> dict[str, PackageRow]:
+        """Return name -> what a generation's summary of a package says, of those that it has."""
+        found: dict[str, PackageRow] = {}
+        for some in _slices(names):
+            rows = self._connection.execute(
+                "SELECT name, digest, hidden, files, bytes, max(number) FROM package"
+                f" WHERE channel_id = ? AND family = ? AND name IN ({_marks(some)}) AND number <= ? GROUP BY name",
+                (channel_id, family, *some, number),
+            )
+            found.update((row[0], PackageRow._make(row[1:5])) for row in rows.fetchall())
+        return found
 
     # --- served objects
 
@@ -324,3 +419,11 @@ class WorkerState:
         """Return where what a path showed lies in a pack, at whatever generation; None when nowhere."""
         found = self.packed_object(channel_id, family, path)
         return None if found is None else found[1]
+
+
+def _slices(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (values[start : start + NAMES_PER_QUERY] for start in range(0, len(values), NAMES_PER_QUERY))
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ", ".join("?" * len(values))

@@ -12,7 +12,7 @@ import zstandard
 
 from firthd.families.conda.render import empty_subdir
 from firthd.index.messages import RenderResult
-from firthd.index.owners import find_owners
+from firthd.index.owners import find_owners, moved_names
 from firthd.index.render import once
 from firthd.store.worker_reads import OfferRow, ShownRow
 from tests.support.conda import ChannelFolder, PackageSpec, sample_channel
@@ -58,7 +58,7 @@ def test_first_render_serves_what_the_source_has(state: CondaState, channel: Cha
     assert [file.path for file in result.files] == [f"{s}/{name}" for s in ("linux-64", "noarch") for name in VARIANTS]
     for subdir in ("linux-64", "noarch"):
         assert content(result, f"{subdir}/repodata.json") == channel.document(subdir)
-    assert (result.packages, result.changed_packages, result.shadowed) == (3, 3, {})
+    assert (result.content.packages, result.changed_packages, result.content.shadowed) == (3, 3, {})
     assert [(part.part, part.artifacts, part.names) for part in result.parts] == [
         ("linux-64", 1, 1),
         ("noarch", 4, 2),
@@ -154,7 +154,7 @@ def test_rows_that_are_doubled_all_the_same_are_rendered_once(state: CondaState,
     )
     again, _ = state.render(full=True)
     assert [(file.path, file.sha256) for file in again.files] == [(file.path, file.sha256) for file in first.files]
-    assert [part.digest for part in again.parts] == [part.digest for part in first.parts]
+    assert again.content.state == first.content.state
 
 
 def test_render_is_deterministic_and_its_digest_depends_on_content_alone(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_only_touched_subdirs_are_rendered(state: CondaState, channel: ChannelFo
     state.take(spools(channel))
     result = state.publish()
     assert [file.path for file in result.files] == [f"linux-64/{name}" for name in VARIANTS]
-    assert (result.packages, result.changed_packages) == (3, 1)
+    assert (result.content.packages, result.changed_packages) == (3, 1)
     assert published(state, "linux-64") == channel.document("linux-64")
     full, _ = state.render(full=True)
     assert {file.path: file.sha256 for file in full.files} == {
@@ -238,7 +238,7 @@ def test_earlier_generation_is_rendered_in_full(state: CondaState, channel: Chan
     assert {file.path: file.sha256 for file in first.files}.items() <= back.items()
     assert content(result, "win-64/repodata.json")["packages.conda"] == {}, "it was seen once, so it stays"
     assert state.packages().keys() == {"alpha", "beta", "gamma"}
-    assert result.packages == 3
+    assert result.content.packages == 3
 
 
 def test_sets_that_are_not_named_do_not_show(state: CondaState, channel: ChannelFolder) -> None:
@@ -272,7 +272,7 @@ def test_summary_of_a_touched_name_counts_untouched_subdirs(state: CondaState, c
     assert run_rows(run_file, "package", "name, version, versions, files, platforms, depends") == [
         ("beta", "3.0", 3, 3, '["linux-64","noarch"]', '["gamma"]')
     ]
-    assert result.packages == 3
+    assert result.content.packages == 3
 
 
 def test_name_that_is_gone_is_said_once(state: CondaState, channel: ChannelFolder) -> None:
@@ -281,7 +281,7 @@ def test_name_that_is_gone_is_said_once(state: CondaState, channel: ChannelFolde
     state.take({"linux-64": None})
     result, run_file = state.render()
     assert run_rows(run_file, "package", "name, files") == [("gamma", 0)]
-    assert (result.packages, result.changed_packages) == (2, 1)
+    assert (result.content.packages, result.changed_packages) == (2, 1)
     state.publish()
     channel.add(PackageSpec(name="delta"))
     state.take({"noarch": spools(channel)["noarch"]})
@@ -305,11 +305,11 @@ def test_name_belongs_to_the_oldest_mirror(tmp_path: Path) -> None:
     state.take(spools(new), mirror=2)
     result = state.publish()
     assert served_files(state, "noarch") == ["own-1.0-0.conda", "shared-9.0-0.conda"]
-    assert result.shadowed == {}
+    assert result.content.shadowed == {}
     state.take(spools(old), mirror=1)
     result = state.publish()
     assert served_files(state, "noarch") == ["own-1.0-0.conda", "shared-1.0-0.conda"]
-    assert result.shadowed == {2: 1}
+    assert result.content.shadowed == {2: 1}
     assert state.packages()["shared"][:3] == ("1.0", 1, 1)
 
 
@@ -318,7 +318,7 @@ def test_owner_that_leaves_gives_the_name_back_in_every_subdir(tmp_path: Path) -
     new.add(PackageSpec(name="shared", version="9.0", subdir="linux-64"))
     state.take(spools(old), mirror=1)
     state.take(spools(new), mirror=2)
-    assert state.publish().shadowed == {2: 2}
+    assert state.publish().content.shadowed == {2: 2}
     assert "linux-64/repodata.json" not in state.published, "nothing of it shows, so it was never there"
     old.remove("noarch", "shared-1.0-0.conda")
     state.take(spools(old), mirror=1)
@@ -326,7 +326,7 @@ def test_owner_that_leaves_gives_the_name_back_in_every_subdir(tmp_path: Path) -
     assert [part.part for part in result.parts] == ["linux-64", "noarch"]
     assert served_files(state, "linux-64") == ["shared-9.0-0.conda"]
     assert served_files(state, "noarch") == ["own-1.0-0.conda", "shared-9.0-0.conda"]
-    assert result.shadowed == {}
+    assert result.content.shadowed == {}
     full, _ = state.render(full=True)
     assert {file.path: file.sha256 for file in full.files} == {
         path: file.sha256 for path, file in state.published.items()
@@ -334,14 +334,20 @@ def test_owner_that_leaves_gives_the_name_back_in_every_subdir(tmp_path: Path) -
 
 
 def test_the_channel_itself_comes_last() -> None:
-    offers = [
-        OfferRow("a", 0, "noarch", 1, None),
-        OfferRow("a", 7, "noarch", 2, None),
-        OfferRow("b", 0, "noarch", 1, None),
-    ]
-    owners = find_owners(offers, {1, 2}, {1})
-    assert (owners.contested, owners.shadowed, owners.moved) == ({"a": 7}, {0: 1}, {"noarch": {"a"}})
-    assert owners.shows("b", 0)
+    sources = {7: "https://example.org/a", 8: "https://example.org/b", 9: "https://example.org/a"}
+    contested = [("a", {0, 7}), ("b", {7, 8, 9}), ("together", {7, 9})]
+    owners = find_owners(contested, sources, set())
+    assert owners.contested == {"a": {7, 9}, "b": {7, 9}}  # mirrors of one source own a name together
+    assert owners.shows("a", 7)
+    assert not owners.shows("a", 0)
+    assert owners.shows("together", 9)
+    offers = {
+        "came": [OfferRow("came", 0, 1, None), OfferRow("came", 7, 2, None)],
+        "beside": [OfferRow("beside", 7, 1, None), OfferRow("beside", 9, 2, None)],
+        "went": [OfferRow("went", 7, 1, 2), OfferRow("went", 8, 1, None)],
+        "alone": [OfferRow("alone", 8, 2, None)],
+    }
+    assert moved_names(offers, sources, {1, 2}, {1}) == {"came", "went"}
 
 
 # --- clients ------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from firthd.families.base import COLUMNS
-from firthd.store import artifacts, generations
+from firthd.store import artifacts, generations, offers
 from firthd.store.artifacts import FileRow, HandedOver
 from tests.support.clock import START_MS, FakeClock
 from tests.support.state import Shelf, sha, shelf, write_run_file
@@ -118,13 +118,18 @@ async def test_a_name_belongs_to_the_oldest_mirror_that_offers_it(s: Shelf) -> N
     assert await find(s, "numpy-9.9", 1) is None  # the snapshot stays what it was
 
 
-async def test_a_retired_file_of_a_name_that_another_mirror_owns_now_is_not_served(s: Shelf) -> None:
+async def test_a_retired_file_belongs_to_the_owner_of_the_last_generation_that_showed_it(s: Shelf) -> None:
     ours = await s.change(mirror=1, add=["numpy-1.0"])
-    await s.change(mirror=2, add=["numpy-9.9"])
+    theirs = await s.change(mirror=2, add=["numpy-9.9", "numpy-8.8"])
+    await s.publish()
+    await s.change(mirror=2, close=[theirs["numpy-8.8"]])
     await s.publish()
     await s.change(mirror=1, close=ours.values())
     await s.publish()
-    assert await find(s, "numpy-1.0", 2) is None
+    retired = await find(s, "numpy-1.0", 3)
+    assert retired is not None
+    assert (retired.mirror_id, retired.retired) == (1, True)
+    assert await find(s, "numpy-8.8", 3) is None  # no generation has shown it
 
 
 async def test_the_channel_itself_comes_after_every_mirror(s: Shelf) -> None:
@@ -132,15 +137,15 @@ async def test_the_channel_itself_comes_after_every_mirror(s: Shelf) -> None:
     ids = await s.change(mirror=3, add=["numpy-2.0"])
     await s.publish()
 
-    async def owner(name: str) -> int | None:
-        return await s.db.read(lambda r: artifacts.owner(r, s.channel_id, s.number, "conda", name))
+    async def owners(name: str) -> set[int] | None:
+        return await s.db.read(lambda r: offers.owners(r, s.channel_id, s.number, "conda", name))
 
-    assert (await owner("numpy"), await owner("own"), await owner("absent")) == (3, 0, None)
+    assert (await owners("numpy"), await owners("own"), await owners("absent")) == ({3}, {0}, None)
     assert await find(s, "numpy-1.0", 1) is None
     assert await find(s, "own-1.0", 1) is not None
     await s.change(mirror=3, close=ids.values())
     await s.publish()
-    assert await owner("numpy") == 0
+    assert await owners("numpy") == {0}
     found = await find(s, "numpy-1.0", 2)
     assert found is not None
     assert found.id == own["numpy-1.0"]

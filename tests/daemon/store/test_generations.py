@@ -217,7 +217,7 @@ async def summary(
 ) -> None:
     await s.db.write(
         lambda tx: tx.execute(
-            "INSERT INTO package VALUES (?, ?, ?, ?, ?, 1, ?, ?, ?, ?)",
+            "INSERT INTO package VALUES (?, ?, ?, ?, ?, 1, ?, ?, ?, ?, NULL, '{}')",
             (
                 s.channel_id,
                 family,

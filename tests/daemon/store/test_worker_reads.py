@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from firthd.store.worker_reads import PAGE_ROWS, WorkerState
+from firthd.store.worker_reads import OFFERS_A_LOOK, PAGE_ROWS, WorkerState
 from tests.support.conda_state import CondaState
 
 ROWS = 2 * PAGE_ROWS + 7
@@ -73,14 +73,33 @@ def test_closings_that_do_not_count_close_nothing(reads: WorkerState) -> None:
     assert list(reads.shown_rows(1, "conda", "noarch")) == [[]]
 
 
-def test_offers_and_names_touched_are_complete(reads: WorkerState) -> None:
-    offers = list(reads.offers(1, "conda"))
-    assert len(offers) == ROWS + len(range(0, ROWS, 10))
-    assert [offer.name for offer in offers] == sorted(offer.name for offer in offers)
+def test_names_touched_are_complete(reads: WorkerState) -> None:
     names = {f"package-{number // 3:05}" for number in range(ROWS)}
     assert reads.touched(1, "conda", [1]) == {"noarch": names}
     assert reads.touched(1, "conda", [2]) == {"noarch": {f"package-{n // 3:05}" for n in range(0, ROWS, 10)}}
     assert reads.touched(2, "conda", [1]) == {}
+
+
+def test_contested_names_are_found_wherever_a_look_ends(state: CondaState, reads: WorkerState) -> None:
+    connection = state.connect()
+    with connection:
+        connection.executemany(
+            "INSERT INTO offered (channel_id, mirror_id, family, part, name, added_set, closed_set)"
+            " VALUES (1, ?, 'conda', 'noarch', ?, 1, ?)",
+            [
+                (mirror, f"package-{number:05}", 2 if number % 3 == 0 and mirror == 7 else None)
+                for number in range(OFFERS_A_LOOK)
+                for mirror in ((1, 7) if number % 100 == 0 else (1,))
+            ],
+        )
+    connection.close()
+    every = [f"package-{number:05}" for number in range(0, OFFERS_A_LOOK, 100)]
+    reads.count_sets({1})
+    assert list(reads.contested(1, "conda")) == [(name, {1, 7}) for name in every]
+    reads.count_sets({1, 2})
+    assert [name for name, _ in reads.contested(1, "conda")] == [name for name in every if int(name[-5:]) % 3]
+    assert reads.names_offered_anew(1, "conda", [2]) == {name for name in every if int(name[-5:]) % 3 == 0}
+    assert list(reads.contested(2, "conda")) == []
 
 
 def test_sets_are_told_apart_by_state_number_and_channel(reads: WorkerState) -> None:

@@ -135,6 +135,9 @@ class ToyFormats:
     def depended_on(self, raw: bytes) -> Iterable[str]:
         return decode(raw).needs
 
+    def identity(self, row: ShownRow) -> bytes:
+        return row.fingerprint
+
     def platform(self, part: str, filename: str) -> str:
         return "any"
 

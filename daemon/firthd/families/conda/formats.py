@@ -9,7 +9,13 @@ from firthd.families.base import Comparable, Entry, Output, SourceRecord, Spool
 from firthd.families.conda.document import Repodata
 from firthd.families.conda.names import valid_subdir
 from firthd.families.conda.paths import FIRST_SUBDIRS
-from firthd.families.conda.records import depended_on, fingerprint, source_record
+from firthd.families.conda.records import (
+    PLAIN_SECTIONS,
+    depended_on,
+    fingerprint,
+    fingerprint_without_url,
+    source_record,
+)
 from firthd.families.conda.render import SubdirRenderer, check_row, empty_subdir, name_old_shards
 from firthd.families.conda.versions import version_key
 from firthd.store.worker_reads import ShownRow
@@ -32,6 +38,9 @@ class CondaFormats:
 
     def writable(self, row: ShownRow) -> None:
         check_row(row)
+
+    def identity(self, row: ShownRow) -> bytes:
+        return row.fingerprint if row.section in PLAIN_SECTIONS else fingerprint_without_url(row.raw)
 
     def record(self, entry: Entry, fingerprint: bytes) -> SourceRecord:
         return source_record(entry, fingerprint)

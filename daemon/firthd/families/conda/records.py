@@ -151,6 +151,13 @@ def fingerprint(raw: Raw | bytes) -> bytes:
     return blake2b(spelled, digest_size=FINGERPRINT_BYTES).digest()
 
 
+def fingerprint_without_url(raw: Raw | bytes) -> bytes:
+    """Return the fingerprint of a record that may say where its file is, less that; of one that was found valid."""
+    record = _decode_object(bytes(raw))
+    record.pop("url", None)
+    return blake2b(canonical(record), digest_size=FINGERPRINT_BYTES).digest()
+
+
 def canonical(record: dict[str, object]) -> bytes:
     """Return the one spelling of a record that its fingerprint is taken over; changes `record`."""
     record.pop("run_exports", None)
