@@ -1,10 +1,11 @@
 """What the handlers and the servers are given to work with: the daemon's rooms, built once by the composition root."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
 
 from msgspec import Struct
 
-from firth_protocol.types import Addresses, DaemonStatus, Family, ScheduleNext
+from firth_protocol.types import Addresses, DaemonStatus, Family, Page, ScheduleNext
 from firthd.access import Caller
 from firthd.channels.manage import Channels
 from firthd.channels.tokens import Tokens
@@ -13,8 +14,11 @@ from firthd.families.base import FamilyRules
 from firthd.mirrors.manage import Mirrors
 from firthd.mirrors.report import Reports
 from firthd.runs.queue import RunQueue
-from firthd.store.database import Database
+from firthd.store.database import Database, Reader
 from firthd.store.journal import Journal
+from firthd.store.paging import Cut
+
+T = TypeVar("T")
 
 
 class Engine(Struct, frozen=True, kw_only=True):
@@ -33,6 +37,16 @@ class Engine(Struct, frozen=True, kw_only=True):
     status: Callable[[Caller], Awaitable[DaemonStatus]]
     coming: Callable[[str, int, int], ScheduleNext]
     check: Callable[[], Awaitable[list[tuple[str, bool, str]]]]
+
+    async def page(self, read: Callable[[Reader], Awaitable[Cut[T]]]) -> Page[T]:
+        """Return a page of a list as clients get it, with the moment at which it was read."""
+
+        async def body(r: Reader) -> Page[T]:
+            found = await read(r)
+            as_of = await self.journal.as_of(r)
+            return Page(items=found.items, next_cursor=found.following, total=found.total, as_of=as_of)
+
+        return await self.db.read(body)
 
     def addresses(self, channel: str, families: set[Family]) -> Addresses:
         """Return where clients reach a channel, with the lines that set them up."""

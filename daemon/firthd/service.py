@@ -28,12 +28,11 @@ from firthd.families.base import FamilyRules
 from firthd.health import Health
 from firthd.mirrors.context import Context
 from firthd.mirrors.deliveries import Deliveries
-from firthd.mirrors.find import Finder
 from firthd.mirrors.manage import Mirrors
 from firthd.mirrors.on_demand import Helpers, OnDemand
 from firthd.mirrors.pages import LazyPages
 from firthd.mirrors.publish_run import PublishRuns
-from firthd.mirrors.report import Reports
+from firthd.mirrors.report import Finder, Reports
 from firthd.mirrors.run import MirrorRuns
 from firthd.mirrors.source import Locator
 from firthd.mirrors.space import SpaceGuard

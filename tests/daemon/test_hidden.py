@@ -14,7 +14,7 @@ from firth_protocol.methods import METHODS
 from firth_protocol.types import Role
 from firthd.access import Access, Caller
 from firthd.config import AccessSettings
-from firthd.mirrors.find import Finder
+from firthd.mirrors.report import Finder
 from firthd.rpc.dispatch import Dispatcher
 from firthd.rpc.handlers import handlers
 from firthd.rpc.server import _may_see

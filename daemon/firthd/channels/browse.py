@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from firth_protocol.errors import CursorExpired, NotFound
+from firth_protocol.methods import ChannelList
 from firth_protocol.types import (
     ArtifactState,
     Change,
@@ -24,7 +25,7 @@ from firthd.store import artifacts, catalog, generations, paging, summaries
 from firthd.store.catalog import ChannelRow
 from firthd.store.database import Database, Reader
 from firthd.store.generations import DRAFT, ChangeRow, ChangeSetRow
-from firthd.store.paging import Patterns
+from firthd.store.paging import Cut, Patterns
 
 FILES_SHOWN = 1000
 PACKAGES_ON_A_PAGE = 100
@@ -94,15 +95,21 @@ async def describe(r: Reader, row: ChannelRow, patterns: Patterns) -> Channel:
     )
 
 
+async def channels_page(r: Reader, params: ChannelList, patterns: Patterns) -> Cut[Channel]:
+    """Return a page of the channels that a client may see who may see those of `patterns`."""
+    rows, following, total = await catalog.channels_page(
+        r, query=params.query, sort=params.sort, cursor=params.cursor, limit=params.limit, patterns=patterns
+    )
+    return Cut(items=[await describe(r, row, patterns) for row in rows], following=following, total=total)
+
+
 async def _waiting(r: Reader, row: ChannelRow, draft: list[ChangeSetRow]) -> tuple[int, int]:
     """Count what a draft adds and removes for clients, beside all that has been published."""
     return await generations.count_changes(r, row.id, row.generation, DRAFT, [one.id for one in draft])
 
 
-async def generations_page(
-    r: Reader, name: str, cursor: str | None, limit: int
-) -> tuple[list[Generation], str | None, int]:
-    """Return a channel's generations, newest first, the cursor of the next page, and how many there are."""
+async def generations_page(r: Reader, name: str, cursor: str | None, limit: int) -> Cut[Generation]:
+    """Return a page of a channel's generations, newest first."""
     row = await channel(r, name)
     page = paging.decode(cursor, "generations")
     found = await generations.generations(r, row.id, page["page_key"], limit + 1)
@@ -124,13 +131,11 @@ async def generations_page(
         )
         for one in shown
     ]
-    return items, following, row.generation
+    return Cut(items=items, following=following, total=row.generation)
 
 
-async def changes_page(
-    r: Reader, name: str, generation: int | None, cursor: str | None, limit: int
-) -> tuple[list[Change], str | None]:
-    """Return what a generation (None: the draft, or the newest generation when there is none) added and closed."""
+async def changes_page(r: Reader, name: str, generation: int | None, cursor: str | None, limit: int) -> Cut[Change]:
+    """Return a page of what a generation (None: the draft, else the newest generation) added and closed."""
     row = await channel(r, name)
     low, high = await _span(r, row, generation)
     forward = high >= low
@@ -154,7 +159,7 @@ async def changes_page(
     shown, following = paging.cut(
         f"changes {generation}", found, limit, lambda one: (None, f"{int(not one.came)}:{one.set_id}:{one.id}")
     )
-    return [_change(one, added=one.came == forward) for one in shown], following
+    return Cut(items=[_change(one, added=one.came == forward) for one in shown], following=following)
 
 
 async def _span(r: Reader, row: ChannelRow, generation: int | None) -> tuple[int, int]:
@@ -198,8 +203,8 @@ async def packages_page(
     sort: str,
     cursor: str | None,
     limit: int,
-) -> tuple[list[Package], str | None, int]:
-    """Return packages of the published generation, the cursor of the next page, and how many there are."""
+) -> Cut[Package]:
+    """Return a page of the packages of the published generation."""
     row = await channel(r, name)
     current = await generations.generation(r, row.id, row.generation)
     by = paging.order(sort, summaries.PACKAGE_ORDERS)
@@ -230,7 +235,7 @@ async def packages_page(
         )
         for one, _ in shown
     ]
-    return items, following, total
+    return Cut(items=items, following=following, total=total)
 
 
 async def package(
@@ -300,7 +305,7 @@ async def package(
 
 async def first_packages(db: Database, channel_name: str, query: str) -> tuple[list[Package], int]:
     """Return the first packages whose name holds a text, for a channel's page, and how many there are."""
-    found, _, total = await db.read(
+    found = await db.read(
         lambda r: packages_page(
             r,
             channel_name,
@@ -313,4 +318,4 @@ async def first_packages(db: Database, channel_name: str, query: str) -> tuple[l
             limit=PACKAGES_ON_A_PAGE,
         )
     )
-    return found, total
+    return found.items, found.total or 0

@@ -10,7 +10,7 @@ from firth_protocol.types import Cause, RunKind
 from firthd.channels import browse
 from firthd.clock import Clock
 from firthd.families.base import COLUMNS
-from firthd.mirrors.find import find
+from firthd.mirrors.report import find
 from firthd.mirrors.take_in import TakeIn
 from firthd.runs.queue import RunQueue
 from firthd.store import artifacts, catalog, generations, runs

@@ -38,9 +38,8 @@ from firthd.families import recognisers
 from firthd.families.base import FamilyRules
 from firthd.mirrors import checks
 from firthd.mirrors.delete import Removals
-from firthd.mirrors.find import find
 from firthd.mirrors.probe import Probe
-from firthd.mirrors.report import Reports
+from firthd.mirrors.report import Reports, find
 from firthd.mirrors.run import MirrorRuns
 from firthd.mirrors.source import NO_MIRROR, Job, rules_of, source_of
 from firthd.mirrors.take_in import TakeIn

@@ -1,21 +1,54 @@
-"""The only place that describes a mirror to clients: as it stands, and what its runs did."""
+"""The only place that describes mirrors and their runs to clients, and knows how a mirror is addressed."""
 
 from collections.abc import Callable, Mapping
 
-from firth_protocol.types import FailedArtifact, Family, Mirror, MirrorDetails
-from firthd.absent import no_run
+from firth_protocol.methods import MirrorList, RunList
+from firth_protocol.types import FailedArtifact, Family, Mirror, MirrorDetails, Run
+from firthd.absent import no_mirror, no_run
+from firthd.channels import browse
 from firthd.clock import Clock, maybe_rfc3339, rfc3339
 from firthd.families.base import FamilyRules
 from firthd.runs import steps
 from firthd.runs.queue import RunQueue
-from firthd.store import artifacts, runs
+from firthd.store import artifacts, catalog, paging, runs
 from firthd.store.catalog import MirrorRow
 from firthd.store.database import Database, Reader
+from firthd.store.paging import Cut, Patterns
 
 LISTED = 1000
 
 NextDue = Callable[[str, int], int | None]
 """(schedule, after ms) → the next due time in ms."""
+
+
+async def find(r: Reader, ref: int | str) -> MirrorRow:
+    """Return the mirror that an id or `channel:name` means; raise NotFound."""
+    row = None
+    if isinstance(ref, int) or ref.isdecimal():
+        number = int(ref) if len(str(ref)) < 19 else 0  # no id that SQLite can hold has more digits
+        row = await catalog.mirror_by_id(r, number)
+    elif ":" in ref:
+        channel, _, name = ref.partition(":")
+        row = await catalog.mirror_by_name(r, channel, name)
+    if row is None:
+        raise no_mirror(ref)
+    return row
+
+
+class Finder:
+    """Finds the channel that a mirror or a run belongs to."""
+
+    def __init__(self, db: Database, queue: RunQueue) -> None:
+        self._db = db
+        self._queue = queue
+
+    async def by_mirror(self, ref: int | str) -> str:
+        """Return the channel's name; raise NotFound."""
+        return (await self._db.read(lambda r: find(r, ref))).channel
+
+    async def by_run(self, run: int) -> str:
+        """Return the channel's name; raise NotFound."""
+        return (await self._queue.row(run)).channel
 
 
 class Reports:
@@ -72,8 +105,47 @@ class Reports:
             revision=row.revision,
         )
 
-    async def details(self, row: MirrorRow, run_id: int | None) -> MirrorDetails:
+    async def page(self, r: Reader, params: MirrorList, patterns: Patterns) -> Cut[Mirror]:
+        """Return a page of the mirrors in channels of `patterns`."""
+        channel = await browse.channel(r, params.channel) if params.channel else None
+        rows, following, total = await catalog.mirrors_page(
+            r,
+            channel_id=channel.id if channel else None,
+            query=params.query,
+            type_=params.type,
+            mode=params.mode,
+            state=params.state,
+            sort=params.sort,
+            cursor=params.cursor,
+            limit=params.limit,
+            patterns=patterns,
+        )
+        return Cut(items=[await self.describe(r, row) for row in rows], following=following, total=total)
+
+    async def runs_page(self, r: Reader, params: RunList, patterns: Patterns) -> Cut[Run]:
+        """Return a page of the runs in channels of `patterns`, newest first."""
+        mirror = await find(r, params.mirror) if params.mirror is not None else None
+        channel = await browse.channel(r, params.channel) if params.channel is not None else None
+        found, total = await runs.runs_page(
+            r,
+            mirror_id=mirror.id if mirror else None,
+            channel_id=channel.id if channel else None,
+            kind=params.kind,
+            state=params.state,
+            before=paging.decode(params.cursor, "runs")["page_key"],
+            limit=params.limit + 1,
+            patterns=patterns,
+        )
+        shown, following = paging.cut("runs", found, params.limit, lambda row: (None, row.id))
+        return Cut(items=[self._queue.describe(row) for row in shown], following=following, total=total)
+
+    async def mirror(self, r: Reader, ref: int | str) -> Mirror:
+        """Return the mirror that an id or `channel:name` means; raise NotFound."""
+        return await self.describe(r, await find(r, ref))
+
+    async def details(self, ref: int | str, run_id: int | None) -> MirrorDetails:
         """Return what a mirror's run (None: its newest) did, with each failure; raise NotFound."""
+        row = await self._db.read(lambda r: find(r, ref))
         run_id = run_id or row.last_run_id
         run = await self._queue.row(run_id) if run_id else None
         if run is not None and run.mirror_id != row.id:

@@ -10,17 +10,18 @@ from msgspec import Struct
 
 from firth_protocol.errors import FirthError, Interrupted, NotFound, WrongState
 from firth_protocol.events import Fact
-from firth_protocol.types import Json, Run, RunKind, RunState
+from firth_protocol.types import Json, LogLine, Run, RunKind, RunState
 from firthd.absent import no_run
 from firthd.clock import Clock
 from firthd.events import EventHub
 from firthd.runs.ends import INTERRUPTED, cut_off, run_error, tries, unforeseen
 from firthd.runs.run import LiveRun, Outcome
 from firthd.runs.steps import PLACED, URGENT, describe, first_steps
-from firthd.store import catalog, disk, runs
+from firthd.store import catalog, disk, paging, runs
 from firthd.store.audit import line_of
-from firthd.store.database import Database, Tx
+from firthd.store.database import Database, Reader, Tx
 from firthd.store.journal import Journal
+from firthd.store.paging import Cut
 from firthd.store.runs import RunRow
 
 log = logging.getLogger(__name__)
@@ -199,6 +200,13 @@ class RunQueue:
         if row is None:
             raise no_run(run_id)
         return row
+
+    async def flush_log(self, run_id: int) -> None:
+        """Write down what a run at work has said so far; raise NotFound where there is no such run."""
+        live = self.live(run_id)
+        if live is not None:
+            await live.flush()
+        await self.row(run_id)
 
     async def wait(self, run_id: int, timeout_s: float | None = None) -> Run:
         """Return a run when it has ended, or as it is after `timeout_s` seconds."""
@@ -462,3 +470,11 @@ class RunQueue:
         waiter = self._waiters.pop(run_id, None)
         if waiter is not None:
             waiter.set()
+
+
+async def log_page(r: Reader, run_id: int, after: int, cursor: str | None, limit: int) -> Cut[LogLine]:
+    """Return a page of what a run has said, from behind line `after`, or behind the cursor."""
+    behind = paging.decode(cursor, "log")["page_key"]
+    lines = await runs.log_page(r, run_id, after if behind is None else behind, limit + 1)
+    items, following = paging.cut("log", lines, limit, lambda line: (None, line.number))
+    return Cut(items=items, following=following)

@@ -14,7 +14,9 @@ from msgspec import Struct
 
 from firth_protocol.types import AuditEntry, Json, Role
 from firthd.clock import rfc3339
+from firthd.store import paging
 from firthd.store.database import Database, Reader, Tx, accompanied
+from firthd.store.paging import Cut
 
 log = logging.getLogger(__name__)
 
@@ -115,16 +117,16 @@ async def insert(tx: Tx, entry: Audited) -> int:
     )
 
 
-async def page(reader: Reader, *, query: str | None, before: int | None, limit: int) -> list[AuditEntry]:
-    """Return audit entries, newest first, older than id `before`."""
+async def page(reader: Reader, *, query: str | None, cursor: str | None, limit: int) -> Cut[AuditEntry]:
+    """Return a page of audit entries, newest first."""
     rows = await reader.rows(
         "SELECT id, time, uid, pid, user, role, method, params, outcome FROM audit"
         " WHERE (:before IS NULL OR id < :before)"
         " AND (:query IS NULL OR instr(lower(method || ' ' || user || ' ' || params || ' ' || outcome), lower(:query)))"
         " ORDER BY id DESC LIMIT :limit",
-        {"before": before, "query": query, "limit": limit},
+        {"before": paging.decode(cursor, "audit")["page_key"], "query": query, "limit": limit + 1},
     )
-    return [
+    found = [
         AuditEntry(
             id=row[0],
             time=rfc3339(row[1]),
@@ -138,3 +140,5 @@ async def page(reader: Reader, *, query: str | None, before: int | None, limit: 
         )
         for row in rows
     ]
+    items, following = paging.cut("audit", found, limit, lambda entry: (None, entry.id))
+    return Cut(items=items, following=following)

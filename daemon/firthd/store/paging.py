@@ -3,7 +3,7 @@
 import base64
 import binascii
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -17,6 +17,14 @@ Patterns = tuple[str, ...] | None
 
 _NUMBERS = range(-(1 << 63), 1 << 63)
 """What SQLite can hold; a cursor made by hand may hold anything."""
+
+
+class Cut(Struct, Generic[T], frozen=True, kw_only=True):
+    """A page of a list: the cursor behind it (None: the list ends there), and how many there are where it is told."""
+
+    items: list[T]
+    following: str | None = None
+    total: int | None = None
 
 
 class Order(Struct, frozen=True):

@@ -36,7 +36,9 @@ async def nothing(tx: Tx) -> None:
 
 async def outcomes(db: Database) -> list[str]:
     """Return the outcomes as they are durable now: what a kill at this moment would leave."""
-    return [entry.outcome for entry in await db.read(lambda r: audit.page(r, query=None, before=None, limit=10))]
+    return [
+        entry.outcome for entry in (await db.read(lambda r: audit.page(r, query=None, cursor=None, limit=10))).items
+    ]
 
 
 async def test_a_change_of_one_transaction_holds_its_line(db: Database) -> None:
@@ -124,19 +126,19 @@ async def test_the_audit_log_is_paged_newest_first_and_searched_in_any_case(db: 
             outcome="ok",
         )
         await db.write(lambda tx, entry=entry: audit.insert(tx, entry))  # type: ignore[misc]
-    page = await db.read(lambda r: audit.page(r, query=None, before=None, limit=2))
-    assert [one.params["channel"] for one in page] == ["c4", "c3"]
-    rest = await db.read(lambda r: audit.page(r, query=None, before=page[-1].id, limit=10))
-    assert [one.params["channel"] for one in rest] == ["c2", "c1", "c0"]
-    assert (rest[0].time, rest[0].role, rest[0].user, rest[0].uid) == (
+    page = await db.read(lambda r: audit.page(r, query=None, cursor=None, limit=2))
+    assert [one.params["channel"] for one in page.items] == ["c4", "c3"]
+    rest = await db.read(lambda r: audit.page(r, query=None, cursor=page.following, limit=10))
+    assert [one.params["channel"] for one in rest.items] == ["c2", "c1", "c0"]
+    assert (rest.items[0].time, rest.items[0].role, rest.items[0].user, rest.items[0].uid) == (
         "2026-05-01T00:00:00.002Z",
         Role.MANAGER,
         "bob",
         1000,
     )
     for query, expected in (("ADA", ["c3", "c1"]), ("FREEZE", 5), ('"c2"', ["c2"]), ("%", []), ("nobody", [])):
-        found = await db.read(lambda r, q=query: audit.page(r, query=q, before=None, limit=10))  # type: ignore[misc]
-        names = [one.params["channel"] for one in found]
+        found = await db.read(lambda r, q=query: audit.page(r, query=q, cursor=None, limit=10))  # type: ignore[misc]
+        names = [one.params["channel"] for one in found.items]
         assert names == expected or len(names) == expected
 
 

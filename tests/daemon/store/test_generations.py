@@ -122,15 +122,16 @@ async def listed(s: Shelf, generation: int | None, limit: int) -> dict[str, list
     found: dict[str, list[str]] = {"added": [], "closed": []}
     cursor: str | None = None
     while True:
-        items, cursor = await s.db.read(
+        page = await s.db.read(
             lambda r, cursor=cursor: browse.changes_page(r, "main", generation, cursor, limit)  # type: ignore[misc]
         )
         item: Change
-        for item in items:
+        for item in page.items:
             found[str(item.change)].append(item.filename.removesuffix(".conda"))
+        cursor = page.following
         if cursor is None:
             return found
-        assert len(items) == limit
+        assert len(page.items) == limit
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 100])

@@ -31,19 +31,7 @@ def handlers(engine: Engine) -> dict[str, Handler]:
         return await engine.channels.create(params, context.caller)
 
     async def list_(context: Context, params: ChannelList) -> Page[Channel]:
-        async def body(r: Reader) -> Page[Channel]:
-            rows, following, total = await catalog.channels_page(
-                r,
-                query=params.query,
-                sort=params.sort,
-                cursor=params.cursor,
-                limit=params.limit,
-                patterns=context.caller.patterns(),
-            )
-            items = [await browse.describe(r, row, context.caller.patterns()) for row in rows]
-            return Page(items=items, next_cursor=following, total=total, as_of=await engine.journal.as_of(r))
-
-        return await engine.db.read(body)
+        return await engine.page(lambda r: browse.channels_page(r, params, context.caller.patterns()))
 
     async def get(context: Context, params: ChannelParams) -> ChannelGet:
         async def body(r: Reader) -> ChannelGet:
@@ -77,20 +65,12 @@ def handlers(engine: Engine) -> dict[str, Handler]:
         return await engine.channels.unfreeze(params.channel, context.caller, dry_run=params.dry_run)
 
     async def generations(context: Context, params: ChannelGenerations) -> Page[Generation]:
-        async def body(r: Reader) -> Page[Generation]:
-            items, following, total = await browse.generations_page(r, params.channel, params.cursor, params.limit)
-            return Page(items=items, next_cursor=following, total=total, as_of=await engine.journal.as_of(r))
-
-        return await engine.db.read(body)
+        return await engine.page(lambda r: browse.generations_page(r, params.channel, params.cursor, params.limit))
 
     async def changes(context: Context, params: ChannelChanges) -> Page[Change]:
-        async def body(r: Reader) -> Page[Change]:
-            items, following = await browse.changes_page(
-                r, params.channel, params.generation, params.cursor, params.limit
-            )
-            return Page(items=items, next_cursor=following, as_of=await engine.journal.as_of(r))
-
-        return await engine.db.read(body)
+        return await engine.page(
+            lambda r: browse.changes_page(r, params.channel, params.generation, params.cursor, params.limit)
+        )
 
     async def rollback(context: Context, params: ChannelRollback) -> RunReply:
         return await engine.channels.rollback(

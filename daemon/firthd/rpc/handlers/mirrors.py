@@ -20,11 +20,8 @@ from firth_protocol.methods import (
     RunReply,
 )
 from firth_protocol.types import Mirror, MirrorDetails, Page, SourceFound
-from firthd.channels import browse
 from firthd.engine import Engine
-from firthd.mirrors.find import find
 from firthd.rpc.dispatch import Context, Handler
-from firthd.store import catalog
 from firthd.store.database import Reader
 
 
@@ -36,28 +33,11 @@ def handlers(engine: Engine) -> dict[str, Handler]:
         return await engine.mirrors.create(params, context.caller.user)
 
     async def list_(context: Context, params: MirrorList) -> Page[Mirror]:
-        async def body(r: Reader) -> Page[Mirror]:
-            channel = await browse.channel(r, params.channel) if params.channel else None
-            rows, following, total = await catalog.mirrors_page(
-                r,
-                channel_id=channel.id if channel else None,
-                query=params.query,
-                type_=params.type,
-                mode=params.mode,
-                state=params.state,
-                sort=params.sort,
-                cursor=params.cursor,
-                limit=params.limit,
-                patterns=context.caller.patterns(),
-            )
-            items = [await engine.reports.describe(r, row) for row in rows]
-            return Page(items=items, next_cursor=following, total=total, as_of=await engine.journal.as_of(r))
-
-        return await engine.db.read(body)
+        return await engine.page(lambda r: engine.reports.page(r, params, context.caller.patterns()))
 
     async def get(context: Context, params: MirrorParams) -> MirrorGet:
         async def body(r: Reader) -> MirrorGet:
-            mirror = await engine.reports.describe(r, await find(r, params.mirror))
+            mirror = await engine.reports.mirror(r, params.mirror)
             return MirrorGet(**msgspec.structs.asdict(mirror), as_of=await engine.journal.as_of(r))
 
         return await engine.db.read(body)
@@ -83,8 +63,7 @@ def handlers(engine: Engine) -> dict[str, Handler]:
         return await engine.mirrors.delete(params, context.caller.user)
 
     async def details(context: Context, params: MirrorDetailsParams) -> MirrorDetails:
-        row = await engine.db.read(lambda r: find(r, params.mirror))
-        return await engine.reports.details(row, params.run)
+        return await engine.reports.details(params.mirror, params.run)
 
     return {
         "mirror.check": check,

@@ -13,8 +13,8 @@ def handlers(engine: Engine) -> dict[str, Handler]:
         return f"{engine.base_url()}/repo/{channel}/{engine.families[family].address(part, filename)}"
 
     async def list_(context: Context, params: PackageList) -> Page[Package]:
-        async def body(r: Reader) -> Page[Package]:
-            items, following, total = await browse.packages_page(
+        return await engine.page(
+            lambda r: browse.packages_page(
                 r,
                 params.channel,
                 family=params.family,
@@ -25,9 +25,7 @@ def handlers(engine: Engine) -> dict[str, Handler]:
                 cursor=params.cursor,
                 limit=params.limit,
             )
-            return Page(items=items, next_cursor=following, total=total, as_of=await engine.journal.as_of(r))
-
-        return await engine.db.read(body)
+        )
 
     async def get(context: Context, params: PackageGet) -> PackageDetail:
         async def body(r: Reader) -> PackageDetail:
