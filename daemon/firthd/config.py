@@ -77,12 +77,7 @@ class UpstreamSettings(Struct, frozen=True, kw_only=True):
     timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 60
     index_deadline_s: Annotated[int, Meta(ge=60, le=86_400)] = 7200  # in which a source's index must have come
     max_index_bytes: Annotated[int, Meta(ge=1 << 20, le=1 << 40)] = 1 << 30  # one part of an index, decompressed
-
-
-class PythonSettings(Struct, frozen=True, kw_only=True):
-    """What only Python indexes need."""
-
-    index_ttl_s: Annotated[int, Meta(ge=0)] = 600  # age at which a project's page is asked for again
+    page_ttl_s: Annotated[int, Meta(ge=0)] = 600  # age at which the page of a lazy part is asked for again
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -95,7 +90,6 @@ class Settings(Struct, frozen=True, kw_only=True):
     store: StoreSettings = StoreSettings()
     runs: RunSettings = RunSettings()
     upstream: UpstreamSettings = UpstreamSettings()
-    python: PythonSettings = PythonSettings()
 
 
 class Flags(Struct, frozen=True, kw_only=True):
@@ -115,8 +109,11 @@ class Loaded(Struct, frozen=True, kw_only=True):
     origins: Mapping[str, str]  # "web.listen" -> "FIRTH_LISTEN"
 
 
-WITHOUT_EFFECT = frozenset({"store.export_dirs", "python.index_ttl_s"})
-"""Settings that files of 0.1.0 may hold and nothing reads: such a file is still read, and nobody is told of them."""
+WITHOUT_EFFECT = frozenset({"store.export_dirs", "upstream.page_ttl_s"})
+"""Settings that a file may hold and that nobody is told of: no family that this version serves has a use for them."""
+
+_RENAMED = {("python", "index_ttl_s"): ("upstream", "page_ttl_s")}
+"""What files of 0.1.0 call by another name; the new name wins where a file holds both."""
 
 
 class Places(Struct, frozen=True, kw_only=True):
@@ -134,7 +131,6 @@ _SECTIONS: dict[str, type[Struct]] = {
     "store": StoreSettings,
     "runs": RunSettings,
     "upstream": UpstreamSettings,
-    "python": PythonSettings,
 }
 
 
@@ -247,10 +243,25 @@ def _read(file: Path, *, required: bool) -> dict[str, dict[str, Any]] | None:
         return None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise Invalid(f"{file}: {error}") from error
+    _rename(tables)
     problems = list(_unknown(tables))
     if problems:
         raise Invalid(f"{file}: {'; '.join(problems)}", hint="`firthd check-config` lists the settings there are")
     return tables
+
+
+def _rename(tables: dict[str, Any]) -> None:
+    """Put what has an old name under its new one; a section that holds nothing else goes."""
+    for (section, field), (now_in, now) in _RENAMED.items():
+        if section not in tables:
+            continue
+        old, new = tables[section], tables.setdefault(now_in, {})
+        if isinstance(old, dict) and isinstance(new, dict):
+            if field in old:
+                value = old.pop(field)
+                new.setdefault(now, value)
+            if not old and section not in _SECTIONS:
+                del tables[section]
 
 
 def _unknown(tables: Mapping[str, Any]) -> list[str]:

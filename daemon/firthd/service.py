@@ -253,7 +253,7 @@ class Daemon:
             },
             self.health.run_ended,
         )
-        self.pages = LazyPages(context, self.published.forget_files, grace_ms, ttl_s=settings.python.index_ttl_s)
+        self.pages = LazyPages(context, self.published.forget_files, grace_ms, ttl_s=settings.upstream.page_ttl_s)
         await self.pages.prepare()
         self._stack.push_async_callback(self.pages.close)
         reports = Reports(db, clock, self.queue, families, self.schedules.next_due)

@@ -126,6 +126,7 @@ index_ttl_s = 60
     assert settings.access.groups == [Grant(group="bio", role=Role.MANAGER, channels=["bio", "bio/*"])]
     assert settings.store.floor_percent == 10
     assert settings.upstream.timeout_s == 2.5
+    assert settings.upstream.page_ttl_s == 60  # by the name that it had
     assert not settings.runs.resume_interrupted
 
 
@@ -175,6 +176,25 @@ def test_a_socket_path_that_the_kernel_cannot_take_is_refused() -> None:
 def test_a_file_that_was_asked_for_must_exist(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="no such file"):
         load(Flags(config=str(tmp_path / "absent.toml")), {"HOME": "/"}, USER)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[python]\nindex_ttl_s = 60\n", 60),
+        ("[python]\nindex_ttl_s = 60\n[upstream]\npage_ttl_s = 7\n", 7),
+        ("[python]\n", 600),
+    ],
+)
+def test_a_setting_is_known_by_the_name_that_it_had(tmp_path: Path, text: str, expected: int) -> None:
+    loaded = load(Flags(config=write(tmp_path, text)), {"HOME": "/"}, USER)
+    assert loaded.settings.upstream.page_ttl_s == expected
+    assert "page_ttl_s" not in str(describe(loaded))
+
+
+def test_a_section_that_is_gone_holds_nothing_else(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="unknown section or setting 'python'"):
+        load(Flags(config=write(tmp_path, "[python]\nindex_ttl_s = 1\nother = 2\n")), {"HOME": "/"}, USER)
 
 
 def test_every_setting_is_described_with_its_origin(tmp_path: Path) -> None:

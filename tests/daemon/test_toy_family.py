@@ -17,7 +17,7 @@ from msgspec import Struct
 from firth_protocol.client import Client
 from firth_protocol.errors import NotFound
 from firth_protocol.types import Family, Run, RunState
-from firthd.config import PythonSettings
+from firthd.config import UpstreamSettings
 from tests.support.daemon import DaemonProcess, HastyClock, in_process_daemon, settings_in
 from tests.support.toy.family import with_toy
 from tests.support.upstream import Fault, FaultyUpstream
@@ -101,7 +101,7 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 @asynccontextmanager
 async def toy_box(folder: Path) -> AsyncIterator[Box]:
     clock = HastyClock()
-    settings = msgspec.structs.replace(settings_in(folder), python=PythonSettings(index_ttl_s=TTL_S))
+    settings = settings_in(folder, upstream=UpstreamSettings(timeout_s=5, page_ttl_s=TTL_S))
     async with (
         FaultyUpstream() as upstream,
         in_process_daemon(folder, settings=settings, clock=clock, families=with_toy) as daemon,
