@@ -59,7 +59,7 @@ async def show_again(db: Database, channel_id: int, number: int, earlier: int) -
         await tx.many(
             f"INSERT OR REPLACE INTO package(channel_id, family, name, number, {_COLUMNS})"
             f" SELECT ?1, ?2, ?3, ?4, {_COLUMNS} FROM (SELECT {_COLUMNS}, number FROM package WHERE channel_id = ?1"
-            " AND family = ?2 AND name = ?3 AND number <= ?5 UNION ALL SELECT '', 0, 0, 0, '[]', '[]', NULL, '{{}}', 0"
+            " AND family = ?2 AND name = ?3 AND number <= ?5 UNION ALL SELECT '', 0, 0, 0, '[]', '[]', NULL, '{}', 0"
             " ORDER BY number DESC LIMIT 1)",
             [(channel_id, family, name, number, earlier) for family, name in page],
         )

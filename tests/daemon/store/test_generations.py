@@ -265,6 +265,15 @@ async def packages(
         cursor = paging.encode(sort, value, f"{last.family}/{last.name}")
 
 
+async def test_a_package_that_an_earlier_generation_lacks_hides_nothing(s: Shelf) -> None:
+    """What says that a package is gone is read like any other summary, at the next render."""
+    await summary(s, 2, "late")
+    await summaries.show_again(s.db, s.channel_id, 3, 1)
+    rows = await s.db.read(lambda r: r.rows("SELECT number, files, hidden FROM package ORDER BY number"))
+    assert rows[-1] == (3, 0, "{}")
+    assert rows[-1][2] == rows[0][2]
+
+
 @pytest.mark.parametrize("sort", [sign + name for name in PACKAGE_ORDERS for sign in ("", "-")])
 @pytest.mark.parametrize("limit", [1, 3, 4, 50])
 async def test_every_package_comes_once_and_in_order(s: Shelf, sort: str, limit: int) -> None:
