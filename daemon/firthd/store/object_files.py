@@ -21,26 +21,28 @@ async def drop_between(db: Database, channel_id: int, low: int, high: int, now_m
 
     `low` 0: nothing older is kept. Objects that hold their own hash are only marked as named no longer.
     """
-    key = {"channel": channel_id, "low": low, "high": high, "limit": BATCH, "now": now_ms}
-    between = "channel_id = :channel AND until > :low AND until <= :high AND since > :low"
+    files: set[bytes] = set()
 
-    async def mark(tx: Tx) -> bool:
-        return bool(
-            await tx.execute(
-                "UPDATE object SET unnamed_at = :now WHERE id IN (SELECT id FROM object"
-                f" WHERE {between} AND lasting AND unnamed_at IS NULL LIMIT :limit)",
-                key,
-            )
+    async def some(tx: Tx, after: tuple[int, int, int]) -> tuple[tuple[int, int, int] | None, set[bytes]]:
+        page = await objects.ended(tx, channel_id, after, high)
+        rows = []
+        for _, since, row in page:
+            if since > low:
+                rows += await tx.rows("SELECT id, file, lasting FROM object WHERE id = ?", (row,))
+        await tx.many(
+            "UPDATE object SET unnamed_at = ? WHERE id = ? AND unnamed_at IS NULL",
+            [(now_ms, row[0]) for row in rows if row[2]],
         )
+        going = [(row[0], row[1]) for row in rows if not row[2]]
+        await objects.delete(tx, going, now_ms)
+        place = (page[-1][0], page[-1][1], page[-1][2]) if len(page) == BATCH else None
+        return place, {file for _, file in going}
 
-    async def some(tx: Tx) -> Sequence[Row]:
-        rows = await tx.rows(f"SELECT id, file FROM object WHERE {between} AND NOT lasting LIMIT :limit", key)
-        await objects.delete(tx, rows, now_ms)
-        return rows
-
-    while await db.write(mark):
-        pass
-    return await _all(db, some)
+    after: tuple[int, int, int] | None = (low, objects.LAST, objects.LAST)
+    while after is not None:
+        after, touched = await db.write(lambda tx, after=after: some(tx, after))  # type: ignore[misc]
+        files |= touched
+    return files
 
 
 async def drop_lasting(db: Database, channel_id: int, before_ms: int, now_ms: int) -> set[bytes]:

@@ -13,6 +13,9 @@ from firthd.store.database import Database, Reader, Row, Tx
 BATCH = 500
 """Rows that one transaction touches at the most: about 10 ms of the writer."""
 
+LAST = 2**63 - 1
+"""Behind every number that SQLite can hold."""
+
 _COLUMNS = "path, sha256, size, file, offset, encoding"
 
 
@@ -55,7 +58,7 @@ async def find(r: Reader, channel_id: int, number: int, family: str, path: str) 
     row = await r.row(
         f"SELECT family, {_COLUMNS}, lasting FROM object WHERE channel_id = :channel AND family = :family"
         " AND path = :path AND (lasting OR (since <= :number AND (until IS NULL OR until > :number)))"
-        " ORDER BY since DESC LIMIT 1",
+        " ORDER BY since > :number, since DESC LIMIT 1",  # what is not published yet may be taken back
         {"channel": channel_id, "family": family, "path": path, "number": number},
     )
     return _object(row) if row else None
@@ -170,38 +173,79 @@ async def differences(r: Reader, channel_id: int, number: int) -> int:
 
 async def show_again(db: Database, channel_id: int, number: int, earlier: int) -> None:
     """Let generation `number` show what `earlier` shows; only what differs is read and written."""
-    key = {"channel": channel_id, "earlier": earlier, "number": number, "limit": BATCH}
+    after: tuple[int, int] | None = (earlier, LAST)
+    while after is not None:
+        after = await db.write(lambda tx, after=after: _end_later(tx, channel_id, number, earlier, after))  # type: ignore[misc]
+    past: tuple[int, int, int] | None = (earlier, LAST, LAST)
+    while past is not None:
+        past = await db.write(lambda tx, past=past: _begin_again(tx, channel_id, number, earlier, past))  # type: ignore[misc]
 
-    async def some(tx: Tx, after: int) -> int | None:
-        """End what came after `earlier` and shows other bytes than it does."""
-        rows = await tx.rows(
-            "SELECT o.id, o.family, o.path FROM object o WHERE o.channel_id = :channel AND o.until IS NULL"
-            " AND o.since > :earlier AND o.since < :number AND o.id > :after AND NOT EXISTS (SELECT 1 FROM object e"
-            " WHERE e.channel_id = o.channel_id AND e.family = o.family AND e.path = o.path AND e.sha256 = o.sha256"
-            " AND e.since <= :earlier AND e.until > :earlier) ORDER BY o.id LIMIT :limit",
-            {**key, "after": after},
-        )
-        await tx.many("UPDATE object SET until = ? WHERE id = ?", [(number, row[0]) for row in rows])
-        return int(rows[-1][0]) if len(rows) == BATCH else None
 
-    async def again(tx: Tx, after: int) -> int | None:
-        """Let paths show what they showed and show no longer."""
-        source = (
-            "FROM object WHERE channel_id = :channel AND until > :earlier AND until <= :number AND since <= :earlier"
-            " AND id > :after ORDER BY id LIMIT :limit"
-        )
-        last = await tx.value(f"SELECT max(id) FROM (SELECT id {source})", {**key, "after": after})
-        if last is None:
-            return None
-        await _clear_staging(tx)
-        await tx.execute(f"INSERT INTO temp.staging({_STAGING}) SELECT {_STAGING} {source}", {**key, "after": after})
-        await _put_in_force(tx, channel_id, number)
-        return int(last)
+async def _end_later(
+    tx: Tx, channel_id: int, number: int, earlier: int, after: tuple[int, int]
+) -> tuple[int, int] | None:
+    """End some of what came after `earlier` and shows other bytes than it does; return (since, id) to go on after."""
+    # Walked in the order of the index, a batch of rows looked at, not of rows found: a batch never costs what exists.
+    page = await _walk(
+        tx,
+        "SELECT since, id FROM object WHERE channel_id = ? AND until IS NULL",
+        [
+            ("since = ? AND id > ? ORDER BY id", after),
+            ("since > ? AND since < ? ORDER BY since, id", (after[0], number)),
+        ],
+        channel_id,
+    )
+    await tx.many(
+        "UPDATE object AS o SET until = ?1 WHERE id = ?2 AND NOT EXISTS (SELECT 1 FROM object e"
+        " WHERE e.channel_id = o.channel_id AND e.family = o.family AND e.path = o.path AND e.sha256 = o.sha256"
+        " AND e.since <= ?3 AND e.until > ?3)",
+        [(number, row[1], earlier) for row in page],
+    )
+    return (page[-1][0], page[-1][1]) if len(page) == BATCH else None
 
-    for step in (some, again):
-        after: int | None = 0
-        while after is not None:
-            after = await db.write(lambda tx, step=step, after=after: step(tx, after))  # type: ignore[misc]
+
+async def _begin_again(
+    tx: Tx, channel_id: int, number: int, earlier: int, after: tuple[int, int, int]
+) -> tuple[int, int, int] | None:
+    """Let some paths show what they showed at `earlier` and show no longer; return the place to go on after."""
+    page = await ended(tx, channel_id, after, number)
+    await _clear_staging(tx)
+    await tx.many(
+        f"INSERT INTO temp.staging({_STAGING}) SELECT {_STAGING} FROM object WHERE id = ?",
+        [(row[2],) for row in page if row[1] <= earlier],
+    )
+    await _put_in_force(tx, channel_id, number)
+    return (page[-1][0], page[-1][1], page[-1][2]) if len(page) == BATCH else None
+
+
+async def ended(tx: Tx, channel_id: int, after: tuple[int, int, int], high: int) -> list[Row]:
+    """Return some (until, since, id) of the objects that ended behind a place, in its order, and until `high`.
+
+    `(number, LAST, LAST)` is the place behind all that ended with a generation.
+    """
+    until, since, row = after
+    return await _walk(
+        tx,
+        "SELECT until, since, id FROM object WHERE channel_id = ?",
+        [
+            ("until = ? AND since = ? AND id > ? ORDER BY id", (until, since, row)),
+            ("until = ? AND since > ? ORDER BY since, id", (until, since)),
+            ("until > ? AND until <= ? ORDER BY until, since, id", (until, high)),
+        ],
+        channel_id,
+    )
+
+
+async def _walk(tx: Tx, select: str, ways: Sequence[tuple[str, tuple[int, ...]]], channel_id: int) -> list[Row]:
+    """Return the next rows in an index's order: the rest of the place where the last ones ended, then what follows it.
+
+    One comparison of all columns would be sought by the first alone, and read again all that was walked of its value.
+    """
+    found: list[Row] = []
+    for where, params in ways:
+        if len(found) < BATCH:
+            found += await tx.rows(f"{select} AND {where} LIMIT ?", (channel_id, *params, BATCH - len(found)))
+    return found
 
 
 # --- what a publication left that did not come about ------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 
 from firthd.channels.drops import gaps
 from firthd.store import object_files, objects
-from firthd.store.database import Database
+from firthd.store.database import Database, Tx
 from firthd.store.objects import ObjectRow
 from firthd.store.run_file import RunFile
 from tests.support.state import opened, sha
@@ -193,9 +193,11 @@ async def test_a_plain_copy_gives_way_to_its_compressed_twin(db: Database) -> No
 
 _OF = "SELECT 1 FROM object WHERE channel_id = 1"
 INDEXES = {
-    f"{_OF} AND until IS NULL AND since > 5 AND since < 9 AND id > 0 ORDER BY id LIMIT 5": "object_until",
-    f"{_OF} AND until > 3 AND until <= 9 AND since <= 3 AND id > 0 ORDER BY id LIMIT 5": "object_until",
-    f"{_OF} AND until > 3 AND until <= 9 AND since > 3 AND NOT lasting LIMIT 5": "object_until",
+    f"{_OF} AND until IS NULL AND since = 5 AND id > 7 ORDER BY id LIMIT 5": "until=? AND since=? AND rowid>?",
+    f"{_OF} AND until IS NULL AND since > 5 AND since < 9 ORDER BY since, id LIMIT 5": "until=? AND since>?",
+    f"{_OF} AND until = 3 AND since = 2 AND id > 7 ORDER BY id LIMIT 5": "until=? AND since=? AND rowid>?",
+    f"{_OF} AND until = 3 AND since > 3 ORDER BY since, id LIMIT 5": "until=? AND since>?",
+    f"{_OF} AND until > 3 AND until <= 9 ORDER BY until, since, id LIMIT 5": "until>? AND until<?",
     f"{_OF} AND unnamed_at <= 3 LIMIT 5": "object_unnamed",
     f"{_OF} AND until <= 3 AND encoding IS NULL AND offset IS NULL AND NOT lasting LIMIT 5": "object_plain",
     "SELECT 1 FROM object WHERE file = x'00'": "object_file",
@@ -208,3 +210,44 @@ INDEXES = {
 async def test_what_is_asked_has_an_index(db: Database, sql: str, index: str) -> None:
     plan = await db.read(lambda r: r.rows(f"EXPLAIN QUERY PLAN {sql}"))
     assert any(index in str(step) for step in plan), plan
+    if " id " in sql:
+        assert not any("TEMP B-TREE" in str(step) for step in plan), plan
+
+
+async def test_rows_are_walked_once_however_many_they_are(db: Database) -> None:
+    """Ends and beginnings of many objects at once: no transaction looks at more than a batch."""
+    many = objects.BATCH * 3 + 7
+    before = [row(f"f{number:05}", f"old {number}", lasting=bool(number % 2)) for number in range(many)]
+    after = [row(f"f{number:05}", f"new {number}", lasting=bool(number % 2)) for number in range(many)]
+    for number, rows in ((1, before), (2, after)):
+        await db.write(lambda tx, number=number, rows=rows: objects.show(tx, CHANNEL, number, rows))  # type: ignore[misc]
+    walked: list[int] = []
+
+    async def walk(tx: Tx) -> None:
+        place = (0, objects.LAST, objects.LAST)
+        while page := await objects.ended(tx, CHANNEL, place, 2):
+            assert len(page) <= objects.BATCH
+            walked.extend(one[2] for one in page)
+            place = (page[-1][0], page[-1][1], page[-1][2])
+
+    await db.write(walk)
+    assert len(walked) == len(set(walked)) == many
+    await objects.show_again(db, CHANNEL, 3, 1)
+    assert await count(db, "until IS NULL AND since = 3") == many
+    assert await count(db, "until = 3 AND since = 2") == many
+    await object_files.drop_between(db, CHANNEL, 1, 3, 9)  # generation 2 is kept no longer
+    assert await count(db, "since = 2") == await count(db, "unnamed_at = 9") == many // 2
+    assert await count(db, "since = 1") == await count(db, "since = 3") == many
+
+
+async def test_what_is_not_published_yet_is_not_found_where_something_is(db: Database) -> None:
+    """It may be taken back, and its pack with it, while somebody remembers where it lay."""
+    await db.write(
+        lambda tx: objects.show(tx, CHANNEL, 1, [row("s/x", "x", file=sha("first"), offset=1, lasting=True)])
+    )
+    await db.write(lambda tx: tx.execute("UPDATE object SET until = 2"))
+    await db.write(lambda tx: objects.show(tx, CHANNEL, 3, [row("s/x", "x", file=sha("next"), offset=2, lasting=True)]))
+    for number, file in ((1, "first"), (2, "first"), (3, "next")):
+        found = await db.read(lambda r, number=number: objects.find(r, CHANNEL, number, "conda", "s/x"))  # type: ignore[misc]
+        assert found is not None
+        assert found.file == sha(file), number
