@@ -8,6 +8,7 @@ from firthd.channels.published import Published
 from firthd.clock import Clock
 from firthd.store import catalog, generations, object_files, objects, summaries
 from firthd.store.blobs import BlobMismatch
+from firthd.store.catalog import ChannelRow
 from firthd.store.database import Database
 from firthd.store.object_store import ObjectStore
 
@@ -38,11 +39,24 @@ class Retention:
         channel = await self._db.read(lambda r: catalog.channel_by_id(r, channel_id))
         if channel is None:
             return 0
-        await objects.take_back(self._db, channel_id, channel.generation, now)
-        first = channel_id not in self._looked_over  # a crash may have come between two of the steps below
+        # A crash, or an error, may have come between two of the steps: all is looked over until it has been done once.
+        first = channel_id not in self._looked_over
+        self._looked_over.discard(channel_id)
         kept = [number for number, _, _ in await self._db.read(lambda r: generations.kept_generations(r, channel_id))]
         gone = range(1, channel.generation) if first else to_drop
+        try:
+            touched = await self._take_away(channel, kept, gone, now, first=first)
+        finally:
+            self._published.forget_objects()  # also when it ends half-way: what has moved lies elsewhere
+        self._looked_over.add(channel_id)
+        return len(touched)
+
+    async def _take_away(
+        self, channel: ChannelRow, kept: Sequence[int], gone: Sequence[int], now: int, *, first: bool
+    ) -> set[bytes]:
         touched: set[bytes] = set()
+        channel_id = channel.id
+        await objects.take_back(self._db, channel_id, channel.generation, now)
         for low, high in gaps(kept, gone):
             touched |= await object_files.drop_between(self._db, channel_id, low, high, now)
             await summaries.drop_between(self._db, channel_id, low, high)
@@ -53,6 +67,4 @@ class Retention:
             await self._store.unpack(channel_id)
         except (OSError, BlobMismatch) as error:  # a damaged file, a full disk: what is served stays as it is
             log.error("objects of %s stay where they are: %s", channel.name, error)
-        self._published.forget_objects()
-        self._looked_over.add(channel_id)
-        return len(touched)
+        return touched

@@ -43,6 +43,7 @@ class Published:
         self._files: OrderedDict[tuple[int, int, int | None, str, str, str], FileRow] = OrderedDict()
         self._objects: OrderedDict[tuple[int, int, str, str], ObjectRow | None] = OrderedDict()
         self._moved = 0  # times that objects were moved to other places
+        self._forgotten = 0  # times that files were forgotten
 
     async def load(self) -> None:
         """Read every channel's published generation."""
@@ -76,6 +77,7 @@ class Published:
 
     def forget_files(self) -> None:
         """Forget which files were found where (a digest was recorded at first sight, a mirror was changed)."""
+        self._forgotten += 1
         self._files.clear()
 
     def current(self, channel: str) -> View | None:
@@ -142,8 +144,9 @@ class Published:
                 )
                 return found if listed is None else listed.file
 
+            forgotten = self._forgotten
             row = await self._db.read(body)
-            if row is not None and not row.retired and row.delivered:
+            if row is not None and not row.retired and row.delivered and forgotten == self._forgotten:
                 self._files[key] = row
                 if len(self._files) > _FILES_REMEMBERED:
                     self._files.popitem(last=False)
