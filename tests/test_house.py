@@ -130,6 +130,77 @@ def test_only_the_owner_does_it(breaks: Callable[[ast.AST], bool], package: str,
     assert found == []
 
 
+SAID_ONCE = {
+    r"SO_PEERCRED": "firthd/access.py",
+    r"\b(multiprocessing|subprocess)\b": "firthd/workers.py",
+    r"\bLISTEN_FDS\b|\bWATCHDOG_USEC\b": "firthd/systemd.py",
+    r"\btomllib\b": "firthd/config.py",
+    r"\bflock\b": "firthd/store/folder.py",
+    r"\bprometheus_client\b": "firthd/vitals.py",
+    r"^(import html|from html)\b": "firthd/web/pages/html.py",
+    r"\bsock_sendfile\b|\bos\.sendfile\b": "firthd/web/wire.py",
+}
+"""What one module of the daemon alone has to do with."""
+
+
+@pytest.mark.parametrize(("pattern", "owner"), SAID_ONCE.items())
+def test_the_only_place_is_the_only_one(pattern: str, owner: str) -> None:
+    found = [
+        name
+        for name, file in modules()
+        if name.startswith("firthd/") and re.search(pattern, file.read_text(), re.MULTILINE)
+    ]
+    assert found == [owner]
+
+
+WRITERS = {
+    "artifact": {"artifacts", "pages", "upkeep"},
+    "artifact_record": {"artifacts", "upkeep"},
+    "audit": {"audit"},
+    "change_set": {"generations", "pages"},
+    "channel": {"catalog"},
+    "delivered": {"delivered", "upkeep"},
+    "event": {"journal"},
+    "generation": {"generations"},
+    "generation_family": {"generations"},
+    "health": {"journal"},
+    "mirror": {"catalog", "pages"},
+    "offered": {"offers"},
+    "page": {"pages"},
+    "page_span": {"pages", "upkeep"},
+    "run": {"runs"},
+    "run_failure": {"runs"},
+    "run_log": {"runs"},
+    "setting": {"journal"},
+    "source_index": {"catalog"},
+    "token": {"tokens"},
+    "unnamed_file": {"object_files", "objects"},
+}
+"""Which modules of the store write a table; a run's own file has an `object` and a `package` too."""
+
+
+def test_a_table_has_few_who_write_it() -> None:
+    change = re.compile(r"(?:INSERT (?:OR \w+ )?INTO|UPDATE(?: OR \w+)?|DELETE FROM) (?:main\.)?([a-z_]+)\b")
+    found: dict[str, set[str]] = {}
+    for name, file in modules():
+        for node in ast.walk(ast.parse(file.read_text())):
+            if name.startswith("firthd/store/") and isinstance(node, ast.Constant) and isinstance(node.value, str):
+                for table in change.findall(node.value):
+                    found.setdefault(table, set()).add(file.stem)
+    assert {table: by for table, by in found.items() if table in WRITERS} == WRITERS
+
+
+def test_rows_of_the_store_have_names_of_their_own() -> None:
+    names = [
+        node.name
+        for name, file in modules()
+        if name.startswith(("firthd/store/", "firthd/index/"))
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
 @pytest.mark.parametrize(
     ("breaks", "code"),
     [

@@ -17,7 +17,7 @@ from firthd.index.outputs import Outputs
 from firthd.index.owners import NO_CONTEST, Owners, find_owners, moved_names
 from firthd.index.summaries import Summaries
 from firthd.store.run_file import RunFile
-from firthd.store.worker_reads import PackageRow, ShownRow, WorkerState
+from firthd.store.worker_reads import ShownRow, SummaryInForce, WorkerState
 from firthd.workers import Report, TaskProgress
 
 log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ class Renderer:
             touched.setdefault(part, set()).update(names)
         return touched
 
-    def _in_force(self, names: set[str]) -> Mapping[str, PackageRow]:
+    def _in_force(self, names: set[str]) -> Mapping[str, SummaryInForce]:
         """Return what the summaries before say of the packages to be summed up anew, of those that they have."""
         channel_id, family, number = self._params.channel_id, self._formats.family, self._params.number
         if not self._anew:

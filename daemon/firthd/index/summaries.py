@@ -8,9 +8,8 @@ from msgspec import Struct
 from firthd.families.base import Formats
 from firthd.index.messages import FamilyContent
 from firthd.index.set_hash import SetHash, element, entry_digest, name_digest
-from firthd.store.run_file import PackageRow
-from firthd.store.worker_reads import PackageRow as BeforeRow
-from firthd.store.worker_reads import ShownRow
+from firthd.store.run_file import SummaryLine
+from firthd.store.worker_reads import ShownRow, SummaryInForce
 
 DEPENDS_MAX = 500
 SHA256, MD5 = 2, 1
@@ -68,7 +67,7 @@ class Summaries:
         """Return the names that have a file."""
         return set(self._found)
 
-    def rows(self, gone: Iterable[str]) -> Iterator[PackageRow]:
+    def rows(self, gone: Iterable[str]) -> Iterator[SummaryLine]:
         """Yield a row for each name seen and for each one that is gone (files = 0), by name."""
         nothing = Summary()
         for name in sorted(self._found.keys() | set(gone)):
@@ -86,7 +85,7 @@ class Summaries:
                 msgspec.json.encode(dict(sorted(summary.hidden.items()))).decode(),
             )
 
-    def content(self, before: FamilyContent | None, in_force: Mapping[str, BeforeRow]) -> FamilyContent:
+    def content(self, before: FamilyContent | None, in_force: Mapping[str, SummaryInForce]) -> FamilyContent:
         """Return what a family shows when these packages are as they were seen.
 
         `before` is what it showed, None for nothing; `in_force` what the packages were in that.

@@ -16,7 +16,7 @@ COMMON = 128
 """Files fetched for clients at once, from all hosts; each takes about four open files."""
 
 
-class Waiting(Protocol):
+class Wanted(Protocol):
     """What is fetched: for which channel, who has joined it, and what keeps it from being asked for."""
 
     clients: Counter[str]
@@ -29,7 +29,7 @@ class Waiting(Protocol):
 class _Ticket:
     """One fetch that has a place or waits for one."""
 
-    def __init__(self, live: Waiting, host: str, give_up: Callable[[], None], number: int) -> None:
+    def __init__(self, live: Wanted, host: str, give_up: Callable[[], None], number: int) -> None:
         self.live = live
         self.host = host
         self.give_up = give_up
@@ -50,7 +50,7 @@ class Places:
         self._arrivals = 0
 
     @asynccontextmanager
-    async def place(self, live: Waiting, host: str, give_up: Callable[[], None]) -> AsyncIterator[None]:
+    async def place(self, live: Wanted, host: str, give_up: Callable[[], None]) -> AsyncIterator[None]:
         """Hold a place for one file of a host; `live.waits_for` says why there is none yet.
 
         `give_up` is called at most once, when nobody has joined the file and somebody else needs its place, or when

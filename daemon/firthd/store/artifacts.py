@@ -1,4 +1,4 @@
-"""The only place with the SQL of artifact rows: finding a file, copying a run's file in, discarding, browsing."""
+"""The SQL of artifact rows: finding a file, copying a run's file in, discarding, browsing."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""The only place with the SQL of channels and mirrors: what exists, by name and by id."""
+"""The SQL of channels and mirrors: what exists, by name and by id."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The only place with the SQL of change sets, generations and what they publish."""
+"""The SQL of change sets, generations and what they publish."""
 
 import json
 from collections.abc import Sequence

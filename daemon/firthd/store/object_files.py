@@ -1,4 +1,4 @@
-"""The only place with the SQL that takes away what no kept generation names: objects, packs and their files."""
+"""The SQL that takes away what no kept generation names: objects, packs and their files."""
 
 from collections.abc import Awaitable, Callable, Sequence
 

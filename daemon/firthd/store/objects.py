@@ -1,4 +1,4 @@
-"""The only place with the SQL of served objects: what a path shows at a generation, and what a publication writes.
+"""The SQL of served objects: what a path shows at a generation, and what a publication writes.
 
 An object is served at generation N when since <= N < until. Rows and ends of a number beyond the channel's pointer
 belong to a publication that has not come about: nobody sees them, and they are taken back before the next one.

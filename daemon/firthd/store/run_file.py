@@ -71,7 +71,7 @@ AddRow = tuple[object, ...]  # family, part, the columns that `start_read` was g
 CloseRow = tuple[int, str, str, str, str]  # artifact_id, family, part, name, reason
 PackedRow = tuple[str, bytes, int, bytes, int]  # path, sha256, size, pack, offset
 OfferRow = tuple[str, str, str, bool]  # family, part, name, begins
-PackageRow = tuple[
+SummaryLine = tuple[
     str, str, str, int, int, int, str, str, bytes | None, str
 ]  # family, name, version, versions, files, bytes, platforms, depends, digest, hidden
 
@@ -151,7 +151,7 @@ class RunFile:
         """Write that paths show nothing any more."""
         self._connection.executemany("INSERT OR IGNORE INTO object (path) VALUES (?)", ((path,) for path in paths))
 
-    def packages(self, rows: Iterable[PackageRow]) -> None:
+    def packages(self, rows: Iterable[SummaryLine]) -> None:
         """Write the summaries of changed packages."""
         self._connection.executemany(
             "INSERT INTO package (family, name, version, versions, files, bytes, platforms, depends, digest, hidden)"

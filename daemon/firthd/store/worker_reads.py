@@ -69,7 +69,7 @@ class OfferRow(NamedTuple):
     closed_set: int | None
 
 
-class PackageRow(NamedTuple):
+class SummaryInForce(NamedTuple):
     """What a generation's summary of a package says that is carried on by difference."""
 
     digest: bytes | None
@@ -370,16 +370,16 @@ class WorkerState:
         )
         return {name for name, says, _ in rows.fetchall() if says}
 
-    def summaries(self, channel_id: int, family: str, number: int, names: Sequence[str]) -> dict[str, PackageRow]:
+    def summaries(self, channel_id: int, family: str, number: int, names: Sequence[str]) -> dict[str, SummaryInForce]:
         """Return name -> what a generation's summary of a package says, of those that it has."""
-        found: dict[str, PackageRow] = {}
+        found: dict[str, SummaryInForce] = {}
         for some in _slices(names):
             rows = self._connection.execute(
                 "SELECT name, digest, hidden, files, bytes, max(number) FROM package"
                 f" WHERE channel_id = ? AND family = ? AND name IN ({_marks(some)}) AND number <= ? GROUP BY name",
                 (channel_id, family, *some, number),
             )
-            found.update((row[0], PackageRow._make(row[1:5])) for row in rows.fetchall())
+            found.update((row[0], SummaryInForce._make(row[1:5])) for row in rows.fetchall())
         return found
 
     # --- served objects

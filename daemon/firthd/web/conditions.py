@@ -33,7 +33,7 @@ class Span(Struct, frozen=True):
     count: int
 
 
-class Answer(Enum):
+class Verdict(Enum):
     """What a conditional request is answered with when it is not the content."""
 
     WHOLE = 200
@@ -42,7 +42,7 @@ class Answer(Enum):
     UNSATISFIABLE = 416
 
 
-def judge(headers: Mapping[str, str], content: Content, *, head: bool) -> Answer | Span:
+def judge(headers: Mapping[str, str], content: Content, *, head: bool) -> Verdict | Span:
     """Decide what a request gets, in the order of RFC 9110 section 13.2.2.
 
     If-None-Match beats If-Modified-Since: clients send the pair they hold for another file, and only the tag tells.
@@ -50,21 +50,21 @@ def judge(headers: Mapping[str, str], content: Content, *, head: bool) -> Answer
     """
     if (wanted := headers.get("If-Match")) is not None:
         if not _matches(wanted, content.etag, weak=False):
-            return Answer.PRECONDITION_FAILED
+            return Verdict.PRECONDITION_FAILED
     elif (since := headers.get("If-Unmodified-Since")) is not None and _newer(content, since) is True:
-        return Answer.PRECONDITION_FAILED
+        return Verdict.PRECONDITION_FAILED
     if (known := headers.get("If-None-Match")) is not None:
         if _matches(known, content.etag, weak=True):
-            return Answer.NOT_MODIFIED
+            return Verdict.NOT_MODIFIED
     elif (since := headers.get("If-Modified-Since")) is not None and _newer(content, since) is False:
-        return Answer.NOT_MODIFIED
+        return Verdict.NOT_MODIFIED
     wanted = headers.get("Range")
     if head or wanted is None or content.size is None or not _range_counts(headers.get("If-Range"), content):
-        return Answer.WHOLE
+        return Verdict.WHOLE
     return parse_range(wanted, content.size)
 
 
-def parse_range(text: str, size: int) -> Answer | Span:
+def parse_range(text: str, size: int) -> Verdict | Span:
     """Return the bytes that a Range header asks for of `size`, WHOLE when it is to be ignored, or UNSATISFIABLE.
 
     Several ranges, other units and nonsense are ignored, as RFC 9110 section 14.2 allows. A suffix longer than the
@@ -72,24 +72,24 @@ def parse_range(text: str, size: int) -> Answer | Span:
     """
     match = _RANGE.fullmatch(text)
     if match is None:
-        return Answer.WHOLE
+        return Verdict.WHOLE
     first, last = match.groups()
     if not first:
-        return _suffix(int(last), size) if last else Answer.WHOLE
+        return _suffix(int(last), size) if last else Verdict.WHOLE
     start = int(first)
     if last and int(last) < start:
-        return Answer.WHOLE
+        return Verdict.WHOLE
     if start >= size:
-        return Answer.UNSATISFIABLE
+        return Verdict.UNSATISFIABLE
     end = min(int(last), size - 1) if last else size - 1
     return Span(start, end - start + 1)
 
 
-def _suffix(length: int, size: int) -> Answer | Span:
+def _suffix(length: int, size: int) -> Verdict | Span:
     if length == 0:
-        return Answer.UNSATISFIABLE
+        return Verdict.UNSATISFIABLE
     if size == 0:  # an empty file has no range that Content-Range could express
-        return Answer.WHOLE
+        return Verdict.WHOLE
     count = min(length, size)
     return Span(size - count, count)
 

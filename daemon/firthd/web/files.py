@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from firth_protocol.errors import FirthError
 from firthd.mirrors.in_flight import InFlight
-from firthd.web.conditions import Answer, Content, Span, http_date, judge
+from firthd.web.conditions import Content, Span, Verdict, http_date, judge
 from firthd.web.hot import HotObject, HotObjects
 from firthd.web.problems import Problem
 from firthd.web.wire import ShortFile, SmallBody, Wire
@@ -89,7 +89,7 @@ class Files:
                 return await self._from_memory(request, content, found)
             content = _exactly(content, size, written_ms)
             answer = judge(request.headers, content, head=request.method == "HEAD")
-            bodily = answer is Answer.WHOLE or isinstance(answer, Span)
+            bodily = answer is Verdict.WHOLE or isinstance(answer, Span)
             if by_proxy and bodily and self._accel is not None and place.offset is None:
                 return self._redirected(content, path, self._accel)
             response, span = _response(request, content, answer)
@@ -106,7 +106,7 @@ class Files:
 
     async def growing(self, request: web.Request, content: Content, live: InFlight) -> web.StreamResponse:
         """Send a file while it is fetched; the connection breaks when it turns out wrong. `content.size` is known."""
-        response, span = _response(request, content, Answer.WHOLE)
+        response, span = _response(request, content, Verdict.WHOLE)
         if span is None:
             return response
         async with _sending(request, response) as wire:
@@ -130,7 +130,7 @@ class Files:
     async def _from_memory(self, request: web.Request, content: Content, found: HotObject) -> web.StreamResponse:
         content = _exactly(content, len(found.data), found.modified_ms)
         answer = judge(request.headers, content, head=request.method == "HEAD")
-        if answer is Answer.WHOLE and len(found.data) <= INLINE_READ and request.method == "GET":
+        if answer is Verdict.WHOLE and len(found.data) <= INLINE_READ and request.method == "GET":
             return SmallBody(body=found.data, headers=_headers(content))
         response, span = _response(request, content, answer)
         if span is not None:
@@ -152,12 +152,12 @@ def without_body(request: web.Request, content: Content) -> web.StreamResponse |
     None: the bytes are needed. Raises Problem for a condition that does not hold.
     """
     answer = judge(request.headers, content, head=request.method == "HEAD")
-    if answer is Answer.WHOLE and request.method == "HEAD":
+    if answer is Verdict.WHOLE and request.method == "HEAD":
         response = web.StreamResponse(headers=_headers(content))
         if content.size is not None:
             response.content_length = content.size
         return response
-    if answer is Answer.WHOLE or isinstance(answer, Span):
+    if answer is Verdict.WHOLE or isinstance(answer, Span):
         return None
     return _response(request, content, answer)[0]
 
@@ -217,14 +217,14 @@ def _abort(request: web.Request) -> None:
         request.transport.abort()
 
 
-def _response(request: web.Request, content: Content, answer: Answer | Span) -> tuple[web.StreamResponse, Span | None]:
+def _response(request: web.Request, content: Content, answer: Verdict | Span) -> tuple[web.StreamResponse, Span | None]:
     """Return the response for an answer, and the bytes to be sent in it; None: there are none."""
-    if answer is Answer.UNSATISFIABLE:
+    if answer is Verdict.UNSATISFIABLE:
         raise Problem(416, "the file has no such bytes", {"Content-Range": f"bytes */{content.size}"})
-    if answer is Answer.PRECONDITION_FAILED:
+    if answer is Verdict.PRECONDITION_FAILED:
         raise Problem(412, "the file here is another one than the request is about")
     headers = _headers(content)
-    if answer is Answer.NOT_MODIFIED:
+    if answer is Verdict.NOT_MODIFIED:
         return web.Response(status=304, headers=headers), None
     assert content.size is not None
     span = answer if isinstance(answer, Span) else Span(0, content.size)
