@@ -157,15 +157,16 @@ async def name_pack(tx: Tx, channel_id: int, file: str, size: int) -> None:
     await tx.execute("INSERT OR IGNORE INTO pack VALUES (?, ?, ?)", (channel_id, bytes.fromhex(file), size))
 
 
+DIFFERENT = " UNION ".join(  # not OR, for which every object of the channel would be read
+    f"SELECT family, path FROM object WHERE channel_id = :channel AND {changed} AND NOT lasting"
+    for changed in ("until = :number", "until IS NULL AND since = :number")
+)
+"""The paths that show something else from generation :number on."""
+
+
 async def differences(r: Reader, channel_id: int, number: int) -> int:
     """Return how many paths show something else from generation `number` on; shards are not counted."""
-    return int(
-        await r.value(
-            "SELECT count(DISTINCT family || '/' || path) FROM object WHERE channel_id = :channel AND NOT lasting"
-            " AND (until = :number OR (until IS NULL AND since = :number))",
-            {"channel": channel_id, "number": number},
-        )
-    )
+    return int(await r.value(f"SELECT count(*) FROM ({DIFFERENT})", {"channel": channel_id, "number": number}))
 
 
 # --- going back to an earlier generation ----------------------------------------------------------------------------

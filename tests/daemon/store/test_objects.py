@@ -214,6 +214,12 @@ async def test_what_is_asked_has_an_index(db: Database, sql: str, index: str) ->
         assert not any("TEMP B-TREE" in str(step) for step in plan), plan
 
 
+async def test_what_differs_is_sought_by_its_number(db: Database) -> None:
+    sql = f"EXPLAIN QUERY PLAN {objects.DIFFERENT}"
+    plan = str(await db.read(lambda r: r.rows(sql, {"channel": 1, "number": 2})))
+    assert plan.count("(channel_id=? AND until=?)") == plan.count("(channel_id=? AND until=? AND since=?)") == 1, plan
+
+
 async def test_rows_are_walked_once_however_many_they_are(db: Database) -> None:
     """Ends and beginnings of many objects at once: no transaction looks at more than a batch."""
     many = objects.BATCH * 3 + 7
