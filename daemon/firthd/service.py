@@ -164,9 +164,7 @@ class Daemon:
             self._stack.push_async_callback(store.close)
         self.secrets = SecretFile(state / "secrets.json")
         await asyncio.to_thread(self.secrets.load)
-        self.upstream = Upstream(
-            settings.upstream, clock, packed=[ending for rules in families.values() for ending in rules.packed]
-        )
+        self.upstream = Upstream(settings.upstream, clock)
         await self.upstream.start()
         self._stack.push_async_callback(self.upstream.close)
         self.space = SpaceGuard(self.blobs, settings.store.floor_percent, clock)

@@ -208,12 +208,13 @@ class Channel(Struct, frozen=True, kw_only=True):
 
 
 class Credentials(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A source's secrets: one of the three forms. They go in and never come out."""
+    """A source's secrets: one of the four forms. They go in and never come out."""
 
     token: Annotated[str, Meta(min_length=1, max_length=4096)] | None = None
-    user: Annotated[str, Meta(min_length=1, max_length=1024)] | None = None
+    user: Annotated[str, Meta(max_length=1024)] | None = None
     password: Annotated[str, Meta(max_length=4096)] | None = None
     bearer: Annotated[str, Meta(min_length=1, max_length=8192)] | None = None
+    query: Annotated[str, Meta(min_length=1, max_length=4096)] | None = None
 
     def __repr__(self) -> str:
         """Show which form it is, never a secret: this text may end in a log or a traceback."""

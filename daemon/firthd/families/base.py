@@ -337,6 +337,7 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
 
     family: Family
     requests: Callable[[Mapping[str, Known], Filters, bool], Requests]  # True: ask for every part there may be
+    probe: Callable[[Filters], Requests] | None = None  # what a look at a source asks for; None: for all of it
     encoding: Callable[
         [Form, bytes, str], str | None
     ]  # form, first bytes, content type -> Spool.encoding; None: not it
@@ -357,7 +358,6 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     requirement: Callable[[str], Requirement]  # raises Invalid for what does not parse
     facts: Callable[[str, bytes], Facts]  # part, raw record; raises ValueError for what is no record
     normalise: Normalise
-    packed: tuple[str, ...]  # endings of its files that are compressed by themselves
     check_archive: Callable[[Path, str], None]  # raises ValueError when a file is no whole archive of its name's kind
     sort_versions: Callable[[Collection[str]], list[str]]  # newest first
     reserved_names: frozenset[str]  # that no channel may have, because a client would misread the address

@@ -29,6 +29,10 @@ class Incoming(Protocol):
     @property
     def offset(self) -> int: ...
     @property
+    def as_sent(self) -> bool:
+        """Whether these are the bytes that the source counts: only then can the rest be asked for alone."""
+
+    @property
     def validators(self) -> Validators: ...
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 
@@ -115,7 +119,7 @@ async def transfer(
                     )
                 first = body.validators
                 tag = _strong(body.validators.etag)
-                may_resume = tag is not None or digest
+                may_resume = body.as_sent and (tag is not None or digest)
                 await _receive(body, writer, hooks.wrote)
             return
         except Upstream as error:

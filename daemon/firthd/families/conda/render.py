@@ -10,6 +10,7 @@ import zstandard
 from msgspec import MsgspecError
 
 from firthd.families.base import InvalidRecordError, Output
+from firthd.families.conda.names import dashes_problem
 from firthd.families.conda.paths import REPODATA, REPODATA_ZST, SHARD_INDEX, SHARDS
 from firthd.families.conda.records import PLAIN_SECTIONS, fingerprint, printable
 from firthd.families.conda.repodata import Served, repodata_chunks, served, write_repodata, zst_writer
@@ -115,6 +116,8 @@ class SubdirRenderer:
 def check_row(row: ShownRow) -> None:
     """Raise InvalidRecordError unless every form can hold a row's record."""
     fingerprint(row.raw)
+    if (problem := dashes_problem(row.filename)) is not None:
+        raise InvalidRecordError(problem)
     try:
         shard_record(served(row.section, row.filename, row.name, row.version, row.build, row.raw).raw)
     except (MsgspecError, ValueError, TypeError, OverflowError, RecursionError) as error:

@@ -8,6 +8,9 @@ from firthd.families.conda.names import KNOWN_SUBDIRS, NOARCH
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 UNAUTHORISED = 401
+COMMON_SUBDIRS = ("linux-64", "osx-arm64", "win-64", "osx-64", "linux-aarch64")
+PROBED_BESIDE_NOARCH = 3
+PROBED_WITHOUT_NOARCH = 5
 _BLANKS = b"\xef\xbb\xbf \t\r\n"  # a byte order mark too
 
 
@@ -40,6 +43,27 @@ def requests(known: Mapping[str, Known], filters: Filters, thorough: bool) -> Re
         return Ask(part=subdir, forms=tuple(form for form in forms(subdir) if form.path.rpartition("/")[2] in usual))
 
     yield Batch(asks=tuple(asked(subdir) for subdir in sorted(wanted - {NOARCH})))
+
+
+def probe(filters: Filters) -> Requests:
+    """Ask for noarch and for the subdirs that nearly every source has one of, or the first that the filter names.
+
+    Enough to tell what stands there: the run looks for the rest. Where noarch is there, an absent subdir is asked for
+    in no better form than noarch has.
+    """
+    (first,) = yield Batch(asks=(Ask(part=NOARCH, forms=forms(NOARCH)),))
+    if first.refusal is not None and first.refusal.data.get("status") == UNAUTHORISED:
+        return
+    wanted = [subdir for subdir in filters.subdirs or COMMON_SUBDIRS if subdir != NOARCH]
+    plain = first.form is not None and not first.form.path.endswith(".zst")
+    if first.form is not None:
+        wanted = wanted[:PROBED_BESIDE_NOARCH]
+    yield Batch(
+        asks=tuple(
+            Ask(part=subdir, forms=forms(subdir)[1:] if plain else forms(subdir))
+            for subdir in wanted[:PROBED_WITHOUT_NOARCH]
+        )
+    )
 
 
 def encoding(form: Form, start: bytes, content_type: str) -> str | None:
