@@ -215,7 +215,17 @@ class Daemon:
             max_active=settings.runs.max_active,
             resume=settings.runs.resume_interrupted,
         )
-        publisher = Publisher(db, self.journal, clock, self.workers, self.objects, self.published, retention, families)
+        publisher = Publisher(
+            db,
+            self.journal,
+            clock,
+            self.workers,
+            self.objects,
+            self.published,
+            retention,
+            families,
+            lambda mirror: state / "sources" / str(mirror),
+        )
         context = Context(
             db=db,
             journal=self.journal,

@@ -82,6 +82,24 @@ class Listing(Protocol):
     def __iter__(self) -> Iterator[Entry]: ...
 
 
+class Side(Struct, frozen=True, kw_only=True):
+    """A file beside the index of a source, as one mirror read it last."""
+
+    mirror_id: int
+    name: str  # as the family asked for it
+    beside: str  # the part that it belongs to, "" for all of the channel
+    file: str
+    encoding: str = ""
+
+
+class ShownPackage(Struct, frozen=True, gc=False):
+    """What a channel shows under one package name."""
+
+    version: str  # the newest
+    parts: list[str]
+    owner: int | None  # the mirror that the name belongs to; None: there is only one
+
+
 class Output(Protocol):
     """Takes the objects of an index as a family makes them."""
 
@@ -114,6 +132,12 @@ class Output(Protocol):
 
     def note(self, text: str) -> None:
         """Tell an administrator of what clients will not take."""
+
+    def sides(self, beside: str) -> Sequence[Side]:
+        """Return the files beside a part (beside all of the index: ""), those of the mirror that comes first first."""
+
+    def packages(self) -> Mapping[str, ShownPackage]:
+        """Return each package that the generation to be shows; only for what belongs to no single part."""
 
 
 class PartRenderer(Protocol):
@@ -192,6 +216,7 @@ class Ask(Struct, frozen=True, kw_only=True):
 
     part: str
     forms: tuple[Form, ...]  # the best one first
+    beside: str | None = None  # a file that may be there beside this part ("": beside all of them), and is none itself
 
 
 class Batch(Struct, frozen=True, kw_only=True):
@@ -206,6 +231,7 @@ class Known(Struct, frozen=True, kw_only=True):
 
     path: str  # of the form that it came in
     there: bool  # False: the source had no such part
+    beside: str | None = None  # as in `Ask`
 
 
 class Answer(Struct, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ Plain values only: paths are absolute and of type str, digests are lower hex, ti
 
 from msgspec import Struct
 
-from firthd.families.base import Spool
+from firthd.families.base import Side, Spool
 
 # --- read: a source's index against the mirror's rows -----------------------------------------------------------------
 
@@ -86,6 +86,7 @@ class RenderParams(Struct, frozen=True, kw_only=True):
     change_sets: list[int] = []
     proven_above: int = 0  # rows with ids up to this were read before every form was proven to hold them
     full: bool = False  # everything is made anew, whatever is in force
+    sides: list[Side] = []  # the files beside the indexes of the channel's mirrors
     previous: dict[str, PreviousFile] = {}  # path -> file, of the objects in force that end in the family's `reads`
 
 

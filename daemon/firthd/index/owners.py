@@ -20,6 +20,11 @@ class Owners(Struct, frozen=True):
     contested: dict[str, int]  # name -> mirror id; a name that one mirror alone offers is absent
     moved: dict[str, set[str]]  # part -> names whose owner changed
     shadowed: dict[int, int]  # mirror id -> visible files that another mirror's name hides
+    alone: dict[str, int]  # name -> mirror id, of the names that one mirror alone offers
+
+    def of(self, name: str) -> int | None:
+        """Return the mirror that a name belongs to; None where there is only one mirror, or no such name."""
+        return self.contested.get(name, self.alone.get(name))
 
     def shown(self, rows: list[ShownRow]) -> list[ShownRow]:
         """Return the rows that are served."""
@@ -30,7 +35,7 @@ class Owners(Struct, frozen=True):
         return self.contested.get(name, mirror_id) == mirror_id
 
 
-NO_CONTEST = Owners({}, {}, {})
+NO_CONTEST = Owners({}, {}, {}, {})
 
 
 def precedence(mirror_id: int) -> tuple[bool, int]:
@@ -43,16 +48,18 @@ def find_owners(offers: Iterable[OfferRow], counted: set[int], before: set[int])
 
     `counted` are the change sets of the generation to be, `before` those of the one before.
     """
-    owners = Owners({}, {}, {})
+    owners = Owners({}, {}, {}, {})
     for name, group in groupby(offers, key=attrgetter("name")):
         rows = list(group)
         if all(row.mirror_id == rows[0].mirror_id for row in rows):
+            owners.alone[name] = rows[0].mirror_id
             continue
         now = [row for row in rows if alive(row, counted)]
         then = [row for row in rows if alive(row, before)]
         if not now:
             continue
         owner = min((row.mirror_id for row in now), key=precedence)
+        owners.alone[name] = owner
         if any(row.mirror_id != owner for row in now):
             owners.contested[name] = owner
             for row in now:

@@ -8,7 +8,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from firthd.families import load_formats
-from firthd.families.base import Formats, InvalidRecordError, PartRenderer
+from firthd.families.base import Formats, InvalidRecordError, PartRenderer, ShownPackage
 from firthd.index.messages import RenderedPart, RenderParams, RenderResult
 from firthd.index.outputs import Outputs
 from firthd.index.owners import NO_CONTEST, Owners, find_owners
@@ -55,10 +55,19 @@ class Renderer:
         self._counted = state.published_sets(params.channel_id, params.shows) | set(params.change_sets)
         self._before = state.packages_in_force(params.channel_id, formats.family, params.number)
         self._summaries = Summaries(formats)
-        self._out = Outputs(Path(params.out_dir), params.previous, state, params.channel_id, formats.family)
+        self._out = Outputs(
+            Path(params.out_dir),
+            params.previous,
+            state,
+            params.channel_id,
+            formats.family,
+            params.sides,
+            self._shown_packages,
+        )
         self._owners = NO_CONTEST
         self._parts: list[RenderedPart] = []
         self._left_out = 0
+        self._gone: set[str] = set()
         state.count_sets(self._counted)
 
     def render(self) -> RenderResult:
@@ -70,8 +79,8 @@ class Renderer:
         for number, part in enumerate(parts):
             self._report(TaskProgress(number, len(parts), "indexes", part))
             self._render_part(part, touched.get(part, set()), None if self._full else changed_names)
-        self._formats.conclude({part.part for part in self._parts}, self._out)
         packages, changed = self._sum_up(parts, changed_names)
+        self._formats.conclude({part.part for part in self._parts}, self._out)
         pack, slices = self._out.finish(self._run_file)
         return RenderResult(
             files=sorted(self._out.files, key=attrgetter("path")),
@@ -83,6 +92,18 @@ class Renderer:
             shadowed=self._owners.shadowed,
             notes=self._notes(),
         )
+
+    def _shown_packages(self) -> dict[str, ShownPackage]:
+        """Return each package that the generation to be shows: what was in force, and what is summed up here."""
+        found: dict[str, ShownPackage] = {}
+        if not self._full:
+            before = self._state.summaries_in_force(self._params.channel_id, self._formats.family, self._params.number)
+            found = {name: ShownPackage(version, parts, self._owners.of(name)) for name, version, parts in before}
+        for name in self._gone:
+            found.pop(name, None)
+        for name, version, parts in self._summaries.shown():
+            found[name] = ShownPackage(version, parts, self._owners.of(name))
+        return found
 
     def _notes(self) -> list[str]:
         told = self._out.notes
@@ -174,7 +195,7 @@ class Renderer:
                 if self._owners.shows(row.name, row.mirror_id):
                     self._sum(row.name, row.version, row.part, row.filename, row.size, row.raw)
         seen = self._summaries.names()
-        gone = changed_names - seen
+        gone = self._gone = changed_names - seen
         self._run_file.packages(self._summaries.rows(gone & self._before))
         shows = seen if self._full else (self._before - gone) | seen
         return len(shows), len(seen | (gone & self._before))

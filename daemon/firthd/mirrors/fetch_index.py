@@ -57,10 +57,16 @@ class FetchedPart(Struct, frozen=True, kw_only=True):
 
 class Index(Struct, frozen=True, kw_only=True):
     parts: list[FetchedPart]
+    sides: list[FetchedPart] = []  # files beside them
 
     @property
     def changed(self) -> bool:
-        return any(part.changed for part in self.parts)
+        return any(part.changed for part in (*self.parts, *self.sides))
+
+    @property
+    def renewed(self) -> list[str]:
+        """The parts beside which something is new ("": beside all of them)."""
+        return sorted({side.row.beside or "" for side in self.sides if side.changed})
 
     @property
     def bytes(self) -> int:
@@ -104,8 +110,12 @@ class IndexFetcher:
         await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
         until = self._upstream.index_deadline()  # one that sends a little now and then would keep the run for days
         fetch = _Fetch(self, live, job, known, await asyncio.to_thread(self._usable, known), tag, until)
-        seen = {name: Known(path=row.url_path, there=row.file is not None) for name, row in known.items()}
+        seen = {
+            name: Known(path=row.url_path, there=row.file is not None, beside=row.beside) for name, row in known.items()
+        }
         answers = await walk(self._rules.requests(seen, job.filters, thorough), fetch.ask)
+        sides = {part.row.part for part in fetch.parts if part.row.beside is not None}
+        answers = [answer for answer in answers if answer.part not in sides]
         there = [answer for answer in answers if answer.form is not None]
         refused = next((answer.refusal for answer in answers if answer.refusal is not None), None)
         if not there and refused is not None:
@@ -119,11 +129,18 @@ class IndexFetcher:
             if answer.refusal is not None:
                 live.log(f"{answer.part}: taken as absent: {answer.refusal.message}", "warning")
         asked = {part.row.part for part in fetch.parts}
+        there_now = {answer.part for answer in there}
         # That the source had no such part is remembered, with the time of the last look.
         unasked = [
-            FetchedPart(row=row, changed=False) for name, row in known.items() if name not in asked and row.file is None
+            FetchedPart(row=row, changed=False)
+            for name, row in known.items()
+            if name not in asked and (row.file is None or row.beside in there_now | {""})
         ]
-        return Index(parts=sorted([*fetch.parts, *unasked], key=lambda part: part.row.part))
+        every = sorted([*fetch.parts, *unasked], key=lambda part: part.row.part)
+        return Index(
+            parts=[part for part in every if part.row.beside is None],
+            sides=[part for part in every if part.row.beside is not None],
+        )
 
     def _usable(self, known: Mapping[str, SourceIndexRow]) -> dict[str, SourceIndexRow]:
         """Return the parts whose copy is there in full: copies are not synced, and power may have been lost."""
@@ -192,6 +209,7 @@ class _Fetch:
         self._live = live
         self._job = job
         self._had = {name for name, row in known.items() if row.file is not None}
+        self._known = known
         self._first = not known
         self._usable = usable
         self._tag = tag
@@ -199,7 +217,19 @@ class _Fetch:
         self.parts: list[FetchedPart] = []
 
     async def ask(self, asked: Ask) -> Answer:
-        """Bring the first form of a part that is there."""
+        """Bring the first form of a part that is there; a file beside the index that cannot be had stays as it was."""
+        if asked.beside is None:
+            return await self._ask(asked)
+        try:
+            return await self._ask(asked)
+        except Upstream as error:
+            self._live.log(f"{asked.part}: {error.message}; it stays as it was", "warning")
+        before = self._known.get(asked.part)
+        row = before or _row(asked.part, asked.forms[0].path, 0, beside=asked.beside)
+        self.parts.append(FetchedPart(row=row, changed=False))
+        return Answer(part=asked.part, form=None, changed=False)
+
+    async def _ask(self, asked: Ask) -> Answer:
         had = self._usable.get(asked.part)
         # The form it had before comes first, so that a validator helps.
         forms = sorted(asked.forms, key=lambda form: had is None or form.path != had.url_path)
@@ -224,7 +254,7 @@ class _Fetch:
             if status == "fetched":
                 new = "" if self._first or asked.part in self._had else ", new at the source"
                 self._live.log(f"{form.path}: {units.size(size)}{new}")
-                self._take(asked.part, form, encoding, spool.name, size, validators)
+                self._take(asked, form, encoding, spool.name, size, validators)
                 return Answer(part=asked.part, form=form, size=size)
             if answered in _NOT_YOURS:
                 refusal = refusal or Upstream(
@@ -235,12 +265,12 @@ class _Fetch:
         gone = asked.part in self._had
         if gone:
             self._live.log(f"{asked.part}: the source has it no more", "warning")
-        row = _row(asked.part, asked.forms[0].path, self._fetcher.now_ms())
+        row = _row(asked.part, asked.forms[0].path, self._fetcher.now_ms(), beside=asked.beside)
         self.parts.append(FetchedPart(row=row, changed=gone))
         return Answer(part=asked.part, form=None, refusal=refusal, changed=gone)
 
-    def _take(self, part: str, form: Form, encoding: str, file: str, size: int, validators: Validators) -> None:
-        row = _row(part, form.path, self._fetcher.now_ms(), encoding, file, size, validators)
+    def _take(self, asked: Ask, form: Form, encoding: str, file: str, size: int, validators: Validators) -> None:
+        row = _row(asked.part, form.path, self._fetcher.now_ms(), encoding, file, size, validators, asked.beside)
         self.parts.append(FetchedPart(row=row, changed=True))
 
     def _progress(self, path: str) -> Progress:
@@ -264,6 +294,7 @@ def _row(
     file: str | None = None,
     size: int = 0,
     validators: Validators | None = None,
+    beside: str | None = None,
 ) -> SourceIndexRow:
     return SourceIndexRow(
         part=part,
@@ -276,4 +307,5 @@ def _row(
         records=0,
         base_url=None,
         read_at=now_ms,
+        beside=beside,
     )

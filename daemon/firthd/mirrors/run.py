@@ -174,7 +174,7 @@ class MirrorRuns:
             thorough = not tag and (live.row.by != SCHEDULE or _not_yet_today(known, self._p.clock.now_ms()))
             index = await fetcher.fetch(live, job, known, f"{live.id}{tag}", thorough=thorough)
             there = [part for part in index.parts if part.row.file]
-            news = sum(part.changed for part in there)
+            news = sum(part.changed for part in (*there, *index.sides))
             live.progress(
                 f"{len(there)} indexes, {units.size(index.bytes)}" + ("" if news else ", not changed"),
                 done=len(there),
@@ -344,7 +344,7 @@ class MirrorRuns:
     async def _changed_meanwhile(self, live: LiveRun, job: Job, fetcher: IndexFetcher, read: _Read) -> Index | None:
         """Read the source's index once more when files were not what it promised; return it if it has changed."""
         live.log("files are not what the index promised: the index is read again", "warning")
-        known = {part.row.part: part.row for part in read.index.parts}
+        known = {part.row.part: part.row for part in (*read.index.parts, *read.index.sides)}
         again = await self._fetch(live, job, fetcher, known, tag="b")
         if not again.changed:
             return None
@@ -353,7 +353,9 @@ class MirrorRuns:
 
     async def _publish_run(self, live: LiveRun, job: Job, read: _Read, folder: Path) -> Publication:
         async with live.step(StepName.PUBLISH, "waits for its turn"):
-            copied = await self._take_in.take_in(live, job, folder / "run.sqlite", self._as_read(live, job, read))
+            copied = await self._take_in.take_in(
+                live, job, folder / "run.sqlite", self._as_read(live, job, read), renewed=read.index.renewed
+            )
             live.count(added=copied.added, removed=copied.closed)
             publication = await self._take_in.publish(live, job.channel_id, Cause.RUN, None)
             shadowed = publication.shadowed.get(job.mirror_id)
@@ -374,7 +376,8 @@ class MirrorRuns:
     def _as_read(self, live: LiveRun, job: Job, read: _Read) -> Callable[[Tx], Awaitable[None]]:
         """Return what writes down the source's index as this run has read it."""
         results = {part.part: part for part in read.parts}
-        rows = [
+        rows = [side.row for side in read.index.sides]
+        rows += [
             msgspec.structs.replace(
                 part.row, records=results[part.row.part].records, base_url=results[part.row.part].base_url
             )

@@ -5,6 +5,7 @@ the daemon's checkpoints are never held up. It sees a fixed view all the same: t
 count, and a set that starts later is not among them.
 """
 
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
@@ -202,10 +203,18 @@ class WorkerState:
         """Return part -> names that these sets added or closed something of."""
         found: dict[str, set[str]] = {}
         for change_set in change_sets:
+            for part in self._renewed(change_set, family):
+                found.setdefault(part, set())
             for column in ("added_set", "closed_set"):
                 for part, name in self._named_by(column, change_set, channel_id, family):
                     found.setdefault(part, set()).add(name)
         return found
+
+    def _renewed(self, change_set: int, family: str) -> list[str]:
+        """Return the parts beside which a set brought something new, whatever their artifacts."""
+        row = self._connection.execute("SELECT parts FROM change_set WHERE id = ?", (change_set,)).fetchone()
+        parts = [tuple(part.split("/", 1)) for part in json.loads(row[0])] if row is not None else []
+        return [part for of, part in parts if of == family and part]
 
     def _named_by(self, column: str, change_set: int, channel_id: int, family: str) -> Iterator[tuple[str, str]]:
         artifact_id = -1
@@ -260,6 +269,15 @@ class WorkerState:
             (channel_id, family, number),
         )
         return {name for name, files, _ in rows.fetchall() if files}
+
+    def summaries_in_force(self, channel_id: int, family: str, number: int) -> list[tuple[str, str, list[str]]]:
+        """Return name, newest version and platforms of each package that a generation's summaries show."""
+        rows = self._connection.execute(
+            "SELECT name, version, platforms, files, max(number) FROM package"
+            " WHERE channel_id = ? AND family = ? AND number <= ? GROUP BY name",
+            (channel_id, family, number),
+        )
+        return [(name, version, json.loads(platforms)) for name, version, platforms, files, _ in rows if files]
 
     # --- served objects
 

@@ -11,6 +11,7 @@ from firthd.families.conda.names import valid_subdir
 from firthd.families.conda.paths import FIRST_SUBDIRS
 from firthd.families.conda.records import depended_on, fingerprint, source_record
 from firthd.families.conda.render import SubdirRenderer, check_row, empty_subdir, name_old_shards
+from firthd.families.conda.sides import write_channeldata
 from firthd.families.conda.versions import version_key
 from firthd.store.worker_reads import ShownRow
 
@@ -41,6 +42,7 @@ class CondaFormats:
 
     def conclude(self, rendered: Set[str], out: Output) -> None:
         name_old_shards(rendered, out)
+        write_channeldata(out)
 
     def empty_part(self, part: str) -> Mapping[str, bytes]:
         return empty_subdir(part)

@@ -23,6 +23,7 @@ from firthd.families.conda.shards import (
     shard_path,
     shard_record,
 )
+from firthd.families.conda.sides import write_run_exports
 from firthd.store.worker_reads import ShownRow
 
 REPORT_EVERY = 2000
@@ -43,6 +44,8 @@ class SubdirRenderer:
         self._sections: dict[str, list[Served]] = {}
         self._to_pack: dict[str, list[Served]] = {}
         self._names: set[str] = set()
+        self._sides = out.sides(subdir)
+        self._mirrors: dict[str, int] = {}  # file name -> whose it is, where there is something beside the index
         self._v3_keys: set[tuple[str, str]] = set()
         self._v3_timestamps: dict[str, list[int | None]] = {}
         self._kept_hashes = {} if touched is None else self._hashes_before(touched)
@@ -66,6 +69,8 @@ class SubdirRenderer:
             self._v3_timestamps.setdefault(row.section, []).append(row.timestamp)
         self._sections.setdefault(row.section, []).append(record)
         self._names.add(row.name)
+        if self._sides:
+            self._mirrors[row.filename] = row.mirror_id
         if row.name not in self._kept_hashes:
             self._to_pack.setdefault(row.name, []).append(record)
 
@@ -81,6 +86,7 @@ class SubdirRenderer:
             self._out.note(f"{self._subdir}: the shard index has {size:,} bytes decompressed, which libmamba refuses")
         with self._out.open(f"{self._subdir}/{SHARD_INDEX}") as file:
             file.write(index)
+        write_run_exports(self._subdir, self._mirrors, self._sides, self._out)
 
     def _chunks(self) -> Iterator[bytes]:
         return repodata_chunks(self._subdir, self._sections, self._v3_timestamps)

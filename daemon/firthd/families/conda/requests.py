@@ -1,10 +1,11 @@
 """The only place that says how a conda source is asked for its index, and what an answer must look like."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from firth_protocol.types import Filters, MirrorType, SourceFound
 from firthd.families.base import Answer, Ask, Batch, Form, Known, Recogniser, Requests
 from firthd.families.conda.names import KNOWN_SUBDIRS, NOARCH
+from firthd.families.conda.paths import CHANNELDATA, RUN_EXPORTS
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 UNAUTHORISED = 401
@@ -25,6 +26,8 @@ def requests(known: Mapping[str, Known], filters: Filters, thorough: bool) -> Re
     What the source has is found by asking for every subdir there is: at first, and when `thorough`; then once for each
     that it had not, in the form that the others come in. A source that wants credentials is not asked thirty times.
     """
+    sides = {name: before for name, before in known.items() if before.beside is not None}
+    known = {name: before for name, before in known.items() if before.beside is None}
     if filters.subdirs is not None:
         wanted = set(filters.subdirs)
     elif thorough or not known:
@@ -42,7 +45,24 @@ def requests(known: Mapping[str, Known], filters: Filters, thorough: bool) -> Re
             return Ask(part=subdir, forms=forms(subdir))
         return Ask(part=subdir, forms=tuple(form for form in forms(subdir) if form.path.rpartition("/")[2] in usual))
 
-    yield Batch(asks=tuple(asked(subdir) for subdir in sorted(wanted - {NOARCH})))
+    others = yield Batch(asks=tuple(asked(subdir) for subdir in sorted(wanted - {NOARCH})))
+    there = [answer.part for answer in (first, *others) if answer.form is not None]
+    if there:
+        yield Batch(asks=tuple(side_asks(there, sides, everything=thorough or not known)))
+
+
+def side_asks(subdirs: Sequence[str], known: Mapping[str, Known], *, everything: bool) -> Iterator[Ask]:
+    """Yield the files beside the index to ask for: those that were there, and with `everything` the others once."""
+    names: list[tuple[str, str, tuple[Form, ...]]] = [(CHANNELDATA, "", (Form(CHANNELDATA),))]
+    for subdir in subdirs:
+        name = f"{subdir}/{RUN_EXPORTS}"
+        names.append((name, subdir, (Form(f"{name}.zst"), Form(name))))
+    for name, beside, wanted in names:
+        before = known.get(name)
+        if before is not None and before.there:
+            yield Ask(part=name, forms=wanted, beside=beside)
+        elif everything:
+            yield Ask(part=name, forms=wanted if before is None else wanted[-1:], beside=beside)
 
 
 def probe(filters: Filters) -> Requests:
