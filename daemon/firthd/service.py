@@ -180,6 +180,7 @@ class Daemon:
             clock,
             Helpers(
                 locate=locator.locate,
+                spelled=locator.spelled,
                 space=self.space.enough,
                 check_archive=conda.check_archive,
                 present=deliveries.present,

@@ -166,6 +166,12 @@ class ChannelUpdate(Params, frozen=True, kw_only=True):
     privacy: t.Privacy | UnsetType = UNSET
     policy: str | None | UnsetType = UNSET
     keep_generations: t.KeepGenerations | None | UnsetType = UNSET
+    notices: (
+        Annotated[
+            list[t.Notice], Meta(max_length=20, description="what conda shows to the channel's users; all of them")
+        ]
+        | UnsetType
+    ) = UNSET
     dry_run: DryRun = False
 
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 from msgspec import Raw, Struct
 
 from firth_protocol.errors import Upstream
-from firth_protocol.types import Credentials, Family, Filters, SourceFound
+from firth_protocol.types import Credentials, Family, Filters, Notice, SourceFound
 from firthd.store.worker_reads import ShownRow
 
 Comparable = Any
@@ -308,7 +308,14 @@ class RedirectTo(Struct, frozen=True):
     path: str
 
 
-Located = ObjectAt | ArtifactAt | RedirectTo
+class NoticesAt(Struct, frozen=True, kw_only=True):
+    """An address at which clients ask what a channel tells its users; nothing is there when it tells nothing."""
+
+    media_type: str
+    make: Callable[[Sequence[Notice]], bytes]
+
+
+Located = ObjectAt | ArtifactAt | RedirectTo | NoticesAt
 
 
 class SetUp(Struct, frozen=True):

@@ -326,6 +326,9 @@ class MirrorRuns:
         async with live.step(StepName.DOWNLOAD), open_run_file(folder / "run.sqlite") as reads:
             total = live.counts.active_planned
             result = await downloads.run(reads, total)
+            if downloads.encoded != job.source.encoded:
+                encoded = int(downloads.encoded)
+                await self._p.db.write(lambda tx: catalog.note_mirror(tx, job.mirror_id, {"encoded": encoded}))
             live.count(
                 active=result.stored + result.present,
                 failed=read.total("invalid_count") + result.failed,

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from firth_protocol.types import Filters, MirrorMode, MirrorType, OnUpstreamRemoval, Privacy, RunState
+from firth_protocol.types import Filters, MirrorMode, MirrorType, Notice, OnUpstreamRemoval, Privacy, RunState
 from firthd.store import paging
 from firthd.store.database import Reader, Row, Tx
 
@@ -26,17 +26,19 @@ class ChannelRow(Struct, frozen=True, kw_only=True):
     created_at: int
     updated_at: int
     revision: int
+    notices: list[Notice] = []
 
 
 _CHANNEL = (
     "c.id, c.name, c.parent_id, c.description, c.privacy, c.policy, c.keep_days, c.keep_months, c.frozen_at,"
-    " c.frozen_by, c.generation, c.created_at, c.updated_at, c.revision"
+    " c.frozen_by, c.generation, c.created_at, c.updated_at, c.revision, c.notices"
 )
 
 
 def _channel(row: Row) -> ChannelRow:
     values = dict(zip(ChannelRow.__struct_fields__, row, strict=True))
     values["privacy"] = Privacy(values["privacy"])
+    values["notices"] = msgspec.json.decode(values["notices"], type=list[Notice])
     return ChannelRow(**values)
 
 
@@ -98,7 +100,9 @@ async def insert_channel(
     )
 
 
-_CHANNEL_COLUMNS = frozenset({"description", "privacy", "policy", "keep_days", "keep_months", "frozen_at", "frozen_by"})
+_CHANNEL_COLUMNS = frozenset(
+    {"description", "privacy", "policy", "keep_days", "keep_months", "frozen_at", "frozen_by", "notices"}
+)
 
 
 async def update_channel(tx: Tx, channel_id: int, changes: dict[str, Any], now_ms: int) -> None:
@@ -204,6 +208,7 @@ class MirrorRow(Struct, frozen=True, kw_only=True):
     bytes_stored: int
     shadowed: int
     settled: bool  # the rows are what the source's index said, without a hole
+    encoded: bool  # the source wants `+`, `!` and `~` in file names percent-encoded
     created_at: int
     updated_at: int
     revision: int
@@ -325,7 +330,7 @@ async def update_mirror(tx: Tx, mirror_id: int, changes: dict[str, Any], now_ms:
 
 _PROGRESS_COLUMNS = frozenset(
     {"state", "last_run_id", "last_success_at", "scheduled_from", "coalesced", "artifacts", "bytes", "stored"}
-    | {"bytes_stored", "shadowed", "settled"}
+    | {"bytes_stored", "shadowed", "settled", "encoded"}
 )
 
 

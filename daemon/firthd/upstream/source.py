@@ -25,6 +25,7 @@ class Source(Struct, frozen=True, kw_only=True):
     credentials: Credentials | None = None
     proxy: str | None = None
     ca_file: str | None = None
+    encoded: bool = False  # it wants `+`, `!` and `~` in file names percent-encoded
 
     def __repr__(self) -> str:
         """Show everything but secrets: this text ends in logs and tracebacks."""

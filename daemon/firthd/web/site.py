@@ -9,7 +9,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from firth_protocol.types import Family, Privacy
-from firthd.families.base import ArtifactAt, FamilyRules, Life, ObjectAt, RedirectTo
+from firthd.families.base import ArtifactAt, FamilyRules, Life, NoticesAt, ObjectAt, RedirectTo
 from firthd.store.objects import ObjectRow
 from firthd.web.admission import Visitor
 from firthd.web.conditions import Content
@@ -70,6 +70,8 @@ class Site:
                 return await self._object(request, visitor, edition, family, found)
             if isinstance(found, ArtifactAt):
                 return await self._artifact(request, visitor, edition, family, found)
+            if isinstance(found, NoticesAt):
+                return await self._notices(request, edition, found)
             if isinstance(found, RedirectTo):
                 raise web.HTTPMovedPermanently(self._spelled(request, path, found.path))
         raise not_found()
@@ -109,16 +111,27 @@ class Site:
         by_proxy = visitor.by_proxy and row.offset is None
         return await self._files.stored(request, content, self._place(row), by_proxy=by_proxy)
 
+    async def _notices(self, request: web.Request, edition: Edition, at: NoticesAt) -> web.StreamResponse:
+        notices = await self._published.notices(edition.view)
+        if not notices:
+            raise not_found()
+        return await self._made(request, edition, at.make(notices), at.media_type, Life.SHORT, None)
+
     async def _absent(self, request: web.Request, edition: Edition, at: ObjectAt) -> web.StreamResponse:
         if at.absent is None:
             raise not_found()
-        body = at.absent()
+        published = edition.view.published_at_ms
+        return await self._made(request, edition, at.absent(), at.media_type, at.life, published)
+
+    async def _made(
+        self, request: web.Request, edition: Edition, body: bytes, media_type: str, life: Life, modified_ms: int | None
+    ) -> web.StreamResponse:
         content = Content(
             size=len(body),
             etag=f'"{hashlib.sha256(body).hexdigest()}"',
-            modified_ms=edition.view.published_at_ms,
-            media_type=at.media_type,
-            cache_control=edition.cache_control(at.life),
+            modified_ms=modified_ms,
+            media_type=media_type,
+            cache_control=edition.cache_control(life),
         )
         return await self._files.made(request, content, body)
 
