@@ -352,21 +352,22 @@ class Publisher:
         return result
 
     async def _sides(self, channel_id: int, family: Family) -> list[Side]:
-        """Return the files that the channel's mirrors keep beside their indexes."""
+        """Return the files that the channel's mirrors keep beside their indexes, and those indexes that are signed."""
 
         async def body(r: Reader) -> list[Side]:
             return [
                 Side(
                     mirror_id=mirror.id,
                     name=row.part,
-                    beside=row.beside,
+                    beside=row.part if row.beside is None else row.beside,
                     file=str(self._sources(mirror.id) / row.file),
                     encoding=row.encoding,
+                    index=row.beside is None,
                 )
                 for mirror in await catalog.mirrors_of(r, channel_id)
                 if mirror.type.value == family.value
                 for row in (await catalog.source_indexes(r, mirror.id)).values()
-                if row.beside is not None and row.file is not None
+                if row.file is not None and (row.beside is not None or row.signed)
             ]
 
         return await self._db.read(body)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator,
 from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol, runtime_checkable
 
 from msgspec import Raw, Struct
 
@@ -90,6 +90,7 @@ class Side(Struct, frozen=True, kw_only=True):
     beside: str  # the part that it belongs to, "" for all of the channel
     file: str
     encoding: str = ""
+    index: bool = False  # it is the index itself, for the signatures of its records
 
 
 class ShownPackage(Struct, frozen=True, gc=False):
@@ -98,6 +99,15 @@ class ShownPackage(Struct, frozen=True, gc=False):
     version: str  # the newest
     parts: list[str]
     owner: int | None  # the mirror that the name belongs to; None: there is only one
+
+
+@runtime_checkable
+class Signed(Protocol):
+    """A listing whose source signs records."""
+
+    @property
+    def signed(self) -> bool:
+        """Whether there is a signature."""
 
 
 class Output(Protocol):

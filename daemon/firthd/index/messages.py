@@ -48,6 +48,7 @@ class PartResult(Struct, frozen=True, kw_only=True):
     bytes_to_store: int = 0  # sizes of the added and replaced ones whose blob is not in the store
     bytes_unknown: int = 0  # of these, how many have no size
     base_url: str | None = None  # where the source keeps this part's files, as it says itself
+    signed: bool = False  # the source signs records of this part
     notes: list[str] = []
     invalid: list[InvalidRecord] = []  # at most 1000
     invalid_count: int = 0

@@ -47,6 +47,11 @@ class _Read(Struct, frozen=True, kw_only=True):
     def bytes_to_store(self) -> int:
         return sum(part.bytes_to_store for part in self.parts)
 
+    def renewed(self, signed_before: set[str]) -> list[str]:
+        """Return the parts that are to be rendered although no record of them may have changed."""
+        signed = {part.part for part in self.parts if part.signed or part.part in signed_before}
+        return sorted({*self.index.renewed, *signed})
+
     def total(self, field: str) -> int:
         return sum(getattr(part, field) for part in self.parts)
 
@@ -139,7 +144,8 @@ class MirrorRuns:
                 await self._download(live, job, read, folder)
         else:
             await live.skip(StepName.DOWNLOAD, "passive: each file is fetched on its first request")
-        publication = await self._publish_run(live, job, read, folder)
+        signed = {row.part for row in known.values() if row.signed}
+        publication = await self._publish_run(live, job, read, folder, signed)
         await self._clean(live, job)
         return self._outcome(live, publication)
 
@@ -354,10 +360,12 @@ class MirrorRuns:
         live.note("the source changed while it was mirrored; its index was read again")
         return again
 
-    async def _publish_run(self, live: LiveRun, job: Job, read: _Read, folder: Path) -> Publication:
+    async def _publish_run(
+        self, live: LiveRun, job: Job, read: _Read, folder: Path, signed_before: set[str]
+    ) -> Publication:
         async with live.step(StepName.PUBLISH, "waits for its turn"):
             copied = await self._take_in.take_in(
-                live, job, folder / "run.sqlite", self._as_read(live, job, read), renewed=read.index.renewed
+                live, job, folder / "run.sqlite", self._as_read(live, job, read), renewed=read.renewed(signed_before)
             )
             live.count(added=copied.added, removed=copied.closed)
             publication = await self._take_in.publish(live, job.channel_id, Cause.RUN, None)
@@ -382,7 +390,10 @@ class MirrorRuns:
         rows = [side.row for side in read.index.sides]
         rows += [
             msgspec.structs.replace(
-                part.row, records=results[part.row.part].records, base_url=results[part.row.part].base_url
+                part.row,
+                records=results[part.row.part].records,
+                base_url=results[part.row.part].base_url,
+                signed=results[part.row.part].signed,
             )
             if part.row.part in results
             else part.row

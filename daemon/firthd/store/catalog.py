@@ -382,11 +382,12 @@ class SourceIndexRow(Struct, frozen=True, kw_only=True):
     base_url: str | None
     read_at: int
     beside: str | None = None  # of a file beside the index: the part that it belongs to; None for a part
+    signed: bool = False  # the source signs records of the part
 
 
 async def source_indexes(r: Reader, mirror_id: int) -> dict[str, SourceIndexRow]:
     rows = await r.rows(
-        "SELECT part, url_path, encoding, etag, last_modified, file, size, records, base_url, read_at, beside"
+        "SELECT part, url_path, encoding, etag, last_modified, file, size, records, base_url, read_at, beside, signed"
         " FROM source_index WHERE mirror_id = ?",
         (mirror_id,),
     )
@@ -397,7 +398,7 @@ async def replace_source_indexes(tx: Tx, mirror_id: int, indexes: list[SourceInd
     await tx.execute("DELETE FROM source_index WHERE mirror_id = ?", (mirror_id,))
     await tx.many(
         "INSERT INTO source_index(mirror_id, part, url_path, encoding, etag, last_modified, file, size, records,"
-        " base_url, read_at, beside) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " base_url, read_at, beside, signed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [(mirror_id, *msgspec.structs.astuple(index)) for index in indexes],
     )
 

@@ -231,7 +231,6 @@ def test_head_is_told_and_metadata_is_taken_for_info(state: CondaState, tmp_path
         assert part.notes == [
             "noarch: the source's index says that it is linux-64?[2J; its address was believed.",
             "noarch: the source names related channels; clients of this channel are not sent there.",
-            "noarch: the source's signatures are not served.",
         ]
 
 

@@ -1,4 +1,4 @@
-"""A file name with `+`, `!` or `~` that a source knows by its percent-encoded spelling only, or by the plain one only."""
+"""A file name with `+`, `!` or `~` that a source knows by its percent-encoded spelling only, or the plain one only."""
 
 from pathlib import Path
 

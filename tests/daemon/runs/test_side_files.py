@@ -162,3 +162,25 @@ async def test_a_name_is_told_of_by_the_mirror_that_it_belongs_to(tmp_path: Path
             "alpha-1.0-0.conda": {"run_exports": {"weak": ["alpha >=1"]}},
             "own-1.0-0.conda": {"run_exports": {"weak": ["own2 >=1"]}},
         }
+
+
+@pytest.mark.parametrize("mode", ["passive", "active"])
+async def test_signatures_of_unchanged_records_are_served(tmp_path: Path, mode: str) -> None:
+    async with world(tmp_path) as w:
+        zeta, eta = w.source.add(plain("zeta"), plain("eta"))
+        document = w.source.document("noarch")
+        signatures = {zeta.filename: {"key": {"signature": "ab" * 64}}, "gone-1-0.conda": {"key": {"signature": "cd"}}}
+        w.upstream.files["noarch/repodata.json"] = json.dumps(document | {"signatures": signatures}).encode()
+        w.upstream.fail("noarch/repodata.json.zst", Fault(status=404), times=None)
+        await w.mirror(mode)
+        run = await w.run()
+        assert run.state is RunState.COMPLETED
+        assert (await served(w, "noarch/repodata.json"))["signatures"] == {zeta.filename: signatures[zeta.filename]}
+        signatures[eta.filename] = {"key": {"signature": "ef" * 64}}
+        w.upstream.files["noarch/repodata.json"] = json.dumps(document | {"signatures": signatures}).encode()
+        await w.run()
+        found = (await served(w, "noarch/repodata.json"))["signatures"]
+        assert found == {name: signatures[name] for name in (eta.filename, zeta.filename)}
+        w.upstream.files["noarch/repodata.json"] = json.dumps(document).encode()
+        await w.run()
+        assert "signatures" not in await served(w, "noarch/repodata.json")

@@ -69,6 +69,7 @@ class Repodata:
         base_url = document.head.base_url
         self.base_url = base_url if isinstance(base_url, str) and base_url else None
         self.notes = list(notes(spool.part, document))
+        self.signed = bytes(document.signatures) not in (b"null", b"{}")
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -243,8 +244,6 @@ def notes(subdir: str, document: Document) -> Iterator[str]:
         yield f"{subdir}: the source's index says that it is {told}; its address was believed."
     if head.channel_relations:
         yield f"{subdir}: the source names related channels; clients of this channel are not sent there."
-    if bytes(document.signatures) not in (b"null", b"{}"):
-        yield f"{subdir}: the source's signatures are not served."
     for extension in document.v3 or {}:
         if not known_bucket(extension):
             yield f"{subdir}: a v3 bucket with an impossible name was left out."

@@ -23,7 +23,7 @@ from firthd.families.conda.shards import (
     shard_path,
     shard_record,
 )
-from firthd.families.conda.sides import write_run_exports
+from firthd.families.conda.sides import signatures_of, write_run_exports
 from firthd.store.worker_reads import ShownRow
 
 REPORT_EVERY = 2000
@@ -44,8 +44,11 @@ class SubdirRenderer:
         self._sections: dict[str, list[Served]] = {}
         self._to_pack: dict[str, list[Served]] = {}
         self._names: set[str] = set()
-        self._sides = out.sides(subdir)
+        sides = out.sides(subdir)
+        self._signed = [side for side in sides if side.index]
+        self._sides = [side for side in sides if not side.index]
         self._mirrors: dict[str, int] = {}  # file name -> whose it is, where there is something beside the index
+        self._to_sign: dict[str, tuple[int, bytes]] = {}
         self._v3_keys: set[tuple[str, str]] = set()
         self._v3_timestamps: dict[str, list[int | None]] = {}
         self._kept_hashes = {} if touched is None else self._hashes_before(touched)
@@ -71,6 +74,8 @@ class SubdirRenderer:
         self._names.add(row.name)
         if self._sides:
             self._mirrors[row.filename] = row.mirror_id
+        if self._signed and row.section in PLAIN_SECTIONS:
+            self._to_sign[row.filename] = (row.mirror_id, row.raw)
         if row.name not in self._kept_hashes:
             self._to_pack.setdefault(row.name, []).append(record)
 
@@ -89,7 +94,8 @@ class SubdirRenderer:
         write_run_exports(self._subdir, self._mirrors, self._sides, self._out)
 
     def _chunks(self) -> Iterator[bytes]:
-        return repodata_chunks(self._subdir, self._sections, self._v3_timestamps)
+        signatures = signatures_of(self._signed, self._to_sign, self._out)
+        return repodata_chunks(self._subdir, self._sections, self._v3_timestamps, signatures)
 
     def _hashes_before(self, touched: Set[str]) -> dict[str, bytes]:
         """Return name -> hash of the shards that need no packing: those in the index before that nothing touched."""

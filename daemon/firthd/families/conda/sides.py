@@ -12,7 +12,7 @@ from msgspec import Raw, Struct, field
 
 from firth_protocol.errors import FirthError
 from firthd.families.base import Output, Side, Spool
-from firthd.families.conda.document import read_bytes
+from firthd.families.conda.document import read_bytes, read_document
 from firthd.families.conda.paths import CHANNELDATA, RUN_EXPORTS
 from firthd.families.conda.repodata import zst_writer
 from firthd.families.conda.writable import holds_nul
@@ -36,6 +36,7 @@ class Channeldata(Struct):
 
 _decode_run_exports = msgspec.json.Decoder(RunExports).decode
 _decode_channeldata = msgspec.json.Decoder(Channeldata).decode
+_decode_signatures = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_record = msgspec.json.Decoder(dict[str, object]).decode
 _encode = msgspec.json.Encoder(order="sorted").encode
 
@@ -88,6 +89,26 @@ def write_run_exports(subdir: str, shown: Mapping[str, int], sides: Sequence[Sid
         writer = zst_writer(zst)
         writer.write(content_out)
         writer.flush(zstandard.FLUSH_FRAME)
+
+
+def signatures_of(sides: Sequence[Side], served: Mapping[str, tuple[int, bytes]], out: Output) -> dict[str, Raw]:
+    """Return the signatures of the records that are served as the source wrote them; `served`: name -> mirror, record.
+
+    A signature is of the record beside which it stands: one of another mirror's, or of a newer one, says nothing.
+    """
+    found: dict[str, Raw] = {}
+    for side in sides:
+        try:
+            document = read_document(Spool(part=side.beside, file=side.file, encoding=side.encoding), SIDE_MAX_BYTES)
+            signatures = _decode_signatures(document.signatures)
+        except (FirthError, OSError, msgspec.MsgspecError, ValueError, RecursionError):
+            continue
+        for filename, signature in signatures.items():
+            mirror_id, raw = served.get(filename, (None, b""))
+            theirs = (document.packages or {}).get(filename) or (document.packages_conda or {}).get(filename)
+            if mirror_id == side.mirror_id and theirs is not None and bytes(theirs) == raw:
+                found[filename] = signature
+    return dict(sorted(found.items()))
 
 
 def write_channeldata(out: Output) -> None:

@@ -1,5 +1,6 @@
 -- Files beside a source's index, how its file names are to be spelled, and what a channel tells its users.
 ALTER TABLE source_index ADD COLUMN beside TEXT;                  -- NULL: a part; else the part that it belongs to
+ALTER TABLE source_index ADD COLUMN signed INTEGER NOT NULL DEFAULT 0; -- 1: there are signatures of records in it
 ALTER TABLE mirror ADD COLUMN encoded INTEGER NOT NULL DEFAULT 0; -- 1: the source wants `+`, `!`, `~` percent-encoded
 ALTER TABLE channel ADD COLUMN notices TEXT NOT NULL DEFAULT '[]';
 
