@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(120)
 
 DOUBLED = (
     "SELECT count(*) FROM (SELECT 1 FROM artifact WHERE closed_set IS NULL"
-    " GROUP BY channel_id, mirror_id, family, subdir, section, filename HAVING count(*) > 1)"
+    " GROUP BY channel_id, mirror_id, family, part, section, filename HAVING count(*) > 1)"
 )
 
 
@@ -178,7 +178,7 @@ def old_state(path: Path, sets: list[str], rows: list[tuple[int, int, int | None
         connection.executemany(
             "INSERT INTO artifact(id, channel_id, mirror_id, family, subdir, section, filename, name, version, build,"
             " build_number, declared, fingerprint, added_set, closed_set)"
-            " VALUES (?, 1, 0, 'conda', 'noarch', 'packages', 'f', 'f', '1', '0', 0, 0, x'00', ?, ?)",
+            " VALUES (?, 1, 0, 'conda', 'noarch', 'packages', 'f-1-0.tar.bz2', 'f', '1', '0', 0, 0, x'00', ?, ?)",
             rows,
         )
 
@@ -227,7 +227,7 @@ def test_each_doubled_row_ends_where_the_next_begins(
     with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
         execute(
             path,
-            "INSERT INTO artifact SELECT 9, channel_id, mirror_id, family, subdir, section, filename, name,"
+            "INSERT INTO artifact SELECT 9, channel_id, mirror_id, family, part, section, filename, name,"
             " version, build, build_number, size, sha256, md5, declared, license, timestamp, fingerprint, 1, NULL,"
             " NULL FROM artifact WHERE closed_set IS NULL",
         )
