@@ -17,18 +17,15 @@ WINDOW_MAX_BYTES = 2**27
 
 _PIECE_BYTES = 1 << 20
 _ZSTD_INPUT_BYTES = 1024  # a block of 4 bytes may stand for 128 KiB: 32 MiB come of so much at the most
-_GZIP, _ZSTD, _ZIP = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK"
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _OWN = {
     ".zst": _ZSTD,
     ".gz": _GZIP,
     ".tgz": _GZIP,
     ".bz2": b"BZh",
     ".xz": b"\xfd7zXZ",
-    ".conda": _ZIP,
-    ".whl": _ZIP,
-    ".zip": _ZIP,
 }
-"""What files begin with that are compressed by themselves, by the end of their names."""
+"""What files begin with that are compressed by themselves, by the end of their names; no zip begins as an encoding."""
 
 
 class DamagedError(ValueError):
