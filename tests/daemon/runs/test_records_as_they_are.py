@@ -83,3 +83,13 @@ async def test_each_kind(tmp_path: Path, kind: str, mode: str) -> None:
             reply = await w.get(f"/repo/main/noarch/{package.filename}")
             there = package.spec.name in names
             assert (reply.status, reply.body == package.body) == ((200, True) if there else (404, False))
+
+
+async def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.upstream.fail("noarch/repodata.json.zst", Fault(status=404), times=None)
+        (new,) = w.source.add(plain("new"))
+        w.upstream.files["noarch/repodata.json"] = b"\xef\xbb\xbf" + json.dumps(w.source.document("noarch")).encode()
+        await w.mirror("passive", filters={"subdirs": ["noarch"]})
+        assert (await w.run()).state is RunState.COMPLETED
+        assert new.filename in await w.records("noarch")

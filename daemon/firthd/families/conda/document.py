@@ -24,6 +24,7 @@ RATIO_MAX = 200
 RATIO_FROM_BYTES = 256 * 1024**2
 """Real indexes shrink to a tenth; below this size a high ratio does no harm and is not looked at."""
 READ_BYTES = 1 << 20
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 BUCKETS = ("packages", "packages.conda", "v3")
 
@@ -84,6 +85,8 @@ def read_document(spool: Spool, max_bytes: int = 1 << 30) -> Document:
     Raises TooLarge for more than `max_bytes`, decompressed.
     """
     content = read_bytes(spool, max_bytes)
+    if content.startswith(BYTE_ORDER_MARK):  # some editors and shells put one before a text
+        del content[: len(BYTE_ORDER_MARK)]
     if not content.strip():
         return Document()
     try:
