@@ -178,7 +178,7 @@ def old_state(path: Path, sets: list[str], rows: list[tuple[int, int, int | None
         connection.executemany(
             "INSERT INTO artifact(id, channel_id, mirror_id, family, subdir, section, filename, name, version, build,"
             " build_number, declared, fingerprint, added_set, closed_set)"
-            " VALUES (?, 1, 0, 'conda', 'noarch', 'packages', 'f', 'f', '1', '0', 0, 0, x'00', ?, ?)",
+            " VALUES (?, 1, 0, 'conda', 'noarch', 'packages', 'f-1-0.tar.bz2', 'f', '1', '0', 0, 0, x'00', ?, ?)",
             rows,
         )
 
