@@ -243,6 +243,24 @@ def test_names_are_offered_where_a_file_of_theirs_was_there(tmp_path: Path) -> N
     assert execute(path, "SELECT mirror_id, family, part, name FROM offered") == [(0, "conda", "noarch", "f")] * 2
 
 
+@pytest.mark.parametrize("proven", [None, 1])
+def test_names_that_clients_cannot_split_are_left_out_anew_and_no_size_is_0(tmp_path: Path, proven: int | None) -> None:
+    path = tmp_path / "firth.sqlite"
+    old_state(path, ["published"], [(1, 1, None)])
+    with closing(sqlite3.connect(path)) as connection:
+        for version, sql in migrations()[1:6]:
+            connection.executescript(f"BEGIN; {sql}; PRAGMA user_version = {version}; COMMIT;")
+    execute(path, "DELETE FROM setting WHERE key = 'proven above'")  # nothing was there when schema 4 came
+    if proven is not None:
+        execute(path, f"INSERT INTO setting(key, value) VALUES ('proven above', {proven})")
+    execute(path, "UPDATE artifact SET filename = 'f-1.conda', size = 0")
+    execute(path, "UPDATE artifact SET id = 7")
+    migrate(path, START_MS)
+    assert execute(path, "SELECT size FROM artifact") == [(None,)]
+    assert execute(path, "SELECT render_anew FROM channel") == [(1,)]
+    assert execute(path, "SELECT CAST(value AS INTEGER) FROM setting WHERE key = 'proven above'") == [(7,)]
+
+
 def test_an_interrupted_migration_leaves_the_old_state(tmp_path: Path) -> None:
     path = tmp_path / "firth.sqlite"
     old_state(path, ["published"] * 2, [(1, 1, None), (2, 2, None)])

@@ -184,3 +184,36 @@ async def test_signatures_of_unchanged_records_are_served(tmp_path: Path, mode: 
         w.upstream.files["noarch/repodata.json"] = json.dumps(document).encode()
         await w.run()
         assert "signatures" not in await served(w, "noarch/repodata.json")
+
+
+async def test_a_side_file_that_came_for_a_run_that_failed_is_published_by_the_next(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.source.add(plain("alpha"))
+        w.upstream.files["channeldata.json"] = data(alpha="1.0")
+        await w.mirror("passive")
+        await w.run()
+        w.upstream.files["channeldata.json"] = data(alpha="1.0").replace(b"what", b"all that")
+        for form in ("repodata.json.zst", "repodata.json"):
+            w.upstream.fail(f"noarch/{form}", Fault(body=b'{"packages": {"a', no_validators=True), times=None)
+        assert (await w.run()).state is RunState.FAILED
+        w.upstream.heal()
+        w.upstream.requests.clear()
+        assert (await w.run()).state is RunState.COMPLETED
+        assert [seen.status for seen in w.upstream.asked("channeldata.json")] == [304]
+        told = (await served(w, "channeldata.json"))["packages"]
+        assert told["alpha"]["summary"] == "all that alpha does"
+        assert (await w.run()).generation is None
+
+
+async def test_mirrors_of_one_source_tell_of_each_others_names(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.source.add(plain("alpha"))
+        w.upstream.files["channeldata.json"] = data(alpha="1.0")
+        await w.mirror("passive")
+        await w.mirror("passive", name="n")
+        w.upstream.fail("channeldata.json", Fault(status=404), times=None)
+        await w.run("main:m")
+        assert await served(w, "channeldata.json") is None
+        w.upstream.heal()
+        await w.run("main:n")
+        assert (await served(w, "channeldata.json"))["packages"].keys() == {"alpha"}
