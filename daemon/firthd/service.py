@@ -172,9 +172,7 @@ class Daemon:
             self._stack.push_async_callback(store.close)
         self.secrets = SecretFile(state / "secrets.json")
         await asyncio.to_thread(self.secrets.load)
-        self.upstream = Upstream(
-            settings.upstream, clock, packed=[ending for rules in families.values() for ending in rules.packed]
-        )
+        self.upstream = Upstream(settings.upstream, clock)
         await self.upstream.start()
         self._stack.push_async_callback(self.upstream.close)
         self.space = SpaceGuard(self.blobs, settings.store.floor_percent, clock)
@@ -183,12 +181,14 @@ class Daemon:
         self.objects = ObjectStore(db, self.rendered, clock)
         retention = Retention(db, self.objects, self.published, clock, grace_ms)
         deliveries = Deliveries(db, self.blobs, self.published.forget_files)
+        locator = Locator(db, self.secrets, families)
         self.on_demand = OnDemand(
             self.upstream,
             self.blobs,
             clock,
             Helpers(
-                locate=Locator(db, self.secrets, families).locate,
+                locate=locator.locate,
+                spelled=locator.spelled,
                 space=self.space.enough,
                 check_archive=lambda file, path: families[Family(file.family)].check_archive(path, file.filename),
                 present=deliveries.present,
@@ -224,7 +224,9 @@ class Daemon:
             max_active=settings.runs.max_active,
             resume=settings.runs.resume_interrupted,
         )
-        publisher = Publisher(db, self.journal, clock, self.workers, self.objects, self.published, retention, families)
+        publisher = Publisher(
+            db, self.journal, clock, self.workers, self.objects, self.published, retention, families, state / "sources"
+        )
         context = Context(
             db=db,
             journal=self.journal,
@@ -314,7 +316,7 @@ class Daemon:
                 RunKind.PUBLISH,
                 channel_id=channel.id,
                 channel=channel.name,
-                cause="its index listed files twice",
+                cause="its index was not as clients need it",
                 by="firthd",
                 params={"cause": Cause.REMOVAL},
             )

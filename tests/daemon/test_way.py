@@ -29,8 +29,7 @@ AS_FILES_AND_ROWS = {
 
 
 BESIDE = {"index/summaries.py", "index/set_hash.py", "families/conda/shards.py", "index/packs.py"}
-"""Where it leaves its name beside the index: in its package's summary and the digest of all of them, and in its shard,
-which is another object."""
+"""Where it leaves its name beside the index: in its package's summary and digest, and in its shard, another object."""
 
 
 def holds(value: object) -> bool:

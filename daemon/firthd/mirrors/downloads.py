@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from firth_protocol import units
 from firth_protocol.errors import FirthError, Invalid, NoSpace, NotFound, TooLarge, Upstream
@@ -95,6 +96,11 @@ class Downloads:
         self._done = 0
         self._total = 0
         self._latest = ""  # name of the file that came or began last
+
+    @property
+    def encoded(self) -> bool:
+        """Whether the source takes file names with `+`, `!` and `~` percent-encoded."""
+        return self._source.encoded
 
     async def run(self, reads: RunFileReads, total: int) -> Result:
         """Bring every file that the run file adds and the channel has not been given.
@@ -242,7 +248,7 @@ class Downloads:
             tries.made = attempt
 
         try:
-            await transfer(
+            encoded = await transfer(
                 self._upstream,
                 self._source,
                 self._address(wanted),
@@ -253,6 +259,8 @@ class Downloads:
                 patience=PATIENCE,
                 hooks=Hooks(asks=asks, answered=lambda _: None, wrote=self._live.moved),
             )
+            if encoded != self._source.encoded:
+                self._source = replace(self._source, encoded=encoded)
         except TooLarge:
             raise _Bad(f"longer than the {wanted.size} bytes that the source's index promises") from None
 
