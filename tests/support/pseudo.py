@@ -83,6 +83,7 @@ class Pseudo:
         self._handle = handle
         self.process = process
         self._beside = beside
+        self._gone = False
         self.screen = Screen(size)
         self.frames: list[Frame] = []
         self.raw = ""
@@ -136,6 +137,13 @@ class Pseudo:
             self.frames.clear()
             self._note()
         os.write(self._handle, keys.encode())
+
+    def hang_up(self) -> None:
+        """Close the terminal, as whoever closes its window does; firth is left to itself."""
+        if not self._gone:
+            self._gone = True
+            asyncio.get_running_loop().remove_reader(self._handle)
+            os.close(self._handle)
 
     async def until(self, condition: Callable[[], object], seconds: float = 20.0) -> None:
         """Wait until a condition holds; when it never does, the failure shows the screen."""
@@ -253,5 +261,4 @@ async def firth_on_pty(
         if terminal.alive:
             process.kill()
         await process.wait()
-        asyncio.get_running_loop().remove_reader(ours)
-        os.close(ours)
+        terminal.hang_up()
