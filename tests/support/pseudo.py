@@ -24,6 +24,8 @@ MARKS_KNOWN = b"\x1b[?2026;2$y"
 END_OF_FRAME = "\x1b[?2026l"
 LOOK_S = 0.02
 MOST_QUIET_S = 3.0
+MOST_BURST_S = 300.0
+"""How long a burst may take to be taken in, on a machine on which much else is done."""
 
 
 class Screen:
@@ -194,9 +196,9 @@ class Pseudo:
                     used.append(int(numbers[10]) + int(numbers[11]))
         return tuple(used)
 
-    async def home(self) -> None:
+    async def home(self, seconds: float = 45.0) -> None:
         """Go back, level by level, to a place at the top, without leaving firth."""
-        deadline = asyncio.get_running_loop().time() + 45
+        deadline = asyncio.get_running_loop().time() + seconds
         while asyncio.get_running_loop().time() < deadline:
             await self.quiet(most_s=0.5)
             self._must_live()
@@ -211,7 +213,7 @@ class Pseudo:
     async def consumed(self) -> None:
         """Wait until all keys have been taken: those that ask for help come last, and are answered."""
         while "Keys of" not in self.text:
-            await self.home()
+            await self.home(MOST_BURST_S)
             self.write("?", anew=False)
             await self.quiet(0.5)
         self.write("\x1b", anew=False)

@@ -40,7 +40,7 @@ TABS = {
 ROWS = LISTS | {Place.PACKAGE}
 """Places with a cursor."""
 PAIRS = 60
-"""How many pairs of keys are tried in each place; FIRTH_PAIRS=all has all of them tried, which takes hours."""
+"""How many pairs of keys are tried in each place; FIRTH_PAIRS=all has all of them tried, which takes an hour or two."""
 MOVES = ("j", "k", "g", "G", "\t", "\r", "\x1b", " ")
 
 MAIN = ("1", "▸main ", "\r")

@@ -24,7 +24,7 @@ TURNS = 20
 """How many turns of the loop are waited through before pauses are made: most answer within a few."""
 ROUNDS = 2
 """How often all must have been found at rest: who answered first may have got something from who answered last."""
-HOPS = 24
+HOPS = 16
 """How often a message of a key can be passed on, with what comes of it: twice the way up from the deepest widget."""
 
 
@@ -33,9 +33,10 @@ async def calm(app: App[Any]) -> None:
     rounds = hops = 0
     while rounds < ROUNDS and hops < HOPS:
         nodes = list(_nodes(app))
-        if any(node.message_queue_size for node in nodes):
+        busy = [node for node in nodes if node.message_queue_size]
+        if busy:
             rounds, hops = 0, hops + 1
-            await _answers(nodes)
+            await _answers(busy)
         elif not all(node.is_mounted for node in nodes if isinstance(node, Widget) and node.is_attached):
             rounds = 0
             await asyncio.sleep(PAUSE_S)
