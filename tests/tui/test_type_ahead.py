@@ -272,7 +272,7 @@ async def others_at_work(client: Client, stop: asyncio.Event) -> None:
 def pairs_of(place: Place) -> list[tuple[str, str]]:
     """Return the pairs of keys to be tried in a place: the same sample of them each time, or all when asked to."""
     keys = [*keys_of(place), "j", "G", "\r"]
-    pairs = list(itertools.product(keys, repeat=2))
+    pairs = [(first, second) for first in keys for second in keys]
     if os.environ.get("FIRTH_PAIRS") == "all":
         return pairs
     return random.Random(f"pairs in {place}").sample(pairs, min(PAIRS, len(pairs)))
