@@ -24,6 +24,8 @@ MARKS_KNOWN = b"\x1b[?2026;2$y"
 END_OF_FRAME = "\x1b[?2026l"
 LOOK_S = 0.02
 MOST_QUIET_S = 3.0
+MOST_BURST_S = 300.0
+"""How long a burst may take to be taken in, on a machine on which much else is done."""
 
 
 class Screen:
@@ -83,6 +85,7 @@ class Pseudo:
         self._handle = handle
         self.process = process
         self._beside = beside
+        self._gone = False
         self.screen = Screen(size)
         self.frames: list[Frame] = []
         self.raw = ""
@@ -137,6 +140,13 @@ class Pseudo:
             self._note()
         os.write(self._handle, keys.encode())
 
+    def hang_up(self) -> None:
+        """Close the terminal, as whoever closes its window does; firth is left to itself."""
+        if not self._gone:
+            self._gone = True
+            asyncio.get_running_loop().remove_reader(self._handle)
+            os.close(self._handle)
+
     async def until(self, condition: Callable[[], object], seconds: float = 20.0) -> None:
         """Wait until a condition holds; when it never does, the failure shows the screen."""
         try:
@@ -186,9 +196,9 @@ class Pseudo:
                     used.append(int(numbers[10]) + int(numbers[11]))
         return tuple(used)
 
-    async def home(self) -> None:
+    async def home(self, seconds: float = 45.0) -> None:
         """Go back, level by level, to a place at the top, without leaving firth."""
-        deadline = asyncio.get_running_loop().time() + 45
+        deadline = asyncio.get_running_loop().time() + seconds
         while asyncio.get_running_loop().time() < deadline:
             await self.quiet(most_s=0.5)
             self._must_live()
@@ -203,7 +213,7 @@ class Pseudo:
     async def consumed(self) -> None:
         """Wait until all keys have been taken: those that ask for help come last, and are answered."""
         while "Keys of" not in self.text:
-            await self.home()
+            await self.home(MOST_BURST_S)
             self.write("?", anew=False)
             await self.quiet(0.5)
         self.write("\x1b", anew=False)
@@ -253,5 +263,4 @@ async def firth_on_pty(
         if terminal.alive:
             process.kill()
         await process.wait()
-        asyncio.get_running_loop().remove_reader(ours)
-        os.close(ours)
+        terminal.hang_up()

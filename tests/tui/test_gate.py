@@ -1,5 +1,6 @@
 """Keys and a screen that changes under them: an action does what was shown, or says why it does nothing."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -184,3 +185,18 @@ async def test_a_name_typed_ahead_goes_into_the_dialog(daemon: FakeDaemon) -> No
         burst(term, *["backspace"] * 5, *"main", "enter", "enter")
         await term.sees("Deleted the channel main", "▸robotics")
         assert done(daemon) == ["channel.delete"]
+
+
+async def test_keys_are_taken_while_facts_come_without_a_pause(daemon: FakeDaemon) -> None:
+    async def others() -> None:
+        while True:
+            daemon.tell(Fact.CHANNEL_FROZEN, {"channel": "robotics"})
+            await asyncio.sleep(0.002)
+
+    async with terminal(daemon.socket, NARROW) as term, asyncio.TaskGroup() as tasks:
+        await started(term)
+        work = tasks.create_task(others())
+        burst(term, "slash", *"nowhere", *["backspace"] * 7, *"vision", "enter", "z")
+        await term.until(lambda: daemon.called("channel.freeze"), seconds=20)  # far below 2 s a key
+        work.cancel()
+        assert daemon.called("channel.freeze") == [{"channel": "vision"}]

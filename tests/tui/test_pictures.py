@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from textual.widgets import Input
 
 from firth_protocol import types as t
 from firth_protocol.types import RunState, StepName
@@ -179,6 +180,8 @@ async def picture(term: Terminal, keys: list[str], texts: tuple[str, ...]) -> st
         await term.press(key)
         await term.pilot.pause(0.05)
     await term.sees(*texts)
+    for field in term.app.screen.query(Input):
+        field.cursor_blink = False
     await term.pilot.pause()
     return without_fonts(term.app.export_screenshot(title="firth"))
 

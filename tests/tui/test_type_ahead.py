@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import math
+import os
 import random
 import re
 from collections.abc import AsyncIterator, Sequence
@@ -38,6 +39,8 @@ TABS = {
 }
 ROWS = LISTS | {Place.PACKAGE}
 """Places with a cursor."""
+PAIRS = 60
+"""How many pairs of keys are tried in each place; FIRTH_PAIRS=all has all of them tried, which takes an hour or two."""
 MOVES = ("j", "k", "g", "G", "\t", "\r", "\x1b", " ")
 
 MAIN = ("1", "▸main ", "\r")
@@ -238,13 +241,13 @@ async def test_a_filter_and_an_action_in_one_write(tmp_path: Path) -> None:
 @pytest.mark.e2e
 async def test_a_burst_of_keys(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
-        await burst(r, random.Random(1), Place.CHANNELS, 60)
+        await go(r.term, Place.CHANNELS)
+        await burst(r, random.Random(1), 60)
 
 
-async def burst(r: Rig, chance: random.Random, place: Place, many: int) -> None:
+async def burst(r: Rig, chance: random.Random, many: int) -> None:
     already = len(await r.done())
     everything = sorted({key for each in Place for key in keys_of(each)} | set(MOVES))
-    await go(r.term, place)
     r.term.write("".join(chance.choice(everything) for _ in range(many)))
     try:
         await r.term.consumed()
@@ -266,14 +269,22 @@ async def others_at_work(client: Client, stop: asyncio.Event) -> None:
             await client.call("channel.delete", channel=f"aa{number % 3}", confirm=f"aa{number % 3}")
 
 
+def pairs_of(place: Place) -> list[tuple[str, str]]:
+    """Return the pairs of keys to be tried in a place: the same sample of them each time, or all when asked to."""
+    keys = [*keys_of(place), "j", "G", "\r"]
+    pairs = [(first, second) for first in keys for second in keys]
+    if os.environ.get("FIRTH_PAIRS") == "all":
+        return pairs
+    return random.Random(f"pairs in {place}").sample(pairs, min(PAIRS, len(pairs)))
+
+
 @pytest.mark.deep
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(7200 if os.environ.get("FIRTH_PAIRS") == "all" else 600)
 @pytest.mark.parametrize("place", list(WAYS))
-async def test_every_pair_of_keys_in_every_place(tmp_path: Path, place: Place) -> None:
+async def test_pairs_of_keys_in_every_place(tmp_path: Path, place: Place) -> None:
     async with rig(tmp_path) as r:
         already = 0
-        keys = [*keys_of(place), "j", "G", "\r"]
-        for first, second in itertools.product(keys, repeat=2):
+        for first, second in pairs_of(place):
             await go(r.term, place)
             r.term.write(first + second)
             await r.term.quiet()
@@ -286,8 +297,9 @@ async def test_every_pair_of_keys_in_every_place(tmp_path: Path, place: Place) -
 @pytest.mark.parametrize("seed", range(2))
 async def test_bursts_while_others_are_at_work(tmp_path: Path, seed: int, place: Place) -> None:
     async with rig(tmp_path) as r:
+        await go(r.term, place)  # while it is quiet: it never is beside others
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(others_at_work(r.client, stop))
-            await burst(r, random.Random(f"{seed} {place}"), place, 500)
+            await burst(r, random.Random(f"{seed} {place}"), 500)
             stop.set()

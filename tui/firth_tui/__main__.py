@@ -23,7 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.exit(3, "firth needs a terminal; for scripts there is firthctl\n")
 
     from firth_tui.app import FirthApp, Options
+    from firth_tui.hangup import end_with
 
+    end_with(sys.stdin.fileno())
     app = FirthApp(
         Options(socket=find_socket(options.socket, os.environ), read_only=options.read_only, ascii=options.ascii)
     )

@@ -1,12 +1,16 @@
-"""The only place that knows when the screen has come to rest: nothing that was sent is still to be taken in.
+"""The only place that knows when the screen is at rest: what was sent has been taken in, with all that came of it.
 
 A key goes from the widget that has the focus up to the application, from message queue to message queue, and what it
 causes goes other ways. At rest every queue is empty, every widget is mounted, and nobody is in the middle of a message:
 most handlers never pause, those of the application, of screens and of what has the focus may, so these are asked.
+
+Where others are at work, facts come in without a pause and some queue always holds one. So nobody waits for a rest that
+never comes: when every queue has been gone through as many times as a message can be passed on, what was sent before
+has been taken in.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -14,26 +18,32 @@ from textual.app import App
 from textual.dom import DOMNode
 from textual.widget import Widget
 
-MOUNTING_S = 0.002
-"""How often it is looked whether a widget that is being put up is there."""
+PAUSE_S = 0.002
+"""How often it is looked whether a widget that is being put up is there, and whether who pauses has answered."""
+TURNS = 20
+"""How many turns of the loop are waited through before pauses are made: most answer within a few."""
 ROUNDS = 2
 """How often all must have been found at rest: who answered first may have got something from who answered last."""
+HOPS = 16
+"""How often a message of a key can be passed on, with what comes of it: twice the way up from the deepest widget."""
 
 
 async def calm(app: App[Any]) -> None:
     """Wait until whatever was sent before has been taken in, with all that came of it."""
-    rounds = 0
-    while rounds < ROUNDS:
+    rounds = hops = 0
+    while rounds < ROUNDS and hops < HOPS:
         nodes = list(_nodes(app))
-        while any(node.message_queue_size for node in nodes):
+        busy = [node for node in nodes if node.message_queue_size]
+        if busy:
+            rounds, hops = 0, hops + 1
+            await _answers(busy)
+        elif not all(node.is_mounted for node in nodes if isinstance(node, Widget) and node.is_attached):
             rounds = 0
-            await asyncio.sleep(0)
-        if not all(node.is_mounted for node in nodes if isinstance(node, Widget) and node.is_attached):
-            rounds = 0
-            await asyncio.sleep(MOUNTING_S)
+            await asyncio.sleep(PAUSE_S)
         else:
-            await _answers(app)
             rounds += 1
+            focused = app.focused
+            await _answers({app, *app.screen_stack, *(focused.ancestors_with_self if focused is not None else ())})
 
 
 def _nodes(app: App[Any]) -> Iterator[DOMNode]:
@@ -43,11 +53,17 @@ def _nodes(app: App[Any]) -> Iterator[DOMNode]:
         yield from screen.walk_children(Widget)
 
 
-async def _answers(app: App[Any]) -> None:
-    """Wait until everybody who may pause in the middle of a message has taken one more."""
-    focused = app.focused
-    asked = {app, *app.screen_stack, *(focused.ancestors_with_self if focused is not None else ())}
-    answers: asyncio.Queue[None] = asyncio.Queue()
-    expected = sum(node.call_later(partial(answers.put_nowait, None)) for node in asked if node.is_running)
-    for _ in range(expected):
-        await answers.get()
+async def _answers(asked: Iterable[DOMNode]) -> None:
+    """Wait until everybody asked has taken in what was in their queues; not for those who end meanwhile."""
+    waiting: set[DOMNode] = set()
+
+    def answer(node: DOMNode) -> None:
+        waiting.discard(node)
+
+    for node in asked:
+        if node.is_running and node.call_later(partial(answer, node)):
+            waiting.add(node)
+    turns = 0
+    while any(node.is_running for node in waiting):
+        turns += 1
+        await asyncio.sleep(0 if turns < TURNS else PAUSE_S)
