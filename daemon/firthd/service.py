@@ -16,6 +16,7 @@ from firthd.access import Access, WebTokens
 from firthd.channels import browse
 from firthd.channels.drops import Retention
 from firthd.channels.manage import Channels
+from firthd.channels.mend import Mender
 from firthd.channels.publish import Publisher
 from firthd.channels.published import Published
 from firthd.clock import Clock, SystemClock
@@ -25,6 +26,7 @@ from firthd.events import EventHub
 from firthd.families import families as all_families
 from firthd.health import Health
 from firthd.mirrors.context import Context
+from firthd.mirrors.damage import Damage
 from firthd.mirrors.deliveries import Deliveries
 from firthd.mirrors.find import Finder
 from firthd.mirrors.manage import Mirrors
@@ -50,6 +52,8 @@ from firthd.store.database import Database, Tx
 from firthd.store.journal import Journal
 from firthd.store.object_store import ObjectStore
 from firthd.store.opening import SchemaTooNew
+from firthd.store.quarantine import Room
+from firthd.store.repairs import Repairs
 from firthd.store.secrets import SecretFile
 from firthd.systemd import Inherited, Notifier, take_notifier, watchdog_interval_s
 from firthd.upkeep import Upkeep
@@ -203,6 +207,7 @@ class Daemon:
             socket=settings.socket,
             addresses=lambda: self.web_addresses,
             waiting=lambda: self.queue.waiting(),
+            check_indexes=lambda: self.damage.check_indexes(),
         )
         self.workers = Workers(
             settings.runs.index_workers or min(2, os.cpu_count() or 1),
@@ -218,6 +223,9 @@ class Daemon:
             resume=settings.runs.resume_interrupted,
         )
         publisher = Publisher(db, self.journal, clock, self.workers, self.objects, self.published, retention, families)
+        rooms = {Room.BLOBS: self.blobs, Room.RENDERED: self.rendered}
+        repairs = Repairs(db, self.journal, clock, rooms, self.published.forget_files)
+        mender = Mender(db, self.workers, self.objects, repairs, publisher, self.published, families)
         context = Context(
             db=db,
             journal=self.journal,
@@ -229,6 +237,7 @@ class Daemon:
             space=self.space,
             secrets=self.secrets,
             publisher=publisher,
+            mender=mender,
             on_demand=self.on_demand,
             families=families,
             state=state,
@@ -237,6 +246,7 @@ class Daemon:
         publications = PublishRuns(context)
         self.runs = MirrorRuns(context, publications)
         self.take_in = TakeIn(context)
+        self.damage = Damage(db, clock, self.queue, repairs, mender, self.take_in)
         self.queue.connect(
             {
                 RunKind.MIRROR: self.runs.mirror,
@@ -272,6 +282,8 @@ class Daemon:
             take_in=self.take_in,
             tokens=self.tokens,
             health=self.health,
+            repairs=repairs,
+            damage=self.damage,
         )
         self.engine = Engine(
             db=db,
@@ -340,6 +352,8 @@ class Daemon:
                 health=lambda: self._trouble,
                 limited=self.health.limited,
                 metrics=self.health.metrics,
+                package_lost=self.damage.package,
+                index_lost=self.damage.index,
             )
         )
         listeners = [*self._sockets.web] or [listen_at(self.settings.web.listen)]

@@ -86,6 +86,7 @@ class RenderParams(Struct, frozen=True, kw_only=True):
     change_sets: list[int] = []
     proven_above: int = 0  # rows with ids up to this were read before every form was proven to hold them
     full: bool = False  # everything is made anew, whatever is in force
+    lost: list[str] = []  # sha256 of packs that are not there any more: nothing is looked for in them
     previous: dict[str, PreviousFile] = {}  # path -> file, of the objects in force that end in the family's `reads`
 
 

@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from firth_protocol.errors import NotFound
 from firth_protocol.types import Family
+from firthd.channels.mend import Mender
 from firthd.channels.publish import Publisher
 from firthd.clock import Clock
 from firthd.families.base import FamilyRules
@@ -36,6 +37,7 @@ class Context(Struct, frozen=True, kw_only=True):
     space: SpaceGuard
     secrets: SecretFile
     publisher: Publisher
+    mender: Mender
     on_demand: OnDemand
     families: Mapping[Family, FamilyRules]
     state: Path  # the state folder

@@ -404,7 +404,8 @@ class MirrorRuns:
             await live.skip(name, "the source has not changed")
         # A publication that failed or was cut off before is made up for here: its change set still waits.
         generation = None
-        if await self._p.db.read(lambda r: generations.finished_change_sets(r, job.channel_id)):
+        waits = await self._p.db.read(lambda r: generations.finished_change_sets(r, job.channel_id))
+        if waits or await self._p.mender.needed(job.channel_id):
             async with live.step(StepName.PUBLISH):
                 publication = await self._take_in.publish(live, job.channel_id, Cause.RUN, None)
                 live.progress(told(publication))

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from firth_protocol.errors import FirthError
 from firth_protocol.events import Fact
 from firth_protocol.types import Cause
 from firthd.channels import retention
@@ -136,6 +137,10 @@ class TakeIn:
         def report(description: str, done: int, total: int | None) -> None:
             live.progress(description, done=done, total=total)
 
+        try:
+            await self._p.mender.mend(channel_id, self._p.render_folder(live.id), report, live.note)
+        except FirthError as error:  # what has changed is published all the same
+            live.note(f"lost index files could not be made anew: {error.message}")
         publication = await self._p.publisher.publish(
             channel_id,
             cause=cause,

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from firthd.clock import Clock
 from firthd.store.database import Database, Reader, Row, Tx
@@ -88,7 +89,7 @@ async def find_file(
     """
     newest, back_at = rolled_back or (shows, now_ms)
     rows = await r.rows(
-        f"SELECT {_FILE}, s.number, e.number, g.time, b.size = coalesce(a.size, b.size) FROM {_VERSIONS}"
+        f"SELECT {_FILE}, s.number, e.number, g.time, b.size = coalesce(a.size, b.size), b.size FROM {_VERSIONS}"
         " LEFT JOIN generation g ON g.channel_id = a.channel_id AND g.number = e.number"
         f" LEFT JOIN {_DELIVERED} LEFT JOIN blob b ON b.sha256 = d.sha256"
         " WHERE a.channel_id = :channel AND a.family = :family AND a.part = :part AND a.filename = :filename"
@@ -109,7 +110,8 @@ async def find_file(
             if name not in owners:
                 owners[name] = await owner(r, channel_id, shows, family, name)
             if owners[name] is None or owners[name] == row[2]:
-                return _file(row, retired=not wanted_live, delivered=bool(row[16]))
+                file = _file(row, retired=not wanted_live, delivered=bool(row[16]))
+                return replace(file, size=row[17]) if file.delivered else file
     return None
 
 

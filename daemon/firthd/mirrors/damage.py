@@ -1,0 +1,80 @@
+"""The only place that decides what follows when a file turns out lost or damaged: it comes again, and is told."""
+
+from firth_protocol.types import Cause, RunKind
+from firthd.channels.mend import Mender
+from firthd.clock import Clock
+from firthd.mirrors.take_in import TakeIn
+from firthd.runs.queue import RunQueue
+from firthd.store import catalog
+from firthd.store.artifacts import FileRow
+from firthd.store.catalog import ChannelRow
+from firthd.store.database import Database, Tx
+from firthd.store.quarantine import Room
+from firthd.store.repairs import Repairs
+
+AGAIN_S = 60.0
+"""How soon a channel's indexes are mended again: what could not be mended is not tried with every request."""
+
+
+class Damage:
+    """What the web, the self test and scrubs tell of files."""
+
+    def __init__(
+        self, db: Database, clock: Clock, queue: RunQueue, repairs: Repairs, mender: Mender, take_in: TakeIn
+    ) -> None:
+        self._db = db
+        self._clock = clock
+        self._queue = queue
+        self._repairs = repairs
+        self._mender = mender
+        self._take_in = take_in
+        self._asked: dict[int, float] = {}  # channel -> when its indexes were last to be mended
+        self._to_count: set[int] = set()  # mirrors
+
+    async def package(self, file: FileRow) -> None:
+        """A stored file could not be opened as what it is; it is absent from now on, if it is not right after all."""
+        if file.sha256 is not None and await self._repairs.look(Room.BLOBS, file.sha256, file.size) is not None:
+            self._to_count.add(file.mirror_id)
+
+    async def index(self, channel_id: int, file: str) -> None:
+        """A file of an index could not be read as what it is: a run makes it anew, if it is not right after all."""
+        if await self._repairs.look(Room.RENDERED, file) is not None:
+            await self.mend(channel_id)
+
+    async def mend(self, channel_id: int) -> None:
+        """Queue the run that makes a channel's lost index files anew, unless one was queued a moment ago."""
+        now = self._clock.monotonic()
+        if now - self._asked.get(channel_id, -AGAIN_S) < AGAIN_S:
+            return
+        self._asked[channel_id] = now
+        channel = await self._db.read(lambda r: catalog.channel_by_id(r, channel_id))
+        if channel is not None:
+            await self._db.write(lambda tx: self._queue_mending(tx, channel))
+
+    async def _queue_mending(self, tx: Tx, channel: ChannelRow) -> None:
+        await self._queue.submit(
+            tx,
+            RunKind.PUBLISH,
+            channel_id=channel.id,
+            channel=channel.name,
+            cause="index files were lost or damaged",
+            by="firthd",
+            params={"cause": Cause.RUN},
+        )
+
+    async def check_indexes(self) -> list[str]:
+        """Look at the files of every channel's indexes; return the channels that had lost some. They are mended."""
+        found = []
+        for channel in await self._db.read(catalog.all_channels):
+            if await self._mender.needed(channel.id):
+                found.append(channel.name)
+                await self.mend(channel.id)
+        return found
+
+    async def count(self) -> None:
+        """Count anew what mirrors have stored that have lost files."""
+        while self._to_count:
+            mirror_id = self._to_count.pop()
+            mirror = await self._db.read(lambda r, ref=mirror_id: catalog.mirror_by_id(r, ref))  # type: ignore[misc]
+            if mirror is not None:
+                await self._take_in.count(mirror.channel_id, mirror.id)
