@@ -9,6 +9,7 @@ from firthd.access import Caller, WebTokens
 from firthd.channels.manage import Channels
 from firthd.clock import Clock
 from firthd.families.base import FamilyRules
+from firthd.mirrors.caretakers import Caretakers
 from firthd.mirrors.manage import Mirrors
 from firthd.mirrors.report import Reports
 from firthd.runs.queue import RunQueue
@@ -26,6 +27,7 @@ class Engine(Struct, frozen=True, kw_only=True):
     channels: Channels
     mirrors: Mirrors
     reports: Reports
+    keepers: Caretakers
     tokens: WebTokens
     families: Mapping[Family, FamilyRules]
     base_url: Callable[[], str]

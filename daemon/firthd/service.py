@@ -25,8 +25,8 @@ from firthd.engine import Engine
 from firthd.events import EventHub
 from firthd.families import families as all_families
 from firthd.health import Health
+from firthd.mirrors.caretakers import caretakers
 from firthd.mirrors.context import Context
-from firthd.mirrors.damage import Damage
 from firthd.mirrors.deliveries import Deliveries
 from firthd.mirrors.find import Finder
 from firthd.mirrors.manage import Mirrors
@@ -207,7 +207,7 @@ class Daemon:
             socket=settings.socket,
             addresses=lambda: self.web_addresses,
             waiting=lambda: self.queue.waiting(),
-            check_indexes=lambda: self.damage.check_indexes(),
+            check_indexes=lambda: self.keepers.damage.check_indexes(),
         )
         self.workers = Workers(
             settings.runs.index_workers or min(2, os.cpu_count() or 1),
@@ -244,15 +244,16 @@ class Daemon:
             max_part_bytes=settings.upstream.max_index_bytes,
         )
         publications = PublishRuns(context)
-        self.runs = MirrorRuns(context, publications)
         self.take_in = TakeIn(context)
-        self.damage = Damage(db, clock, self.queue, repairs, mender, self.take_in)
+        self.keepers = caretakers(context, repairs, self.take_in, rooms, settings)
+        self.runs = MirrorRuns(context, publications, self.keepers.fills)
         self.queue.connect(
             {
                 RunKind.MIRROR: self.runs.mirror,
                 RunKind.PLAN: self.runs.plan,
                 RunKind.PUBLISH: publications.publish,
                 RunKind.ROLLBACK: publications.rollback,
+                **self.keepers.executors(),
             },
             self.health.run_ended,
         )
@@ -282,8 +283,7 @@ class Daemon:
             take_in=self.take_in,
             tokens=self.tokens,
             health=self.health,
-            repairs=repairs,
-            damage=self.damage,
+            keepers=self.keepers,
         )
         self.engine = Engine(
             db=db,
@@ -293,6 +293,7 @@ class Daemon:
             channels=Channels(db, self.journal, clock, self.queue, publisher, self.published, families),
             mirrors=self.mirrors,
             reports=reports,
+            keepers=self.keepers,
             tokens=self.tokens,
             families=families,
             base_url=self.base_url,
@@ -325,9 +326,8 @@ class Daemon:
 
     async def _listen(self) -> None:
         access = Access(self.settings.access, os.geteuid())
-        dispatcher = Dispatcher(
-            handlers(self.engine), access, Finder(self.db, self.queue), AuditLog(self.db).open, self._clock
-        )
+        finder, audit = Finder(self.db, self.queue), AuditLog(self.db)
+        dispatcher = Dispatcher(handlers(self.engine), access, finder, audit.open, self._clock)
         self._rpc = RpcServer(
             dispatcher,
             access,
@@ -352,8 +352,8 @@ class Daemon:
                 health=lambda: self._trouble,
                 limited=self.health.limited,
                 metrics=self.health.metrics,
-                package_lost=self.damage.package,
-                index_lost=self.damage.index,
+                package_lost=self.keepers.damage.package,
+                index_lost=self.keepers.damage.index,
             )
         )
         listeners = [*self._sockets.web] or [listen_at(self.settings.web.listen)]

@@ -8,13 +8,12 @@ from firth_protocol.errors import FirthError
 from firthd.access import WebTokens
 from firthd.clock import Clock
 from firthd.health import Health
-from firthd.mirrors.damage import Damage
+from firthd.mirrors.caretakers import Caretakers
 from firthd.mirrors.take_in import TakeIn
 from firthd.store import disk, journal, runs, upkeep
 from firthd.store.blobs import BlobStore
 from firthd.store.database import Database
 from firthd.store.object_store import ObjectStore
-from firthd.store.repairs import Repairs
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +37,7 @@ class Upkeep:
         take_in: TakeIn,
         tokens: WebTokens,
         health: Health,
-        repairs: Repairs,
-        damage: Damage,
+        keepers: Caretakers,
     ) -> None:
         self._db = db
         self._clock = clock
@@ -48,8 +46,7 @@ class Upkeep:
         self._take_in = take_in
         self._tokens = tokens
         self._health = health
-        self._repairs = repairs
-        self._damage = damage
+        self._keepers = keepers
         self.blobs_named = True
         """False: a daemon was killed on this state, maybe between a file's name and its row."""
 
@@ -81,8 +78,9 @@ class Upkeep:
             ("purging deleted channels", lambda: upkeep.purge_deleted(self._db, self._clock.now_ms())),
             ("cleaning quiet channels", self._take_in.clean_quiet_channels),
             ("taking away files that nothing names", self._objects.take_away),
-            ("looking after damaged files", self._repairs.note_mended),
-            ("counting after damage", self._damage.count),
+            ("looking after damaged files", self._keepers.repairs.note_mended),
+            ("counting after damage", self._keepers.damage.count),
+            ("scrubbing once a month", self._keepers.care.scrub_monthly),
             ("forgetting old events", self._forget_events),
             ("forgetting old logs", self._forget_logs),
             ("noting used tokens", self._tokens.flush),
@@ -98,6 +96,7 @@ class Upkeep:
             await self._blobs.name(await asyncio.to_thread(self._blobs.listed, f"{first:02x}"))
         await self._objects.find_orphans()
         await upkeep.forget_unfinished(self._db)
+        await self._keepers.damage.after_restoring()
         self.blobs_named = True
 
     async def _forget_events(self) -> None:

@@ -143,4 +143,4 @@ async def test_everything_rendered_is_lost_and_comes_again(tmp_path: Path, way: 
         assert len(await w.names()) == 5
         for number in (1, 2):
             assert (await w.get(f"/snapshot/{number}/main/noarch/repodata.json")).status == 200
-        assert await w.daemon.daemon.damage.check_indexes() == []
+        assert await w.daemon.daemon.keepers.damage.check_indexes() == []

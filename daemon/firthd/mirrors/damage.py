@@ -1,13 +1,15 @@
 """The only place that decides what follows when a file turns out lost or damaged: it comes again, and is told."""
 
-from firth_protocol.types import Cause, RunKind
+from collections.abc import Sequence
+
+from firth_protocol.types import Cause, Json, MirrorMode, RunKind
 from firthd.channels.mend import Mender
 from firthd.clock import Clock
 from firthd.mirrors.take_in import TakeIn
 from firthd.runs.queue import RunQueue
-from firthd.store import catalog
+from firthd.store import backup, catalog, journal, roots
 from firthd.store.artifacts import FileRow
-from firthd.store.catalog import ChannelRow
+from firthd.store.catalog import ChannelRow, MirrorRow
 from firthd.store.database import Database, Tx
 from firthd.store.quarantine import Room
 from firthd.store.repairs import Repairs
@@ -61,6 +63,51 @@ class Damage:
             by="firthd",
             params={"cause": Cause.RUN},
         )
+
+    async def come_again(self, packages: Sequence[str], indexes: Sequence[str], by: str) -> list[int]:
+        """Let files that were found damaged come again, each from its own source; return the packages' runs."""
+        for channel in await self._db.read(catalog.all_channels):
+            if indexes and await self._mender.needed(channel.id):
+                await self.mend(channel.id)
+        wanted = await self._db.read(lambda r: roots.missing_again(r, packages))
+        runs = []
+        for mirror_id, artifacts in wanted.items():
+            self._to_count.add(mirror_id)
+            mirror = await self._db.read(lambda r, ref=mirror_id: catalog.mirror_by_id(r, ref))  # type: ignore[misc]
+            if mirror is not None:
+                run = await self._db.write(
+                    lambda tx, mirror=mirror, chosen=artifacts: self._fill(  # type: ignore[misc]
+                        tx, mirror, "files were damaged", {"artifacts": chosen}, by
+                    )
+                )
+                runs.append(run)
+        return runs
+
+    async def after_restoring(self) -> None:
+        """Forget what a restored state names and the store has not: it comes again when asked for, or by a fill."""
+        if not await self._db.read(lambda r: journal.setting(r, backup.RESTORED)):
+            return
+        for mirror in await self._db.read(catalog.all_mirrors):
+            self._to_count.add(mirror.id)
+        await self._repairs.forget_absent()
+        await self.count()
+        for mirror in await self._db.read(catalog.all_mirrors):
+            if mirror.mode is MirrorMode.ACTIVE and mirror.stored < mirror.artifacts:
+                await self._db.write(lambda tx, mirror=mirror: self._fill(tx, mirror, "the state was restored", {}))  # type: ignore[misc]
+        await self._db.write(lambda tx: journal.set_setting(tx, backup.RESTORED, ""))
+
+    async def _fill(self, tx: Tx, mirror: MirrorRow, cause: str, params: Json, by: str = "firthd") -> int:
+        run_id, _ = await self._queue.submit(
+            tx,
+            RunKind.FILL,
+            channel_id=mirror.channel_id,
+            channel=mirror.channel,
+            mirror_id=mirror.id,
+            cause=cause,
+            by=by,
+            params=params,
+        )
+        return run_id
 
     async def check_indexes(self) -> list[str]:
         """Look at the files of every channel's indexes; return the channels that had lost some. They are mended."""

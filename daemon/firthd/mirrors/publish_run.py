@@ -89,14 +89,16 @@ class PublishRuns:
         await self._taking_in.count(job.channel_id, job.mirror_id)
 
     async def _publish_only(self, live: LiveRun, cause: Cause, roll_back_to: int | None) -> Outcome:
+        channel_id = live.row.channel_id
+        assert channel_id is not None
         async with live.step(StepName.PUBLISH, "waits for its turn"):
-            publication = await self._taking_in.publish(live, live.row.channel_id, cause, roll_back_to)
+            publication = await self._taking_in.publish(live, channel_id, cause, roll_back_to)
             if publication.published:
                 row = publication.generation
                 live.count(added=row.added, removed=row.removed)
             live.progress(told(publication))
         async with live.step(StepName.CLEAN):
-            gone = await self._taking_in.clean_channel(live.row.channel_id)
+            gone = await self._taking_in.clean_channel(channel_id)
             live.progress(cleaned(gone))
         return Outcome(generation=publication.generation.number if publication.published else None)
 

@@ -386,6 +386,29 @@ class BlobStore:
         with contextlib.suppress(FileNotFoundError):
             self.path(sha256).unlink()
 
+    def written_ms(self, sha256: str) -> int:
+        """Return when a blob was written, or written again; 0 when it is not there. Blocks."""
+        try:
+            return self.path(sha256).stat().st_mtime_ns // 1_000_000
+        except FileNotFoundError:
+            return 0
+
+    def take_away(self, sha256: str, young_ms: int) -> bool:
+        """Take a blob's file away unless it was written, or written again, since a moment. Blocks.
+
+        It is moved aside first: what comes meanwhile finds no file, and is laid there anew.
+        """
+        aside = self.temporary()
+        try:
+            self.path(sha256).replace(aside)
+        except FileNotFoundError:
+            return False
+        if aside.stat().st_mtime_ns // 1_000_000 >= young_ms:
+            aside.replace(self.path(sha256))
+            return False
+        aside.unlink()
+        return True
+
     async def free_bytes(self) -> int:
         """Return the bytes free to us on the store's file system."""
         stat = await asyncio.to_thread(os.statvfs, self.root)

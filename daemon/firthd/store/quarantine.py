@@ -49,6 +49,12 @@ async def forget_blob(tx: Tx, sha256: str) -> None:
     await tx.execute("DELETE FROM blob WHERE sha256 = ?", (bytes.fromhex(sha256),))
 
 
+async def blobs_after(r: Reader, after: bytes, limit: int) -> list[bytes]:
+    """Return the next digests of stored files."""
+    rows = await r.rows("SELECT sha256 FROM blob WHERE sha256 > ? ORDER BY sha256 LIMIT ?", (after, limit))
+    return [row[0] for row in rows]
+
+
 async def tally(r: Reader) -> Tally:
     row = await r.row(
         "SELECT count(*), coalesce(sum(size), 0), count(*) FILTER (WHERE mended_at IS NULL), min(found_at),"

@@ -82,6 +82,24 @@ class Repairs:
         suspects = await asyncio.to_thread(wrong)
         return [file for file, size in suspects if await self.look(Room.RENDERED, file, size) is not None]
 
+    async def forget_absent(self) -> None:
+        """Take away the rows of packages' files that are not there, without a word: nobody promised that they are."""
+        after: bytes = b""
+        while rows := await self._db.read(lambda r, after=after: quarantine.blobs_after(r, after, _PAGE)):  # type: ignore[misc]
+            after = rows[-1]
+            names = [row.hex() for row in rows]
+            gone = await asyncio.to_thread(self._absent, names)
+            for sha256 in gone:
+                await self._db.write(lambda tx, sha256=sha256: self._forget_if_absent(tx, sha256))  # type: ignore[misc]
+        self._forget_files()
+
+    def _absent(self, names: Sequence[str]) -> list[str]:
+        return [name for name in names if not self._rooms[Room.BLOBS].has(name)]
+
+    async def _forget_if_absent(self, tx: Tx, sha256: str) -> None:
+        if not self._rooms[Room.BLOBS].has(sha256):
+            await quarantine.forget_blob(tx, sha256)
+
     async def note_mended(self) -> None:
         """Note which files are right again, or needed by nobody; forget what has been right for long."""
         done = []

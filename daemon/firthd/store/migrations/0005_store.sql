@@ -32,3 +32,6 @@ CREATE UNIQUE INDEX block_spec ON block(channel_id, family, spec);
 
 -- Deleted together with its packages: what it brought is refused until another mirror offers it.
 ALTER TABLE mirror ADD COLUMN refused INTEGER NOT NULL DEFAULT 0;
+
+-- Which artifacts have a file: what may leave the store, and what is to come again.
+CREATE INDEX artifact_sha256 ON artifact(sha256) WHERE sha256 IS NOT NULL;
