@@ -10,10 +10,11 @@ from pathlib import Path
 from firth_protocol import API
 from firth_protocol.errors import FirthError, Invalid, NoSpace, Unavailable
 from firth_protocol.events import Fact
-from firth_protocol.types import Cause, Family, RunKind
+from firth_protocol.types import Family, RunKind
 from firthd import __version__
 from firthd.access import Access, WebTokens
 from firthd.channels import browse
+from firthd.channels.blocks import Blocks
 from firthd.channels.drops import Retention
 from firthd.channels.manage import Channels
 from firthd.channels.mend import Mender
@@ -31,7 +32,7 @@ from firthd.mirrors.deliveries import Deliveries
 from firthd.mirrors.find import Finder
 from firthd.mirrors.manage import Mirrors
 from firthd.mirrors.on_demand import Helpers, OnDemand
-from firthd.mirrors.publish_run import PublishRuns
+from firthd.mirrors.publish_run import PublishRuns, queue_rendering_anew
 from firthd.mirrors.report import Reports
 from firthd.mirrors.run import MirrorRuns
 from firthd.mirrors.source import Locator
@@ -44,7 +45,7 @@ from firthd.runs import recovery
 from firthd.runs.queue import RunQueue
 from firthd.scheduler import CronSchedules, Scheduler
 from firthd.serving import listen_at, raise_file_limit, rpc_limits, turn_away, web_limits
-from firthd.store import catalog, folder, generations, journal, tokens, upkeep
+from firthd.store import folder, generations, journal, tokens, upkeep
 from firthd.store.audit import AuditLog, interrupt_begun
 from firthd.store.blobs import BlobStore
 from firthd.store.catalog import MirrorRow
@@ -111,7 +112,10 @@ class Daemon:
         await self._build(state)
         await self._settle_in()
         await self.published.load()
+        await self.blocks.load()
         await self.tokens.load()
+        if self._settled.is_set():
+            await self.keepers.damage.after_restoring()
         self._ready = True
         self._trouble = None
         await self._listen()
@@ -175,7 +179,8 @@ class Daemon:
         self._stack.push_async_callback(self.upstream.close)
         self.space = SpaceGuard(self.blobs, settings.store.floor_percent, clock)
         locator = Locator(db, self.secrets, families)
-        self.published = Published(db, clock, settings.store.grace_days * DAY_MS)
+        self.blocks = Blocks(db, families)
+        self.published = Published(db, clock, settings.store.grace_days * DAY_MS, self.blocks.refuse)
         self.objects = ObjectStore(db, self.rendered, clock)
         retention = Retention(db, self.objects, self.published, clock, settings.store.grace_days * DAY_MS)
         conda = families[Family.CONDA]
@@ -238,6 +243,7 @@ class Daemon:
             secrets=self.secrets,
             publisher=publisher,
             mender=mender,
+            blocks=self.blocks,
             on_demand=self.on_demand,
             families=families,
             state=state,
@@ -267,6 +273,7 @@ class Daemon:
             take_in=self.take_in,
             reports=reports,
             secrets=self.secrets,
+            blocks=self.blocks,
             upstream=self.upstream,
             families=families,
             schedules=self.schedules,
@@ -309,20 +316,7 @@ class Daemon:
             self.db, self.queue, self._clock, resume=self.settings.runs.resume_interrupted
         ):
             log.warning(sentence)
-        await self.db.write(self._render_anew)
-
-    async def _render_anew(self, tx: Tx) -> None:
-        """Queue the publication of each channel whose indexes a migration found wrong."""
-        for channel in await catalog.all_to_render_anew(tx):
-            await self.queue.submit(
-                tx,
-                RunKind.PUBLISH,
-                channel_id=channel.id,
-                channel=channel.name,
-                cause="its index listed files twice",
-                by="firthd",
-                params={"cause": Cause.REMOVAL},
-            )
+        await self.db.write(lambda tx: queue_rendering_anew(tx, self.queue))
 
     async def _listen(self) -> None:
         access = Access(self.settings.access, os.geteuid())

@@ -96,7 +96,6 @@ class Upkeep:
             await self._blobs.name(await asyncio.to_thread(self._blobs.listed, f"{first:02x}"))
         await self._objects.find_orphans()
         await upkeep.forget_unfinished(self._db)
-        await self._keepers.damage.after_restoring()
         self.blobs_named = True
 
     async def _forget_events(self) -> None:

@@ -111,6 +111,16 @@ class StoreGcReply(Struct, frozen=True, kw_only=True):
     seq: int
 
 
+class PackageRemoveReply(Struct, frozen=True, kw_only=True):
+    """`files` are the first thousand of `total`; a frozen channel's index lists them until it is unfrozen."""
+
+    files: list[str]
+    total: int
+    listed_until_unfrozen: bool = False
+    run: t.Run | None = None
+    seq: int
+
+
 class CheckReply(Struct, frozen=True, kw_only=True):
     ok: bool
     checks: list[t.CheckResult]
@@ -400,6 +410,24 @@ class PackageGet(Params, frozen=True, kw_only=True):
     channel: ChannelName
     family: t.Family = t.Family.CONDA
     name: Annotated[str, Meta(min_length=1, max_length=300)]
+
+
+Spec = Annotated[str, Meta(min_length=1, max_length=1024, description="which packages, such as `numpy >=1.26,<2`")]
+
+
+class PackageRemove(Params, frozen=True, kw_only=True):
+    channel: ChannelName
+    spec: Spec
+    family: t.Family = t.Family.CONDA
+    note: Annotated[str, Meta(max_length=1000, description="why; whoever asks for a file is told")] = ""
+    dry_run: DryRun = False
+
+
+class PackageRestore(Params, frozen=True, kw_only=True):
+    channel: ChannelName
+    spec: Annotated[str, Meta(min_length=1, max_length=1024, description="the spec of a block, letter by letter")]
+    family: t.Family = t.Family.CONDA
+    dry_run: DryRun = False
 
 
 class TokenCreate(Params, frozen=True, kw_only=True):
@@ -733,6 +761,27 @@ _ROWS = (
         _CH,
         NotFound,
         CursorExpired,
+    ),
+    _row(
+        "package.remove",
+        _M,
+        PackageRemove,
+        PackageRemoveReply,
+        "Take packages out of a channel: refused at every address at once, until restored",
+        _CH,
+        NotFound,
+        Invalid,
+        changes=True,
+    ),
+    _row(
+        "package.restore",
+        _M,
+        PackageRestore,
+        PackageRemoveReply,
+        "Lift a block: what it had taken out is shown again",
+        _CH,
+        NotFound,
+        changes=True,
     ),
     _row("package.get", _R, PackageGet, t.PackageDetail, "Show a package with its versions and files", _CH, NotFound),
     _row(

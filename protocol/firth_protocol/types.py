@@ -367,12 +367,22 @@ class Addresses(Struct, frozen=True, kw_only=True):
     setup: dict[str, str] = {}
 
 
+class Block(Struct, frozen=True, kw_only=True):
+    """What `package.remove` has taken out of a channel, for as long as it stands."""
+
+    family: Family
+    spec: str
+    by: str
+    at: Time
+    note: str
+
+
 class ChannelDetail(Channel, frozen=True, kw_only=True):
     """A channel with its neighbours and the addresses for clients."""
 
     mirror_list: list[Mirror]
     subchannel_list: list[str]
-    blocks: list[Json]
+    blocks: list[Block]
     addresses: Addresses
 
 

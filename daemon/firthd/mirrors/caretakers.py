@@ -1,4 +1,4 @@
-"""The only place that puts together what takes care of stored files, and says which runs each carries out."""
+"""The only place that puts together what brings files and takes them away, and says which runs each carries out."""
 
 from collections.abc import Mapping
 
@@ -12,6 +12,7 @@ from firthd.mirrors.care import Care
 from firthd.mirrors.context import Context
 from firthd.mirrors.damage import Damage
 from firthd.mirrors.fill import FillRuns
+from firthd.mirrors.remove import Removal
 from firthd.mirrors.take_in import TakeIn
 from firthd.runs.queue import Executor
 from firthd.store.blobs import BlobStore
@@ -29,10 +30,12 @@ class Caretakers(Struct, frozen=True, kw_only=True):
     fills: FillRuns
     care: Care
     backups: Backups
+    removal: Removal
 
     def executors(self) -> Mapping[RunKind, Executor]:
         """Return who carries out each kind of run that is about stored files."""
         return {
+            RunKind.REMOVE: self.removal.run,
             RunKind.FILL: self.fills.fill,
             RunKind.GC: self.care.gc,
             RunKind.SCRUB: self.care.scrub,
@@ -61,4 +64,5 @@ def caretakers(
             grace_ms=settings.store.grace_days * DAY_MS,
         ),
         backups=Backups(context.state, context.clock, shown, settings.store.export_dirs),
+        removal=Removal(context),
     )

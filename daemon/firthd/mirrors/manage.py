@@ -33,6 +33,7 @@ from firth_protocol.types import (
 )
 from firthd.absent import no_mirror
 from firthd.channels import browse
+from firthd.channels.blocks import Blocks
 from firthd.channels.manage import no_policies, stale, write
 from firthd.clock import Clock
 from firthd.families import recognisers
@@ -82,6 +83,7 @@ class Mirrors:
         take_in: TakeIn,
         reports: Reports,
         secrets: SecretFile,
+        blocks: Blocks,
         upstream: Upstreams,
         families: Mapping[Family, FamilyRules],
         schedules: Schedules,
@@ -92,7 +94,7 @@ class Mirrors:
         self._queue = queue
         self._runs = runs
         self._take_in = take_in
-        self._removals = Removals(db, journal, clock, queue, take_in, secrets)
+        self._removals = Removals(db, journal, clock, queue, take_in, secrets, blocks)
         self._reports = reports
         self._secrets = secrets
         self._upstream = upstream

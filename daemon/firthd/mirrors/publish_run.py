@@ -9,6 +9,7 @@ from firthd.channels.publish import Publication
 from firthd.mirrors.context import Context
 from firthd.mirrors.source import Job
 from firthd.mirrors.take_in import TakeIn
+from firthd.runs.queue import RunQueue
 from firthd.runs.run import LiveRun, Outcome
 from firthd.store import catalog, generations
 from firthd.store import runs as run_rows
@@ -113,3 +114,17 @@ def told(publication: Publication) -> str:
 def cleaned(gone: int) -> str:
     """Return the sentence about files that were taken away."""
     return f"{gone:,} files that nothing needs were taken away" if gone else "nothing to take away"
+
+
+async def queue_rendering_anew(tx: Tx, queue: RunQueue) -> None:
+    """Queue the publication of each channel whose indexes a migration found wrong."""
+    for channel in await catalog.all_to_render_anew(tx):
+        await queue.submit(
+            tx,
+            RunKind.PUBLISH,
+            channel_id=channel.id,
+            channel=channel.name,
+            cause="its index listed files twice",
+            by="firthd",
+            params={"cause": Cause.REMOVAL},
+        )

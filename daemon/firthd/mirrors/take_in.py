@@ -13,7 +13,7 @@ from firthd.channels.publish import Publication
 from firthd.mirrors.context import Context
 from firthd.mirrors.source import Job
 from firthd.runs.run import LiveRun
-from firthd.store import artifacts, catalog, generations
+from firthd.store import artifacts, blocks, catalog, generations
 from firthd.store import runs as run_rows
 from firthd.store.artifacts import Copied, MirrorTotals
 from firthd.store.database import Tx
@@ -137,6 +137,8 @@ class TakeIn:
         def report(description: str, done: int, total: int | None) -> None:
             live.progress(description, done=done, total=total)
 
+        if await self.take_out_blocked(channel_id, live.id):
+            live.log("what is blocked was left out")
         try:
             await self._p.mender.mend(channel_id, self._p.render_folder(live.id), report, live.note)
         except FirthError as error:  # what has changed is published all the same
@@ -155,6 +157,48 @@ class TakeIn:
         for note in publication.notes[:NOTES_SHOWN]:
             live.note(note)
         return publication
+
+    async def take_out_blocked(self, channel_id: int, run_id: int) -> int:
+        """Close the rows that blocks take out, in a change set of their own; return how many."""
+        found = [one.id for one in await self._p.blocks.taken_out(channel_id)]
+        await self._change(channel_id, run_id, found, blocks.close, added=0, closed=len(found))
+        return len(found)
+
+    async def let_in_unblocked(self, channel_id: int, run_id: int) -> int:
+        """Open the rows again that no block takes out any more; return how many."""
+        found = [one.id for one in await self._p.blocks.let_in_again(channel_id)]
+        await self._change(channel_id, run_id, found, blocks.open_again, added=len(found), closed=0)
+        return len(found)
+
+    async def _change(
+        self,
+        channel_id: int,
+        run_id: int,
+        found: list[int],
+        change: Callable[[Tx, int, list[int]], Awaitable[None]],
+        *,
+        added: int,
+        closed: int,
+    ) -> None:
+        """Write one finished change set of the channel itself, in short transactions."""
+        if not found:
+            return
+        now = self._p.clock.now_ms()
+        change_set = await self._p.db.write(
+            lambda tx: generations.open_change_set(
+                tx, channel_id=channel_id, mirror_id=None, run_id=run_id, cause=Cause.REMOVAL, now_ms=now
+            )
+        )
+        try:
+            for start in range(0, len(found), blocks.PAGE):
+                some = found[start : start + blocks.PAGE]
+                await self._p.db.write(lambda tx, some=some: change(tx, change_set, some))  # type: ignore[misc]
+            await self._p.db.write(
+                lambda tx: generations.finish_change_set(tx, change_set, added=added, closed=closed, now_ms=now)
+            )
+        except BaseException:
+            await asyncio.shield(self._p.db.write(lambda tx: generations.mark_abandoned(tx, change_set)))
+            raise
 
     async def clean_channel(self, channel_id: int) -> int:
         channel = await self._p.db.read(lambda r: catalog.channel_by_id(r, channel_id))

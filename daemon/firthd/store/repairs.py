@@ -89,15 +89,14 @@ class Repairs:
             after = rows[-1]
             names = [row.hex() for row in rows]
             gone = await asyncio.to_thread(self._absent, names)
-            for sha256 in gone:
-                await self._db.write(lambda tx, sha256=sha256: self._forget_if_absent(tx, sha256))  # type: ignore[misc]
+            await self._db.write(lambda tx, gone=gone: self._forget_still_absent(tx, gone))  # type: ignore[misc]
         self._forget_files()
 
     def _absent(self, names: Sequence[str]) -> list[str]:
         return [name for name in names if not self._rooms[Room.BLOBS].has(name)]
 
-    async def _forget_if_absent(self, tx: Tx, sha256: str) -> None:
-        if not self._rooms[Room.BLOBS].has(sha256):
+    async def _forget_still_absent(self, tx: Tx, names: Sequence[str]) -> None:
+        for sha256 in self._absent(names):
             await quarantine.forget_blob(tx, sha256)
 
     async def note_mended(self) -> None:

@@ -302,13 +302,13 @@ async def _package_restore(place: PlaceScreen, context: Context) -> None:
 
     channel = subject(context, "channel", Channel)
     detail = await place.firth.link.ask(ChannelGet, "channel.get", channel=channel.name)
-    specs = [str(block["spec"]) for block in detail.blocks if "spec" in block]
+    specs = [block.spec for block in detail.blocks]
     if not specs:
         place.firth.tell(f"Nothing has been removed from {channel.name} by hand.")
         return
     question = Question(
         title=f"Restore which package of {channel.name}?",
-        lines=["It comes back with the next run of its mirror."],
+        lines=["It comes back at once."],
         verb="Restore",
         choices=[(str(number), spec) for number, spec in enumerate(specs[:12])],
     )
@@ -316,7 +316,7 @@ async def _package_restore(place: PlaceScreen, context: Context) -> None:
     if answer:
         spec = specs[int(answer.choice)]
         await place.firth.link.call("package.restore", channel=channel.name, spec=spec)
-        place.firth.tell(f"{spec} may come back to {channel.name}.")
+        place.firth.tell(f"{spec} comes back to {channel.name}.")
 
 
 DEEDS: Mapping[str, Deed] = {
