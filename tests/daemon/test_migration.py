@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(120)
 
 DOUBLED = (
     "SELECT count(*) FROM (SELECT 1 FROM artifact WHERE closed_set IS NULL"
-    " GROUP BY channel_id, mirror_id, family, subdir, section, filename HAVING count(*) > 1)"
+    " GROUP BY channel_id, mirror_id, family, part, section, filename HAVING count(*) > 1)"
 )
 
 
@@ -227,7 +227,7 @@ def test_each_doubled_row_ends_where_the_next_begins(
     with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
         execute(
             path,
-            "INSERT INTO artifact SELECT 9, channel_id, mirror_id, family, subdir, section, filename, name,"
+            "INSERT INTO artifact SELECT 9, channel_id, mirror_id, family, part, section, filename, name,"
             " version, build, build_number, size, sha256, md5, declared, license, timestamp, fingerprint, 1, NULL,"
             " NULL FROM artifact WHERE closed_set IS NULL",
         )

@@ -13,7 +13,7 @@ from firth_tui.actions import Action, Context, Danger, Place, why_not
 from firth_tui.screens.doing import DEEDS
 from tests.support.fake_daemon import FakeDaemon
 
-LATER = {"mirror.fill", "mirror.dependency_report", "package.remove", "package.restore", "policy.list"}
+LATER = {"mirror.dependency_report", "policy.list"}
 OWN = {"log.follow", "log.wrap", "log.next"}
 
 
@@ -84,9 +84,7 @@ def test_a_destructive_key_is_no_variant_of_a_harmless_one() -> None:
         ("mirror.run", {"read_only": True}, "firth was started with --read-only"),
         ("mirror.run", {"connected": False}, "the daemon does not answer"),
         ("mirror.run", {"mirror": None}, "there is no mirror under the cursor"),
-        ("mirror.fill", {}, "needs a newer daemon: it has no mirror.fill"),
         ("mirror.report", {}, "needs a newer daemon: it has no mirror.dependency_report"),
-        ("package.remove", {"package": object()}, "needs a newer daemon: it has no package.remove"),
         ("view.policies", {}, "needs a newer daemon: it has no policy.list"),
         ("mirror.stop", {}, "forge is not running"),
         ("mirror.open_run", {}, "forge has not run yet"),
@@ -99,8 +97,8 @@ def test_reasons(world: FakeDaemon, name: str, given: dict[str, Any], reason: st
 
 
 def test_what_a_newer_daemon_has_comes_alive(world: FakeDaemon) -> None:
-    newer = context(world, methods=frozenset(METHODS) | {"mirror.fill"})
-    assert why_not(BY_ID["mirror.fill"], newer) is None
+    newer = context(world, methods=frozenset(METHODS) | {"mirror.dependency_report"})
+    assert why_not(BY_ID["mirror.report"], newer) is None
 
 
 def test_a_running_mirror_can_be_stopped_and_not_run(world: FakeDaemon) -> None:

@@ -12,6 +12,7 @@ from firth_tui.format import clean, counted, moment, size
 from firth_tui.screens.asking import confirmed, subject, tell_run
 from firth_tui.screens.mirror_deeds import MIRROR_DEEDS
 from firth_tui.screens.place import PlaceScreen
+from firth_tui.screens.store_deeds import STORE_DEEDS
 from firth_tui.widgets.dialogs import Failure, Help, Menu, Question
 
 T = TypeVar("T")
@@ -293,7 +294,7 @@ async def _package_remove(place: PlaceScreen, context: Context) -> None:
         verb="Remove",
     )
     if await confirmed(place, question):
-        await place.firth.link.call("package.remove", channel=channel.name, spec=package.name)
+        await place.firth.link.call("package.remove", channel=channel.name, spec=package.name, family=package.family)
         place.firth.tell(f"Removed {package.name} from {channel.name}.")
 
 
@@ -302,21 +303,21 @@ async def _package_restore(place: PlaceScreen, context: Context) -> None:
 
     channel = subject(context, "channel", Channel)
     detail = await place.firth.link.ask(ChannelGet, "channel.get", channel=channel.name)
-    specs = [block.spec for block in detail.blocks]
-    if not specs:
+    blocks = detail.blocks[:12]
+    if not blocks:
         place.firth.tell(f"Nothing has been removed from {channel.name} by hand.")
         return
     question = Question(
         title=f"Restore which package of {channel.name}?",
         lines=["It comes back at once."],
         verb="Restore",
-        choices=[(str(number), spec) for number, spec in enumerate(specs[:12])],
+        choices=[(str(number), block.spec) for number, block in enumerate(blocks)],
     )
     answer = await confirmed(place, question)
     if answer:
-        spec = specs[int(answer.choice)]
-        await place.firth.link.call("package.restore", channel=channel.name, spec=spec)
-        place.firth.tell(f"{spec} comes back to {channel.name}.")
+        block = blocks[int(answer.choice)]
+        await place.firth.link.call("package.restore", channel=channel.name, spec=block.spec, family=block.family)
+        place.firth.tell(f"{block.spec} comes back to {channel.name}.")
 
 
 DEEDS: Mapping[str, Deed] = {
@@ -347,6 +348,7 @@ DEEDS: Mapping[str, Deed] = {
     "channel.delete": _channel_delete,
     "channel.rollback": _rollback,
     **MIRROR_DEEDS,
+    **STORE_DEEDS,
     "mirror.menu": _mirror_menu,
     "package.remove": _package_remove,
     "package.restore": _package_restore,
