@@ -59,6 +59,18 @@ async def test_a_removed_package_is_refused_at_once_and_stays_away(tmp_path: Pat
             await w.call("package.remove", channel="main", spec="alpha >>=1")
 
 
+async def test_an_active_run_does_not_download_what_is_blocked(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        mirror = await w.mirror("active")
+        reply = await w.call("package.remove", channel="main", spec="alpha 1.9")
+        await ended(w, reply.run.id)
+        run = await w.run(mirror.id)
+        assert (run.state, run.counts.added) == (RunState.COMPLETED, 4)
+        assert w.upstream.asked(f"*{ALPHA}") == []
+        assert ALPHA not in await w.names()
+        assert (await w.call("mirror.get", mirror="main:m")).artifacts == 4
+
+
 async def test_a_frozen_channel_goes_on_listing_what_it_refuses(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         await w.mirror("passive")

@@ -13,6 +13,7 @@ from firthd.store import blocks
 from firthd.store.artifacts import FileRow, raw_record
 from firthd.store.blocks import BlockRow, Listed
 from firthd.store.database import Database, Reader
+from firthd.store.run_reads import Wanted
 
 
 class _Judge(Struct, frozen=True):
@@ -83,6 +84,21 @@ class Blocks:
                 after = page[-1].id
                 found |= {one.id: one for one in await asyncio.to_thread(_matching, [judge], page)}
         return list(found.values())
+
+    def any(self, channel_id: int, family: Family) -> bool:
+        """Tell whether a channel has blocks of a family."""
+        return any(judge.row.family == family for judge in self._by_channel.get(channel_id, ()))
+
+    async def among(self, channel_id: int, family: Family, page: Sequence[Wanted]) -> list[int]:
+        """Return the ordinals of those of a run's files that blocks take out."""
+        judges = [judge for judge in self._by_channel.get(channel_id, ()) if judge.row.family == family]
+        names = {judge.requirement.name for judge in judges}
+        asked = [one for one in page if None in names or one.name in names]
+
+        def taken() -> list[int]:
+            return [one.ordinal for one in asked if any(judge.takes(one.part, one.raw) for judge in judges)]
+
+        return await asyncio.to_thread(taken) if asked else []
 
     async def let_in_again(self, channel_id: int) -> list[Listed]:
         """Return the rows that blocks have taken out and none of those in force does."""

@@ -36,6 +36,7 @@ READ = "firthd.index.read:read_task"
 SCHEDULE = "schedule"
 """Who asks for a run when its time has come: nobody who wants to see what is new at the source."""
 INVALID_SHOWN = 1000
+BLOCKS_PAGE = 500
 
 
 class _Read(Struct, frozen=True, kw_only=True):
@@ -224,6 +225,7 @@ class MirrorRuns:
             result = await self._worker(live, READ, params, tell)
             read = _Read(index=index, parts=result.parts)
             self._note_read(live, read)
+            await self._leave_out_blocked(live, job, folder)
             live.progress(
                 f"{read.total('records'):,} read, {read.total('kept'):,} kept",
                 done=read.total("records"),
@@ -231,6 +233,21 @@ class MirrorRuns:
                 unit="records",
             )
         return read
+
+    async def _leave_out_blocked(self, live: LiveRun, job: Job, folder: Path) -> None:
+        """Take what blocks name out of what is to be added, before anything of it is downloaded."""
+        family = rules_of(self._p.families, job.type).family
+        if not self._p.blocks.any(job.channel_id, family):
+            return
+        last = blocked = 0
+        async with open_run_file(folder / "run.sqlite") as reads:
+            while page := await reads.wanted(last, BLOCKS_PAGE):
+                last = page[-1].ordinal
+                out = await self._p.blocks.among(job.channel_id, family, page)
+                await reads.leave_out(out)
+                blocked += len(out)
+        if blocked:
+            live.log(f"{blocked:,} files are blocked in this channel and left out")
 
     async def _worker(self, live: LiveRun, task: str, params: ReadParams, tell: Report) -> ReadResult:
         try:
