@@ -144,3 +144,38 @@ async def test_everything_rendered_is_lost_and_comes_again(tmp_path: Path, way: 
         for number in (1, 2):
             assert (await w.get(f"/snapshot/{number}/main/noarch/repodata.json")).status == 200
         assert await w.daemon.daemon.keepers.damage.check_indexes() == []
+
+
+async def test_a_lost_pack_gives_every_shard_again(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.mirror("passive")
+        await w.run()
+        rows = await w.daemon.daemon.db.read(
+            lambda r: r.rows("SELECT path, sha256, file FROM object WHERE lasting AND until IS NULL")
+        )
+        packs = {w.daemon.daemon.rendered.path(file.hex()) for _, _, file in rows}
+        for pack in packs:
+            flip(pack)
+        replies = [await w.get(f"/repo/main/{path}") for path, _, _ in rows]
+        assert 503 in {reply.status for reply in replies}  # one pack may hold several, and not all of them are flipped
+        await w.daemon.daemon.keepers.damage.check_indexes()
+        await runs_end(w)
+        for path, sha256, _ in rows:
+            reply = await w.get(f"/repo/main/{path}")
+            assert (reply.status, hashlib.sha256(reply.body).digest()) == (200, sha256)
+
+
+async def test_a_frozen_channel_and_one_that_was_rolled_back_are_mended_too(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.mirror("passive")
+        await w.run()
+        reply = await w.call("channel.rollback", channel="main", generation=1)
+        assert (await w.daemon.ended(reply.run.id)).state is RunState.COMPLETED
+        files = rendered(w)
+        for file in files:
+            file.unlink()
+        assert (await w.call("daemon.check")).ok is False
+        await runs_end(w)
+        assert await w.names(subdirs=("noarch",)) == set()
+        assert (await w.get("/snapshot/2/main/noarch/repodata.json")).status == 200
+        assert await w.daemon.daemon.keepers.damage.check_indexes() == []

@@ -86,7 +86,7 @@ class Shelf:
             "channel_id": self.views[channel].channel_id,
             "mirror_id": 7,
             "family": "conda",
-            "subdir": subdir,
+            "part": subdir,
             "section": "packages.conda",
             "filename": filename,
             "name": filename.split("-")[0],

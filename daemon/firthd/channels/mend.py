@@ -70,7 +70,9 @@ class Mender:
             finally:
                 self._published.forget_objects()
                 await asyncio.shield(asyncio.to_thread(shutil.rmtree, work, ignore_errors=True))
-            left = await self._db.read(lambda r: object_files.lost(r, channel_id, lost))
+            # What was made again as it was lies under the name that it had.
+            gone = await asyncio.to_thread(lambda: [file for file in lost if not self._store.files.has(file)])
+            left = await self._db.read(lambda r: object_files.lost(r, channel_id, gone))
             if any(span.until is None for span in left):
                 await self._db.write(lambda tx: catalog.render_anew(tx, channel_id))
             if any(span.until is not None for span in left):
