@@ -108,8 +108,10 @@ async def test_index_files_are_made_anew_when_somebody_asks(tmp_path: Path, dama
         assert len(before) == 3
         for file in files.values():
             damage(file)
-        for path in INDEXES:
-            assert (await w.get(f"/repo/main/{path}")).status == 503
+        replies = [await w.get(f"/repo/main/{path}") for path in INDEXES]
+        assert replies[0].status == 503
+        for path, reply in zip(INDEXES, replies, strict=True):  # the later ones may be there again by now
+            assert reply.status == 503 or (reply.status, reply.body) == (200, before[path])
         assert await told(w)
         await runs_end(w)
         for path in INDEXES:
@@ -119,8 +121,9 @@ async def test_index_files_are_made_anew_when_somebody_asks(tmp_path: Path, dama
 
 
 async def runs_end(w: World) -> None:
-    for run in (await w.call("run.list")).items:
-        assert (await w.daemon.ended(run.id)).state is RunState.COMPLETED
+    while open_runs := [run for run in (await w.call("run.list")).items if not run.state.ended]:
+        for run in open_runs:
+            assert (await w.daemon.ended(run.id)).state is RunState.COMPLETED
 
 
 @pytest.mark.parametrize("way", ["run", "check"])

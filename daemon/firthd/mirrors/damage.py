@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from firth_protocol.types import Cause, Json, MirrorMode, RunKind
+from firth_protocol.types import Cause, Json, MirrorMode, RunKind, RunState
 from firthd.channels.mend import Mender
 from firthd.clock import Clock
 from firthd.mirrors.take_in import TakeIn
 from firthd.runs.queue import RunQueue
-from firthd.store import backup, catalog, journal, roots
+from firthd.store import backup, catalog, journal, roots, runs
 from firthd.store.artifacts import FileRow
 from firthd.store.catalog import ChannelRow, MirrorRow
 from firthd.store.database import Database, Tx
@@ -15,7 +15,8 @@ from firthd.store.quarantine import Room
 from firthd.store.repairs import Repairs
 
 AGAIN_S = 60.0
-"""How soon a channel's indexes are mended again: what could not be mended is not tried with every request."""
+"""How soon a file is to be mended again: what could not be mended is not tried with every request."""
+MENDING = "index files were lost or damaged"
 
 
 class Damage:
@@ -30,7 +31,7 @@ class Damage:
         self._repairs = repairs
         self._mender = mender
         self._take_in = take_in
-        self._asked: dict[int, float] = {}  # channel -> when its indexes were last to be mended
+        self._asked: dict[tuple[int, str], float] = {}  # channel and file -> when it was to be mended
         self._to_count: set[int] = set()  # mirrors
 
     async def package(self, file: FileRow) -> None:
@@ -41,25 +42,29 @@ class Damage:
     async def index(self, channel_id: int, file: str) -> None:
         """A file of an index could not be read as what it is: a run makes it anew, if it is not right after all."""
         if await self._repairs.look(Room.RENDERED, file) is not None:
-            await self.mend(channel_id)
+            await self.mend(channel_id, file)
 
-    async def mend(self, channel_id: int) -> None:
-        """Queue the run that makes a channel's lost index files anew, unless one was queued a moment ago."""
+    async def mend(self, channel_id: int, file: str = "") -> None:
+        """Queue the run that makes a channel's lost index files anew, unless one waits or `file` was told lately."""
         now = self._clock.monotonic()
-        if now - self._asked.get(channel_id, -AGAIN_S) < AGAIN_S:
+        self._asked = {asked: at for asked, at in self._asked.items() if now - at < AGAIN_S}
+        if (channel_id, file) in self._asked:
             return
-        self._asked[channel_id] = now
+        self._asked[channel_id, file] = now
         channel = await self._db.read(lambda r: catalog.channel_by_id(r, channel_id))
         if channel is not None:
             await self._db.write(lambda tx: self._queue_mending(tx, channel))
 
     async def _queue_mending(self, tx: Tx, channel: ChannelRow) -> None:
+        for run in await runs.open_runs(tx):
+            if run.state is RunState.PENDING and (run.channel_id, run.cause) == (channel.id, MENDING):
+                return
         await self._queue.submit(
             tx,
             RunKind.PUBLISH,
             channel_id=channel.id,
             channel=channel.name,
-            cause="index files were lost or damaged",
+            cause=MENDING,
             by="firthd",
             params={"cause": Cause.RUN},
         )
@@ -70,7 +75,7 @@ class Damage:
             if indexes and await self._mender.needed(channel.id):
                 await self.mend(channel.id)
         wanted = await self._db.read(lambda r: roots.missing_again(r, packages))
-        runs = []
+        queued = []
         for mirror_id, artifacts in wanted.items():
             self._to_count.add(mirror_id)
             mirror = await self._db.read(lambda r, ref=mirror_id: catalog.mirror_by_id(r, ref))  # type: ignore[misc]
@@ -80,8 +85,8 @@ class Damage:
                         tx, mirror, "files were damaged", {"artifacts": chosen}, by
                     )
                 )
-                runs.append(run)
-        return runs
+                queued.append(run)
+        return queued
 
     async def after_restoring(self) -> None:
         """Forget what a restored state names and the store has not: it comes again when asked for, or by a fill."""

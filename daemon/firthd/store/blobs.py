@@ -370,8 +370,11 @@ class BlobStore:
     def _set_aside(self, final: Path, looked_at: os.stat_result) -> None:
         self._quarantine.mkdir(exist_ok=True)
         aside = self._quarantine / final.name
-        final.replace(aside)
-        moved = aside.stat()
+        try:
+            final.replace(aside)
+            moved = aside.stat()
+        except FileNotFoundError:
+            return  # somebody else looked at it at the same time, and was faster
         if (moved.st_dev, moved.st_ino) != (looked_at.st_dev, looked_at.st_ino):
             aside.replace(final)  # the right one had come while this one was looked at
         _sync(final.parent, os.O_DIRECTORY, os.fsync)

@@ -56,7 +56,9 @@ class Repairs:
         """Write it down; return whether that is news. Of many who find it at once only the first one tells."""
         if self._rooms[found.room].has(found.sha256):
             return False  # the right one has come meanwhile
-        if not found.size and await quarantine.is_waiting(tx, found.room, found.sha256):
+        if await quarantine.is_waiting(tx, found.room, found.sha256):
+            if found.size:  # who found it gone was faster than who took it away
+                await quarantine.note(tx, found, self._clock.now_ms())
             return False
         await quarantine.note(tx, found, self._clock.now_ms())
         if found.room is Room.BLOBS:
