@@ -440,6 +440,12 @@ class Publisher:
         """Tell whether a channel is being published or cleaned."""
         return self._locks[channel_id].locked()
 
+    @contextlib.asynccontextmanager
+    async def alone(self, channel_id: int) -> AsyncIterator[None]:
+        """Keep the channel from being published or cleaned while the block lasts."""
+        async with self._locks[channel_id]:
+            yield
+
     async def clean(self, channel_id: int, to_drop: list[int]) -> int:
         """Forget generations that need not be kept, and what only they named; return how many files go."""
         async with self._locks[channel_id]:

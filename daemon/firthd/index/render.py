@@ -71,7 +71,14 @@ class Renderer:
         self._counted = state.published_sets(params.channel_id, params.shows) | set(params.change_sets)
         self._anew = params.full or params.before is None  # every package is summed up, not only what is touched
         self._summaries = Summaries(formats)
-        self._out = Outputs(Path(params.out_dir), params.previous, state, params.channel_id, formats.family)
+        self._out = Outputs(
+            Path(params.out_dir),
+            params.previous,
+            state,
+            params.channel_id,
+            formats.family,
+            lost=frozenset(map(bytes.fromhex, params.lost)),
+        )
         self._owners = NO_CONTEST
         self._parts: list[RenderedPart] = []
         self._left_out = 0

@@ -26,6 +26,7 @@ def handlers(engine: Engine) -> dict[str, Handler]:
                 before=paging.decode(params.cursor, "runs")["page_key"],
                 limit=params.limit + 1,
                 patterns=context.caller.patterns(),
+                store=context.visible(""),
             )
             page, following = paging.cut("runs", found, params.limit, lambda row: (None, row.id))
             items = [engine.queue.describe(row) for row in page]
