@@ -180,9 +180,7 @@ class Daemon:
             self._stack.push_async_callback(store.close)
         self.secrets = SecretFile(state / "secrets.json")
         await asyncio.to_thread(self.secrets.load)
-        self.upstream = Upstream(
-            settings.upstream, clock, packed=[ending for rules in families.values() for ending in rules.packed]
-        )
+        self.upstream = Upstream(settings.upstream, clock)
         await self.upstream.start()
         self._stack.push_async_callback(self.upstream.close)
         self.space = SpaceGuard(self.blobs, settings.store.floor_percent, clock)
@@ -192,12 +190,14 @@ class Daemon:
         self.objects = ObjectStore(db, self.rendered, clock)
         retention = Retention(db, self.objects, self.published, clock, grace_ms)
         deliveries = Deliveries(db, self.blobs, self.published.forget_files)
+        locator = Locator(db, self.secrets, families)
         self.on_demand = OnDemand(
             self.upstream,
             self.blobs,
             clock,
             Helpers(
-                locate=Locator(db, self.secrets, families).locate,
+                locate=locator.locate,
+                spelled=locator.spelled,
                 space=self.space.enough,
                 check_archive=lambda file, path: families[Family(file.family)].check_archive(path, file.filename),
                 present=deliveries.present,
@@ -234,7 +234,9 @@ class Daemon:
             max_active=settings.runs.max_active,
             resume=settings.runs.resume_interrupted,
         )
-        publisher = Publisher(db, self.journal, clock, self.workers, self.objects, self.published, retention, families)
+        publisher = Publisher(
+            db, self.journal, clock, self.workers, self.objects, self.published, retention, families, state / "sources"
+        )
         rooms = {Room.BLOBS: self.blobs, Room.RENDERED: self.rendered}
         repairs = Repairs(db, self.journal, clock, rooms, self.published.forget_files)
         mender = Mender(db, self.workers, self.objects, repairs, publisher, self.published, families)

@@ -186,6 +186,12 @@ class ChannelUpdate(Params, frozen=True, kw_only=True):
     description: Annotated[str, Meta(max_length=2000)] | UnsetType = UNSET
     privacy: t.Privacy | UnsetType = UNSET
     keep_generations: t.KeepGenerations | None | UnsetType = UNSET
+    notices: (
+        Annotated[
+            list[t.Notice], Meta(max_length=20, description="what conda shows to the channel's users; all of them")
+        ]
+        | UnsetType
+    ) = UNSET
     dry_run: DryRun = False
 
 
@@ -249,7 +255,8 @@ class MirrorCreate(Params, frozen=True, kw_only=True):
     proxy: Annotated[str, Meta(max_length=2000, description="http://host:port of a proxy")] | None = None
     ca_file: Annotated[str, Meta(max_length=4096, description="file with the certificates to trust")] | None = None
     credentials: (
-        Annotated[t.Credentials, Meta(description="{token}, {user, password} or {bearer}; never shown again")] | None
+        Annotated[t.Credentials, Meta(description="{token}, {user, password}, {bearer} or {query}; never shown again")]
+        | None
     ) = None
     enabled: Annotated[bool, Meta(description="false: never by schedule")] = True
     run_now: Annotated[bool, Meta(description="start a run at once")] = False

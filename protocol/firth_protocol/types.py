@@ -163,6 +163,21 @@ class KeepGenerations(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     )
 
 
+class NoticeLevel(StrEnum):
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+class Notice(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a channel tells its users: conda shows it, at most once a day, until it expires."""
+
+    message: Annotated[str, Meta(min_length=1, max_length=2000)]
+    level: NoticeLevel = NoticeLevel.INFO
+    expires_at: Annotated[str, Meta(max_length=40, description="RFC 3339; null: never")] | None = None
+    created_at: Annotated[str, Meta(max_length=40, description="set by the daemon")] | None = None
+
+
 class FamilyTotals(Struct, frozen=True, kw_only=True):
     """What a channel's published generation holds of one family."""
 
@@ -209,15 +224,17 @@ class Channel(Struct, frozen=True, kw_only=True):
     created_at: Time
     updated_at: Time
     revision: int
+    notices: list[Notice] = []
 
 
 class Credentials(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A source's secrets: one of the three forms. They go in and never come out."""
+    """A source's secrets: one of the four forms. They go in and never come out."""
 
     token: Annotated[str, Meta(min_length=1, max_length=4096)] | None = None
-    user: Annotated[str, Meta(min_length=1, max_length=1024)] | None = None
+    user: Annotated[str, Meta(max_length=1024)] | None = None
     password: Annotated[str, Meta(max_length=4096)] | None = None
     bearer: Annotated[str, Meta(min_length=1, max_length=8192)] | None = None
+    query: Annotated[str, Meta(min_length=1, max_length=4096)] | None = None
 
     def __repr__(self) -> str:
         """Show which form it is, never a secret: this text may end in a log or a traceback."""

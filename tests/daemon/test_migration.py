@@ -178,7 +178,7 @@ def old_state(path: Path, sets: list[str], rows: list[tuple[int, int, int | None
         connection.executemany(
             "INSERT INTO artifact(id, channel_id, mirror_id, family, subdir, section, filename, name, version, build,"
             " build_number, declared, fingerprint, added_set, closed_set)"
-            " VALUES (?, 1, 0, 'conda', 'noarch', 'packages', 'f', 'f', '1', '0', 0, 0, x'00', ?, ?)",
+            " VALUES (?, 1, 0, 'conda', 'noarch', 'packages', 'f-1-0.tar.bz2', 'f', '1', '0', 0, 0, x'00', ?, ?)",
             rows,
         )
 
@@ -241,6 +241,24 @@ def test_names_are_offered_where_a_file_of_theirs_was_there(tmp_path: Path) -> N
     migrate(path, START_MS)
     assert execute(path, "SELECT added_set, closed_set FROM offered ORDER BY id") == [(1, 4), (5, None)]
     assert execute(path, "SELECT mirror_id, family, part, name FROM offered") == [(0, "conda", "noarch", "f")] * 2
+
+
+@pytest.mark.parametrize("proven", [None, 1])
+def test_names_that_clients_cannot_split_are_left_out_anew_and_no_size_is_0(tmp_path: Path, proven: int | None) -> None:
+    path = tmp_path / "firth.sqlite"
+    old_state(path, ["published"], [(1, 1, None)])
+    with closing(sqlite3.connect(path)) as connection:
+        for version, sql in migrations()[1:6]:
+            connection.executescript(f"BEGIN; {sql}; PRAGMA user_version = {version}; COMMIT;")
+    execute(path, "DELETE FROM setting WHERE key = 'proven above'")  # nothing was there when schema 4 came
+    if proven is not None:
+        execute(path, f"INSERT INTO setting(key, value) VALUES ('proven above', {proven})")
+    execute(path, "UPDATE artifact SET filename = 'f-1.conda', size = 0")
+    execute(path, "UPDATE artifact SET id = 7")
+    migrate(path, START_MS)
+    assert execute(path, "SELECT size FROM artifact") == [(None,)]
+    assert execute(path, "SELECT render_anew FROM channel") == [(1,)]
+    assert execute(path, "SELECT CAST(value AS INTEGER) FROM setting WHERE key = 'proven above'") == [(7,)]
 
 
 def test_an_interrupted_migration_leaves_the_old_state(tmp_path: Path) -> None:

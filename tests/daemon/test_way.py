@@ -28,8 +28,8 @@ AS_FILES_AND_ROWS = {
 """Where it goes by inside a file or an SQL statement, so that no function has it in hand."""
 
 
-BESIDE = {"index/summaries.py", "families/conda/shards.py", "index/packs.py"}
-"""Where it leaves its name beside the index: in its package's summary, and in its shard, which is another object."""
+BESIDE = {"index/summaries.py", "index/set_hash.py", "families/conda/shards.py", "index/packs.py"}
+"""Where it leaves its name beside the index: in its package's summary and digest, and in its shard, another object."""
 
 
 def holds(value: object) -> bool:

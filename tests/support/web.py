@@ -11,7 +11,7 @@ from pathlib import Path
 import zstandard
 
 from firth_protocol.errors import NoSpace, NotFound
-from firth_protocol.types import Family, Package, Privacy
+from firth_protocol.types import Family, Notice, Package, Privacy
 from firthd.access import WebTokens, token_hash
 from firthd.channels.published import View
 from firthd.clock import Clock, SystemClock
@@ -141,6 +141,9 @@ class Shelf:
     async def object(self, view: View, family: str, path: str) -> ObjectRow | None:
         found = self.objects.get((view.channel_id, view.generation, path))
         return found or self.objects.get((view.channel_id, -1, path))
+
+    async def notices(self, view: View) -> list[Notice]:
+        return []
 
     async def file(self, view: View, family: str, subdir: str, filename: str) -> FileRow | None:
         self.asked.append(filename)

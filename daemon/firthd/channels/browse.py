@@ -63,6 +63,7 @@ async def describe(r: Reader, row: ChannelRow, patterns: Patterns) -> Channel:
         description=row.description,
         privacy=row.privacy,
         keep_generations=KeepGenerations(days=row.keep_days, months=row.keep_months),
+        notices=row.notices,
         frozen=row.frozen_at is not None,
         frozen_at=maybe_rfc3339(row.frozen_at),
         frozen_by=row.frozen_by,

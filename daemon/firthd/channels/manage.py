@@ -1,10 +1,10 @@
 """The only place that changes channels: create, edit, delete, freeze, unfreeze, roll back."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from firth_protocol import names
 from firth_protocol.errors import Conflict, InUse, Invalid, NotFound, WrongState
@@ -17,12 +17,12 @@ from firth_protocol.methods import (
     RunReply,
     SeqReply,
 )
-from firth_protocol.types import Channel, ContentChange, Family, KeepGenerations, RunKind
+from firth_protocol.types import Channel, ContentChange, Family, KeepGenerations, Notice, RunKind
 from firthd.access import Caller
 from firthd.channels import browse
 from firthd.channels.publish import Publisher
 from firthd.channels.published import Published
-from firthd.clock import Clock
+from firthd.clock import Clock, from_rfc3339, rfc3339
 from firthd.families.base import FamilyRules
 from firthd.runs import steps
 from firthd.runs.queue import RunQueue
@@ -130,6 +130,10 @@ class Channels:
             if params.keep_generations is not UNSET:
                 keep = params.keep_generations or KeepGenerations()
                 changes.update(keep_days=keep.days, keep_months=keep.months)
+            if params.notices is not UNSET:
+                notices = dated(params.notices, row.notices, self._clock.now_ms())
+                if notices != row.notices:
+                    changes["notices"] = msgspec.json.encode(notices).decode()
             if not changes:
                 return ChannelReply(channel=await browse.describe(tx, row, seen), seq=await journal.newest(tx))
             await catalog.update_channel(tx, row.id, changes, self._clock.now_ms())
@@ -307,3 +311,23 @@ def stale(what: str, given: int, current: int, thing: Any) -> Conflict:
         hint="read it again and repeat the edit",
         current=msgspec.to_builtins(thing),
     )
+
+
+def dated(notices: Sequence[Notice], before: Sequence[Notice], now_ms: int) -> list[Notice]:
+    """Return a channel's notices with the times at which they were first given; raise Invalid for what is no time."""
+    since = {(notice.message, notice.level): notice.created_at for notice in before}
+    made = []
+    for number, notice in enumerate(notices):
+        expires = None
+        if notice.expires_at is not None:
+            try:
+                expires = rfc3339(from_rfc3339(notice.expires_at))
+            except (ValueError, OverflowError):
+                raise Invalid(
+                    "a notice expires at a time with its zone",
+                    hint="write it as 2027-01-31T00:00:00Z",
+                    path=f"$.notices[{number}].expires_at",
+                ) from None
+        created = since.get((notice.message, notice.level)) or rfc3339(now_ms)
+        made.append(structs.replace(notice, expires_at=expires, created_at=created))
+    return made

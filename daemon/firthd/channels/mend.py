@@ -94,6 +94,7 @@ class Mender:
             number=number,
             shows=shows,
             full=True,
+            sides=await self._publisher.sides(channel_id, family),
             lost=list(lost),
             proven_above=await self._db.read(generations.proven_above),
         )

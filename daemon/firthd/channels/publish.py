@@ -18,7 +18,7 @@ from firthd.channels.families import content_before, digest_of, empty_row, famil
 from firthd.channels.plan import Plan, owes_its_present, plan_publication
 from firthd.channels.published import Published, superseded, view_of
 from firthd.clock import Clock
-from firthd.families.base import FamilyRules
+from firthd.families.base import FamilyRules, Side
 from firthd.index.messages import PreviousFile, RenderParams, RenderResult
 from firthd.store import catalog, generations, objects, summaries
 from firthd.store.catalog import ChannelRow
@@ -83,7 +83,10 @@ class Publisher:
         published: Published,
         retention: Retention,
         families: Mapping[Family, FamilyRules],
+        sources: Path,
     ) -> None:
+        """`sources`: the folder with a folder for each mirror, where the copies of its index lie."""
+        self._sources = sources
         self._db = db
         self._journal = journal
         self._clock = clock
@@ -321,6 +324,7 @@ class Publisher:
             change_sets=plan.rendered_sets,
             before=content_before(before),
             full=plan.full,
+            sides=await self.sides(plan.channel.id, family),
             proven_above=await self._db.read(generations.proven_above),
             previous={
                 row.path: PreviousFile(str(await self._store.local(row.file)), row.sha256)
@@ -346,6 +350,27 @@ class Publisher:
             await self._db.write(lambda tx: objects.name_pack(tx, plan.channel.id, pack.sha256, pack.size))
         await self._copy(plan, family, run_file)
         return result
+
+    async def sides(self, channel_id: int, family: Family) -> list[Side]:
+        """Return the files that the channel's mirrors keep beside their indexes, and those indexes that are signed."""
+
+        async def body(r: Reader) -> list[Side]:
+            return [
+                Side(
+                    mirror_id=mirror.id,
+                    name=row.part,
+                    beside=row.part if row.beside is None else row.beside,
+                    file=str(self._sources / str(mirror.id) / row.file),
+                    encoding=row.encoding,
+                    index=row.beside is None,
+                )
+                for mirror in await catalog.mirrors_of(r, channel_id)
+                if mirror.type.value == family.value
+                for row in (await catalog.source_indexes(r, mirror.id)).values()
+                if row.file is not None and (row.beside is not None or row.signed)
+            ]
+
+        return await self._db.read(body)
 
     async def _copy(self, plan: Plan, family: Family, run_file: Path) -> None:
         """Bring objects and package summaries into the state; they show with the pointer's move only."""

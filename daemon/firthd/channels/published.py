@@ -7,9 +7,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from firth_protocol.errors import NotFound
-from firth_protocol.types import Privacy
+from firth_protocol.types import Notice, Privacy
 from firthd.channels import retention
-from firthd.clock import Clock, day_end_ms
+from firthd.clock import Clock, day_end_ms, rfc3339
 from firthd.store import artifacts, catalog, generations, objects, pages
 from firthd.store.artifacts import FileRow
 from firthd.store.catalog import ChannelRow
@@ -132,6 +132,12 @@ class Published:
             if len(self._objects) > _OBJECTS_REMEMBERED:
                 self._objects.popitem(last=False)
         return row
+
+    async def notices(self, view: View) -> list[Notice]:
+        """Return what a channel tells its users at the moment."""
+        row = await self._db.read(lambda r: catalog.channel_by_id(r, view.channel_id))
+        now = rfc3339(self._clock.now_ms())
+        return [one for one in row.notices if one.expires_at is None or one.expires_at > now] if row else []
 
     async def file(self, view: View, family: str, part: str, filename: str) -> FileRow | None:
         """Return the artifact that a file name stands for in a view, or one inside its grace period.

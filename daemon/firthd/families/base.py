@@ -8,12 +8,12 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator,
 from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol, runtime_checkable
 
 from msgspec import Raw, Struct
 
 from firth_protocol.errors import Upstream
-from firth_protocol.types import Credentials, Family, Filters, MirrorMode, SourceFound
+from firth_protocol.types import Credentials, Family, Filters, MirrorMode, Notice, SourceFound
 from firthd.store.columns import columns_of
 from firthd.store.worker_reads import ShownRow
 
@@ -86,6 +86,34 @@ class Listing(Protocol):
     def __iter__(self) -> Iterator[Entry]: ...
 
 
+class Side(Struct, frozen=True, kw_only=True):
+    """A file beside the index of a source, as one mirror read it last."""
+
+    mirror_id: int
+    name: str  # as the family asked for it
+    beside: str  # the part that it belongs to, "" for all of the channel
+    file: str
+    encoding: str = ""
+    index: bool = False  # it is the index itself, for the signatures of its records
+
+
+class ShownPackage(Struct, frozen=True, gc=False):
+    """What a channel shows under one package name."""
+
+    version: str  # the newest
+    parts: list[str]
+    owners: Set[int] | None  # the mirrors that the name belongs to; None: there is only one
+
+
+@runtime_checkable
+class Signed(Protocol):
+    """A listing whose source signs records."""
+
+    @property
+    def signed(self) -> bool:
+        """Whether there is a signature."""
+
+
 class Output(Protocol):
     """Takes the objects of an index as a family makes them."""
 
@@ -118,6 +146,12 @@ class Output(Protocol):
 
     def note(self, text: str) -> None:
         """Tell an administrator of what clients will not take."""
+
+    def sides(self, beside: str) -> Sequence[Side]:
+        """Return the files beside a part (beside all of the index: ""), those of the mirror that comes first first."""
+
+    def packages(self) -> Mapping[str, ShownPackage]:
+        """Return each package that the generation to be shows; only for what belongs to no single part."""
 
 
 class PartRenderer(Protocol):
@@ -199,6 +233,7 @@ class Ask(Struct, frozen=True, kw_only=True):
 
     part: str
     forms: tuple[Form, ...]  # the best one first
+    beside: str | None = None  # a file that may be there beside this part ("": beside all of them), and is none itself
 
 
 class Batch(Struct, frozen=True, kw_only=True):
@@ -213,6 +248,7 @@ class Known(Struct, frozen=True, kw_only=True):
 
     path: str  # of the form that it came in
     there: bool  # False: the source had no such part
+    beside: str | None = None  # as in `Ask`
 
 
 class Answer(Struct, frozen=True, kw_only=True):
@@ -298,7 +334,14 @@ class RedirectTo(Struct, frozen=True):
     path: str
 
 
-Located = ObjectAt | ArtifactAt | PageAt | RedirectTo
+class NoticesAt(Struct, frozen=True, kw_only=True):
+    """An address at which clients ask what a channel tells its users; nothing is there when it tells nothing."""
+
+    media_type: str
+    make: Callable[[Sequence[Notice]], bytes]
+
+
+Located = ObjectAt | ArtifactAt | PageAt | RedirectTo | NoticesAt
 
 
 class SetUp(Struct, frozen=True):
@@ -368,6 +411,7 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
 
     family: Family
     requests: Callable[[Mapping[str, Known], Filters, bool, MirrorMode], Requests]  # True: every part there may be
+    probe: Callable[[Filters], Requests] | None = None  # what a look at a source asks for; None: for all of it
     encoding: Callable[
         [Form, bytes, str], str | None
     ]  # form, first bytes, content type -> Spool.encoding; None: not it
@@ -388,7 +432,6 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     requirement: Callable[[str], Requirement]  # raises Invalid for what does not parse
     facts: Callable[[str, bytes], Facts]  # part, raw record; raises ValueError for what is no record
     normalise: Normalise
-    packed: tuple[str, ...]  # endings of its files that are compressed by themselves
     check_archive: Callable[[Path, str], None]  # raises ValueError when a file is no whole archive of its name's kind
     sort_versions: Callable[[Collection[str]], list[str]]  # newest first
     reserved_names: frozenset[str]  # that no channel may have, because a client would misread the address

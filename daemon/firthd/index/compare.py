@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from msgspec.structs import astuple
 
-from firthd.families.base import Formats, InvalidRecordError, Listing, Spool
+from firthd.families.base import Formats, InvalidRecordError, Listing, Signed, Spool
 from firthd.index.messages import InvalidRecord, PartResult, ReadParams
 from firthd.store.run_file import AddRow, CloseRow, OfferRow, RunFile
 from firthd.store.worker_reads import LiveRow, WorkerState
@@ -66,6 +66,7 @@ class PartReader:
             bytes_to_store=bytes_to_store,
             bytes_unknown=bytes_unknown,
             base_url=listing.base_url,
+            signed=isinstance(listing, Signed) and listing.signed,
             notes=listing.notes,
             invalid=self._invalid,
             invalid_count=self._invalid_count,

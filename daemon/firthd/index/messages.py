@@ -5,7 +5,7 @@ Plain values only: paths are absolute and of type str, digests are lower hex, ti
 
 from msgspec import Struct
 
-from firthd.families.base import Spool
+from firthd.families.base import Side, Spool
 
 # --- read: a source's index against the mirror's rows -----------------------------------------------------------------
 
@@ -49,6 +49,7 @@ class PartResult(Struct, frozen=True, kw_only=True):
     bytes_to_store: int = 0  # sizes of the added and replaced ones whose blob is not in the store
     bytes_unknown: int = 0  # of these, how many have no size
     base_url: str | None = None  # where the source keeps this part's files, as it says itself
+    signed: bool = False  # the source signs records of this part
     notes: list[str] = []
     invalid: list[InvalidRecord] = []  # at most 1000
     invalid_count: int = 0
@@ -99,6 +100,7 @@ class RenderParams(Struct, frozen=True, kw_only=True):
     before: FamilyContent | None = None  # of what `shows` holds; None: nobody has worked it out
     full: bool = False  # everything is made anew, whatever is in force
     lost: list[str] = []  # sha256 of packs that are not there any more: nothing is looked for in them
+    sides: list[Side] = []  # the files beside the indexes of the channel's mirrors
     previous: dict[str, PreviousFile] = {}  # path -> file, of the objects in force that end in the family's `reads`
 
 

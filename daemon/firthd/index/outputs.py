@@ -1,12 +1,14 @@
 """The only place that takes the objects of an index from a family: files below a folder, slices of a pack."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from firthd.families.base import ShownPackage, Side
 from firthd.index.messages import PreviousFile, RenderedFile
+from firthd.index.owners import precedence
 from firthd.index.packs import Pack, sync
 from firthd.store.run_file import RunFile
 from firthd.store.worker_reads import PackedAt, WorkerState
@@ -46,9 +48,13 @@ class Outputs:
         state: WorkerState,
         channel_id: int,
         family: str,
+        sides: Sequence[Side] = (),
+        packages: Callable[[], Mapping[str, ShownPackage]] = dict,
         *,
         lost: frozenset[bytes] = frozenset(),
     ) -> None:
+        self._sides = sorted(sides, key=lambda side: (precedence(side.mirror_id), side.name))
+        self._packages = packages
         self._folder = folder
         self._previous = previous
         self._state = state
@@ -121,6 +127,14 @@ class Outputs:
         """Tell an administrator something; when there is too much to tell, the rest is left out."""
         if len(self.notes) < NOTES_MAX:
             self.notes.append(text)
+
+    def sides(self, beside: str) -> list[Side]:
+        """Return the files beside a part, by the precedence of their mirrors."""
+        return [side for side in self._sides if side.beside == beside]
+
+    def packages(self) -> Mapping[str, ShownPackage]:
+        """Return each package that the generation to be shows."""
+        return self._packages()
 
     def finish(self, run_file: RunFile) -> tuple[RenderedFile | None, int]:
         """Write every object into the run's file; return the pack, if there is one, and how many slices it holds."""

@@ -33,7 +33,7 @@ NO_CONTEST = Owners({})
 
 def owners_of(mirrors: Iterable[int], sources: Mapping[int, str]) -> frozenset[int]:
     """Return those to which a name belongs that these mirrors offer; `sources`: mirror -> its stored source."""
-    oldest = min(mirrors, key=_precedence, default=None)
+    oldest = min(mirrors, key=precedence, default=None)
     if oldest is None:
         return frozenset()
     source = sources.get(oldest)
@@ -74,5 +74,6 @@ def alive(row: OfferRow, sets: Set[int]) -> bool:
     return row.added_set in sets and (row.closed_set is None or row.closed_set not in sets)
 
 
-def _precedence(mirror_id: int) -> tuple[bool, int]:
+def precedence(mirror_id: int) -> tuple[bool, int]:
+    """Return a sort key: the oldest mirror first, the channel itself last."""
     return (mirror_id == 0, mirror_id)

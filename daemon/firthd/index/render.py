@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from firth_protocol.errors import Internal
 from firthd.families import load_formats
-from firthd.families.base import Formats, InvalidRecordError, PartRenderer
+from firthd.families.base import Formats, InvalidRecordError, PartRenderer, ShownPackage
 from firthd.index.messages import RenderedPart, RenderParams, RenderResult
 from firthd.index.outputs import Outputs
 from firthd.index.owners import NO_CONTEST, Owners, find_owners, moved_names
@@ -77,11 +77,14 @@ class Renderer:
             state,
             params.channel_id,
             formats.family,
+            params.sides,
+            self._shown_packages,
             lost=frozenset(map(bytes.fromhex, params.lost)),
         )
         self._owners = NO_CONTEST
         self._parts: list[RenderedPart] = []
         self._left_out = 0
+        self._gone: set[str] = set()
         state.count_sets(self._counted)
 
     def render(self) -> RenderResult:
@@ -94,11 +97,12 @@ class Renderer:
         for number, part in enumerate(parts):
             self._report(TaskProgress(number, len(parts), "indexes", part))
             self._render_part(part, touched.get(part, set()), None if self._anew else names)
-        self._formats.conclude({part.part for part in self._parts}, self._out)
         self._sum_rest(parts, touched, names)
         seen = self._summaries.names()
         gone = {name for name, row in in_force.items() if row.files or row.hidden != NOTHING_HIDDEN} - seen
         self._run_file.packages(self._summaries.rows(gone))
+        self._gone = gone
+        self._formats.conclude({part.part for part in self._parts}, self._out)
         pack, slices = self._out.finish(self._run_file)
         return RenderResult(
             files=sorted(self._out.files, key=attrgetter("path")),
@@ -111,6 +115,21 @@ class Renderer:
             slices_new=slices,
             notes=self._notes(),
         )
+
+    def _shown_packages(self) -> dict[str, ShownPackage]:
+        """Return each package that the generation to be shows: what was in force, and what is summed up here."""
+        channel_id, family, number = self._params.channel_id, self._formats.family, self._params.number
+        before = [] if self._anew else self._state.summaries_in_force(channel_id, family, number)
+        anew = self._gone | self._summaries.names()
+        shown = [*(one for one in before if one[0] not in anew), *self._summaries.shown()]
+        if self._state.one_mirror_only(channel_id):
+            return {name: ShownPackage(version, parts, None) for name, version, parts in shown}
+        offering = dict(self._state.offering(channel_id, family))
+        contested = self._owners.contested
+        return {
+            name: ShownPackage(version, parts, contested.get(name, offering.get(name, frozenset())))
+            for name, version, parts in shown
+        }
 
     def _notes(self) -> list[str]:
         told = self._out.notes

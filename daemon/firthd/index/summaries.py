@@ -68,6 +68,12 @@ class Summaries:
         """Return the names that have a file."""
         return set(self._found)
 
+    def shown(self) -> Iterator[tuple[str, str, list[str]]]:
+        """Yield name, newest version and platforms of each package that has a file."""
+        for name, summary in self._found.items():
+            if summary.files:
+                yield name, summary.newest, sorted(summary.platforms)
+
     def rows(self, gone: Iterable[str]) -> Iterator[PackageRow]:
         """Yield a row for each name seen and for each one that is gone (files = 0), by name."""
         nothing = Summary()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from firth_protocol import units
 from firth_protocol.errors import FirthError, Invalid, NoSpace, NotFound, TooLarge, Upstream
@@ -104,6 +105,11 @@ class Downloads:
         self._done = 0
         self._total = 0
         self._latest = ""  # name of the file that came or began last
+
+    @property
+    def encoded(self) -> bool:
+        """Whether the source takes file names with `+`, `!` and `~` percent-encoded."""
+        return self._source.encoded
 
     async def run(self, reads: Files, total: int) -> Result:
         """Bring every file that is wanted and the channel has not been given.
@@ -251,7 +257,7 @@ class Downloads:
             tries.made = attempt
 
         try:
-            await transfer(
+            encoded = await transfer(
                 self._upstream,
                 self._source,
                 self._address(wanted),
@@ -262,6 +268,8 @@ class Downloads:
                 patience=PATIENCE,
                 hooks=Hooks(asks=asks, answered=lambda _: None, wrote=self._live.moved),
             )
+            if encoded != self._source.encoded:
+                self._source = replace(self._source, encoded=encoded)
         except TooLarge:
             raise _Bad(f"longer than the {wanted.size} bytes that the source's index promises") from None
 

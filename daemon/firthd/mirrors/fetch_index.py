@@ -1,7 +1,7 @@
 """The only place that brings a source's index: it drives a family's requests, part by part, and keeps the copies."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,6 +12,7 @@ from firth_protocol import units
 from firth_protocol.errors import Upstream
 from firthd.clock import Clock
 from firthd.families.base import Answer, Ask, FamilyRules, Form, Known, Requests, Spool
+from firthd.index.messages import PartResult
 from firthd.mirrors.source import Job
 from firthd.runs.run import LiveRun
 from firthd.store.catalog import SourceIndexRow
@@ -64,15 +65,21 @@ class FetchedPart(Struct, frozen=True, kw_only=True):
 
 class Index(Struct, frozen=True, kw_only=True):
     parts: list[FetchedPart]
+    sides: list[FetchedPart] = []  # files beside them
 
     @property
     def changed(self) -> bool:
-        return any(part.changed for part in self.parts)
+        return any(part.changed for part in (*self.parts, *self.sides))
+
+    @property
+    def renewed(self) -> list[str]:
+        """The parts beside which something is new or was not taken in ("": beside all of them)."""
+        return sorted({side.row.beside or "" for side in self.sides if side.must_be_read})
 
     @property
     def unsettled(self) -> bool:
-        """Whether there is a part that must be read, because it changed or was not taken in whole."""
-        return any(part.must_be_read for part in self.parts)
+        """Whether something must be read, because it changed or was not taken in whole."""
+        return any(part.must_be_read for part in (*self.parts, *self.sides))
 
     @property
     def bytes(self) -> int:
@@ -88,6 +95,28 @@ class Index(Struct, frozen=True, kw_only=True):
             )
             for part in self.parts
             if part.must_be_read or everything
+        ]
+
+    def as_read(self, results: Iterable[PartResult], holes: Collection[str], run_id: int) -> list[SourceIndexRow]:
+        """Return the rows as a run leaves them that has read `results`; parts with holes are to be read again."""
+        by_part = {result.part: result for result in results}
+
+        def as_it_is(row: SourceIndexRow) -> SourceIndexRow:
+            result = by_part.get(row.part)
+            if result is None:
+                return row
+            whole = not result.invalid_count and row.part not in holes
+            return replace(
+                row,
+                records=result.records,
+                base_url=result.base_url,
+                signed=result.signed,
+                settled=run_id if whole else 0,
+            )
+
+        return [
+            *(as_it_is(part.row) for part in self.parts),
+            *(replace(side.row, settled=run_id) for side in self.sides),
         ]
 
 
@@ -127,8 +156,10 @@ class IndexFetcher:
         until = self._upstream.index_deadline()  # one that sends a little now and then would keep the run for days
         usable = await asyncio.to_thread(self._usable, known)
         fetch = _Fetch(self, live, job, known, usable, tag, until, came, current_since)
-        seen = {name: Known(path=row.url_path, there=_there(row)) for name, row in known.items()}
+        seen = {name: Known(path=row.url_path, there=_there(row), beside=row.beside) for name, row in known.items()}
         answers = await walk(self._rules.requests(seen, job.filters, thorough, job.mode), fetch.ask)
+        sides = {part.row.part for part in fetch.parts if part.row.beside is not None}
+        answers = [answer for answer in answers if answer.part not in sides]
         there = [answer for answer in answers if answer.form is not None]
         refused = next((answer.refusal for answer in answers if answer.refusal is not None), None)
         if not there and refused is not None:
@@ -142,11 +173,18 @@ class IndexFetcher:
             if answer.refusal is not None:
                 live.log(f"{answer.part}: taken as absent: {answer.refusal.message}", "warning")
         asked = {part.row.part for part in fetch.parts}
+        there_now = {answer.part for answer in there}
         # That the source had no such part is remembered, with the time of the last look.
         unasked = [
-            FetchedPart(row=row, changed=False) for name, row in known.items() if name not in asked and not _there(row)
+            FetchedPart(row=row, changed=False)
+            for name, row in known.items()
+            if name not in asked and (not _there(row) or row.beside in there_now | {""})
         ]
-        return Index(parts=sorted([*fetch.parts, *unasked], key=lambda part: part.row.part))
+        every = sorted([*fetch.parts, *unasked], key=lambda part: part.row.part)
+        return Index(
+            parts=[part for part in every if part.row.beside is None],
+            sides=[part for part in every if part.row.beside is not None],
+        )
 
     def _usable(self, known: Mapping[str, SourceIndexRow]) -> dict[str, SourceIndexRow]:
         """Return the parts whose copy is there in full: copies are not synced, and power may have been lost."""
@@ -219,6 +257,7 @@ class _Fetch:
         self._live = live
         self._job = job
         self._had = {name: row for name, row in known.items() if _there(row)}
+        self._known = known
         self._first = not known
         self._usable = usable
         self._tag = tag
@@ -226,7 +265,19 @@ class _Fetch:
         self.parts: list[FetchedPart] = []
 
     async def ask(self, asked: Ask) -> Answer:
-        """Bring the first form of a part that is there."""
+        """Bring the first form of a part that is there; a file beside the index that cannot be had stays as it was."""
+        if asked.beside is None:
+            return await self._ask(asked)
+        try:
+            return await self._ask(asked)
+        except Upstream as error:
+            self._live.log(f"{asked.part}: {error.message}; it stays as it was", "warning")
+        before = self._known.get(asked.part)
+        row = before or replace(_row(asked.part, asked.forms[0].path, 0, beside=asked.beside), settled=self._live.id)
+        self.parts.append(FetchedPart(row=row, changed=False))
+        return Answer(part=asked.part, form=None, changed=False)
+
+    async def _ask(self, asked: Ask) -> Answer:
         had = self._usable.get(asked.part)
         if had is not None and not had.settled and self._current_since is not None:
             form = next((form for form in asked.forms if form.path == had.url_path), None)
@@ -257,7 +308,7 @@ class _Fetch:
             if status == "fetched":
                 new = "" if self._first or asked.part in self._had else ", new at the source"
                 self._live.log(f"{form.path}: {units.size(size)}{new}")
-                await self._take(asked.part, form, encoding, spool.name, size, validators)
+                await self._take(asked, form, encoding, spool.name, size, validators)
                 return Answer(part=asked.part, form=form, size=size)
             if answered in _NOT_YOURS:
                 refusal = refusal or Upstream(
@@ -268,22 +319,22 @@ class _Fetch:
         gone = asked.part in self._had
         if gone:
             self._live.log(f"{asked.part}: the source has it no more", "warning")
-        row = _row(asked.part, asked.forms[0].path, self._fetcher.now_ms())
+        row = _row(asked.part, asked.forms[0].path, self._fetcher.now_ms(), beside=asked.beside)
         if gone:
             await self._changed(row)
         else:
             self.parts.append(FetchedPart(row=replace(row, settled=self._live.id), changed=False))
         return Answer(part=asked.part, form=None, refusal=refusal, changed=gone)
 
-    async def _take(self, part: str, form: Form, encoding: str, file: str, size: int, validators: Validators) -> None:
-        row = _row(part, form.path, self._fetcher.now_ms(), encoding, file, size, validators)
+    async def _take(self, asked: Ask, form: Form, encoding: str, file: str, size: int, validators: Validators) -> None:
+        row = _row(asked.part, form.path, self._fetcher.now_ms(), encoding, file, size, validators, asked.beside)
         await self._changed(row)
 
     async def _changed(self, row: SourceIndexRow) -> None:
         """Note a part that is not what it was; where its files are is known by what was read of it before."""
         before = self._had.get(row.part)
         if before is not None:
-            row = replace(row, records=before.records, base_url=before.base_url)
+            row = replace(row, records=before.records, base_url=before.base_url, signed=before.signed)
         if self._came is not None:
             await self._came(row)
         self.parts.append(FetchedPart(row=row, changed=True))
@@ -314,6 +365,7 @@ def _row(
     file: str | None = None,
     size: int = 0,
     validators: Validators | None = None,
+    beside: str | None = None,
 ) -> SourceIndexRow:
     return SourceIndexRow(
         part=part,
@@ -326,4 +378,5 @@ def _row(
         records=0,
         base_url=None,
         read_at=now_ms,
+        beside=beside,
     )

@@ -134,6 +134,9 @@ class FillRuns:
             present=present,
         )
         result = await downloads.run(ChosenFiles(self._p.db, chosen), len(chosen))
+        if downloads.encoded != job.source.encoded:
+            encoded = int(downloads.encoded)
+            await self._p.db.write(lambda tx: catalog.note_mirror(tx, job.mirror_id, {"encoded": encoded}))
         live.count(active=result.stored + result.present, failed=live.counts.failed + result.failed)
         failed = f", {result.failed:,} could not be had" if result.failed else ""
         live.progress(

@@ -126,9 +126,11 @@ class Mirrors:
         )
         return await self._ask(params.type, source, warnings)
 
-    async def _ask(self, type_: MirrorType, source: Source, warnings: list[str]) -> SourceFound:
+    async def _ask(
+        self, type_: MirrorType, source: Source, warnings: list[str], filters: Filters | None = None
+    ) -> SourceFound:
         rules = rules_of(self._families, type_)
-        found = await Probe(self._upstream, source, rules, recognisers()).run(Filters())
+        found = await Probe(self._upstream, source, rules, recognisers()).run(filters or Filters())
         return msgspec.structs.replace(found, source=source.url, warnings=[*warnings, *found.warnings])
 
     def _normalise(
@@ -161,7 +163,7 @@ class Mirrors:
         warnings += found
         await self._db.read(lambda r: browse.channel(r, params.channel))
         if params.check:
-            answer = await self._ask(params.type, source, [])
+            answer = await self._ask(params.type, source, [], params.filters)
             warnings += answer.warnings
 
         async def body(tx: Tx) -> tuple[Mirror, int, list[str]]:

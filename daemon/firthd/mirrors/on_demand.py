@@ -62,7 +62,8 @@ class Helpers(Struct, frozen=True, kw_only=True):
     (None: unknown) would go below the floor. `check_archive`: blocks; raises ValueError with a sentence when the file
     at a path is no whole archive of the kind that its name says. `present`: the file when its channel has it, or may
     take it over from another one; None: it must be fetched, whatever lies in the store. `stored`: counts a file that
-    has come, and records its digest where the source gives none.
+    has come, and records its digest where the source gives none. `spelled`: remembers whether the file's source takes
+    names with `+`, `!` and `~` percent-encoded.
     """
 
     locate: Callable[[FileRow], Awaitable[tuple[Source, str]]]
@@ -70,6 +71,7 @@ class Helpers(Struct, frozen=True, kw_only=True):
     check_archive: Callable[[FileRow, Path], None]
     present: Callable[[FileRow], Awaitable[Kept | None]]
     stored: Callable[[FileRow, Kept], Awaitable[None]]
+    spelled: Callable[[FileRow, bool], Awaitable[None]] | None = None
 
 
 class _Bad(Upstream):
@@ -323,7 +325,7 @@ class OnDemand:
                 live.begin(writer.path, live.size if live.size is not None else length)
 
         try:
-            await transfer(
+            encoded = await transfer(
                 self._upstream,
                 source,
                 address,
@@ -334,6 +336,8 @@ class OnDemand:
                 patience=PATIENCE,
                 hooks=Hooks(asks=asks, answered=answered, wrote=lambda size: live.wrote(writer.written)),
             )
+            if encoded != source.encoded and self._helpers.spelled is not None:
+                await self._helpers.spelled(file, encoded)
         except NotFound:
             raise Upstream(f"the source lists {file.filename} but does not have it", hint="run the mirror") from None
         except Invalid as error:

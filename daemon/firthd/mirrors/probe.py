@@ -1,4 +1,4 @@
-"""The only place that finds out what stands at a source's address, by the same requests that a run makes."""
+"""The only place that finds out what stands at a source's address, by some of the requests that a run makes."""
 
 import asyncio
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ class Probe:
         self._instead: tuple[Form, Peek] | None = None  # what answered 200 and was no index
 
     async def run(self, filters: Filters, timeout_s: float = PROBE_S) -> SourceFound:
-        """Return which parts the source has.
+        """Return which parts the source has, of those that its family looks at.
 
         Raises errors.Upstream when nobody answers in time or access is refused, Invalid when something else stands
         there; the text says what.
@@ -42,7 +42,8 @@ class Probe:
         warnings = []
         try:
             async with asyncio.timeout(timeout_s):
-                await walk(self._rules.requests({}, filters, True, MirrorMode.PASSIVE), self._ask)
+                probe, every = self._rules.probe, self._rules.requests
+                await walk(probe(filters) if probe else every({}, filters, True, MirrorMode.PASSIVE), self._ask)
         except TimeoutError:
             if not any(answer.form for answer in self._answers):
                 raise Upstream(f"{shown} did not answer within {timeout_s:g} s", hint=UNCHECKED, url=shown) from None

@@ -123,7 +123,7 @@ async def queue_rendering_anew(tx: Tx, queue: RunQueue) -> None:
             RunKind.PUBLISH,
             channel_id=channel.id,
             channel=channel.name,
-            cause="its index listed files twice",
+            cause="its index was not as clients need it",
             by="firthd",
             params={"cause": Cause.REMOVAL},
         )

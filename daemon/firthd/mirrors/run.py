@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
 from firth_protocol import units
@@ -49,6 +48,11 @@ class _Read(Struct, frozen=True, kw_only=True):
     @property
     def bytes_to_store(self) -> int:
         return sum(part.bytes_to_store for part in self.parts)
+
+    def renewed(self, signed_before: set[str]) -> list[str]:
+        """Return the parts that are to be rendered although no record of them may have changed."""
+        signed = {part.part for part in self.parts if part.signed or part.part in signed_before}
+        return sorted({*self.index.renewed, *signed})
 
     def total(self, field: str) -> int:
         return sum(getattr(part, field) for part in self.parts)
@@ -142,7 +146,8 @@ class MirrorRuns:
                 await self._download(live, job, read, folder)
         else:
             await live.skip(StepName.DOWNLOAD, "passive: each file is fetched on its first request")
-        publication = await self._publish_run(live, job, read, folder)
+        signed = {row.part for row in known.values() if row.signed}
+        publication = await self._publish_run(live, job, read, folder, signed)
         await self._fills.bring_damaged(live, job)
         await self._clean(live, job)
         return self._outcome(live, publication)
@@ -195,7 +200,7 @@ class MirrorRuns:
                 current_since=None if since is None or tag else max(int(since), now - CURRENT_MS),
             )
             there = [part for part in index.parts if part.row.file]
-            news = sum(part.changed for part in there)
+            news = sum(part.changed for part in (*there, *index.sides))
             live.progress(
                 f"{len(there)} indexes, {units.size(index.bytes)}" + ("" if news else ", not changed"),
                 done=len(there),
@@ -370,6 +375,9 @@ class MirrorRuns:
         async with live.step(StepName.DOWNLOAD), open_run_file(folder / "run.sqlite") as reads:
             total = live.counts.active_planned
             result = await downloads.run(reads, total)
+            if downloads.encoded != job.source.encoded:
+                encoded = int(downloads.encoded)
+                await self._p.db.write(lambda tx: catalog.note_mirror(tx, job.mirror_id, {"encoded": encoded}))
             live.count(
                 active=result.stored + result.present,
                 failed=read.total("invalid_count") + result.failed,
@@ -388,20 +396,24 @@ class MirrorRuns:
     async def _changed_meanwhile(self, live: LiveRun, job: Job, fetcher: IndexFetcher, read: _Read) -> Index | None:
         """Read the source's index once more when files were not what it promised; return it if it has changed."""
         live.log("files are not what the index promised: the index is read again", "warning")
-        known = {part.row.part: part.row for part in read.index.parts}
+        known = {part.row.part: part.row for part in (*read.index.parts, *read.index.sides)}
         again = await self._fetch(live, job, fetcher, known, tag="b")
         if not again.changed:
             return None
         live.note("the source changed while it was mirrored; its index was read again")
         return again
 
-    async def _publish_run(self, live: LiveRun, job: Job, read: _Read, folder: Path) -> Publication:
+    async def _publish_run(
+        self, live: LiveRun, job: Job, read: _Read, folder: Path, signed_before: set[str]
+    ) -> Publication:
         async with live.step(StepName.PUBLISH, "waits for its turn"):
             async with open_run_file(folder / "run.sqlite") as reads:
                 holes = await reads.incomplete_parts()
             before = await self._p.db.read(lambda r: catalog.source_indexes(r, job.mirror_id))
             as_read = self._as_read(live, job, read, holes, before)
-            copied = await self._take_in.take_in(live, job, folder / "run.sqlite", as_read)
+            copied = await self._take_in.take_in(
+                live, job, folder / "run.sqlite", as_read, renewed=read.renewed(signed_before)
+            )
             live.count(added=copied.added, removed=copied.closed)
             publication = await self._take_in.publish(live, job.channel_id, Cause.RUN, None)
             shadowed = publication.shadowed.get(job.mirror_id)
@@ -423,18 +435,7 @@ class MirrorRuns:
         self, live: LiveRun, job: Job, read: _Read, holes: Collection[str], before: Mapping[str, SourceIndexRow]
     ) -> Callable[[Tx], Awaitable[None]]:
         """Return what writes down the source's index as this run has read it; parts with holes are read again."""
-        results = {part.part: part for part in read.parts}
-
-        def as_it_is(row: SourceIndexRow) -> SourceIndexRow:
-            result = results.get(row.part)
-            if result is None:
-                return row
-            whole = not result.invalid_count and row.part not in holes
-            return msgspec.structs.replace(
-                row, records=result.records, base_url=result.base_url, settled=live.id if whole else 0
-            )
-
-        rows = [as_it_is(part.row) for part in read.index.parts]
+        rows = read.index.as_read(read.parts, holes, live.id)
 
         async def body(tx: Tx) -> None:
             await catalog.write_source_indexes(tx, job.mirror_id, before, rows)

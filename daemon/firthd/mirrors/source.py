@@ -60,6 +60,7 @@ def source_of(mirror: MirrorRow, secrets: SecretFile) -> Source:
         credentials=kept.credentials if theirs else None,
         proxy=kept.proxy if same_proxy else mirror.proxy,
         ca_file=mirror.ca_file,
+        encoded=mirror.encoded,
     )
 
 
@@ -84,6 +85,10 @@ class Locator:
         self._db = db
         self._secrets = secrets
         self._families = families
+
+    async def spelled(self, file: FileRow, encoded: bool) -> None:
+        """Remember whether the file's source takes names with `+`, `!` and `~` percent-encoded."""
+        await self._db.write(lambda tx: catalog.note_mirror(tx, file.mirror_id, {"encoded": int(encoded)}))
 
     async def locate(self, file: FileRow) -> tuple[Source, str]:
         """Return the source and the address of a file; raise NotFound when its mirror is gone."""

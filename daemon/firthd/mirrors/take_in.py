@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -43,10 +43,12 @@ class TakeIn:
         *,
         closings: bool = True,
         only_stored: bool = False,
+        renewed: Sequence[str] = (),
     ) -> Copied:
         """Copy a run's file into the state as one finished change set; `also` is written with its end.
 
-        `closings` False takes only what adds; `only_stored` only what the store holds. When this does not come to
+        `closings` False takes only what adds; `only_stored` only what the store holds. `renewed`: the
+        parts beside which something is new. When this does not come to
         its end, the change set is abandoned and counts for nothing.
         """
 
@@ -72,7 +74,7 @@ class TakeIn:
 
             async def finish(tx: Tx) -> None:
                 await also(tx)
-                await self._finish_set(tx, job, live, change_set, copied)
+                await self._finish_set(tx, job, live, change_set, copied, renewed)
 
             await self._p.db.write(finish)
         except BaseException:
@@ -113,12 +115,19 @@ class TakeIn:
             )
         )
 
-    async def _finish_set(self, tx: Tx, job: Job, live: LiveRun, change_set: int, copied: Copied) -> None:
-        if not copied.added and not copied.closed and not copied.offers:
+    async def _finish_set(
+        self, tx: Tx, job: Job, live: LiveRun, change_set: int, copied: Copied, renewed: Sequence[str]
+    ) -> None:
+        if not copied.added and not copied.closed and not copied.offers and not renewed:
             await generations.mark_discarded(tx, change_set)
             return
         await generations.finish_change_set(
-            tx, change_set, added=copied.added, closed=copied.closed, now_ms=self._p.clock.now_ms()
+            tx,
+            change_set,
+            added=copied.added,
+            closed=copied.closed,
+            renewed=[f"{job.type}/{part}" for part in renewed],
+            now_ms=self._p.clock.now_ms(),
         )
         channel = await catalog.channel_by_id(tx, job.channel_id)
         if channel is not None and channel.frozen_at is not None:

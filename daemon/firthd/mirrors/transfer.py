@@ -6,7 +6,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from firth_protocol.errors import Upstream
+from firth_protocol.errors import NotFound, Upstream
 from firthd.clock import Clock
 from firthd.store.blobs import BlobWriter
 from firthd.upstream.failures import Passing, Slow
@@ -28,6 +28,10 @@ class Incoming(Protocol):
 
     @property
     def offset(self) -> int: ...
+    @property
+    def as_sent(self) -> bool:
+        """Whether these are the bytes that the source counts: only then can the rest be asked for alone."""
+
     @property
     def validators(self) -> Validators: ...
     def __aiter__(self) -> AsyncIterator[bytes]: ...
@@ -76,6 +80,22 @@ class Hooks(Struct, frozen=True, kw_only=True):
     wrote: Callable[[int], None]
 
 
+_ENCODED = {"+": "%2B", "!": "%21", "~": "%7E"}
+"""Some stores take a plus for a blank, and only know a name by its encoded spelling."""
+_NOT_THERE = frozenset({403, 404, 410})
+
+
+def spellings(address: str, *, encoded: bool) -> list[str]:
+    """Return the spellings of an address whose file name has `+`, `!` or `~`, the one to try first before the other."""
+    path, mark, query = address.partition("?")
+    folder, slash, name = path.rpartition("/")
+    other = "".join(_ENCODED.get(letter, letter) for letter in name)
+    if other == name:
+        return [address]
+    both = [address, f"{folder}{slash}{other}{mark}{query}"]
+    return both[::-1] if encoded else both
+
+
 async def transfer(
     upstream: Opener,
     source: Source,
@@ -87,12 +107,16 @@ async def transfer(
     lane: Lane,
     patience: Patience,
     hooks: Hooks,
-) -> None:
+) -> bool:
     """Write the whole file, going on where it broke off; the digest over all of it guards the seams.
 
     `digest`: whether the file's digest is known, so that a source without a strong validator may be asked for the rest
-    too. Raises NotFound, Invalid and TooLarge at once, Upstream when patience is at an end.
+    too. Where the source does not have the file (404, or 403 as buckets say it), a name with `+`, `!` or `~` is asked
+    for once more in its other spelling. Returns whether the source takes such names percent-encoded, `source.encoded`
+    where that was not seen. Raises NotFound, Invalid and TooLarge at once, Upstream when patience is at an end.
     """
+    spelled = spellings(address, encoded=source.encoded)
+    absent: NotFound | Upstream | None = None
     began = clock.monotonic()
     first: Validators | None = None
     tag: str | None = None
@@ -105,7 +129,7 @@ async def transfer(
         try:
             offset = had if may_resume else 0
             async with upstream.open(
-                source, address, offset=offset, if_range=tag, answer_s=answer_s, lane=lane
+                source, spelled[0], offset=offset, if_range=tag, answer_s=answer_s, lane=lane
             ) as body:
                 hooks.answered(body)
                 if had and not digest and not (body.validators == first != Validators()):
@@ -115,10 +139,18 @@ async def transfer(
                     )
                 first = body.validators
                 tag = _strong(body.validators.etag)
-                may_resume = tag is not None or digest
+                may_resume = body.as_sent and (tag is not None or digest)
                 await _receive(body, writer, hooks.wrote)
-            return
-        except Upstream as error:
+            return source.encoded != (absent is not None)
+        except (NotFound, Upstream) as error:
+            if absent is not None and not writer.written and error.data.get("status") in _NOT_THERE:
+                raise absent from None
+            if len(spelled) > 1 and not writer.written and error.data.get("status") in _NOT_THERE:
+                absent = error
+                del spelled[0]
+                continue
+            if isinstance(error, NotFound):
+                raise
             came = writer.written - had
             failed = 1 if came >= PROGRESS_BYTES else failed + 1
             if error.data.get("status") == _WRONG_RANGE and offset:

@@ -56,13 +56,8 @@ _SHADOWED = offers.shadowed_sql("a", "{}.number", ":shows")
 def file_row(row: Row, *, retired: bool, delivered: bool) -> FileRow:
     """Build a file out of a row that begins with `FILE_COLUMNS`."""
     values = dict(zip(FileRow.__struct_fields__, (*row[: len(OF_ROW)], retired, delivered), strict=True))
-    values["sha256"] = _hex(values["sha256"])
-    values["md5"] = _hex(values["md5"])
-    return FileRow(**values)
-
-
-def _hex(raw: bytes | None) -> str | None:
-    return None if raw is None else raw.hex()
+    digests = {key: values[key].hex() for key in ("sha256", "md5") if values[key] is not None}
+    return FileRow(**values | digests)
 
 
 async def find_file(

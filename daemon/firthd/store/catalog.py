@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from firth_protocol.types import Filters, MirrorMode, MirrorType, OnUpstreamRemoval, Privacy, RunState
+from firth_protocol.types import Filters, MirrorMode, MirrorType, Notice, OnUpstreamRemoval, Privacy, RunState
 from firthd.store import paging
 from firthd.store.columns import selected
 from firthd.store.database import Reader, Row, Tx
@@ -27,6 +27,7 @@ class ChannelRow(Struct, frozen=True, kw_only=True):
     created_at: int
     updated_at: int
     revision: int
+    notices: list[Notice] = []
 
 
 _CHANNEL = selected(ChannelRow.__struct_fields__, "c")
@@ -35,6 +36,7 @@ _CHANNEL = selected(ChannelRow.__struct_fields__, "c")
 def _channel(row: Row) -> ChannelRow:
     values = dict(zip(ChannelRow.__struct_fields__, row, strict=True))
     values["privacy"] = Privacy(values["privacy"])
+    values["notices"] = msgspec.json.decode(values["notices"], type=list[Notice])
     return ChannelRow(**values)
 
 
@@ -95,7 +97,9 @@ async def insert_channel(
     )
 
 
-_CHANNEL_COLUMNS = frozenset({"description", "privacy", "keep_days", "keep_months", "frozen_at", "frozen_by"})
+_CHANNEL_COLUMNS = frozenset(
+    {"description", "privacy", "keep_days", "keep_months", "frozen_at", "frozen_by", "notices"}
+)
 
 
 async def update_channel(tx: Tx, channel_id: int, changes: dict[str, Any], now_ms: int) -> None:
@@ -213,6 +217,7 @@ class MirrorRow(Struct, frozen=True, kw_only=True):
     bytes_stored: int
     shadowed: int
     settled: bool  # the last look at what parts the source has came to its end
+    encoded: bool  # the source wants `+`, `!` and `~` in file names percent-encoded
     created_at: int
     updated_at: int
     revision: int
@@ -330,7 +335,7 @@ async def update_mirror(tx: Tx, mirror_id: int, changes: dict[str, Any], now_ms:
 
 _PROGRESS_COLUMNS = frozenset(
     {"state", "last_run_id", "last_success_at", "scheduled_from", "coalesced", "artifacts", "bytes", "stored"}
-    | {"bytes_stored", "shadowed", "settled"}
+    | {"bytes_stored", "shadowed", "settled", "encoded"}
 )
 
 
@@ -382,6 +387,8 @@ class SourceIndexRow(Struct, frozen=True, kw_only=True):
     base_url: str | None
     read_at: int
     settled: int = 0  # the run that took it in without a hole; 0: the mirror's rows are not yet what it says
+    beside: str | None = None  # of a file beside the index: the part that it belongs to; None for a part
+    signed: bool = False  # the source signs records of the part
 
 
 async def source_indexes(r: Reader, mirror_id: int) -> dict[str, SourceIndexRow]:
@@ -395,7 +402,7 @@ async def source_indexes(r: Reader, mirror_id: int) -> dict[str, SourceIndexRow]
 
 _WRITE_INDEX = (
     "INSERT OR REPLACE INTO source_index(mirror_id, part, url_path, encoding, etag, last_modified, file, size, records,"
-    " base_url, read_at, settled) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " base_url, read_at, settled, beside, signed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 
@@ -422,7 +429,7 @@ async def drop_copies(tx: Tx, mirror_id: int) -> None:
     """Forget the copies that were not taken in; their parts count as the source's, and are asked for without them."""
     await tx.execute(
         "UPDATE source_index SET file = NULL, size = 0, etag = NULL, last_modified = NULL"
-        " WHERE mirror_id = ? AND settled = 0",
+        " WHERE mirror_id = ? AND settled = 0 AND beside IS NULL",
         (mirror_id,),
     )
 

@@ -32,10 +32,13 @@ async def open_change_set(
     )
 
 
-async def finish_change_set(tx: Tx, change_set: int, *, added: int, closed: int, now_ms: int) -> None:
+async def finish_change_set(
+    tx: Tx, change_set: int, *, added: int, closed: int, now_ms: int, renewed: Sequence[str] = ()
+) -> None:
+    """Finish a set; `renewed`: family/part of the indexes beside which something is new."""
     await tx.execute(
-        "UPDATE change_set SET state = ?, added = ?, closed = ?, finished_at = ? WHERE id = ?",
-        (FINISHED, added, closed, now_ms, change_set),
+        "UPDATE change_set SET state = ?, added = ?, closed = ?, finished_at = ?, parts = ? WHERE id = ?",
+        (FINISHED, added, closed, now_ms, json.dumps(sorted(renewed)), change_set),
     )
 
 

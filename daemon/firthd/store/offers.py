@@ -31,8 +31,8 @@ def shadowed_sql(row: str, number: str, at: str) -> str:
 async def owners(r: Reader, channel_id: int, shows: int, family: str, name: str) -> set[int] | None:
     """Return the mirrors that a name belongs to in generation `shows` (0: the channel itself), None for nobody."""
     rows = await r.rows(
-        "SELECT m.id FROM (SELECT o.mirror_id, k.source FROM offered o JOIN change_set s ON s.id = o.added_set"
-        " LEFT JOIN change_set e ON e.id = o.closed_set LEFT JOIN mirror k ON k.id = o.mirror_id"
+        "SELECT m.id FROM (SELECT o.mirror_id, n.source FROM offered o JOIN change_set s ON s.id = o.added_set"
+        " LEFT JOIN change_set e ON e.id = o.closed_set LEFT JOIN mirror n ON n.id = o.mirror_id"
         " WHERE o.channel_id = :channel AND o.family = :family AND o.name = :name"
         " AND s.number <= :shows AND (e.number IS NULL OR e.number > :shows)"
         f" ORDER BY {_PRECEDENCE} LIMIT 1) first LEFT JOIN mirror m"

@@ -5,6 +5,7 @@ the daemon's checkpoints are never held up. It sees a fixed view all the same: t
 count, and a set that starts later is not among them.
 """
 
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence, Set
 from operator import attrgetter
@@ -238,6 +239,13 @@ class WorkerState:
 
     def contested(self, channel_id: int, family: str) -> Iterator[tuple[str, set[int]]]:
         """Yield each name that more than one mirror offers, with those that do."""
+        return self._offering(channel_id, family, "HAVING min(o.mirror_id) <> max(o.mirror_id)")
+
+    def offering(self, channel_id: int, family: str) -> Iterator[tuple[str, set[int]]]:
+        """Yield each name that is offered, with the mirrors that do."""
+        return self._offering(channel_id, family, "")
+
+    def _offering(self, channel_id: int, family: str, having: str) -> Iterator[tuple[str, set[int]]]:
         name: str | None = ""
         while name is not None:
             through = self._connection.execute(
@@ -248,7 +256,7 @@ class WorkerState:
             page = self._connection.execute(
                 "SELECT o.name, group_concat(DISTINCT o.mirror_id) FROM offered o INDEXED BY offered_name"
                 f" WHERE o.channel_id = ?1 AND o.family = ?2 AND o.name > ?3 AND (?4 IS NULL OR o.name <= ?4)"
-                f" AND {OFFERED} GROUP BY o.name HAVING min(o.mirror_id) <> max(o.mirror_id)",
+                f" AND {OFFERED} GROUP BY o.name {having}",
                 (channel_id, family, name, through[0] if through else None),
             ).fetchall()
             yield from ((row[0], set(map(int, row[1].split(",")))) for row in page)
@@ -288,10 +296,18 @@ class WorkerState:
         """Return part -> names that these sets added or closed something of."""
         found: dict[str, set[str]] = {}
         for change_set in change_sets:
+            for part in self._renewed(change_set, family):
+                found.setdefault(part, set())
             for column in ("added_set", "closed_set"):
                 for part, name in self._named_by(column, change_set, channel_id, family):
                     found.setdefault(part, set()).add(name)
         return found
+
+    def _renewed(self, change_set: int, family: str) -> list[str]:
+        """Return the parts beside which a set brought something new, whatever their artifacts."""
+        row = self._connection.execute("SELECT parts FROM change_set WHERE id = ?", (change_set,)).fetchone()
+        parts = [tuple(part.split("/", 1)) for part in json.loads(row[0])] if row is not None else []
+        return [part for of, part in parts if of == family and part]
 
     def _named_by(self, column: str, change_set: int, channel_id: int, family: str) -> Iterator[tuple[str, str]]:
         artifact_id = -1
@@ -381,6 +397,15 @@ class WorkerState:
             )
             found.update((row[0], PackageRow._make(row[1:5])) for row in rows.fetchall())
         return found
+
+    def summaries_in_force(self, channel_id: int, family: str, number: int) -> list[tuple[str, str, list[str]]]:
+        """Return name, newest version and platforms of each package that a generation's summaries show."""
+        rows = self._connection.execute(
+            "SELECT name, version, platforms, files, max(number) FROM package"
+            " WHERE channel_id = ? AND family = ? AND number <= ? GROUP BY name",
+            (channel_id, family, number),
+        )
+        return [(name, version, json.loads(platforms)) for name, version, platforms, files, _ in rows if files]
 
     # --- served objects
 

@@ -1,8 +1,9 @@
 """The only place that hands a source's bytes on: chunk by chunk, counted, checked against length and least rate."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 from firthd.clock import Clock
+from firthd.upstream.encodings import LOOK_BYTES, DamagedError, Decoder, decoder_for
 from firthd.upstream.failures import Failure
 from firthd.upstream.rate import Meter, Pace
 from firthd.upstream.source import Validators
@@ -49,11 +50,53 @@ class Body:
         self._pace = Pace(PACE_S)
         self._waited_s = 0.0  # for the source alone: what we take to write a chunk is not its fault
         self._pace.add(0.0, 0)
+        self._ahead: list[bytes] = []  # read already
+        self._decoder: Decoder | None = None
+        self._decoded: Iterator[bytes] = iter(())
+        self._told_length = length
+
+    @property
+    def as_sent(self) -> bool:
+        """Whether these are the bytes that the source counts: only then can the rest be asked for alone."""
+        return self._decoder is None
+
+    async def undo(self, encodings: list[str], path: str) -> None:
+        """Undo these encodings from here on, the last applied first, as far as the first bytes show that they are true.
+
+        Of what is undone no length is known. Before the first byte is taken; raises errors.Upstream as iterating does.
+        """
+        start = bytearray()
+        while encodings and len(start) < LOOK_BYTES:
+            try:
+                self._ahead.append(await self._raw())
+            except StopAsyncIteration:
+                break
+            start += self._ahead[-1]
+        self._decoder = decoder_for(encodings, bytes(start), path)
+        if self._decoder is not None:
+            self.length = None
 
     def __aiter__(self) -> "Body":
         return self
 
     async def __anext__(self) -> bytes:
+        if self._decoder is None:
+            return self._ahead.pop(0) if self._ahead else await self._raw()
+        try:
+            while True:
+                piece = next(self._decoded, None)
+                if piece is not None:
+                    return piece
+                self._decoded = self._decoder.feed(self._ahead.pop(0) if self._ahead else await self._raw())
+        except StopAsyncIteration:
+            if self._decoder.whole:
+                raise
+            raise self._cut(self.received).error from None
+        except DamagedError:
+            raise self._cut(self.received).error from None
+
+    async def _raw(self) -> bytes:
+        """Return the next bytes as they were sent; raise StopAsyncIteration behind the last."""
         asked_at = self._clock.monotonic()
         try:
             chunk = await self._pull()
@@ -61,14 +104,14 @@ class Body:
             raise failure.error from None
         self._waited_s += self._clock.monotonic() - asked_at
         if not chunk:
-            if self.length is not None and self.received != self.length:
+            if self._told_length is not None and self.received != self._told_length:
                 raise self._cut(self.received).error
             raise StopAsyncIteration
         self.received += len(chunk)
         self._meter.add(len(chunk))
-        if self.length is not None and self.received > self.length:
+        if self._told_length is not None and self.received > self._told_length:
             raise self._cut(self.received).error
         self._pace.add(self._waited_s, len(chunk))
-        if self.received != self.length and self._pace.below(self._waited_s, MIN_BYTES_S):
+        if self.received != self._told_length and self._pace.below(self._waited_s, MIN_BYTES_S):
             raise self._slow(self.received).error
         return chunk

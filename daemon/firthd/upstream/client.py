@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal
@@ -100,14 +100,12 @@ class Upstream:
         clock: Clock,
         *,
         jitter: Callable[[], float] = random.random,
-        packed: Iterable[str] = (),
     ) -> None:
-        """`packed`: endings of files that are compressed by themselves, beside the usual ones."""
         self._clock = clock
         self._jitter = jitter
         self._meter = Meter(clock)
         self._index_deadline_s = settings.index_deadline_s
-        self._http = Http(settings, clock, self._meter, user_agent=f"firth/{__version__}", packed=packed)
+        self._http = Http(settings, clock, self._meter, user_agent=f"firth/{__version__}")
 
     async def start(self) -> None:
         await self._http.start()
@@ -214,7 +212,7 @@ class Upstream:
                 answer_s=answer_s,
                 lane=lane,
             ) as reply:
-                yield _stream(reply, offset)
+                yield await _stream(reply, offset, path_or_url)
         except Failure as failure:
             raise failure.error from None
 
@@ -258,12 +256,13 @@ class Upstream:
                     file.close_now()
             headers = {"Accept": accept} if accept else {}
             async with self._http.ask(source, path, headers=headers, patience_s=_STREAM_PATIENCE_S) as reply:
-                start = await _first(reply.body(), max_bytes)
+                body = await reply.body(path=path)
+                start = await _first(body, max_bytes)
                 return Peek(
                     status=reply.status,
                     content_type=reply.content_type,
                     body=start,
-                    length=reply.length,
+                    length=body.length,
                     url=reply.url,
                 )
         except Failure as failure:
@@ -306,14 +305,16 @@ class Upstream:
                 validators = _newest(reply.validators, wanted.validators)
                 return Fetched(status="not_modified", validators=validators, url=reply.url)
             if reply.status == 206 and resume and reply.part and reply.part[0] == file.written:
-                body = reply.body(file.written)
+                body = await reply.body(file.written, path=wanted.path)
             elif resume and reply.status in {206, 416}:
                 file.forget()  # what is there is not the beginning of what the server has now
                 raise reply.asked.cut(file.written, None)
             elif reply.status == 200:
-                body = reply.body()
-                _check_size(reply.asked, reply.length, wanted.limit)
+                body = await reply.body(path=wanted.path)
+                _check_size(reply.asked, body.length, wanted.limit)
                 file.restart(reply.validators, reply.date)
+                if not body.as_sent:
+                    file.forget()
             else:
                 raise reply.refused()
             if not await self._pump(body, file, reply.asked, wanted, reply.content_type):
@@ -400,13 +401,13 @@ async def _first(body: Body, max_bytes: int) -> bytes:
     return bytes(read[:max_bytes])
 
 
-def _stream(reply: Reply, offset: int) -> Body:
+async def _stream(reply: Reply, offset: int, path: str) -> Body:
     if reply.status in _ABSENT:
         raise _not_found(reply.asked.host, reply.url, reply.status)
     if reply.status == 206 and offset and reply.part and reply.part[0] == offset:
-        return reply.body(offset)
+        return await reply.body(offset, path=path)
     if reply.status == 200:
-        return reply.body()
+        return await reply.body(path=path)
     raise reply.refused()
 
 

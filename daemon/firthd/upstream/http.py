@@ -3,19 +3,20 @@
 import asyncio
 import re
 import ssl
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
 from yarl import URL
 
-from firth_protocol.errors import Invalid, Unavailable
+from firth_protocol.errors import Invalid, Unavailable, Upstream
 from firth_protocol.types import Credentials
 from firthd.clock import Clock
 from firthd.config import UpstreamSettings
 from firthd.upstream.body import MIN_BYTES_S, PACE_S, Body
-from firthd.upstream.failures import Asked, Failure, retry_after_s
+from firthd.upstream.encodings import labels
+from firthd.upstream.failures import Asked, Failure, Passing, Slow, retry_after_s
 from firthd.upstream.hosts import Held, Hosts, Lane
 from firthd.upstream.masking import printable
 from firthd.upstream.rate import Meter
@@ -27,13 +28,17 @@ from firthd.upstream.source import (
     authorization,
     check_credentials,
     credentials_of,
+    holds_secret,
     masker,
     origin_of,
     proxy_of,
     redirected,
 )
 
-MAX_REDIRECTS = 5
+MAX_REDIRECTS = 10
+HEADER_BYTES = 65_536
+"""Of one line: security policies and signed addresses are longer than the usual 8 KiB."""
+HEADERS_MOST = 1024
 MAX_PAUSE_S = 300.0
 """The longest Retry-After that is waited out; a longer one ends the request and is told."""
 
@@ -41,9 +46,6 @@ _CONNECT_S = 30.0
 _CLIENT_CONNECT_S = 4.0  # a client waits: it is to hear soon that a source is down, and no server thinks here yet
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15}|\*)")
-# Servers label files that are compressed by themselves with an encoding; their bytes are the file. Anything else that
-# comes encoded, although identity was asked for, is not what the index or a digest is about.
-_COMPRESSED_FILES = (".zst", ".bz2", ".gz", ".tgz", ".xz", ".zip")
 
 
 class Reply:
@@ -56,9 +58,7 @@ class Reply:
         clock: Clock,
         meter: Meter,
         idle_s: float,
-        packed: tuple[str, ...],
     ) -> None:
-        self._packed = packed
         self.status = response.status
         self.content_type = response.content_type if "Content-Type" in response.headers else ""
         self.url = asked.url
@@ -102,15 +102,12 @@ class Reply:
         """Return the failure for this answer's status."""
         return self.asked.refused(self.status, self._response.reason, retry_after_s=self.pause_s)
 
-    def body(self, offset: int = 0) -> Body:
-        """Return the answer's bytes, which begin at `offset` of the file; raise Failure when they come encoded."""
-        encoding = self._response.headers.get("Content-Encoding", "identity").strip().lower() or "identity"
-        if encoding != "identity" and not self._response.url.path.lower().endswith(self._packed):
-            raise self.asked.failure(
-                f"{self.asked.host} sent {self.url} with an encoding that was not asked for",
-                "let the source, or the proxy in between, send the file as it is",
-            )
-        return Body(
+    async def body(self, offset: int = 0, *, path: str) -> Body:
+        """Return the answer's bytes, which begin at `offset` of the file; an encoding is undone where it is true.
+
+        `path`: what was asked for, whatever it was redirected to. Raises Failure when reading the beginning fails.
+        """
+        body = Body(
             pull=self._pull,
             cut=lambda received: self.asked.cut(received, self.length),
             slow=lambda received: self.asked.slow(received, self.length, bytes_s=MIN_BYTES_S, window_s=PACE_S),
@@ -123,6 +120,13 @@ class Reply:
             content_type=self.content_type,
             validators=self.validators,
         )
+        encodings = labels(",".join(self._response.headers.getall("Content-Encoding", ())))
+        if encodings and not offset:  # the rest of a file goes on as it began
+            try:
+                await body.undo(encodings, path.partition("?")[0])
+            except Upstream as error:
+                raise Failure(error, again=isinstance(error, Passing | Slow)) from None
+        return body
 
     async def _pull(self) -> bytes:
         try:
@@ -135,10 +139,7 @@ class Reply:
 class Http:
     """One session for all sources; proxy, authority and credentials belong to the single request."""
 
-    def __init__(
-        self, settings: UpstreamSettings, clock: Clock, meter: Meter, *, user_agent: str, packed: Iterable[str]
-    ) -> None:
-        self._packed = (*_COMPRESSED_FILES, *packed)
+    def __init__(self, settings: UpstreamSettings, clock: Clock, meter: Meter, *, user_agent: str) -> None:
         self._settings = settings
         self._clock = clock
         self._meter = meter
@@ -197,7 +198,7 @@ class Http:
                 sent_credentials=credentials_of(source) != Credentials(),
                 left_origin=hop > 0 and here != home,
             )
-            if here != home and hide.hide(url) != url:
+            if here != home and holds_secret(source, url):
                 raise asked.failure(
                     f"{asked.url} is another host and its address holds this source's secret; it was not asked",
                     "if the source has moved, use its new address as the mirror's source",
@@ -267,11 +268,14 @@ class Http:
                     proxy_headers=proxy_headers,
                     ssl=authority or True,
                     timeout=limits,
+                    max_line_size=HEADER_BYTES,
+                    max_field_size=HEADER_BYTES,
+                    max_headers=HEADERS_MOST,
                 )
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise asked.broken(error, idle_s=min(idle_s, answer_s or idle_s)) from None
         try:
-            yield Reply(response, asked, self._clock, self._meter, idle_s, self._packed)
+            yield Reply(response, asked, self._clock, self._meter, idle_s)
         finally:
             response.release()  # back to the pool when it was read to its end, closed otherwise
 

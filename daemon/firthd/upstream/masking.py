@@ -12,6 +12,7 @@ _TOKEN_IN_PATH = re.compile(r"(?<=/t/)(?!\{token\}(?:/|$))[^/]+")
 _NOT_PRINTABLE = re.compile(r"[^\x20-\x7e\u00a1-\u1fff]+")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
 _FOREIGN_TEXT_LIMIT = 200
+_NO_WORD_LENGTH = 12
 
 
 def mask(url: str) -> str:
@@ -37,8 +38,19 @@ def printable(text: str) -> str:
     return _NOT_PRINTABLE.sub("?", text)
 
 
+def _pattern(secret: str) -> str:
+    if len(secret) >= _NO_WORD_LENGTH and not secret.isalpha():
+        return re.escape(secret)
+    # What is percent-encoded ends in letters or digits too, and is a border all the same.
+    return rf"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f][0-9A-Fa-f])){re.escape(secret)}(?![A-Za-z0-9])"
+
+
 class Masker:
-    """Hides one source's secrets in any text, however a server may have quoted them."""
+    """Hides one source's secrets in any text, however a server may have quoted them.
+
+    A secret that may be an ordinary word (letters alone, or short) is hidden where it stands as a word: the password
+    `conda` must not make `miniconda` unreadable. Any other is hidden wherever it stands.
+    """
 
     def __init__(self, secrets: tuple[str, ...]) -> None:
         spellings: set[str] = set()
@@ -46,7 +58,7 @@ class Masker:
             spellings |= {secret, quote(secret, safe=""), quote(secret), quote_plus(secret)}
         spellings.discard("")
         # The longest first: a secret may be the beginning of another.
-        parts = "|".join(re.escape(text) for text in sorted(spellings, key=lambda text: (-len(text), text)))
+        parts = "|".join(_pattern(text) for text in sorted(spellings, key=lambda text: (-len(text), text)))
         self._secrets = re.compile(parts, re.IGNORECASE) if parts else None
 
     def hide(self, text: str) -> str:

@@ -2,7 +2,7 @@
 
 import base64
 import re
-from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, unquote_plus, urljoin, urlsplit, urlunsplit
 
 from msgspec import Struct
 
@@ -10,6 +10,7 @@ from firth_protocol.errors import Invalid
 from firth_protocol.types import Credentials
 from firthd.upstream.masking import HIDDEN, TOKEN_PLACE, Masker, mask, printable
 
+_KEY_LENGTH = 8  # shorter values of a query are switches and dates
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _NOT_IN_A_HEADER = re.compile(r"[^\x21-\x7e]")
@@ -24,6 +25,7 @@ class Source(Struct, frozen=True, kw_only=True):
     credentials: Credentials | None = None
     proxy: str | None = None
     ca_file: str | None = None
+    encoded: bool = False  # it wants `+`, `!` and `~` in file names percent-encoded
 
     def __repr__(self) -> str:
         """Show everything but secrets: this text ends in logs and tracebacks."""
@@ -89,14 +91,17 @@ def credentials_of(source: Source) -> Credentials:
     if source.credentials is not None:
         return source.credentials
     user, password = _user_in(source.url)
-    return Credentials(user=unquote(user), password=unquote(password)) if user else Credentials()
+    given = user or password
+    return Credentials(user=unquote(user), password=unquote(password)) if given else Credentials()
 
 
 def masker(source: Source) -> Masker:
     """Return what hides this source's secrets; the proxy's password is one of them."""
     credentials = credentials_of(source)
     secrets = [credentials.token, credentials.password, credentials.bearer]
-    if credentials.user and credentials.password is not None:
+    if credentials.query is not None:
+        secrets += _keys(credentials.query)
+    if credentials.user is not None and credentials.password is not None:
         secrets.append(_basic(credentials.user, credentials.password))
     if source.proxy:
         password = _user_in(source.proxy)[1]
@@ -104,18 +109,42 @@ def masker(source: Source) -> Masker:
     return Masker(tuple(secret for secret in secrets if secret))
 
 
+def holds_secret(source: Source, url: str) -> bool:
+    """Tell whether an address holds the source's token or bearer, or a key of its query, as one of its own parts.
+
+    Whole path segments and query values are compared: a password may be an ordinary word, and is in no address.
+    """
+    credentials = credentials_of(source)
+    secrets = {credentials.token, credentials.bearer, *_keys(credentials.query or "")} - {None, ""}
+    if not secrets:
+        return False
+    parts = urlsplit(url)
+    found = {unquote(segment) for segment in parts.path.split("/")}
+    for pair in re.split("[&;]", parts.query):
+        name, _, value = pair.partition("=")
+        found |= {unquote(name), unquote(value), unquote_plus(value)}
+    return not secrets.isdisjoint(found)
+
+
+def _keys(query: str) -> list[str]:
+    """Return the values of a query that may be secrets: `sp=r` is none."""
+    values = [pair.partition("=")[2] or pair for pair in query.split("&")]
+    return [text for value in values if len(value) >= _KEY_LENGTH for text in {value, unquote(value)}]
+
+
 def check_credentials(credentials: Credentials | None) -> None:
-    """Raise Invalid unless the credentials are exactly one of {token}, {user, password} and {bearer}, and sendable."""
+    """Raise Invalid unless the credentials are exactly one of {token}, {user, password}, {bearer} and {query}."""
     if credentials is None:
         return
     basic = credentials.user is not None or credentials.password is not None
-    if sum((credentials.token is not None, basic, credentials.bearer is not None)) != 1:
-        raise Invalid("credentials have one form: {token}, {user, password} or {bearer}", path="$.credentials")
+    others = (credentials.token, credentials.bearer, credentials.query)
+    if sum((basic, *(secret is not None for secret in others))) != 1:
+        raise Invalid("credentials have one form: {token}, {user, password}, {bearer} or {query}", path="$.credentials")
     if basic and (credentials.user is None or credentials.password is None):
-        raise Invalid("credentials with a user need a password too (it may be empty)", path="$.credentials")
+        raise Invalid("credentials with a user need a password too (either may be empty)", path="$.credentials")
     if credentials.user is not None and ":" in credentials.user:
         raise Invalid("a user name for HTTP Basic cannot hold a colon", path="$.credentials.user")
-    for name in ("token", "bearer"):
+    for name in ("token", "bearer", "query"):
         if _NOT_IN_A_HEADER.search(getattr(credentials, name) or ""):
             raise Invalid(
                 f"credentials.{name} holds a blank or a character outside ASCII", path=f"$.credentials.{name}"
@@ -147,7 +176,7 @@ def address(source: Source, path_or_url: str) -> str:
     if not is_absolute(path_or_url) and not path_or_url.startswith("/"):
         if ".." in unquote(path_or_url).split("/"):
             raise Invalid(f"the path {printable(path_or_url)[:200]} leads out of the source")
-        return f"{base}/{_quoted(path_or_url)}"
+        return _with_query(source, f"{base}/{_quoted(path_or_url)}")
     try:
         url = _tidy(urljoin(f"{base}/", path_or_url))
         there = origin_of(url)
@@ -157,7 +186,7 @@ def address(source: Source, path_or_url: str) -> str:
         raise Invalid(f"the address {shown} cannot be asked", hint=hint, url=shown) from None
     if home is not None and home.scheme == "https" and there.scheme == "http":
         raise Invalid(f"the https source points to {mask(url)}, which is not encrypted", url=mask(url))
-    return _with_token(source, url) if home == there else url
+    return _with_query(source, _with_token(source, url)) if home == there else url
 
 
 def redirected(url: str, location: str) -> str:
@@ -190,6 +219,14 @@ def proxy_of(source: Source) -> tuple[str | None, str | None]:
     if parts.username is not None:
         header = f"Basic {_basic(unquote(parts.username), unquote(parts.password or ''))}"
     return without_user(source.proxy), header
+
+
+def _with_query(source: Source, url: str) -> str:
+    """Return an address of the source's own origin with the key that its query takes."""
+    query = source.credentials.query if source.credentials else None
+    if not query:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}{_quoted(query, safe=_SAFE_IN_PATH + '?')}"
 
 
 def _with_token(source: Source, url: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 
-from firth_protocol.types import Family, Package, Privacy
+from firth_protocol.types import Family, Notice, Package, Privacy
 from firthd.clock import Clock
 from firthd.config import WebSettings
 from firthd.families.base import FamilyRules, PageAt
@@ -30,6 +30,9 @@ class Channels(Protocol):
 
     async def object(self, view: "View", family: str, path: str, /) -> ObjectRow | None:
         """Return what a path shows in a view; one that holds its own hash is shown whatever the generation."""
+
+    async def notices(self, view: "View", /) -> "Sequence[Notice]":
+        """Return what a channel tells its users at the moment."""
 
     async def file(self, view: "View", family: str, part: str, filename: str, /) -> FileRow | None:
         """Return the file of a generation, or one in its grace period; raise Forbidden for one that is refused."""

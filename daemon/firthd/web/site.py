@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from firth_protocol.types import Family, Privacy
-from firthd.families.base import ArtifactAt, FamilyRules, Life, ObjectAt, PageAt, RedirectTo
+from firthd.families.base import ArtifactAt, FamilyRules, Life, NoticesAt, ObjectAt, PageAt, RedirectTo
 from firthd.store.objects import ObjectRow
 from firthd.web.admission import Visitor
 from firthd.web.conditions import Content
@@ -80,6 +80,8 @@ class Site:
                 return await self._artifact(request, visitor, edition, family, found)
             if isinstance(found, PageAt):
                 return await self._page(request, visitor, edition, family, found)
+            if isinstance(found, NoticesAt):
+                return await self._notices(request, edition, found)
             if isinstance(found, RedirectTo):
                 raise web.HTTPMovedPermanently(self._spelled(request, path, found.path))
         raise not_found()
@@ -130,6 +132,12 @@ class Site:
             return await self._files.unpacked(request, content, await self._rendered.local(row.file))
         by_proxy = visitor.by_proxy and row.offset is None
         return await self._files.stored(request, content, self._place(row), by_proxy=by_proxy)
+
+    async def _notices(self, request: web.Request, edition: Edition, at: NoticesAt) -> web.StreamResponse:
+        notices = await self._published.notices(edition.view)
+        if not notices:
+            raise not_found()
+        return await self._made(request, at.make(notices), at.media_type, edition.cache_control(Life.SHORT), None)
 
     async def _absent(self, request: web.Request, edition: Edition, at: ObjectAt) -> web.StreamResponse:
         if at.absent is None:

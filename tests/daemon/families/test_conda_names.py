@@ -100,10 +100,16 @@ def test_a_records_own_words_are_judged_too(name: str, version: str, build: str)
 
 
 def test_the_file_name_need_not_agree_with_the_record() -> None:
-    assert safe_filename("odd.conda", "numpy", "1!2.0+local", "") == "odd.conda"
+    assert safe_filename("odd-1-0.conda", "numpy", "1!2.0+local", "") == "odd-1-0.conda"
     for words in (("", "1", "0"), ("a/b", "1", "0"), ("a", "", "0"), ("a", "1\n", "0"), ("a", "1", "<script>")):
         with pytest.raises(ValueError):
-            safe_filename("odd.conda", *words)
+            safe_filename("odd-1-0.conda", *words)
+
+
+@pytest.mark.parametrize("filename", ["odd.conda", "odd-1.conda", "odd_1_0.tar.bz2"])
+def test_a_name_that_clients_cannot_split_is_refused(filename: str) -> None:
+    with pytest.raises(ValueError, match="two dashes"):
+        safe_filename(filename, "odd", "1", "0")
 
 
 def test_another_extension_must_be_asked_for() -> None:

@@ -33,6 +33,14 @@ BASIC = Credentials(user="me", password="pä:ss")
         ("https://me:p%C3%A4%3Ass@conda.example.org/main", "https://conda.example.org/main", BASIC),
         ("https://me@conda.example.org/x", "https://conda.example.org/x", Credentials(user="me", password="")),
         ("https://conda.example.org/x/t", "https://conda.example.org/x/t", None),
+        ("https://:pw@conda.example.org/x", "https://conda.example.org/x", Credentials(user="", password="pw")),
+        ("https://conda.example.org/%74/tools", "https://conda.example.org/%74/tools", None),
+        ("https://conda.example.org/t/v1.2/main", "https://conda.example.org/%74/v1.2/main", None),
+        ("https://conda.example.org/t/v1.2/t/tk-12345/x", "https://conda.example.org/%74/v1.2/t/{token}/x", TOKEN),
+        ("https://conda.example.org/team/t/label/dev", "https://conda.example.org/team/%74/label/dev", None),
+        ("https://conda.example.org/main/label/linux-64", "https://conda.example.org/main/label/linux-64", None),
+        ("https://conda.example.org/main/label/noarch", "https://conda.example.org/main/label/noarch", None),
+        ("https://conda.example.org/main?", "https://conda.example.org/main", None),
         ("file:///media/disk/", "file:///media/disk", None),
         ("file:///media/my disk", "file:///media/my%20disk", None),
         ("file://localhost/media/disk", "file:///media/disk", None),
@@ -66,6 +74,29 @@ def test_an_address_copied_from_a_browser_is_corrected_and_told(given_: str, sto
     assert found.source == stored
     (warning,) = found.warnings
     assert left_off in warning
+
+
+def test_where_another_secret_is_given_a_folder_t_is_a_folder() -> None:
+    found = normalise("https://conda.example.org/t/tools/main", BASIC)
+    assert (found.source, found.credentials) == ("https://conda.example.org/%74/tools/main", BASIC)
+
+
+def test_a_key_in_the_query_is_kept_as_a_credential() -> None:
+    found = normalise("https://conda.example.org/main?sv=2024&sig=S3cret%2Fpw")
+    assert found.source == "https://conda.example.org/main"
+    assert found.credentials == Credentials(query="sv=2024&sig=S3cret%2Fpw")
+    assert "query" in found.warnings[0]
+    assert "S3cret" not in repr(found)
+    assert normalise(found.source, stored=found.credentials).credentials == found.credentials
+
+
+def test_a_label_named_like_a_subdir_is_no_subdir() -> None:
+    assert normalise("https://c.example.org/main/label/noarch/linux-64").source == (
+        "https://c.example.org/main/label/noarch"
+    )
+    assert normalise("https://c.example.org/main/label/dev/noarch/repodata.json").source == (
+        "https://c.example.org/main/label/dev"
+    )
 
 
 def test_a_token_without_a_place_goes_to_the_front_as_conda_does() -> None:
@@ -110,13 +141,15 @@ def test_secrets_on_an_open_line_are_warned_about() -> None:
         "https://conda.example.org/ma in",
         "https://conda.example.org/ma\nin",
         "https://conda.example.org/main\\..",
-        "https://conda.example.org/main?x=1",
-        "https://conda.example.org/main?",
+        "file:///media/disk?x=1",
+        "https://me:pw@conda.example.org/main?sig=12345678",
+        "https://conda.example.org/t/tk-1/main?sig=12345678",
+        "https://conda.example.org/t//main",
         "https://conda.example.org/main#x",
         "https://conda.example.org/../main",
         "https://conda.example.org/%2E%2E/main",
         "https://conda.example.org/t/{token}/t/{token}/x",
-        "https://:pw@conda.example.org/main",
+        "https://:@conda.example.org/main",
         "https://me:pw@conda.example.org/t/tk-1/main",
         "https://conda.example.org/t/a%0d%0ab/main",
         "https://conda.example.org/" + "a" * 2048,

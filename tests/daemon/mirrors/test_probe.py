@@ -54,6 +54,26 @@ async def test_a_channel_tells_its_subdirs_and_sizes(server: FaultyUpstream, ups
     assert sum(seen.sent for seen in server.requests if seen.status < 300) <= 64  # no index was read whole
 
 
+@pytest.mark.parametrize("packed", [True, False])
+async def test_a_look_at_a_source_takes_about_five_requests(
+    server: FaultyUpstream, upstream: Upstream, packed: bool
+) -> None:
+    ending, content = (".zst", ZST) if packed else ("", b"{}")
+    every = ("noarch", "linux-64", "osx-arm64", "win-64", "linux-aarch64", "osx-64")
+    server.files = {f"{subdir}/repodata.json{ending}": content for subdir in every}
+    found = await probe(upstream, Source(url=server.url))
+    assert found.subdirs == ["noarch", "linux-64", "osx-arm64", "win-64"]
+    assert len(server.requests) <= 5
+    assert not server.asked(method="HEAD")
+
+
+async def test_a_look_asks_for_what_the_filter_names(server: FaultyUpstream, upstream: Upstream) -> None:
+    server.files = {f"{subdir}/repodata.json": b"{}" for subdir in ("noarch", "linux-64", "zos-z")}
+    found = await Probe(upstream, Source(url=server.url), CONDA, recognisers()).run(Filters(subdirs=["zos-z"]))
+    assert found.subdirs == ["noarch", "zos-z"]
+    assert len(server.requests) == 3
+
+
 async def test_a_server_without_head_is_probed_too(server: FaultyUpstream, upstream: Upstream) -> None:
     server.files = {"noarch/repodata.json.zst": ZST}
     server.fail("*", Fault(no_head=True), times=None)
@@ -63,12 +83,12 @@ async def test_a_server_without_head_is_probed_too(server: FaultyUpstream, upstr
 
 async def test_a_page_is_no_index_even_when_it_is_answered_with_200(server: FaultyUpstream, upstream: Upstream) -> None:
     page = "linux-64/repodata.json.zst"
-    server.files = {"noarch/repodata.json": b"{}", page: b"<html>", "osx-64/repodata.json.zst": b"<html>"}
-    server.files["osx-64/repodata.json"] = b"{}"
-    server.content_types = {page: "text/html", "osx-64/repodata.json.zst": "text/html"}
+    server.files = {"noarch/repodata.json.zst": ZST, page: b"<html>", "win-64/repodata.json.zst": b"<html>"}
+    server.files["win-64/repodata.json"] = b"{}"
+    server.content_types = {page: "text/html", "win-64/repodata.json.zst": "text/html"}
     found = await probe(upstream, Source(url=server.url))
-    assert found.subdirs == ["noarch", "osx-64"]
-    assert found.index_bytes == 4
+    assert found.subdirs == ["noarch", "win-64"]
+    assert found.index_bytes == len(ZST) + 2
 
 
 async def test_a_folder_is_probed(upstream: Upstream, tmp_path: Path) -> None:
@@ -124,13 +144,13 @@ async def test_a_refusal_is_told_after_few_requests(
         await probe(upstream, Source(url=server.url))
     assert advice in told.value.hint
     assert told.value.data["status"] == status
-    assert status == 403 or len(server.requests) <= 8  # two for the index, and what other families look at
+    assert len(server.requests) <= (18 if status == 403 else 8)  # for the index, and what other families look at
 
 
 async def test_a_bucket_that_refuses_what_it_lacks_has_the_rest(server: FaultyUpstream, upstream: Upstream) -> None:
     server.files = {"noarch/repodata.json": b"{}"}
     server.fail("win-64/*", Fault(status=403), times=None)
-    server.fail("osx-64/*", Fault(status=501), times=None)
+    server.fail("linux-64/*", Fault(status=501), times=None)
     assert (await probe(upstream, Source(url=server.url))).subdirs == ["noarch"]
 
 
@@ -144,7 +164,7 @@ async def test_nobody_there_is_told_with_the_way_around(upstream: Upstream) -> N
 
 async def test_silence_ends_the_probe(server: FaultyUpstream, upstream: Upstream) -> None:
     server.files = {"noarch/repodata.json": b"{}"}
-    server.fail("osx-64/*", Fault(until=asyncio.Event()), times=None)
+    server.fail("osx-arm64/*", Fault(until=asyncio.Event()), times=None)
     found = await probe(upstream, Source(url=server.url), timeout_s=0.5)
     assert found.subdirs == ["noarch"]
     assert any("there may be more" in warning for warning in found.warnings)

@@ -305,17 +305,6 @@ async def test_silence_ends_after_the_idle_time_and_slowness_does_not(server: Fa
     await upstream.close()
 
 
-async def test_a_file_that_comes_encoded_unasked_is_refused_unless_it_is_compressed_itself(
-    server: FaultyUpstream, upstream: Upstream, tmp_path: Path
-) -> None:
-    server.files |= {INDEX: b"\x1f\x8b", "noarch/repodata.json.zst": b"\x28\xb5"}
-    server.fail("*", Fault(headers={"Content-Encoding": "gzip"}), times=None)
-    with pytest.raises(errors.Upstream, match="encoding"):
-        await fetch(upstream, server, tmp_path / "spool")
-    assert await fetch(upstream, server, tmp_path / "spool", "noarch/repodata.json.zst") == "fetched"
-    assert (tmp_path / "spool").read_bytes() == b"\x28\xb5"
-
-
 async def test_nobody_there_is_told_with_the_host(upstream: Upstream, tmp_path: Path) -> None:
     async with FaultyUpstream() as gone:
         pass

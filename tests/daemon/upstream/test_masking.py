@@ -47,6 +47,13 @@ def test_a_secret_never_passes_however_it_is_quoted(secret: str) -> None:
         assert spelling not in hide.url(f"https://host.example.org/a/{spelling}/b")
 
 
+@pytest.mark.parametrize("word", ["conda", "administrator", "pw", "a1"])
+def test_a_secret_that_may_be_a_word_is_hidden_as_a_whole_word_only(word: str) -> None:
+    hide = Masker((word,))
+    assert hide.hide(f"{word}, mini{word} and {word}s") == f"***, mini{word} and {word}s"
+    assert hide.hide(f"/x/{word}/y%2F{word}%2F") == "/x/***/y%2F***%2F"
+
+
 def test_what_a_server_says_becomes_one_short_printable_line() -> None:
     said = Masker(()).foreign("go\r\naway\x00 " + "x" * 1000)
     assert said.startswith("go?away? x")

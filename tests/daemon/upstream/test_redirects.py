@@ -63,9 +63,70 @@ async def test_a_user_in_a_redirect_is_dropped(
 
 async def test_a_circle_ends(server: FaultyUpstream, upstream: Upstream) -> None:
     server.fail("*", Fault(redirect="/x"), times=None)
-    with pytest.raises(errors.Upstream, match="redirected more than 5 times"):
+    with pytest.raises(errors.Upstream, match="redirected more than 10 times"):
         await read(upstream, Source(url=server.url))
-    assert len(server.requests) == 6
+    assert len(server.requests) == 11
+
+
+async def test_ten_redirects_are_followed(server: FaultyUpstream, upstream: Upstream) -> None:
+    server.files["x"] = b"here at last"
+    server.fail("x", Fault(redirect="/x"), times=10)
+    assert await read(upstream, Source(url=server.url)) == b"here at last"
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["{}/store/conda/x", "{}/x?who=conda&again=anonymous", "{}/miniconda/x?token=tk-12345-old", "{}/x?a=sp=r"],
+)
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        Credentials(user="conda", password="conda"),
+        Credentials(user="", password="anonymous"),
+        Credentials(token="tk-12345"),
+        Credentials(query="sp=r&sig=S3cret%2Fpw"),
+    ],
+)
+async def test_an_ordinary_word_or_a_part_of_one_blocks_no_redirect(
+    server: FaultyUpstream, other: FaultyUpstream, upstream: Upstream, location: str, credentials: Credentials
+) -> None:
+    other.files |= dict.fromkeys(("store/conda/x", "miniconda/x"), b"over there")
+    server.fail("*", Fault(redirect=location.format(other.url)))
+    url = f"{server.url}/t/{{token}}" if credentials.token else server.url
+    assert await read(upstream, Source(url=url, credentials=credentials)) == b"over there"
+
+
+@pytest.mark.parametrize("location", ["{}/a/{}/x", "{}/x?key={}", "{}/x?a=1&{}"])
+@pytest.mark.parametrize(
+    "credentials", [Credentials(token=SECRET), Credentials(bearer=SECRET), Credentials(query=f"sig={SECRET}")]
+)
+async def test_a_whole_segment_or_value_that_is_the_secret_does(
+    server: FaultyUpstream, other: FaultyUpstream, upstream: Upstream, location: str, credentials: Credentials
+) -> None:
+    server.fail("*", Fault(redirect=location.format(other.url, SECRET)))
+    url = f"{server.url}/t/{{token}}" if credentials.token else server.url
+    with pytest.raises(errors.Upstream, match="holds this source's secret"):
+        await read(upstream, Source(url=url, credentials=credentials))
+    assert other.requests == []
+
+
+async def test_a_key_in_the_query_goes_with_every_request_to_its_own_host_only(
+    server: FaultyUpstream, other: FaultyUpstream, upstream: Upstream
+) -> None:
+    server.fail("x", Fault(redirect=f"{other.url}/x"))
+    source = Source(url=server.url, credentials=Credentials(query="sv=2024&sig=a%2Fb+c/d=="))
+    assert await read(upstream, source) == b"over there"
+    assert server.requests[0].query == "sv=2024&sig=a%2Fb+c/d=="
+    assert other.requests[0].query == ""
+
+
+@pytest.mark.parametrize("line", ["Content-Security-Policy", "Location"])
+async def test_header_lines_may_have_64_kib(server: FaultyUpstream, upstream: Upstream, line: str) -> None:
+    server.files |= {"x": b"here", "y": b"there"}
+    long = "a" * 20_000
+    fault = Fault(redirect=f"/y#{long}") if line == "Location" else Fault(headers={line: long})
+    server.fail("x", fault)
+    assert await read(upstream, Source(url=server.url)) in (b"here", b"there")
 
 
 @pytest.mark.parametrize(

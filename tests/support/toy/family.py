@@ -132,7 +132,6 @@ TOY = FamilyRules(
     requirement=Wanted,
     facts=facts,
     normalise=normalise,
-    packed=(".toy",),
     check_archive=check_archive,
     sort_versions=lambda versions: sorted(versions, reverse=True),
     reserved_names=frozenset(),

@@ -4,14 +4,21 @@ import re
 from functools import partial
 from urllib.parse import quote
 
-from firthd.families.base import ArtifactAt, Life, Located, ObjectAt, SetUp
+from firthd.families.base import ArtifactAt, Life, Located, NoticesAt, ObjectAt, SetUp
 from firthd.families.conda.names import EXTENSIONS, KNOWN_SUBDIRS, valid_filename, valid_subdir
-from firthd.families.conda.paths import REPODATA, REPODATA_ZST, SHARD_INDEX, SHARDS
+from firthd.families.conda.notices import NOTICES, notices_json
+from firthd.families.conda.paths import CHANNELDATA, REPODATA, REPODATA_ZST, RUN_EXPORTS, SHARD_INDEX, SHARDS
 from firthd.families.conda.shards import shard_index
 
 SERVED_EXTENSIONS = (*EXTENSIONS, ".whl")
 _shard = re.compile(r"[0-9a-f]{64}\.msgpack\.zst").fullmatch
-_MEDIA_TYPES = {REPODATA: "application/json", REPODATA_ZST: "application/zstd", SHARD_INDEX: "application/octet-stream"}
+_MEDIA_TYPES = {
+    REPODATA: "application/json",
+    REPODATA_ZST: "application/zstd",
+    SHARD_INDEX: "application/octet-stream",
+    RUN_EXPORTS: "application/json",
+    f"{RUN_EXPORTS}.zst": "application/zstd",
+}
 
 
 def locate(path: str, accept: str = "") -> Located | None:
@@ -20,6 +27,10 @@ def locate(path: str, accept: str = "") -> Located | None:
     `path` is decoded and has no leading slash. Whether the thing exists is not looked at. `current_repodata.json` and
     `repodata.json.bz2` are never there: clients ask for the other forms then.
     """
+    if path == NOTICES:
+        return NoticesAt(media_type="application/json", make=notices_json)
+    if path == CHANNELDATA:
+        return ObjectAt(path=path, media_type="application/json")
     subdir, slash, rest = path.partition("/")
     if not slash or not valid_subdir(subdir):
         return None

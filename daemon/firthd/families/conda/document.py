@@ -24,6 +24,7 @@ RATIO_MAX = 200
 RATIO_FROM_BYTES = 256 * 1024**2
 """Real indexes shrink to a tenth; below this size a high ratio does no harm and is not looked at."""
 READ_BYTES = 1 << 20
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 BUCKETS = ("packages", "packages.conda", "v3")
 
@@ -69,6 +70,7 @@ class Repodata:
         base_url = document.head.base_url
         self.base_url = base_url if isinstance(base_url, str) and base_url else None
         self.notes = list(notes(spool.part, document))
+        self.signed = bytes(document.signatures) not in (b"null", b"{}")
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -83,6 +85,8 @@ def read_document(spool: Spool, max_bytes: int = 1 << 30) -> Document:
     Raises TooLarge for more than `max_bytes`, decompressed.
     """
     content = read_bytes(spool, max_bytes)
+    if content.startswith(BYTE_ORDER_MARK):  # some editors and shells put one before a text
+        del content[: len(BYTE_ORDER_MARK)]
     if not content.strip():
         return Document()
     try:
@@ -175,11 +179,7 @@ def check_ratio(spool: Spool, size: int, packed: int) -> None:
 
 def entries(document: Document) -> list[Entry]:
     """Return each record that a document offers, by file name; what it lists as removed is not offered."""
-    found = [
-        Entry(filename, section, raw)
-        for section, bucket in (("packages", document.packages), ("packages.conda", document.packages_conda))
-        for filename, raw in (bucket or {}).items()
-    ]
+    found = plain_entries(document)
     for extension, records in (document.v3 or {}).items():
         if known_bucket(extension):
             found.extend(v3_entries(extension, records or {}))
@@ -187,6 +187,24 @@ def entries(document: Document) -> list[Entry]:
         removed = set(document.removed)
         found = [entry for entry in found if entry.filename not in removed]
     found.sort(key=itemgetter(0, 1))
+    return found
+
+
+def plain_entries(document: Document) -> list[Entry]:
+    """Return the records outside of v3; which section a file is in follows its extension, whatever the source did.
+
+    A file that stands in both is taken from the one where it belongs.
+    """
+    found: list[Entry] = []
+    both = {"packages": document.packages or {}, "packages.conda": document.packages_conda or {}}
+    for section, bucket in both.items():
+        other, ending = ("packages.conda", ".conda") if section == "packages" else ("packages", ".tar.bz2")
+        right = both[other]
+        for filename, raw in bucket.items():
+            if not filename.endswith(ending):
+                found.append(Entry(filename, section, raw))
+            elif filename not in right:
+                found.append(Entry(filename, other, raw))
     return found
 
 
@@ -213,6 +231,12 @@ def url_of(raw: Raw | bytes) -> str:
     return url if isinstance(url, str) else ""
 
 
+def listed_and_removed(document: Document) -> list[str]:
+    """Return the files that a document lists and says to be removed, by name."""
+    listed = {*(document.packages or {}), *(document.packages_conda or {})}
+    return sorted(listed.intersection(document.removed or ()))
+
+
 def notes(subdir: str, document: Document) -> Iterator[str]:
     """Yield what an administrator should know of a part that is not in its records."""
     head = document.head
@@ -223,8 +247,16 @@ def notes(subdir: str, document: Document) -> Iterator[str]:
         yield f"{subdir}: the source's index says that it is {told}; its address was believed."
     if head.channel_relations:
         yield f"{subdir}: the source names related channels; clients of this channel are not sent there."
-    if bytes(document.signatures) not in (b"null", b"{}"):
-        yield f"{subdir}: the source's signatures are not served."
     for extension in document.v3 or {}:
         if not known_bucket(extension):
             yield f"{subdir}: a v3 bucket with an impossible name was left out."
+    if doubtful := listed_and_removed(document):
+        yield (
+            f"{subdir}: {len(doubtful):,} files are listed and also removed, so they are not offered, such as"
+            f" {printable(doubtful[0], 99)}."
+        )
+    moved = len(document.packages or {}) + len(document.packages_conda or {})
+    moved -= sum(filename.endswith(".tar.bz2") for filename in document.packages or {})
+    moved -= sum(filename.endswith(".conda") for filename in document.packages_conda or {})
+    if moved:
+        yield f"{subdir}: {moved:,} files stand in another section than their extension says; they were put right."

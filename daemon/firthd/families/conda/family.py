@@ -8,7 +8,7 @@ from firthd.families.conda.filters import FIELDS, check_filters, only
 from firthd.families.conda.names import KNOWN_SUBDIRS
 from firthd.families.conda.paths import FIRST_SUBDIRS, SHARD_INDEX, fetch_url, needs_record
 from firthd.families.conda.render import empty_subdir
-from firthd.families.conda.requests import RECOGNISER, encoding, found, requests
+from firthd.families.conda.requests import RECOGNISER, encoding, found, probe, requests
 from firthd.families.conda.requirements import facts, requirement
 from firthd.families.conda.source import normalise
 from firthd.families.conda.versions import sort_versions
@@ -16,6 +16,7 @@ from firthd.families.conda.versions import sort_versions
 CONDA = FamilyRules(
     family=Family.CONDA,
     requests=requests,
+    probe=probe,
     encoding=encoding,
     recogniser=RECOGNISER,
     filters=FIELDS,
@@ -34,7 +35,6 @@ CONDA = FamilyRules(
     requirement=requirement,
     facts=facts,
     normalise=normalise,
-    packed=(".conda", ".whl", ".msgpack"),
     check_archive=check_archive,
     sort_versions=sort_versions,
     reserved_names=frozenset(KNOWN_SUBDIRS),

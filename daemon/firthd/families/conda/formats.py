@@ -17,6 +17,7 @@ from firthd.families.conda.records import (
     source_record,
 )
 from firthd.families.conda.render import SubdirRenderer, check_row, empty_subdir, name_old_shards
+from firthd.families.conda.sides import write_channeldata
 from firthd.families.conda.versions import version_key
 from firthd.store.worker_reads import ShownRow
 
@@ -50,6 +51,7 @@ class CondaFormats:
 
     def conclude(self, rendered: Set[str], out: Output) -> None:
         name_old_shards(rendered, out)
+        write_channeldata(out)
 
     def empty_part(self, part: str) -> Mapping[str, bytes]:
         return empty_subdir(part)

@@ -81,12 +81,23 @@ def filename_problem(filename: str, extensions: tuple[str, ...] = EXTENSIONS) ->
     return None if len(filename) > len(extension) else "the file name is only an extension"
 
 
+def dashes_problem(filename: str) -> str | None:
+    """Return what is wrong with the dashes of a file name, None when nothing is.
+
+    Clients split it at the last two (CEP 26); rattler refuses the whole index for a single name where it cannot.
+    """
+    stem = next((filename.removesuffix(ending) for ending in EXTENSIONS if filename.endswith(ending)), None)
+    if stem is not None and stem.count("-") < 2:
+        return "the file name has fewer than two dashes, for which clients refuse the whole index"
+    return None
+
+
 def safe_filename(filename: str, name: str, version: str, build: str, extensions: tuple[str, ...] = EXTENSIONS) -> str:
     """Return the file name when it and the record's own name, version and build can be stored, served and shown.
 
     The file name need not agree with the record. Raises ValueError with a reason fit for people.
     """
-    problem = filename_problem(filename, extensions)
+    problem = filename_problem(filename, extensions) or dashes_problem(filename)
     if problem is None and (len(name) > MAX_NAME or _NAME.fullmatch(name) is None):
         problem = "the record's name is not one that a package can have"
     if problem is None and not (version and _WORD.fullmatch(version)):

@@ -12,6 +12,8 @@ REPODATA = "repodata.json"
 REPODATA_ZST = "repodata.json.zst"
 SHARD_INDEX = "repodata_shards.msgpack.zst"
 SHARDS = "shards/"
+RUN_EXPORTS = "run_exports.json"
+CHANNELDATA = "channeldata.json"
 SHARD_ENDING = ".msgpack.zst"
 FIRST_SUBDIRS = (NOARCH,)  # conda clients refuse a channel without it, even an empty one
 

@@ -15,7 +15,9 @@ from firthd.families.base import Entry, InvalidRecordError, SourceRecord
 from firthd.families.conda.names import safe_filename
 from firthd.families.conda.writable import UnwritableError, check_bounds, check_keys, check_writable
 
-SIZE_MAX = 2**53
+SIZE_MAX = 2**44
+"""Bytes that one file can have on the disks that there are."""
+NUMBER_MAX = 2**53
 LICENSE_MAX = 500
 SECONDS_BELOW = 253402300799  # a smaller timestamp is in seconds: old builds wrote those
 FINGERPRINT_BYTES = 16
@@ -84,13 +86,16 @@ def fields_of(raw: Raw | bytes) -> RecordFields:
 
 
 def checked(fields: RecordFields) -> tuple[int | None, bytes | None, bytes | None]:
-    """Check a record's numbers and digests; return size, sha256, md5. Raises InvalidRecordError with the reason."""
+    """Check a record's numbers and digests; return size, sha256, md5. Raises InvalidRecordError with the reason.
+
+    No package is empty: a size of 0 is one that its source did not know.
+    """
     size = fields.size
     if size is not None and not 0 <= size < SIZE_MAX:
         raise InvalidRecordError("the size is no possible size")
-    if not -SIZE_MAX < fields.build_number < SIZE_MAX:
+    if not -NUMBER_MAX < fields.build_number < NUMBER_MAX:
         raise InvalidRecordError("the build number is out of range")
-    return size, digest(fields.sha256, 32, "sha256"), digest(fields.md5, 16, "md5")
+    return size or None, digest(fields.sha256, 32, "sha256"), digest(fields.md5, 16, "md5")
 
 
 def license_of(fields: RecordFields) -> str | None:

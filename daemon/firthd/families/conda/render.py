@@ -10,6 +10,7 @@ import zstandard
 from msgspec import MsgspecError
 
 from firthd.families.base import InvalidRecordError, Output
+from firthd.families.conda.names import dashes_problem
 from firthd.families.conda.paths import REPODATA, REPODATA_ZST, SHARD_INDEX, SHARDS
 from firthd.families.conda.records import PLAIN_SECTIONS, fingerprint, printable
 from firthd.families.conda.repodata import Served, repodata_chunks, served, write_repodata, zst_writer
@@ -22,6 +23,7 @@ from firthd.families.conda.shards import (
     shard_path,
     shard_record,
 )
+from firthd.families.conda.sides import signatures_of, write_run_exports
 from firthd.store.worker_reads import ShownRow
 
 REPORT_EVERY = 2000
@@ -42,6 +44,11 @@ class SubdirRenderer:
         self._sections: dict[str, list[Served]] = {}
         self._to_pack: dict[str, list[Served]] = {}
         self._names: set[str] = set()
+        sides = out.sides(subdir)
+        self._signed = [side for side in sides if side.index]
+        self._sides = [side for side in sides if not side.index]
+        self._mirrors: dict[str, int] = {}  # file name -> whose it is, where there is something beside the index
+        self._to_sign: dict[str, tuple[int, bytes]] = {}
         self._v3_keys: set[tuple[str, str]] = set()
         self._v3_timestamps: dict[str, list[int | None]] = {}
         self._kept_hashes = {} if touched is None else self._hashes_before(touched)
@@ -65,6 +72,10 @@ class SubdirRenderer:
             self._v3_timestamps.setdefault(row.section, []).append(row.timestamp)
         self._sections.setdefault(row.section, []).append(record)
         self._names.add(row.name)
+        if self._sides:
+            self._mirrors[row.filename] = row.mirror_id
+        if self._signed and row.section in PLAIN_SECTIONS:
+            self._to_sign[row.filename] = (row.mirror_id, row.raw)
         if row.name not in self._kept_hashes:
             self._to_pack.setdefault(row.name, []).append(record)
 
@@ -80,9 +91,11 @@ class SubdirRenderer:
             self._out.note(f"{self._subdir}: the shard index has {size:,} bytes decompressed, which libmamba refuses")
         with self._out.open(f"{self._subdir}/{SHARD_INDEX}") as file:
             file.write(index)
+        write_run_exports(self._subdir, self._mirrors, self._sides, self._out)
 
     def _chunks(self) -> Iterator[bytes]:
-        return repodata_chunks(self._subdir, self._sections, self._v3_timestamps)
+        signatures = signatures_of(self._signed, self._to_sign, self._out)
+        return repodata_chunks(self._subdir, self._sections, self._v3_timestamps, signatures)
 
     def _hashes_before(self, touched: Set[str]) -> dict[str, bytes]:
         """Return name -> hash of the shards that need no packing: those in the index before that nothing touched."""
@@ -115,6 +128,8 @@ class SubdirRenderer:
 def check_row(row: ShownRow) -> None:
     """Raise InvalidRecordError unless every form can hold a row's record."""
     fingerprint(row.raw)
+    if (problem := dashes_problem(row.filename)) is not None:
+        raise InvalidRecordError(problem)
     try:
         shard_record(served(row.section, row.filename, row.name, row.version, row.build, row.raw).raw)
     except (MsgspecError, ValueError, TypeError, OverflowError, RecursionError) as error:

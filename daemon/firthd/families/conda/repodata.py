@@ -3,7 +3,7 @@
 What is served: `info.subdir`, `packages`, `packages.conda`, `removed` (always empty: a file that is not offered is not
 listed, and clients take no more from the list than that), `repodata_version` 1, and `v3` with `info.repodata_revisions`
 when there are v3 records (CEP 48). What never is: `base_url` (clients would go past this server), `channel_relations`
-(to channels nobody asked for) and `signatures` (the format says to ignore them, and they sign the source's record).
+(to channels nobody asked for). `signatures` are served of the records that stand here as the source wrote them.
 Records are the source's bytes, but for a wheel's `url`: it names the file beside this index.
 """
 
@@ -12,6 +12,7 @@ from typing import BinaryIO, NamedTuple
 
 import msgspec
 import zstandard
+from msgspec import Raw
 
 from firthd.families.base import Output
 from firthd.families.conda.paths import REPODATA, REPODATA_ZST, needs_record
@@ -54,7 +55,10 @@ def revisions(v3_timestamps: Mapping[str, list[int | None]]) -> dict[str, object
 
 
 def repodata_chunks(
-    subdir: str, sections: Mapping[str, list[Served]], v3_timestamps: Mapping[str, list[int | None]]
+    subdir: str,
+    sections: Mapping[str, list[Served]],
+    v3_timestamps: Mapping[str, list[int | None]],
+    signatures: Mapping[str, Raw] | None = None,
 ) -> Iterator[bytes]:
     """Yield a repodata.json; the records of each section come sorted by file name."""
     info = msgspec.json.encode({"subdir": subdir, **revisions(v3_timestamps)})
@@ -63,6 +67,8 @@ def repodata_chunks(
         yield b',"' + section.encode() + b'":'
         yield from bucket_chunks(sections.get(section, []))
     yield b',"removed":[],"repodata_version":1'
+    if signatures:
+        yield b',"signatures":' + msgspec.json.encode(signatures)
     v3 = sorted(section for section in sections if section.startswith(V3))
     for number, section in enumerate(v3):
         yield (b',"v3":{"' if number == 0 else b',"') + section.removeprefix(V3).encode() + b'":'

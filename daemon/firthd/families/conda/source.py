@@ -12,6 +12,10 @@ from firthd.upstream.masking import TOKEN_PLACE, mask
 from firthd.upstream.source import check_credentials
 
 MAX_ADDRESS = 2048
+LABEL = "label"
+
+_FOLDER_T = "%74"
+_DOTTED_TOKEN_LENGTH = 20  # signed tokens have dots and are longer
 
 _INDEX_FILE = re.compile(r"(current_)?repodata(_from_packages|_shards)?\.[a-z0-9.]+|channeldata\.json|index\.html")
 _CONTROL = re.compile(r"[\x00-\x20\x7f-\x9f\\]")
@@ -38,15 +42,19 @@ def normalise(source: str, credentials: Credentials | None = None, stored: Crede
     """
     check_credentials(credentials)
     warnings: list[str] = []
-    scheme, netloc, path = _taken_apart(source.strip())
+    scheme, netloc, path, query = _taken_apart(source.strip())
     if scheme == "file":
         return _folder(netloc, path, credentials, warnings)
     netloc, in_url = _host(scheme, netloc)
-    segments, token = _segments(path)
+    segments, token = _segments(path, folder=credentials is not None and credentials.token is None)
+    if sum((in_url is not None, token is not None, bool(query))) > 1:
+        raise Invalid("the address has two of a user, a token and a query; a source takes one of them", path="source")
     if token is not None:
-        if in_url is not None:
-            raise Invalid("the address has a token and a user; a source takes one of them", path="source")
         in_url = Credentials(token=token)
+    if query:
+        in_url = Credentials(query=query)
+        check_credentials(in_url)
+        warnings.append("what follows ? is kept as credentials {query} and sent with every request")
     if in_url is not None and credentials is not None and in_url != credentials:
         raise Invalid("the address and the credentials name different secrets; give them once", path="credentials")
     given = in_url or credentials or stored
@@ -68,7 +76,8 @@ def normalise(source: str, credentials: Credentials | None = None, stored: Crede
 # --- taking an address apart ----------------------------------------------------------------------------------------
 
 
-def _taken_apart(source: str) -> tuple[str, str, str]:
+def _taken_apart(source: str) -> tuple[str, str, str, str]:
+    """Return scheme, host with user, path and query."""
     if len(source) > MAX_ADDRESS:
         raise Invalid(f"the address is longer than {MAX_ADDRESS} characters", path="source")
     found = _SCHEME.match(source)
@@ -82,8 +91,8 @@ def _taken_apart(source: str) -> tuple[str, str, str]:
     scheme = found[1].lower()
     if scheme not in {"http", "https", "file"}:
         raise Invalid(f"a source is reached by http, https or file, not by {scheme[:20]}", path="source")
-    if "?" in source or "#" in source:
-        raise Invalid("a source's address has no query and no fragment (? and #)", path="source")
+    if "#" in source or (scheme == "file" and "?" in source):
+        raise Invalid("a source's address has no fragment (#), and a folder's no query (?)", path="source")
     # A folder's name may have blanks; in a web address one is a slip.
     if _CONTROL.search(source if scheme != "file" else source.replace(" ", "")):
         raise Invalid("the address holds a blank, a backslash or a control character", path="source")
@@ -91,7 +100,7 @@ def _taken_apart(source: str) -> tuple[str, str, str]:
         parts = urlsplit(source)
     except ValueError:
         raise Invalid("the address cannot be taken apart", hint="look at its host and port", path="source") from None
-    return scheme, parts.netloc, parts.path
+    return scheme, parts.netloc, parts.path, parts.query
 
 
 def _host(scheme: str, netloc: str) -> tuple[str, Credentials | None]:
@@ -110,25 +119,35 @@ def _host(scheme: str, netloc: str) -> tuple[str, Credentials | None]:
     credentials = None
     if userinfo:
         user, _, password = userinfo.partition(":")
-        if not user:
-            raise Invalid("the address has a password without a user", path="source")
+        if not user and not password:
+            raise Invalid("the address has an @ without a user and a password", path="source")
         credentials = Credentials(user=unquote(user), password=unquote(password))
         check_credentials(credentials)
     return host if own_port else f"{host}:{port}", credentials
 
 
-def _segments(path: str) -> tuple[list[str], str | None]:
-    """Return the path's segments with `{token}` after the first `t`, and the token that stood there."""
+def _segments(path: str, *, folder: bool) -> tuple[list[str], str | None]:
+    """Return the path's segments with `{token}` after the first `t`, and the token that stood there.
+
+    With `folder` the secret stands elsewhere, and `t` is a folder like any other. Where it is one, it is stored as
+    `%74`, so that nobody takes what follows for a token again.
+    """
+    if re.search(r"/t//+[^/]", path):
+        raise Invalid("there is no token after /t/ in the address", path="source")
     segments = [segment for segment in path.split("/") if segment]
     if any(unquote(segment) in {".", ".."} for segment in segments):
         raise Invalid("the address holds . or .. as a folder", path="source")
-    place = next((i + 1 for i, segment in enumerate(segments[:-1]) if segment == "t"), None)
+    places = [number + 1 for number, segment in enumerate(segments[:-1]) if segment == "t"]
+    place = next((number for number in places if _may_be_token(segments[number], folder=folder)), None)
     token = None
     if place is not None and segments[place] not in {TOKEN_PLACE, quote(TOKEN_PLACE)}:
         token = unquote(segments[place])
         check_credentials(Credentials(token=token))
     tidy = [quote(unquote(segment), safe="!$&'()*+,;=:@~") for segment in segments]
     tidy = [TOKEN_PLACE if segment == quote(TOKEN_PLACE) else segment for segment in tidy]
+    for number, segment in enumerate(tidy[:-1]):
+        if segment == "t" and number + 1 != place:
+            tidy[number] = _FOLDER_T
     if place is not None:
         tidy[place] = TOKEN_PLACE
     if tidy.count(TOKEN_PLACE) > 1:
@@ -136,19 +155,32 @@ def _segments(path: str) -> tuple[list[str], str | None]:
     return tidy, token
 
 
+def _may_be_token(segment: str, *, folder: bool) -> bool:
+    """Tell whether what follows `/t/` is a token: a version, a subdir or a label's place is none."""
+    if segment in {TOKEN_PLACE, quote(TOKEN_PLACE)}:
+        return True
+    short_with_dot = "." in segment and len(segment) < _DOTTED_TOKEN_LENGTH
+    return not (folder or short_with_dot or segment in KNOWN_SUBDIRS or segment == LABEL)
+
+
 def _corrected(segments: list[str], warnings: list[str]) -> list[str]:
     """Return the segments without a subdir and an index file at their end: people copy those from a browser."""
     kept = list(segments)
     if kept and _INDEX_FILE.fullmatch(kept[-1]):
         kept.pop()
-        if kept and valid_subdir(kept[-1]):
+        if kept and valid_subdir(kept[-1]) and not _names_label(kept):
             kept.pop()
-    elif kept and kept[-1] in KNOWN_SUBDIRS:
+    elif kept and kept[-1] in KNOWN_SUBDIRS and not _names_label(kept):
         kept.pop()
     if kept != segments:
         cut = "/".join(segments[len(kept) :])
         warnings.append(f"/{cut} was left off: a source is the channel, the folder that holds its subdirs")
     return kept
+
+
+def _names_label(segments: list[str]) -> bool:
+    """Tell whether the last segment is a label's name, which may be that of a subdir."""
+    return len(segments) > 2 and segments[-2] == LABEL
 
 
 def _folder(netloc: str, path: str, credentials: Credentials | None, warnings: list[str]) -> Normalised:
