@@ -18,7 +18,10 @@ _HELD = (
     "CASE WHEN a.id IS NULL OR c.deleted_at IS NOT NULL OR s.state NOT IN ('open', 'finished', 'published') THEN 4"
     " WHEN s.state <> 'published' THEN iif(a.closed_set IS NULL, 1, 4)"
     " WHEN e.id IS NULL OR e.state <> 'published' THEN 0"
-    " WHEN g.time + :grace > :now THEN 2"
+    " WHEN g.time + :grace > :now OR p.until + :grace > :now THEN 2"
+    # Rows of lazy pages that a later page ended: a version of the page that is kept for a snapshot may list them.
+    " WHEN e.number = 0 THEN iif(EXISTS (SELECT 1 FROM page v WHERE v.mirror_id = a.mirror_id AND v.part = a.part"
+    " AND v.read_at >= p.since AND v.read_at < p.until), 3, 4)"
     " WHEN EXISTS (SELECT 1 FROM generation k WHERE k.channel_id = a.channel_id AND k.kept AND k.shows >= s.number"
     " AND k.shows < e.number) THEN 3 ELSE 4 END"
 )
@@ -27,11 +30,13 @@ _OF = (
     " LEFT JOIN channel c ON c.id = a.channel_id LEFT JOIN change_set s ON s.id = a.added_set"
     " LEFT JOIN change_set e ON e.id = a.closed_set"
     " LEFT JOIN generation g ON g.channel_id = a.channel_id AND g.number = e.number"
+    " LEFT JOIN page_span p ON p.artifact_id = a.id"
 )
 _NEWEST = (
     "(SELECT max(k.number) FROM generation k WHERE k.channel_id = a.channel_id AND k.kept AND k.shows >= s.number"
-    " AND k.shows < e.number)"
+    " AND (k.shows < e.number OR e.number = 0))"
 )
+"""Which version of a lazy page a generation shows follows from times: the newest generation stands for all of them."""
 
 
 class Held(Struct, frozen=True, kw_only=True):

@@ -3,8 +3,10 @@
 import asyncio
 from pathlib import Path
 
-from firthd.store import catalog, generations, roots
+from firthd.store import catalog, generations, pages, roots
+from firthd.store.artifacts import Copied
 from firthd.store.blobs import BlobStore
+from firthd.store.database import Tx
 from tests.support.clock import START_MS
 from tests.support.state import Shelf, sha, shelf
 
@@ -82,6 +84,44 @@ async def test_young_files_and_channels_that_are_gone(tmp_path: Path) -> None:
         assert set((await held(s, START_MS + DAY_MS)).values()) == {roots.INDEX, roots.GRACE}
         await s.db.write(lambda tx: catalog.mark_channel_deleted(tx, s.channel_id, NOW))
         assert set((await held(s)).values()) == {roots.NOTHING}
+
+
+async def page(s: Shelf, at_ms: int, add: list[str], close: list[int]) -> dict[str, int]:
+    """Let a lazy page be read that lists `add` and no longer `close`."""
+    ids = await s.change(add=add, close=close)
+
+    async def body(tx: Tx) -> None:
+        change_set = int(await tx.value("SELECT max(id) FROM change_set WHERE state = 'finished'"))
+        await pages.take_in(
+            tx,
+            channel_id=s.channel_id,
+            mirror_id=1,
+            family="conda",
+            part="noarch",
+            fresh=pages.Fresh(url_path="noarch/", body=b"x"),
+            change_set=change_set,
+            copied=Copied(added=len(add), closed=len(close)),
+            now_ms=at_ms,
+        )
+
+    await s.db.write(body)
+    await s.store(*add)
+    return ids
+
+
+async def test_what_an_earlier_version_of_a_lazy_page_lists_stays_as_long_as_the_version(tmp_path: Path) -> None:
+    async with shelf(tmp_path) as s:
+        await s.publish()
+        first = await page(s, START_MS, ["old-1"], [])
+        await page(s, START_MS + DAY_MS, ["new-1"], list(first.values()))
+        assert await held(s, START_MS + 5 * DAY_MS) == {sha("old-1"): roots.GRACE, sha("new-1"): roots.INDEX}
+        assert await held(s) == {sha("old-1"): roots.SNAPSHOT, sha("new-1"): roots.INDEX}
+        (snapshot,) = [
+            one.snapshot for one in await s.db.read(lambda r: roots.page(r, b"", NOW, GRACE_MS)) if one.snapshot
+        ]
+        assert snapshot[1] == 1
+        await s.db.write(lambda tx: tx.execute("DELETE FROM page WHERE read_at = ?", (START_MS,)))
+        assert await held(s) == {sha("old-1"): roots.NOTHING, sha("new-1"): roots.INDEX}
 
 
 def test_a_file_that_was_written_again_stays(tmp_path: Path) -> None:
