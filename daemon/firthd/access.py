@@ -85,8 +85,8 @@ class Caller(Struct, frozen=True, kw_only=True):
         return tuple(dict.fromkeys(pattern for patterns in seen for pattern in patterns or ()))
 
     def sees(self, channel: str) -> bool:
-        """Tell whether the caller may know of a channel."""
-        return self.role_on(channel).covers(Role.READER)
+        """Tell whether the caller may know of a channel; "" stands for the store and its runs, which admins see."""
+        return self.role_on(channel or None).covers(Role.READER if channel else Role.ADMIN)
 
     def _grants(self) -> tuple[Granted, ...]:
         return (Granted(role=self.role, channels=self.channels), *self.also)

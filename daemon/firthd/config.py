@@ -61,6 +61,11 @@ class StoreSettings(Struct, frozen=True, kw_only=True):
     grace_days: Annotated[int, Meta(ge=0, le=3650)] = 7  # how long the file of a retired artifact stays fetchable
     export_dirs: list[str] = []  # folders that may take files written for a caller, beside out/
 
+    @property
+    def grace_ms(self) -> int:
+        """Return the grace period in milliseconds."""
+        return self.grace_days * 86_400_000
+
 
 class RunSettings(Struct, frozen=True, kw_only=True):
     """How runs share the machine."""
@@ -109,7 +114,7 @@ class Loaded(Struct, frozen=True, kw_only=True):
     origins: Mapping[str, str]  # "web.listen" -> "FIRTH_LISTEN"
 
 
-WITHOUT_EFFECT = frozenset({"store.export_dirs", "upstream.page_ttl_s"})
+WITHOUT_EFFECT = frozenset({"upstream.page_ttl_s"})
 """Settings that a file may hold and that nobody is told of: no family that this version serves has a use for them."""
 
 _RENAMED = {("python", "index_ttl_s"): ("upstream", "page_ttl_s")}
@@ -199,13 +204,11 @@ def parse_listen(text: str) -> tuple[str, int]:
 
 
 def describe(loaded: Loaded) -> list[tuple[str, str, str]]:
-    """Return (setting, value as JSON, origin) for each setting in force that has an effect."""
+    """Return (setting, value as JSON, origin) for each setting in force."""
     rows = []
     for name, value in msgspec.to_builtins(loaded.settings, enc_hook=str).items():
         pairs = [(f"{name}.{key}", item) for key, item in value.items()] if isinstance(value, dict) else [(name, value)]
         for key, item in pairs:
-            if key in WITHOUT_EFFECT:
-                continue
             text = "unset" if item is None else msgspec.json.encode(item).decode()
             rows.append((key, text, loaded.origins[key]))
     return rows
@@ -329,6 +332,9 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
     ):
         for grant in grants:
             _check_grant(grant, who, f"{origins[f'access.{kind}']}: access.{kind}")
+    for folder in settings.store.export_dirs:
+        if not Path(folder).is_absolute():
+            raise Invalid(f"{origins['store.export_dirs']}: store.export_dirs: {folder!r} is not an absolute path")
 
 
 def _check_web(web: WebSettings, origins: Mapping[str, str]) -> None:

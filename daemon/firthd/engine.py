@@ -11,6 +11,7 @@ from firthd.channels.manage import Channels
 from firthd.channels.tokens import Tokens
 from firthd.clock import Clock
 from firthd.families.base import FamilyRules
+from firthd.mirrors.caretakers import Caretakers
 from firthd.mirrors.manage import Mirrors
 from firthd.mirrors.report import Reports
 from firthd.runs.queue import RunQueue
@@ -31,6 +32,7 @@ class Engine(Struct, frozen=True, kw_only=True):
     channels: Channels
     mirrors: Mirrors
     reports: Reports
+    keepers: Caretakers
     tokens: Tokens
     families: Mapping[Family, FamilyRules]
     base_url: Callable[[], str]

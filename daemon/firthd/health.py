@@ -1,14 +1,15 @@
 """The only place that gathers how the daemon is: its status, its self test, its metrics, and what is wrong."""
 
+import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from firth_protocol import API, units
-from firth_protocol.errors import FirthError, Interrupted
+from firth_protocol.errors import FirthError, Interrupted, NoSpace, Unavailable
 from firth_protocol.events import Fact
 from firth_protocol.types import Counts, DaemonStatus, HealthProblem, NextRun, RunKind, RunState, StoreStatus
 from firthd import __version__
@@ -17,12 +18,13 @@ from firthd.clock import Clock, rfc3339
 from firthd.mirrors.space import SpaceGuard
 from firthd.runs.queue import Waiting
 from firthd.scheduler import CronSchedules
-from firthd.store import catalog, generations, journal, upkeep
+from firthd.store import catalog, generations, journal, quarantine, upkeep
 from firthd.store.blobs import BlobStore
 from firthd.store.catalog import MirrorRow
 from firthd.store.database import Database, Reader, Tx
 from firthd.store.journal import Journal
 from firthd.store.runs import RunRow
+from firthd.systemd import Notifier
 from firthd.upstream.client import Upstream
 from firthd.vitals import LoopSampler, Metrics, rss_bytes
 
@@ -35,6 +37,8 @@ LOOK_S = 1.0
 """How long a look at the disk holds: a disk that takes nothing is asked by writing."""
 _DISK = "space"
 """The subject of what is wrong with the disk. It lives in memory: a full disk could not take the note."""
+DAMAGE_TOLD_MS = 86_400_000
+"""How long damaged files are told of when the right ones have come again: the disk may be about to fail."""
 _SERVED = "nothing is changed, what is stored is served"
 _MIRROR, _PUBLICATION = "mirror ", "publication of "
 """How the subjects of what is wrong begin."""
@@ -57,6 +61,7 @@ class Health:
         socket: Path,
         addresses: Callable[[], Sequence[str]],
         waiting: Callable[[], Sequence[Waiting]],
+        check_indexes: Callable[[], Awaitable[list[str]]],
     ) -> None:
         self._db = db
         self._journal = journal
@@ -69,6 +74,7 @@ class Health:
         self._socket = socket
         self._addresses = addresses
         self._waiting = waiting
+        self._check_indexes = check_indexes
         self._started_at = clock.now_ms()
         self._metrics = Metrics()
         self._last_numbers: dict[str, tuple[str, float]] = {}
@@ -164,6 +170,9 @@ class Health:
             results.append(("store", True, "a file could be written and taken away again"))
         except OSError as error:
             results.append(("store", False, f"the store is not writable: {error.strerror}"))
+        lost = await self._check_indexes()
+        text = f"files were lost or damaged and are made anew: {', '.join(lost)}" if lost else "every file is there"
+        results.append(("indexes", not lost, text))
         now = self._clock.now_ms()
         newest = await self._db.read(journal.newest_at)
         ahead = newest is not None and newest > now + 60_000
@@ -176,6 +185,8 @@ class Health:
 
     async def _problems(self, r: Reader) -> list[HealthProblem]:
         noted = [problem for problem in await journal.health(r) if problem.subject != _DISK]
+        damage = damaged(await quarantine.tally(r), self._clock.now_ms())
+        noted += [damage] if damage is not None else []
         return [self._disk, *noted] if self._disk is not None else noted
 
     async def scrape(self) -> bytes:
@@ -203,6 +214,22 @@ class Health:
             "firth_loop_stall_max_seconds": ("Longest stall of the event loop", lag.max_ms / 1000),
         }
 
+    async def answer_for(self, notifier: Notifier, interval_s: float) -> None:
+        """Tell the service manager that the loop turns and the database answers, for as long as both are true."""
+        while True:
+            try:
+                async with asyncio.timeout(interval_s):
+                    # A refusal is an answer: starting again would not make room on a full disk.
+                    with contextlib.suppress(NoSpace, Unavailable):
+                        await self._db.read(journal.newest)
+                    with contextlib.suppress(NoSpace, Unavailable):
+                        await self._db.write(journal.newest)
+            except TimeoutError:
+                log.error("the state does not answer: too slow")  # the manager decides what follows
+            else:
+                notifier.alive()
+            await self._clock.sleep(interval_s)
+
     async def run_ended(self, tx: Tx, row: RunRow) -> None:
         """Keep health in step with how runs end, inside the transaction that writes the end."""
         if row.kind is RunKind.MIRROR:
@@ -223,7 +250,7 @@ class Health:
         elif row.state is RunState.COMPLETED:
             await self._well(tx, subject)
         done = row.state in {RunState.COMPLETED, RunState.INCOMPLETE}
-        if done and not await generations.finished_change_sets(tx, row.channel_id):
+        if done and row.channel_id is not None and not await generations.finished_change_sets(tx, row.channel_id):
             await self._well(tx, f"{_PUBLICATION}{row.channel}")  # what a failed one owed has come with this one
 
     async def _well(self, tx: Tx, subject: str) -> None:
@@ -288,6 +315,19 @@ class Health:
     def metrics(self) -> bytes:
         """Return Prometheus' text with the numbers that were gathered last."""
         return self._metrics.render(self._last_numbers)
+
+
+def damaged(tally: quarantine.Tally, now_ms: int) -> HealthProblem | None:
+    """Return what is to be said of damaged files: as long as one waits for the right one, and a day after the last."""
+    if not tally.waiting and now_ms - tally.newest_at >= DAMAGE_TOLD_MS:
+        return None
+    again = "the right ones have come again" if not tally.waiting else f"{tally.waiting:,} have not come again yet"
+    return HealthProblem(
+        subject="store",
+        text=f"{tally.files:,} stored files were lost or damaged, {again}; the last: {tally.newest_reason}",
+        since=rfc3339(tally.oldest_at),
+        hint="look at the disk: `store.scrub` reads every file; `store.status` counts what lies in quarantine",
+    )
 
 
 def _channel_of(subject: str) -> str | None:

@@ -10,12 +10,14 @@ from pathlib import Path
 from firth_protocol import API
 from firth_protocol.errors import FirthError, Invalid, NoSpace, Unavailable
 from firth_protocol.events import Fact
-from firth_protocol.types import Cause, Family, RunKind
+from firth_protocol.types import Family, RunKind
 from firthd import __version__
 from firthd.access import Access, WebTokens
 from firthd.channels import browse
+from firthd.channels.blocks import Blocks
 from firthd.channels.drops import Retention
 from firthd.channels.manage import Channels
+from firthd.channels.mend import Mender
 from firthd.channels.publish import Publisher
 from firthd.channels.published import Published
 from firthd.channels.tokens import Tokens
@@ -26,12 +28,13 @@ from firthd.events import EventHub
 from firthd.families import families as all_families
 from firthd.families.base import FamilyRules
 from firthd.health import Health
+from firthd.mirrors.caretakers import caretakers
 from firthd.mirrors.context import Context
 from firthd.mirrors.deliveries import Deliveries
 from firthd.mirrors.manage import Mirrors
 from firthd.mirrors.on_demand import Helpers, OnDemand
 from firthd.mirrors.pages import LazyPages
-from firthd.mirrors.publish_run import PublishRuns
+from firthd.mirrors.publish_run import PublishRuns, queue_rendering_anew
 from firthd.mirrors.report import Finder, Reports
 from firthd.mirrors.run import MirrorRuns
 from firthd.mirrors.source import Locator
@@ -43,7 +46,7 @@ from firthd.rpc.server import RpcServer, refusal
 from firthd.runs.queue import RunQueue
 from firthd.scheduler import CronSchedules, Scheduler
 from firthd.serving import listen_at, raise_file_limit, rpc_limits, turn_away, web_limits
-from firthd.store import catalog, folder, generations, journal, tokens, upkeep
+from firthd.store import folder, generations, journal, tokens, upkeep
 from firthd.store.audit import AuditLog, interrupt_begun
 from firthd.store.blobs import BlobStore
 from firthd.store.catalog import MirrorRow
@@ -51,6 +54,8 @@ from firthd.store.database import Database, Tx
 from firthd.store.journal import Journal
 from firthd.store.object_store import ObjectStore
 from firthd.store.opening import SchemaTooNew
+from firthd.store.quarantine import Room
+from firthd.store.repairs import Repairs
 from firthd.store.secrets import SecretFile
 from firthd.systemd import Inherited, Notifier, take_notifier, watchdog_interval_s
 from firthd.upkeep import Upkeep
@@ -63,7 +68,6 @@ from firthd.workers import Workers, memory_for
 
 log = logging.getLogger(__name__)
 
-DAY_MS = 86_400_000
 WATCH_S = 2.0
 _AT_WORK = "at work"
 """The setting that is there while a daemon works, so that the next one sees whether it ended in order."""
@@ -116,7 +120,10 @@ class Daemon:
         await self._build(state)
         await self._settle_in()
         await self.published.load()
+        await self.blocks.load()
         await self.tokens.load()
+        if self._settled.is_set():
+            await self.keepers.damage.after_restoring()
         self._ready = True
         self._trouble = None
         await self._listen()
@@ -176,8 +183,9 @@ class Daemon:
         await self.upstream.start()
         self._stack.push_async_callback(self.upstream.close)
         self.space = SpaceGuard(self.blobs, settings.store.floor_percent, clock)
-        grace_ms = settings.store.grace_days * DAY_MS
-        self.published = Published(db, clock, grace_ms)
+        grace_ms = settings.store.grace_ms
+        self.blocks = Blocks(db, families)
+        self.published = Published(db, clock, grace_ms, self.blocks.refuse)
         self.objects = ObjectStore(db, self.rendered, clock)
         retention = Retention(db, self.objects, self.published, clock, grace_ms)
         deliveries = Deliveries(db, self.blobs, self.published.forget_files)
@@ -210,6 +218,7 @@ class Daemon:
             socket=settings.socket,
             addresses=lambda: self.web_addresses,
             waiting=lambda: self.queue.waiting(),
+            check_indexes=lambda: self.keepers.damage.check_indexes(),
         )
         self.workers = Workers(
             settings.runs.index_workers or min(2, os.cpu_count() or 1),
@@ -227,6 +236,9 @@ class Daemon:
         publisher = Publisher(
             db, self.journal, clock, self.workers, self.objects, self.published, retention, families, state / "sources"
         )
+        rooms = {Room.BLOBS: self.blobs, Room.RENDERED: self.rendered}
+        repairs = Repairs(db, self.journal, clock, rooms, self.published.forget_files)
+        mender = Mender(db, self.workers, self.objects, repairs, publisher, self.published, families)
         context = Context(
             db=db,
             journal=self.journal,
@@ -238,20 +250,24 @@ class Daemon:
             space=self.space,
             secrets=self.secrets,
             publisher=publisher,
+            mender=mender,
+            blocks=self.blocks,
             on_demand=self.on_demand,
             families=families,
             state=state,
             max_part_bytes=settings.upstream.max_index_bytes,
         )
         publications = PublishRuns(context)
-        self.runs = MirrorRuns(context, publications)
         self.take_in = TakeIn(context)
+        self.keepers = caretakers(context, repairs, self.take_in, rooms, settings)
+        self.runs = MirrorRuns(context, publications, self.keepers.fills)
         self.queue.connect(
             {
                 RunKind.MIRROR: self.runs.mirror,
                 RunKind.PLAN: self.runs.plan,
                 RunKind.PUBLISH: publications.publish,
                 RunKind.ROLLBACK: publications.rollback,
+                **self.keepers.executors(),
             },
             self.health.run_ended,
         )
@@ -268,6 +284,7 @@ class Daemon:
             take_in=self.take_in,
             reports=reports,
             secrets=self.secrets,
+            blocks=self.blocks,
             upstream=self.upstream,
             families=families,
             schedules=self.schedules,
@@ -284,6 +301,7 @@ class Daemon:
             take_in=self.take_in,
             tokens=self.tokens,
             health=self.health,
+            keepers=self.keepers,
         )
         self.engine = Engine(
             db=db,
@@ -293,6 +311,7 @@ class Daemon:
             channels=Channels(db, self.journal, clock, self.queue, publisher, self.published, families),
             mirrors=self.mirrors,
             reports=reports,
+            keepers=self.keepers,
             tokens=Tokens(db, self.journal, clock, self.tokens),
             families=families,
             base_url=self.base_url,
@@ -306,26 +325,12 @@ class Daemon:
         await self.db.write(interrupt_begun)
         for sentence in await self.queue.recover():
             log.warning(sentence)
-        await self.db.write(self._render_anew)
-
-    async def _render_anew(self, tx: Tx) -> None:
-        """Queue the publication of each channel whose indexes a migration found wrong."""
-        for channel in await catalog.all_to_render_anew(tx):
-            await self.queue.submit(
-                tx,
-                RunKind.PUBLISH,
-                channel_id=channel.id,
-                channel=channel.name,
-                cause="its index was not as clients need it",
-                by="firthd",
-                params={"cause": Cause.REMOVAL},
-            )
+        await self.db.write(lambda tx: queue_rendering_anew(tx, self.queue))
 
     async def _listen(self) -> None:
         access = Access(self.settings.access, os.geteuid())
-        dispatcher = Dispatcher(
-            handlers(self.engine), access, Finder(self.db, self.queue), AuditLog(self.db).open, self._clock
-        )
+        finder, audit = Finder(self.db, self.queue), AuditLog(self.db)
+        dispatcher = Dispatcher(handlers(self.engine), access, finder, audit.open, self._clock)
         self._rpc = RpcServer(
             dispatcher,
             access,
@@ -351,6 +356,8 @@ class Daemon:
                 health=lambda: self._trouble,
                 limited=self.health.limited,
                 metrics=self.health.metrics,
+                package_lost=self.keepers.damage.package,
+                index_lost=self.keepers.damage.index,
             )
         )
         listeners = [*self._sockets.web] or [listen_at(self.settings.web.listen)]
@@ -384,7 +391,7 @@ class Daemon:
                 group.create_task(self._watch(), name="watch"),
             ]
             if watchdog_s is not None:
-                tasks.append(group.create_task(self._watchdog(watchdog_s / 2), name="watchdog"))
+                tasks.append(group.create_task(self.health.answer_for(self._notifier, watchdog_s / 2), name="watchdog"))
             await stop.wait()
             self._stopping = True
             self._trouble = "stopping"
@@ -419,22 +426,6 @@ class Daemon:
                 await self._listen_to_callers()
             await self._make_up()
             await self._clock.sleep(WATCH_S)
-
-    async def _watchdog(self, interval_s: float) -> None:
-        """Tell the service manager that the loop turns and the database answers, for as long as both are true."""
-        while True:
-            try:
-                async with asyncio.timeout(interval_s):
-                    # A refusal is an answer: starting again would not make room on a full disk.
-                    with contextlib.suppress(NoSpace, Unavailable):
-                        await self.db.read(journal.newest)
-                    with contextlib.suppress(NoSpace, Unavailable):
-                        await self.db.write(journal.newest)
-            except TimeoutError:
-                log.error("the state does not answer: too slow")  # the manager decides what follows
-            else:
-                self._notifier.alive()
-            await self._clock.sleep(interval_s)
 
     # --- what others ask -------------------------------------------------------------------------------------
 

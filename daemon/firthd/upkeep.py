@@ -8,6 +8,7 @@ from firth_protocol.errors import FirthError
 from firthd.access import WebTokens
 from firthd.clock import Clock
 from firthd.health import Health
+from firthd.mirrors.caretakers import Caretakers
 from firthd.mirrors.take_in import TakeIn
 from firthd.store import disk, journal, pages, runs, upkeep
 from firthd.store.blobs import BlobStore
@@ -36,6 +37,7 @@ class Upkeep:
         take_in: TakeIn,
         tokens: WebTokens,
         health: Health,
+        keepers: Caretakers,
     ) -> None:
         self._db = db
         self._clock = clock
@@ -44,6 +46,7 @@ class Upkeep:
         self._take_in = take_in
         self._tokens = tokens
         self._health = health
+        self._keepers = keepers
         self.blobs_named = True
         """False: a daemon was killed on this state, maybe between a file's name and its row."""
 
@@ -76,6 +79,9 @@ class Upkeep:
             ("purging pages of deleted mirrors", lambda: pages.purge_deleted(self._db)),
             ("cleaning quiet channels", self._take_in.clean_quiet_channels),
             ("taking away files that nothing names", self._objects.take_away),
+            ("looking after damaged files", self._keepers.repairs.note_mended),
+            ("counting after damage", self._keepers.damage.count),
+            ("scrubbing once a month", self._keepers.care.scrub_monthly),
             ("forgetting old events", self._forget_events),
             ("forgetting old logs", self._forget_logs),
             ("noting used tokens", self._tokens.flush),

@@ -10,6 +10,8 @@ class Topic(StrEnum):
     CHANNEL = "channel"
     MIRROR = "mirror"
     RUN = "run"
+    PACKAGE = "package"
+    STORE = "store"
     TOKEN = "token"
     PROGRESS = "progress"
 
@@ -35,6 +37,9 @@ class Fact(StrEnum):
     RUN_STEP = "run.step"  # data: step, number, state, description
     RUN_STOPPING = "run.stopping"
     RUN_FINISHED = "run.finished"  # data: state, error
+    PACKAGE_REMOVED = "package.removed"  # ids: channel; data: spec, family, files
+    PACKAGE_RESTORED = "package.restored"
+    STORE_DAMAGED = "store.damaged"  # data: what (package, index), sha256, reason
     TOKEN_CREATED = "token.created"  # ids: token
     TOKEN_REVOKED = "token.revoked"
 

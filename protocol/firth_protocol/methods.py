@@ -97,6 +97,30 @@ class MirrorDeleteReply(Struct, frozen=True, kw_only=True):
     seq: int
 
 
+class StoreStatusReply(t.StoreUse, frozen=True, kw_only=True):
+    as_of: str
+
+
+class StoreGcReply(Struct, frozen=True, kw_only=True):
+    """`blobs` and `bytes` are what would go now; `use` says what holds the rest."""
+
+    run: t.Run | None
+    blobs: int
+    bytes: int
+    use: t.StoreUse
+    seq: int
+
+
+class PackageRemoveReply(Struct, frozen=True, kw_only=True):
+    """`files` are the first thousand of `total`; a frozen channel's index lists them until it is unfrozen."""
+
+    files: list[str]
+    total: int
+    listed_until_unfrozen: bool = False
+    run: t.Run | None = None
+    seq: int
+
+
 class CheckReply(Struct, frozen=True, kw_only=True):
     ok: bool
     checks: list[t.CheckResult]
@@ -304,6 +328,38 @@ class MirrorRestart(Params, frozen=True, kw_only=True):
     dry_run: DryRun = False
 
 
+class MirrorFill(Params, frozen=True, kw_only=True):
+    mirror: MirrorRef
+    specs: (
+        Annotated[
+            list[Annotated[str, Meta(min_length=1, max_length=1024)]],
+            Meta(max_length=100, description="packages to download, such as `numpy >=1.26`; without it all"),
+        ]
+        | None
+    ) = None
+    dry_run: DryRun = False
+
+
+class StoreGc(Params, frozen=True, kw_only=True):
+    dry_run: DryRun = False
+
+
+class StoreScrub(Params, frozen=True, kw_only=True):
+    dry_run: DryRun = False
+
+
+class DaemonBackup(Params, frozen=True, kw_only=True):
+    path: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=4096,
+            description="a folder that is not there yet, below the state's out/ or one of store.export_dirs",
+        ),
+    ]
+    dry_run: DryRun = False
+
+
 class MirrorDelete(Params, frozen=True, kw_only=True):
     mirror: MirrorRef
     packages: Annotated[
@@ -355,6 +411,24 @@ class PackageGet(Params, frozen=True, kw_only=True):
     channel: ChannelName
     family: t.Family = t.Family.CONDA
     name: Annotated[str, Meta(min_length=1, max_length=300)]
+
+
+Spec = Annotated[str, Meta(min_length=1, max_length=1024, description="which packages, such as `numpy >=1.26,<2`")]
+
+
+class PackageRemove(Params, frozen=True, kw_only=True):
+    channel: ChannelName
+    spec: Spec
+    family: t.Family = t.Family.CONDA
+    note: Annotated[str, Meta(max_length=1000, description="why; whoever asks for a file is told")] = ""
+    dry_run: DryRun = False
+
+
+class PackageRestore(Params, frozen=True, kw_only=True):
+    channel: ChannelName
+    spec: Annotated[str, Meta(min_length=1, max_length=1024, description="the spec of a block, letter by letter")]
+    family: t.Family = t.Family.CONDA
+    dry_run: DryRun = False
 
 
 class TokenCreate(Params, frozen=True, kw_only=True):
@@ -445,7 +519,37 @@ _ROWS = (
         t.DaemonStatus,
         "Tell how the daemon is: version, addresses, store, next runs, health",
     ),
-    _row("daemon.check", _A, NoParams, CheckReply, "Test database integrity, store, clock and sockets"),
+    _row(
+        "daemon.check", _A, NoParams, CheckReply, "Test database integrity, store, files of indexes, clock and sockets"
+    ),
+    _row(
+        "daemon.backup",
+        _A,
+        DaemonBackup,
+        RunReply,
+        "Copy state, indexes and settings, without secrets and package files, into a new folder",
+        ScopeBy.NONE,
+        Invalid,
+        Conflict,
+        changes=True,
+    ),
+    _row("store.status", _R, NoParams, StoreStatusReply, "Tell what lies in the store and what holds it"),
+    _row(
+        "store.gc",
+        _A,
+        StoreGc,
+        StoreGcReply,
+        "Take away stored files that nothing needs: no index, draft, snapshot or grace period",
+        changes=True,
+    ),
+    _row(
+        "store.scrub",
+        _A,
+        StoreScrub,
+        RunReply,
+        "Read every stored file at a bounded rate; what is damaged comes again",
+        changes=True,
+    ),
     _row(
         "channel.create",
         _M,
@@ -614,6 +718,17 @@ _ROWS = (
         changes=True,
     ),
     _row(
+        "mirror.fill",
+        _O,
+        MirrorFill,
+        RunReply,
+        "Download the files that a mirror lists and the store lacks, all or some packages'",
+        _MI,
+        NotFound,
+        Invalid,
+        changes=True,
+    ),
+    _row(
         "mirror.delete",
         _M,
         MirrorDelete,
@@ -647,6 +762,27 @@ _ROWS = (
         _CH,
         NotFound,
         CursorExpired,
+    ),
+    _row(
+        "package.remove",
+        _M,
+        PackageRemove,
+        PackageRemoveReply,
+        "Take packages out of a channel: refused at every address at once, until restored",
+        _CH,
+        NotFound,
+        Invalid,
+        changes=True,
+    ),
+    _row(
+        "package.restore",
+        _M,
+        PackageRestore,
+        PackageRemoveReply,
+        "Lift a block: what it had taken out is shown again",
+        _CH,
+        NotFound,
+        changes=True,
     ),
     _row("package.get", _R, PackageGet, t.PackageDetail, "Show a package with its versions and files", _CH, NotFound),
     _row(

@@ -65,6 +65,11 @@ class RunKind(StrEnum):
     PLAN = "plan"  # what a mirror run would do; changes nothing
     PUBLISH = "publish"  # publishes a channel's finished change sets
     ROLLBACK = "rollback"  # publishes an earlier generation again
+    REMOVE = "remove"  # takes blocked packages out of the index, or brings them back
+    FILL = "fill"  # downloads what a mirror lists and the store lacks
+    GC = "gc"  # takes away stored files that nothing needs
+    SCRUB = "scrub"  # reads every stored file and compares it with its digest
+    BACKUP = "backup"  # copies the state
 
 
 class RunState(StrEnum):
@@ -301,7 +306,7 @@ class Run(Struct, frozen=True, kw_only=True):
     id: int
     kind: RunKind
     state: RunState
-    channel: str
+    channel: str | None  # null: a run of the store, for admins
     mirror: int | None
     mirror_name: str | None
     cause: str
@@ -375,12 +380,22 @@ class Addresses(Struct, frozen=True, kw_only=True):
     setup: dict[str, str] = {}
 
 
+class Block(Struct, frozen=True, kw_only=True):
+    """What `package.remove` has taken out of a channel, for as long as it stands."""
+
+    family: Family
+    spec: str
+    by: str
+    at: Time
+    note: str
+
+
 class ChannelDetail(Channel, frozen=True, kw_only=True):
     """A channel with its neighbours and the addresses for clients."""
 
     mirror_list: list[Mirror]
     subchannel_list: list[str]
-    blocks: list[Json] = []
+    blocks: list[Block]
     addresses: Addresses
 
 
@@ -550,6 +565,40 @@ class StoreStatus(Struct, frozen=True, kw_only=True):
     free: Bytes
     floor: Bytes
     quarantined: int = 0
+
+
+class HeldBytes(Struct, frozen=True, kw_only=True):
+    """Bytes of stored files by what holds them; a file that several things hold counts for the first of them."""
+
+    index: Bytes  # what channels show now
+    drafts: Bytes  # what waits to be published
+    grace: Bytes  # retired a while ago, or younger than the grace period
+    snapshots: Bytes  # shown by kept generations only
+
+
+class SnapshotBytes(Struct, frozen=True, kw_only=True):
+    """Bytes of files that nothing newer than this generation shows: they can go when it does."""
+
+    channel: str
+    generation: int
+    bytes: Bytes
+
+
+class StoreUse(Struct, frozen=True, kw_only=True):
+    """What lies in the store and what for."""
+
+    bytes: Bytes
+    blobs: int
+    quarantined: int  # files found lost or damaged in the last month
+    quarantined_waiting: int  # of these, those that have not come again yet
+    free: Bytes
+    floor: Bytes
+    index_files: int  # rendered files, of all kept generations
+    index_bytes: Bytes
+    held: HeldBytes
+    snapshots: list[SnapshotBytes]
+    unneeded: int  # files that `store.gc` would take away
+    unneeded_bytes: Bytes
 
 
 class Counts(Struct, frozen=True, kw_only=True):

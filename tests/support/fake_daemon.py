@@ -39,6 +39,9 @@ class FakeDaemon(FakeWorld):
         self.api = 1
         self.delay_s = 0.0
         self.offered = set(METHODS)
+        self.blocks: list[dict[str, Any]] = []
+        self.freed = 0
+        self.scrubs = 0
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.rolled_back: dict[str, t.ContentChange] = {}
         self._readers: set[asyncio.Queue[bytes]] = set()
@@ -194,6 +197,7 @@ class FakeDaemon(FakeWorld):
             **msgspec.to_builtins(held),
             "mirror_list": [each for each in self.mirrors.values() if each.channel == channel],
             "subchannel_list": [name for name in self.channels if name.startswith(f"{channel}/")],
+            "blocks": self.blocks,
             "addresses": t.Addresses(
                 conda=address,
                 snapshot=f"http://127.0.0.1:8470/snapshot/DATE/{channel}",
@@ -358,6 +362,36 @@ class FakeDaemon(FakeWorld):
         run = next(each.id for each in self.runs.values() if each.mirror == held.id and not each.state.ended)
         self.finish(run, t.RunState.STOPPED)
         return {"run": self.runs[run], "seq": len(self.events)}
+
+    def _do_mirror_fill(self, mirror: int | str) -> Any:
+        return {"run": msgspec.to_builtins(self.begin_run(self._mirror(mirror).id)), "seq": len(self.events)}
+
+    def _do_store_gc(self, dry_run: bool = False) -> Any:
+        self.freed += not dry_run
+        held = {"index": 7_000_000, "drafts": 0, "grace": 2_000_000, "snapshots": 1_000_000}
+        use: dict[str, Any] = {
+            "bytes": 0,
+            "blobs": 0,
+            "quarantined": 0,
+            "quarantined_waiting": 0,
+            "free": 0,
+            "floor": 0,
+        }
+        use |= {"index_files": 0, "index_bytes": 0, "unneeded": 3, "unneeded_bytes": 5_000_000, "snapshots": []}
+        return {"run": None, "blobs": 3, "bytes": 5_000_000, "use": use | {"held": held}, "seq": len(self.events)}
+
+    def _do_store_scrub(self) -> Any:
+        self.scrubs += 1
+        return {"run": None, "seq": len(self.events)}
+
+    def _do_package_remove(self, channel: str, spec: str, family: str) -> Any:
+        block = {"family": family, "spec": spec, "by": "ada", "at": "2026-04-29T22:00:00.000Z", "note": ""}
+        self.blocks.append(block)
+        return {"files": [], "total": 3, "run": None, "seq": len(self.events)}
+
+    def _do_package_restore(self, channel: str, spec: str, family: str) -> Any:
+        self.blocks = [block for block in self.blocks if (block["family"], block["spec"]) != (family, spec)]
+        return {"files": [], "total": 3, "run": None, "seq": len(self.events)}
 
     def _do_mirror_delete(self, mirror: int | str, packages: str, confirm: str) -> Any:
         held = self._mirror(mirror)

@@ -126,4 +126,4 @@ def test_reading_is_possible_read_only(world: FakeDaemon) -> None:
 
 def test_the_menu_has_what_people_do_with_a_mirror(world: FakeDaemon) -> None:
     labels = {action.label for action, _ in menu(context(world))}
-    assert {"View details", "Edit", "Run now", "Stop", "Restart", "Plan", "Delete mirror"} <= labels
+    assert {"View details", "Edit", "Run now", "Stop", "Restart", "Plan", "Fill", "Delete mirror"} <= labels

@@ -224,6 +224,21 @@ async def test_a_package(daemon: FakeDaemon) -> None:
         await term.sees("py_0", "○ on demand", "✓ stored", "needs       python, numpy", "package-000002")
 
 
+async def test_the_store_is_freed_and_read_from_the_health_screen(daemon: FakeDaemon) -> None:
+    async with terminal(daemon.socket, NARROW, now=lambda: daemon.now) as term:
+        await started(term)
+        await term.press("4")
+        await term.until(lambda: isinstance(term.app.screen, HealthScreen))
+        await term.press("x")
+        await term.sees("Take away 3 files, 5.0 MB?", "7.0 MB in indexes")
+        await term.press("tab", "enter")
+        await term.until(lambda: daemon.freed == 1)
+        await term.press("s")
+        await term.sees("Read every stored file?")
+        await term.press("tab", "enter")
+        await term.until(lambda: daemon.scrubs == 1)
+
+
 async def test_health_and_audit_log(daemon: FakeDaemon) -> None:
     daemon.health.append(
         t.HealthProblem(
@@ -333,6 +348,34 @@ async def test_the_menu_does_what_its_line_says(daemon: FakeDaemon) -> None:
         await term.press("r")
         await term.until(lambda: daemon.called("mirror.run"))
         await term.sees("forge runs. It is run")
+
+
+async def test_a_mirror_is_filled(daemon: FakeDaemon) -> None:
+    async with terminal(daemon.socket, NARROW) as term:
+        await started(term)
+        await term.press("2", "j")
+        await term.sees("▸main: forge")
+        await term.press("f")
+        await term.until(lambda: daemon.called("mirror.fill"))
+
+
+async def test_a_package_is_removed_and_restored(daemon: FakeDaemon) -> None:
+    async with terminal(daemon.socket, NARROW) as term:
+        await started(term)
+        await term.press("enter")
+        await term.sees("▸package-000000")
+        await term.until(lambda: term.place.context().channel)
+        await term.press("b")
+        await term.sees("Nothing has been removed from main by hand")
+        await term.press("d")
+        await term.sees("Remove package-000000 from main?", "2 files leave the channel at once")
+        await term.press("tab", "enter")
+        await term.sees("Removed package-000000 from main")
+        assert [block["spec"] for block in daemon.blocks] == ["package-000000"]
+        await term.press("b")
+        await term.sees("Restore which package of main?", "◉ package-000000")
+        await term.press("tab", "enter")
+        await term.until(lambda: daemon.blocks == [])
 
 
 async def test_an_error_stays_until_it_is_read_and_can_be_copied(daemon: FakeDaemon) -> None:

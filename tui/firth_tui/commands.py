@@ -9,6 +9,8 @@ from firth_protocol.types import Channel, Generation, Mirror
 from firth_tui.action_table import BY_ID, at, menu
 from firth_tui.actions import Action, Context, Place, Target, subject
 from firth_tui.commands_mirror import MIRROR_COMMANDS
+from firth_tui.commands_package import PACKAGE_COMMANDS
+from firth_tui.commands_store import STORE_COMMANDS
 from firth_tui.dialogue import confirmed, tell_run
 from firth_tui.format import clean, counted, moment, size
 from firth_tui.screens.place import PlaceScreen
@@ -281,5 +283,7 @@ COMMANDS: Mapping[str, Command] = {
     "channel.delete": _channel_delete,
     "channel.rollback": _rollback,
     **MIRROR_COMMANDS,
+    **PACKAGE_COMMANDS,
+    **STORE_COMMANDS,
     "mirror.menu": _mirror_menu,
 }

@@ -101,6 +101,13 @@ async def _mirror_plan(place: PlaceScreen, context: Context) -> None:
         show_run(place, reply.run)
 
 
+async def _mirror_fill(place: PlaceScreen, context: Context) -> None:
+    mirror = subject(context, "mirror", Mirror)
+    reply = await place.firth.link.ask(RunReply, "mirror.fill", mirror=mirror.id)
+    missing = max(0, mirror.artifacts - mirror.stored)
+    tell_run(place, reply.run, f"Filling {mirror.name}: {counted(missing, 'file')} to download.")
+
+
 async def _mirror_details(place: PlaceScreen, context: Context) -> None:
     place.firth.open(Target(place=Place.MIRROR, number=subject(context, "mirror", Mirror).id))
 
@@ -143,6 +150,7 @@ MIRROR_COMMANDS: Mapping[str, Callable[[PlaceScreen, Context], Awaitable[None]]]
     "mirror.stop": _mirror_stop,
     "mirror.restart": _mirror_restart,
     "mirror.plan": _mirror_plan,
+    "mirror.fill": _mirror_fill,
     "mirror.details": _mirror_details,
     "mirror.open_run": _mirror_open_run,
     "mirror.delete": _mirror_delete,

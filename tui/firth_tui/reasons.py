@@ -22,6 +22,11 @@ def already_running(context: Context) -> str | None:
     return f"{mirror.name} is running already"
 
 
+def needs_passive(context: Context) -> str | None:
+    mirror = context.mirror
+    return "an active mirror stores every file anyway" if mirror and mirror.mode == "active" else None
+
+
 def has_subchannels(context: Context) -> str | None:
     channel = context.channel
     return "delete its subchannels first" if channel and channel.subchannels else None
@@ -30,6 +35,11 @@ def has_subchannels(context: Context) -> str | None:
 def not_nested(context: Context) -> str | None:
     channel = context.channel
     return "a subchannel has no subchannels" if channel and "/" in channel.name else None
+
+
+def frozen_blocks(context: Context) -> str | None:
+    channel = context.channel
+    return f"{channel.name} is frozen: unfreeze it first" if channel and channel.frozen else None
 
 
 def not_current(context: Context) -> str | None:

@@ -324,7 +324,7 @@ class Publisher:
             change_sets=plan.rendered_sets,
             before=content_before(before),
             full=plan.full,
-            sides=await self._sides(plan.channel.id, family),
+            sides=await self.sides(plan.channel.id, family),
             proven_above=await self._db.read(generations.proven_above),
             previous={
                 row.path: PreviousFile(str(await self._store.local(row.file)), row.sha256)
@@ -351,7 +351,7 @@ class Publisher:
         await self._copy(plan, family, run_file)
         return result
 
-    async def _sides(self, channel_id: int, family: Family) -> list[Side]:
+    async def sides(self, channel_id: int, family: Family) -> list[Side]:
         """Return the files that the channel's mirrors keep beside their indexes, and those indexes that are signed."""
 
         async def body(r: Reader) -> list[Side]:
@@ -464,6 +464,12 @@ class Publisher:
     def busy(self, channel_id: int) -> bool:
         """Tell whether a channel is being published or cleaned."""
         return self._locks[channel_id].locked()
+
+    @contextlib.asynccontextmanager
+    async def alone(self, channel_id: int) -> AsyncIterator[None]:
+        """Keep the channel from being published or cleaned while the block lasts."""
+        async with self._locks[channel_id]:
+            yield
 
     async def clean(self, channel_id: int, to_drop: list[int]) -> int:
         """Forget generations that need not be kept, and what only they named; return how many files go."""

@@ -1,6 +1,7 @@
 """The only place that holds what is published: the views that the web serves from, switched at publication."""
 
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -20,6 +21,14 @@ _FILES_REMEMBERED = 20_000
 _OBJECTS_REMEMBERED = 20_000
 
 
+Refuse = Callable[[str, FileRow], Awaitable[None]]
+"""Raises Forbidden for a file of a channel (its name) that nobody may have."""
+
+
+async def _nobody(channel: str, file: FileRow) -> None:
+    pass
+
+
 class View(Struct, frozen=True, kw_only=True):
     """One generation of one channel, as it is served. What its paths show is looked up when it is asked for."""
 
@@ -35,8 +44,9 @@ class View(Struct, frozen=True, kw_only=True):
 class Published:
     """Every channel's published generation in memory, older ones on request."""
 
-    def __init__(self, db: Database, clock: Clock, grace_ms: int) -> None:
+    def __init__(self, db: Database, clock: Clock, grace_ms: int, refuse: Refuse = _nobody) -> None:
         self._db = db
+        self._refuse = refuse
         self._clock = clock
         self._grace_ms = grace_ms
         self._views: dict[str, View] = {}
@@ -132,7 +142,10 @@ class Published:
         return [one for one in row.notices if one.expires_at is None or one.expires_at > now] if row else []
 
     async def file(self, view: View, family: str, part: str, filename: str) -> FileRow | None:
-        """Return the artifact that a file name stands for in a view, or one inside its grace period."""
+        """Return the artifact that a file name stands for in a view, or one inside its grace period.
+
+        Raises Forbidden for one that is refused by what is in force now, whatever the view.
+        """
         key = (view.channel_id, view.shows, view.as_of_ms, family, part, filename)
         row = self._files.get(key)
         if row is None:
@@ -156,6 +169,8 @@ class Published:
                 self._files[key] = row
                 if len(self._files) > _FILES_REMEMBERED:
                     self._files.popitem(last=False)
+        if row is not None:
+            await self._refuse(view.channel, row)
         return row
 
 

@@ -99,6 +99,7 @@ class RenderParams(Struct, frozen=True, kw_only=True):
     proven_above: int = 0  # rows with ids up to this were read before every form was proven to hold them
     before: FamilyContent | None = None  # of what `shows` holds; None: nobody has worked it out
     full: bool = False  # everything is made anew, whatever is in force
+    lost: list[str] = []  # sha256 of packs that are not there any more: nothing is looked for in them
     sides: list[Side] = []  # the files beside the indexes of the channel's mirrors
     previous: dict[str, PreviousFile] = {}  # path -> file, of the objects in force that end in the family's `reads`
 

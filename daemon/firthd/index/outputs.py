@@ -50,6 +50,8 @@ class Outputs:
         family: str,
         sides: Sequence[Side] = (),
         packages: Callable[[], Mapping[str, ShownPackage]] = dict,
+        *,
+        lost: frozenset[bytes] = frozenset(),
     ) -> None:
         self._sides = sorted(sides, key=lambda side: (precedence(side.mirror_id), side.name))
         self._packages = packages
@@ -58,6 +60,7 @@ class Outputs:
         self._state = state
         self._channel_id = channel_id
         self._family = family
+        self._lost = lost
         self._pack = Pack(folder / PACK)
         self._new: dict[str, bytes] = {}  # path -> sha256 of slices that are in the pack
         self._elsewhere: dict[str, tuple[bytes, PackedAt]] = {}  # path -> sha256, where older packs hold it
@@ -99,7 +102,7 @@ class Outputs:
     def slice(self, path: str, sha256: bytes, content: bytes) -> None:
         """Add a small object whose path holds its own digest; bytes that lie there already are not written again."""
         place = self._state.place(self._channel_id, self._family, path)
-        if place is None:
+        if place is None or place.pack in self._lost:
             self._pack.add(sha256, content)
             self._new[path] = sha256
         else:
@@ -108,7 +111,12 @@ class Outputs:
     def again(self, path: str, where: str) -> None:
         """Let a path that holds its own digest show the bytes that lie under another one."""
         found = self._state.packed_object(self._channel_id, self._family, where)
-        if found is not None and path not in self._new and path not in self._elsewhere:
+        if (
+            found is not None
+            and found[1].pack not in self._lost
+            and path not in self._new
+            and path not in self._elsewhere
+        ):
             self._elsewhere[path] = found
 
     def end(self, path: str) -> None:

@@ -79,6 +79,7 @@ class Renderer:
             formats.family,
             params.sides,
             self._shown_packages,
+            lost=frozenset(map(bytes.fromhex, params.lost)),
         )
         self._owners = NO_CONTEST
         self._parts: list[RenderedPart] = []

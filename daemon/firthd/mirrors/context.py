@@ -7,6 +7,8 @@ from msgspec import Struct
 
 from firth_protocol.errors import NotFound
 from firth_protocol.types import Family
+from firthd.channels.blocks import Blocks
+from firthd.channels.mend import Mender
 from firthd.channels.publish import Publisher
 from firthd.clock import Clock
 from firthd.families.base import FamilyRules
@@ -36,6 +38,8 @@ class Context(Struct, frozen=True, kw_only=True):
     space: SpaceGuard
     secrets: SecretFile
     publisher: Publisher
+    mender: Mender
+    blocks: Blocks
     on_demand: OnDemand
     families: Mapping[Family, FamilyRules]
     state: Path  # the state folder

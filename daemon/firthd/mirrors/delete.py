@@ -8,12 +8,13 @@ from firth_protocol.events import Fact
 from firth_protocol.methods import MirrorDelete, MirrorDeleteReply
 from firth_protocol.types import Cause, RunKind
 from firthd.channels import browse
+from firthd.channels.blocks import Blocks
 from firthd.clock import Clock
 from firthd.families.base import COLUMNS
 from firthd.mirrors.report import find
 from firthd.mirrors.take_in import TakeIn
 from firthd.runs.queue import RunQueue
-from firthd.store import artifacts, catalog, generations, runs
+from firthd.store import blocks, catalog, generations, hand_over, runs
 from firthd.store.artifacts import Copied
 from firthd.store.catalog import MirrorRow
 from firthd.store.database import Database, Reader, Tx, more_to_come
@@ -28,7 +29,14 @@ class Removals:
     """Deletes mirrors, each once at a time."""
 
     def __init__(
-        self, db: Database, journal: Journal, clock: Clock, queue: RunQueue, take_in: TakeIn, secrets: SecretFile
+        self,
+        db: Database,
+        journal: Journal,
+        clock: Clock,
+        queue: RunQueue,
+        take_in: TakeIn,
+        secrets: SecretFile,
+        held_blocks: Blocks,
     ) -> None:
         self._db = db
         self._journal = journal
@@ -36,6 +44,7 @@ class Removals:
         self._queue = queue
         self._take_in = take_in
         self._secrets = secrets
+        self._blocks = held_blocks
         self._under_way: set[int] = set()
         self._turns: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)  # by channel
 
@@ -54,7 +63,7 @@ class Removals:
         await self._db.read(lambda r: _not_frozen(r, row))
         keep = params.packages == "keep"
         if params.dry_run:
-            kept, dropped = await self._db.read(lambda r: artifacts.would_keep(r, row.channel_id, row.id))
+            kept, dropped = await self._db.read(lambda r: hand_over.would_keep(r, row.channel_id, row.id))
             if not keep:
                 kept, dropped = 0, kept + dropped
             return MirrorDeleteReply(kept=kept, dropped=dropped, seq=await self._db.read(newest))
@@ -96,7 +105,7 @@ class Removals:
             )
         try:
             with more_to_come():
-                handed = await artifacts.hand_over(
+                handed = await hand_over.hand_over(
                     self._db,
                     columns=COLUMNS,
                     channel_id=row.channel_id,
@@ -105,7 +114,11 @@ class Removals:
                     keep=keep,
                     clock=self._clock,
                 )
-            run_id, seq = await self._db.write(lambda tx: self._finish(tx, row, by, change_set, handed.copied))
+            run_id, seq = await self._db.write(
+                lambda tx: self._finish(tx, row, by, change_set, handed.copied, keep=keep)
+            )
+            if not keep:
+                await self._blocks.load()
         except BaseException:
             with more_to_come():
                 await asyncio.shield(self._db.write(lambda tx: generations.mark_abandoned(tx, change_set)))
@@ -114,12 +127,16 @@ class Removals:
         run = await self._queue.get(run_id) if run_id else None
         return MirrorDeleteReply(kept=handed.kept, dropped=handed.dropped, run=run, seq=seq)
 
-    async def _finish(self, tx: Tx, row: MirrorRow, by: str, change_set: int, copied: Copied) -> tuple[int | None, int]:
+    async def _finish(
+        self, tx: Tx, row: MirrorRow, by: str, change_set: int, copied: Copied, *, keep: bool
+    ) -> tuple[int | None, int]:
         await _not_frozen(tx, row)
         await generations.finish_change_set(
             tx, change_set, added=copied.added, closed=copied.closed, now_ms=self._clock.now_ms()
         )
         await catalog.mark_mirror_deleted(tx, row.id, self._clock.now_ms())
+        if not keep:
+            await blocks.refuse_mirror(tx, row.id)
         ids = {"channel": row.channel, "mirror": row.id}
         seq = await self._journal.fact(tx, Fact.MIRROR_DELETED, ids=ids, data={"name": row.name})
         run_id = None

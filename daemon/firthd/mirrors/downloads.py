@@ -5,6 +5,7 @@ import errno
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -15,7 +16,7 @@ from firthd.clock import Clock
 from firthd.mirrors.transfer import Hooks, Patience, transfer
 from firthd.runs.run import LiveRun
 from firthd.store.blobs import BlobMismatch, BlobStore, BlobWriter, Kept
-from firthd.store.run_reads import RunFileReads, Wanted
+from firthd.store.run_reads import Wanted
 from firthd.store.runs import Failure
 from firthd.upstream.client import Source
 from firthd.upstream.client import Upstream as Upstreams
@@ -34,6 +35,14 @@ FLUSH_S = 1.0
 
 CheckArchive = Callable[[Path, str], None]
 """Raises ValueError with a sentence when the file at a path is no whole archive of its name's kind. Blocks."""
+
+
+class Files(Protocol):
+    """What is to be brought, in the order of ordinals, and what is to be noted of it."""
+
+    async def wanted(self, after: int, limit: int, /) -> list[Wanted]: ...
+    async def record_digests(self, digests: Sequence[tuple[int, str, int]], /) -> None: ...
+    async def mark_failed(self, failed: Sequence[tuple[int, str]], /) -> None: ...
 
 
 class Result(Struct, frozen=True, kw_only=True):
@@ -102,8 +111,8 @@ class Downloads:
         """Whether the source takes file names with `+`, `!` and `~` percent-encoded."""
         return self._source.encoded
 
-    async def run(self, reads: RunFileReads, total: int) -> Result:
-        """Bring every file that the run file adds and the channel has not been given.
+    async def run(self, reads: Files, total: int) -> Result:
+        """Bring every file that is wanted and the channel has not been given.
 
         Raises Upstream when a host refuses 20 requests in a row, NoSpace when the disk is full.
         """
@@ -125,7 +134,7 @@ class Downloads:
             await reads.mark_failed(self._failed)
         return Result(stored=self._stored, present=self._present, failed=len(self._failed), changed=self._changed)
 
-    async def _feed(self, reads: RunFileReads) -> None:
+    async def _feed(self, reads: Files) -> None:
         last = 0
         while page := await reads.wanted(last, PAGE):
             last = page[-1].ordinal

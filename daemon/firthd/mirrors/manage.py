@@ -14,6 +14,7 @@ from firth_protocol.methods import (
     MirrorCreate,
     MirrorDelete,
     MirrorDeleteReply,
+    MirrorFill,
     MirrorPlan,
     MirrorReply,
     MirrorUpdate,
@@ -32,6 +33,7 @@ from firth_protocol.types import (
 )
 from firthd.absent import no_mirror
 from firthd.channels import browse
+from firthd.channels.blocks import Blocks
 from firthd.channels.manage import stale, write
 from firthd.clock import Clock
 from firthd.families import recognisers
@@ -79,6 +81,7 @@ class Mirrors:
         take_in: TakeIn,
         reports: Reports,
         secrets: SecretFile,
+        blocks: Blocks,
         upstream: Upstreams,
         families: Mapping[Family, FamilyRules],
         schedules: Schedules,
@@ -89,7 +92,7 @@ class Mirrors:
         self._queue = queue
         self._runs = runs
         self._take_in = take_in
-        self._removals = Removals(db, journal, clock, queue, take_in, secrets)
+        self._removals = Removals(db, journal, clock, queue, take_in, secrets, blocks)
         self._reports = reports
         self._secrets = secrets
         self._upstream = upstream
@@ -295,6 +298,28 @@ class Mirrors:
         return _secrets(source, proxy), source.url != before.source
 
     # --- runs ----------------------------------------------------------------------------------------------
+
+    async def fill(self, params: MirrorFill, by: str) -> RunReply:
+        """Queue the download of what a mirror lists and the store lacks; raise Invalid for a spec that is none."""
+
+        async def body(tx: Tx) -> tuple[int | None, int]:
+            row = await find(tx, params.mirror)
+            self._removals.check(row)
+            for spec in params.specs or []:
+                rules_of(self._families, row.type).requirement(spec)
+            return await self._queue.submit(
+                tx,
+                RunKind.FILL,
+                channel_id=row.channel_id,
+                channel=row.channel,
+                mirror_id=row.id,
+                cause="by hand",
+                by=by,
+                params={} if params.specs is None else {"specs": params.specs},
+            )
+
+        run_id, seq = await write(self._db, body, dry_run=params.dry_run)
+        return RunReply(run=None if params.dry_run or run_id is None else await self._queue.get(run_id), seq=seq)
 
     async def run(
         self,

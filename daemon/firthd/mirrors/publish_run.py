@@ -9,6 +9,7 @@ from firthd.channels.publish import Publication
 from firthd.mirrors.context import Context
 from firthd.mirrors.source import Job
 from firthd.mirrors.take_in import TakeIn
+from firthd.runs.queue import RunQueue
 from firthd.runs.run import LiveRun, Outcome
 from firthd.store import catalog, generations, runs
 from firthd.store.database import Reader, Tx
@@ -88,14 +89,16 @@ class PublishRuns:
         await self._taking_in.count(job.channel_id, job.mirror_id)
 
     async def _publish_only(self, live: LiveRun, cause: Cause, roll_back_to: int | None) -> Outcome:
+        channel_id = live.row.channel_id
+        assert channel_id is not None
         async with live.step(StepName.PUBLISH, "waits for its turn"):
-            publication = await self._taking_in.publish(live, live.row.channel_id, cause, roll_back_to)
+            publication = await self._taking_in.publish(live, channel_id, cause, roll_back_to)
             if publication.published:
                 row = publication.generation
                 live.count(added=row.added, removed=row.removed)
             live.progress(told(publication))
         async with live.step(StepName.CLEAN):
-            gone = await self._taking_in.clean_channel(live.row.channel_id)
+            gone = await self._taking_in.clean_channel(channel_id)
             live.progress(cleaned(gone))
         return Outcome(generation=publication.generation.number if publication.published else None)
 
@@ -110,3 +113,17 @@ def told(publication: Publication) -> str:
 def cleaned(gone: int) -> str:
     """Return the sentence about files that were taken away."""
     return f"{gone:,} files that nothing needs were taken away" if gone else "nothing to take away"
+
+
+async def queue_rendering_anew(tx: Tx, queue: RunQueue) -> None:
+    """Queue the publication of each channel whose indexes a migration found wrong."""
+    for channel in await catalog.all_to_render_anew(tx):
+        await queue.submit(
+            tx,
+            RunKind.PUBLISH,
+            channel_id=channel.id,
+            channel=channel.name,
+            cause="its index was not as clients need it",
+            by="firthd",
+            params={"cause": Cause.REMOVAL},
+        )

@@ -122,8 +122,8 @@ class Reports:
         )
         return Cut(items=[await self.describe(r, row) for row in rows], following=following, total=total)
 
-    async def runs_page(self, r: Reader, params: RunList, patterns: Patterns) -> Cut[Run]:
-        """Return a page of the runs in channels of `patterns`, newest first."""
+    async def runs_page(self, r: Reader, params: RunList, patterns: Patterns, *, store: bool) -> Cut[Run]:
+        """Return a page of the runs in channels of `patterns`, newest first; `store`: those of the store too."""
         mirror = await find(r, params.mirror) if params.mirror is not None else None
         channel = await browse.channel(r, params.channel) if params.channel is not None else None
         found, total = await runs.runs_page(
@@ -135,6 +135,7 @@ class Reports:
             before=paging.decode(params.cursor, "runs")["page_key"],
             limit=params.limit + 1,
             patterns=patterns,
+            store=store,
         )
         shown, following = paging.cut("runs", found, params.limit, lambda row: (None, row.id))
         return Cut(items=[self._queue.describe(row) for row in shown], following=following, total=total)

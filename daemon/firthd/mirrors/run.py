@@ -19,6 +19,7 @@ from firthd.mirrors import plan
 from firthd.mirrors.context import Context
 from firthd.mirrors.downloads import Downloads, Result
 from firthd.mirrors.fetch_index import Came, Index, IndexFetcher
+from firthd.mirrors.fill import FillRuns
 from firthd.mirrors.publish_run import PublishRuns, cleaned, told
 from firthd.mirrors.source import Job, rules_of
 from firthd.mirrors.take_in import TakeIn
@@ -60,8 +61,9 @@ class _Read(Struct, frozen=True, kw_only=True):
 class MirrorRuns:
     """Executes runs of kind mirror and plan."""
 
-    def __init__(self, context: Context, publications: PublishRuns) -> None:
+    def __init__(self, context: Context, publications: PublishRuns, fills: FillRuns) -> None:
         self._p = context
+        self._fills = fills
         self._take_in = TakeIn(context)
         self._publications = publications
         self.plans: dict[int, Job] = {}  # runs of kind plan for mirrors that do not exist: never written down
@@ -146,6 +148,7 @@ class MirrorRuns:
             await live.skip(StepName.DOWNLOAD, "passive: each file is fetched on its first request")
         signed = {row.part for row in known.values() if row.signed}
         publication = await self._publish_run(live, job, read, folder, signed)
+        await self._fills.bring_damaged(live, job)
         await self._clean(live, job)
         return self._outcome(live, publication)
 
@@ -266,6 +269,7 @@ class MirrorRuns:
                 raise
             read = _Read(index=index, parts=result.parts)
             self._note_read(live, read)
+            await self._take_in.leave_out_blocked(live, job, folder / "run.sqlite")
             live.progress(
                 f"{read.total('records'):,} read, {read.total('kept'):,} kept",
                 done=read.total("records"),
@@ -448,11 +452,14 @@ class MirrorRuns:
             live.progress(cleaned(gone))
 
     async def _nothing_new(self, live: LiveRun, job: Job) -> Outcome:
-        for name in (StepName.FILTER, StepName.RESOLVE, StepName.PLAN, StepName.DOWNLOAD):
+        for name in (StepName.FILTER, StepName.RESOLVE, StepName.PLAN):
             await live.skip(name, "the source has not changed")
+        if not await self._fills.bring_damaged(live, job):
+            await live.skip(StepName.DOWNLOAD, "the source has not changed")
         # A publication that failed or was cut off before is made up for here: its change set still waits.
         generation = None
-        if await self._p.db.read(lambda r: generations.finished_change_sets(r, job.channel_id)):
+        waits = await self._p.db.read(lambda r: generations.finished_change_sets(r, job.channel_id))
+        if waits or await self._p.mender.needed(job.channel_id):
             async with live.step(StepName.PUBLISH):
                 publication = await self._take_in.publish(live, job.channel_id, Cause.RUN, None)
                 live.progress(told(publication))
@@ -465,15 +472,18 @@ class MirrorRuns:
         if mirror is not None:
             passive = mirror.artifacts if mirror.mode is MirrorMode.PASSIVE else 0
             live.count(unchanged=mirror.artifacts, passive=passive, shadowed=mirror.shadowed)
-        return Outcome(generation=generation)
+        return Outcome(state=_state(live), generation=generation)
 
     def _outcome(self, live: LiveRun, publication: Publication) -> Outcome:
-        state = RunState.INCOMPLETE if live.counts.failed else RunState.COMPLETED
         if live.counts.failed:
             live.log(f"{live.counts.failed:,} artifacts could not be had; the next run tries them again", "warning")
         if not publication.published and publication.reason:
             live.log(publication.reason)
-        return Outcome(state=state, generation=publication.generation.number if publication.published else None)
+        return Outcome(state=_state(live), generation=publication.generation.number if publication.published else None)
+
+
+def _state(live: LiveRun) -> RunState:
+    return RunState.INCOMPLETE if live.counts.failed else RunState.COMPLETED
 
 
 def _not_yet_today(known: Mapping[str, SourceIndexRow], now_ms: int) -> bool:

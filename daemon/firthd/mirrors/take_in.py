@@ -3,19 +3,22 @@
 import asyncio
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
+from firth_protocol.errors import FirthError
 from firth_protocol.events import Fact
 from firth_protocol.types import Cause
 from firthd.channels import retention
 from firthd.channels.publish import Publication
 from firthd.families.base import COLUMNS
 from firthd.mirrors.context import Context
-from firthd.mirrors.source import Job
+from firthd.mirrors.source import Job, rules_of
 from firthd.runs.run import LiveRun
-from firthd.store import artifacts, catalog, generations, runs
+from firthd.store import artifacts, blocks, catalog, generations, runs
 from firthd.store.artifacts import Copied, MirrorTotals
 from firthd.store.database import Tx
+from firthd.store.run_reads import open_run_file
 from firthd.store.secrets import Secrets
 
 NOTES_SHOWN = 10
@@ -146,6 +149,12 @@ class TakeIn:
         def report(description: str, done: int, total: int | None) -> None:
             live.progress(description, done=done, total=total)
 
+        if await self.take_out_blocked(channel_id, live.id):
+            live.log("what is blocked was left out")
+        try:
+            await self._p.mender.mend(channel_id, self._p.render_folder(live.id), report, live.note)
+        except FirthError as error:  # what has changed is published all the same
+            live.note(f"lost index files could not be made anew: {error.message}")
         publication = await self._p.publisher.publish(
             channel_id,
             cause=cause,
@@ -160,6 +169,65 @@ class TakeIn:
         for note in publication.notes[:NOTES_SHOWN]:
             live.note(note)
         return publication
+
+    async def leave_out_blocked(self, live: LiveRun, job: Job, run_file: Path) -> None:
+        """Take what blocks name out of what is to be added, before anything of it is downloaded."""
+        family = rules_of(self._p.families, job.type).family
+        if not self._p.blocks.any(job.channel_id, family):
+            return
+        last = blocked = 0
+        async with open_run_file(run_file) as reads:
+            while page := await reads.wanted(last, blocks.PAGE):
+                last = page[-1].ordinal
+                out = await self._p.blocks.among(job.channel_id, family, page)
+                await reads.leave_out(out)
+                blocked += len(out)
+        if blocked:
+            live.log(f"{blocked:,} files are blocked in this channel and left out")
+
+    async def take_out_blocked(self, channel_id: int, run_id: int) -> int:
+        """Close the rows that blocks take out, in a change set of their own; return how many."""
+        found = [one.id for one in await self._p.blocks.taken_out(channel_id)]
+        await self._change(channel_id, run_id, found, blocks.close, added=0, closed=len(found))
+        return len(found)
+
+    async def let_in_unblocked(self, channel_id: int, run_id: int) -> int:
+        """Open the rows again that no block takes out any more; return how many."""
+        found = [one.id for one in await self._p.blocks.let_in_again(channel_id)]
+        await self._change(
+            channel_id, run_id, found, partial(blocks.open_again, columns=COLUMNS), added=len(found), closed=0
+        )
+        return len(found)
+
+    async def _change(
+        self,
+        channel_id: int,
+        run_id: int,
+        found: list[int],
+        change: Callable[[Tx, int, list[int]], Awaitable[None]],
+        *,
+        added: int,
+        closed: int,
+    ) -> None:
+        """Write one finished change set of the channel itself, in short transactions."""
+        if not found:
+            return
+        now = self._p.clock.now_ms()
+        change_set = await self._p.db.write(
+            lambda tx: generations.open_change_set(
+                tx, channel_id=channel_id, mirror_id=None, run_id=run_id, cause=Cause.REMOVAL, now_ms=now
+            )
+        )
+        try:
+            for start in range(0, len(found), blocks.PAGE):
+                some = found[start : start + blocks.PAGE]
+                await self._p.db.write(lambda tx, some=some: change(tx, change_set, some))  # type: ignore[misc]
+            await self._p.db.write(
+                lambda tx: generations.finish_change_set(tx, change_set, added=added, closed=closed, now_ms=now)
+            )
+        except BaseException:
+            await asyncio.shield(self._p.db.write(lambda tx: generations.mark_abandoned(tx, change_set)))
+            raise
 
     async def clean_channel(self, channel_id: int) -> int:
         channel = await self._p.db.read(lambda r: catalog.channel_by_id(r, channel_id))

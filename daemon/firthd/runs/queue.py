@@ -37,8 +37,10 @@ LENT = 16
 Executor = Callable[[LiveRun], Awaitable[Outcome]]
 OnEnd = Callable[[Tx, RunRow], Awaitable[None]]
 
-TAKE_IN = frozenset({RunKind.MIRROR, RunKind.PUBLISH})
-"""Kinds that write rows of a mirror when they have one: never two of them for one mirror at once."""
+TAKE_IN = frozenset({RunKind.MIRROR, RunKind.PUBLISH, RunKind.FILL})
+"""Kinds that write rows or files of a mirror when they have one: never two of them for one mirror at once."""
+OF_STORE = frozenset({RunKind.GC, RunKind.SCRUB, RunKind.BACKUP})
+"""Kinds of which one works at a time: they read the whole store."""
 
 
 class Waiting(Struct, frozen=True, kw_only=True):
@@ -84,8 +86,8 @@ class RunQueue:
         tx: Tx,
         kind: RunKind,
         *,
-        channel_id: int,
-        channel: str,
+        channel_id: int | None = None,
+        channel: str = "",
         mirror_id: int | None = None,
         cause: str,
         by: str,
@@ -345,6 +347,10 @@ class RunQueue:
             for other in self._live.values():
                 if other.row.mirror_id == row.mirror_id and other.row.kind in TAKE_IN:
                     return f"run {other.id} of the same mirror"
+        if row.kind in OF_STORE:
+            for other in self._live.values():
+                if other.row.kind in OF_STORE:
+                    return f"run {other.id}, a {other.row.kind} of the store"
         return None
 
     def _tell_lent(self, row: RunRow) -> None:

@@ -9,11 +9,16 @@ STEPS = {
     RunKind.PLAN: tuple(StepName)[:5],
     RunKind.PUBLISH: (StepName.PUBLISH, StepName.CLEAN),
     RunKind.ROLLBACK: (StepName.PUBLISH, StepName.CLEAN),
+    RunKind.REMOVE: (StepName.PLAN, StepName.PUBLISH, StepName.CLEAN),
+    RunKind.FILL: (StepName.CONNECT, StepName.PLAN, StepName.DOWNLOAD, StepName.CLEAN),
+    RunKind.GC: (StepName.PLAN, StepName.CLEAN),
+    RunKind.SCRUB: (StepName.PLAN, StepName.CLEAN),
+    RunKind.BACKUP: (StepName.PLAN, StepName.CLEAN),
 }
 NO_COUNTS = RunCounts()
-URGENT = frozenset({RunKind.PUBLISH, RunKind.ROLLBACK})
+URGENT = frozenset({RunKind.PUBLISH, RunKind.ROLLBACK, RunKind.REMOVE})
 """Kinds that go before the others in the queue."""
-PLACED = frozenset({RunKind.MIRROR})
+PLACED = frozenset({RunKind.MIRROR, RunKind.FILL})
 """Kinds that need one of the run places: they load a source, the line and the disk for long."""
 
 
@@ -42,7 +47,7 @@ def describe(row: RunRow, *, rate: float = 0.0, eta_s: float | None = None) -> R
         id=row.id,
         kind=row.kind,
         state=row.state,
-        channel=row.channel,
+        channel=row.channel or None,
         mirror=row.mirror_id,
         mirror_name=row.mirror_name,
         cause=row.cause,

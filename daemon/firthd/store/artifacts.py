@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from firthd.clock import Clock
 from firthd.store import offers
@@ -13,9 +14,8 @@ from firthd.store.database import Database, Reader, Row, Tx
 
 BATCH_SECONDS = 0.03
 """What one batch of a copy aims at; the writer is free for others between two."""
-_FIRST_BATCH = 500
+FIRST_BATCH = 500
 _MAX_BATCH = 20_000
-_OFFERS_A_BATCH = 2_000
 
 
 class FileRow(Struct, frozen=True, kw_only=True):
@@ -44,7 +44,7 @@ class FileRow(Struct, frozen=True, kw_only=True):
 
 OF_ROW = FileRow.__struct_fields__[:-2]  # the last two are not in the row, but follow from it
 FILE_COLUMNS = selected(OF_ROW, "a")
-_DELIVERED = "delivered d ON d.channel_id = a.channel_id AND d.sha256 = a.sha256"
+DELIVERED = "delivered d ON d.channel_id = a.channel_id AND d.sha256 = a.sha256"
 _VERSIONS = "artifact a JOIN change_set s ON s.id = a.added_set LEFT JOIN change_set e ON e.id = a.closed_set"
 _LIVE = "s.number <= :shows AND (e.number IS NULL OR e.number > :shows)"
 
@@ -79,9 +79,9 @@ async def find_file(
     """
     newest, back_at = rolled_back or (shows, now_ms)
     rows = await r.rows(
-        f"SELECT {FILE_COLUMNS}, s.number, e.number, g.time, b.size = coalesce(a.size, b.size) FROM {_VERSIONS}"
+        f"SELECT {FILE_COLUMNS}, s.number, e.number, g.time, b.size = coalesce(a.size, b.size), b.size FROM {_VERSIONS}"
         " LEFT JOIN generation g ON g.channel_id = a.channel_id AND g.number = e.number"
-        f" LEFT JOIN {_DELIVERED} LEFT JOIN blob b ON b.sha256 = d.sha256"
+        f" LEFT JOIN {DELIVERED} LEFT JOIN blob b ON b.sha256 = d.sha256"
         " WHERE a.channel_id = :channel AND a.family = :family AND a.part = :part AND a.filename = :filename"
         " AND s.number <= :newest ORDER BY a.id DESC",
         {"channel": channel_id, "newest": newest, "family": family, "part": part, "filename": filename},
@@ -102,7 +102,8 @@ async def find_file(
                 owners[key] = await offers.owners(r, channel_id, at, family, row[7])
             owned_by = owners[key]
             if owned_by is None or row[2] in owned_by:
-                return file_row(row, retired=not wanted_live, delivered=bool(row[16]))
+                file = file_row(row, retired=not wanted_live, delivered=bool(row[16]))
+                return replace(file, size=row[17]) if file.delivered else file
     return None
 
 
@@ -187,16 +188,16 @@ async def copy_in(
         if not closings:  # what else the source offers is for a run that takes in all of it
             offered += await offers.begin_with_files(tx, change_set, base + low + 1, base + high)
 
-    batch = _FIRST_BATCH
+    batch = FIRST_BATCH
     while done < last:
         low, high = done, min(done + batch, last)
-        seconds = await _timed(db, clock, partial(add, low=low, high=high))
+        seconds = await timed(db, clock, partial(add, low=low, high=high))
         done = high
         report(done, total)
-        batch = _next_batch(batch, seconds)
+        batch = next_batch(batch, seconds)
 
     if closings and leaving:
-        batch, key = _FIRST_BATCH, 0
+        batch, key = FIRST_BATCH, 0
 
         async def close(tx: Tx, limit: int) -> None:
             nonlocal closed, key
@@ -219,9 +220,9 @@ async def copy_in(
             key = high
 
         while key >= 0:
-            seconds = await _timed(db, clock, partial(close, limit=batch))
+            seconds = await timed(db, clock, partial(close, limit=batch))
             report(min(total, last + closed), total)
-            batch = _next_batch(batch, seconds)
+            batch = next_batch(batch, seconds)
     if closings:
         offered = await _copy_offers(db, schema, clock, {"set": change_set, "channel": channel_id, "mirror": mirror_id})
     return Copied(added=added, closed=closed, offers=offered)
@@ -231,7 +232,7 @@ async def _copy_offers(db: Database, schema: str, clock: Clock, params: dict[str
     """Copy which names begin and cease to be offered, in short batches; return how many. The artifacts are there."""
     last = int(await db.write(lambda tx: tx.value(f"SELECT coalesce(max(ordinal), 0) FROM {schema}.offer")))
     changed = done = 0
-    batch = _FIRST_BATCH
+    batch = FIRST_BATCH
 
     async def some(tx: Tx, low: int, high: int) -> None:
         nonlocal changed
@@ -241,11 +242,11 @@ async def _copy_offers(db: Database, schema: str, clock: Clock, params: dict[str
 
     while done < last:
         low, done = done, min(done + batch, last)
-        batch = _next_batch(batch, await _timed(db, clock, partial(some, low=low, high=done)))
+        batch = next_batch(batch, await timed(db, clock, partial(some, low=low, high=done)))
     return changed
 
 
-async def _timed(db: Database, clock: Clock, body: Callable[[Tx], Any]) -> float:
+async def timed(db: Database, clock: Clock, body: Callable[[Tx], Any]) -> float:
     async def timed(tx: Tx) -> float:
         started = clock.monotonic()
         await body(tx)
@@ -254,7 +255,7 @@ async def _timed(db: Database, clock: Clock, body: Callable[[Tx], Any]) -> float
     return await db.write(timed)
 
 
-def _next_batch(batch: int, seconds: float) -> int:
+def next_batch(batch: int, seconds: float) -> int:
     factor = BATCH_SECONDS / max(seconds, 0.001)
     return max(100, min(_MAX_BATCH, int(batch * min(2.0, max(0.25, factor)))))
 
@@ -310,7 +311,7 @@ async def mirror_totals(r: Reader, channel_id: int, mirror_id: int) -> MirrorTot
     rows = await r.rows(
         "SELECT a.part, count(*), coalesce(sum(a.size), 0), count(d.sha256),"
         " coalesce(sum(a.size) FILTER (WHERE d.sha256 IS NOT NULL), 0)"
-        f" FROM artifact a INDEXED BY artifact_file LEFT JOIN {_DELIVERED}"
+        f" FROM artifact a INDEXED BY artifact_file LEFT JOIN {DELIVERED}"
         " WHERE a.channel_id = ? AND a.mirror_id = ? AND a.closed_set IS NULL GROUP BY a.family, a.part",
         (channel_id, mirror_id),
     )
@@ -339,7 +340,7 @@ async def package_files(r: Reader, channel_id: int, shows: int, family: str, nam
     rows = await r.rows(
         f"SELECT {FILE_COLUMNS}, a.build, a.license, a.timestamp, s.number, d.sha256 IS NOT NULL, n.raw"
         f" FROM {_VERSIONS}"
-        f" LEFT JOIN {_DELIVERED} JOIN artifact_record n ON n.artifact_id = a.id"
+        f" LEFT JOIN {DELIVERED} JOIN artifact_record n ON n.artifact_id = a.id"
         f" WHERE a.channel_id = :channel AND a.family = :family AND a.name = :name AND {_LIVE}"
         f" AND NOT {_SHADOWED} ORDER BY a.id LIMIT :limit",
         {"channel": channel_id, "shows": shows, "family": family, "name": name, "limit": limit},
@@ -361,7 +362,7 @@ async def not_stored(r: Reader, channel_id: int, shows: int) -> int:
     """Count the artifacts of generation `shows` that clients see and whose file the channel has not been given yet."""
     return int(
         await r.value(
-            f"SELECT count(*) FROM {_VERSIONS} LEFT JOIN {_DELIVERED}"
+            f"SELECT count(*) FROM {_VERSIONS} LEFT JOIN {DELIVERED}"
             f" WHERE a.channel_id = :channel AND d.sha256 IS NULL AND {_LIVE} AND NOT {_SHADOWED}",
             {"channel": channel_id, "shows": shows},
         )
@@ -392,109 +393,3 @@ async def raw_record(r: Reader, artifact_id: int) -> bytes | None:
     """Return an artifact's record as its source wrote it."""
     raw = await r.value("SELECT raw FROM artifact_record WHERE artifact_id = ?", (artifact_id,))
     return None if raw is None else bytes(raw)
-
-
-# --- what stays when a mirror goes ------------------------------------------------------------------------
-
-
-async def would_keep(r: Reader, channel_id: int, mirror_id: int) -> tuple[int, int]:
-    """Return how many of a mirror's live artifacts its channel has been given, and how many it has not."""
-    totals = await mirror_totals(r, channel_id, mirror_id)
-    return totals.stored, totals.artifacts - totals.stored
-
-
-class HandedOver(Struct, frozen=True, kw_only=True):
-    """What came of a deleted mirror's artifacts: rows added and closed; files that stay, and those that do not."""
-
-    copied: Copied
-    kept: int
-    dropped: int
-
-
-_OWN = (
-    "SELECT k.id FROM artifact k INDEXED BY artifact_live WHERE k.channel_id = a.channel_id AND k.mirror_id = 0"
-    " AND k.family = a.family AND k.part = a.part AND k.section = a.section AND k.filename = a.filename"
-    " AND k.closed_set IS NULL"
-)
-"""The row of the same file that the channel itself holds already."""
-_CAME = (
-    "coalesce((SELECT max(o.id) FROM artifact o INDEXED BY artifact_file WHERE o.channel_id = a.channel_id"
-    " AND o.family = a.family AND o.part = a.part AND o.filename = a.filename AND o.section = a.section"
-    " AND o.mirror_id > 0 AND o.closed_set = (SELECT k.added_set FROM artifact k WHERE k.id = own)), own)"
-)
-"""The row with which what the channel holds came from a source, whenever it was handed over; ids rise with time."""
-
-
-async def hand_over(
-    db: Database,
-    *,
-    columns: Sequence[Column],
-    channel_id: int,
-    mirror_id: int,
-    change_set: int,
-    keep: bool,
-    clock: Clock,
-) -> HandedOver:
-    """Close a mirror's artifacts in short batches; with `keep` those that are stored go on as the channel's own.
-
-    Of a file that the channel itself holds already, the one that came from its source last stays. Nobody else may
-    change the channel's own rows meanwhile.
-    """
-    first, last = await db.read(lambda r: _id_span(r, channel_id, mirror_id))
-    names = ", ".join(in_the_row(columns))
-    added = closed = stay = dropped = offered = 0
-    batch = _FIRST_BATCH
-
-    async def some(tx: Tx, low: int, high: int) -> None:
-        nonlocal added, closed, stay, dropped, offered
-        params = {"channel": channel_id, "mirror": mirror_id, "set": change_set, "low": low, "high": high}
-        # Windows of ids: by an index of the channel each batch would look at all of its rows.
-        inside = (
-            "a.id BETWEEN :low AND :high AND a.channel_id = :channel AND a.mirror_id = :mirror AND a.closed_set IS NULL"
-        )
-        stored: list[Row] = []
-        if keep:
-            stored = await tx.rows(
-                f"SELECT id, own, own IS NULL OR id > {_CAME} FROM (SELECT a.*, ({_OWN}) AS own"
-                f" FROM artifact a NOT INDEXED CROSS JOIN {_DELIVERED} WHERE {inside}) a ORDER BY id",
-                params,
-            )
-        leaving = await tx.execute(
-            f"UPDATE artifact AS a NOT INDEXED SET closed_set = :set, closed_reason = 'mirror deleted' WHERE {inside}",
-            params,
-        )
-        moved = [(row_id, own) for row_id, own, newer in stored if newer]
-        outdone = [(change_set, own) for _, own in moved if own is not None]
-        await tx.many("UPDATE artifact SET closed_set = ?, closed_reason = 'replaced' WHERE id = ?", outdone)
-        base = await tx.value("UPDATE artifact_id_range SET next = next + ? RETURNING next", (len(moved),))
-        places = list(enumerate((row_id for row_id, _ in moved), int(base) - len(moved)))
-        await tx.many("INSERT INTO artifact_record SELECT ?, raw FROM artifact_record WHERE artifact_id = ?", places)
-        await tx.many(
-            f"INSERT INTO artifact(id, channel_id, mirror_id, family, part, {names}, added_set)"
-            f" SELECT ?, channel_id, 0, family, part, {names}, ? FROM artifact WHERE id = ?",
-            [(place, change_set, row_id) for place, row_id in places],
-        )
-        added += len(moved)
-        closed += leaving + len(outdone)
-        if places:
-            offered += await offers.begin_with_files(tx, change_set, places[0][0], places[-1][0])
-        stay += len(stored)
-        dropped += leaving - len(stored)
-
-    low = first
-    while low <= last:
-        high = min(low + batch - 1, last)
-        seconds = await _timed(db, clock, partial(some, low=low, high=high))
-        low = high + 1
-        batch = _next_batch(batch, seconds)
-    while ended := await db.write(lambda tx: offers.end_some(tx, channel_id, mirror_id, change_set, _OFFERS_A_BATCH)):
-        offered += ended
-    return HandedOver(copied=Copied(added=added, closed=closed, offers=offered), kept=stay, dropped=dropped)
-
-
-async def _id_span(r: Reader, channel_id: int, mirror_id: int) -> tuple[int, int]:
-    """Return the lowest and the highest id of a mirror's rows; (1, 0) when it has none."""
-    row = await r.row(
-        "SELECT min(id), max(id) FROM artifact WHERE channel_id = ? AND mirror_id = ?", (channel_id, mirror_id)
-    )
-    return (row[0], row[1]) if row is not None and row[0] is not None else (1, 0)

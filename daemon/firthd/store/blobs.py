@@ -21,6 +21,8 @@ BATCH = 64
 """Files made durable together at the most."""
 FLUSHERS = 8
 """Flushes side by side."""
+READ_CHUNK = 1 << 20
+"""Bytes read at a time when a file is looked at."""
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -38,6 +40,13 @@ class Kept(Struct, frozen=True, kw_only=True):
     sha256: str
     size: int
     channel_id: int | None = None
+
+
+class Wrong(Struct, frozen=True):
+    """What was wrong with a file, and how many bytes of it went into quarantine."""
+
+    reason: str
+    size: int
 
 
 NameBlobs = Callable[[list[Kept]], Awaitable[None]]
@@ -124,6 +133,19 @@ def _tell(waiting: _Waiting, error: BaseException) -> None:
         waiting.future.exception()  # a caller that went away does not make it an unretrieved error
 
 
+def _digest(fd: int, hurry: Callable[[int], None] | None) -> str:
+    digest = hashlib.sha256()
+    position = 0
+    while True:
+        if hurry is not None:
+            hurry(READ_CHUNK)
+        chunk = os.pread(fd, READ_CHUNK, position)
+        if not chunk:
+            return digest.hexdigest()
+        digest.update(chunk)
+        position += len(chunk)
+
+
 def _sync(path: Path, flags: int, sync: Callable[[int], None]) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
@@ -139,6 +161,7 @@ class BlobStore:
         self.root = root
         self._give = give
         self._temporary = root / "tmp"
+        self._quarantine = root / "quarantine"
         self._name_blobs = name_blobs
         self._waiting: list[_Waiting] = []
         self._flusher: asyncio.Task[None] | None = None
@@ -318,10 +341,76 @@ class BlobStore:
             waiting.path.unlink()
         return True
 
+    def set_aside_if_wrong(
+        self, sha256: str, size: int | None, hurry: Callable[[int], None] | None = None
+    ) -> Wrong | None:
+        """Look whether a file is what its name says; one that is not goes into quarantine. Blocks.
+
+        `size` None: unknown. A file of the right size is read whole; `hurry` is told how many bytes are about to be
+        read, and may wait. Return what was wrong, None when nothing was. Raises OSError when the file cannot be read.
+        """
+        final = self.path(sha256)
+        try:
+            fd = os.open(final, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return Wrong("it is gone", 0)
+        try:
+            status = os.fstat(fd)
+            if size is not None and status.st_size != size:
+                reason = f"it has {status.st_size:,} bytes instead of {size:,}"
+            elif _digest(fd, hurry) != sha256:
+                reason = "it holds other bytes than its name says"
+            else:
+                return None
+            self._set_aside(final, status)
+            return Wrong(reason, status.st_size)
+        finally:
+            os.close(fd)
+
+    def _set_aside(self, final: Path, looked_at: os.stat_result) -> None:
+        self._quarantine.mkdir(exist_ok=True)
+        aside = self._quarantine / final.name
+        try:
+            final.replace(aside)
+            moved = aside.stat()
+        except FileNotFoundError:
+            return  # somebody else looked at it at the same time, and was faster
+        if (moved.st_dev, moved.st_ino) != (looked_at.st_dev, looked_at.st_ino):
+            aside.replace(final)  # the right one had come while this one was looked at
+        _sync(final.parent, os.O_DIRECTORY, os.fsync)
+
+    def drop_from_quarantine(self, sha256: str) -> None:
+        """Take away what lies in quarantine under a name. Blocks."""
+        self.path(sha256)
+        (self._quarantine / sha256).unlink(missing_ok=True)
+
     def delete(self, sha256: str) -> None:
         """Take a blob's file away; it may be gone already. Blocks."""
         with contextlib.suppress(FileNotFoundError):
             self.path(sha256).unlink()
+
+    def written_ms(self, sha256: str) -> int:
+        """Return when a blob was written, or written again; 0 when it is not there. Blocks."""
+        try:
+            return self.path(sha256).stat().st_mtime_ns // 1_000_000
+        except FileNotFoundError:
+            return 0
+
+    def take_away(self, sha256: str, young_ms: int) -> bool:
+        """Take a blob's file away unless it was written, or written again, since a moment. Blocks.
+
+        It is moved aside first: what comes meanwhile finds no file, and is laid there anew.
+        """
+        aside = self.temporary()
+        try:
+            self.path(sha256).replace(aside)
+        except FileNotFoundError:
+            return False
+        if aside.stat().st_mtime_ns // 1_000_000 >= young_ms:
+            aside.replace(self.path(sha256))
+            return False
+        aside.unlink()
+        return True
 
     async def free_bytes(self) -> int:
         """Return the bytes free to us on the store's file system."""

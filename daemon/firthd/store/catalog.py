@@ -128,6 +128,11 @@ async def owners_changed(tx: Tx, channel_id: int) -> None:
     )
 
 
+async def render_anew(tx: Tx, channel_id: int) -> None:
+    """Let the next publication render all indexes of a channel, whatever is in force."""
+    await tx.execute("UPDATE channel SET render_anew = 1 WHERE id = ?", (channel_id,))
+
+
 async def rendered_anew(tx: Tx, channel_id: int) -> None:
     await tx.execute("UPDATE channel SET render_anew = 0 WHERE id = ?", (channel_id,))
 

@@ -182,6 +182,58 @@ async def unnamed(r: Reader, before_ms: int) -> list[str]:
     return [row[0].hex() for row in rows]
 
 
+async def sizes(r: Reader, channel_id: int) -> list[tuple[str, int | None]]:
+    """Return (file, its size in bytes, None where no row says it) of all files that a channel's objects name."""
+    rows = await r.rows(
+        "SELECT file, max(size) FROM (SELECT file, iif(encoding IS NULL, size, NULL) AS size FROM object"
+        " WHERE channel_id = :channel AND offset IS NULL"
+        " UNION ALL SELECT file, size FROM pack p WHERE channel_id = :channel"
+        " AND EXISTS (SELECT 1 FROM object o WHERE o.file = p.file)) GROUP BY file",
+        {"channel": channel_id},
+    )
+    return [(row[0].hex(), row[1]) for row in rows]
+
+
+class LostObject(Struct, frozen=True, kw_only=True):
+    """An object whose file is lost, and the generations that it is part of."""
+
+    family: str
+    since: int
+    until: int | None
+
+
+async def lost(r: Reader, channel_id: int, files: Sequence[str]) -> list[LostObject]:
+    """Return the objects of a channel that lie in one of these files, one for each family and span of generations."""
+    rows = await r.rows(
+        f"SELECT DISTINCT family, since, until FROM object WHERE channel_id = ? AND file IN ({_places(files)})",
+        (channel_id, *map(bytes.fromhex, files)),
+    )
+    return [LostObject(family=row[0], since=row[1], until=row[2]) for row in rows]
+
+
+async def digests_in(r: Reader, channel_id: int, family: str, files: Sequence[str]) -> set[str]:
+    """Return the sha256 of the objects of a family that lie in one of these files."""
+    rows = await r.rows(
+        f"SELECT DISTINCT sha256 FROM object WHERE channel_id = ? AND family = ? AND file IN ({_places(files)})",
+        (channel_id, family, *map(bytes.fromhex, files)),
+    )
+    return {row[0].hex() for row in rows}
+
+
+async def mend(tx: Tx, schema: str, channel_id: int, family: str, files: Sequence[str]) -> int:
+    """Say of objects that lay in lost files where a render (the attached run file) has put the same bytes again."""
+    return await tx.execute(
+        f"UPDATE object AS o SET file = s.file, offset = s.offset, encoding = s.encoding FROM {schema}.object s"
+        " WHERE o.channel_id = ? AND o.family = ? AND o.path = s.path AND o.sha256 = s.sha256"
+        f" AND o.file IN ({_places(files)})",
+        (channel_id, family, *map(bytes.fromhex, files)),
+    )
+
+
+def _places(values: Sequence[str]) -> str:
+    return ", ".join("?" * len(values))
+
+
 async def named_of(r: Reader, files: Sequence[str]) -> set[str]:
     """Return those of the files that a row names."""
     found = set()

@@ -50,6 +50,11 @@ class RunFileReads:
             for row in rows
         ]
 
+    async def leave_out(self, ordinals: Sequence[int]) -> None:
+        """Take adds back: they are neither downloaded nor written."""
+        await self._connection.executemany('DELETE FROM "add" WHERE ordinal = ?', [(one,) for one in ordinals])
+        await self._connection.commit()
+
     async def record_digests(self, digests: Sequence[tuple[int, str, int]]) -> None:
         """Record (ordinal, sha256, size) of files whose source gives no sha256."""
         await self._connection.executemany(

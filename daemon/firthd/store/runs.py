@@ -32,7 +32,7 @@ class RunRow(Struct, frozen=True, kw_only=True):
     id: int
     kind: RunKind
     state: RunState
-    channel_id: int
+    channel_id: int | None  # None: a run of the store
     mirror_id: int | None
     cause: str
     by: str
@@ -51,7 +51,7 @@ class RunRow(Struct, frozen=True, kw_only=True):
     result: Json | None
     requeued: int
     verified_bytes: int
-    channel: str
+    channel: str  # "" for a run of the store: no channel has that name
     mirror_name: str | None
 
 
@@ -63,8 +63,8 @@ _JSON: dict[str, Any] = {
     "notes": list[str],
     "result": Json,
 }
-_RUN = selected(RunRow.__struct_fields__, "r", channel="c.name", mirror_name="m.name")
-_FROM = "run r JOIN channel c ON c.id = r.channel_id LEFT JOIN mirror m ON m.id = r.mirror_id"
+_RUN = selected(RunRow.__struct_fields__, "r", channel="coalesce(c.name, '')", mirror_name="m.name")
+_FROM = "run r LEFT JOIN channel c ON c.id = r.channel_id LEFT JOIN mirror m ON m.id = r.mirror_id"
 
 
 def _run(row: Row) -> RunRow:
@@ -81,7 +81,7 @@ async def insert_run(
     tx: Tx,
     *,
     kind: RunKind,
-    channel_id: int,
+    channel_id: int | None,
     mirror_id: int | None,
     cause: str,
     by: str,
@@ -155,11 +155,13 @@ async def runs_page(
     before: int | None,
     limit: int,
     patterns: paging.Patterns,
+    store: bool = False,
 ) -> tuple[list[RunRow], int]:
-    """Return runs, newest first, older than id `before`, and how many there are in all."""
+    """Return runs, newest first, older than id `before`, and how many there are in all; `store`: its own too."""
     seen, params = paging.visible("c.name", patterns)
     where = (
-        f"{seen} AND (:mirror IS NULL OR r.mirror_id = :mirror) AND (:channel IS NULL OR r.channel_id = :channel)"
+        f"((r.channel_id IS NULL AND :store) OR (r.channel_id IS NOT NULL AND {seen}))"
+        " AND (:mirror IS NULL OR r.mirror_id = :mirror) AND (:channel IS NULL OR r.channel_id = :channel)"
         " AND (:kind IS NULL OR r.kind = :kind) AND (:state IS NULL OR r.state = :state)"
     )
     values = {
@@ -169,6 +171,7 @@ async def runs_page(
         "kind": kind,
         "state": state,
         "before": before,
+        "store": int(store),
         "limit": limit,
     }
     rows = await r.rows(

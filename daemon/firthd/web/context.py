@@ -68,13 +68,18 @@ class Tokens(Protocol):
     def used(self, token_id: int, now_ms: int, /) -> None: ...
 
 
+async def _told_nobody(*_: object) -> None:
+    pass
+
+
 class WebContext(Struct, frozen=True, kw_only=True):
     """Everything that the web application works with.
 
     `state` is the folder that nginx's internal location holds. `packages` gives those of a channel whose name holds a
     text, the first hundred, and how many there are. `health` gives None, or a sentence that says why nothing can be
     served; `limited` one that says what cannot be done while all that is stored is served. `metrics` gives Prometheus
-    text.
+    text. `package_lost` and `index_lost` (channel id, file) are told of files that are not what they should be, and
+    have taken them out of service when they return.
     """
 
     published: Channels
@@ -91,3 +96,5 @@ class WebContext(Struct, frozen=True, kw_only=True):
     health: Callable[[], str | None]
     metrics: Callable[[], bytes]
     limited: Callable[[], str | None] = lambda: None
+    package_lost: Callable[[FileRow], Awaitable[None]] = _told_nobody
+    index_lost: Callable[[int, str], Awaitable[None]] = _told_nobody

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 INLINE_READ = 64 * 1024
 """Bytes up to which a file is read in the event loop: cheaper than the way to a thread and back."""
 UNPACK_CHUNK = 1024 * 1024
+BROKEN = "broken"
+"""Key of a request whose reply broke off because of the file, not of the client."""
 
 
 class DamagedFile(OSError):
@@ -69,7 +71,7 @@ class Files:
         """Send bytes at rest. `content.modified_ms` None: the file's own time is taken.
 
         `by_proxy`: the peer is the proxy for which `accel` was set. Raises FileNotFoundError when the file is not
-        there, ShortFile or DamagedFile when it is not what its name promises.
+        there, DamagedFile when it is not what its name promises.
         """
         found = self._hot.get(place.sha256)
         if found is not None:
@@ -80,8 +82,8 @@ class Files:
             stat = os.fstat(fd)
             offset = place.offset or 0
             size = stat.st_size if place.size is None else place.size
-            if stat.st_size < offset + size:
-                raise ShortFile(f"{path.name} has {stat.st_size} bytes, {offset + size} are needed")
+            if stat.st_size < offset + size or (place.offset is None and stat.st_size != size):
+                raise DamagedFile(f"{path.name} has {stat.st_size} bytes, {offset + size} are needed")
             written_ms = stat.st_mtime_ns // 1_000_000
             if size <= self._hot.max_object:
                 found = HotObject(await _read(fd, offset, size, place.sha256), written_ms)
@@ -206,6 +208,7 @@ async def _sending(request: web.Request, response: web.StreamResponse) -> AsyncI
         _abort(request)
     except (OSError, zstandard.ZstdError) as error:
         log.warning("a reply broke off: %s", error)
+        request[BROKEN] = True
         _abort(request)
     except BaseException:
         _abort(request)

@@ -1,6 +1,7 @@
 """The only place that gives a package file to a client: from the store, or from its source while it is fetched."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import msgspec
@@ -12,7 +13,7 @@ from firthd.store.blobs import Kept
 from firthd.web.admission import Visitor
 from firthd.web.conditions import Content
 from firthd.web.context import Fetches, Store
-from firthd.web.files import Files, Place, without_body
+from firthd.web.files import DamagedFile, Files, Place, without_body
 from firthd.web.problems import Problem
 
 RANGE_WAIT_S = 60.0
@@ -24,10 +25,19 @@ WHOLE_WAIT_S = 600.0
 class Packages:
     """Sends the files of artifacts, whatever their family."""
 
-    def __init__(self, files: Files, blobs: Store, on_demand: Fetches, *, range_wait_s: float = RANGE_WAIT_S) -> None:
+    def __init__(
+        self,
+        files: Files,
+        blobs: Store,
+        on_demand: Fetches,
+        lost: Callable[[FileRow], Awaitable[None]],
+        *,
+        range_wait_s: float = RANGE_WAIT_S,
+    ) -> None:
         self._files = files
         self._blobs = blobs
         self._on_demand = on_demand
+        self._lost = lost
         self._range_wait_s = range_wait_s
 
     async def send(
@@ -48,8 +58,8 @@ class Packages:
             place = Place(local=partial(self._blobs.local, file.sha256), sha256=file.sha256, size=file.size)
             try:
                 return await self._files.stored(request, content, place, by_proxy=visitor.by_proxy)
-            except FileNotFoundError:
-                pass
+            except (FileNotFoundError, DamagedFile):
+                await self._lost(file)  # out of service now: it is fetched again
         answer = without_body(request, content)
         if answer is not None:
             return answer

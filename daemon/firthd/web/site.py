@@ -1,7 +1,7 @@
 """The only place that leads from a path below a channel to bytes, whatever the family that the path belongs to."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,9 +15,9 @@ from firthd.store.objects import ObjectRow
 from firthd.web.admission import Visitor
 from firthd.web.conditions import Content
 from firthd.web.context import Channels, LazyPages, Store
-from firthd.web.files import Files, Place
+from firthd.web.files import BROKEN, DamagedFile, Files, Place
 from firthd.web.packages import Packages
-from firthd.web.problems import not_found
+from firthd.web.problems import Problem, not_found
 
 if TYPE_CHECKING:
     from firthd.channels.published import View
@@ -26,6 +26,8 @@ INDEX_LIFE = "max-age=60"
 FOREVER = "max-age=31536000, immutable"
 PACKAGE_LIFE = "max-age=3600"
 """The ETag tells when a name is given to other bytes."""
+
+_SOON = {"Retry-After": "5"}
 
 
 class Edition(Struct, frozen=True, kw_only=True):
@@ -55,6 +57,7 @@ class Site:
         packages: Packages,
         pages: LazyPages,
         families: Mapping[Family, FamilyRules],
+        lost: Callable[[int, str], Awaitable[None]],
     ) -> None:
         self._published = published
         self._rendered = rendered
@@ -62,6 +65,7 @@ class Site:
         self._packages = packages
         self._pages = pages
         self._families = families
+        self._lost = lost
 
     async def answer(
         self, request: web.Request, visitor: Visitor, edition: Edition, rest: tuple[str, ...]
@@ -112,6 +116,18 @@ class Site:
             media_type=at.media_type,
             cache_control=edition.cache_control(at.life),
         )
+        try:
+            response = await self._send(request, visitor, content, row)
+        except (FileNotFoundError, DamagedFile):
+            await self._lost(edition.view.channel_id, row.file)
+            raise Problem(503, "this index file is being made anew; ask again in a moment", _SOON) from None
+        if BROKEN in request:
+            await self._lost(edition.view.channel_id, row.file)
+        return response
+
+    async def _send(
+        self, request: web.Request, visitor: Visitor, content: Content, row: ObjectRow
+    ) -> web.StreamResponse:
         if row.encoding is not None:  # a generation of another day keeps only the compressed form
             return await self._files.unpacked(request, content, await self._rendered.local(row.file))
         by_proxy = visitor.by_proxy and row.offset is None

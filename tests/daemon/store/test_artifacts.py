@@ -9,7 +9,9 @@ import pytest
 
 from firthd.families.base import COLUMNS
 from firthd.store import artifacts, generations, offers
-from firthd.store.artifacts import FileRow, HandedOver
+from firthd.store import hand_over as handing
+from firthd.store.artifacts import FileRow
+from firthd.store.hand_over import HandedOver
 from tests.support.clock import START_MS, FakeClock
 from tests.support.state import Shelf, sha, shelf, write_run_file
 
@@ -315,9 +317,9 @@ async def test_a_mirror_that_goes_hands_over_what_is_stored(s: Shelf, keep: bool
     await s.change(mirror=2, add=["other-1"])
     await s.store(*names[::3])
     await s.publish()
-    assert await s.db.read(lambda r: artifacts.would_keep(r, s.channel_id, 1)) == (400, 800)
+    assert await s.db.read(lambda r: handing.would_keep(r, s.channel_id, 1)) == (400, 800)
     change_set = await open_set(s)
-    done = await artifacts.hand_over(
+    done = await handing.hand_over(
         s.db, columns=COLUMNS, channel_id=s.channel_id, mirror_id=1, change_set=change_set, keep=keep, clock=FakeClock()
     )
     assert (done.copied.added, done.copied.closed) == (400 if keep else 0, 1200)
@@ -330,7 +332,7 @@ async def test_a_mirror_that_goes_hands_over_what_is_stored(s: Shelf, keep: bool
 async def hand_over(s: Shelf, mirror: int) -> HandedOver:
     """Hand a mirror's files over as a deletion does, and publish."""
     change_set = await open_set(s)
-    done = await artifacts.hand_over(
+    done = await handing.hand_over(
         s.db,
         columns=COLUMNS,
         channel_id=s.channel_id,
@@ -380,7 +382,7 @@ async def test_handing_over_what_is_there_counts_and_can_be_taken_back(s: Shelf)
     await s.publish()
     await hand_over(s, 1)
     change_set = await open_set(s)
-    done = await artifacts.hand_over(
+    done = await handing.hand_over(
         s.db, columns=COLUMNS, channel_id=s.channel_id, mirror_id=2, change_set=change_set, keep=True, clock=FakeClock()
     )
     assert (done.kept, done.copied.added, done.copied.closed) == (1500, 1500, 3000)
@@ -417,7 +419,7 @@ async def test_only_what_this_channel_was_given_is_present(s: Shelf) -> None:
     found = [await find(s, name, 1) for name in ("a-1", "b-1")]
     assert [file.delivered for file in found if file] == [False, True]
     assert await s.db.read(lambda r: artifacts.not_stored(r, s.channel_id, 1)) == 1
-    assert await s.db.read(lambda r: artifacts.would_keep(r, s.channel_id, 1)) == (1, 1)
+    assert await s.db.read(lambda r: handing.would_keep(r, s.channel_id, 1)) == (1, 1)
     await hand_over(s, 1)
     assert await live(s) == {(0, "b-1")}
 

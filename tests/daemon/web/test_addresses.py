@@ -290,7 +290,7 @@ async def test_only_a_trusted_proxy_gets_the_redirect(tmp_path: Path) -> None:
 async def test_an_unforeseen_error_tells_the_client_only_its_number(
     team: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
-    row = team.shelf.artifact("main", "noarch", "a-1-0.conda", b"x")
+    row = team.shelf.artifact("main", "noarch", "a-1-0.conda", b"x", size=None)
     assert row.sha256 is not None
     team.blobs.path(row.sha256).unlink()
     team.blobs.path(row.sha256).mkdir()  # a folder where the file should be

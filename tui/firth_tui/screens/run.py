@@ -210,7 +210,7 @@ class RunScreen(PlaceScreen):
         run = self.run_now
         if run is None:
             return ["Runs", f"run {self.number}"]
-        middle = f"{run.channel} / {run.mirror_name}" if run.mirror_name else run.channel
+        middle = f"{run.channel} / {run.mirror_name}" if run.mirror_name else run.channel or "the store"
         kind = "" if run.kind is RunKind.MIRROR else f" ({kind_name(run.kind)})"
         return ["Mirrors" if run.mirror_name else "Channels", middle, f"run {run.id}{kind}"]
 

@@ -43,7 +43,7 @@ def run_columns(screen: PlaceScreen) -> tuple[Column[Run], ...]:
 
 def subject_of(run: Run) -> str:
     """Return what a run works on."""
-    return f"{run.channel}: {run.mirror_name}" if run.mirror_name else run.channel
+    return f"{run.channel}: {run.mirror_name}" if run.mirror_name else run.channel or "the store"
 
 
 def run_time(run: Run, now: float) -> str:

@@ -19,7 +19,7 @@ from firth_protocol.methods import (
     SeqReply,
 )
 from firth_protocol.types import Change, Channel, Generation, Page
-from firthd.channels import browse
+from firthd.channels import blocks, browse
 from firthd.engine import Engine
 from firthd.rpc.dispatch import Context, Handler
 from firthd.store import catalog
@@ -44,6 +44,7 @@ def handlers(engine: Engine) -> dict[str, Handler]:
                 **msgspec.structs.asdict(channel),
                 mirror_list=mirrors,
                 subchannel_list=await catalog.subchannels(r, row.id, seen),
+                blocks=await blocks.told(r, row.id),
                 addresses=engine.addresses(row.name, families),
                 as_of=await engine.journal.as_of(r),
             )

@@ -8,6 +8,7 @@ from firth_protocol.methods import (
     MirrorDelete,
     MirrorDeleteReply,
     MirrorDetailsParams,
+    MirrorFill,
     MirrorGet,
     MirrorList,
     MirrorParams,
@@ -59,6 +60,9 @@ def handlers(engine: Engine) -> dict[str, Handler]:
     async def restart(context: Context, params: MirrorRestart) -> RunReply:
         return await engine.mirrors.restart(params.mirror, context.caller.user, dry_run=params.dry_run)
 
+    async def fill(context: Context, params: MirrorFill) -> RunReply:
+        return await engine.mirrors.fill(params, context.caller.user)
+
     async def delete(context: Context, params: MirrorDelete) -> MirrorDeleteReply:
         return await engine.mirrors.delete(params, context.caller.user)
 
@@ -75,6 +79,7 @@ def handlers(engine: Engine) -> dict[str, Handler]:
         "mirror.plan": plan,
         "mirror.stop": stop,
         "mirror.restart": restart,
+        "mirror.fill": fill,
         "mirror.delete": delete,
         "mirror.details": details,
     }

@@ -1,6 +1,6 @@
 """The handlers of the group package."""
 
-from firth_protocol.methods import PackageGet, PackageList
+from firth_protocol.methods import PackageGet, PackageList, PackageRemove, PackageRemoveReply, PackageRestore
 from firth_protocol.types import Family, Package, PackageDetail, Page
 from firthd.channels import browse
 from firthd.engine import Engine
@@ -41,4 +41,10 @@ def handlers(engine: Engine) -> dict[str, Handler]:
 
         return await engine.db.read(body)
 
-    return {"package.list": list_, "package.get": get}
+    async def remove(context: Context, params: PackageRemove) -> PackageRemoveReply:
+        return await engine.keepers.removal.remove(params, context.caller.user)
+
+    async def restore(context: Context, params: PackageRestore) -> PackageRemoveReply:
+        return await engine.keepers.removal.restore(params, context.caller.user)
+
+    return {"package.list": list_, "package.get": get, "package.remove": remove, "package.restore": restore}

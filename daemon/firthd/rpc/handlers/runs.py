@@ -11,7 +11,8 @@ from firthd.runs.queue import log_page
 
 def handlers(engine: Engine) -> dict[str, Handler]:
     async def list_(context: Context, params: RunList) -> Page[Run]:
-        return await engine.page(lambda r: engine.reports.runs_page(r, params, context.caller.patterns()))
+        patterns, store = context.caller.patterns(), context.visible("")
+        return await engine.page(lambda r: engine.reports.runs_page(r, params, patterns, store=store))
 
     async def get(context: Context, params: RunParams | RunWait) -> RunGet:
         as_of = await engine.db.read(engine.journal.as_of)

@@ -1,0 +1,95 @@
+"""The only place that makes backups: where they may lie, what is in them, and that a half one is never left."""
+
+import asyncio
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from threading import Event
+
+import msgspec
+
+from firth_protocol import API, units
+from firth_protocol.errors import Conflict, Invalid
+from firth_protocol.types import StepName
+from firthd import __version__
+from firthd.clock import Clock, rfc3339
+from firthd.runs.run import LiveRun, Outcome
+from firthd.store import backup
+
+PART = ".part"
+DATABASE = "firth.sqlite"
+
+
+class Backups:
+    """Executes runs of kind backup."""
+
+    def __init__(self, state: Path, clock: Clock, settings: bytes, export_dirs: Sequence[str]) -> None:
+        self._state = state
+        self._clock = clock
+        self._settings = settings
+        self._roots = [state / "out", *map(Path, export_dirs)]
+
+    def place(self, path: str) -> Path:
+        """Return the folder that a backup is to be made in; raise Invalid for one elsewhere, Conflict for one there is.
+
+        A relative path is one below the state's folder out/. Blocks.
+        """
+        asked = Path(path)
+        wanted = (asked if asked.is_absolute() else self._roots[0] / asked).resolve()
+        if not any(wanted != root.resolve() and wanted.is_relative_to(root.resolve()) for root in self._roots):
+            places = ", ".join(map(str, self._roots))
+            raise Invalid(f"a backup goes below {places}", hint="`store.export_dirs` names more folders", path="$.path")
+        if wanted.exists() or wanted.with_name(wanted.name + PART).exists():
+            raise Conflict(f"{wanted} is there already", hint="name a folder that is not there yet", path="$.path")
+        return wanted
+
+    async def backup(self, live: LiveRun) -> Outcome:
+        """Copy what a daemon needs to go on elsewhere; the folder gets its name when all of it is durable."""
+        async with live.step(StepName.PLAN, "looks where the backup goes"):
+            target = await asyncio.to_thread(self.place, str(live.row.params["path"]))
+            live.progress(f"to {target}")
+        part = target.with_name(target.name + PART)
+        stopped = Event()
+        shown = [""]
+
+        def tell(text: str) -> None:
+            if stopped.is_set():
+                raise InterruptedError("not wanted any more")
+            shown[0] = text
+
+        async with live.step(StepName.CLEAN, "copies the state"):
+            work = asyncio.ensure_future(asyncio.to_thread(self._copy, part, target, tell))
+            try:
+                while not work.done():
+                    await asyncio.wait({work}, timeout=0.5)
+                    live.progress(shown[0])
+                size = await asyncio.shield(work)
+            except BaseException:
+                stopped.set()
+                await asyncio.wait({work})
+                await asyncio.shield(asyncio.to_thread(shutil.rmtree, part, ignore_errors=True))
+                raise
+            live.progress(f"{units.size(size)} in {target}")
+        return Outcome(result={"path": str(target), "bytes": size})
+
+    def _copy(self, part: Path, target: Path, tell: Callable[[str], None]) -> int:
+        """Copy files, the database, and the files that came meanwhile: whatever the copy names is there. Blocks."""
+        part.mkdir(parents=True, mode=0o750)
+        for again in (False, True):
+            for folder in ("sources", "rendered"):
+                root = self._state / folder
+                files = root.glob("[0-9a-f][0-9a-f]/*/*") if folder == "rendered" else root.rglob("*")
+                named = (file for file in files if file.is_file())
+                backup.copy_files(self._state, part, named, lambda folder=folder: tell(f"copies {folder}/"))  # type: ignore[misc]
+            if not again:
+                backup.copy_database(
+                    self._state / DATABASE,
+                    part / DATABASE,
+                    lambda done, total: tell(f"copies the database, {done:,} / {total:,} pages"),
+                )
+        (part / "settings.json").write_bytes(self._settings)
+        told = {"version": __version__, "api": API, "time": rfc3339(self._clock.now_ms())}
+        (part / "backup.json").write_bytes(msgspec.json.encode(told))
+        size = sum(file.stat().st_size for file in part.rglob("*") if file.is_file())
+        part.rename(target)
+        return size

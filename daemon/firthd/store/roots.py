@@ -1,0 +1,101 @@
+"""The only place that knows which stored files something still needs: an index, a draft, a snapshot, a grace period."""
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from firthd.store.database import Reader, Tx
+
+PAGE = 500
+"""Files looked at in one read: some ten milliseconds."""
+YOUNG_MS = 3_600_000
+"""A file younger than this is never taken away, whatever the grace period: a run may count on it."""
+
+INDEX, DRAFT, GRACE, SNAPSHOT, NOTHING = range(5)
+"""What holds a file; of several the lowest counts."""
+
+_HELD = (
+    "CASE WHEN a.id IS NULL OR c.deleted_at IS NOT NULL OR s.state NOT IN ('open', 'finished', 'published') THEN 4"
+    " WHEN s.state <> 'published' THEN iif(a.closed_set IS NULL, 1, 4)"
+    " WHEN e.id IS NULL OR e.state <> 'published' THEN 0"
+    " WHEN g.time + :grace > :now OR p.until + :grace > :now THEN 2"
+    # Rows of lazy pages that a later page ended: a version of the page that is kept for a snapshot may list them.
+    " WHEN e.number = 0 THEN iif(EXISTS (SELECT 1 FROM page v WHERE v.mirror_id = a.mirror_id AND v.part = a.part"
+    " AND v.read_at >= p.since AND v.read_at < p.until), 3, 4)"
+    " WHEN EXISTS (SELECT 1 FROM generation k WHERE k.channel_id = a.channel_id AND k.kept AND k.shows >= s.number"
+    " AND k.shows < e.number) THEN 3 ELSE 4 END"
+)
+_OF = (
+    " LEFT JOIN artifact a INDEXED BY artifact_sha256 ON a.sha256 = b.sha256"
+    " LEFT JOIN channel c ON c.id = a.channel_id LEFT JOIN change_set s ON s.id = a.added_set"
+    " LEFT JOIN change_set e ON e.id = a.closed_set"
+    " LEFT JOIN generation g ON g.channel_id = a.channel_id AND g.number = e.number"
+    " LEFT JOIN page_span p ON p.artifact_id = a.id"
+)
+_NEWEST = (
+    "(SELECT max(k.number) FROM generation k WHERE k.channel_id = a.channel_id AND k.kept AND k.shows >= s.number"
+    " AND (k.shows < e.number OR e.number = 0))"
+)
+"""Which version of a lazy page a generation shows follows from times: the newest generation stands for all of them."""
+
+
+class Held(Struct, frozen=True, kw_only=True):
+    """A stored file and what holds it; for a snapshot the newest one: (channel, number)."""
+
+    sha256: bytes
+    size: int
+    by: int
+    snapshot: tuple[str, int] | None
+
+
+async def page(r: Reader, after: bytes, now_ms: int, grace_ms: int) -> list[Held]:
+    """Return the next stored files by digest, each with what holds it. A young one is held by its grace period."""
+    rows = await r.rows(
+        f"SELECT sha256, size, min(held), channel, snapshot FROM (SELECT b.sha256, b.size, c.name AS channel,"
+        f" min({_HELD}, iif(b.created_at + :young > :now, 2, 4)) AS held, iif({_HELD} = 3, {_NEWEST}, NULL) AS snapshot"
+        " FROM (SELECT * FROM blob WHERE sha256 > :after ORDER BY sha256 LIMIT :limit) b"
+        f"{_OF}) GROUP BY sha256 ORDER BY sha256",
+        {"after": after, "limit": PAGE, "now": now_ms, "grace": grace_ms, "young": max(grace_ms, YOUNG_MS)},
+    )
+    return [
+        Held(sha256=row[0], size=row[1], by=row[2], snapshot=(row[3], row[4]) if row[2] == SNAPSHOT else None)
+        for row in rows
+    ]
+
+
+async def let_go(tx: Tx, digests: Sequence[bytes], now_ms: int, grace_ms: int) -> list[str]:
+    """Take away the rows of those of the files that nothing needs at this moment; return them in hex."""
+    gone = []
+    for sha256 in digests:
+        held = await tx.value(
+            f"SELECT min(min({_HELD}, iif(b.created_at + :young > :now, 2, 4))) FROM blob b{_OF}"
+            " WHERE b.sha256 = :sha256",
+            {"sha256": sha256, "now": now_ms, "grace": grace_ms, "young": max(grace_ms, YOUNG_MS)},
+        )
+        if held == NOTHING:
+            await tx.execute("DELETE FROM blob WHERE sha256 = ?", (sha256,))
+            gone.append(sha256.hex())
+    return gone
+
+
+async def missing_again(r: Reader, digests: Sequence[str]) -> dict[int, list[int]]:
+    """Return mirror -> its live artifacts that have these files."""
+    found: dict[int, list[int]] = {}
+    for digest in digests:
+        rows = await r.rows(
+            "SELECT a.mirror_id, a.id FROM artifact a JOIN mirror m ON m.id = a.mirror_id AND m.deleted_at IS NULL"
+            " WHERE a.sha256 = ? AND a.closed_set IS NULL",
+            (bytes.fromhex(digest),),
+        )
+        for mirror_id, artifact_id in rows:
+            found.setdefault(mirror_id, []).append(artifact_id)
+    return found
+
+
+async def unneeded(r: Reader, digests: Sequence[str]) -> list[str]:
+    """Return those of the files that no artifact has."""
+    return [
+        digest
+        for digest in digests
+        if not await r.value("SELECT EXISTS (SELECT 1 FROM artifact WHERE sha256 = ?)", (bytes.fromhex(digest),))
+    ]
