@@ -154,8 +154,8 @@ def test_the_only_place_is_the_only_one(pattern: str, owner: str) -> None:
 
 
 WRITERS = {
-    "artifact": {"artifacts", "pages", "upkeep"},
-    "artifact_record": {"artifacts", "upkeep"},
+    "artifact": {"artifacts", "blocks", "hand_over", "pages", "upkeep"},
+    "artifact_record": {"artifacts", "blocks", "hand_over", "upkeep"},
     "audit": {"audit"},
     "change_set": {"generations", "pages"},
     "channel": {"catalog"},
@@ -164,14 +164,14 @@ WRITERS = {
     "generation": {"generations"},
     "generation_family": {"generations"},
     "health": {"journal"},
-    "mirror": {"catalog", "pages"},
+    "mirror": {"blocks", "catalog", "pages"},
     "offered": {"offers"},
     "page": {"pages"},
     "page_span": {"pages", "upkeep"},
     "run": {"runs"},
     "run_failure": {"runs"},
     "run_log": {"runs"},
-    "setting": {"journal"},
+    "setting": {"backup", "journal"},
     "source_index": {"catalog"},
     "token": {"tokens"},
     "unnamed_file": {"object_files", "objects"},

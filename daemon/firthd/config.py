@@ -204,11 +204,13 @@ def parse_listen(text: str) -> tuple[str, int]:
 
 
 def describe(loaded: Loaded) -> list[tuple[str, str, str]]:
-    """Return (setting, value as JSON, origin) for each setting in force."""
+    """Return (setting, value as JSON, origin) for each setting in force that has an effect."""
     rows = []
     for name, value in msgspec.to_builtins(loaded.settings, enc_hook=str).items():
         pairs = [(f"{name}.{key}", item) for key, item in value.items()] if isinstance(value, dict) else [(name, value)]
         for key, item in pairs:
+            if key in WITHOUT_EFFECT:
+                continue
             text = "unset" if item is None else msgspec.json.encode(item).decode()
             rows.append((key, text, loaded.origins[key]))
     return rows

@@ -11,7 +11,7 @@ from firthd.clock import rfc3339
 from firthd.families.base import FamilyRules, Requirement
 from firthd.store import blocks
 from firthd.store.artifacts import FileRow, raw_record
-from firthd.store.blocks import BlockRow, Listed
+from firthd.store.blocks import BlockRow, Judged
 from firthd.store.database import Database, Reader
 from firthd.store.run_reads import Wanted
 
@@ -71,10 +71,10 @@ class Blocks:
                 note = f": {judge.row.note}" if judge.row.note else ""
                 raise Forbidden(f"{file.filename} is blocked in {channel} by `{judge.row.spec}`{note}")
 
-    async def taken_out(self, channel_id: int, of: Sequence[BlockRow] | None = None) -> list[Listed]:
+    async def taken_out(self, channel_id: int, of: Sequence[BlockRow] | None = None) -> list[Judged]:
         """Return the live rows that blocks (those of the channel, unless others are given) take out."""
         judges = self._by_channel.get(channel_id, []) if of is None else [self.judge(row) for row in of]
-        found: dict[int, Listed] = {}
+        found: dict[int, Judged] = {}
         for judge in judges:
             after = 0
             family, name = judge.row.family, judge.requirement.name
@@ -100,7 +100,7 @@ class Blocks:
 
         return await asyncio.to_thread(taken) if asked else []
 
-    async def let_in_again(self, channel_id: int) -> list[Listed]:
+    async def let_in_again(self, channel_id: int) -> list[Judged]:
         """Return the rows that blocks have taken out and none of those in force does."""
         judges = self._by_channel.get(channel_id, [])
         found, after = [], 0
@@ -111,7 +111,7 @@ class Blocks:
         return found
 
 
-def _matching(judges: Sequence[_Judge], page: Sequence[Listed]) -> list[Listed]:
+def _matching(judges: Sequence[_Judge], page: Sequence[Judged]) -> list[Judged]:
     return [
         one
         for one in page

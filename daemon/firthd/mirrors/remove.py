@@ -13,7 +13,7 @@ from firthd.mirrors.publish_run import cleaned, told
 from firthd.mirrors.take_in import TakeIn
 from firthd.runs.run import LiveRun, Outcome
 from firthd.store import blocks
-from firthd.store.blocks import BlockRow, Listed
+from firthd.store.blocks import BlockRow, Judged
 from firthd.store.catalog import ChannelRow
 from firthd.store.database import Tx
 from firthd.store.journal import newest
@@ -83,7 +83,7 @@ class Removal:
         )
         return run
 
-    async def _reply(self, found: Sequence[Listed], run: int | None, seq: int, *, frozen: bool) -> PackageRemoveReply:
+    async def _reply(self, found: Sequence[Judged], run: int | None, seq: int, *, frozen: bool) -> PackageRemoveReply:
         return PackageRemoveReply(
             files=[f"{one.part}/{one.filename}" for one in found[:FILES_SHOWN]],
             total=len(found),

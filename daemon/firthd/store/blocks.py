@@ -23,7 +23,7 @@ class BlockRow(Struct, frozen=True, kw_only=True):
     note: str
 
 
-class Listed(Struct, frozen=True, kw_only=True):
+class Judged(Struct, frozen=True, kw_only=True):
     """An artifact as a block judges it; `raw` is its record."""
 
     id: int
@@ -61,7 +61,7 @@ async def delete(tx: Tx, channel_id: int, family: str, spec: str) -> bool:
     )
 
 
-async def live(r: Reader, channel_id: int, family: str, name: str | None, after: int) -> list[Listed]:
+async def live(r: Reader, channel_id: int, family: str, name: str | None, after: int) -> list[Judged]:
     """Return the next live rows of a package (None: of all) that are written to their end, by id."""
     by, of = ("NOT INDEXED", "") if name is None else ("INDEXED BY artifact_package", " AND a.name = :name")
     rows = await r.rows(
@@ -72,10 +72,10 @@ async def live(r: Reader, channel_id: int, family: str, name: str | None, after:
         " ORDER BY a.id LIMIT :limit",
         {"channel": channel_id, "family": family, "name": name, "after": after, "limit": PAGE},
     )
-    return [Listed(id=row[0], family=row[1], part=row[2], filename=row[3], raw=bytes(row[4])) for row in rows]
+    return [Judged(id=row[0], family=row[1], part=row[2], filename=row[3], raw=bytes(row[4])) for row in rows]
 
 
-async def closed_by_blocks(r: Reader, channel_id: int, after: int) -> list[Listed]:
+async def closed_by_blocks(r: Reader, channel_id: int, after: int) -> list[Judged]:
     """Return the next rows that blocks have taken out and nothing has come for since, by id."""
     rows = await r.rows(
         "SELECT a.id, a.family, a.part, a.filename, k.raw FROM artifact a NOT INDEXED"
@@ -88,7 +88,7 @@ async def closed_by_blocks(r: Reader, channel_id: int, after: int) -> list[Liste
         " AND n.id > a.id) ORDER BY a.id LIMIT :limit",
         {"channel": channel_id, "after": after, "blocked": BLOCKED, "limit": PAGE},
     )
-    return [Listed(id=row[0], family=row[1], part=row[2], filename=row[3], raw=bytes(row[4])) for row in rows]
+    return [Judged(id=row[0], family=row[1], part=row[2], filename=row[3], raw=bytes(row[4])) for row in rows]
 
 
 async def close(tx: Tx, change_set: int, rows: Sequence[int]) -> None:
