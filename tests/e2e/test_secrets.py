@@ -436,7 +436,7 @@ SLIPS: list[dict[str, Any]] = [
     {"source": f"http://me:{WRONG}@[conda.example.org/main"},
     {"source": f"http://me:{WRONG}@conda\u2100.example.org/main"},
     {"source": f"me:{WRONG}@conda.example.org/main"},
-    {"source": f"http://conda.example.org/main?token={WRONG}"},
+    {"source": f"http://me:{WRONG}@conda.example.org/main?token={WRONG}"},
     {"source": f"http://conda.example.org:x/t/{WRONG}/main"},
     {"source": f"file://me:{WRONG}@/srv/channel"},
     {"proxy": f"http://me:{WRONG}@[proxy.example.org:3128"},
