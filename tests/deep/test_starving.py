@@ -117,9 +117,11 @@ async def test_dripping_indexes_hold_up_nothing_that_needs_no_run_place(tmp_path
         two.folders["good"].add(PackageSpec(name="new"))
         began = time.monotonic()
         pending = (await two.client.call("mirror.run", mirror="good:m")).run
-        seen = await two.client.call("run.get", run=pending.id)
-        if seen.state is RunState.PENDING:
-            assert seen.waiting_for
+        async with asyncio.timeout(PROMPT_S):  # it starts, or is told what it waits for
+            seen = await two.client.call("run.get", run=pending.id)
+            while seen.state is RunState.PENDING and seen.waiting_for is None:
+                await asyncio.sleep(0.05)  # as above
+                seen = await two.client.call("run.get", run=pending.id)
 
         # A freeze, its end and a rollback render nothing of the slow source: they do not wait.
         await two.client.call("channel.freeze", channel="good")
