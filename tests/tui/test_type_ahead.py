@@ -177,7 +177,7 @@ def standing_in(term: Pseudo, place: Place) -> bool:
     return (
         term.plain
         and re.fullmatch(path, term.screen.lines[1].split("   ")[0].strip()) is not None
-        and (tab is None or f"┤ {tab} " in term.screen.lines[2])
+        and (tab is None or f"┤ {tab} " in f"{term.screen.lines[2]} ")
         and (place not in ROWS or any(line.startswith("▸") for line in term.screen.lines))
     )
 
