@@ -1,6 +1,7 @@
 """Opening a stream, looking at a head, peeking."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -252,7 +253,7 @@ async def test_the_head_of_an_answer_has_its_own_limit(server: FaultyUpstream, u
 
 
 async def test_a_head_that_drips_is_not_waited_for(upstream: Upstream) -> None:
-    leave = asyncio.Event()
+    leave, left = asyncio.Event(), asyncio.Event()
 
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
@@ -260,6 +261,9 @@ async def test_a_head_that_drips_is_not_waited_for(upstream: Upstream) -> None:
             writer.write(b"x")
             await asyncio.sleep(0.01)
         writer.close()
+        with contextlib.suppress(ConnectionError):  # the other side has hung up
+            await writer.wait_closed()
+        left.set()
 
     async with await asyncio.start_server(drip, "127.0.0.1", 0) as listening:
         port = listening.sockets[0].getsockname()[1]
@@ -268,3 +272,4 @@ async def test_a_head_that_drips_is_not_waited_for(upstream: Upstream) -> None:
                 await read(upstream, Source(url=f"http://127.0.0.1:{port}"), answer_s=0.1)
         finally:
             leave.set()
+            await left.wait()  # the server waits for none of its connections
