@@ -1,6 +1,6 @@
 """The one tree of errors that can reach a client, with the code and kind of each on the wire."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class FirthError(Exception):
@@ -18,6 +18,10 @@ class FirthError(Exception):
         self.message = message
         self.hint = hint
         self.data: dict[str, Any] = {name: value for name, value in data.items() if value is not None}
+
+    def again(self, message: str | None = None) -> Self:
+        """Return a fresh one, with another message when given: one raised again and again grows by its traceback."""
+        return type(self)(self.message if message is None else message, hint=self.hint, **self.data)
 
     def wire(self) -> dict[str, Any]:
         """Return the JSON-RPC error object: code, message, data {kind, hint, retryable, ids}."""

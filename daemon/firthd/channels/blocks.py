@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from msgspec import Struct
 
@@ -79,7 +80,7 @@ class Blocks:
             after = 0
             family, name = judge.row.family, judge.requirement.name
             while page := await self._db.read(
-                lambda r, after=after, family=family, name=name: blocks.live(r, channel_id, family, name, after)  # type: ignore[misc]
+                partial(blocks.live, channel_id=channel_id, family=family, name=name, after=after)
             ):
                 after = page[-1].id
                 found |= {one.id: one for one in await asyncio.to_thread(_matching, [judge], page)}
@@ -104,7 +105,7 @@ class Blocks:
         """Return the rows that blocks have taken out and none of those in force does."""
         judges = self._by_channel.get(channel_id, [])
         found, after = [], 0
-        while page := await self._db.read(lambda r, after=after: blocks.closed_by_blocks(r, channel_id, after)):  # type: ignore[misc]
+        while page := await self._db.read(partial(blocks.closed_by_blocks, channel_id=channel_id, after=after)):
             after = page[-1].id
             still = {one.id for one in await asyncio.to_thread(_matching, judges, page)}
             found += [one for one in page if one.id not in still]

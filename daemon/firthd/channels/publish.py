@@ -207,7 +207,7 @@ class Publisher:
                 text = f"what {await self._whose(mirror)} brought cannot be rendered and waits: {failed.error.message}"
                 notes.append(text)
                 if mirror_id is None or mirror == mirror_id:
-                    raised = raised or type(failed.error)(text, hint=failed.error.hint, **failed.error.data)
+                    raised = raised or failed.error.again(text)
                 continue
             self._set_aside -= sets
             last = publication if publication.published or last is None else last

@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -80,7 +81,7 @@ class Backups:
                 root = self._state / folder
                 files = root.glob("[0-9a-f][0-9a-f]/*/*") if folder == "rendered" else root.rglob("*")
                 named = (file for file in files if file.is_file())
-                backup.copy_files(self._state, part, named, lambda folder=folder: tell(f"copies {folder}/"))  # type: ignore[misc]
+                backup.copy_files(self._state, part, named, partial(tell, f"copies {folder}/"))
             if not again:
                 backup.copy_database(
                     self._state / DATABASE,

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from threading import Event
 
 from msgspec import Struct
@@ -77,7 +78,7 @@ class Care:
         bytes_by, files_by = Counter[int](), Counter[int]()
         snapshots, unneeded = Counter[tuple[str, int]](), []
         after, now = b"", self._clock.now_ms()
-        while page := await self._db.read(lambda r, after=after: roots.page(r, after, now, self._grace_ms)):  # type: ignore[misc]
+        while page := await self._db.read(partial(roots.page, after=after, now_ms=now, grace_ms=self._grace_ms)):
             for one in page:
                 bytes_by[one.by] += one.size
                 files_by[one.by] += 1
@@ -188,7 +189,8 @@ class Care:
                         damaged[room].append(kept.sha256)
                         live.log(f"{room}: {kept.sha256} was damaged and is in quarantine", "error")
                     read += 1
-                await self._db.write(lambda tx, at=[room, prefix]: journal.set_setting(tx, _POSITION, json.dumps(at)))  # type: ignore[misc]
+                at = json.dumps([room, prefix])
+                await self._db.write(partial(journal.set_setting, key=_POSITION, value=at))
                 count = sum(map(len, damaged.values()))
                 live.progress(
                     f"{read:,} files read, {count:,} damaged", done=number + 1, total=len(todo), unit="folders"

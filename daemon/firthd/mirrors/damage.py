@@ -1,6 +1,7 @@
 """The only place that decides what follows when a file turns out lost or damaged: it comes again, and is told."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from firth_protocol.types import Cause, Json, MirrorMode, RunKind, RunState
 from firthd.channels.mend import Mender
@@ -78,11 +79,11 @@ class Damage:
         queued = []
         for mirror_id, artifacts in wanted.items():
             self._to_count.add(mirror_id)
-            mirror = await self._db.read(lambda r, ref=mirror_id: catalog.mirror_by_id(r, ref))  # type: ignore[misc]
+            mirror = await self._db.read(partial(catalog.mirror_by_id, mirror_id=mirror_id))
             if mirror is not None:
                 run = await self._db.write(
-                    lambda tx, mirror=mirror, chosen=artifacts: self._fill(  # type: ignore[misc]
-                        tx, mirror, "files were damaged", {"artifacts": chosen}, by
+                    partial(
+                        self._fill, mirror=mirror, cause="files were damaged", params={"artifacts": artifacts}, by=by
                     )
                 )
                 queued.append(run)
@@ -98,7 +99,7 @@ class Damage:
         await self.count()
         for mirror in await self._db.read(catalog.all_mirrors):
             if mirror.mode is MirrorMode.ACTIVE and mirror.stored < mirror.artifacts:
-                await self._db.write(lambda tx, mirror=mirror: self._fill(tx, mirror, "the state was restored", {}))  # type: ignore[misc]
+                await self._db.write(partial(self._fill, mirror=mirror, cause="the state was restored", params={}))
         await self._db.write(lambda tx: journal.set_setting(tx, backup.RESTORED, ""))
 
     async def _fill(self, tx: Tx, mirror: MirrorRow, cause: str, params: Json, by: str = "firthd") -> int:
@@ -127,6 +128,6 @@ class Damage:
         """Count anew what mirrors have stored that have lost files."""
         while self._to_count:
             mirror_id = self._to_count.pop()
-            mirror = await self._db.read(lambda r, ref=mirror_id: catalog.mirror_by_id(r, ref))  # type: ignore[misc]
+            mirror = await self._db.read(partial(catalog.mirror_by_id, mirror_id=mirror_id))
             if mirror is not None:
                 await self._take_in.count(mirror.channel_id, mirror.id)

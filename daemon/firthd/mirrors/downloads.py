@@ -3,7 +3,7 @@
 import asyncio
 import errno
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -13,8 +13,12 @@ from msgspec.structs import replace
 from firth_protocol import units
 from firth_protocol.errors import FirthError, Invalid, NoSpace, NotFound, TooLarge, Upstream
 from firthd.clock import Clock
+from firthd.families.base import FetchPlace
+from firthd.mirrors.context import Context
+from firthd.mirrors.source import Job, rules_of
 from firthd.mirrors.transfer import Hooks, Patience, transfer
 from firthd.runs.run import LiveRun
+from firthd.store import catalog, delivered
 from firthd.store.blobs import BlobMismatch, BlobStore, BlobWriter, Kept
 from firthd.store.run_reads import Wanted
 from firthd.store.runs import Failure
@@ -272,6 +276,49 @@ class Downloads:
                 self._source = replace(self._source, encoded=encoded)
         except TooLarge:
             raise _Bad(f"longer than the {wanted.size} bytes that the source's index promises") from None
+
+
+async def bring(
+    live: LiveRun, context: Context, job: Job, base_urls: Mapping[str, str | None], files: Files, total: int
+) -> Result:
+    """Download for a run inside the step in progress, and remember how the mirror's source takes names.
+
+    `base_urls` are those that the source's index gives, by part. Raises as `Downloads.run` does.
+    """
+    rules = rules_of(context.families, job.type)
+
+    def address(wanted: Wanted) -> str:
+        return rules.fetch_url(
+            FetchPlace(
+                part=wanted.part,
+                section=wanted.section,
+                filename=wanted.filename,
+                base_url=base_urls.get(wanted.part),
+                raw=wanted.raw,
+            )
+        )
+
+    async def present(digests: Collection[str]) -> set[str]:
+        return (await delivered.present(context.db, job.channel_id, digests)).all
+
+    downloads = Downloads(
+        live,
+        context.upstream,
+        context.blobs,
+        context.clock,
+        source=job.source,
+        address=address,
+        check_archive=rules.check_archive,
+        spent=lambda size: context.space.spent(live.id, size),
+        enough_space=context.space.enough,
+        channel_id=job.channel_id,
+        present=present,
+    )
+    result = await downloads.run(files, total)
+    if downloads.encoded != job.source.encoded:
+        encoded = int(downloads.encoded)
+        await context.db.write(lambda tx: catalog.note_mirror(tx, job.mirror_id, {"encoded": encoded}))
+    return result
 
 
 def _first(errors: Sequence[BaseException]) -> BaseException:

@@ -2,16 +2,17 @@
 
 import asyncio
 from collections.abc import Collection, Sequence
+from functools import partial
 
 from firth_protocol import units
 from firth_protocol.types import MirrorMode, RunState, StepName
-from firthd.families.base import FamilyRules, FetchPlace, Requirement
+from firthd.families.base import FamilyRules, Requirement
 from firthd.mirrors.context import Context
-from firthd.mirrors.downloads import Downloads
+from firthd.mirrors.downloads import bring
 from firthd.mirrors.source import Job, rules_of
 from firthd.mirrors.take_in import TakeIn
 from firthd.runs.run import LiveRun, Outcome
-from firthd.store import catalog, delivered, missing, quarantine
+from firthd.store import catalog, missing, quarantine
 from firthd.store.missing import ChosenFiles
 from firthd.store.run_reads import Wanted
 
@@ -68,7 +69,7 @@ class FillRuns:
             names = [(str(rules.family), one.name) for one in wanted if one.name is not None]
         chosen, size, unknown, after = [], 0, 0, 0
         while page := await self._p.db.read(
-            lambda r, after=after: missing.page(r, job.channel_id, job.mirror_id, after, names)  # type: ignore[misc]
+            partial(missing.page, channel_id=job.channel_id, mirror_id=job.mirror_id, after=after, names=names)
         ):
             after = page[-1].ordinal
             if artifacts is not None:
@@ -102,41 +103,9 @@ class FillRuns:
 
     async def bring(self, live: LiveRun, job: Job, chosen: Sequence[int]) -> int:
         """Download files by their rows, inside the step in progress; return how many could not be had."""
-        rules = rules_of(self._p.families, job.type)
         indexes = await self._p.db.read(lambda r: catalog.source_indexes(r, job.mirror_id))
-
-        def address(one: Wanted) -> str:
-            index = indexes.get(one.part)
-            return rules.fetch_url(
-                FetchPlace(
-                    part=one.part,
-                    section=one.section,
-                    filename=one.filename,
-                    base_url=index.base_url if index is not None else None,
-                    raw=one.raw,
-                )
-            )
-
-        async def present(digests: Collection[str]) -> set[str]:
-            return (await delivered.present(self._p.db, job.channel_id, digests)).all
-
-        downloads = Downloads(
-            live,
-            self._p.upstream,
-            self._p.blobs,
-            self._p.clock,
-            source=job.source,
-            address=address,
-            check_archive=rules.check_archive,
-            spent=lambda size: self._p.space.spent(live.id, size),
-            enough_space=self._p.space.enough,
-            channel_id=job.channel_id,
-            present=present,
-        )
-        result = await downloads.run(ChosenFiles(self._p.db, chosen), len(chosen))
-        if downloads.encoded != job.source.encoded:
-            encoded = int(downloads.encoded)
-            await self._p.db.write(lambda tx: catalog.note_mirror(tx, job.mirror_id, {"encoded": encoded}))
+        base_urls = {part: index.base_url for part, index in indexes.items()}
+        result = await bring(live, self._p, job, base_urls, ChosenFiles(self._p.db, chosen), len(chosen))
         live.count(active=result.stored + result.present, failed=live.counts.failed + result.failed)
         failed = f", {result.failed:,} could not be had" if result.failed else ""
         live.progress(

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -86,10 +86,6 @@ class _Remembered(Struct, frozen=True):
     error: Upstream
     until: float  # monotonic seconds
     mirror_id: int
-
-    def raise_again(self) -> NoReturn:
-        """Raise a fresh one: an exception raised again and again grows by its traceback."""
-        raise type(self.error)(self.error.message, hint=self.error.hint, **self.error.data)
 
 
 class OnDemand:
@@ -209,7 +205,7 @@ class OnDemand:
         now = self._clock.monotonic()
         for entry in (self._failed.get(file.id), self._down.get(file.mirror_id)):
             if entry is not None and now < entry.until:
-                entry.raise_again()
+                raise entry.error.again()
 
     def _raise_if_down(self, mirror_id: int) -> None:
         entry = self._down.get(mirror_id)

@@ -59,10 +59,6 @@ class _Failure(Struct, frozen=True):
     error: FirthError
     until: float  # monotonic seconds
 
-    def again(self) -> FirthError:
-        """Return a fresh one: an error raised again and again grows by its traceback."""
-        return type(self.error)(self.error.message, hint=self.error.hint, **self.error.data)
-
 
 class LazyPages:
     """Pages of lazy parts. `ttl_s`: the age at which a page is asked for again, and an absence is forgotten."""
@@ -172,7 +168,7 @@ class LazyPages:
                 raise Unavailable(f"reading {part} was given up", hint="ask again in a minute") from None
             raise
         except FirthError as error:
-            raise type(error)(error.message, hint=error.hint, **error.data) from None
+            raise error.again() from None
         finally:
             flight.clients[client] -= 1
             flight.clients += Counter()
@@ -190,7 +186,7 @@ class LazyPages:
             now = self._p.clock.monotonic()
             for failure in (self._failed.get(key), self._down.get(job.mirror_id)):
                 if failure is not None and failure.until > now:
-                    raise failure.again()
+                    raise failure.error.again()
             flight = self._flights[key] = _Flight(job.channel_id)
             flight.task = self._task(self._fly(key, flight, job, ask, had), f"read {ask.part}")
             flight.task.add_done_callback(lambda _: self._landed(key, flight))

@@ -13,21 +13,20 @@ from firth_protocol.errors import FirthError, ShrinkGuard, WorkerLost
 from firth_protocol.types import Cause, MirrorMode, RunState, StepName
 from firthd.channels.publish import Publication
 from firthd.clock import utc_day
-from firthd.families.base import FetchPlace
 from firthd.index.messages import PartResult, ReadParams, ReadResult
 from firthd.mirrors import plan
 from firthd.mirrors.context import Context
-from firthd.mirrors.downloads import Downloads, Result
+from firthd.mirrors.downloads import Result, bring
 from firthd.mirrors.fetch_index import Came, Index, IndexFetcher
 from firthd.mirrors.fill import FillRuns
 from firthd.mirrors.publish_run import PublishRuns, cleaned, told
 from firthd.mirrors.source import Job, rules_of
 from firthd.mirrors.take_in import TakeIn
 from firthd.runs.run import LiveRun, Outcome
-from firthd.store import catalog, delivered, generations
+from firthd.store import catalog, generations
 from firthd.store.catalog import SourceIndexRow
 from firthd.store.database import Tx
-from firthd.store.run_reads import Wanted, open_run_file
+from firthd.store.run_reads import open_run_file
 from firthd.store.runs import Failure
 from firthd.workers import Report, TaskProgress
 
@@ -342,42 +341,10 @@ class MirrorRuns:
             live.progress(_compared(adds, removes, needed), done=adds + removes, total=adds + removes)
 
     async def _download(self, live: LiveRun, job: Job, read: _Read, folder: Path) -> Result:
-        rules = rules_of(self._p.families, job.type)
         base_urls = {part.part: part.base_url for part in read.parts}
-
-        def address(wanted: Wanted) -> str:
-            return rules.fetch_url(
-                FetchPlace(
-                    part=wanted.part,
-                    section=wanted.section,
-                    filename=wanted.filename,
-                    base_url=base_urls.get(wanted.part),
-                    raw=wanted.raw,
-                )
-            )
-
-        async def present(digests: Collection[str]) -> set[str]:
-            return (await delivered.present(self._p.db, job.channel_id, digests)).all
-
-        downloads = Downloads(
-            live,
-            self._p.upstream,
-            self._p.blobs,
-            self._p.clock,
-            source=job.source,
-            address=address,
-            check_archive=rules.check_archive,
-            spent=lambda size: self._p.space.spent(live.id, size),
-            enough_space=self._p.space.enough,
-            channel_id=job.channel_id,
-            present=present,
-        )
         async with live.step(StepName.DOWNLOAD), open_run_file(folder / "run.sqlite") as reads:
             total = live.counts.active_planned
-            result = await downloads.run(reads, total)
-            if downloads.encoded != job.source.encoded:
-                encoded = int(downloads.encoded)
-                await self._p.db.write(lambda tx: catalog.note_mirror(tx, job.mirror_id, {"encoded": encoded}))
+            result = await bring(live, self._p, job, base_urls, reads, total)
             live.count(
                 active=result.stored + result.present,
                 failed=read.total("invalid_count") + result.failed,

@@ -218,10 +218,13 @@ class TakeIn:
                 tx, channel_id=channel_id, mirror_id=None, run_id=run_id, cause=Cause.REMOVAL, now_ms=now
             )
         )
+
+        async def some(tx: Tx, start: int) -> None:
+            await change(tx, change_set, found[start : start + blocks.PAGE])
+
         try:
             for start in range(0, len(found), blocks.PAGE):
-                some = found[start : start + blocks.PAGE]
-                await self._p.db.write(lambda tx, some=some: change(tx, change_set, some))  # type: ignore[misc]
+                await self._p.db.write(partial(some, start=start))
             await self._p.db.write(
                 lambda tx: generations.finish_change_set(tx, change_set, added=added, closed=closed, now_ms=now)
             )

@@ -1,10 +1,11 @@
 """The only place that copies a state that is in use: the database in steps, the files that it names beside it."""
 
-import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterable
 from pathlib import Path
+
+from firthd.store.disk import sync
 
 STEP_PAGES = 1000
 """Pages of one step; between two steps others write and checkpoint."""
@@ -45,7 +46,7 @@ def copy_database(source: Path, target: Path, tell: Tell) -> None:
     finally:
         connection.close()
         copy.close()
-    _flush(target)
+    sync(target)
 
 
 class _TooBusy(Exception):
@@ -69,14 +70,6 @@ def copy_files(source: Path, target: Path, files: Iterable[Path], tell: Callable
         except FileNotFoundError:
             place.unlink(missing_ok=True)
             continue
-        _flush(place)
+        sync(place)
         copied += 1
     return copied
-
-
-def _flush(file: Path) -> None:
-    fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

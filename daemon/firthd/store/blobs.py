@@ -14,6 +14,7 @@ from uuid import uuid4
 from msgspec import Struct
 
 from firth_protocol.errors import TooLarge, Unavailable
+from firthd.store.disk import sync
 
 log = logging.getLogger(__name__)
 
@@ -144,14 +145,6 @@ def _digest(fd: int, hurry: Callable[[int], None] | None) -> str:
             return digest.hexdigest()
         digest.update(chunk)
         position += len(chunk)
-
-
-def _sync(path: Path, flags: int, sync: Callable[[int], None]) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
-    try:
-        sync(fd)
-    finally:
-        os.close(fd)
 
 
 class BlobStore:
@@ -299,7 +292,7 @@ class BlobStore:
         Flushes run side by side: the file system makes one commit of many. What the store has is not written again.
         """
         batch = [waiting for waiting in batch if not self._same(waiting)]
-        flushes = [self._flushers.submit(_sync, waiting.path, 0, os.fdatasync) for waiting in batch]
+        flushes = [self._flushers.submit(sync, waiting.path, 0, os.fdatasync) for waiting in batch]
         failed: dict[_Waiting, BaseException] = {}
         for waiting, flush in zip(batch, flushes, strict=True):
             try:
@@ -324,7 +317,7 @@ class BlobStore:
             except OSError as error:
                 failed[waiting] = error
         _throw_away([waiting.path for waiting in failed])
-        for done in [self._flushers.submit(_sync, folder, os.O_DIRECTORY, os.fsync) for folder in folders]:
+        for done in [self._flushers.submit(sync, folder, os.O_DIRECTORY, os.fsync) for folder in folders]:
             done.result()
         return failed
 
@@ -377,7 +370,7 @@ class BlobStore:
             return  # somebody else looked at it at the same time, and was faster
         if (moved.st_dev, moved.st_ino) != (looked_at.st_dev, looked_at.st_ino):
             aside.replace(final)  # the right one had come while this one was looked at
-        _sync(final.parent, os.O_DIRECTORY, os.fsync)
+        sync(final.parent, os.O_DIRECTORY, os.fsync)
 
     def drop_from_quarantine(self, sha256: str) -> None:
         """Take away what lies in quarantine under a name. Blocks."""

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -57,6 +58,15 @@ def told(error: BaseException) -> FirthError | None:
     name = error.filename if isinstance(error, OSError) else None
     found = refusal(error, Path(os.fsdecode(name)).parent if isinstance(name, str | bytes) else Path("the state"))
     return found.error() if found is not None else None
+
+
+def sync(path: Path, flags: int = 0, how: Callable[[int], None] = os.fsync) -> None:
+    """Bring a file or folder onto the disk. `flags` are added to those it is opened with. Blocks; raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
+    try:
+        how(fd)
+    finally:
+        os.close(fd)
 
 
 def ask(folder: Path) -> Refusal | None:

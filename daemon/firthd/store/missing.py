@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from firthd.store import artifacts
-from firthd.store.database import Database, Reader, Row, Tx
-from firthd.store.run_reads import Wanted
+from firthd.store.database import Database, Reader, Tx
+from firthd.store.run_reads import Wanted, wanted_of
 
 PAGE = 500
 _COLUMNS = "a.id, a.part, a.section, a.filename, a.name, a.size, a.sha256, a.md5, k.raw"
@@ -34,21 +34,7 @@ async def page(
         f"SELECT {_COLUMNS} FROM {table} {_RECORD} WHERE a.id > :after AND {_MISSING}{of} ORDER BY a.id LIMIT :limit",
         key,
     )
-    return list(map(_wanted, rows))
-
-
-def _wanted(row: Row) -> Wanted:
-    return Wanted(
-        ordinal=row[0],
-        part=row[1],
-        section=row[2],
-        filename=row[3],
-        name=row[4],
-        size=row[5],
-        sha256=row[6].hex() if row[6] is not None else None,
-        md5=row[7].hex() if row[7] is not None else None,
-        raw=bytes(row[8]),
-    )
+    return list(map(wanted_of, rows))
 
 
 class ChosenFiles:
@@ -68,7 +54,7 @@ class ChosenFiles:
                 ids,
             )
         )
-        found = list(map(_wanted, rows))
+        found = list(map(wanted_of, rows))
         if ids and not found:  # their rows have gone meanwhile
             return await self.wanted(ids[-1], limit)
         return found

@@ -1,6 +1,7 @@
 """The SQL that takes away what no kept generation names: objects, packs and their files."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from msgspec import Struct
 
@@ -40,7 +41,7 @@ async def drop_between(db: Database, channel_id: int, low: int, high: int, now_m
 
     after: tuple[int, int, int] | None = (low, objects.LAST, objects.LAST)
     while after is not None:
-        after, touched = await db.write(lambda tx, after=after: some(tx, after))  # type: ignore[misc]
+        after, touched = await db.write(partial(some, after=after))
         files |= touched
     return files
 
@@ -152,14 +153,18 @@ async def living(r: Reader, channel_id: int, pack: str) -> list[Slice]:
 
 async def move(db: Database, channel_id: int, moved: Sequence[tuple[Slice, int]], pack: str) -> None:
     """Say of slices that they lie in another pack from now on, in short transactions."""
-    for start in range(0, len(moved), BATCH):
-        some = moved[start : start + BATCH]
-        await db.write(
-            lambda tx, some=some: tx.many(  # type: ignore[misc]
-                "UPDATE object SET file = ?, offset = ? WHERE file = ? AND offset = ? AND channel_id = ?",
-                [(bytes.fromhex(pack), to, bytes.fromhex(one.file), one.offset, channel_id) for one, to in some],
-            )
+
+    async def some(tx: Tx, start: int) -> None:
+        await tx.many(
+            "UPDATE object SET file = ?, offset = ? WHERE file = ? AND offset = ? AND channel_id = ?",
+            [
+                (bytes.fromhex(pack), to, bytes.fromhex(one.file), one.offset, channel_id)
+                for one, to in moved[start : start + BATCH]
+            ],
         )
+
+    for start in range(0, len(moved), BATCH):
+        await db.write(partial(some, start=start))
 
 
 async def forget_packs(db: Database, channel_id: int, packs: Sequence[str], now_ms: int) -> None:

@@ -120,11 +120,11 @@ class ObjectStore:
         found = 0
         for first in range(256):
             listed = [kept.sha256 for kept in await asyncio.to_thread(self.files.listed, f"{first:02x}")]
-            named = await self._db.read(lambda r, listed=listed: object_files.named_of(r, listed))  # type: ignore[misc]
+            named = await self._db.read(partial(object_files.named_of, files=listed))
             orphans = [file for file in listed if file not in named]
             if orphans:
                 now = self._clock.now_ms()
-                await self._db.write(lambda tx, some=orphans, now=now: object_files.note_unnamed(tx, some, now))  # type: ignore[misc]
+                await self._db.write(partial(object_files.note_unnamed, files=orphans, now_ms=now))
             found += len(orphans)
         return found
 
@@ -140,7 +140,7 @@ class ObjectStore:
                 writer = await self.files.open_writer(size=size, sha256=sha256)
                 await _written(writer, partial(_unpack, self.files.path(file)))
                 await self.files.keep(writer)
-                await self._db.write(lambda tx, row=row: object_files.set_plain(tx, row))  # type: ignore[misc]
+                await self._db.write(partial(object_files.set_plain, row=row))
 
     # --- packs --------------------------------------------------------------------------------------------
 
@@ -155,7 +155,7 @@ class ObjectStore:
         slices = [
             one
             for pack in packs
-            for one in await self._db.read(lambda r, pack=pack: object_files.living(r, channel_id, pack))  # type: ignore[misc]
+            for one in await self._db.read(partial(object_files.living, channel_id=channel_id, pack=pack))
         ]
         if slices:
             await self._join(channel_id, slices)

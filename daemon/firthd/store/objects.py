@@ -5,6 +5,7 @@ belong to a publication that has not come about: nobody sees them, and they are 
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 from msgspec import Struct
 
@@ -176,10 +177,10 @@ async def show_again(db: Database, channel_id: int, number: int, earlier: int) -
     """Let generation `number` show what `earlier` shows; only what differs is read and written."""
     after: tuple[int, int] | None = (earlier, LAST)
     while after is not None:
-        after = await db.write(lambda tx, after=after: _end_later(tx, channel_id, number, earlier, after))  # type: ignore[misc]
+        after = await db.write(partial(_end_later, channel_id=channel_id, number=number, earlier=earlier, after=after))
     past: tuple[int, int, int] | None = (earlier, LAST, LAST)
     while past is not None:
-        past = await db.write(lambda tx, past=past: _begin_again(tx, channel_id, number, earlier, past))  # type: ignore[misc]
+        past = await db.write(partial(_begin_again, channel_id=channel_id, number=number, earlier=earlier, after=past))
 
 
 async def _end_later(

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import sqlite3
 from collections.abc import Sequence
 from importlib import resources
@@ -12,6 +11,7 @@ import aiosqlite
 
 from firth_protocol.errors import Invalid, Unavailable
 from firthd.store import disk
+from firthd.store.disk import sync
 
 log = logging.getLogger(__name__)
 
@@ -159,9 +159,5 @@ def _copy_aside(connection: sqlite3.Connection, copy: Path) -> None:
     part.unlink(missing_ok=True)
     connection.execute("VACUUM INTO ?", (str(part),))
     for place in (part, part.parent):
-        fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync(place)
     part.replace(copy)

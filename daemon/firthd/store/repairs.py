@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from firth_protocol.events import Fact
 from firthd.clock import Clock
@@ -87,11 +88,11 @@ class Repairs:
     async def forget_absent(self) -> None:
         """Take away the rows of packages' files that are not there, without a word: nobody promised that they are."""
         after: bytes = b""
-        while rows := await self._db.read(lambda r, after=after: quarantine.blobs_after(r, after, _PAGE)):  # type: ignore[misc]
+        while rows := await self._db.read(partial(quarantine.blobs_after, after=after, limit=_PAGE)):
             after = rows[-1]
             names = [row.hex() for row in rows]
             gone = await asyncio.to_thread(self._absent, names)
-            await self._db.write(lambda tx, gone=gone: self._forget_still_absent(tx, gone))  # type: ignore[misc]
+            await self._db.write(partial(self._forget_still_absent, names=gone))
         self._forget_files()
 
     def _absent(self, names: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiosqlite
 from msgspec import Struct
@@ -22,6 +23,21 @@ class Wanted(Struct, frozen=True, kw_only=True):
     raw: bytes
 
 
+def wanted_of(row: Sequence[Any]) -> Wanted:
+    """Build one out of a row of its columns in their order, digests raw."""
+    return Wanted(
+        ordinal=row[0],
+        part=row[1],
+        section=row[2],
+        filename=row[3],
+        name=row[4],
+        size=row[5],
+        sha256=row[6].hex() if row[6] is not None else None,
+        md5=row[7].hex() if row[7] is not None else None,
+        raw=bytes(row[8]),
+    )
+
+
 class RunFileReads:
     """A run's own file, opened by the daemon."""
 
@@ -35,20 +51,7 @@ class RunFileReads:
             " WHERE ordinal > ? ORDER BY ordinal LIMIT ?",
             (after, limit),
         )
-        return [
-            Wanted(
-                ordinal=row[0],
-                part=row[1],
-                section=row[2],
-                filename=row[3],
-                name=row[4],
-                size=row[5],
-                sha256=row[6].hex() if row[6] is not None else None,
-                md5=row[7].hex() if row[7] is not None else None,
-                raw=bytes(row[8]),
-            )
-            for row in rows
-        ]
+        return [wanted_of(row) for row in rows]
 
     async def leave_out(self, ordinals: Sequence[int]) -> None:
         """Take adds back: they are neither downloaded nor written."""

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from firth_protocol.types import Credentials
+from firthd.store.disk import sync
 
 
 class Secrets(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -63,8 +64,4 @@ class SecretFile:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync(self._path.parent, os.O_DIRECTORY)

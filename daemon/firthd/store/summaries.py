@@ -1,6 +1,7 @@
 """The only place with the SQL of package summaries: one row for each generation that changed a package."""
 
 import json
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
@@ -67,7 +68,7 @@ async def show_again(db: Database, channel_id: int, number: int, earlier: int) -
 
     after: tuple[str, str] | None = ("", "")
     while after is not None:
-        after = await db.write(lambda tx, after=after: some(tx, after))  # type: ignore[misc]
+        after = await db.write(partial(some, after=after))
 
 
 async def drop_between(db: Database, channel_id: int, low: int, high: int) -> None:
@@ -103,7 +104,7 @@ async def drop_between(db: Database, channel_id: int, low: int, high: int) -> No
 
         last: tuple[int, str, str] | None = (low, "", "")
         while last is not None:
-            last = await db.write(lambda tx, last=last, some=some: some(tx, last))  # type: ignore[misc]
+            last = await db.write(partial(some, after=last))
 
 
 class SummaryRow(Struct, frozen=True, kw_only=True):

@@ -224,18 +224,11 @@ class WorkerState:
 
     def parts_offered(self, channel_id: int, mirror_id: int, family: str) -> list[str]:
         """Return the parts in which a mirror has ever offered a name, by skipping from one to the next."""
-        found: list[str] = []
-        last = ""
-        while True:
-            row = self._connection.execute(
-                "SELECT min(part) FROM offered INDEXED BY offered_part"
-                " WHERE channel_id = ? AND mirror_id = ? AND family = ? AND part > ?",
-                (channel_id, mirror_id, family, last),
-            ).fetchone()
-            if row[0] is None:
-                return found
-            last = row[0]
-            found.append(last)
+        return self._skipping(
+            "SELECT min(part) FROM offered INDEXED BY offered_part"
+            " WHERE channel_id = ? AND mirror_id = ? AND family = ? AND part > ?",
+            (channel_id, mirror_id, family),
+        )
 
     def contested(self, channel_id: int, family: str) -> Iterator[tuple[str, set[int]]]:
         """Yield each name that more than one mirror offers, with those that do."""
@@ -348,13 +341,16 @@ class WorkerState:
 
     def parts(self, channel_id: int, family: str) -> list[str]:
         """Return the parts that hold any row of a family, live or not, by skipping from one to the next."""
+        return self._skipping(
+            "SELECT min(part) FROM artifact WHERE channel_id = ? AND family = ? AND part > ?", (channel_id, family)
+        )
+
+    def _skipping(self, following: str, key: tuple[object, ...]) -> list[str]:
+        """Return each text once, in order; `following` selects the one after its last parameter."""
         found: list[str] = []
         last = ""
         while True:
-            row = self._connection.execute(
-                "SELECT min(part) FROM artifact WHERE channel_id = ? AND family = ? AND part > ?",
-                (channel_id, family, last),
-            ).fetchone()
+            row = self._connection.execute(following, (*key, last)).fetchone()
             if row[0] is None:
                 return found
             last = row[0]

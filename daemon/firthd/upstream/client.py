@@ -440,7 +440,7 @@ def _newest(told: Validators, known: Validators) -> Validators:
 def _final(failure: Failure, attempts: int) -> errors.Upstream:
     error = failure.error
     message = error.message if attempts == 1 else f"{error.message}; tried {attempts} times"
-    return type(error)(message, hint=error.hint, **error.data)
+    return error.again(message)
 
 
 def _not_found(host: str, url: str, status: int) -> errors.NotFound:

@@ -1,14 +1,27 @@
 """Drafts that cannot be rendered: what one mirror brought never keeps another's from clients."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from firth_protocol.types import RunState
-from firthd.config import UpstreamSettings
+from firthd.config import Settings, UpstreamSettings
 from firthd.store.database import Tx
 from tests.support.conda import ChannelFolder, PackageSpec
 from tests.support.daemon import settings_in
 from tests.support.upstream import FaultyUpstream
 from tests.support.world import World, world
+
+
+@asynccontextmanager
+async def with_bad(tmp_path: Path, settings: Settings | None = None) -> AsyncIterator[World]:
+    """Give a world with the mirror `m`, and the mirror `bad` of another source, whose one file is zeta's."""
+    other = ChannelFolder(tmp_path / "other", subdirs=("noarch",))
+    other.add(PackageSpec(name="zeta"))
+    async with world(tmp_path, settings=settings) as w, FaultyUpstream(folder=other.path) as second:
+        await w.mirror("passive")
+        await w.mirror("passive", name="bad", source=second.url)
+        yield w
 
 
 async def poison(w: World, mirror: str) -> dict[int, str]:
@@ -32,11 +45,7 @@ async def heal(w: World, versions: dict[int, str]) -> None:
 
 
 async def test_draft_that_cannot_be_rendered_holds_up_nobody_else(tmp_path: Path) -> None:
-    other = ChannelFolder(tmp_path / "other", subdirs=("noarch",))
-    other.add(PackageSpec(name="zeta"))
-    async with world(tmp_path) as w, FaultyUpstream(folder=other.path) as second:
-        await w.mirror("passive")
-        await w.mirror("passive", name="bad", source=second.url)
+    async with with_bad(tmp_path) as w:
         await w.call("channel.freeze", channel="main")
         for name in ("m", "bad"):
             assert (await w.run(f"main:{name}")).state is RunState.COMPLETED
@@ -65,12 +74,8 @@ async def test_draft_that_cannot_be_rendered_holds_up_nobody_else(tmp_path: Path
 
 
 async def test_draft_that_takes_more_memory_than_there_is_holds_up_nobody_else(tmp_path: Path) -> None:
-    other = ChannelFolder(tmp_path / "other", subdirs=("noarch",))
-    other.add(PackageSpec(name="zeta"))
     settings = settings_in(tmp_path, upstream=UpstreamSettings(timeout_s=5, max_index_bytes=1_000_000))
-    async with world(tmp_path, settings=settings) as w, FaultyUpstream(folder=other.path) as second:
-        await w.mirror("passive")
-        await w.mirror("passive", name="bad", source=second.url)
+    async with with_bad(tmp_path, settings) as w:
         await w.call("channel.freeze", channel="main")
         for name in ("m", "bad"):
             assert (await w.run(f"main:{name}")).state is RunState.COMPLETED
@@ -90,11 +95,7 @@ async def test_draft_that_takes_more_memory_than_there_is_holds_up_nobody_else(t
 
 
 async def test_draft_that_cannot_be_rendered_does_not_keep_a_channel_rolled_back(tmp_path: Path) -> None:
-    other = ChannelFolder(tmp_path / "other", subdirs=("noarch",))
-    other.add(PackageSpec(name="zeta"))
-    async with world(tmp_path) as w, FaultyUpstream(folder=other.path) as second:
-        await w.mirror("passive")
-        await w.mirror("passive", name="bad", source=second.url)
+    async with with_bad(tmp_path) as w:
         await w.run()
         w.source.add(PackageSpec(name="delta"))
         await w.run()
@@ -111,11 +112,7 @@ async def test_draft_that_cannot_be_rendered_does_not_keep_a_channel_rolled_back
 
 async def test_worker_that_dies_of_anothers_draft_fails_no_run_of_a_healthy_mirror(tmp_path: Path) -> None:
     """As after a start: nothing is known yet of what cannot be rendered."""
-    other = ChannelFolder(tmp_path / "other", subdirs=("noarch",))
-    other.add(PackageSpec(name="zeta"))
-    async with world(tmp_path) as w, FaultyUpstream(folder=other.path) as second:
-        await w.mirror("passive")
-        await w.mirror("passive", name="bad", source=second.url)
+    async with with_bad(tmp_path) as w:
         await w.call("channel.freeze", channel="main")
         await w.run("main:bad")
         await poison(w, "bad")
