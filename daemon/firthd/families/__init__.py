@@ -15,8 +15,9 @@ def families() -> Mapping[Family, FamilyRules]:
     side.
     """
     from firthd.families.conda.family import CONDA
+    from firthd.families.python.family import PYTHON
 
-    return {Family.CONDA: CONDA}
+    return {Family.CONDA: CONDA, Family.PYTHON: PYTHON}
 
 
 def recognisers() -> Mapping[Family, Recogniser]:

@@ -61,6 +61,9 @@ class Spool(Struct, frozen=True, kw_only=True):
     part: str  # what the house calls it (conda: the subdir)
     file: str | None  # None: the source has no such part any more, or it is empty
     encoding: str = ""  # the last extension of the form that was fetched
+    mark: str | None = None  # what a list of the source said of it: an older one is not what the source has
+    base_url: str | None = None  # where it was in the end, if the source has sent us elsewhere
+    lists: bool = False  # it is a list of parts
 
 
 class Entry(NamedTuple):
@@ -69,6 +72,7 @@ class Entry(NamedTuple):
     filename: str
     section: str
     raw: Raw | bytes
+    package: str = ""  # its name, where the part says it and not the record
 
 
 class Listing(Protocol):
@@ -114,6 +118,41 @@ class Signed(Protocol):
         """Whether there is a signature."""
 
 
+@runtime_checkable
+class Worded(Protocol):
+    """A listing whose source can take back all that it listed, with a word."""
+
+    @property
+    def refused(self) -> str | None:
+        """Why nobody may have the part's files any more; None: the source says nothing of the kind."""
+
+
+@runtime_checkable
+class Choosy(Protocol):
+    """Formats whose filters choose among the entries of a part."""
+
+    def takes(self, part: str, filters: Filters, /) -> Callable[[Entry], bool] | None:
+        """Return what tells whether a mirror takes an entry; None: it takes all."""
+
+
+@runtime_checkable
+class Lists(Protocol):
+    """Formats of a source that lists its parts."""
+
+    def marks(self, spool: Spool, names: Set[str] | None, max_bytes: int, /) -> Mapping[str, "Listed"]:
+        """Return what a list says of these parts (None: of all); those that it lacks are absent.
+
+        Raises Upstream for what is no list.
+        """
+
+
+class Listed(Struct, frozen=True, gc=False):
+    """What a list says of a part: how it is spelled there, and a mark that changes when the part does."""
+
+    spelled: str
+    mark: str | None = None
+
+
 class Output(Protocol):
     """Takes the objects of an index as a family makes them."""
 
@@ -137,6 +176,9 @@ class Output(Protocol):
 
     def slice(self, path: str, sha256: bytes, content: bytes) -> None:
         """Add a small object whose path holds its own digest; bytes that lie there already are not written again."""
+
+    def put(self, path: str, content: bytes) -> None:
+        """Add a small object that the next publication may change; it lies in a pack with others."""
 
     def again(self, path: str, where: str) -> None:
         """Let a path that holds its own digest show the bytes that lie under another one."""
@@ -226,6 +268,7 @@ class Form(Struct, frozen=True):
 
     path: str
     accept: str | None = None  # the Accept header it is asked for with
+    in_folder: bool | None = None  # True: only folders have it; False: only servers
 
 
 class Ask(Struct, frozen=True, kw_only=True):
@@ -234,6 +277,9 @@ class Ask(Struct, frozen=True, kw_only=True):
     part: str
     forms: tuple[Form, ...]  # the best one first
     beside: str | None = None  # a file that may be there beside this part ("": beside all of them), and is none itself
+    mark: str | None = None  # what a list says of it; what was read under the same mark is not asked for
+    lists: bool = False  # it lists parts: `Answer.marks` tells what it says of those in `names`
+    names: Set[str] | None = None  # None: of all of them
 
 
 class Batch(Struct, frozen=True, kw_only=True):
@@ -249,6 +295,7 @@ class Known(Struct, frozen=True, kw_only=True):
     path: str  # of the form that it came in
     there: bool  # False: the source had no such part
     beside: str | None = None  # as in `Ask`
+    mark: str | None = None
 
 
 class Answer(Struct, frozen=True, kw_only=True):
@@ -259,6 +306,7 @@ class Answer(Struct, frozen=True, kw_only=True):
     size: int | None = None  # bytes of the form, None when the source does not say
     changed: bool = True  # False: it is as it was read before
     refusal: Upstream | None = None  # why there is no form, where the source did not just say that there is none
+    marks: Mapping[str, Listed] | None = None  # of an ask that `lists`; None: it has not changed, or is not there
 
 
 Requests = Generator[Batch, Sequence[Answer], None]
@@ -307,6 +355,8 @@ class ObjectAt(Struct, frozen=True, kw_only=True):
     media_type: str
     life: Life = Life.SHORT
     also: str | None = None  # where the object may lie as well
+    folder: bool = False  # the address ends in a slash: clients that leave it off are sent there
+    vary: str | None = None  # the request's headers that choose between this object and others
     absent: Callable[[], bytes] | None = None  # makes what is served where there is none
 
 
@@ -326,6 +376,8 @@ class PageAt(Struct, frozen=True, kw_only=True):
     form: str  # which of the family's forms of a page
     media_type: str
     path: str | None = None  # of the object that shows the part where a run read it
+    folder: bool = False  # as in `ObjectAt`
+    vary: str | None = None
 
 
 class RedirectTo(Struct, frozen=True):
@@ -369,6 +421,7 @@ class FetchPlace(Struct, frozen=True, kw_only=True):
     section: str
     filename: str
     base_url: str | None = None  # of `source_index`
+    page: str | None = None  # where the part's index was read: a rooted path on its host, or below a folder
     raw: bytes | None = None  # only sections for which `needs_record` is true
 
 
@@ -394,8 +447,8 @@ class Normalise(Protocol):
 class Pages(Protocol):
     """Makes the pages of lazy parts; worker processes import it."""
 
-    def page(self, part: str, form: str, records: Sequence[SourceRecord], /) -> bytes:
-        """Return a part's page in one form; the records come by file name and section."""
+    def page(self, part: str, form: str, records: Sequence[SourceRecord], listing: Listing, /) -> bytes:
+        """Return a part's page in one form; the records of the listing come by file name and section."""
 
 
 class LazyParts(Struct, frozen=True, kw_only=True):
@@ -436,3 +489,6 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     sort_versions: Callable[[Collection[str]], list[str]]  # newest first
     reserved_names: frozenset[str]  # that no channel may have, because a client would misread the address
     lazy: LazyParts | None = None  # None: every part is read by runs
+    small_parts: bool = False  # parts are many: one that cannot be read, or is empty without a word, stays as it was
+    instead: Callable[[Form, bytes, str], str | None] | None = None  # as `encoding`, of the first 64 KiB -> what it is
+    elsewhere: tuple[Form, ...] = ()  # where an index may stand whose address was not given in full

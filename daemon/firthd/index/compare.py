@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from msgspec.structs import astuple
 
-from firthd.families.base import Formats, InvalidRecordError, Listing, Signed, Spool
+from firth_protocol.errors import TooLarge, Upstream
+from firthd.families.base import Choosy, Formats, InvalidRecordError, Listing, Signed, Spool, Worded
 from firthd.index.messages import InvalidRecord, PartResult, ReadParams
 from firthd.store.run_file import AddRow, CloseRow, OfferRow, RunFile
 from firthd.store.worker_reads import LiveRow, WorkerState
@@ -14,7 +15,7 @@ from firthd.workers import Report, TaskProgress
 INVALID_LISTED = 1000
 FILENAME_SHOWN = 255
 REPORT_EVERY = 20_000
-GONE, REPLACED = "gone", "replaced"
+GONE, REPLACED, FILTERED = "gone", "replaced", "filtered"
 
 
 class PartReader:
@@ -41,14 +42,26 @@ class PartReader:
         self._names: set[str] = set()  # that the mirror offers in this part
         self._invalid: list[InvalidRecord] = []
         self._invalid_count = 0
-        self._replaced = self._unchanged = self._unhashed = self._before = 0
+        self._replaced = self._unchanged = self._unhashed = self._before = self._filtered = 0
 
     def read(self) -> PartResult:
         """Read the part and write its differences."""
-        listing = self._formats.read(self._spool, self._params.max_part_bytes)
+        try:
+            listing = self._formats.read(self._spool, self._params.max_part_bytes)
+        except (Upstream, TooLarge) as error:
+            if not self._params.singly or self._params.page:
+                raise
+            return self._as_it_was(unreadable=error.message)
         self._load_live()
+        refused = listing.refused if isinstance(listing, Worded) else None
+        if self._emptied(listing, refused):
+            reason = f"{self._spool.part} lists nothing any more, without a word"
+            if self._params.page:
+                raise Upstream(f"{reason}; what it listed stays", hint="look at the source")
+            return self._as_it_was(emptied=True)
         self._run_file.add(self._additions(listing))
-        gone, held = self._close_rest()
+        gone, held = self._close_rest(keep=self._params.keep and refused is None)
+        taken_back = gone if refused is not None else 0
         self._run_file.close_rows(self._closed)
         self._run_file.offers(changed_offers(self._state, self._params, self._formats, self._spool.part, self._names))
         bytes_to_store, bytes_unknown = self._weigh()
@@ -60,16 +73,45 @@ class PartReader:
             added=len(self._to_store) - self._replaced,
             replaced=self._replaced,
             unchanged=self._unchanged,
-            gone=gone,
+            gone=gone - taken_back,
             held=held,
+            filtered=self._filtered + taken_back,
             unhashed=self._unhashed,
             bytes_to_store=bytes_to_store,
             bytes_unknown=bytes_unknown,
             base_url=listing.base_url,
-            signed=isinstance(listing, Signed) and listing.signed,
+            signed=isinstance(listing, Signed) and (listing.signed or self._nothing_taken(listing)),
+            refused=refused,
             notes=listing.notes,
             invalid=self._invalid,
             invalid_count=self._invalid_count,
+        )
+
+    def _emptied(self, listing: Listing, refused: str | None) -> bool:
+        """Tell whether a part that is one of many lists nothing where it had something, and the source says not why."""
+        there = self._spool.file is not None
+        empty = self._params.singly and there and self._before and not len(listing) and refused is None
+        return bool(empty) and not self._params.accept_removals
+
+    def _nothing_taken(self, listing: Listing) -> bool:
+        """Tell whether the filters leave nothing of what is listed: clients are shown that there is nothing."""
+        return self._params.singly and len(listing) > 0 and not self._unchanged and not self._to_store
+
+    def _as_it_was(self, *, unreadable: str | None = None, emptied: bool = False) -> PartResult:
+        if not self._before:
+            self._load_live()
+        return PartResult(
+            part=self._spool.part,
+            records=self._before,
+            kept=self._before,
+            before=self._before,
+            added=0,
+            replaced=0,
+            unchanged=self._before,
+            gone=0,
+            base_url=self._spool.base_url,
+            unreadable=unreadable,
+            emptied=emptied,
         )
 
     def _load_live(self) -> None:
@@ -93,13 +135,20 @@ class PartReader:
         """Yield the records that are new or changed, in order; take those that are there off the live ones."""
         part, family, total = self._spool.part, self._formats.family, len(listing)
         fingerprint, decode = self._formats.fingerprint, self._formats.record
+        takes = self._formats.takes(part, self._params.filters) if isinstance(self._formats, Choosy) else None
         last: tuple[str, str] | None = None
         for number, entry in enumerate(listing):
-            filename, section, raw = entry
+            filename, section, raw = entry.filename, entry.section, entry.raw
             if number % REPORT_EVERY == 0:
                 self._report(TaskProgress(number, total, "records", f"{part}: {number:,} of {total:,} read"))
             of_section = self._live.get(section)
             live = of_section.get(filename) if of_section else None
+            if takes is not None and not takes(entry):
+                if live is not None:
+                    del self._live[section][filename]
+                    self._filtered += 1
+                    self._close(live, FILTERED)
+                continue
             try:
                 if (filename, section) == last:
                     raise InvalidRecordError("the file name is listed twice")
@@ -133,11 +182,11 @@ class PartReader:
     def _close(self, row: LiveRow, reason: str) -> None:
         self._closed.append((row.id, self._formats.family, self._spool.part, row.name, reason))
 
-    def _close_rest(self) -> tuple[int, int]:
+    def _close_rest(self, *, keep: bool) -> tuple[int, int]:
         """Close what the source no longer lists; return how many, and how many stay because they are stored."""
         rest = [row for section in self._live.values() for row in section.values()]
         digests = (row.sha256 for row in rest if row.sha256)
-        stored = self._state.stored(self._params.channel_id, digests) if self._params.keep else set()
+        stored = self._state.stored(self._params.channel_id, digests) if keep else set()
         gone = [row for row in rest if row.sha256 is None or row.sha256 not in stored]
         self._names.update(row.name for row in rest if row.sha256 in stored)
         for row in gone:

@@ -5,6 +5,7 @@ Plain values only: paths are absolute and of type str, digests are lower hex, ti
 
 from msgspec import Struct
 
+from firth_protocol.types import Filters
 from firthd.families.base import Side, Spool
 
 # --- read: a source's index against the mirror's rows -----------------------------------------------------------------
@@ -21,6 +22,9 @@ class ReadParams(Struct, frozen=True, kw_only=True):
     spools: list[Spool]
     only: list[str] | None = None  # the mirror's filter; live rows of other parts are closed as `filtered`
     keep: bool = False  # on_upstream_removal = keep
+    filters: Filters = Filters()  # of the mirror
+    singly: bool = False  # a part that cannot be read, or is empty without a word, stays as it was; the others go on
+    accept_removals: bool = False  # what is empty without a word is taken at its word
     page: bool = False  # what is read is the page of a lazy part; False: rows that came with pages are replaced
     max_part_bytes: int = 1 << 30  # of one part, decompressed: `upstream.max_index_bytes`
 
@@ -44,7 +48,7 @@ class PartResult(Struct, frozen=True, kw_only=True):
     unchanged: int
     gone: int  # rows closed because the source stopped listing them
     held: int = 0  # rows the source stopped listing that stay, because they are stored and `keep` is set
-    filtered: int = 0  # rows closed because the filter does not name their part
+    filtered: int = 0  # rows closed because the mirror's filters do not take them
     unhashed: int = 0  # kept records without any digest
     bytes_to_store: int = 0  # sizes of the added and replaced ones whose blob is not in the store
     bytes_unknown: int = 0  # of these, how many have no size
@@ -53,6 +57,9 @@ class PartResult(Struct, frozen=True, kw_only=True):
     notes: list[str] = []
     invalid: list[InvalidRecord] = []  # at most 1000
     invalid_count: int = 0
+    refused: str | None = None  # why the source takes back all that the part listed; its rows count as `filtered`
+    unreadable: str | None = None  # why it could not be read; its rows stay
+    emptied: bool = False  # it lists nothing any more, without a word; its rows stay
 
 
 class ReadResult(Struct, frozen=True, kw_only=True):

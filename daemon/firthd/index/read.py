@@ -5,13 +5,12 @@ from operator import attrgetter
 from firth_protocol.errors import Invalid
 from firthd.families import load_formats
 from firthd.families.base import COLUMNS, Formats
-from firthd.index.compare import PartReader, changed_offers
+from firthd.index.compare import FILTERED, PartReader, changed_offers
 from firthd.index.messages import PartResult, ReadParams, ReadResult
 from firthd.store.run_file import RunFile
 from firthd.store.worker_reads import WorkerState
 from firthd.workers import Report
 
-FILTERED = "filtered"
 PART_SHOWN = 64
 
 
@@ -30,7 +29,7 @@ def read_task(params: ReadParams, report: Report) -> ReadResult:
     results: list[PartResult] = []
     with RunFile(params.run_file) as run_file:
         run_file.start_read(COLUMNS)
-        spools = [spool for spool in params.spools if params.only is None or spool.part in params.only]
+        spools = [spool for spool in params.spools if params.only is None or spool.part in params.only or spool.lists]
         spools.sort(key=attrgetter("part"))
         results.extend(PartReader(formats, params, spool, state, run_file, report).read() for spool in spools)
         if params.only is not None:

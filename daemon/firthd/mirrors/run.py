@@ -6,20 +6,19 @@ import shutil
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 
-from msgspec import Struct
-
 from firth_protocol import units
 from firth_protocol.errors import FirthError, ShrinkGuard, WorkerLost
 from firth_protocol.types import Cause, MirrorMode, RunState, StepName
 from firthd.channels.publish import Publication
 from firthd.clock import utc_day
-from firthd.index.messages import PartResult, ReadParams, ReadResult
+from firthd.index.messages import ReadParams, ReadResult
 from firthd.mirrors import plan
 from firthd.mirrors.context import Context
 from firthd.mirrors.downloads import Result, bring
 from firthd.mirrors.fetch_index import Came, Index, IndexFetcher
 from firthd.mirrors.fill import FillRuns
 from firthd.mirrors.publish_run import PublishRuns, cleaned, told
+from firthd.mirrors.reading import Reading, marks_reader, note_read
 from firthd.mirrors.source import Job, rules_of
 from firthd.mirrors.take_in import TakeIn
 from firthd.runs.run import LiveRun, Outcome
@@ -27,34 +26,13 @@ from firthd.store import catalog, generations
 from firthd.store.catalog import SourceIndexRow
 from firthd.store.database import Tx
 from firthd.store.run_reads import open_run_file
-from firthd.store.runs import Failure
 from firthd.workers import Report, TaskProgress
 
 READ = "firthd.index.read:read_task"
 SCHEDULE = "schedule"
 """Who asks for a run when its time has come: nobody who wants to see what is new at the source."""
-INVALID_SHOWN = 1000
 CURRENT_MS = 3_600_000
 """How long a copy that came before a crash is current for the run that goes on."""
-
-
-class _Read(Struct, frozen=True, kw_only=True):
-    """What reading the source's index gave: the differences lie in the run file."""
-
-    index: Index
-    parts: list[PartResult]
-
-    @property
-    def bytes_to_store(self) -> int:
-        return sum(part.bytes_to_store for part in self.parts)
-
-    def renewed(self, signed_before: set[str]) -> list[str]:
-        """Return the parts that are to be rendered although no record of them may have changed."""
-        signed = {part.part for part in self.parts if part.signed or part.part in signed_before}
-        return sorted({*self.index.renewed, *signed})
-
-    def total(self, field: str) -> int:
-        return sum(getattr(part, field) for part in self.parts)
 
 
 class MirrorRuns:
@@ -131,7 +109,9 @@ class MirrorRuns:
         fetcher = self._fetcher(job, self._p.source_folder(job.mirror_id))
         looked = await self._looked_to_the_end(job.mirror_id)
         index = await self._fetch(live, job, fetcher, known, thorough=not looked)
+        live.count(failed=index.failed)
         if not index.unsettled:
+            await self._note_marks(job, index)
             return await self._nothing_new(live, job)
         read = await self._filter(live, job, index, folder)
         await live.skip(StepName.RESOLVE, "nothing asks for dependencies")
@@ -163,14 +143,22 @@ class MirrorRuns:
         mirror = await self._p.db.read(lambda r: catalog.mirror_by_id(r, mirror_id))
         return mirror is not None and mirror.settled
 
+    async def _note_marks(self, job: Job, index: Index) -> None:
+        """Remember what a list says of parts that have not changed all the same: they need not be asked for again."""
+        if index.marked:
+            await self._p.db.write(lambda tx: catalog.note_marks(tx, job.mirror_id, index.marked))
+
     def _fetcher(self, job: Job, folder: Path) -> IndexFetcher:
+        rules = rules_of(self._p.families, job.type)
+
         return IndexFetcher(
             self._p.upstream,
-            rules_of(self._p.families, job.type),
+            rules,
             self._p.clock,
             folder,
             max_part_bytes=self._p.max_part_bytes,
             room=self._p.space.enough,
+            marks=marks_reader(self._p, rules, folder),
         )
 
     async def _fetch(
@@ -227,7 +215,7 @@ class MirrorRuns:
         folder: Path,
         *,
         everything: bool,
-    ) -> _Read:
+    ) -> Reading:
         index = await self._fetch(live, job, fetcher, known, kept=False)
         return await self._filter(live, job, index, folder, everything=everything, copies=folder)
 
@@ -240,7 +228,7 @@ class MirrorRuns:
         *,
         everything: bool = False,
         copies: Path | None = None,
-    ) -> _Read:
+    ) -> Reading:
         rules = rules_of(self._p.families, job.type)
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         only = rules.only(job.filters)
@@ -253,6 +241,9 @@ class MirrorRuns:
             spools=index.to_read(copies or self._p.source_folder(job.mirror_id), everything=everything),
             only=None if only is None else sorted(only),
             keep=job.keep,
+            filters=job.filters,
+            singly=rules.small_parts,
+            accept_removals=bool(live.row.params.get("accept_removals")),
             max_part_bytes=self._p.max_part_bytes,
         )
 
@@ -266,8 +257,8 @@ class MirrorRuns:
                 if copies is None:  # what cannot be read is fetched anew, and lies on the disk for nothing
                     await self._p.db.write(lambda tx: catalog.drop_copies(tx, job.mirror_id))
                 raise
-            read = _Read(index=index, parts=result.parts)
-            self._note_read(live, read)
+            read = Reading(index=index, parts=result.parts)
+            note_read(live, read)
             await self._take_in.leave_out_blocked(live, job, folder / "run.sqlite")
             live.progress(
                 f"{read.total('records'):,} read, {read.total('kept'):,} kept",
@@ -284,35 +275,19 @@ class MirrorRuns:
             live.log("the worker process was lost; memory may have run out", "error")
             raise
 
-    def _note_read(self, live: LiveRun, read: _Read) -> None:
-        for part in read.parts:
-            for note in part.notes:
-                live.log(f"{part.part}: {note}", "warning")
-            for invalid in part.invalid[:INVALID_SHOWN]:
-                live.fail_artifact(
-                    Failure(part=part.part, filename=invalid.filename, reason=invalid.reason, attempts=1)
-                )
-                live.log(f"{part.part}/{invalid.filename}: {invalid.reason}", "error")
-
-    async def _changes(self, job: Job, read: _Read) -> tuple[str | None, int, int]:
+    async def _changes(self, job: Job, read: Reading) -> tuple[str | None, int, int]:
         mirror = await self._p.db.read(lambda r: catalog.mirror_by_id(r, job.mirror_id))
-        changes = [
-            plan.PartChange(
-                part=part.part,
-                before=part.before,
-                kept=part.kept,
-                added=part.added,
-                replaced=part.replaced,
-                removed=part.gone + part.filtered,
-                stopped=part.gone + part.held,
-            )
-            for part in read.parts
-        ]
+        changes = read.changes
         adds = sum(change.added + change.replaced for change in changes)
         removes = sum(change.removed + change.replaced for change in changes)
-        return plan.shrink_reason(changes, mirror.artifacts if mirror is not None else 0), adds, removes
+        whole = mirror.artifacts if mirror is not None else 0
+        shrink = plan.list_reason(read.lists) or plan.shrink_reason(changes, whole, singly=self._singly(job))
+        return shrink, adds, removes
 
-    async def _compare(self, live: LiveRun, job: Job, read: _Read) -> None:
+    def _singly(self, job: Job) -> bool:
+        return rules_of(self._p.families, job.type).small_parts
+
+    async def _compare(self, live: LiveRun, job: Job, read: Reading) -> None:
         async with live.step(StepName.PLAN):
             shrink, adds, removes = await self._changes(job, read)
             if shrink is not None and not live.row.params.get("accept_removals"):
@@ -336,18 +311,19 @@ class MirrorRuns:
                 removed=removes,
                 unchanged=read.total("unchanged"),
                 unhashed=read.total("unhashed"),
-                failed=read.total("invalid_count"),
+                failed=read.failed,
             )
             live.progress(_compared(adds, removes, needed), done=adds + removes, total=adds + removes)
 
-    async def _download(self, live: LiveRun, job: Job, read: _Read, folder: Path) -> Result:
-        base_urls = {part.part: part.base_url for part in read.parts}
+    async def _download(self, live: LiveRun, job: Job, read: Reading, folder: Path) -> Result:
+        urls = {part.row.part: part.row.url_path for part in read.index.parts}
+        places = {part.part: (urls.get(part.part, ""), part.base_url) for part in read.parts}
         async with live.step(StepName.DOWNLOAD), open_run_file(folder / "run.sqlite") as reads:
             total = live.counts.active_planned
-            result = await bring(live, self._p, job, base_urls, reads, total)
+            result = await bring(live, self._p, job, places, reads, total)
             live.count(
                 active=result.stored + result.present,
-                failed=read.total("invalid_count") + result.failed,
+                failed=read.failed + result.failed,
                 added=live.counts.added,
             )
             failed = f", {result.failed:,} could not be had" if result.failed else ""
@@ -360,7 +336,7 @@ class MirrorRuns:
             )
         return result
 
-    async def _changed_meanwhile(self, live: LiveRun, job: Job, fetcher: IndexFetcher, read: _Read) -> Index | None:
+    async def _changed_meanwhile(self, live: LiveRun, job: Job, fetcher: IndexFetcher, read: Reading) -> Index | None:
         """Read the source's index once more when files were not what it promised; return it if it has changed."""
         live.log("files are not what the index promised: the index is read again", "warning")
         known = {part.row.part: part.row for part in (*read.index.parts, *read.index.sides)}
@@ -371,7 +347,7 @@ class MirrorRuns:
         return again
 
     async def _publish_run(
-        self, live: LiveRun, job: Job, read: _Read, folder: Path, signed_before: set[str]
+        self, live: LiveRun, job: Job, read: Reading, folder: Path, signed_before: set[str]
     ) -> Publication:
         async with live.step(StepName.PUBLISH, "waits for its turn"):
             async with open_run_file(folder / "run.sqlite") as reads:
@@ -381,6 +357,8 @@ class MirrorRuns:
             copied = await self._take_in.take_in(
                 live, job, folder / "run.sqlite", as_read, renewed=read.renewed(signed_before)
             )
+            for part in read.parts:
+                await self._p.blocks.heed_refused(job.mirror_id, part.part, part.refused)
             live.count(added=copied.added, removed=copied.closed)
             publication = await self._take_in.publish(live, job.channel_id, Cause.RUN, None)
             shadowed = publication.shadowed.get(job.mirror_id)
@@ -399,7 +377,7 @@ class MirrorRuns:
         return publication
 
     def _as_read(
-        self, live: LiveRun, job: Job, read: _Read, holes: Collection[str], before: Mapping[str, SourceIndexRow]
+        self, live: LiveRun, job: Job, read: Reading, holes: Collection[str], before: Mapping[str, SourceIndexRow]
     ) -> Callable[[Tx], Awaitable[None]]:
         """Return what writes down the source's index as this run has read it; parts with holes are read again."""
         rows = read.index.as_read(read.parts, holes, live.id)

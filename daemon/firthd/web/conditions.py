@@ -24,6 +24,7 @@ class Content(Struct, frozen=True, kw_only=True):
     modified_ms: int | None
     media_type: str
     cache_control: str
+    vary: str | None = None
 
 
 class Span(Struct, frozen=True):

@@ -74,6 +74,8 @@ class Site:
         path = "/".join(rest)
         for family, rules in self._families.items():
             found = rules.locate(path, request.headers.get("Accept", ""))
+            if isinstance(found, ObjectAt | PageAt) and found.folder and not request.rel_url.raw_path.endswith("/"):
+                raise web.HTTPMovedPermanently(f"{request.rel_url.raw_path}/")
             if isinstance(found, ObjectAt):
                 return await self._object(request, visitor, edition, family, found)
             if isinstance(found, ArtifactAt):
@@ -83,13 +85,8 @@ class Site:
             if isinstance(found, NoticesAt):
                 return await self._notices(request, edition, found)
             if isinstance(found, RedirectTo):
-                raise web.HTTPMovedPermanently(self._spelled(request, path, found.path))
+                raise web.HTTPMovedPermanently(_spelled(request.rel_url.raw_path, len(rest), found.path))
         raise not_found()
-
-    def _spelled(self, request: web.Request, path: str, better: str) -> str:
-        """Return the address of the request with the end of its path spelled better; the token before it stays."""
-        raw = request.rel_url.raw_path
-        return raw[: len(raw) - len(path)] + better if raw.endswith(path) else better
 
     async def _artifact(
         self, request: web.Request, visitor: Visitor, edition: Edition, family: Family, at: ArtifactAt
@@ -115,6 +112,7 @@ class Site:
             modified_ms=edition.view.published_at_ms if at.life is Life.SHORT else None,
             media_type=at.media_type,
             cache_control=edition.cache_control(at.life),
+            vary=at.vary,
         )
         try:
             response = await self._send(request, visitor, content, row)
@@ -155,14 +153,20 @@ class Site:
             if at.path is None:
                 raise not_found()
             return await self._object(
-                request, visitor, edition, family, ObjectAt(path=at.path, media_type=at.media_type)
+                request, visitor, edition, family, ObjectAt(path=at.path, media_type=at.media_type, vary=at.vary)
             )
         if view.as_of_ms is None:  # it goes with the time, whatever names the generation
             edition = replace(edition, index_life=INDEX_LIFE)
-        return await self._made(request, body, at.media_type, edition.cache_control(Life.SHORT), None)
+        return await self._made(request, body, at.media_type, edition.cache_control(Life.SHORT), None, at.vary)
 
     async def _made(
-        self, request: web.Request, body: bytes, media_type: str, cache_control: str, modified_ms: int | None
+        self,
+        request: web.Request,
+        body: bytes,
+        media_type: str,
+        cache_control: str,
+        modified_ms: int | None,
+        vary: str | None = None,
     ) -> web.StreamResponse:
         content = Content(
             size=len(body),
@@ -170,9 +174,18 @@ class Site:
             modified_ms=modified_ms,
             media_type=media_type,
             cache_control=cache_control,
+            vary=vary,
         )
         return await self._files.made(request, content, body)
 
     def _place(self, row: ObjectRow) -> Place:
         local = partial(self._rendered.local, row.file)
         return Place(local=local, sha256=row.sha256, size=row.size, offset=row.offset)
+
+
+def _spelled(raw_path: str, segments: int, better: str) -> str:
+    """Return a path with its last segments spelled better; the token before them stays. Slashes in a row are one."""
+    parts = raw_path.split("/")
+    while segments:
+        segments -= bool(parts.pop())
+    return "/".join([*parts, better])

@@ -1,6 +1,7 @@
 """The only place that knows what a conda source's address may look like."""
 
 import re
+from collections.abc import Callable
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from msgspec import Struct
@@ -16,6 +17,9 @@ LABEL = "label"
 
 _FOLDER_T = "%74"
 _DOTTED_TOKEN_LENGTH = 20  # signed tokens have dots and are longer
+
+Corrected = Callable[[list[str], list[str]], list[str]]
+"""Takes the segments of a path and the warnings so far; returns the segments of the source, and warns of the rest."""
 
 _INDEX_FILE = re.compile(r"(current_)?repodata(_from_packages|_shards)?\.[a-z0-9.]+|channeldata\.json|index\.html")
 _CONTROL = re.compile(r"[\x00-\x20\x7f-\x9f\\]")
@@ -40,11 +44,18 @@ def normalise(source: str, credentials: Credentials | None = None, stored: Crede
     `stored`: what the mirror has already, used where neither the address nor `credentials` has a secret. Raises
     Invalid, whose text never shows a secret.
     """
+    return taken_in(source, credentials, stored, _corrected)
+
+
+def taken_in(
+    source: str, credentials: Credentials | None, stored: Credentials | None, corrected: Corrected
+) -> Normalised:
+    """Return a source's address as it is stored, whatever its family; `corrected` puts right how its path ends."""
     check_credentials(credentials)
     warnings: list[str] = []
     scheme, netloc, path, query = _taken_apart(source.strip())
     if scheme == "file":
-        return _folder(netloc, path, credentials, warnings)
+        return _folder(netloc, path, credentials, warnings, corrected)
     netloc, in_url = _host(scheme, netloc)
     segments, token = _segments(path, folder=credentials is not None and credentials.token is None)
     if sum((in_url is not None, token is not None, bool(query))) > 1:
@@ -58,7 +69,7 @@ def normalise(source: str, credentials: Credentials | None = None, stored: Crede
     if in_url is not None and credentials is not None and in_url != credentials:
         raise Invalid("the address and the credentials name different secrets; give them once", path="credentials")
     given = in_url or credentials or stored
-    segments = _corrected(segments, warnings)
+    segments = corrected(segments, warnings)
     if given is not None and given.token is not None and TOKEN_PLACE not in segments:
         # What conda itself does with a token: it stands at the front of the path.
         segments = ["t", TOKEN_PLACE, *segments]
@@ -183,7 +194,9 @@ def _names_label(segments: list[str]) -> bool:
     return len(segments) > 2 and segments[-2] == LABEL
 
 
-def _folder(netloc: str, path: str, credentials: Credentials | None, warnings: list[str]) -> Normalised:
+def _folder(
+    netloc: str, path: str, credentials: Credentials | None, warnings: list[str], corrected: Corrected
+) -> Normalised:
     if netloc not in {"", "localhost"} or not path.startswith("/"):
         raise Invalid("a folder's address is absolute", hint="write it as file:///absolute/path", path="source")
     if credentials is not None:
@@ -191,7 +204,7 @@ def _folder(netloc: str, path: str, credentials: Credentials | None, warnings: l
     segments = [segment for segment in path.split("/") if segment]
     if any(unquote(segment) in {".", ".."} for segment in segments) or "\0" in unquote(path):
         raise Invalid("the address holds . or .. as a folder", path="source")
-    kept = _corrected([quote(unquote(segment), safe="!$&'()*+,;=:@~") for segment in segments], warnings)
+    kept = corrected([quote(unquote(segment), safe="!$&'()*+,;=:@~") for segment in segments], warnings)
     if not kept:
         raise Invalid("the source would be the root of the file system", path="source")
     return Normalised(source=f"file:///{'/'.join(kept)}", credentials=None, warnings=warnings)

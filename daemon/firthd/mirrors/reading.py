@@ -1,0 +1,105 @@
+"""The only place that says what reading a source's index gave, and tells the run of it."""
+
+import asyncio
+from collections.abc import Mapping, Set
+from pathlib import Path
+
+from msgspec import Struct
+
+from firth_protocol.errors import Upstream
+from firthd.families.base import FamilyRules, Listed, Spool
+from firthd.index.marks import MarksParams, MarksResult, read_marks
+from firthd.index.messages import PartResult
+from firthd.mirrors import plan
+from firthd.mirrors.context import Context
+from firthd.mirrors.fetch_index import Index, Marks
+from firthd.runs.run import LiveRun
+from firthd.store.runs import Failure
+
+MARKS = "firthd.index.marks:marks_task"
+INVALID_SHOWN = 1000
+
+
+class Reading(Struct, frozen=True, kw_only=True):
+    """What reading the source's index gave: the differences lie in the run file."""
+
+    index: Index
+    parts: list[PartResult]
+
+    @property
+    def bytes_to_store(self) -> int:
+        return sum(part.bytes_to_store for part in self.parts)
+
+    def renewed(self, signed_before: set[str]) -> list[str]:
+        """Return the parts that are to be rendered although no record of them may have changed."""
+        signed = {part.part for part in self.parts if part.signed or part.part in signed_before}
+        return sorted({*self.index.renewed, *signed})
+
+    @property
+    def failed(self) -> int:
+        """Records that cannot be taken, and parts that could not be had or read."""
+        unreadable = sum(part.unreadable is not None for part in self.parts)
+        return self.total("invalid_count") + unreadable + self.index.failed
+
+    @property
+    def lists(self) -> list[tuple[int, int]]:
+        """Of each list of parts that was read: how many names it had before, and has now."""
+        now = {part.part: part.records for part in self.parts}
+        read = [part.row for part in self.index.parts if part.lists and part.row.part in now]
+        return [(row.records, now[row.part]) for row in read]
+
+    @property
+    def changes(self) -> list[plan.PartChange]:
+        return [
+            plan.PartChange(
+                part=part.part,
+                before=part.before,
+                kept=part.kept,
+                added=part.added,
+                replaced=part.replaced,
+                removed=part.gone + part.filtered,
+                stopped=part.gone + part.held,
+            )
+            for part in self.parts
+        ]
+
+    def total(self, field: str) -> int:
+        return sum(getattr(part, field) for part in self.parts)
+
+
+def note_read(live: LiveRun, read: Reading) -> None:
+    """Tell what is to be known of what was read; raise Upstream when none of it could be."""
+    unread = [part for part in read.parts if part.unreadable is not None]
+    if unread and len(unread) == len(read.parts):
+        raise Upstream(unread[0].unreadable or "", hint="look at the source")
+    for part in unread:
+        live.fail_artifact(Failure(part=part.part, filename="", reason=part.unreadable or "", attempts=1))
+        live.log(f"{part.part}: {part.unreadable}; it stays as it was", "error")
+    for part in read.parts:
+        if part.emptied:
+            live.note(f"{part.part} lists nothing any more, without a word: its {part.kept:,} files stay")
+        if part.refused is not None:
+            live.log(f"{part.part}: {part.refused}", "warning")
+        for note in part.notes:
+            live.log(f"{part.part}: {note}", "warning")
+        for invalid in part.invalid[:INVALID_SHOWN]:
+            live.fail_artifact(Failure(part=part.part, filename=invalid.filename, reason=invalid.reason, attempts=1))
+            live.log(f"{part.part}/{invalid.filename}: {invalid.reason}", "error")
+
+
+def marks_reader(context: Context, rules: FamilyRules, folder: Path) -> Marks:
+    """Return what lets a worker read a list of parts; `folder` takes its answer."""
+
+    async def marks(spool: Spool, names: Set[str] | None) -> Mapping[str, Listed]:
+        out = folder / "marks"
+        params = MarksParams(
+            formats=rules.formats,
+            spool=spool,
+            names=None if names is None else sorted(names),
+            max_bytes=context.max_part_bytes,
+            out=str(out),
+        )
+        await context.workers.run(MARKS, params, MarksResult)
+        return await asyncio.to_thread(read_marks, out)
+
+    return marks
