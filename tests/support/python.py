@@ -22,10 +22,10 @@ import aiohttp
 from firthd.clock import Clock
 from firthd.config import Settings
 from firthd.families.python.names import normalised
+from tests.support.conda import ChannelFolder
 from tests.support.daemon import in_process_daemon
 from tests.support.upstream import Fault, FaultyUpstream, Seen
 from tests.support.world import World
-from tests.support.conda import ChannelFolder
 
 JSON = "application/vnd.pypi.simple.v1+json"
 HTML = "application/vnd.pypi.simple.v1+html"

@@ -75,7 +75,7 @@ class Site:
         for family, rules in self._families.items():
             found = rules.locate(path, request.headers.get("Accept", ""))
             if isinstance(found, ObjectAt | PageAt) and found.folder and not request.rel_url.raw_path.endswith("/"):
-                raise web.HTTPMovedPermanently(f"{request.rel_url.raw_path}/")
+                return _moved(f"{request.rel_url.raw_path}/")
             if isinstance(found, ObjectAt):
                 return await self._object(request, visitor, edition, family, found)
             if isinstance(found, ArtifactAt):
@@ -85,7 +85,7 @@ class Site:
             if isinstance(found, NoticesAt):
                 return await self._notices(request, edition, found)
             if isinstance(found, RedirectTo):
-                raise web.HTTPMovedPermanently(_spelled(request.rel_url.raw_path, len(rest), found.path))
+                return _moved(_spelled(request.rel_url.raw_path, len(rest), found.path))
         raise not_found()
 
     async def _artifact(
@@ -181,6 +181,10 @@ class Site:
     def _place(self, row: ObjectRow) -> Place:
         local = partial(self._rendered.local, row.file)
         return Place(local=local, sha256=row.sha256, size=row.size, offset=row.offset)
+
+
+def _moved(path: str) -> web.Response:
+    return web.Response(status=301, headers={"Location": path})
 
 
 def _spelled(raw_path: str, segments: int, better: str) -> str:

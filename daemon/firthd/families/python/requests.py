@@ -61,8 +61,7 @@ def requests(known: Mapping[str, Known], filters: Filters, thorough: bool, mode:
         names = None if wanted is None else frozenset(wanted)
         (listed,) = yield Batch(asks=(Ask(part=GATE, forms=forms(""), lists=True, names=names),))
         if listed.form is not None:
-            found = listed.form.path.removesuffix(listed.form.path.rpartition("/")[2])
-            prefixes = (found, *(prefix for prefix in PREFIXES if prefix != found))
+            prefixes = (listed.form.path.removesuffix(listed.form.path.rpartition("/")[2]),)
             marks = listed.marks
             if marks is None:
                 yield Batch(asks=tuple(_as_before(known, wanted, prefixes)), at_once=AT_ONCE)
