@@ -131,8 +131,8 @@ async def test_one_bad_page_or_file_keeps_no_other_from_clients(tmp_path: Path) 
         index.add("delta", f"{number}.0")
     async with python_world(tmp_path, index) as w:
         await w.python("active", filters={"projects": [*NAMES, "delta", "missing"]})
-        w.upstream.fail("simple/gamma/", Fault(body=b"<form><input type=password></form>", status=None), times=None)
-        w.upstream.files["simple/gamma/"] = b"x"
+        login = Fault(status=200, body=b"<form><input type=password></form>", headers={"Content-Type": "text/html"})
+        w.upstream.fail("simple/gamma/", login, times=None)
         for number in range(3):
             w.upstream.fail(f"files/delta/delta-{number}.0*.whl", Fault(body=b"wrong"), times=None)
         for number in (3, 4):
