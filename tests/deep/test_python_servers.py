@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -160,7 +161,7 @@ async def test_an_index_of_another_server_is_mirrored_and_installed_from(
     theirs = tmp_path / "theirs"
     theirs.mkdir()
     async with source(programs, theirs, index) as url, python_world(tmp_path / "ours") as w:  # type: ignore[attr-defined]
-        names = {} if mode == "whole" else {"filters": {"projects": ["Alpha.One", "beta", "gamma"]}}
+        names: dict[str, Any] = {} if mode == "whole" else {"filters": {"projects": ["Alpha.One", "beta", "gamma"]}}
         await w.python("active" if mode == "active" else "passive", source=url, **names)
         run = await w.run("main:p")
         assert run.state is RunState.COMPLETED, run

@@ -279,7 +279,7 @@ async def python_world(
     async with (
         upstream or FaultyUpstream() as source,
         in_process_daemon(folder, settings=settings, clock=clock) as daemon,
-        aiohttp.ClientSession(auto_decompress=False) as http,
+        aiohttp.ClientSession(auto_decompress=False, headers={"Accept-Encoding": "identity"}) as http,
     ):
         index.serve(source)
         await daemon.client.call("channel.create", name="main")

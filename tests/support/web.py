@@ -236,7 +236,7 @@ class Site:
         self.fetched.append((file.filename, kept.sha256))
 
     async def page(
-        self, channel_id: int, family: Family, at: PageAt, as_of_ms: int | None, client: str
+        self, channel_id: int, family: Family, at: PageAt, as_of_ms: int | None, client: str, *, gzipped: bool = False
     ) -> bytes | None:
         """Conda has no lazy parts."""
         return None

@@ -357,6 +357,7 @@ class ObjectAt(Struct, frozen=True, kw_only=True):
     also: str | None = None  # where the object may lie as well
     folder: bool = False  # the address ends in a slash: clients that leave it off are sent there
     vary: str | None = None  # the request's headers that choose between this object and others
+    gzipped: str | None = None  # the path of the object that holds it compressed, for clients that take that
     absent: Callable[[], bytes] | None = None  # makes what is served where there is none
 
 
@@ -378,6 +379,7 @@ class PageAt(Struct, frozen=True, kw_only=True):
     path: str | None = None  # of the object that shows the part where a run read it
     folder: bool = False  # as in `ObjectAt`
     vary: str | None = None
+    gzipped: str | None = None
 
 
 class RedirectTo(Struct, frozen=True):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gzip
 import logging
 import shutil
 from collections import Counter, OrderedDict
@@ -41,11 +42,12 @@ FAILED_S = 15.0
 """Seconds for which a page, or a source that gave no answer, is not asked for again after a failure."""
 REMEMBERED = 10_000
 RENDERED_BYTES = 32_000_000
+GZIP_LEVEL = 6
 
 _Key = tuple[int, str]
 """A page: mirror, part."""
-_Rendering = tuple[int, str, int | None, bytes]
-"""A version of a page, its form, the moment that it is cut to, and the filters."""
+_Rendering = tuple[int, str, int | None, bytes, bool]
+"""A version of a page, its form, the moment that it is cut to, the filters, and whether it is compressed."""
 
 
 class _Flight:
@@ -102,9 +104,16 @@ class LazyPages:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def page(
-        self, channel_id: int, family: Family, at: PageAt, as_of_ms: int | None, client: str
+        self,
+        channel_id: int,
+        family: Family,
+        at: PageAt,
+        as_of_ms: int | None,
+        client: str,
+        *,
+        gzipped: bool = False,
     ) -> bytes | None:
-        """Return a page as it was at a moment (None: now), of the oldest mirror that has it.
+        """Return a page as it was at a moment (None: now), of the oldest mirror that has it, `gzipped` if need be.
 
         None: no mirror that reads the part lazily has it, or an older one lists the part by its runs. Raises Upstream
         (also for a while afterwards, without asking), NoSpace or Unavailable when it was never read and cannot be.
@@ -112,9 +121,11 @@ class LazyPages:
         rules = self._p.families[family]
         if rules.lazy is None:
             return None
-        for mirror in await self._p.db.read(lambda r: catalog.mirrors_of(r, channel_id)):
-            if mirror.type.value != family.value:
-                continue
+        mirrors = await self._p.db.read(lambda r: catalog.mirrors_of(r, channel_id))
+        mirrors = [mirror for mirror in mirrors if mirror.type.value == family.value]
+        if not any(rules.lazy.is_lazy(at.part, mirror.filters, mirror.mode) for mirror in mirrors):
+            return None
+        for mirror in mirrors:
             if not rules.lazy.is_lazy(at.part, mirror.filters, mirror.mode):
                 if await self._listed(channel_id, mirror.id, family, at.part):
                     return None
@@ -122,7 +133,7 @@ class LazyPages:
             version = await self._version(mirror, rules.lazy, at.part, as_of_ms, client)
             if version is not None and version.there:
                 until_ms = as_of_ms if as_of_ms is not None and version.read_at > as_of_ms else None
-                return await self._render(rules, rules.lazy, mirror.filters, version, at.form, until_ms)
+                return await self._render(rules, rules.lazy, mirror.filters, version, at.form, until_ms, gzipped)
         return None
 
     async def _listed(self, channel_id: int, mirror_id: int, family: Family, part: str) -> bool:
@@ -255,15 +266,16 @@ class LazyPages:
         version: PageRow,
         form: str,
         until_ms: int | None,
+        gzipped: bool,
     ) -> bytes:
-        key = (version.id, form, until_ms, msgspec.json.encode(filters))
+        key = (version.id, form, until_ms, msgspec.json.encode(filters), gzipped)
         if key in self._rendered:
             self._rendered.move_to_end(key)
             return self._rendered[key]
         task = self._rendering.get(key)
         if task is None:
             task = self._rendering[key] = self._task(
-                self._made(rules, lazy, filters, version, form, until_ms), "render a page"
+                self._made(rules, lazy, filters, version, form, until_ms, gzipped), "render a page"
             )
             task.add_done_callback(lambda _: self._rendering.pop(key, None))
         made = await asyncio.shield(task)
@@ -282,7 +294,11 @@ class LazyPages:
         version: PageRow,
         form: str,
         until_ms: int | None,
+        gzipped: bool,
     ) -> bytes:
+        if gzipped:
+            plain = await self._render(rules, lazy, filters, version, form, until_ms, gzipped=False)
+            return await asyncio.to_thread(gzip.compress, plain, GZIP_LEVEL, mtime=0)
         body = await self._p.db.read(lambda r: pages.body(r, version.id))
         if body is None:
             raise Unavailable(f"{version.part} was read anew in this moment", hint="ask again")

@@ -373,7 +373,7 @@ async def _update(
 # --- what was last read of a source --------------------------------------------------------------------
 
 
-class SourceIndexRow(Struct, frozen=True, kw_only=True):
+class SourceIndexRow(Struct, frozen=True):
     """One index file of a source as last read; `file` is its stored copy's name, None when the source has none."""
 
     part: str
@@ -408,7 +408,7 @@ async def source_index(r: Reader, mirror_id: int, part: str) -> SourceIndexRow |
 
 
 def _source_index(row: Row) -> SourceIndexRow:
-    return SourceIndexRow(**dict(zip(SourceIndexRow.__struct_fields__, row, strict=True)))
+    return SourceIndexRow(*row)
 
 
 _WRITE_INDEX = (

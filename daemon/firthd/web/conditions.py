@@ -25,6 +25,7 @@ class Content(Struct, frozen=True, kw_only=True):
     media_type: str
     cache_control: str
     vary: str | None = None
+    encoding: str | None = None
 
 
 class Span(Struct, frozen=True):

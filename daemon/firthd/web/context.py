@@ -55,7 +55,15 @@ class LazyPages(Protocol):
     """Pages of lazy parts, made when they are asked for."""
 
     async def page(
-        self, channel_id: int, family: Family, at: PageAt, as_of_ms: int | None, client: str, /
+        self,
+        channel_id: int,
+        family: Family,
+        at: PageAt,
+        as_of_ms: int | None,
+        client: str,
+        /,
+        *,
+        gzipped: bool = False,
     ) -> bytes | None:
         """Return a page as it was at a moment (None: now); None when no mirror that reads lazily has it."""
 

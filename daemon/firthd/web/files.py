@@ -245,6 +245,8 @@ def _headers(content: Content) -> dict[str, str]:
         "Accept-Ranges": "bytes",
         "X-Content-Type-Options": "nosniff",
     }
+    if content.encoding is not None:
+        headers["Content-Encoding"] = content.encoding
     if content.vary is not None:
         headers["Vary"] = content.vary
     if content.etag is not None:

@@ -27,6 +27,8 @@ FOREVER = "max-age=31536000, immutable"
 PACKAGE_LIFE = "max-age=3600"
 """The ETag tells when a name is given to other bytes."""
 
+GZIP = "gzip"
+_REFUSED = frozenset({"q=0", "q=0.0", "q=0.00", "q=0.000"})
 _SOON = {"Retry-After": "5"}
 
 
@@ -106,6 +108,10 @@ class Site:
             row = await self._published.object(edition.view, family, at.also)
         if row is None:
             return await self._absent(request, edition, at)
+        packed = None
+        if at.gzipped is not None and takes_gzip(request.headers.get("Accept-Encoding", "")):
+            packed = await self._published.object(edition.view, family, at.gzipped)
+        row = packed or row
         content = Content(
             size=row.size,
             etag=f'"{row.sha256}"',
@@ -113,6 +119,7 @@ class Site:
             media_type=at.media_type,
             cache_control=edition.cache_control(at.life),
             vary=at.vary,
+            encoding=GZIP if packed is not None else None,
         )
         try:
             response = await self._send(request, visitor, content, row)
@@ -148,16 +155,23 @@ class Site:
         self, request: web.Request, visitor: Visitor, edition: Edition, family: Family, at: PageAt
     ) -> web.StreamResponse:
         view = edition.view
-        body = await self._pages.page(view.channel_id, family, at, view.as_of_ms, visitor.client)
+        packed = at.gzipped is not None and takes_gzip(request.headers.get("Accept-Encoding", ""))
+        body = await self._pages.page(view.channel_id, family, at, view.as_of_ms, visitor.client, gzipped=packed)
         if body is None:
             if at.path is None:
                 raise not_found()
             return await self._object(
-                request, visitor, edition, family, ObjectAt(path=at.path, media_type=at.media_type, vary=at.vary)
+                request,
+                visitor,
+                edition,
+                family,
+                ObjectAt(path=at.path, media_type=at.media_type, vary=at.vary, gzipped=at.gzipped),
             )
         if view.as_of_ms is None:  # it goes with the time, whatever names the generation
             edition = replace(edition, index_life=INDEX_LIFE)
-        return await self._made(request, body, at.media_type, edition.cache_control(Life.SHORT), None, at.vary)
+        return await self._made(
+            request, body, at.media_type, edition.cache_control(Life.SHORT), None, at.vary, GZIP if packed else None
+        )
 
     async def _made(
         self,
@@ -167,6 +181,7 @@ class Site:
         cache_control: str,
         modified_ms: int | None,
         vary: str | None = None,
+        encoding: str | None = None,
     ) -> web.StreamResponse:
         content = Content(
             size=len(body),
@@ -175,12 +190,22 @@ class Site:
             media_type=media_type,
             cache_control=cache_control,
             vary=vary,
+            encoding=encoding,
         )
         return await self._files.made(request, content, body)
 
     def _place(self, row: ObjectRow) -> Place:
         local = partial(self._rendered.local, row.file)
         return Place(local=local, sha256=row.sha256, size=row.size, offset=row.offset)
+
+
+def takes_gzip(accepted: str) -> bool:
+    """Tell whether an Accept-Encoding header takes gzip (RFC 9110, 12.5.3)."""
+    found: dict[str, bool] = {}
+    for part in accepted.lower().split(","):
+        name, *params = (text.strip() for text in part.split(";"))
+        found[name] = not any(text.replace(" ", "") in _REFUSED for text in params)
+    return found.get(GZIP, found.get("*", False))
 
 
 def _moved(path: str) -> web.Response:

@@ -68,7 +68,8 @@ async def test_a_channel_of_two_families_is_frozen_dated_and_rolled_back(tmp_pat
 
 async def test_a_channel_that_mirrors_a_channel_has_its_digest(tmp_path: Path) -> None:
     index = sample_index()
-    index.add("beta", "2.1", yanked="bad", **{"provenance": "https://x.example.org/p", "new-key": [1, {"a": None}]})
+    said = {"yanked": "bad", "provenance": "https://x.example.org/p", "new-key": [1, {"a": None}]}
+    index.add("beta", "2.1").said |= said
     index.status["gamma"] = {"status": "archived"}
     async with python_world(tmp_path / "one", index) as w, in_process_daemon(tmp_path / "two") as second:
         await w.python("passive", filters={"projects": NAMES})

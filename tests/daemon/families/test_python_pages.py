@@ -212,7 +212,7 @@ def test_filters_choose_among_the_files_of_a_project(filters: Filters, kept: str
     chooses = takes("p", filters)
     found = ""
     for letter, (filename, required) in files.items():
-        record = {"filename": filename, "url": "x", "hashes": {}, "requires-python": required}
+        record: dict[str, Any] = {"filename": filename, "url": "x", "hashes": {}, "requires-python": required}
         entry = Entry(filename, "files", json.dumps(record).encode(), "p")
         found += letter if chooses is None or chooses(entry) else ""
     assert found == kept
@@ -284,7 +284,12 @@ HOSTILE = """"><script>alert(1)</script>&'"""
 
 
 def test_what_a_source_says_cannot_leave_its_attribute() -> None:
-    record = {"requires-python": HOSTILE, "yanked": HOSTILE, "provenance": f"https://{HOSTILE}", "gpg-sig": False}
+    record: dict[str, Any] = {
+        "requires-python": HOSTILE,
+        "yanked": HOSTILE,
+        "provenance": f"https://{HOSTILE}",
+        "gpg-sig": False,
+    }
     file = ListedFile(f"p-1{HOSTILE}.whl".replace("/", ""), record, 1, bytes(32), declared=False, metadata=True)
     found = links_of(html_page("p", [file], None))
     (link,) = found.links
@@ -295,7 +300,7 @@ def test_what_a_source_says_cannot_leave_its_attribute() -> None:
 
 
 def test_a_page_says_what_its_source_says_and_where_we_have_it() -> None:
-    record = {
+    record: dict[str, Any] = {
         "filename": "p-1.whl",
         "url": "https://far.example.org/p-1.whl",
         "hashes": {"sha256": SHA},

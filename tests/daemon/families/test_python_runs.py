@@ -1,6 +1,7 @@
 """Runs of a Python mirror: what is asked for, what a bad source does, and what clients see of it."""
 
 import asyncio
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -37,14 +38,18 @@ async def test_pages_come_in_the_form_that_clients_ask_for(tmp_path: Path) -> No
         assert (first["size"], first["upload-time"]) == (len(file.content), "2024-03-01T12:00:00.000000Z")
         assert set(first["core-metadata"]) == {"sha256"}
         reply = await w.get("/repo/main/simple/beta/", {"Accept": f"{HTML};q=0.5"})
-        assert (reply.headers["Content-Type"], reply.headers["Vary"]) == (HTML, "Accept")
+        assert (reply.headers["Content-Type"], reply.headers["Vary"]) == (HTML, "Accept, Accept-Encoding")
         assert f"#sha256={file.sha256}".encode() in reply.body
         plain = await w.get("/repo/main/simple/beta/")
         assert plain.headers["Content-Type"].startswith("text/html")
         as_json = await w.get("/repo/main/simple/beta/", {"Accept": JSON})
         assert as_json.headers["ETag"] != plain.headers["ETag"]
         again = await w.get("/repo/main/simple/beta/", {"Accept": JSON, "If-None-Match": as_json.headers["ETag"]})
-        assert (again.status, again.headers["Vary"]) == (304, "Accept")
+        assert (again.status, again.headers["Vary"]) == (304, "Accept, Accept-Encoding")
+        packed = await w.get("/repo/main/simple/beta/", {"Accept": JSON, "Accept-Encoding": "gzip, deflate"})
+        assert packed.headers["Content-Encoding"] == "gzip"
+        assert packed.headers["ETag"] != as_json.headers["ETag"]
+        assert gzip.decompress(packed.body) == as_json.body
         for asked, expected in [
             ("Alpha.One/", "/repo/main/simple/alpha-one/"),
             ("alpha-one", "/repo/main/simple/alpha-one/"),
@@ -155,7 +160,7 @@ async def test_one_bad_page_or_file_keeps_no_other_from_clients(tmp_path: Path) 
 @pytest.mark.parametrize("kinds", [{"plain": True, "bare": True}, {"serials": False}], ids=["html", "no-serials"])
 async def test_a_source_of_another_kind_is_mirrored_too(tmp_path: Path, kinds: dict[str, bool]) -> None:
     async with python_world(tmp_path, sample_index(**kinds)) as w:
-        await mirrored(w)
+        await mirrored(w, filters={})
         page = await w.page("beta")
         assert [file["hashes"]["sha256"] for file in page["files"]] == [one.sha256 for one in w.index.projects["beta"]]
         assert (await w.run("main:p")).state is RunState.COMPLETED

@@ -6,7 +6,7 @@ from urllib.parse import quote
 from firthd.families.base import ArtifactAt, Life, Located, ObjectAt, PageAt, RedirectTo, SetUp
 from firthd.families.python.names import METADATA_ENDING, filename_problem, normalised, valid_name, valid_project
 from firthd.families.python.page import HTML_FORM, JSON_FORM
-from firthd.families.python.paths import PACKAGES, SIMPLE, list_path, page_path
+from firthd.families.python.paths import GZIPPED, PACKAGES, SIMPLE, list_path, page_path
 
 JSON = "application/vnd.pypi.simple.v1+json"
 HTML = "application/vnd.pypi.simple.v1+html"
@@ -42,8 +42,15 @@ def locate(path: str, accept: str = "") -> Located | None:
         project = normalised(name)
         if project != name:
             return RedirectTo(f"{SIMPLE}/{project}/")
+        path = page_path(project, form)
         return PageAt(
-            part=project, form=form, media_type=media_type, path=page_path(project, form), folder=True, vary=VARY
+            part=project,
+            form=form,
+            media_type=media_type,
+            path=path,
+            folder=True,
+            vary=f"{VARY}, Accept-Encoding",
+            gzipped=f"{path}{GZIPPED}",
         )
     if segments[0] == PACKAGES and len(segments) == _FILE_SEGMENTS:
         _, project, filename = segments

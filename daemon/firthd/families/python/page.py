@@ -46,14 +46,16 @@ class _Name(Struct, gc=False):
     filename: object = None
 
 
-class _Project(Struct, gc=False):
+class ListedProject(Struct, gc=False, omit_defaults=True):
+    """A name that a project list has, as it is spelled there, and how often the project has changed."""
+
     name: str
     serial: int | str | None = field(default=None, name="_last-serial")
 
 
 class _Projects(Struct, gc=False):
     meta: _Meta | None = None
-    projects: list[_Project] | None = None
+    projects: list[ListedProject] | None = None
 
 
 _decode_page = msgspec.json.Decoder(_Page).decode
@@ -186,7 +188,7 @@ def content_of(spool: Spool, max_bytes: int) -> bytes:
     return content.removeprefix(b"\xef\xbb\xbf")
 
 
-def names_of(spool: Spool, max_bytes: int) -> list[_Project]:
+def names_of(spool: Spool, max_bytes: int) -> list[ListedProject]:
     """Return the names that a project list has, as they are spelled there; raise Upstream for what is no list."""
     content = content_of(spool, max_bytes)
     try:
@@ -197,7 +199,7 @@ def names_of(spool: Spool, max_bytes: int) -> list[_Project]:
         raise Upstream(f"the source's project list is none: {error}", hint="look at the source") from None
 
 
-def _names_in_json(content: bytes) -> list[_Project]:
+def _names_in_json(content: bytes) -> list[ListedProject]:
     try:
         found = _decode_projects(content)
     except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -208,9 +210,9 @@ def _names_in_json(content: bytes) -> list[_Project]:
     return [project for project in found.projects if valid_name(project.name)]
 
 
-def _names_in_html(found: Links) -> list[_Project]:
+def _names_in_html(found: Links) -> list[ListedProject]:
     check_version(found.meta.get("pypi:repository-version"))
-    names: dict[str, _Project] = {}
+    names: dict[str, ListedProject] = {}
     files = 0
     for link in found.links:
         if record_of(link) is not None:
@@ -219,7 +221,7 @@ def _names_in_html(found: Links) -> list[_Project]:
         path = link.href.partition("#")[0].partition("?")[0]
         name = last_segment(path.rstrip("/"))
         if path and valid_name(name):
-            names.setdefault(name, _Project(name))
+            names.setdefault(name, ListedProject(name))
     if files > len(names):
         raise NotPageError("it is the page of a project, with files")
     if not names and (kind := html_kind(found)) is not None:

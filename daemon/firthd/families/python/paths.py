@@ -9,6 +9,8 @@ from firthd.families.python.records import fields_of
 
 SIMPLE = "simple"
 PACKAGES = "packages"
+GZIPPED = ".gz"
+ZSTD = ".zst"
 
 _scheme = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):").match
 

@@ -1,17 +1,19 @@
 """The only place that makes the pages of a Python index: a project's, and the project list, each in JSON and HTML."""
 
+import gzip
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import BinaryIO
+from typing import Protocol
 from urllib.parse import quote
 
 import msgspec
+import zstandard
 from msgspec import Struct
 
 from firth_protocol.errors import FirthError
 from firthd.families.base import Output, Side, SourceRecord, Spool
-from firthd.families.python.names import METADATA_ENDING, normalised, taken_apart
-from firthd.families.python.page import HTML_FORM, JSON_FORM, LIST, ProjectPage, Status, names_of
-from firthd.families.python.paths import PACKAGES, list_path, page_path
+from firthd.families.python.names import METADATA_ENDING, normalised, taken_apart, valid_project
+from firthd.families.python.page import HTML_FORM, JSON_FORM, LIST, ListedProject, ProjectPage, Status, names_of
+from firthd.families.python.paths import GZIPPED, PACKAGES, ZSTD, list_path, page_path
 from firthd.families.python.records import METADATA, decoded, is_public
 from firthd.families.python.requirements import version_key
 from firthd.store.worker_reads import ShownRow
@@ -19,10 +21,18 @@ from firthd.store.worker_reads import ShownRow
 API_VERSION = "1.4"
 PAGE_MAX_BYTES = 1 << 28
 CHUNK = 4096
+GZIP_LEVEL = 6
+ZSTD_LEVEL = 6
 _ESCAPED = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"})
 _OURS = frozenset({"dist-info-metadata", "data-dist-info-metadata", "core-metadata", "url", "filename", "hashes"})
 """What a page says otherwise than its source; the first name makes old clients fail (PEP 714)."""
 _encode = msgspec.json.Encoder().encode
+
+
+class Writable(Protocol):
+    """Takes bytes."""
+
+    def write(self, content: bytes, /) -> object: ...
 
 
 class ListedFile(Struct, frozen=True):
@@ -186,7 +196,9 @@ class ProjectRenderer:
             return
         files, status = listed(self._rows), self._status()
         for form in (JSON_FORM, HTML_FORM):
-            self._out.put(page_path(self._project, form), page(self._project, form, files, status))
+            path, content = page_path(self._project, form), page(self._project, form, files, status)
+            self._out.put(path, content)
+            self._out.put(f"{path}{GZIPPED}", gzip.compress(content, GZIP_LEVEL, mtime=0))
 
     def _status(self) -> Status | None:
         """Return what the source says of the project, that of the mirror whose files are shown first."""
@@ -208,7 +220,7 @@ def status_beside(side: Side) -> Status | None:
 
 def write_lists(out: Output) -> None:
     """Write the project list in both forms: what the channel shows, and what the sources list that are read lazily."""
-    names: dict[str, tuple[str, str | None]] = {name: (name, None) for name in out.packages()}
+    names = {name: ListedProject(name) for name in out.packages()}
     for side in out.sides(LIST):
         try:
             found = names_of(Spool(part=LIST, file=side.file, encoding=side.encoding), PAGE_MAX_BYTES)
@@ -216,34 +228,45 @@ def write_lists(out: Output) -> None:
             out.note("the project list of a source cannot be read any more; the next run fetches it anew")
             continue
         for project in found:
-            serial = None if project.serial is None else str(project.serial)
-            names.setdefault(normalised(project.name), (project.name, serial))
+            names.setdefault(project.name if valid_project(project.name) else normalised(project.name), project)
     order = sorted(names)
-    with out.open(list_path(JSON_FORM)) as file:
-        write_json_list(file, order, names)
-    with out.open(list_path(HTML_FORM)) as file:
-        write_html_list(file, order, names)
+    for form, write in ((JSON_FORM, write_json_list), (HTML_FORM, write_html_list)):
+        path = list_path(form)
+        # Generations of other days keep the compressed form only.
+        compressed = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
+        with (
+            out.open(path) as plain,
+            out.open(f"{path}{ZSTD}") as packed,
+            compressed.stream_writer(packed, closefd=False) as compressor,
+        ):
+            write(_Both(plain, compressor), order, names)
 
 
-def write_json_list(file: BinaryIO, order: Sequence[str], names: Mapping[str, tuple[str, str | None]]) -> None:
+class _Both:
+    """Writes the same into two files."""
+
+    def __init__(self, *files: Writable) -> None:
+        self._files = files
+
+    def write(self, content: bytes) -> None:
+        for file in self._files:
+            file.write(content)
+
+
+def write_json_list(file: Writable, order: Sequence[str], names: Mapping[str, ListedProject]) -> None:
     file.write(_encode({"meta": {"api-version": API_VERSION}})[:-1] + b',"projects":[')
     for start in range(0, len(order), CHUNK):
-        lines = [_encode(_json_name(*names[name])) for name in order[start : start + CHUNK]]
-        file.write((b"," if start else b"") + b",".join(lines))
+        lines = _encode([names[name] for name in order[start : start + CHUNK]])[1:-1]
+        file.write((b"," if start else b"") + lines)
     file.write(b"]}")
 
 
-def _json_name(spelled: str, serial: str | None) -> dict[str, object]:
-    if serial is None:
-        return {"name": spelled}
-    return {"name": spelled, "_last-serial": int(serial) if serial.isdigit() else serial}
-
-
-def write_html_list(file: BinaryIO, order: Sequence[str], names: Mapping[str, tuple[str, str | None]]) -> None:
+def write_html_list(file: Writable, order: Sequence[str], names: Mapping[str, ListedProject]) -> None:
+    """Write the list as links; a name that a project can have needs no escaping."""
     head = f'<meta name="pypi:repository-version" content="{API_VERSION}">'
     start = f"<!DOCTYPE html>\n<html>\n<head>\n{head}\n<title>Simple index</title>\n</head>\n<body>\n"
     file.write(start.encode())
     for place in range(0, len(order), CHUNK):
-        lines = [f'<a href="{name}/">{escaped(names[name][0])}</a><br />\n' for name in order[place : place + CHUNK]]
+        lines = [f'<a href="{name}/">{names[name].name}</a><br />\n' for name in order[place : place + CHUNK]]
         file.write("".join(lines).encode())
     file.write(b"</body>\n</html>\n")

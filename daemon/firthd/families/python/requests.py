@@ -1,6 +1,7 @@
 """The only place that says how a Python source is asked for its project list and pages, and what an answer is."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 
 from firth_protocol.types import Filters, MirrorMode, MirrorType, SourceFound
 from firthd.families.base import Answer, Ask, Batch, Form, Known, Listed, Requests
@@ -13,6 +14,7 @@ from firthd.families.python.recognise import ACCEPT, HTML, JSON, PAGES
 GATED_FROM = 100
 """From so many projects on the source's list is asked first: one request tells which of them have changed."""
 AT_ONCE = 12
+BATCH = 240
 PROBED = 3
 FOLDER_FILES = ("index.v1_json", "index.json", "index.html")
 PREFIXES = ("", f"{SIMPLE}/")
@@ -64,12 +66,17 @@ def requests(known: Mapping[str, Known], filters: Filters, thorough: bool, mode:
             prefixes = (listed.form.path.removesuffix(listed.form.path.rpartition("/")[2]),)
             marks = listed.marks
             if marks is None:
-                yield Batch(asks=tuple(_as_before(known, wanted, prefixes)), at_once=AT_ONCE)
+                yield from _in_batches(_as_before(known, wanted, prefixes))
                 return
         elif wanted is None:
             return
-    asks = _of_list(known, wanted, marks or {}, prefixes, thorough=thorough)
-    yield Batch(asks=tuple(asks), at_once=AT_ONCE)
+    yield from _in_batches(_of_list(known, wanted, marks or {}, prefixes, thorough=thorough))
+
+
+def _in_batches(asks: Iterator[Ask]) -> Requests:
+    """Ask a batch at a time: of ten thousand at once, others would wait while they are made."""
+    while batch := tuple(islice(asks, BATCH)):
+        yield Batch(asks=batch, at_once=AT_ONCE)
 
 
 def _as_before(known: Mapping[str, Known], wanted: Mapping[str, str] | None, prefixes: Sequence[str]) -> Iterator[Ask]:
