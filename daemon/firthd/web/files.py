@@ -205,6 +205,7 @@ async def _sending(request: web.Request, response: web.StreamResponse) -> AsyncI
     except ConnectionError:
         _abort(request)
     except FirthError:  # a fetch failed; who fetches has said so
+        request[BROKEN] = True
         _abort(request)
     except (OSError, zstandard.ZstdError) as error:
         log.warning("a reply broke off: %s", error)
