@@ -21,7 +21,7 @@ async def run(command: Sequence[str], data: bytes, timeout_s: float) -> None:
 
     What it writes to standard error goes to the daemon's log; a caller who is cancelled waits until it has ended.
     """
-    stdin, nowhere = _readable(data), os.open(os.devnull, os.O_WRONLY)
+    stdin, nowhere = await asyncio.to_thread(_opened, data)
     try:
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -63,9 +63,13 @@ def _signal(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
 
 
-def _readable(data: bytes) -> int:
-    """Return a descriptor to read the bytes from: no command that does not read holds anybody up."""
+def _opened(data: bytes) -> tuple[int, int]:
+    """Return a descriptor to read the bytes from, and one that swallows what is written.
+
+    The bytes lie in memory, not in a pipe: a command that does not read them holds nobody up.
+    """
     fd = os.memfd_create("notification")
-    os.write(fd, data)
+    with os.fdopen(os.dup(fd), "wb") as writer:
+        writer.write(data)
     os.lseek(fd, 0, os.SEEK_SET)
-    return fd
+    return fd, os.open(os.devnull, os.O_WRONLY)
