@@ -303,6 +303,7 @@ async def running_site(
         stack.push_async_callback(served.stop)
         yield site
         await site.blobs.close()
+        await site.rendered.close()
 
 
 async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:

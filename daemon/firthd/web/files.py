@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 INLINE_READ = 64 * 1024
 """Bytes up to which a file is read in the event loop: cheaper than the way to a thread and back."""
 UNPACK_CHUNK = 1024 * 1024
-BROKEN = "broken"
+BROKEN = web.RequestKey("broken", bool)
 """Key of a request whose reply broke off because of the file, not of the client."""
 
 
