@@ -50,12 +50,15 @@ class Usage:
         """Count one download; `token_id` 0: nobody said who he is."""
         day = self._clock.now_ms() // DAY_MS
         key = Download(file.channel_id, file.family, file.name, day, file.version, token_id)
-        if key not in self._counts and len(self._counts) >= HELD:
+        count = self._counts.get(key)
+        if count is not None:
+            self._counts[key] = count + 1
+        elif len(self._counts) < HELD:
+            self._counts[key] = 1
+            if len(self._counts) >= EARLY:
+                self._early.set()
+        else:
             self._lost += 1
-            return
-        self._counts[key] += 1
-        if len(self._counts) >= EARLY:
-            self._early.set()
 
     async def serve(self) -> None:
         """Write what has been counted now and then, until cancelled."""

@@ -15,6 +15,7 @@ from firthd.web.conditions import Content
 from firthd.web.context import Fetches, Store
 from firthd.web.files import BROKEN, DamagedFile, Files, Place, without_body
 from firthd.web.problems import Problem
+from firthd.web.wire import SmallBody
 
 RANGE_WAIT_S = 60.0
 """Seconds that a request for a range waits until the file is there whole."""
@@ -100,7 +101,11 @@ def is_download(request: web.Request, response: web.StreamResponse) -> bool:
     So what was broken off and goes on, or comes in several ranges at once, counts once; a look at a file's end or at a
     single byte does not.
     """
-    if request.method != "GET" or BROKEN in request:
+    if request.method != "GET":
+        return False
+    if isinstance(response, SmallBody):  # whole, from memory: the way of most
+        return True
+    if BROKEN in request:
         return False
     if response.status == 206:
         span = response.headers.get("Content-Range", "")
