@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from msgspec import NODEFAULT, Struct, inspect
 
-from firth_protocol.types import MAX_INT, Page
+from firth_protocol.types import MAX_INT, Page, TextPage
 
 
 class Field(Struct, frozen=True, kw_only=True):
@@ -59,7 +59,7 @@ def result_text(result: Any) -> str:
 
 
 def _is_page(kind: Any) -> bool:
-    return getattr(kind, "__origin__", kind) is Page
+    return getattr(kind, "__origin__", kind) in (Page, TextPage)
 
 
 def _struct(info: inspect.Type) -> inspect.StructType:

@@ -458,6 +458,23 @@ class ScheduleNextParams(Params, frozen=True, kw_only=True):
     count: Annotated[int, Meta(ge=1, le=20, description="how many times are told")] = 3
 
 
+class ReportDownloads(PageParams, frozen=True, kw_only=True):
+    channel: ChannelName | None = None
+    family: t.Family | None = None
+    package: Annotated[str, Meta(min_length=1, max_length=300, description="a package's whole name")] | None = None
+    since: (
+        Annotated[str, Meta(max_length=40, description="first UTC day, YYYY-MM-DD, or a time that lies in it")] | None
+    ) = None
+    until: Annotated[str, Meta(max_length=40, description="last UTC day, YYYY-MM-DD, or a time in it")] | None = None
+    by: (
+        Annotated[list[t.DownloadsBy], Meta(max_length=3, description="what is told apart; without it all of them")]
+        | None
+    ) = None
+    format: Annotated[t.ReportFormat, Meta(description="`csv`: as `text`, the header on the first page only")] = (
+        t.ReportFormat.ROWS
+    )
+
+
 class AuditList(PageParams, frozen=True, kw_only=True):
     query: Query | None = None
 
@@ -804,6 +821,26 @@ _ROWS = (
         ScheduleNextParams,
         t.ScheduleNext,
         "Tell what a schedule means and when it comes next",
+        ScopeBy.NONE,
+        Invalid,
+    ),
+    _row(
+        "report.downloads",
+        _R,
+        ReportDownloads,
+        t.TextPage[t.DownloadCount],
+        "Tell who downloaded which packages when, of the last 13 months",
+        _LI,
+        NotFound,
+        Invalid,
+        CursorExpired,
+    ),
+    _row(
+        "notify.test",
+        _A,
+        NoParams,
+        t.NotifyTest,
+        "Send a notification for a try, as [notify] in firth.toml says",
         ScopeBy.NONE,
         Invalid,
     ),

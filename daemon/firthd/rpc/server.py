@@ -64,7 +64,8 @@ class Events(Protocol):
 class RpcServer:
     """The daemon's server on the Unix socket.
 
-    `ready` tells whether calls may be worked; `metrics` gives Prometheus' text.
+    `ready` tells whether calls may be worked; `metrics` gives Prometheus' text, with the
+    mirrors of the channels that it is told may be named.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class RpcServer:
         dispatcher: Dispatcher,
         access: Access,
         events: Events,
-        metrics: Callable[[], Awaitable[bytes]],
+        metrics: Callable[[Callable[[str], bool]], Awaitable[bytes]],
         ready: Callable[[], bool],
         *,
         clock: Clock,
@@ -176,8 +177,9 @@ class RpcServer:
         return web.Response(body=answer, content_type=_JSON)
 
     async def _scrape(self, request: web.Request) -> web.StreamResponse:
+        caller = await self._caller(request)
         return web.Response(
-            body=await self._metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+            body=await self._metrics(caller.sees), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
         )
 
     async def _greet(self, request: web.Request) -> web.StreamResponse:

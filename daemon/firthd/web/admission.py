@@ -97,6 +97,14 @@ class Admission:
                 return Door.OPEN
         return Door.LOGIN if privacy is Privacy.AUTHENTICATED else Door.HIDDEN
 
+    def token_id(self, visitor: Visitor) -> int:
+        """Return the id of the valid token that a visitor carries, also where no door asks for one, else 0."""
+        for secret in visitor.secrets:
+            token = self._tokens.check(secret)
+            if token is not None:
+                return token.id
+        return 0
+
 
 def networks(texts: Sequence[str]) -> tuple[Network, ...]:
     """Return networks given as `10.0.0.0/8` or as a single address; raise ValueError for anything else."""

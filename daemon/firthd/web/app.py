@@ -27,6 +27,7 @@ from firthd.web.site import FOREVER, INDEX_LIFE, Edition, Site
 
 if TYPE_CHECKING:
     from firthd.channels.published import View
+    from firthd.store.artifacts import FileRow
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ class Front:
         self._admission = Admission(parts.tokens, settings.trusted_proxies, parts.clock)
         self._metrics_allow = networks(settings.metrics_allow)
         self._pages = Pages(settings.public_url, self._set_up)
-        packages = Packages(files, parts.blobs, parts.on_demand, parts.package_lost)
+        packages = Packages(files, parts.blobs, parts.on_demand, parts.package_lost, self._downloaded)
         self._site = Site(
             parts.published, parts.rendered, files, packages, parts.pages, parts.families, parts.index_lost
         )
@@ -132,7 +133,7 @@ class Front:
             case ("healthz",):
                 return self._healthz()
             case ("metrics",):
-                return self._metrics(request)
+                return await self._metrics(request, visitor)
         raise not_found()
 
     # --- channels
@@ -186,6 +187,9 @@ class Front:
             raise Problem(401, "this channel wants a token; ask its administrator for one", _LOGIN)
         raise not_found()
 
+    def _downloaded(self, file: "FileRow", visitor: Visitor) -> None:
+        self._parts.downloaded(file, self._admission.token_id(visitor))
+
     # --- people and machines
 
     def _set_up(self, address: str) -> list[SetUp]:
@@ -210,11 +214,16 @@ class Front:
         headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
         return web.Response(status=200 if reason is None else 503, body=msgspec.json.encode(body), headers=headers)
 
-    def _metrics(self, request: web.Request) -> web.Response:
+    async def _metrics(self, request: web.Request, visitor: Visitor) -> web.Response:
+        """Answer with the numbers; a mirror is named to whom its channel's door opens, be it by a scraper's token."""
         if not inside(self._admission.origin(request).address, self._metrics_allow):
             raise Problem(403, "metrics are for the networks in metrics_allow")
         headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8", "Cache-Control": "no-store"}
-        return web.Response(body=self._parts.metrics(), headers=headers)
+        return web.Response(body=await self._parts.metrics(lambda name: self._open(visitor, name)), headers=headers)
+
+    def _open(self, visitor: Visitor, channel: str) -> bool:
+        view = self._published.current(channel)
+        return view is not None and self._admission.door(visitor, channel, view.privacy) is Door.OPEN
 
 
 def _present(view: "View") -> Edition:

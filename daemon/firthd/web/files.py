@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 INLINE_READ = 64 * 1024
 """Bytes up to which a file is read in the event loop: cheaper than the way to a thread and back."""
 UNPACK_CHUNK = 1024 * 1024
-BROKEN = "broken"
+BROKEN = web.RequestKey("broken", bool)
 """Key of a request whose reply broke off because of the file, not of the client."""
 
 
@@ -205,6 +205,7 @@ async def _sending(request: web.Request, response: web.StreamResponse) -> AsyncI
     except ConnectionError:
         _abort(request)
     except FirthError:  # a fetch failed; who fetches has said so
+        request[BROKEN] = True
         _abort(request)
     except (OSError, zstandard.ZstdError) as error:
         log.warning("a reply broke off: %s", error)
