@@ -23,6 +23,7 @@ from firthd.channels.published import Published
 from firthd.channels.tokens import Tokens
 from firthd.clock import Clock, SystemClock
 from firthd.config import Settings
+from firthd.doors import web_listeners
 from firthd.engine import Engine
 from firthd.events import EventHub
 from firthd.families import families as all_families
@@ -42,10 +43,10 @@ from firthd.mirrors.space import SpaceGuard
 from firthd.mirrors.take_in import TakeIn
 from firthd.rpc.dispatch import Dispatcher
 from firthd.rpc.handlers import handlers
-from firthd.rpc.server import RpcServer, refusal
+from firthd.rpc.server import RpcServer
 from firthd.runs.queue import RunQueue
 from firthd.scheduler import CronSchedules, Scheduler
-from firthd.serving import listen_at, raise_file_limit, rpc_limits, turn_away, web_limits
+from firthd.serving import raise_file_limit, rpc_limits, web_limits
 from firthd.store import folder, generations, journal, tokens, upkeep
 from firthd.store.audit import AuditLog, interrupt_begun
 from firthd.store.blobs import BlobStore
@@ -360,7 +361,7 @@ class Daemon:
                 index_lost=self.keepers.damage.index,
             )
         )
-        listeners = [*self._sockets.web] or [listen_at(self.settings.web.listen)]
+        listeners = web_listeners(self._sockets.web, self.settings.web.listen)
         for listener in listeners:
             host, port = listener.getsockname()[:2]
             self.web_addresses.append(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
@@ -395,6 +396,8 @@ class Daemon:
             await stop.wait()
             self._stopping = True
             self._trouble = "stopping"
+            if self._sockets.rpc:
+                self._rpc.accept_nobody()
             with contextlib.suppress(FirthError):
                 await self.db.write(lambda tx: self.journal.fact(tx, Fact.DAEMON_STOPPING))
             for task in tasks:
@@ -482,9 +485,4 @@ async def serve(settings: Settings, sockets: Inherited, stop: asyncio.Event) -> 
             notifier.stopping()
             log.info("firthd stops")
     except SchemaTooNew as error:
-        invalid = Invalid(str(error))
-        await asyncio.to_thread(turn_away, sockets.rpc, refusal(invalid))
-        raise invalid from error
-    except FirthError as error:
-        await asyncio.to_thread(turn_away, sockets.rpc, refusal(error))
-        raise
+        raise Invalid(str(error)) from error

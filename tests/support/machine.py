@@ -7,9 +7,11 @@ network is a loopback of its own.
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -243,3 +245,11 @@ def readme_block(heading: str) -> str:
     text = (ROOT / "README.md").read_text()
     section = text.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
     return section.split("```\n", 1)[1].split("\n```", 1)[0]
+
+
+def readme_drop_in(what: str) -> str:
+    """Return the drop-in that the README shows and that speaks of `what`: an indented block of its section."""
+    text = (ROOT / "README.md").read_text()
+    section = text.split("\n## As a service\n", 1)[1].split("\n## ", 1)[0]
+    blocks = re.findall(r"(?:^ {6,}.*\n)+", section, re.MULTILINE)
+    return textwrap.dedent(next(block for block in blocks if what in block))

@@ -12,7 +12,7 @@ import msgspec
 from firth_protocol import API, units
 from firth_protocol.errors import Conflict, Invalid
 from firth_protocol.types import StepName
-from firthd import __version__
+from firthd import __version__, sandbox
 from firthd.clock import Clock, rfc3339
 from firthd.runs.run import LiveRun, Outcome
 from firthd.store import backup
@@ -40,6 +40,15 @@ class Backups:
         if not any(wanted != root.resolve() and wanted.is_relative_to(root.resolve()) for root in self._roots):
             places = ", ".join(map(str, self._roots))
             raise Invalid(f"a backup goes below {places}", hint="`store.export_dirs` names more folders", path="$.path")
+        mounts = sandbox.here()
+        if own := sandbox.private_folder(wanted, mounts):
+            raise Invalid(
+                f"{own} is the service's own here (PrivateTmp): nobody else would see a backup in {wanted}",
+                hint="name another folder",
+                path="$.path",
+            )
+        if forbidden := sandbox.hides(wanted, mounts) or sandbox.forbids(wanted, mounts):
+            raise Invalid(f"{wanted} cannot be written", hint=forbidden, path="$.path")
         if wanted.exists() or wanted.with_name(wanted.name + PART).exists():
             raise Conflict(f"{wanted} is there already", hint="name a folder that is not there yet", path="$.path")
         return wanted
