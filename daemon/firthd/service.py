@@ -58,7 +58,7 @@ from firthd.store.opening import SchemaTooNew
 from firthd.store.quarantine import Room
 from firthd.store.repairs import Repairs
 from firthd.store.secrets import SecretFile
-from firthd.systemd import Inherited, Notifier, take_notifier, watchdog_interval_s
+from firthd.systemd import Inherited, Notifier, credentials_folder, take_notifier, watchdog_interval_s
 from firthd.upkeep import Upkeep
 from firthd.upstream.client import Upstream
 from firthd.upstream.hosts import lane_limit
@@ -178,7 +178,7 @@ class Daemon:
         for store in (self.blobs, self.rendered):
             await asyncio.to_thread(store.prepare)
             self._stack.push_async_callback(store.close)
-        self.secrets = SecretFile(state / "secrets.json")
+        self.secrets = SecretFile(state / "secrets.json", credentials_folder(os.environ))
         await asyncio.to_thread(self.secrets.load)
         self.upstream = Upstream(settings.upstream, clock)
         await self.upstream.start()

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -117,7 +118,7 @@ def test_a_stop_in_the_middle_of_a_run_is_short_and_the_run_comes_again(host: Ma
         assert time.monotonic() - begun < 2
         assert host.show("firthd", "Result")["Result"] == "success"
         host.sh("systemctl start firthd.service")
-        again = host.ask("run.list", "channel=stopped")["items"][0]
+        again = newest_run(host, "stopped")
         assert again["cause"] == f"after run {run} was interrupted"
 
 
@@ -207,9 +208,10 @@ def test_an_address_in_the_settings_that_the_web_socket_overrules_is_told(host: 
 
 
 def test_wrong_settings_are_one_line_of_priority_3(host: Machine) -> None:
+    host.sh("systemctl stop firthd.service")
     with host.settings(WRONG):
         cursor = host.cursor()
-        assert host.run("systemctl", "restart", "firthd.service").status == 1
+        assert host.run("systemctl", "start", "firthd.service").status == 1
         lines = [line for line in host.journal(cursor) if line.get("_COMM") == "firthd"]
         assert exit_of(host) == "78"
         assert host.show("firthd", "NRestarts")["NRestarts"] == "0"
@@ -312,11 +314,11 @@ def test_a_credential_of_the_service_manager_opens_a_source(host: Machine) -> No
     with host.drop_in("firthd.service", "[Service]\nLoadCredential=forge:/root/forge.json\n"):
         host.sh("systemctl restart firthd.service")
         host.ask("channel.create", "vault")
-        host.ask(*mirror("vault", "forge", f"{SOURCE}/locked", credentials="@forge"))
+        host.ask(*mirror("vault", "forge", f"{SOURCE}/locked", credentials="@@forge"))
         run = host.ask("mirror.run", "vault:forge", "--wait")
         host.sh("systemctl restart firthd.service")
         again = host.ctl("mirror.run", "vault:forge", "--wait")
-        wrong = host.ctl(*mirror("vault", "other", f"{SOURCE}/locked", credentials="@none"))
+        wrong = host.ctl(*mirror("vault", "other", f"{SOURCE}/locked", credentials="@@none"))
     assert run["state"] == "done", run
     assert again.status == 0, again
     assert wrong.status == 1
@@ -344,10 +346,15 @@ def slow_run(host: Machine, channel: str) -> Iterator[int]:
         host.ctl("channel.delete", channel, f"confirm={channel}", "--wait")
 
 
+def newest_run(host: Machine, channel: str) -> dict[str, Any]:
+    newest: dict[str, Any] = json.loads(host.sh(f"firthctl run.list channel={channel}").splitlines()[0])
+    return newest
+
+
 def wait_downloading(host: Machine, run: int) -> None:
     def at_work() -> bool:
         steps = host.ask("run.get", f"{run}")["steps"]
-        return any(step["id"] == "download" and step["state"] == "running" for step in steps)
+        return any(step["name"] == "download" and step["state"] == "running" for step in steps)
 
     until("it downloads", at_work, 20)
 
@@ -356,7 +363,7 @@ def test_a_run_that_is_given_up_does_not_say_that_it_is_queued_again(host: Machi
     with slow_run(host, "givenup") as run:
         for _ in range(3):
             host.sh("systemctl restart firthd.service")
-            newest = host.ask("run.list", "channel=givenup")["items"][0]
+            newest = newest_run(host, "givenup")
             if newest["id"] == run:
                 break
             run = int(newest["id"])
@@ -479,8 +486,8 @@ def test_no_token_stands_in_a_log(nginx: Machine, spelling: str, daemon: str, sc
 
 
 def test_a_token_counts_only_where_it_is_spelled_plainly(nginx: Machine) -> None:
-    made = nginx.ask("token.create", "name=reader", 'channels=["locked"]')
     nginx.ask("channel.create", "locked", "privacy=private")
+    made = nginx.ask("token.create", "name=reader", 'channels=["locked"]')
     token = made["token"]
     assert status_of(get(nginx, f"/t/{token}/repo/locked/")) == 200
     assert status_of(get(nginx, f"/%74/{token}/repo/locked/")) == 404

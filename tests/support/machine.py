@@ -251,5 +251,5 @@ def readme_drop_in(what: str) -> str:
     """Return the drop-in that the README shows and that speaks of `what`: an indented block of its section."""
     text = (ROOT / "README.md").read_text()
     section = text.split("\n## As a service\n", 1)[1].split("\n## ", 1)[0]
-    blocks = re.findall(r"(?:^ {6,}.*\n)+", section, re.MULTILINE)
+    blocks = re.findall(r"(?:^ {6,}.*\n|^\n(?= {6}))+", section, re.MULTILINE)
     return textwrap.dedent(next(block for block in blocks if what in block))
