@@ -39,21 +39,16 @@ def read_mounts(text: str) -> list[Mount]:
     return found
 
 
-def hides(path: Path, mounts: list[Mount]) -> str | None:
-    """Return what shows a path that the sandbox hides, as a hint; None where it does not hide it."""
+def hides(path: Path, mounts: list[Mount], *, write: bool = False) -> str | None:
+    """Return what shows a path that the sandbox hides (`write`: for writing), as a hint; None where it does not."""
+    bind = f"{'BindPaths' if write else 'BindReadOnlyPaths'}={path}"
     mount = _mount_of(path, mounts)
     if mount is None:
         return None
     if _INACCESSIBLE in mount.root or (mount.kind == "tmpfs" and mount.point in _HOMES):
-        return (
-            f"the service's sandbox hides {mount.point}: ProtectHome=tmpfs and BindReadOnlyPaths={path}"
-            f" {_WHERE} show it"
-        )
+        return f"the service's sandbox hides {mount.point}: ProtectHome=tmpfs and {bind} {_WHERE} show it"
     if private_folder(path, mounts):
-        return (
-            f"the service has a {mount.point} of its own (PrivateTmp): take another folder, or BindReadOnlyPaths={path}"
-            f" {_WHERE}"
-        )
+        return f"the service has a {mount.point} of its own (PrivateTmp): take another folder, or {bind} {_WHERE}"
     return None
 
 
@@ -74,7 +69,7 @@ def private_folder(path: Path, mounts: list[Mount]) -> str | None:
 def hint(path: Path, *, write: bool = False) -> str | None:
     """Return what to do when this process cannot read (or write) a path because of its sandbox. Blocks a little."""
     mounts = here()
-    return hides(path, mounts) or (forbids(path, mounts) if write else None)
+    return hides(path, mounts, write=write) or (forbids(path, mounts) if write else None)
 
 
 def here() -> list[Mount]:

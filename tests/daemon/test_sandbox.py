@@ -45,6 +45,12 @@ def test_what_is_hidden_is_told_with_what_shows_it(path: str, said: str | None) 
     assert told is None if said is None else told is not None and said in told
 
 
+def test_for_writing_a_folder_is_shown_as_a_whole() -> None:
+    told = hides(Path("/home/ann/state"), MOUNTS, write=True)
+    assert told is not None
+    assert "ProtectHome=tmpfs and BindPaths=/home/ann/state" in told
+
+
 def test_what_a_drop_in_shows_is_not_hidden() -> None:
     assert hides(Path("/home/ann/x/y"), SHOWN) is None
     told = hides(Path("/home/bob"), SHOWN)

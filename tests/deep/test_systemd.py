@@ -127,7 +127,7 @@ def test_a_killed_and_a_hung_daemon_come_back(host: Machine) -> None:
     host.sh(f"kill -9 {main_pid(host)}")
     until("it is back", lambda: active(host) and host.show("firthd", "NRestarts")["NRestarts"] == str(restarts + 1), 15)
     assert host.ask("daemon.check")["ok"]
-    with host.drop_in("firthd.service", "[Service]\nWatchdogSec=1\n"):
+    with host.drop_in("firthd.service", "[Service]\nWatchdogSec=1\nRestartSec=0\n"):
         host.sh("systemctl restart firthd.service")
         pid = main_pid(host)
         host.sh(f"kill -STOP {pid}")
@@ -227,8 +227,8 @@ def test_what_keeps_it_from_starting_takes_no_socket_away_from_those_who_wait(ho
             host.write("/etc/firth/firth.toml", WRONG)
         else:
             host.sh("systemctl stop firthd.service; mv /var/lib/firth/runs /root/runs; touch /var/lib/firth/runs")
-        ended = hammer(host, f"{WEB}/healthz", 8)
-        calls = hammer(host, "--unix-socket /run/firth/firth.sock http://firth/", 8)
+        ended = hammer(host, f"{WEB}/healthz", 5)
+        calls = hammer(host, "--unix-socket /run/firth/firth.sock http://firth/", 5)
         host.run("systemctl", "restart", "firthd.service")
         answers, replies = ended(), calls()
         states = [host.show(unit, "ActiveState")["ActiveState"] for unit in ("firthd.socket", "firthd-web.socket")]
@@ -315,11 +315,11 @@ def test_a_credential_of_the_service_manager_opens_a_source(host: Machine) -> No
         host.sh("systemctl restart firthd.service")
         host.ask("channel.create", "vault")
         host.ask(*mirror("vault", "forge", f"{SOURCE}/locked", credentials="@@forge"))
-        run = host.ask("mirror.run", "vault:forge", "--wait")
+        run = host.ctl("mirror.run", "vault:forge", "--wait")
         host.sh("systemctl restart firthd.service")
         again = host.ctl("mirror.run", "vault:forge", "--wait")
         wrong = host.ctl(*mirror("vault", "other", f"{SOURCE}/locked", credentials="@@none"))
-    assert run["state"] == "done", run
+    assert run.status == 0, run
     assert again.status == 0, again
     assert wrong.status == 1
     assert "LoadCredential" in wrong.err
@@ -461,28 +461,27 @@ SPELLINGS = {
 }
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS)
 @pytest.mark.parametrize("daemon", ["up", "down"])
 @pytest.mark.parametrize("scheme", ["https", "http"])
-def test_no_token_stands_in_a_log(nginx: Machine, spelling: str, daemon: str, scheme: str) -> None:
-    nginx.sh(f"truncate -s 0 {NGINX_LOGS}/*.log")
+def test_no_token_stands_in_a_log(nginx: Machine, daemon: str, scheme: str) -> None:
     if daemon == "down":
         nginx.sh(f"systemctl stop {BOTH}")
-    host = HTTPS if scheme == "https" else "--resolve packages.example.org:80:127.0.0.1"
-    referer = f"-H 'Referer: {SITE}/t/{SECRET}/'"
-    address = f"{scheme}://packages.example.org{SPELLINGS[spelling]}"
-    status = nginx.sh(f"curl -s --path-as-is -o /dev/null -w '%{{http_code}}' {host} {referer} '{address}'")
+    where = HTTPS if scheme == "https" else "--resolve packages.example.org:80:127.0.0.1"
+    found = {}
+    for spelling, path in SPELLINGS.items():
+        nginx.sh(f"truncate -s 0 {NGINX_LOGS}/*.log")
+        given = f"-H 'Referer: {SITE}/t/{SECRET}/' '{scheme}://packages.example.org{path}'"
+        status = nginx.sh(f"curl -s --path-as-is -o /dev/null -w '%{{http_code}}' {where} {given}")
+        written = logs(nginx)
+        told = "not logged" if not written.strip() else "logged with the token" if SECRET in written else "logged"
+        found[spelling] = (told, status)
     if daemon == "down":
         nginx.sh(
-            "systemctl start $(systemctl list-unit-files 'firthd*.socket' --state=enabled --no-legend | cut -d' ' -f1)"
+            "systemctl start firthd.socket; systemctl start firthd-web.socket || true; systemctl start firthd.service"
         )
-        nginx.sh("systemctl start firthd.service")
-    written = logs(nginx)
-    assert written.strip(), "the request stands in a log"
-    assert SECRET not in written
-    assert status in (
-        {"301", "308"} if scheme == "http" else {"200", "308", "404", "400"} if daemon == "up" else {"502"}
-    )
+    expected = {"308"} if scheme == "http" else {"200", "308", "404", "400"} if daemon == "up" else {"502"}
+    assert {told for told, _ in found.values()} == {"logged"}, found
+    assert {status for _, status in found.values()} <= expected, found
 
 
 def test_a_token_counts_only_where_it_is_spelled_plainly(nginx: Machine) -> None:

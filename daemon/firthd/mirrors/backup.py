@@ -47,7 +47,7 @@ class Backups:
                 hint="name another folder",
                 path="$.path",
             )
-        if forbidden := sandbox.hides(wanted, mounts) or sandbox.forbids(wanted, mounts):
+        if forbidden := sandbox.hides(wanted, mounts, write=True) or sandbox.forbids(wanted, mounts):
             raise Invalid(f"{wanted} cannot be written", hint=forbidden, path="$.path")
         if wanted.exists() or wanted.with_name(wanted.name + PART).exists():
             raise Conflict(f"{wanted} is there already", hint="name a folder that is not there yet", path="$.path")

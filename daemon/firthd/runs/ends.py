@@ -54,7 +54,7 @@ def interrupted(row: RunRow, again: int | None, *, gave_up: bool) -> RunError:
     """
     if again is not None:
         return msgspec.structs.replace(INTERRUPTED, hint=f"{INTERRUPTED.hint}; run {again} goes on with it")
-    why = "it was cut off too often without bringing anything new and is not queued again" if gave_up else ""
+    why = "it was cut off too often without bringing anything new, and is given up" if gave_up else ""
     todo = f"start it anew with {_ASKED_BY[row.kind]}"
     return msgspec.structs.replace(INTERRUPTED, hint="; ".join(part for part in (INTERRUPTED.hint, why, todo) if part))
 

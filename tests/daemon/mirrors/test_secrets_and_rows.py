@@ -125,7 +125,7 @@ async def test_a_mirror_with_a_name_for_its_credentials_lives_through_edits_and_
             return found
 
         async def edit(**fields: object) -> None:
-            now = (await w.call("mirror.get", mirror=mirror.id)).mirror
+            now = await w.call("mirror.get", mirror=mirror.id)
             await w.call("mirror.update", mirror=mirror.id, revision=now.revision, check=False, **fields)
 
         await edit(source="https://one.example.org/other")

@@ -141,7 +141,7 @@ async def test_a_run_that_brings_nothing_is_queued_again_twice_at_most(db: Datab
     error = (await works.row(run)).error
     assert error is not None
     assert error.hint is not None
-    assert "is not queued again; start it anew with mirror.run" in error.hint
+    assert "and is given up; start it anew with mirror.run" in error.hint
 
 
 @pytest.mark.parametrize("gain", ["counted", "files"])
