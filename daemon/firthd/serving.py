@@ -216,7 +216,6 @@ class Serving:
                             loop.remove_reader(listener.fileno())
                             await self._clock.sleep(PAUSE_S)
                             loop.add_reader(listener.fileno(), waiting.set)
-                loop.remove_reader(listener.fileno())
         finally:
             loop.remove_reader(listener.fileno())
 
