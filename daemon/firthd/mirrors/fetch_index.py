@@ -12,8 +12,9 @@ from msgspec.structs import replace
 from firth_protocol import units
 from firth_protocol.errors import Upstream
 from firthd.clock import Clock
-from firthd.families.base import Answer, Ask, FamilyRules, Form, Known, Listed, Requests, Spool
+from firthd.families.base import Answer, Ask, FamilyRules, Form, Known, Listed, Spool
 from firthd.index.messages import PartResult
+from firthd.mirrors.asking import not_it, odd, walk
 from firthd.mirrors.source import Job
 from firthd.runs.run import LiveRun
 from firthd.store.catalog import SourceIndexRow
@@ -33,31 +34,6 @@ Marks = Callable[[Spool, Set[str] | None], Awaitable[Mapping[str, Listed]]]
 _NOT_YOURS = frozenset({401, 403})
 FAILURES_IN_A_ROW = 20
 """Parts of many that cannot be had one after the other before it is their source that fails."""
-
-
-async def walk(requests: Requests, ask: Callable[[Ask], Awaitable[Answer]]) -> list[Answer]:
-    """Ask for what a family's requests want, a batch at a time, and return every answer in the order of the asks."""
-    answers: list[Answer] = []
-    batch = next(requests, None)
-    while batch is not None:
-        places = asyncio.Semaphore(batch.at_once)
-
-        async def one(asked: Ask, places: asyncio.Semaphore = places) -> Answer:
-            async with places:
-                return await ask(asked)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(asked)) for asked in batch.asks]
-        except BaseExceptionGroup as several:
-            raise several.exceptions[0] from None
-        got = [task.result() for task in tasks]
-        answers += got
-        try:
-            batch = requests.send(got)
-        except StopIteration:
-            batch = None
-    return answers
 
 
 class FetchedPart(Struct, frozen=True, kw_only=True):
@@ -379,6 +355,7 @@ class _Fetch:
         there = (form for form in asked.forms if form.in_folder in {None, in_folder})
         forms = sorted(there, key=lambda form: had is None or form.path != had.url_path)
         refusal: Upstream | None = None
+        statuses: list[int] = []
         for number, form in enumerate(forms):
             same = had is not None and had.url_path == form.path
             validators = Validators(etag=had.etag, last_modified=had.last_modified) if had and same else None
@@ -393,6 +370,7 @@ class _Fetch:
                 refusal = refusal or error
                 continue
             answered = fetched.answered
+            statuses.append(answered)
             if fetched.status == "not_modified" and had is not None:
                 self._say(asked, f"{form.path}: not changed")
                 if asked.mark is not None and asked.mark != had.mark:
@@ -412,6 +390,8 @@ class _Fetch:
                     status=answered,
                 )
         gone = asked.part in self._had
+        if gone and self._fetcher.small_parts and (said := odd(statuses)) is not None:
+            raise refusal or not_it(asked.part, said)
         if gone:
             self._live.log(f"{asked.part}: the source has it no more", "warning")
         row = _row(asked.part, asked.forms[0].path, self._fetcher.now_ms(), beside=asked.beside)

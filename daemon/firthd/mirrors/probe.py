@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from firth_protocol.errors import FirthError, Invalid, Upstream
 from firth_protocol.types import Family, Filters, MirrorMode, MirrorType, SourceFound
 from firthd.families.base import Answer, Ask, FamilyRules, Form, Recogniser
-from firthd.mirrors.fetch_index import walk
+from firthd.mirrors.asking import walk
 from firthd.upstream.client import LOOK_BYTES, Peek, Source, mask
 from firthd.upstream.client import Upstream as Upstreams
 from firthd.upstream.source import is_file

@@ -18,6 +18,7 @@ from firthd.clock import day_end_ms, utc_day
 from firthd.families.base import COLUMNS, Ask, FamilyRules, Form, Spool
 from firthd.index.messages import ReadParams, ReadResult
 from firthd.index.read import read_task
+from firthd.mirrors.asking import not_it, odd
 from firthd.mirrors.context import Context
 from firthd.mirrors.source import Job
 from firthd.store import artifacts, catalog, generations, pages
@@ -82,6 +83,7 @@ class PageReader:
     async def _bring(self, job: Job, ask: Ask, had: PageRow | None, file: Path) -> Fresh | Validators:
         """Return what the source has, or its validators when that is what was read before."""
         refusal: Upstream | None = None
+        statuses: list[int] = []
         in_folder = is_file(job.source)
         there = (form for form in ask.forms if form.in_folder in {None, in_folder})
         forms = sorted(there, key=lambda form: had is None or form.path != had.url_path)
@@ -130,10 +132,13 @@ class PageReader:
                     body=packed,
                     base_url=fetched.landed,
                 )
+            statuses.append(fetched.answered)
             if fetched.answered == 403:
                 refusal = refusal or Upstream(f"the source answered 403 for {form.path}", status=403)
         if refusal is not None:
             raise refusal
+        if self._rules(job).small_parts and (said := odd(statuses)) is not None:
+            raise not_it(ask.part, said)
         return Fresh(url_path=ask.forms[0].path)
 
     async def _body(self, page_id: int) -> bytes | None:
