@@ -54,6 +54,7 @@ from firthd.store.database import Database, Tx
 from firthd.store.journal import Journal
 from firthd.store.object_store import ObjectStore
 from firthd.store.opening import SchemaTooNew
+from firthd.store.partials import Partials
 from firthd.store.quarantine import Room
 from firthd.store.repairs import Repairs
 from firthd.store.secrets import SecretFile
@@ -197,6 +198,7 @@ class Daemon:
             Helpers(
                 locate=locator.locate,
                 spelled=locator.spelled,
+                near=locator.near,
                 space=self.space.enough,
                 check_archive=lambda file, path: families[Family(file.family)].check_archive(path, file.filename),
                 present=deliveries.present,
@@ -253,6 +255,7 @@ class Daemon:
             mender=mender,
             blocks=self.blocks,
             on_demand=self.on_demand,
+            partials=Partials(self.blobs, clock),
             families=families,
             state=state,
             max_part_bytes=settings.upstream.max_index_bytes,

@@ -229,6 +229,23 @@ class ChannelRollback(Params, frozen=True, kw_only=True):
     dry_run: DryRun = False
 
 
+AlsoFrom = Annotated[
+    list[Annotated[str, Meta(min_length=1, max_length=2000)]],
+    Meta(max_length=8, description="folders (file:///…) and addresses that are asked for files before the source"),
+]
+DropUnusedDays = Annotated[
+    int, Meta(ge=1, le=3650, description="passive: a file that nobody asked for that long leaves the store")
+]
+MaxRate = Annotated[int, Meta(ge=10_000, le=t.MAX_INT, description="bytes a second, at the most")]
+MaxRateHours = Annotated[
+    str,
+    Meta(
+        pattern="^([01]?[0-9]|2[0-3])-([01]?[0-9]|2[0-4])$",
+        description="UTC hours in which `max_rate` holds, such as 8-18",
+    ),
+]
+
+
 class MirrorCheck(Params, frozen=True, kw_only=True):
     type: t.MirrorType
     source: Source
@@ -258,6 +275,10 @@ class MirrorCreate(Params, frozen=True, kw_only=True):
         Annotated[t.Credentials, Meta(description="{token}, {user, password}, {bearer} or {query}; never shown again")]
         | None
     ) = None
+    also_from: AlsoFrom = []
+    drop_unused_days: DropUnusedDays | None = None
+    max_rate: MaxRate | None = None
+    max_rate_hours: MaxRateHours | None = None
     enabled: Annotated[bool, Meta(description="false: never by schedule")] = True
     run_now: Annotated[bool, Meta(description="start a run at once")] = False
     check: Annotated[bool, Meta(description="ask the source first (at most 10 s)")] = True
@@ -290,6 +311,10 @@ class MirrorUpdate(Params, frozen=True, kw_only=True):
     proxy: str | None | UnsetType = UNSET
     ca_file: str | None | UnsetType = UNSET
     credentials: t.Credentials | None | UnsetType = UNSET
+    also_from: AlsoFrom | None | UnsetType = UNSET
+    drop_unused_days: DropUnusedDays | None | UnsetType = UNSET
+    max_rate: MaxRate | None | UnsetType = UNSET
+    max_rate_hours: MaxRateHours | None | UnsetType = UNSET
     enabled: bool | UnsetType = UNSET
     check: bool = True
     dry_run: DryRun = False

@@ -355,6 +355,10 @@ class Mirror(Struct, frozen=True, kw_only=True):
     proxy: str | None
     ca_file: str | None
     credentials: str | None
+    also_from: list[str] = []
+    drop_unused_days: int | None = None
+    max_rate: Bytes | None = None
+    max_rate_hours: str | None = None
     enabled: bool
     state: RunState
     last_run: RunBrief | None

@@ -20,6 +20,7 @@ from firthd.upstream.hosts import Lane
 from firthd.upstream.http import MAX_PAUSE_S, Http, Reply
 from firthd.upstream.masking import mask
 from firthd.upstream.rate import Meter
+from firthd.upstream.shape import Shaper, parse_hours
 from firthd.upstream.source import Source, Validators, is_absolute, is_file
 from firthd.upstream.spool import Room, Spool
 
@@ -105,7 +106,8 @@ class Upstream:
         self._jitter = jitter
         self._meter = Meter(clock)
         self._index_deadline_s = settings.index_deadline_s
-        self._http = Http(settings, clock, self._meter, user_agent=f"firth/{__version__}")
+        shaper = Shaper(clock, settings.max_rate, parse_hours(settings.max_rate_hours))
+        self._http = Http(settings, clock, self._meter, shaper, user_agent=f"firth/{__version__}")
 
     async def start(self) -> None:
         await self._http.start()
@@ -389,6 +391,7 @@ class Upstream:
             length=opened.size - offset,
             offset=offset,
             validators=opened.validators,
+            proof=opened.validators.etag,
         )
 
 

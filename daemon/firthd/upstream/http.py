@@ -3,8 +3,9 @@
 import asyncio
 import re
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -20,6 +21,7 @@ from firthd.upstream.failures import Asked, Failure, Passing, Slow, retry_after_
 from firthd.upstream.hosts import Held, Hosts, Lane
 from firthd.upstream.masking import printable
 from firthd.upstream.rate import Meter
+from firthd.upstream.shape import Shaper
 from firthd.upstream.source import (
     Origin,
     Source,
@@ -34,6 +36,7 @@ from firthd.upstream.source import (
     proxy_of,
     redirected,
 )
+from firthd.upstream.spool import strong
 
 MAX_REDIRECTS = 10
 HEADER_BYTES = 65_536
@@ -58,6 +61,7 @@ class Reply:
         clock: Clock,
         meter: Meter,
         idle_s: float,
+        held: Callable[[int], Awaitable[None]],
     ) -> None:
         self.status = response.status
         self.content_type = response.content_type if "Content-Type" in response.headers else ""
@@ -71,6 +75,7 @@ class Reply:
         self._clock = clock
         self._meter = meter
         self._idle_s = idle_s
+        self._held = held
         self._now_ms = clock.now_ms()
 
     @property
@@ -119,6 +124,8 @@ class Reply:
             offset=offset,
             content_type=self.content_type,
             validators=self.validators,
+            held=self._held,
+            proof=strong(self.validators, self.date),
         )
         encodings = labels(",".join(self._response.headers.getall("Content-Encoding", ())))
         if encodings and not offset:  # the rest of a file goes on as it began
@@ -139,10 +146,13 @@ class Reply:
 class Http:
     """One session for all sources; proxy, authority and credentials belong to the single request."""
 
-    def __init__(self, settings: UpstreamSettings, clock: Clock, meter: Meter, *, user_agent: str) -> None:
+    def __init__(
+        self, settings: UpstreamSettings, clock: Clock, meter: Meter, shaper: Shaper, *, user_agent: str
+    ) -> None:
         self._settings = settings
         self._clock = clock
         self._meter = meter
+        self._shaper = shaper
         self._user_agent = user_agent
         self._hosts = Hosts(settings.connections_per_host, clock)
         self._session: aiohttp.ClientSession | None = None
@@ -275,7 +285,8 @@ class Http:
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise asked.broken(error, idle_s=min(idle_s, answer_s or idle_s)) from None
         try:
-            yield Reply(response, asked, self._clock, self._meter, idle_s)
+            held = partial(self._shaper.passed, source.limit, lane)
+            yield Reply(response, asked, self._clock, self._meter, idle_s, held)
         finally:
             response.release()  # back to the pool when it was read to its end, closed otherwise
 

@@ -9,6 +9,7 @@ from msgspec import Struct
 from firth_protocol.errors import Invalid
 from firth_protocol.types import Credentials
 from firthd.upstream.masking import HIDDEN, TOKEN_PLACE, Masker, mask, printable
+from firthd.upstream.shape import RateLimit
 
 _KEY_LENGTH = 8  # shorter values of a query are switches and dates
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -25,6 +26,7 @@ class Source(Struct, frozen=True, kw_only=True):
     credentials: Credentials | None = None
     proxy: str | None = None
     ca_file: str | None = None
+    limit: RateLimit = RateLimit()
     encoded: bool = False  # it wants `+`, `!` and `~` in file names percent-encoded
 
     def __repr__(self) -> str:
