@@ -302,8 +302,8 @@ class Downloads:
         return writer
 
     async def _transfer(self, wanted: Wanted, writer: BlobWriter, tries: "_Tries", proof: str | None) -> None:
-        def answered(body: Incoming) -> None:
-            self._partials.proven(writer, body.proof if body.as_sent else None)
+        async def answered(body: Incoming) -> None:
+            await self._partials.proven(writer, body.proof if body.as_sent else None)
 
         def asks(attempt: int) -> None:
             tries.made = attempt

@@ -114,7 +114,7 @@ class Nearby:
         lane: Lane,
         wrote: Callable[[int], None],
     ) -> bool:
-        def answered(body: Incoming) -> None:
+        async def answered(body: Incoming) -> None:
             if body.length is not None and size is not None and body.length != size:
                 raise TooLarge(f"it has {body.length} bytes, {size} were promised")
 

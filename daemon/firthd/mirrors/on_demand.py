@@ -382,7 +382,7 @@ class OnDemand:
                 log.info("asks for %s again", file.filename)
                 self._raise_if_down(file.mirror_id)  # another file has found out meanwhile
 
-        def answered(body: Incoming) -> None:
+        async def answered(body: Incoming) -> None:
             length = None if body.length is None else body.offset + body.length
             if length is not None and live.size is not None and length != live.size:
                 raise _bad(file, f"it has {length} bytes, {live.size} were promised")

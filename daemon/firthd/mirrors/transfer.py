@@ -1,6 +1,6 @@
 """The only place that brings one file's bytes from its source: asked again, resumed, within the patience there is."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -80,7 +80,7 @@ class Hooks(Struct, frozen=True, kw_only=True):
     """
 
     asks: Callable[[int], None]
-    answered: Callable[[Incoming], None]
+    answered: Callable[[Incoming], Awaitable[None]]
     wrote: Callable[[int], None]
 
 
@@ -137,7 +137,7 @@ async def transfer(
             async with upstream.open(
                 source, spelled[0], offset=offset, if_range=tag, answer_s=answer_s, lane=lane
             ) as body:
-                hooks.answered(body)
+                await hooks.answered(body)
                 if had and not digest and not (body.validators == first != Validators()):
                     raise Upstream(  # nothing would tell two halves of different files from one file
                         "the transfer broke off, and nothing tells whether the source still has the same file",

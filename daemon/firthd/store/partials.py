@@ -11,11 +11,16 @@ import binascii
 import contextlib
 import logging
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from firth_protocol.errors import TooLarge
 from firthd.clock import Clock
 from firthd.store.blobs import BlobStore, BlobWriter
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +95,7 @@ class Partials:
                 )
         except BaseException:
             self._claimed.discard(sha256)
-            if path is not None and path.exists():
+            if path is not None:
                 self._there[sha256] = path
             raise
         self._in_hand[writer] = sha256
@@ -98,7 +103,9 @@ class Partials:
 
     async def _resumed(self, path: Path, size: int | None, sha256: str) -> BlobWriter | None:
         try:
-            writer = BlobWriter(path, size=size, sha256=sha256, md5=None, limit=None, resume=True)
+            writer = await _whole(
+                partial(BlobWriter, path, size=size, sha256=sha256, md5=None, limit=None, resume=True)
+            )
         except OSError as error:
             log.warning("what had come of %s cannot be read: %s", sha256, error.strerror)
             return None
@@ -116,7 +123,7 @@ class Partials:
             return None
         return writer
 
-    def proven(self, writer: BlobWriter, proof: str | None) -> None:
+    async def proven(self, writer: BlobWriter, proof: str | None) -> None:
         """Note what proves that the rest of a file belongs to what has come of it; None: nothing does."""
         sha256 = self._in_hand.get(writer)
         if sha256 is None:
@@ -124,8 +131,7 @@ class Partials:
         path = self._path(sha256, proof)
         if path != writer.path:
             with contextlib.suppress(OSError):
-                writer.path.replace(path)
-                writer.path = path
+                await _whole(partial(_rename, writer, path))
 
     def leave(self, writer: BlobWriter) -> None:
         """Keep what has come, for whoever brings the file next."""
@@ -151,6 +157,23 @@ class Partials:
     def _path(self, sha256: str, proof: str | None) -> Path:
         told = base64.urlsafe_b64encode(proof.encode()).decode() if proof and len(proof) <= _LONGEST_PROOF else ""
         return self._folder / f"{sha256}.{told}"
+
+
+async def _whole(call: Callable[[], T]) -> T:
+    """Do in a thread what is not left half done: whoever is cancelled waits for it."""
+    work = asyncio.ensure_future(asyncio.to_thread(call))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait({work})
+        if not work.cancelled() and work.exception() is None and isinstance(made := work.result(), BlobWriter):
+            made.close()
+        raise
+
+
+def _rename(writer: BlobWriter, path: Path) -> None:
+    writer.path.replace(path)
+    writer.path = path
 
 
 def _proof(name: str) -> str | None:

@@ -47,17 +47,19 @@ def parse_hours(text: str | None) -> Hours | None:
 
 
 class _Line:
-    """One limit, given away in turn: to each who waits one chunk, then to the next."""
+    """One limit, given away chunk by chunk: of those who wait, to who has had the least."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._waiting: dict[object, deque[asyncio.Future[None]]] = {}  # the first key is served next
+        self._waiting: dict[object, deque[tuple[asyncio.Future[None], int]]] = {}
+        self._had: dict[object, int] = {}  # bytes, as if nobody had ever paused
+        self._level = 0  # what who was served last had before
         self._taken = False
         self._free_at = 0.0  # monotonic seconds
 
     async def take(self, who: object, size: int, bytes_s: int) -> None:
         """Wait until these bytes are within the limit; cancelled, nobody else waits for longer."""
-        await self._turn(who)
+        await self._turn(who, size)
         try:
             now = self._clock.monotonic()
             self._free_at = max(self._free_at, now - _IDLE_S) + size / bytes_s
@@ -69,39 +71,39 @@ class _Line:
         finally:
             self._pass_on()
 
-    async def _turn(self, who: object) -> None:
+    async def _turn(self, who: object, size: int) -> None:
+        if who not in self._waiting:
+            self._had[who] = max(self._had.get(who, 0), self._level)  # what was not used is not made up for
         if not self._taken:
             self._taken = True
+            self._serve(who, size)
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(who, deque()).append(turn)
+        self._waiting.setdefault(who, deque()).append((turn, size))
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.cancelled():
-                self._leave(who, turn)
-            else:  # it was given at the same moment
+            if not turn.cancelled():  # it was given at the same moment
                 self._pass_on()
             raise
 
-    def _leave(self, who: object, turn: asyncio.Future[None]) -> None:
-        queue = self._waiting.get(who)
-        if queue is not None and turn in queue:
-            queue.remove(turn)
-            if not queue:
-                del self._waiting[who]
+    def _serve(self, who: object, size: int) -> None:
+        self._level = self._had[who]
+        self._had[who] += size
 
     def _pass_on(self) -> None:
         while self._waiting:
-            who = next(iter(self._waiting))
-            queue = self._waiting.pop(who)
-            turn = queue.popleft()
-            if queue:
-                self._waiting[who] = queue  # behind everybody else
+            who = min(self._waiting, key=lambda one: self._had[one])
+            queue = self._waiting[who]
+            turn, size = queue.popleft()
+            if not queue:
+                del self._waiting[who]
             if not turn.done():
+                self._serve(who, size)
                 turn.set_result(None)
                 return
         self._taken = False
+        self._had = {who: had for who, had in self._had.items() if had > self._level}
 
     @property
     def idle(self) -> bool:
