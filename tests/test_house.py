@@ -156,6 +156,7 @@ def test_the_only_place_is_the_only_one(pattern: str, owner: str) -> None:
 WRITERS = {
     "artifact": {"artifacts", "blocks", "hand_over", "pages", "upkeep"},
     "artifact_record": {"artifacts", "blocks", "hand_over", "upkeep"},
+    "asked": {"asked"},
     "audit": {"audit"},
     "change_set": {"generations", "pages"},
     "channel": {"catalog"},

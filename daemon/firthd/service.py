@@ -262,7 +262,7 @@ class Daemon:
         )
         publications = PublishRuns(context)
         self.take_in = TakeIn(context)
-        self.keepers = caretakers(context, repairs, self.take_in, rooms, settings)
+        self.keepers = caretakers(context, repairs, self.take_in, rooms, settings, self.published.forget_files)
         self.runs = MirrorRuns(context, publications, self.keepers.fills)
         self.queue.connect(
             {
@@ -360,6 +360,7 @@ class Daemon:
                 limited=self.health.limited,
                 metrics=self.health.metrics,
                 package_lost=self.keepers.damage.package,
+                asked=self.keepers.unused.note,
                 index_lost=self.keepers.damage.index,
             )
         )

@@ -79,7 +79,7 @@ class WebContext(Struct, frozen=True, kw_only=True):
     text, the first hundred, and how many there are. `health` gives None, or a sentence that says why nothing can be
     served; `limited` one that says what cannot be done while all that is stored is served. `metrics` gives Prometheus
     text. `package_lost` and `index_lost` (channel id, file) are told of files that are not what they should be, and
-    have taken them out of service when they return.
+    have taken them out of service when they return. `asked` is told of each file that a client asks for.
     """
 
     published: Channels
@@ -97,4 +97,5 @@ class WebContext(Struct, frozen=True, kw_only=True):
     metrics: Callable[[], bytes]
     limited: Callable[[], str | None] = lambda: None
     package_lost: Callable[[FileRow], Awaitable[None]] = _told_nobody
+    asked: Callable[[FileRow], None] = lambda _: None
     index_lost: Callable[[int, str], Awaitable[None]] = _told_nobody

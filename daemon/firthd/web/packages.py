@@ -31,6 +31,7 @@ class Packages:
         blobs: Store,
         on_demand: Fetches,
         lost: Callable[[FileRow], Awaitable[None]],
+        asked: Callable[[FileRow], None] = lambda _: None,
         *,
         range_wait_s: float = RANGE_WAIT_S,
     ) -> None:
@@ -38,6 +39,7 @@ class Packages:
         self._blobs = blobs
         self._on_demand = on_demand
         self._lost = lost
+        self._asked = asked
         self._range_wait_s = range_wait_s
 
     async def send(
@@ -47,6 +49,7 @@ class Packages:
 
         Raises Upstream, NoSpace and Unavailable when it must be fetched and cannot be, Problem 504 when it takes long.
         """
+        self._asked(file)
         content = Content(
             size=file.size,
             etag=_etag(file.sha256),
