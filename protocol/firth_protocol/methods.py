@@ -221,6 +221,10 @@ class ChannelChanges(PageParams, frozen=True, kw_only=True):
         ]
         | None
     ) = None
+    package: Annotated[str, Meta(min_length=1, max_length=500, description="files of this package only")] | None = None
+    since: (
+        Annotated[str, Meta(max_length=40, description="RFC 3339; what has been published since, in one list")] | None
+    ) = None
 
 
 class ChannelRollback(Params, frozen=True, kw_only=True):
@@ -655,9 +659,10 @@ _ROWS = (
         _R,
         ChannelChanges,
         t.Page[t.Change],
-        "List what a generation or the draft added and closed",
+        "List what a generation, the draft, or all since a time added and closed",
         _CH,
         NotFound,
+        Invalid,
         CursorExpired,
     ),
     _row(

@@ -452,6 +452,16 @@ class FailedArtifact(Struct, frozen=True, kw_only=True):
     attempts: int
 
 
+class Collision(Struct, frozen=True, kw_only=True):
+    """A file that two mirrors of a channel have under one name, with different bytes."""
+
+    part: str = field(name="subdir")
+    filename: str
+    sha256: str
+    other: str  # the other mirror
+    other_sha256: str
+
+
 class MirrorDetails(Struct, frozen=True, kw_only=True):
     """What a mirror's run did, in numbers and with each failure."""
 
@@ -468,6 +478,8 @@ class MirrorDetails(Struct, frozen=True, kw_only=True):
     failed_total: int = 0
     shadowed: list[str]  # the first of the names
     shadowed_total: int = 0
+    collisions: list[Collision] = []  # the first of them
+    collisions_total: int = 0
     notes: list[str]
 
 

@@ -171,6 +171,12 @@ def detail_lines(details: MirrorDetails) -> list[list[Cell]]:
         names = ", ".join(clean(name) for name in details.shadowed[:12])
         more = " …" if len(details.shadowed) > 12 else ""
         lines.append(labelled("shadowed", Cell(f"{counted(shadowed, 'name')}: {names}{more}", Tone.WARN)))
+    if details.collisions:
+        first = details.collisions[0]
+        told = f"{clean(first.part)}/{clean(first.filename)} in {clean(first.other)}"
+        more = " …" if details.collisions_total > 1 else ""
+        said = f"{counted(details.collisions_total, 'file')} with other bytes: {told}{more}"
+        lines.append(labelled("collide", Cell(said, Tone.WARN)))
     lines.extend(labelled("note", Cell(clean(note))) for note in details.notes)
     failed = max(details.failed_total, len(details.failed))
     if failed:
