@@ -622,6 +622,7 @@ _ROWS = (
         NotFound,
         InUse,
         Invalid,
+        WrongState,
         changes=True,
     ),
     _row(
