@@ -62,6 +62,7 @@ from firthd.systemd import Inherited, Notifier, take_notifier, watchdog_interval
 from firthd.upkeep import Upkeep
 from firthd.upstream.client import Upstream
 from firthd.upstream.hosts import lane_limit
+from firthd.upstream.proxies import NO_PROXIES, Proxies, from_environment
 from firthd.vitals import LoopSampler
 from firthd.web.app import build_app, serving
 from firthd.web.context import WebContext
@@ -84,8 +85,9 @@ class Daemon:
         sockets: Inherited,
         notifier: Notifier,
         families: Callable[[], Mapping[Family, FamilyRules]] = all_families,
+        proxies: Proxies = NO_PROXIES,
     ) -> None:
-        self._families = families
+        self._families, self._proxies = families, proxies
         self.settings = settings
         self._clock = clock
         self._sockets = sockets
@@ -180,7 +182,7 @@ class Daemon:
             self._stack.push_async_callback(store.close)
         self.secrets = SecretFile(state / "secrets.json")
         await asyncio.to_thread(self.secrets.load)
-        self.upstream = Upstream(settings.upstream, clock)
+        self.upstream = Upstream(settings.upstream, clock, proxies=self._proxies)
         await self.upstream.start()
         self._stack.push_async_callback(self.upstream.close)
         self.space = SpaceGuard(self.blobs, settings.store.floor_percent, clock)
@@ -450,9 +452,11 @@ async def running(
     notifier: Notifier | None = None,
     watchdog_s: float | None = None,
     families: Callable[[], Mapping[Family, FamilyRules]] = all_families,
+    proxies: Proxies = NO_PROXIES,
 ) -> AsyncIterator[Daemon]:
     """Give a daemon that works for as long as the block lasts."""
-    daemon = Daemon(settings, clock or SystemClock(), sockets or Inherited(), notifier or Notifier(None), families)
+    clock, notifier = clock or SystemClock(), notifier or Notifier(None)
+    daemon = Daemon(settings, clock, sockets or Inherited(), notifier, families, proxies)
     stop = asyncio.Event()
     try:
         await daemon.start()
@@ -477,9 +481,9 @@ async def serve(settings: Settings, sockets: Inherited, stop: asyncio.Event) -> 
     Raises Invalid where somebody must act before it can start, InUse, NoSpace and Unavailable where that may pass.
     """
     notifier = take_notifier(os.environ)
-    watchdog_s = watchdog_interval_s(os.environ, os.getpid())
+    beat_s, proxies = watchdog_interval_s(os.environ, os.getpid()), from_environment(os.environ)
     try:
-        async with running(settings, sockets=sockets, notifier=notifier, watchdog_s=watchdog_s) as daemon:
+        async with running(settings, sockets=sockets, notifier=notifier, watchdog_s=beat_s, proxies=proxies) as daemon:
             log.info("firthd %s is ready: %s, %s", __version__, daemon.base_url(), settings.socket)
             notifier.ready(f"serving on {daemon.base_url()}")
             await stop.wait()

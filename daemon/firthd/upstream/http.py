@@ -20,6 +20,7 @@ from firthd.upstream.encodings import labels
 from firthd.upstream.failures import Asked, Failure, Passing, Slow, retry_after_s
 from firthd.upstream.hosts import Held, Hosts, Lane
 from firthd.upstream.masking import printable
+from firthd.upstream.proxies import Proxies
 from firthd.upstream.rate import Meter
 from firthd.upstream.shape import Shaper
 from firthd.upstream.source import (
@@ -147,12 +148,20 @@ class Http:
     """One session for all sources; proxy, authority and credentials belong to the single request."""
 
     def __init__(
-        self, settings: UpstreamSettings, clock: Clock, meter: Meter, shaper: Shaper, *, user_agent: str
+        self,
+        settings: UpstreamSettings,
+        clock: Clock,
+        meter: Meter,
+        shaper: Shaper,
+        proxies: Proxies,
+        *,
+        user_agent: str,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._meter = meter
         self._shaper = shaper
+        self._proxies = proxies
         self._user_agent = user_agent
         self._hosts = Hosts(settings.connections_per_host, clock)
         self._session: aiohttp.ClientSession | None = None
@@ -193,8 +202,8 @@ class Http:
         """
         check_credentials(source.credentials)
         idle = idle_s or self._settings.timeout_s
-        hide = masker(source)
         url = address(source, path_or_url)
+        hide = masker(source, self._proxies.through(url))
         home = origin_of(source.url) if source.url.lower().startswith("http") else None
         secret = authorization(source)
         may_send = secret is not None
@@ -255,7 +264,7 @@ class Http:
     ) -> AsyncIterator[Reply]:
         if self._session is None:
             raise Unavailable("sources are not asked yet, or no more", hint="try again in a moment")
-        proxy, proxy_secret = proxy_of(source)
+        proxy, proxy_secret = proxy_of(source.proxy or self._proxies.through(url))
         proxy_headers = None
         if proxy_secret is not None and url.startswith("https:"):
             proxy_headers = {"Proxy-Authorization": proxy_secret}  # of the CONNECT; the source never sees it
