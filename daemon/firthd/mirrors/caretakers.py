@@ -1,6 +1,6 @@
 """The only place that puts together what brings files and takes them away, and says which runs each carries out."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 from msgspec import Struct
@@ -14,6 +14,7 @@ from firthd.mirrors.damage import Damage
 from firthd.mirrors.fill import FillRuns
 from firthd.mirrors.remove import Removal
 from firthd.mirrors.take_in import TakeIn
+from firthd.mirrors.unused import Unused
 from firthd.runs.queue import Executor
 from firthd.store.blobs import BlobStore
 from firthd.store.quarantine import Room
@@ -29,6 +30,7 @@ class Caretakers(Struct, frozen=True, kw_only=True):
     care: Care
     backups: Backups
     removal: Removal
+    unused: Unused
 
     def executors(self) -> Mapping[RunKind, Executor]:
         """Return who carries out each kind of run that is about stored files."""
@@ -42,7 +44,12 @@ class Caretakers(Struct, frozen=True, kw_only=True):
 
 
 def caretakers(
-    context: Context, repairs: Repairs, take_in: TakeIn, rooms: dict[Room, BlobStore], settings: Settings
+    context: Context,
+    repairs: Repairs,
+    take_in: TakeIn,
+    rooms: dict[Room, BlobStore],
+    settings: Settings,
+    forget_files: Callable[[], None],
 ) -> Caretakers:
     """Build them."""
     damage = Damage(context.db, context.clock, context.queue, repairs, context.mender, take_in)
@@ -63,4 +70,5 @@ def caretakers(
         ),
         backups=Backups(context.state, context.clock, shown, settings.store.export_dirs),
         removal=Removal(context),
+        unused=Unused(context.db, context.clock, context.blobs, take_in, forget_files),
     )

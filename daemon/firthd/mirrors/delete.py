@@ -13,16 +13,14 @@ from firthd.clock import Clock
 from firthd.families.base import COLUMNS
 from firthd.mirrors.report import find
 from firthd.mirrors.take_in import TakeIn
+from firthd.runs.halt import halt
 from firthd.runs.queue import RunQueue
-from firthd.store import blocks, catalog, generations, hand_over, runs
+from firthd.store import blocks, catalog, generations, hand_over
 from firthd.store.artifacts import Copied
 from firthd.store.catalog import MirrorRow
 from firthd.store.database import Database, Reader, Tx, more_to_come
 from firthd.store.journal import Journal, newest
 from firthd.store.secrets import SecretFile, Secrets
-
-STOP_S = 5.0
-"""Seconds within which a run stops."""
 
 
 class Removals:
@@ -71,24 +69,11 @@ class Removals:
         self._under_way.add(row.id)
         try:
             with more_to_come():
-                await self._stop_runs(row)
+                await halt(self._db, self._queue, lambda run: run.mirror_id == row.id)
             async with self._turns[row.channel_id]:  # two at once would hand the same file to the channel twice
                 return await self._delete(row, by, keep=keep)
         finally:
             self._under_way.discard(row.id)
-
-    async def _stop_runs(self, row: MirrorRow) -> None:
-        """End every run that reads or writes the mirror's rows, those that wait as well."""
-        # Read in the writer's turn: a run queued a moment ago may not be committed yet, a later one is refused.
-        for run in await self._db.write(runs.open_runs):
-            if run.mirror_id != row.id:
-                continue
-            try:
-                await self._queue.stop(run.id)
-            except WrongState:
-                continue
-            if not (await self._queue.wait(run.id, timeout_s=STOP_S)).state.ended:
-                raise WrongState(f"run {run.id} has not stopped yet", hint="try again in a moment", run=run.id)
 
     async def _delete(self, row: MirrorRow, by: str, *, keep: bool) -> MirrorDeleteReply:
         with more_to_come():

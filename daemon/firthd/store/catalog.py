@@ -205,6 +205,10 @@ class MirrorRow(Struct, frozen=True, kw_only=True):
     proxy: str | None
     ca_file: str | None
     has_credentials: bool
+    also_from: list[str]  # folders and addresses that are asked for files before the source
+    drop_unused_days: int | None
+    max_rate: int | None  # bytes a second
+    max_rate_hours: str | None  # in UTC, such as 8-18; None: always
     enabled: bool
     state: RunState
     last_run_id: int | None
@@ -233,6 +237,7 @@ _FROM_MIRROR = "mirror m JOIN channel c ON c.id = m.channel_id"
 def _mirror(row: Row) -> MirrorRow:
     values = dict(zip(MirrorRow.__struct_fields__, row, strict=True))
     values["filters"] = msgspec.json.decode(values["filters"], type=Filters)
+    values["also_from"] = msgspec.json.decode(values["also_from"], type=list[str])
     return msgspec.convert(values, MirrorRow, strict=False)
 
 
@@ -326,7 +331,7 @@ async def insert_mirror(tx: Tx, fields: dict[str, Any], now_ms: int) -> int:
 
 _MIRROR_COLUMNS = frozenset(
     {"name", "source", "schedule", "filters", "on_upstream_removal", "proxy", "ca_file", "has_credentials"}
-    | {"enabled", "scheduled_from"}
+    | {"enabled", "scheduled_from", "also_from", "drop_unused_days", "max_rate", "max_rate_hours"}
 )
 
 
