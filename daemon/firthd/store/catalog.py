@@ -360,6 +360,28 @@ async def add_stored(tx: Tx, mirror_id: int, files: int, size: int) -> None:
     )
 
 
+class DeletedMirror(Struct, frozen=True, kw_only=True):
+    """A mirror that is deleted; `refused`: all that it brought is to go."""
+
+    id: int
+    channel_id: int
+    channel: str
+    name: str
+    refused: bool
+
+
+async def deleted_with_artifacts(r: Reader) -> list[DeletedMirror]:
+    """Return the deleted mirrors of channels that are there whose artifacts are still shown."""
+    rows = await r.rows(
+        "SELECT m.id, m.channel_id, c.name, m.name, m.refused FROM mirror m JOIN channel c ON c.id = m.channel_id"
+        " WHERE m.deleted_at IS NOT NULL AND c.deleted_at IS NULL AND EXISTS (SELECT 1 FROM artifact a"
+        " INDEXED BY artifact_live WHERE a.channel_id = m.channel_id AND a.mirror_id = m.id AND a.closed_set IS NULL)"
+    )
+    return [
+        DeletedMirror(id=row[0], channel_id=row[1], channel=row[2], name=row[3], refused=bool(row[4])) for row in rows
+    ]
+
+
 async def mark_mirror_deleted(tx: Tx, mirror_id: int, now_ms: int) -> None:
     await tx.execute("UPDATE mirror SET deleted_at = ? WHERE id = ?", (now_ms, mirror_id))
 
