@@ -454,6 +454,14 @@ async def note_fetched(tx: Tx, mirror_id: int, index: SourceIndexRow) -> None:
     await tx.execute("UPDATE mirror SET settled = 0 WHERE id = ? AND settled", (mirror_id,))
 
 
+async def note_looked(tx: Tx, mirror_id: int, at_ms: int) -> None:
+    """Write down when the parts that the source has not were looked for."""
+    await tx.execute(
+        "UPDATE source_index SET read_at = ? WHERE mirror_id = ? AND file IS NULL AND beside IS NULL",
+        (at_ms, mirror_id),
+    )
+
+
 async def drop_copies(tx: Tx, mirror_id: int) -> None:
     """Forget the copies that were not taken in; their parts count as the source's, and are asked for without them."""
     await tx.execute(
