@@ -18,11 +18,11 @@ from firth_protocol.errors import Invalid
 from firth_protocol.types import Role
 
 Positive = Annotated[int, Meta(ge=1)]
+HoursOfDay = Annotated[str, Meta(pattern=r"^([01]?[0-9]|2[0-3])-([01]?[0-9]|2[0-4])$")]
 Days = Annotated[int, Meta(ge=1, le=36_500)]
 
 TEXT_PLACE = "{text}"
 """Where notify.template wants the sentences."""
-HoursOfDay = Annotated[str, Meta(pattern=r"^([01]?[0-9]|2[0-3])-([01]?[0-9]|2[0-4])$")]
 
 _SOCKET_PATH_BYTES = 107  # sun_path of unix(7), less its closing NUL
 _SYSTEM_MANAGER = "/run/systemd/notify"  # a user's own manager listens elsewhere

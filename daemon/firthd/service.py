@@ -31,9 +31,9 @@ from firthd.families.base import FamilyRules
 from firthd.health import Health
 from firthd.mirrors.caretakers import caretakers
 from firthd.mirrors.context import Context
-from firthd.mirrors.deliveries import Deliveries
+from firthd.mirrors.deliveries import Deliveries, helpers
 from firthd.mirrors.manage import Mirrors
-from firthd.mirrors.on_demand import Helpers, OnDemand
+from firthd.mirrors.on_demand import OnDemand
 from firthd.mirrors.pages import LazyPages
 from firthd.mirrors.publish_run import PublishRuns
 from firthd.mirrors.report import Finder, Reports
@@ -150,20 +150,11 @@ class Daemon:
         self.objects = ObjectStore(db, self.rendered, clock)
         retention = Retention(db, self.objects, self.published, clock, grace_ms)
         deliveries = Deliveries(db, self.blobs, self.published.forget_files)
-        locator = Locator(db, self.secrets, families)
         self.on_demand = OnDemand(
             self.upstream,
             self.blobs,
             clock,
-            Helpers(
-                locate=locator.locate,
-                spelled=locator.spelled,
-                near=locator.near,
-                space=self.space.enough,
-                check_archive=lambda file, path: families[Family(file.family)].check_archive(path, file.filename),
-                present=deliveries.present,
-                stored=deliveries.stored,
-            ),
+            helpers(Locator(db, self.secrets, families), deliveries, self.space, families),
             per_host=lane_limit(settings.upstream.connections_per_host),
         )
         self._stack.push_async_callback(self.on_demand.close)

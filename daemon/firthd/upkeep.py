@@ -91,6 +91,7 @@ class Upkeep:
             ("looking after damaged files", self._keepers.repairs.note_mended),
             ("counting after damage", self._keepers.damage.count),
             ("scrubbing once a month", self._keepers.care.scrub_monthly),
+            ("taking up deletions", self._keepers.deletions.take_up),
             ("dropping what nobody asks for", self._keepers.unused.look),
             ("forgetting old events", self._forget_events),
             ("forgetting old logs", self._history.forget_logs),

@@ -66,6 +66,7 @@ class RunKind(StrEnum):
     PUBLISH = "publish"  # publishes a channel's finished change sets
     ROLLBACK = "rollback"  # publishes an earlier generation again
     REMOVE = "remove"  # takes blocked packages out of the index, or brings them back
+    DELETE = "delete"  # settles what becomes of a deleted mirror's artifacts
     FILL = "fill"  # downloads what a mirror lists and the store lacks
     GC = "gc"  # takes away stored files that nothing needs
     SCRUB = "scrub"  # reads every stored file and compares it with its digest

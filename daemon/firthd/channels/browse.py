@@ -175,6 +175,11 @@ async def _since(r: Reader, row: ChannelRow, params: ChannelChanges) -> tuple[in
     except ValueError:
         raise Invalid("since is no time", hint="write it as 2026-05-01T00:00:00Z", path="$.since") from None
     before = await generations.last_until(r, row.id, moment, kept=False)
+    if before is None and await generations.generation(r, row.id, 1) is None:
+        raise NotFound(
+            f"what {row.name} showed at {params.since} is no longer known: no generation of that time is kept",
+            hint="`channel.generations` lists what is",
+        )
     current = await generations.generation(r, row.id, row.generation)
     return (before.shows if before else 0), (current.shows if current else 0)
 

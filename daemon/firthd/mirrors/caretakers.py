@@ -11,6 +11,7 @@ from firthd.mirrors.backup import Backups
 from firthd.mirrors.care import Care
 from firthd.mirrors.context import Context
 from firthd.mirrors.damage import Damage
+from firthd.mirrors.delete_run import DeleteRuns
 from firthd.mirrors.fill import FillRuns
 from firthd.mirrors.remove import Removal
 from firthd.mirrors.take_in import TakeIn
@@ -31,11 +32,13 @@ class Caretakers(Struct, frozen=True, kw_only=True):
     backups: Backups
     removal: Removal
     unused: Unused
+    deletions: DeleteRuns
 
     def executors(self) -> Mapping[RunKind, Executor]:
         """Return who carries out each kind of run that is about stored files."""
         return {
             RunKind.REMOVE: self.removal.run,
+            RunKind.DELETE: self.deletions.run,
             RunKind.FILL: self.fills.fill,
             RunKind.GC: self.care.gc,
             RunKind.SCRUB: self.care.scrub,
@@ -70,5 +73,6 @@ def caretakers(
         ),
         backups=Backups(context.state, context.clock, shown, settings.store.export_dirs),
         removal=Removal(context),
+        deletions=DeleteRuns(context),
         unused=Unused(context.db, context.clock, context.blobs, take_in, forget_files),
     )

@@ -303,7 +303,7 @@ class Downloads:
 
     async def _transfer(self, wanted: Wanted, writer: BlobWriter, tries: "_Tries", proof: str | None) -> None:
         async def answered(body: Incoming) -> None:
-            await self._partials.proven(writer, body.proof if body.as_sent else None)
+            self._partials.proven(writer, body.proof if body.as_sent else None)
 
         def asks(attempt: int) -> None:
             tries.made = attempt
@@ -325,6 +325,8 @@ class Downloads:
                 self._source = replace(self._source, encoded=encoded)
         except TooLarge:
             raise _Bad(f"longer than the {wanted.size} bytes that the source's index promises") from None
+        finally:
+            await self._partials.settled(writer)
 
 
 async def bring(

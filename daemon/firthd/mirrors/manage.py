@@ -92,7 +92,7 @@ class Mirrors:
         self._queue = queue
         self._runs = runs
         self._take_in = take_in
-        self._removals = Removals(db, journal, clock, queue, take_in, secrets, blocks)
+        self._removals = Removals(db, journal, clock, queue, secrets, blocks)
         self._reports = reports
         self._secrets = secrets
         self._upstream = upstream

@@ -5,6 +5,7 @@ source is asked then. Nothing is ever written to a folder, and a copy shares byt
 makes a private copy of what is changed later.
 """
 
+import asyncio
 import errno
 import logging
 from collections import Counter
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 AWAY_S = 60.0
 """Seconds for which a place that cannot be reached is not asked: each file would wait for it."""
+IDLE_S = 15.0
+"""Seconds in which nothing may come: the source is there, too."""
 AWAY_AFTER = 5
 """Files in a row that must fail before a place that answers is left alone."""
 WRONG_S = 3600.0
@@ -45,10 +48,11 @@ class NearBlobs(Protocol):
 class Nearby:
     """Takes files from places that are asked before a source."""
 
-    def __init__(self, upstream: Opener, blobs: NearBlobs, clock: Clock) -> None:
+    def __init__(self, upstream: Opener, blobs: NearBlobs, clock: Clock, *, idle_s: float = IDLE_S) -> None:
         self._upstream = upstream
         self._blobs = blobs
         self._clock = clock
+        self._idle_s = idle_s
         self._away: dict[str, float] = {}  # place -> monotonic seconds until which it is left alone
         self._wrong: dict[tuple[str, str], float] = {}  # (place, digest) -> likewise
         self._in_a_row: Counter[str] = Counter()  # place -> files that could not be had since one came
@@ -121,21 +125,30 @@ class Nearby:
         try:
             if is_file(place):
                 return await clone(place, path, writer, wrote)
-            await transfer(
-                self._upstream,
-                place,
-                path,
-                writer,
-                self._clock,
-                digest=True,
-                lane=lane,
-                patience=PATIENCE,
-                hooks=Hooks(asks=lambda _: None, answered=answered, wrote=wrote),
-            )
+            async with asyncio.timeout(self._idle_s) as idle:
+
+                def came(size: int) -> None:
+                    idle.reschedule(asyncio.get_running_loop().time() + self._idle_s)
+                    wrote(size)
+
+                await transfer(
+                    self._upstream,
+                    place,
+                    path,
+                    writer,
+                    self._clock,
+                    digest=True,
+                    lane=lane,
+                    patience=PATIENCE,
+                    hooks=Hooks(asks=lambda _: None, answered=answered, wrote=came),
+                )
         except (NotFound, Invalid):
             return False
         except TooLarge as error:
             self._note_wrong(place, writer.promised or "", path, error.message)
+            return False
+        except TimeoutError:
+            self._note_failure(place, Slow(f"nothing came for {self._idle_s:g} s"))
             return False
         except Upstream as error:
             self._note_failure(place, error)

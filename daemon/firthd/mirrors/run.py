@@ -133,6 +133,8 @@ class MirrorRuns:
         looked = await self._looked_to_the_end(job.mirror_id)
         index = await self._fetch(live, job, fetcher, known, thorough=not looked)
         if not index.unsettled:
+            if (looked_at := _looked_at(part.row for part in index.parts)) > _looked_at(known.values()):
+                await self._p.db.write(lambda tx: catalog.note_looked(tx, job.mirror_id, looked_at))
             return await self._nothing_new(live, job)
         read = await self._filter(live, job, index, folder)
         await live.skip(StepName.RESOLVE, "nothing asks for dependencies")
@@ -466,7 +468,12 @@ def _state(live: LiveRun) -> RunState:
 
 def _not_yet_today(known: Mapping[str, SourceIndexRow], now_ms: int) -> bool:
     """Tell whether nobody has looked today for the parts that the source had not."""
-    return utc_day(max((row.read_at for row in known.values() if row.file is None), default=0)) != utc_day(now_ms)
+    return utc_day(_looked_at(known.values())) != utc_day(now_ms)
+
+
+def _looked_at(rows: Iterable[SourceIndexRow]) -> int:
+    """Return when a part that the source has not was looked for last, 0 for never."""
+    return max((row.read_at for row in rows if row.file is None and row.beside is None), default=0)
 
 
 def _compared(adds: int, removes: int, needed: int) -> str:

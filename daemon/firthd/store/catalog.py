@@ -362,6 +362,28 @@ async def add_stored(tx: Tx, mirror_id: int, files: int, size: int) -> None:
     )
 
 
+class DeletedMirror(Struct, frozen=True, kw_only=True):
+    """A mirror that is deleted; `refused`: all that it brought is to go."""
+
+    id: int
+    channel_id: int
+    channel: str
+    name: str
+    refused: bool
+
+
+async def deleted_with_artifacts(r: Reader) -> list[DeletedMirror]:
+    """Return the deleted mirrors of channels that are there whose artifacts are still shown."""
+    rows = await r.rows(
+        "SELECT m.id, m.channel_id, c.name, m.name, m.refused FROM mirror m JOIN channel c ON c.id = m.channel_id"
+        " WHERE m.deleted_at IS NOT NULL AND c.deleted_at IS NULL AND EXISTS (SELECT 1 FROM artifact a"
+        " INDEXED BY artifact_live WHERE a.channel_id = m.channel_id AND a.mirror_id = m.id AND a.closed_set IS NULL)"
+    )
+    return [
+        DeletedMirror(id=row[0], channel_id=row[1], channel=row[2], name=row[3], refused=bool(row[4])) for row in rows
+    ]
+
+
 async def mark_mirror_deleted(tx: Tx, mirror_id: int, now_ms: int) -> None:
     await tx.execute("UPDATE mirror SET deleted_at = ? WHERE id = ?", (now_ms, mirror_id))
 
@@ -430,6 +452,14 @@ async def note_fetched(tx: Tx, mirror_id: int, index: SourceIndexRow) -> None:
     """Write that a part has come, before it is taken in: whoever goes on after a crash need not fetch it again."""
     await tx.execute(_WRITE_INDEX, (mirror_id, *msgspec.structs.astuple(index)))
     await tx.execute("UPDATE mirror SET settled = 0 WHERE id = ? AND settled", (mirror_id,))
+
+
+async def note_looked(tx: Tx, mirror_id: int, at_ms: int) -> None:
+    """Write down when the parts that the source has not were looked for."""
+    await tx.execute(
+        "UPDATE source_index SET read_at = ? WHERE mirror_id = ? AND file IS NULL AND beside IS NULL",
+        (at_ms, mirror_id),
+    )
 
 
 async def drop_copies(tx: Tx, mirror_id: int) -> None:

@@ -46,6 +46,7 @@ class Partials:
         self._there: dict[str, Path] = {}
         self._claimed: set[str] = set()
         self._in_hand: dict[BlobWriter, str] = {}
+        self._renames: dict[BlobWriter, tuple[asyncio.Future[None], Path]] = {}
 
     async def _look(self) -> None:
         """Find what an earlier process left, and once a day throw away what nobody went on with for a week."""
@@ -123,15 +124,25 @@ class Partials:
             return None
         return writer
 
-    async def proven(self, writer: BlobWriter, proof: str | None) -> None:
-        """Note what proves that the rest of a file belongs to what has come of it; None: nothing does."""
+    def proven(self, writer: BlobWriter, proof: str | None) -> None:
+        """Note what proves that the rest of a file belongs to what has come of it; None: nothing does.
+
+        It is written down beside what comes, which does not wait for that; `settled` does.
+        """
         sha256 = self._in_hand.get(writer)
         if sha256 is None:
             return
         path = self._path(sha256, proof)
-        if path != writer.path:
-            with contextlib.suppress(OSError):
-                await _whole(partial(_rename, writer, path))
+        before = self._renames.get(writer)
+        if path != (before[1] if before is not None else writer.path):
+            work = asyncio.ensure_future(_renamed(writer, path, before[0] if before is not None else None))
+            self._renames[writer] = (work, path)
+
+    async def settled(self, writer: BlobWriter) -> None:
+        """Wait until a file has the name that it is to have; before it is given back."""
+        rename = self._renames.pop(writer, None)
+        if rename is not None:
+            await _to_the_end(rename[0])
 
     def leave(self, writer: BlobWriter) -> None:
         """Keep what has come, for whoever brings the file next."""
@@ -169,6 +180,25 @@ async def _whole(call: Callable[[], T]) -> T:
         if not work.cancelled() and work.exception() is None and isinstance(made := work.result(), BlobWriter):
             made.close()
         raise
+
+
+async def _renamed(writer: BlobWriter, path: Path, before: asyncio.Future[None] | None) -> None:
+    if before is not None:
+        await before
+    with contextlib.suppress(OSError):
+        await asyncio.to_thread(_rename, writer, path)
+
+
+async def _to_the_end(work: asyncio.Future[None]) -> None:
+    """Wait for work that takes a moment, however often the caller is cancelled meanwhile."""
+    cancelled = False
+    while not work.done():
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        raise asyncio.CancelledError
 
 
 def _rename(writer: BlobWriter, path: Path) -> None:

@@ -84,8 +84,8 @@ class WebContext(Struct, frozen=True, kw_only=True):
     served; `limited` one that says what cannot be done while all that is stored is served. `metrics` gives Prometheus
     text; what it is given tells which channels may be named. `package_lost` and `index_lost` (channel id, file) are
     told of files that are not what they should be, and have taken them out of service when they return. `downloaded`
-    counts a file and the id of the token that asked for it, 0: none did.
-    `asked` is told of each file that a client asks for.
+    counts a file and the id of the token that asked for it, 0: none did; `asked` is told of each file that is asked
+    for.
     """
 
     published: Channels

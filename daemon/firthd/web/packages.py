@@ -41,8 +41,8 @@ class Packages:
         self._blobs = blobs
         self._on_demand = on_demand
         self._lost = lost
-        self._downloaded = downloaded
         self._asked = asked
+        self._downloaded = downloaded
         self._range_wait_s = range_wait_s
 
     async def send(

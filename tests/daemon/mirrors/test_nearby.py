@@ -1,5 +1,6 @@
 """Files of an old mirror, or of one close by, are taken before the source is asked; the source's digests decide."""
 
+import asyncio
 import hashlib
 import shutil
 from pathlib import Path
@@ -10,9 +11,15 @@ from msgspec.structs import replace
 
 from firth_protocol.errors import Invalid
 from firth_protocol.types import RunState
+from firthd.config import UpstreamSettings
 from firthd.families.base import FetchPlace
 from firthd.mirrors.checks import check_near
+from firthd.mirrors.nearby import Nearby
 from firthd.mirrors.source import near_path
+from firthd.store.blobs import BlobStore
+from firthd.upstream.client import Source, Upstream
+from firthd.upstream.hosts import Lane
+from tests.support.clock import FakeClock
 from tests.support.toy.family import TOY
 from tests.support.upstream import Fault, FaultyUpstream
 from tests.support.world import World, plain, world
@@ -89,6 +96,38 @@ async def test_what_is_wrong_near_by_comes_from_the_source(tmp_path: Path, mode:
             assert (served.status, served.body) == (200, (w.source.path / name).read_bytes())
         assert sorted(asked_files(w.upstream)) == [str(name) for name in names]
         assert looks(old) == before
+
+
+async def test_a_place_that_hangs_is_left_alone_and_what_came_is_taken_back(tmp_path: Path) -> None:
+    clock, content = FakeClock(), b"x" * 100_000
+    sha256 = hashlib.sha256(content).hexdigest()
+    blobs, upstream = BlobStore(tmp_path), Upstream(UpstreamSettings(), clock)
+    await asyncio.to_thread(blobs.prepare)
+    await upstream.start()
+    async with FaultyUpstream({"x": content}) as server:
+        nearby, place, moved = Nearby(upstream, blobs, clock, idle_s=0.2), Source(url=server.url), [0]
+        server.fail("x", Fault(drip=asyncio.Semaphore(2)))
+        fields: dict[str, Any] = {
+            "size": len(content),
+            "md5": None,
+            "channel_id": 1,
+            "lane": Lane.RUN,
+            "wrote": moved.append,
+        }
+        assert await nearby.bring(place, "x", sha256=sha256, **fields) is None
+        assert (sum(moved), max(moved) > 0) == (0, True)
+        assert nearby.asked([place], sha256) == []
+        await clock.advance(61)
+        assert nearby.asked([place], sha256) == [place]
+        assert await nearby.bring(place, "x", sha256="0" * 64, **fields) is None
+        assert nearby.asked([place], "0" * 64) == []  # another file lies there under this name
+        assert nearby.asked([place], None) == []
+        kept = await nearby.bring(place, "x", sha256=sha256, **fields)
+        assert kept is not None
+        assert (sum(moved), await asyncio.to_thread(blobs.has, sha256)) == (len(content), True)
+    await upstream.close()
+    await blobs.close()
+    assert await asyncio.to_thread(lambda: list((tmp_path / "tmp").iterdir())) == []
 
 
 SOURCE_DOWN = "source-down"
