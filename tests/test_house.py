@@ -174,7 +174,7 @@ WRITERS = {
     "run_failure": {"runs"},
     "run_log": {"runs"},
     "setting": {"backup", "journal"},
-    "source_index": {"catalog"},
+    "source_index": {"catalog", "marks"},
     "token": {"tokens"},
     "usage": {"usage"},
     "unnamed_file": {"object_files", "objects"},

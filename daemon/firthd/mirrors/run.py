@@ -22,7 +22,7 @@ from firthd.mirrors.reading import Reading, marks_reader, note_read
 from firthd.mirrors.source import Job, rules_of
 from firthd.mirrors.take_in import TakeIn
 from firthd.runs.run import LiveRun, Outcome
-from firthd.store import catalog, generations
+from firthd.store import catalog, generations, marks
 from firthd.store.catalog import SourceIndexRow
 from firthd.store.database import Tx
 from firthd.store.run_reads import open_run_file
@@ -149,7 +149,7 @@ class MirrorRuns:
     async def _note_marks(self, job: Job, index: Index) -> None:
         """Remember what a list says of parts that have not changed all the same: they need not be asked for again."""
         if index.marked:
-            await self._p.db.write(lambda tx: catalog.note_marks(tx, job.mirror_id, index.marked))
+            await self._p.db.write(lambda tx: marks.note_marks(tx, job.mirror_id, index.marked))
 
     def _fetcher(self, job: Job, folder: Path) -> IndexFetcher:
         rules = rules_of(self._p.families, job.type)

@@ -466,14 +466,6 @@ async def note_fetched(tx: Tx, mirror_id: int, index: SourceIndexRow) -> None:
     await tx.execute("UPDATE mirror SET settled = 0 WHERE id = ? AND settled", (mirror_id,))
 
 
-async def note_marks(tx: Tx, mirror_id: int, marks: Mapping[str, str]) -> None:
-    """Write what a list says of parts whose copies are still the source's."""
-    await tx.many(
-        "UPDATE source_index SET mark = ? WHERE mirror_id = ? AND part = ?",
-        [(mark, mirror_id, part) for part, mark in marks.items()],
-    )
-
-
 async def note_looked(tx: Tx, mirror_id: int, at_ms: int) -> None:
     """Write down when the parts that the source has not were looked for."""
     await tx.execute(
