@@ -5,6 +5,8 @@ import gzip
 import json
 from pathlib import Path
 
+import pytest
+
 from firth_protocol.types import RunState
 from tests.support.conda import sample_channel
 from tests.support.daemon import HastyClock, in_process_daemon
@@ -92,6 +94,7 @@ async def test_a_channel_that_mirrors_a_channel_has_its_digest(tmp_path: Path) -
             assert copied == await w.page(project)
 
 
+@pytest.mark.deep
 async def test_a_source_archive_that_is_called_encoded_is_taken_as_it_is(tmp_path: Path) -> None:
     async with python_world(tmp_path) as w:
         await w.python("active", filters={"projects": ["gamma"]})
@@ -103,6 +106,7 @@ async def test_a_source_archive_that_is_called_encoded_is_taken_as_it_is(tmp_pat
         assert gzip.decompress(content)
 
 
+@pytest.mark.deep
 async def test_many_clients_ask_for_one_page_and_one_file_once(tmp_path: Path) -> None:
     index = PythonIndex()
     file = index.add("beta", "1.0", body="x" * 100_000)

@@ -54,7 +54,9 @@ async def dated(w: PythonWorld, clock: HastyClock) -> str:
     return f"/snapshot/{day}/main"
 
 
-PREPARED = pytest.mark.parametrize("prepare", [active, passive, whole, frozen, dated])
+PREPARED = pytest.mark.parametrize(
+    "prepare", [active, dated, *(pytest.param(one, marks=pytest.mark.deep) for one in (passive, whole, frozen))]
+)
 
 
 @PREPARED
@@ -71,6 +73,7 @@ async def test_uv_installs_a_package_with_what_it_needs(
         assert (uv.version("alpha_one"), uv.version("beta")) == ("1.0", "2.0")
 
 
+@pytest.mark.deep
 async def test_an_age_limit_holds_by_the_times_of_the_source(tmp_path: Path) -> None:
     clock = HastyClock()
     async with python_world(tmp_path, clock=clock) as w:

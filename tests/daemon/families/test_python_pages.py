@@ -341,7 +341,7 @@ KEYS = st.sampled_from(
 FILE = st.fixed_dictionaries({"filename": st.text(max_size=12), "url": st.just("x")})
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(
     st.lists(
         st.tuples(FILE, st.dictionaries(KEYS, JSON_VALUES, max_size=3)).map(lambda two: two[0] | two[1]), max_size=4

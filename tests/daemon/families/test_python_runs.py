@@ -157,7 +157,13 @@ async def test_one_bad_page_or_file_keeps_no_other_from_clients(tmp_path: Path) 
         assert len(await w.files("gamma")) == 1
 
 
-@pytest.mark.parametrize("kinds", [{"plain": True, "bare": True}, {"serials": False}], ids=["html", "no-serials"])
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        pytest.param({"plain": True, "bare": True}, id="html"),
+        pytest.param({"serials": False}, id="no-serials", marks=pytest.mark.deep),
+    ],
+)
 async def test_a_source_of_another_kind_is_mirrored_too(tmp_path: Path, kinds: dict[str, bool]) -> None:
     async with python_world(tmp_path, sample_index(**kinds)) as w:
         await mirrored(w, filters={})
@@ -166,6 +172,7 @@ async def test_a_source_of_another_kind_is_mirrored_too(tmp_path: Path, kinds: d
         assert (await w.run("main:p")).state is RunState.COMPLETED
 
 
+@pytest.mark.deep
 async def test_a_folder_of_files_is_a_source(tmp_path: Path) -> None:
     for plain in (False, True):
         sample_index(plain=plain).write(tmp_path / f"{plain}")
@@ -180,6 +187,7 @@ async def test_a_folder_of_files_is_a_source(tmp_path: Path) -> None:
             assert len(await w.files("beta", at=f"/repo/c{plain}".lower())) == 2
 
 
+@pytest.mark.deep
 async def test_secrets_stay_at_home_when_files_lie_elsewhere(tmp_path: Path) -> None:
     async with FaultyUpstream() as far:
         index = sample_index()
@@ -244,6 +252,7 @@ async def test_filters_take_their_files_and_an_empty_page_is_there(tmp_path: Pat
         assert await w.files("alpha-one") == []
 
 
+@pytest.mark.deep
 async def test_a_yank_shows_and_nothing_is_downloaded_again(tmp_path: Path) -> None:
     async with python_world(tmp_path) as w:
         await mirrored(w)
@@ -256,6 +265,7 @@ async def test_a_yank_shows_and_nothing_is_downloaded_again(tmp_path: Path) -> N
         assert len(w.upstream.asked("files/*")) == asked
 
 
+@pytest.mark.deep
 async def test_metadata_that_cannot_be_had_is_no_missing_file(tmp_path: Path) -> None:
     async with python_world(tmp_path) as w:
         await mirrored(w, "passive")
