@@ -17,6 +17,7 @@ UNCHECKED = "`check: false` takes the address without asking"
 PROBE_S = 10.0
 TELL_TALE_BYTES = 8192
 INSTEAD_BYTES = 65_536
+ELSEWHERE_S = 1.0
 _LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
 _HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
 
@@ -134,7 +135,12 @@ class Probe:
         instead = self._rules.instead
         for form in () if is_file(self._source) else self._rules.elsewhere:
             try:
-                peek = await self._upstream.peek(self._source, form.path, max_bytes=INSTEAD_BYTES, accept=form.accept)
+                async with asyncio.timeout(ELSEWHERE_S):
+                    peek = await self._upstream.peek(
+                        self._source, form.path, max_bytes=INSTEAD_BYTES, accept=form.accept
+                    )
+            except TimeoutError:
+                return None
             except FirthError:
                 continue
             there = peek.status == 200 and self._rules.encoding(form, peek.body, peek.content_type) is not None

@@ -276,6 +276,8 @@ def test_the_beginning_of_an_answer_tells_what_it_is_instead() -> None:
     assert instead(form, b'{"meta":{"api-version":"1.0"},"projects":[{"na', JSON) is None
     assert instead(form, b'<a href="numpy/">numpy</a>', "text/html") is None
     assert instead(form, b'{"type":"root"}', JSON) == "JSON with type"
+    welcome = b'<title>Welcome!</title><a href="/simple/">simple</a><a href="/packages/">packages</a>'
+    assert instead(form, welcome, "text/html") == "a web page that leads to /simple/"
     assert instead(form, b'<a href="numpy-1.0.tar.gz">x</a>', "text/html") == "the page of a project, with files"
     assert instead(form, b"<title>Sign in</title><input type=password>", "text/html") == "a login page"
 

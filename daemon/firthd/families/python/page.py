@@ -20,6 +20,8 @@ LIST, GATE = "+list", "+gate"
 ACTIVE, QUARANTINED = "active", "quarantined"
 MAJOR = 1
 SHOWN = 120
+INDEX_FOLDERS = frozenset({"simple", "+simple"})
+WELCOME_LINKS = 20
 
 
 class Status(Struct, frozen=True):
@@ -212,6 +214,8 @@ def _names_in_json(content: bytes) -> list[ListedProject]:
 
 def _names_in_html(found: Links) -> list[ListedProject]:
     check_version(found.meta.get("pypi:repository-version"))
+    if (place := leads_to_index(found)) is not None:
+        raise NotPageError(f"it is a web page that leads to {place}")
     names: dict[str, ListedProject] = {}
     files = 0
     for link in found.links:
@@ -282,6 +286,14 @@ def json_kind(content: bytes) -> str:
         return "it is JSON with versions for names"
     shown = ", ".join(printable(key)[:20] for key in list(keys)[:4])
     return f"it is JSON with {shown}" if shown else "it is JSON with nothing in it"
+
+
+def leads_to_index(found: Links) -> str | None:
+    """Return the folder of an index that a server's welcome page leads to, None for any other page."""
+    told = found.meta.get("pypi:repository-version") or "simple index" in f"{found.title} {found.headings}".lower()
+    folders = [link.href.partition("#")[0] for link in found.links]
+    places = [place for place in folders if last_segment(place.rstrip("/")) in INDEX_FOLDERS]
+    return places[0] if places and not told and len(folders) <= WELCOME_LINKS else None
 
 
 def html_kind(found: Links) -> str | None:

@@ -7,7 +7,7 @@ from firth_protocol.types import Filters, MirrorMode, MirrorType, SourceFound
 from firthd.families.base import Answer, Ask, Batch, Form, Known, Listed, Requests
 from firthd.families.python.html import last_segment, links_of
 from firthd.families.python.names import normalised, valid_project
-from firthd.families.python.page import GATE, HTML_FORM, JSON_FORM, LIST, html_kind, json_kind
+from firthd.families.python.page import GATE, HTML_FORM, JSON_FORM, LIST, html_kind, json_kind, leads_to_index
 from firthd.families.python.paths import SIMPLE
 from firthd.families.python.recognise import ACCEPT, HTML, JSON, PAGES
 
@@ -130,6 +130,8 @@ def instead(form: Form, start: bytes, content_type: str) -> str | None:
             return None
         return "the page of a project" if b'"files"' in start else json_kind(start).removeprefix("it is ")
     found = links_of(start)
+    if (place := leads_to_index(found)) is not None:
+        return f"a web page that leads to {place}"
     files = sum(1 for link in found.links if last_segment(link.href).endswith((".whl", ".tar.gz", ".zip")))
     if files > len(found.links) // 2:
         return "the page of a project, with files"
