@@ -51,7 +51,7 @@ def asked_files(upstream: FaultyUpstream) -> list[str]:
     return [seen.path for seen in upstream.requests if seen.path.endswith((".conda", ".tar.bz2"))]
 
 
-@pytest.mark.parametrize("way", ["active", "passive", "fill"])
+@pytest.mark.parametrize("way", ["active", "passive", pytest.param("fill", marks=pytest.mark.deep)])
 async def test_a_folder_is_adopted_without_one_file_over_the_line(tmp_path: Path, way: str) -> None:
     async with world(tmp_path) as w:
         old = old_mirror(w, tmp_path / "old mirror+1")
@@ -76,7 +76,7 @@ async def test_a_folder_is_adopted_without_one_file_over_the_line(tmp_path: Path
         assert (await w.call("mirror.get", mirror="main:m")).stored == 5
 
 
-@pytest.mark.parametrize("mode", ["active", "passive"])
+@pytest.mark.parametrize("mode", ["active", pytest.param("passive", marks=pytest.mark.deep)])
 async def test_what_is_wrong_near_by_comes_from_the_source(tmp_path: Path, mode: str) -> None:
     async with world(tmp_path) as w:
         old = old_mirror(w, tmp_path / "old")
@@ -140,6 +140,7 @@ TROUBLES = {
 """What the near mirror does with .conda, and with .tar.bz2."""
 
 
+@pytest.mark.deep
 async def test_a_near_address_serves_when_the_source_does_not_and_the_reverse(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         for trouble, faults in TROUBLES.items():

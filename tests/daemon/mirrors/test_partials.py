@@ -83,7 +83,13 @@ async def test_a_stopped_run_leaves_what_came_and_the_next_one_goes_on(tmp_path:
     ("trouble", "at_first", "later", "if_range"),
     [
         ("flipped", {}, {}, etag_of),
-        ("another file by now", {"headers": {"ETag": '"other"'}}, {}, lambda _: '"other"'),
+        pytest.param(
+            "another file by now",
+            {"headers": {"ETag": '"other"'}},
+            {},
+            lambda _: '"other"',
+            marks=pytest.mark.deep,
+        ),
         pytest.param(
             "no strong validator",
             {"no_validators": True},
@@ -117,6 +123,7 @@ async def test_wrong_bytes_never_survive(
         assert asked[1:] == ([(None, None, 200, whole)] if trouble == "flipped" else [])
 
 
+@pytest.mark.deep
 @pytest.mark.e2e
 async def test_what_came_outlives_kill_9(tmp_path: Path) -> None:
     source = ChannelFolder(tmp_path / "source")
