@@ -33,6 +33,8 @@ AWAY_AFTER = 5
 WRONG_S = 3600.0
 """Seconds for which a file that lies there with other bytes is not taken from there again."""
 _REMEMBERED = 10_000
+_TOLD = 100
+"""Such files that the log names: a whole mirror may be another."""
 PATIENCE = Patience(pauses_s=(), answer_s=(3.0,), slow=False)
 
 
@@ -170,7 +172,8 @@ class Nearby:
             self._away[place.url] = self._clock.monotonic() + AWAY_S
 
     def _note_wrong(self, place: Source, digest: str, path: str, reason: str) -> None:
-        log.warning("%s has another %s than the source: %s", mask(place.url), path, reason)
+        if len(self._wrong) < _TOLD:
+            log.warning("%s has another %s than the source: %s", mask(place.url), path, reason)
         if len(self._wrong) >= _REMEMBERED:
             self._wrong.clear()
         self._wrong[(place.url, digest)] = self._clock.monotonic() + WRONG_S

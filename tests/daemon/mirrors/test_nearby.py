@@ -89,7 +89,11 @@ async def test_what_is_wrong_near_by_comes_from_the_source(tmp_path: Path, mode:
         (old / names[4]).unlink()
         (old / names[4]).mkdir()
         before = looks(old)
-        await w.mirror(mode, also_from=["file:///nowhere/at/all", old.as_uri()])
+        fields = {"channel": "main", "type": "conda", "source": w.upstream.url, "name": "m", "mode": mode}
+        made = await w.call("mirror.create", **fields, also_from=["file:///nowhere/at/all", old.as_uri()])
+        assert [text for text in made.warnings if "also" in text or "not there" in text] == [
+            "file:///nowhere/at/all is not there now, or may not be read"
+        ]
         assert (await w.run()).state is RunState.COMPLETED
         for name in names:
             served = await w.get(f"/repo/main/{name}")
