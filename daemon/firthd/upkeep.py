@@ -55,6 +55,10 @@ class Upkeep:
         self.blobs_named = True
         """False: a daemon was killed on this state, maybe between a file's name and its row."""
 
+    def note_named(self, named: bool) -> None:
+        """Take note whether every stored file has its row, as it has where the last daemon ended in order."""
+        self.blobs_named = named
+
     async def serve(self) -> None:
         """Work until cancelled."""
         while True:
