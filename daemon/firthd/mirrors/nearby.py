@@ -58,7 +58,6 @@ class Nearby:
         self._away: dict[str, float] = {}  # place -> monotonic seconds until which it is left alone
         self._wrong: dict[tuple[str, str], float] = {}  # (place, digest) -> likewise
         self._in_a_row: Counter[str] = Counter()  # place -> files that could not be had since one came
-        self.taken: Counter[str] = Counter()  # place -> files that came from it
 
     def asked(self, places: Sequence[Source], digest: str | None) -> list[Source]:
         """Return those of the places that may have a file; without a digest nothing would tell whether it is right."""
@@ -98,13 +97,17 @@ class Nearby:
             self._give_back(writer, wrote)
             raise
         try:
-            kept = await self._blobs.keep(writer, channel_id)
+            return await self._blobs.keep(writer, channel_id)
         except BlobMismatch as error:
             self._note_wrong(place, sha256 or md5 or "", path, error.reason)
             wrote(-writer.written)
             return None
-        self.taken[place.url] += 1
-        return kept
+
+    def not_again(self, place: Source, digest: str | None) -> None:
+        """Leave a file to others for an hour: a client has followed it, and it did not come to its end."""
+        if len(self._wrong) >= _REMEMBERED:
+            self._wrong.clear()
+        self._wrong[(place.url, digest or "")] = self._clock.monotonic() + WRONG_S
 
     @staticmethod
     def _give_back(writer: BlobWriter, wrote: Callable[[int], None]) -> None:
@@ -174,6 +177,4 @@ class Nearby:
     def _note_wrong(self, place: Source, digest: str, path: str, reason: str) -> None:
         if len(self._wrong) < _TOLD:
             log.warning("%s has another %s than the source: %s", mask(place.url), path, reason)
-        if len(self._wrong) >= _REMEMBERED:
-            self._wrong.clear()
-        self._wrong[(place.url, digest)] = self._clock.monotonic() + WRONG_S
+        self.not_again(place, digest)
