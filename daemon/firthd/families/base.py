@@ -428,7 +428,8 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     address: Callable[[str, str], str]  # part, file name -> where `locate` finds it, ready for an address
     set_up: Callable[[str], Sequence[SetUp]]  # the channel's address -> lines for each client
     needs_record: Callable[[str], bool]  # section -> whether `fetch_url` must be given the raw record
-    fetch_url: Callable[[FetchPlace], str]  # where a file is, relative to the source or absolute
+    fetch_url: Callable[[FetchPlace], str]  # where a file is, relative to the source or absolute; without `base_url`
+    # also where copies of the source keep it
     requirement: Callable[[str], Requirement]  # raises Invalid for what does not parse
     facts: Callable[[str, bytes], Facts]  # part, raw record; raises ValueError for what is no record
     normalise: Normalise
