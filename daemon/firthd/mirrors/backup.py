@@ -1,6 +1,7 @@
 """The only place that makes backups: where they may lie, what is in them, and that a half one is never left."""
 
 import asyncio
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -35,13 +36,22 @@ class Backups:
 
         A relative path is one below the state's folder out/. Blocks.
         """
-        asked = Path(path)
-        wanted = (asked if asked.is_absolute() else self._roots[0] / asked).resolve()
-        if not any(wanted != root.resolve() and wanted.is_relative_to(root.resolve()) for root in self._roots):
-            places = ", ".join(map(str, self._roots))
-            raise Invalid(f"a backup goes below {places}", hint="`store.export_dirs` names more folders", path="$.path")
-        if wanted.exists() or wanted.with_name(wanted.name + PART).exists():
-            raise Conflict(f"{wanted} is there already", hint="name a folder that is not there yet", path="$.path")
+        try:
+            asked = Path(path)
+            wanted = (asked if asked.is_absolute() else self._roots[0] / asked).resolve()
+            if not any(wanted != root.resolve() and wanted.is_relative_to(root.resolve()) for root in self._roots):
+                places = ", ".join(map(str, self._roots))
+                raise Invalid(
+                    f"a backup goes below {places}", hint="`store.export_dirs` names more folders", path="$.path"
+                )
+            if any(os.path.lexists(there) for there in (wanted, wanted.with_name(wanted.name + PART))):
+                raise Conflict(f"{wanted} is there already", hint="name a folder that is not there yet", path="$.path")
+            wanted.with_name(wanted.name + PART).lstat()  # says so now where no such name can be
+        except FileNotFoundError:
+            return wanted
+        except (OSError, ValueError, RuntimeError) as error:  # NUL, too long, a circle of links, a folder that is shut
+            why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            raise Invalid(f"no backup can be made there: {why}", hint="name another folder", path="$.path") from None
         return wanted
 
     async def backup(self, live: LiveRun) -> Outcome:
