@@ -24,6 +24,7 @@ from firthd.channels.tokens import Tokens
 from firthd.channels.usage import Usage
 from firthd.clock import Clock, SystemClock
 from firthd.config import Settings
+from firthd.doors import web_listeners
 from firthd.engine import Engine
 from firthd.events import EventHub
 from firthd.families import families as all_families
@@ -44,10 +45,10 @@ from firthd.mirrors.take_in import TakeIn
 from firthd.notify.notifications import Notifications
 from firthd.rpc.dispatch import Dispatcher
 from firthd.rpc.handlers import handlers
-from firthd.rpc.server import RpcServer, refusal
+from firthd.rpc.server import RpcServer
 from firthd.runs.queue import RunQueue
 from firthd.scheduler import CronSchedules, Scheduler
-from firthd.serving import listen_at, raise_file_limit, rpc_limits, turn_away, web_limits
+from firthd.serving import raise_file_limit, rpc_limits, web_limits
 from firthd.store import folder, generations, journal, tokens, upkeep
 from firthd.store.audit import AuditLog, interrupt_begun
 from firthd.store.blobs import BlobStore
@@ -58,7 +59,7 @@ from firthd.store.opening import SchemaTooNew
 from firthd.store.quarantine import Room
 from firthd.store.repairs import Repairs
 from firthd.store.secrets import SecretFile
-from firthd.systemd import Inherited, Notifier, take_notifier, watchdog_interval_s
+from firthd.systemd import Inherited, Notifier, credentials_folder, take_notifier, watchdog_interval_s
 from firthd.upkeep import Upkeep
 from firthd.upstream.client import Upstream
 from firthd.upstream.hosts import lane_limit
@@ -178,7 +179,7 @@ class Daemon:
         for store in (self.blobs, self.rendered):
             await asyncio.to_thread(store.prepare)
             self._stack.push_async_callback(store.close)
-        self.secrets = SecretFile(state / "secrets.json")
+        self.secrets = SecretFile(state / "secrets.json", credentials_folder(os.environ))
         await asyncio.to_thread(self.secrets.load)
         self.upstream = Upstream(settings.upstream, clock)
         await self.upstream.start()
@@ -370,7 +371,7 @@ class Daemon:
                 downloaded=self.usage.note,
             )
         )
-        listeners = [*self._sockets.web] or [listen_at(self.settings.web.listen)]
+        listeners = web_listeners(self._sockets.web, self.settings.web.listen)
         for listener in listeners:
             host, port = listener.getsockname()[:2]
             self.web_addresses.append(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
@@ -408,6 +409,8 @@ class Daemon:
             await stop.wait()
             self._stopping = True
             self._trouble = "stopping"
+            if self._sockets.rpc:
+                self._rpc.accept_nobody()
             with contextlib.suppress(FirthError):
                 await self.db.write(lambda tx: self.journal.fact(tx, Fact.DAEMON_STOPPING))
             for task in tasks:
@@ -492,9 +495,4 @@ async def serve(settings: Settings, sockets: Inherited, stop: asyncio.Event) -> 
             notifier.stopping()
             log.info("firthd stops")
     except SchemaTooNew as error:
-        invalid = Invalid(str(error))
-        await asyncio.to_thread(turn_away, sockets.rpc, refusal(invalid))
-        raise invalid from error
-    except FirthError as error:
-        await asyncio.to_thread(turn_away, sockets.rpc, refusal(error))
-        raise
+        raise Invalid(str(error)) from error

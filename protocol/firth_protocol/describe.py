@@ -21,8 +21,9 @@ class Field(Struct, frozen=True, kw_only=True):
 
     @property
     def struct(self) -> type[Struct] | None:
-        """Return the struct that the field holds, if it holds one."""
-        return self.kind.cls if isinstance(self.kind, inspect.StructType) else None
+        """Return the struct that the field holds or may hold, if there is one."""
+        members = self.kind.types if isinstance(self.kind, inspect.UnionType) else (self.kind,)
+        return next((member.cls for member in members if isinstance(member, inspect.StructType)), None)
 
     @property
     def values(self) -> list[str]:

@@ -35,6 +35,13 @@ Revision = Annotated[int, Meta(ge=1, le=t.MAX_INT, description="the revision tha
 DryRun = Annotated[bool, Meta(description="check everything, change nothing")]
 Schedule = Annotated[str, Meta(max_length=200, description="5 cron fields in UTC, or hourly, daily, weekly, monthly")]
 Source = Annotated[str, Meta(min_length=1, max_length=2000, description="address of the source")]
+Credentials = Annotated[
+    t.Credentials | t.CredentialName,
+    Meta(
+        description="{token}, {user, password}, {bearer} or {query}, or `@name` of one that the service manager gives"
+        " the daemon; never shown again"
+    ),
+]
 
 
 class Params(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -232,7 +239,7 @@ class ChannelRollback(Params, frozen=True, kw_only=True):
 class MirrorCheck(Params, frozen=True, kw_only=True):
     type: t.MirrorType
     source: Source
-    credentials: t.Credentials | None = None
+    credentials: Credentials | None = None
     proxy: str | None = None
     ca_file: str | None = None
     mirror: (
@@ -254,10 +261,7 @@ class MirrorCreate(Params, frozen=True, kw_only=True):
     on_upstream_removal: t.OnUpstreamRemoval = t.OnUpstreamRemoval.FOLLOW
     proxy: Annotated[str, Meta(max_length=2000, description="http://host:port of a proxy")] | None = None
     ca_file: Annotated[str, Meta(max_length=4096, description="file with the certificates to trust")] | None = None
-    credentials: (
-        Annotated[t.Credentials, Meta(description="{token}, {user, password}, {bearer} or {query}; never shown again")]
-        | None
-    ) = None
+    credentials: Credentials | None = None
     enabled: Annotated[bool, Meta(description="false: never by schedule")] = True
     run_now: Annotated[bool, Meta(description="start a run at once")] = False
     check: Annotated[bool, Meta(description="ask the source first (at most 10 s)")] = True
@@ -289,7 +293,7 @@ class MirrorUpdate(Params, frozen=True, kw_only=True):
     on_upstream_removal: t.OnUpstreamRemoval | UnsetType = UNSET
     proxy: str | None | UnsetType = UNSET
     ca_file: str | None | UnsetType = UNSET
-    credentials: t.Credentials | None | UnsetType = UNSET
+    credentials: Credentials | None | UnsetType = UNSET
     enabled: bool | UnsetType = UNSET
     check: bool = True
     dry_run: DryRun = False
@@ -314,7 +318,7 @@ class MirrorPlan(Params, frozen=True, kw_only=True):
     on_upstream_removal: t.OnUpstreamRemoval = t.OnUpstreamRemoval.FOLLOW
     proxy: str | None = None
     ca_file: str | None = None
-    credentials: t.Credentials | None = None
+    credentials: Credentials | None = None
 
 
 class MirrorStop(Params, frozen=True, kw_only=True):

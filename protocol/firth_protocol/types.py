@@ -248,6 +248,10 @@ class Credentials(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         return f"Credentials({', '.join(f'{field}=***' for field in given)})"
 
 
+CredentialName = Annotated[str, Meta(pattern=r"^@[A-Za-z0-9_][A-Za-z0-9._-]{0,199}$")]
+"""`@name`: a source's secrets that the service manager keeps (systemd's LoadCredential=name:FILE)."""
+
+
 class Filters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What only this mirror takes; a field of another type than the mirror's is refused by name."""
 

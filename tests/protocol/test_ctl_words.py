@@ -139,6 +139,16 @@ def test_silence_is_explained() -> None:
     assert "ValueError; start it" in unreachable_text("/s", ValueError())
 
 
+def test_who_may_not_connect_is_told_of_the_group_and_not_to_start_the_daemon(tmp_path: Path) -> None:
+    socket = tmp_path / "firth.sock"
+    socket.touch()
+    told = unreachable_text(socket, PermissionError(13, "x"))
+    assert f"Permission denied; an administrator lets you in by making you a member of group {socket.group()}" in told
+    hidden = unreachable_text(tmp_path / "none", PermissionError(13, "x"))
+    assert "its socket lies in a folder that you may not enter" in hidden
+    assert "start it" not in told + hidden
+
+
 # --- tables ---------------------------------------------------------------------------------------------
 
 
@@ -150,17 +160,17 @@ def table(items: list[dict[str, Any]], width: int | None, kind: Any = None) -> l
 
 PACKAGES = [
     {"name": "numpy", "version": "2.1.3", "versions": 4, "files": 12, "stored": 3, "bytes": 31_200_000,
-     "platforms": ["linux-64", "noarch"], "family": "conda"},
-    {"name": "zlib", "version": "1.3", "versions": 1, "files": 1, "stored": 0, "bytes": 999, "platforms": [],
-     "family": "conda"},
+     "downloads": 40, "platforms": ["linux-64", "noarch"], "family": "conda"},
+    {"name": "zlib", "version": "1.3", "versions": 1, "files": 1, "stored": 0, "bytes": 999, "downloads": 0,
+     "platforms": [], "family": "conda"},
 ]  # fmt: skip
 
 
 def test_a_table_shows_sizes_and_lists_for_people() -> None:
     assert table(PACKAGES, None, Package) == [
-        "NAME   VERSION  VERSIONS  FILES  STORED  BYTES    PLATFORMS         FAMILY",
-        "numpy  2.1.3           4     12       3  31.2 MB  linux-64, noarch  conda",
-        "zlib   1.3             1      1       0    999 B  -                 conda",
+        "NAME   VERSION  VERSIONS  FILES  STORED  BYTES    DOWNLOADS  PLATFORMS         FAMILY",
+        "numpy  2.1.3           4     12       3  31.2 MB         40  linux-64, noarch  conda",
+        "zlib   1.3             1      1       0    999 B          0  -                 conda",
     ]
 
 

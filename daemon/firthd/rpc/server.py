@@ -127,6 +127,11 @@ class RpcServer:
         )
         await self._serving.start([self._listener])
 
+    def accept_nobody(self) -> None:
+        """Leave those who call from now on waiting on an inherited socket: the next daemon answers them."""
+        if self._serving is not None:
+            self._serving.accept_nobody()
+
     async def stop(self) -> None:
         """End the streams and the calls that only look; let changes finish for up to three seconds."""
         self._stopping.set()

@@ -141,9 +141,10 @@ class Files:
         return response
 
     def _redirected(self, content: Content, path: Path, accel: Accel) -> web.Response:
-        """Leave the body to nginx: it answers ranges, and sets Content-Length, Last-Modified and its own ETag."""
+        """Leave the body to nginx: it answers ranges and says so, and sets Content-Length and Last-Modified."""
         inside = path.relative_to(accel.root).as_posix()
         headers = _headers(content)
+        del headers["Accept-Ranges"]  # nginx adds its own to what it is given
         headers["X-Accel-Redirect"] = f"{accel.prefix.rstrip('/')}/{quote(inside)}"
         return web.Response(headers=headers)
 
