@@ -218,6 +218,17 @@ class Formats(Protocol):
         """Return what a file is for, as lists of packages show it."""
 
 
+@runtime_checkable
+class Plain(Protocol):
+    """Formats whose records mostly come in the spelling that their fingerprints are taken over."""
+
+    def plain_print(self, raw: Raw | bytes, /) -> bytes:
+        """Return the fingerprint of a record that is spelled so, and is proven to be writable; of others nonsense.
+
+        It is compared with a fingerprint that was found: equal ones mean that a record is the one that it was.
+        """
+
+
 # --- how a source's index is asked for --------------------------------------------------------------------------------
 
 

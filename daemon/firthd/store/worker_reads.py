@@ -137,6 +137,11 @@ class WorkerState:
 
     # --- artifacts
 
+    def proven_above(self) -> int:
+        """Return up to which id rows were read before every published form was proven to hold their records."""
+        row = self._connection.execute("SELECT value FROM setting WHERE key = 'proven above'").fetchone()
+        return int(row[0]) if row is not None else 0
+
     def live_rows(self, channel_id: int, mirror_id: int, family: str, part: str) -> Iterator[LiveRow]:
         """Yield a mirror's live rows of one part, by file name."""
         filename, artifact_id = "", -1
