@@ -64,6 +64,7 @@ class UsualRecord(Struct, gc=False, forbid_unknown_fields=True):
     depends: list[str] | UnsetType = UNSET
     features: str | None | UnsetType = UNSET
     legacy_bz2_md5: str | None | UnsetType = UNSET
+    legacy_bz2_size: int | float | UnsetType = UNSET
     license: str | None | UnsetType = UNSET
     license_family: str | None | UnsetType = UNSET
     md5: str | UnsetType = UNSET
@@ -79,6 +80,13 @@ class UsualRecord(Struct, gc=False, forbid_unknown_fields=True):
     version: str | UnsetType = UNSET
 
 
+class Depends(Struct, gc=False):
+    """What of a record is looked at to tell what it depends on."""
+
+    depends: object = None
+
+
+_decode_depends = msgspec.json.Decoder(Depends).decode
 _decode_usual = msgspec.json.Decoder(UsualRecord).decode
 _encode = msgspec.json.Encoder().encode
 _decode_fields = msgspec.json.Decoder(RecordFields).decode
@@ -211,13 +219,8 @@ def spelled_if_usual(raw: bytes) -> bytes | None:
 
     Without a backslash no text holds a NUL, and equal numbers of quotation marks mean that no key was there twice.
     """
-    if b"\\" in raw or len(raw) > RECORD_MAX_BYTES:
-        return None
-    try:
-        record = _decode_usual(raw)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return None
-    if not (small(record.size) and small(record.build_number)):
+    record = None if b"\\" in raw or len(raw) > RECORD_MAX_BYTES else usual_record(raw)
+    if record is None or not (small(record.size) and small(record.build_number) and small(record.legacy_bz2_size)):
         return None
     if record.timestamp is not UNSET and not possible_time(record.timestamp):
         return None
@@ -226,6 +229,14 @@ def spelled_if_usual(raw: bytes) -> bytes | None:
             return None
     spelled = _encode(record)
     return spelled if raw == spelled or raw.count(b'"') == spelled.count(b'"') else None
+
+
+def usual_record(raw: bytes) -> UsualRecord | None:
+    """Return a record decoded if it has nothing in it but what most have; what it holds is not looked at."""
+    try:
+        return _decode_usual(raw)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
 
 
 def small(number: float | UnsetType) -> bool:
@@ -257,7 +268,7 @@ def canonical(record: dict[str, object]) -> bytes:
 def depended_on(raw: bytes) -> Iterator[str]:
     """Yield the names that a record's specs ask for; specs that name nothing are passed over."""
     try:
-        specs = _decode_object(raw).get("depends")
+        specs = _decode_depends(raw).depends
     except (msgspec.MsgspecError, ValueError, RecursionError):  # of a row that the renderer leaves out
         return
     for spec in specs if isinstance(specs, list) else []:
