@@ -310,9 +310,7 @@ class Publisher:
         out = one.work / family
         run_file = one.work / f"{family}.run"
         await asyncio.to_thread(out.mkdir, parents=True)
-        reads = []
-        if rules.reads:
-            reads = await self._db.read(lambda r: objects.in_force(r, plan.channel.id, family, rules.reads))
+        reads = await self._db.read(lambda r: objects.in_force(r, plan.channel.id, family, rules.reads))
         params = RenderParams(
             formats=rules.formats,
             state_db=str(self._db.path),

@@ -118,8 +118,6 @@ class RenderedPart(Struct, frozen=True, kw_only=True):
 
     part: str
     artifacts: int
-    names: int
-    bytes: int
 
 
 class RenderResult(Struct, frozen=True, kw_only=True):

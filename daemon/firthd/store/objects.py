@@ -65,12 +65,15 @@ async def find(r: Reader, channel_id: int, number: int, family: str, path: str) 
     return _object(row) if row else None
 
 
-async def in_force(r: Reader, channel_id: int, family: str, ending: str) -> list[ObjectRow]:
-    """Return the objects in force whose path ends in a text; those that hold their own hash are not looked at."""
+async def in_force(r: Reader, channel_id: int, family: str, endings: Sequence[str]) -> list[ObjectRow]:
+    """Return the objects in force whose path ends in one of some texts; those that hold their own hash do not count."""
+    if not endings:
+        return []
+    fits = " OR ".join(["substr(path, -length(?)) = ?"] * len(endings))
     rows = await r.rows(
-        f"SELECT family, {_COLUMNS}, lasting FROM object WHERE channel_id = ? AND until IS NULL AND family = ?"
-        " AND NOT lasting AND substr(path, -length(?)) = ?",
-        (channel_id, family, ending, ending),
+        f"SELECT family, {_COLUMNS}, lasting FROM object INDEXED BY object_named"
+        f" WHERE channel_id = ? AND family = ? AND until IS NULL AND NOT lasting AND ({fits})",
+        (channel_id, family, *(ending for ending in endings for _ in range(2))),
     )
     return [_object(row) for row in rows]
 
