@@ -373,13 +373,7 @@ class Publisher:
     async def _copy(self, plan: Plan, family: Family, run_file: Path) -> None:
         """Bring objects and package summaries into the state; they show with the pointer's move only."""
         async with self._db.attached(run_file) as schema:
-            after: str | None = ""
-            while after is not None:
-
-                async def some(tx: Tx, after: str = after) -> str | None:
-                    return await objects.copy(tx, schema, plan.channel.id, family, plan.number, after)
-
-                after = await self._db.write(some)
+            await objects.copy_in(self._db, self._clock, schema, plan.channel.id, family, plan.number)
             key: tuple[str, str] | None = ("", "")
             while key is not None:
 

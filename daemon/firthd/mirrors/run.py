@@ -132,6 +132,7 @@ class MirrorRuns:
         looked = await self._looked_to_the_end(job.mirror_id)
         index = await self._fetch(live, job, fetcher, known, thorough=not looked)
         if not index.unsettled:
+            await self._note_looked(job, index, known)
             return await self._nothing_new(live, job)
         read = await self._filter(live, job, index, folder)
         await live.skip(StepName.RESOLVE, "nothing asks for dependencies")
@@ -417,6 +418,19 @@ class MirrorRuns:
             gone = await self._take_in.clean_channel(job.channel_id)
             gone += await self._take_in.clean_sources(job.mirror_id)
             live.progress(cleaned(gone))
+
+    async def _note_looked(self, job: Job, index: Index, known: Mapping[str, SourceIndexRow]) -> None:
+        """Write down that what the source has not was looked for, or the next scheduled run would look again today."""
+        absent = [part.row for part in (*index.parts, *index.sides) if part.row.file is None]
+        looked = [row for row in absent if row != known.get(row.part)]
+
+        async def body(tx: Tx) -> None:
+            mirror = await catalog.mirror_by_id(tx, job.mirror_id)
+            if mirror is not None and job.still_that_of(mirror):
+                await catalog.note_looked(tx, job.mirror_id, looked)
+
+        if looked:
+            await self._p.db.write(body)
 
     async def _nothing_new(self, live: LiveRun, job: Job) -> Outcome:
         for name in (StepName.FILTER, StepName.RESOLVE, StepName.PLAN):

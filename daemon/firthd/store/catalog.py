@@ -425,6 +425,11 @@ async def note_fetched(tx: Tx, mirror_id: int, index: SourceIndexRow) -> None:
     await tx.execute("UPDATE mirror SET settled = 0 WHERE id = ? AND settled", (mirror_id,))
 
 
+async def note_looked(tx: Tx, mirror_id: int, absent: Sequence[SourceIndexRow]) -> None:
+    """Write that the source has not what was looked for; nothing else has changed."""
+    await tx.many(_WRITE_INDEX, [(mirror_id, *msgspec.structs.astuple(index)) for index in absent])
+
+
 async def drop_copies(tx: Tx, mirror_id: int) -> None:
     """Forget the copies that were not taken in; their parts count as the source's, and are asked for without them."""
     await tx.execute(

@@ -9,10 +9,14 @@ from functools import partial
 
 from msgspec import Struct
 
+from firthd.clock import Clock
 from firthd.store.database import Database, Reader, Row, Tx
 
 BATCH = 500
 """Rows that one transaction touches at the most: about 10 ms of the writer."""
+
+BATCH_SECONDS = 0.02
+"""What a transaction of a copy aims at; how long its rows take depends on the machine and on who else is at work."""
 
 LAST = 2**63 - 1
 """Behind every number that SQLite can hold."""
@@ -106,17 +110,36 @@ async def show(tx: Tx, channel_id: int, number: int, rows: Sequence[ObjectRow]) 
     await _put_in_force(tx, channel_id, number)
 
 
-async def copy(tx: Tx, schema: str, channel_id: int, family: str, number: int, after: str) -> str | None:
+async def copy_in(db: Database, clock: Clock, schema: str, channel_id: int, family: str, number: int) -> None:
+    """Copy an attached run file's objects as those of generation `number`, in transactions that keep to their time."""
+    batch, after = BATCH // 4, ""
+
+    async def some(tx: Tx) -> tuple[str | None, float]:
+        started = clock.monotonic()
+        last = await copy(tx, schema, channel_id, family, number, after, batch)
+        return last, clock.monotonic() - started
+
+    while True:
+        last, seconds = await db.write(some)
+        if last is None:
+            return
+        after = last
+        batch = max(BATCH // 10, min(BATCH, int(batch * min(2.0, BATCH_SECONDS / max(seconds, 0.001)))))
+
+
+async def copy(
+    tx: Tx, schema: str, channel_id: int, family: str, number: int, after: str, limit: int = BATCH
+) -> str | None:
     """Copy some of a run file's objects as those of generation `number`; return the path to go on after."""
     await _clear_staging(tx)
     copied = await tx.execute(
         f"INSERT INTO temp.staging({_STAGING}) SELECT ?, {_COLUMNS}, lasting FROM {schema}.object WHERE path > ?"
         " ORDER BY path LIMIT ?",
-        (family, after, BATCH),
+        (family, after, limit),
     )
     last = await tx.value("SELECT max(path) FROM temp.staging")
     await _put_in_force(tx, channel_id, number)
-    return str(last) if copied == BATCH else None
+    return str(last) if copied == limit else None
 
 
 async def _clear_staging(tx: Tx) -> None:
