@@ -13,6 +13,7 @@ async def scheduled(w: World, mirror: int) -> tuple[Run, int]:
     """Run a mirror as its schedule does; return the run and how many subdirs and files were asked for."""
     w.upstream.requests.clear()
     run = (await w.daemon.daemon.mirrors.run(mirror, "schedule")).run
+    assert run is not None
     return await w.daemon.ended(run.id), len(w.upstream.requests)
 
 
