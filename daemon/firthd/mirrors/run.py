@@ -14,7 +14,7 @@ from firth_protocol.types import Cause, MirrorMode, RunState, StepName
 from firthd.channels.publish import Publication
 from firthd.clock import utc_day
 from firthd.index.messages import PartResult, ReadParams, ReadResult
-from firthd.mirrors import plan
+from firthd.mirrors import plan, readers
 from firthd.mirrors.context import Context
 from firthd.mirrors.downloads import Result, bring
 from firthd.mirrors.fetch_index import Came, Index, IndexFetcher
@@ -31,7 +31,6 @@ from firthd.store.runs import Failure
 from firthd.upstream.failures import http_date_ms
 from firthd.workers import Report, TaskProgress
 
-READ = "firthd.index.read:read_task"
 SCHEDULE = "schedule"
 """Who asks for a run when its time has come: nobody who wants to see what is new at the source."""
 INVALID_SHOWN = 1000
@@ -266,7 +265,7 @@ class MirrorRuns:
 
         async with live.step(StepName.FILTER, "reads the index"):
             try:
-                result = await self._worker(live, READ, params, tell)
+                result = await self._worker(live, params, tell)
             except FirthError:
                 if copies is None:  # what cannot be read is fetched anew, and lies on the disk for nothing
                     await self._p.db.write(lambda tx: catalog.drop_copies(tx, job.mirror_id))
@@ -282,9 +281,9 @@ class MirrorRuns:
             )
         return read
 
-    async def _worker(self, live: LiveRun, task: str, params: ReadParams, tell: Report) -> ReadResult:
+    async def _worker(self, live: LiveRun, params: ReadParams, tell: Report) -> ReadResult:
         try:
-            return await self._p.workers.run(task, params, ReadResult, progress=tell)
+            return await readers.read(self._p.workers, params, tell)
         except WorkerLost:
             live.log("the worker process was lost; memory may have run out", "error")
             raise
