@@ -33,7 +33,8 @@ async def measure(process: DaemonProcess, client: Client, title: str) -> float:
         run = await client.call("run.wait", run=run.id, timeout=0.5)
         peak = max(peak, (await client.call("daemon.status")).rss_bytes)
     status = await client.call("daemon.status")
-    workers = re.findall(r"peak memory (\d+) MB", process.log.read_text("utf-8"))
+    told = re.findall(r"peak memory ([\d.]+) (MB|GB)", process.log.read_text("utf-8"))
+    workers = [float(size) * (1000 if unit == "GB" else 1) for size, unit in told]
     total = seconds(run.started_at, run.finished_at)
     print(f"{title}: {run.state}, {total:.1f} s" + (f", {run.error.message}" if run.error else ""))
     for step in run.steps:
@@ -41,7 +42,7 @@ async def measure(process: DaemonProcess, client: Client, title: str) -> float:
             print(f"  {step.name:<12}{seconds(step.started_at, step.finished_at):>8.2f} s  {step.description}")
     lag = status.loop_lag
     print(
-        f"  daemon {peak / 1e6:.0f} MB, workers so far at most {max(map(int, workers), default=0)} MB,"
+        f"  daemon {peak / 1e6:.0f} MB, workers so far at most {max(workers, default=0):.0f} MB,"
         f" stall p99 {lag.p99_ms:.1f} ms, max {lag.max_ms:.1f} ms"
     )
     return total
