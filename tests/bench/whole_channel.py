@@ -7,6 +7,7 @@ daemon's and its workers' peak; the stall of the event loop is the one that the 
 
 import argparse
 import asyncio
+import os
 import re
 import tempfile
 from datetime import datetime
@@ -25,8 +26,15 @@ def make(folder: Path, total: int, *, later: bool) -> None:
         write_index(folder / subdir / "repodata.json.zst", subdir, int(total * share), later=later)
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return what a daemon and its workers that have ended have used."""
+    used = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[11:15]
+    return sum(map(int, used)) / os.sysconf("SC_CLK_TCK")
+
+
 async def measure(process: DaemonProcess, client: Client, title: str) -> float:
     """Run the mirror, print its steps; return the seconds it took."""
+    before = await asyncio.to_thread(cpu_seconds, process.pid)
     run: Run = (await client.call("mirror.run", mirror="big:source")).run
     peak = 0
     while not run.state.ended:
@@ -36,7 +44,8 @@ async def measure(process: DaemonProcess, client: Client, title: str) -> float:
     told = re.findall(r"peak memory ([\d.]+) (MB|GB)", process.log.read_text("utf-8"))
     workers = [float(size) * (1000 if unit == "GB" else 1) for size, unit in told]
     total = seconds(run.started_at, run.finished_at)
-    print(f"{title}: {run.state}, {total:.1f} s" + (f", {run.error.message}" if run.error else ""))
+    used = await asyncio.to_thread(cpu_seconds, process.pid) - before
+    print(f"{title}: {run.state}, {total:.2f} s, {used:.2f} s CPU" + (f", {run.error.message}" if run.error else ""))
     for step in run.steps:
         if step.started_at and step.finished_at:
             print(f"  {step.name:<12}{seconds(step.started_at, step.finished_at):>8.2f} s  {step.description}")
