@@ -213,7 +213,8 @@ class Renderer:
 
     def _take(self, part: str, page: list[ShownRow], touched: set[str], summed: set[str] | None) -> list[ShownRow]:
         """Return the rows of a page that are served, and sum up those of the names in `summed` (None: of all)."""
-        served = [row for row in once(self._owners.shown(page)) if self._writable(part, row, touched)]
+        owned = self._owners.shown(page) if self._owners.contested else page
+        served = [row for row in once(owned) if self._writable(part, row, touched)]
         for row in served:
             if summed is None or row.name in summed:
                 self._summaries.add(part, row)
