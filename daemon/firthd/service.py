@@ -196,6 +196,7 @@ class Daemon:
             clock,
             Helpers(
                 locate=locator.locate,
+                elsewhere=locator.elsewhere,
                 spelled=locator.spelled,
                 space=self.space.enough,
                 check_archive=lambda file, path: families[Family(file.family)].check_archive(path, file.filename),

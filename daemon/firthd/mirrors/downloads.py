@@ -15,7 +15,7 @@ from firth_protocol.errors import FirthError, Invalid, NoSpace, NotFound, TooLar
 from firthd.clock import Clock
 from firthd.families.base import FetchPlace
 from firthd.mirrors.context import Context
-from firthd.mirrors.source import Job, rules_of
+from firthd.mirrors.source import Job, elsewhere, rules_of
 from firthd.mirrors.transfer import Hooks, Patience, transfer
 from firthd.runs.run import LiveRun
 from firthd.store import catalog, delivered
@@ -80,6 +80,7 @@ class Downloads:
         *,
         source: Source,
         address: Callable[[Wanted], str],
+        elsewhere: Callable[[Wanted], str | None] = lambda _: None,
         check_archive: CheckArchive,
         spent: Callable[[int], None],
         enough_space: Callable[[int | None], Awaitable[None]],
@@ -92,6 +93,7 @@ class Downloads:
         self._clock = clock
         self._source = source
         self._address = address
+        self._elsewhere = elsewhere
         self._check_archive = check_archive
         self._spent = spent
         self._enough_space = enough_space
@@ -271,6 +273,7 @@ class Downloads:
                 lane=Lane.RUN,
                 patience=PATIENCE,
                 hooks=Hooks(asks=asks, answered=lambda _: None, wrote=self._live.moved),
+                elsewhere=self._elsewhere(wanted),
             )
             if encoded != self._source.encoded:
                 self._source = replace(self._source, encoded=encoded)
@@ -308,6 +311,7 @@ async def bring(
         context.clock,
         source=job.source,
         address=address,
+        elsewhere=lambda wanted: elsewhere(rules, wanted.part, wanted.section, wanted.filename),
         check_archive=rules.check_archive,
         spent=lambda size: context.space.spent(live.id, size),
         enough_space=context.space.enough,

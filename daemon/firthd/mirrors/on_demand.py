@@ -63,7 +63,7 @@ class Helpers(Struct, frozen=True, kw_only=True):
     at a path is no whole archive of the kind that its name says. `present`: the file when its channel has it, or may
     take it over from another one; None: it must be fetched, whatever lies in the store. `stored`: counts a file that
     has come, and records its digest where the source gives none. `spelled`: remembers whether the file's source takes
-    names with `+`, `!` and `~` percent-encoded.
+    names with `+`, `!` and `~` percent-encoded. `elsewhere`: where the source may have moved a file.
     """
 
     locate: Callable[[FileRow], Awaitable[tuple[Source, str]]]
@@ -72,6 +72,7 @@ class Helpers(Struct, frozen=True, kw_only=True):
     present: Callable[[FileRow], Awaitable[Kept | None]]
     stored: Callable[[FileRow, Kept], Awaitable[None]]
     spelled: Callable[[FileRow, bool], Awaitable[None]] | None = None
+    elsewhere: Callable[[FileRow], str | None] = lambda _: None
 
 
 class _Bad(Upstream):
@@ -331,6 +332,7 @@ class OnDemand:
                 lane=Lane.CLIENT,
                 patience=PATIENCE,
                 hooks=Hooks(asks=asks, answered=answered, wrote=lambda size: live.wrote(writer.written)),
+                elsewhere=self._helpers.elsewhere(file),
             )
             if encoded != source.encoded and self._helpers.spelled is not None:
                 await self._helpers.spelled(file, encoded)

@@ -107,15 +107,20 @@ async def transfer(
     lane: Lane,
     patience: Patience,
     hooks: Hooks,
+    elsewhere: str | None = None,
 ) -> bool:
     """Write the whole file, going on where it broke off; the digest over all of it guards the seams.
 
     `digest`: whether the file's digest is known, so that a source without a strong validator may be asked for the rest
     too. Where the source does not have the file (404, or 403 as buckets say it), a name with `+`, `!` or `~` is asked
-    for once more in its other spelling. Returns whether the source takes such names percent-encoded, `source.encoded`
-    where that was not seen. Raises NotFound, Invalid and TooLarge at once, Upstream when patience is at an end.
+    for once more in its other spelling, and then at `elsewhere`. Returns whether the source takes such names
+    percent-encoded, `source.encoded` where that was not seen. Raises NotFound, Invalid and TooLarge at once, Upstream
+    when patience is at an end.
     """
     spelled = spellings(address, encoded=source.encoded)
+    other = spelled[1] if len(spelled) > 1 else None
+    if elsewhere is not None:
+        spelled.append(elsewhere)
     absent: NotFound | Upstream | None = None
     began = clock.monotonic()
     first: Validators | None = None
@@ -141,14 +146,14 @@ async def transfer(
                 tag = _strong(body.validators.etag)
                 may_resume = body.as_sent and (tag is not None or digest)
                 await _receive(body, writer, hooks.wrote)
-            return source.encoded != (absent is not None)
+            return source.encoded != (spelled[0] == other)
         except (NotFound, Upstream) as error:
-            if absent is not None and not writer.written and error.data.get("status") in _NOT_THERE:
-                raise absent from None
             if len(spelled) > 1 and not writer.written and error.data.get("status") in _NOT_THERE:
-                absent = error
+                absent = absent or error
                 del spelled[0]
                 continue
+            if absent is not None and not writer.written and error.data.get("status") in _NOT_THERE:
+                raise absent from None
             if isinstance(error, NotFound):
                 raise
             came = writer.written - had

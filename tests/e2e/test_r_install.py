@@ -1,0 +1,70 @@
+"""R installs from a channel with what it has on board, and reads its indexes as ours are meant."""
+
+import json
+from pathlib import Path
+
+from firthd.clock import utc_day
+from tests.daemon.families.test_r_family import world
+from tests.support.r_client import needs_r, r
+
+INSTALL = """
+options(repos = c(firth = "{url}"), warn = 2)
+lib <- .libPaths()[1]
+install.packages("beta", lib = lib, quiet = TRUE)
+cat(beta::f(), "+", alpha::f(), "\\n")
+"""
+
+# What remotes::install_version does for a version that is not the current one.
+OLD = """
+repos <- "{url}"; options(warn = 2)
+con <- gzcon(url(paste0(repos, "/src/contrib/Meta/archive.rds"), "rb")); archive <- readRDS(con); close(con)
+path <- row.names(archive[["alpha"]])[1]
+stopifnot(inherits(archive$alpha$mtime, "POSIXct"), archive$alpha$size > 0, !archive$alpha$isdir)
+install.packages(paste0(repos, "/src/contrib/Archive/", path), repos = NULL, type = "source", quiet = TRUE)
+cat(path, packageVersion("alpha") == "1.0", "\\n")
+"""
+
+LISTED = """
+for (url in c({urls})) {{
+  db <- available.packages(repos = url, ignore_repo_cache = TRUE, filters = list())
+  cat(sort(paste(db[, "Package"], db[, "Version"])), sep = ",")
+  cat("\\n")
+}}
+"""
+
+
+async def test_r_installs_current_and_old_versions(tmp_path: Path) -> None:
+    needs_r()
+    library = tmp_path / "library"
+    library.mkdir()
+    async with world(tmp_path) as w:
+        await w.mirror("passive")
+        url = f"{w.daemon.url}/repo/stats/cran"
+        assert (await r(INSTALL.format(url=url), library)).strip() == "beta 2.0-1 + alpha 1.1"
+        assert (await r(OLD.format(url=url), library)).strip() == "alpha/alpha_1.0.tar.gz TRUE"
+
+
+async def test_r_reads_active_frozen_dated_and_empty_channels(tmp_path: Path) -> None:
+    needs_r()
+    async with world(tmp_path) as w:
+        await w.call("channel.create", name="frozen")
+        await w.mirror("active")
+        await w.mirror("active", channel="frozen")
+        assert (await w.run("frozen:m")).state.ended
+        await w.call("channel.freeze", channel="frozen")
+        day = utc_day(w.clock.now_ms())
+        w.clock.shift_ms += 86_400_000
+        w.cran.put("alpha", "1.2")
+        w.cran.put("gamma", "0.1")
+        await w.run("stats:m")
+        await w.run("frozen:m")
+        before, now = "alpha 1.1,beta 2.0-1", "alpha 1.2,beta 2.0-1,gamma 0.1"
+        places = {
+            "/repo/stats/cran": now,
+            "/repo/frozen/cran": before,
+            f"/snapshot/{day}/stats/cran": before,
+            "/snapshot/2/stats/cran": before,
+        }
+        urls = ", ".join(json.dumps(w.daemon.url + place) for place in places)
+        out = await r(LISTED.format(urls=urls))
+        assert out.splitlines() == list(places.values())
