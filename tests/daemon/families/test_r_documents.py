@@ -156,13 +156,13 @@ def test_r_takes_what_is_published_of_anything(tmp_path: Path) -> None:
     """Stanzas of random pieces: `available.packages` reads what is left of them, and lists all that R can have here."""
     needs_r()
     rng = random.Random(7)
-    pieces = {
+    pieces: dict[str, list[str | None]] = {
         "Package": ["alpha", "beta", "data.table", "a", "x2"],
         "Version": ["1.0", "1", "1.0-3", "1.0a", "", "2147483648.1", "0.1.2.3.4", "01.0"],
         "Depends": [
             *(f"R ({op}{blank}{version})" for op in (">=", "<", "=", "!=", "=>") for blank in ("", " ", "\n")
               for version in ("3.5", "4", "3.5 ", "r1", "3.x", "99999999999")),
-            "R", "methods", "R (>= 3.5), methods", "R(>= 3.5),", "x R (>=3)", "R (>= 3.5", "R (>= 3.5))", "R (>= 1) | y",
+            "R", "methods", "R (>= 3.5), methods", "R(>= 3.5),", "x R (>=3)", "R (>= 3.5", "R (>= 3.5))",
         ],
         "Path": [None, None, "4.3.0/Recommended", "x"],
         "OS_type": [None, "unix", "windows", "odd"],
@@ -171,7 +171,8 @@ def test_r_takes_what_is_published_of_anything(tmp_path: Path) -> None:
     }  # fmt: skip
     raws = []
     for _ in range(1500):
-        fields = {name: value for name, several in pieces.items() if (value := rng.choice(several)) is not None}
+        chosen = {name: rng.choice(several) for name, several in pieces.items()}
+        fields = {name: value for name, value in chosen.items() if value is not None}
         raws.append(stanza(fields.pop("Package"), fields.pop("Version"), None, **fields))
     taken, told = read(tmp_path, packages(raws))
     assert len(taken) > 100
