@@ -76,10 +76,10 @@ class WebContext(Struct, frozen=True, kw_only=True):
     """Everything that the web application works with.
 
     `state` is the folder that nginx's internal location holds. `packages` gives those of a channel whose name holds a
-    text, the first hundred, and how many there are. `health` gives None, or a sentence that says why nothing can be
-    served; `limited` one that says what cannot be done while all that is stored is served. `metrics` gives Prometheus
-    text. `package_lost` and `index_lost` (channel id, file) are told of files that are not what they should be, and
-    have taken them out of service when they return.
+    text, the first hundred, and how many there are, `families_of` the families that it has. `health` gives None, or a
+    sentence that says why nothing can be served; `limited` one that says what cannot be done while all that is stored
+    is served. `metrics` gives Prometheus text. `package_lost` and `index_lost` (channel id, file) are told of files
+    that are not what they should be, and have taken them out of service when they return.
     """
 
     published: Channels
@@ -93,6 +93,7 @@ class WebContext(Struct, frozen=True, kw_only=True):
     state: Path
     families: Mapping[Family, FamilyRules]
     packages: Callable[[str, str], Awaitable[tuple[list[Package], int]]]
+    families_of: Callable[[str], Awaitable[set[str]]]
     health: Callable[[], str | None]
     metrics: Callable[[], bytes]
     limited: Callable[[], str | None] = lambda: None
