@@ -21,8 +21,10 @@ from firthd.channels.mend import Mender
 from firthd.channels.publish import Publisher
 from firthd.channels.published import Published
 from firthd.channels.tokens import Tokens
+from firthd.channels.usage import Usage
 from firthd.clock import Clock, SystemClock
 from firthd.config import Settings
+from firthd.doors import web_listeners
 from firthd.engine import Engine
 from firthd.events import EventHub
 from firthd.families import families as all_families
@@ -40,16 +42,16 @@ from firthd.mirrors.run import MirrorRuns
 from firthd.mirrors.source import Locator
 from firthd.mirrors.space import SpaceGuard
 from firthd.mirrors.take_in import TakeIn
+from firthd.notify.notifications import Notifications
 from firthd.rpc.dispatch import Dispatcher
 from firthd.rpc.handlers import handlers
-from firthd.rpc.server import RpcServer, refusal
+from firthd.rpc.server import RpcServer
 from firthd.runs.queue import RunQueue
 from firthd.scheduler import CronSchedules, Scheduler
-from firthd.serving import listen_at, raise_file_limit, rpc_limits, turn_away, web_limits
+from firthd.serving import raise_file_limit, rpc_limits, web_limits
 from firthd.store import folder, generations, journal, tokens, upkeep
 from firthd.store.audit import AuditLog, interrupt_begun
 from firthd.store.blobs import BlobStore
-from firthd.store.catalog import MirrorRow
 from firthd.store.database import Database, Tx
 from firthd.store.journal import Journal
 from firthd.store.object_store import ObjectStore
@@ -57,7 +59,7 @@ from firthd.store.opening import SchemaTooNew
 from firthd.store.quarantine import Room
 from firthd.store.repairs import Repairs
 from firthd.store.secrets import SecretFile
-from firthd.systemd import Inherited, Notifier, take_notifier, watchdog_interval_s
+from firthd.systemd import Inherited, Notifier, credentials_folder, take_notifier, watchdog_interval_s
 from firthd.upkeep import Upkeep
 from firthd.upstream.client import Upstream
 from firthd.upstream.hosts import lane_limit
@@ -177,7 +179,7 @@ class Daemon:
         for store in (self.blobs, self.rendered):
             await asyncio.to_thread(store.prepare)
             self._stack.push_async_callback(store.close)
-        self.secrets = SecretFile(state / "secrets.json")
+        self.secrets = SecretFile(state / "secrets.json", credentials_folder(os.environ))
         await asyncio.to_thread(self.secrets.load)
         self.upstream = Upstream(settings.upstream, clock)
         await self.upstream.start()
@@ -220,7 +222,9 @@ class Daemon:
             addresses=lambda: self.web_addresses,
             waiting=lambda: self.queue.waiting(),
             check_indexes=lambda: self.keepers.damage.check_indexes(),
+            also=lambda: self.notifications.problem(),
         )
+        self.notifications = Notifications(db, clock, settings.notify, self.health.health)
         self.workers = Workers(
             settings.runs.index_workers or min(2, os.cpu_count() or 1),
             clock,
@@ -270,7 +274,7 @@ class Daemon:
                 RunKind.ROLLBACK: publications.rollback,
                 **self.keepers.executors(),
             },
-            self.health.run_ended,
+            self.notifications.beside(self.health.run_ended),
         )
         self.pages = LazyPages(context, self.published.forget_files, grace_ms, ttl_s=settings.upstream.page_ttl_s)
         await self.pages.prepare()
@@ -290,10 +294,12 @@ class Daemon:
             families=families,
             schedules=self.schedules,
         )
-        self.scheduler = Scheduler(db, clock, self.schedules, self._start_due)
+        start = self.mirrors.run
+        self.scheduler = Scheduler(db, clock, self.schedules, lambda m, cause: start(m.id, "schedule", cause=cause))
         self.tokens = WebTokens(
             lambda: db.read(tokens.in_force), lambda used: db.write(lambda tx: tokens.touch(tx, used)), clock
         )
+        self.usage = Usage(db, clock)
         self.upkeep = Upkeep(
             db=db,
             clock=clock,
@@ -303,6 +309,8 @@ class Daemon:
             tokens=self.tokens,
             health=self.health,
             keepers=self.keepers,
+            usage=self.usage,
+            settings=settings.store,
         )
         self.engine = Engine(
             db=db,
@@ -314,6 +322,8 @@ class Daemon:
             reports=reports,
             keepers=self.keepers,
             tokens=Tokens(db, self.journal, clock, self.tokens),
+            usage=self.usage,
+            notifications=self.notifications,
             families=families,
             base_url=self.base_url,
             status=self.health.status,
@@ -336,7 +346,7 @@ class Daemon:
             dispatcher,
             access,
             self.hub,
-            self.health.scrape,
+            self.health.metrics,
             lambda: self._ready and not self._stopping,
             clock=self._clock,
             limits=rpc_limits(self._files),
@@ -353,20 +363,22 @@ class Daemon:
                 clock=self._clock,
                 state=self.settings.state,
                 families=self.engine.families,
-                packages=lambda channel, query: browse.first_packages(self.db, channel, query),
+                packages=lambda channel, query: browse.first_packages(self.db, channel, query, self._clock.now_ms()),
                 families_of=lambda channel: browse.families_of(self.db, channel),
                 health=lambda: self._trouble,
                 limited=self.health.limited,
                 metrics=self.health.metrics,
                 package_lost=self.keepers.damage.package,
                 index_lost=self.keepers.damage.index,
+                downloaded=self.usage.note,
             )
         )
-        listeners = [*self._sockets.web] or [listen_at(self.settings.web.listen)]
+        listeners = web_listeners(self._sockets.web, self.settings.web.listen)
         for listener in listeners:
             host, port = listener.getsockname()[:2]
             self.web_addresses.append(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
         server = serving(app, self.settings.web, web_limits(self._files), self._clock)
+        self._stack.push_async_callback(self.usage.close)  # after the last client
         await server.start(listeners)
         self._stack.push_async_callback(server.stop)
         self._stack.push_async_callback(self._rpc.stop)
@@ -389,6 +401,8 @@ class Daemon:
                 group.create_task(self._once_settled(self.queue.serve), name="queue"),
                 group.create_task(self._once_settled(self.scheduler.serve), name="scheduler"),
                 group.create_task(self._once_settled(self.upkeep.serve), name="upkeep"),
+                group.create_task(self._once_settled(self.usage.serve), name="usage"),
+                group.create_task(self._once_settled(self.notifications.serve), name="notify"),
                 group.create_task(self.sampler.serve(), name="sampler"),
                 group.create_task(self._watch(), name="watch"),
             ]
@@ -397,6 +411,8 @@ class Daemon:
             await stop.wait()
             self._stopping = True
             self._trouble = "stopping"
+            if self._sockets.rpc:
+                self._rpc.accept_nobody()
             with contextlib.suppress(FirthError):
                 await self.db.write(lambda tx: self.journal.fact(tx, Fact.DAEMON_STOPPING))
             for task in tasks:
@@ -434,9 +450,6 @@ class Daemon:
     def base_url(self) -> str:
         """Return the address that clients are told."""
         return (self.settings.web.public_url or self.web_addresses[0]).rstrip("/")
-
-    async def _start_due(self, mirror: MirrorRow, cause: str) -> None:
-        await self.mirrors.run(mirror.id, "schedule", cause=cause)
 
 
 @contextlib.asynccontextmanager
@@ -484,9 +497,4 @@ async def serve(settings: Settings, sockets: Inherited, stop: asyncio.Event) -> 
             notifier.stopping()
             log.info("firthd stops")
     except SchemaTooNew as error:
-        invalid = Invalid(str(error))
-        await asyncio.to_thread(turn_away, sockets.rpc, refusal(invalid))
-        raise invalid from error
-    except FirthError as error:
-        await asyncio.to_thread(turn_away, sockets.rpc, refusal(error))
-        raise
+        raise Invalid(str(error)) from error

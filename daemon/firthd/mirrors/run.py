@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import shutil
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 from msgspec import Struct
@@ -28,6 +28,7 @@ from firthd.store.catalog import SourceIndexRow
 from firthd.store.database import Tx
 from firthd.store.run_reads import open_run_file
 from firthd.store.runs import Failure
+from firthd.upstream.failures import http_date_ms
 from firthd.workers import Report, TaskProgress
 
 READ = "firthd.index.read:read_task"
@@ -220,6 +221,9 @@ class MirrorRuns:
             mirror = await catalog.mirror_by_id(tx, job.mirror_id)
             if mirror is not None and job.still_that_of(mirror):
                 await catalog.note_fetched(tx, job.mirror_id, row)
+                written = http_date_ms(row.last_modified)
+                if written is not None and written > (mirror.source_seen or 0):
+                    await catalog.note_mirror(tx, job.mirror_id, {"source_seen": written})
 
         return lambda row: self._p.db.write(lambda tx: body(tx, row))
 
@@ -410,9 +414,11 @@ class MirrorRuns:
     ) -> Callable[[Tx], Awaitable[None]]:
         """Return what writes down the source's index as this run has read it; parts with holes are read again."""
         rows = read.index.as_read(read.parts, holes, live.id)
+        times = source_times(rows)
 
         async def body(tx: Tx) -> None:
             await catalog.write_source_indexes(tx, job.mirror_id, before, rows)
+            await catalog.note_mirror(tx, job.mirror_id, times)
             mirror = await catalog.mirror_by_id(tx, job.mirror_id)
             if mirror is None or not job.still_that_of(mirror):  # edited meanwhile: the next run reads all anew
                 await catalog.forget_source_indexes(tx, job.mirror_id)
@@ -467,3 +473,10 @@ def _not_yet_today(known: Mapping[str, SourceIndexRow], now_ms: int) -> bool:
 
 def _compared(adds: int, removes: int, needed: int) -> str:
     return f"{adds:,} to add, {removes:,} to remove, {units.size(needed)} to download"
+
+
+def source_times(rows: Iterable[SourceIndexRow]) -> dict[str, int | None]:
+    """Return what a mirror's row notes of its source's clock; parts that were not taken in whole count as seen only."""
+    told = [(row, http_date_ms(row.last_modified)) for row in rows if row.file is not None and row.beside is None]
+    taken = max((at for row, at in told if at is not None and row.settled), default=None)
+    return {"source_time": taken, "source_seen": max((at for _, at in told if at is not None), default=None)}
