@@ -1,11 +1,16 @@
 """R installs from a channel with what it has on board, and reads its indexes as ours are meant."""
 
+import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+
+import pytest
 
 from firthd.clock import utc_day
 from tests.support.r_client import needs_r, r
-from tests.support.r_world import world
+from tests.support.r_world import World, world
 
 INSTALL = """
 options(repos = c(firth = "{url}"), warn = 2)
@@ -44,9 +49,10 @@ async def test_r_installs_current_and_old_versions(tmp_path: Path) -> None:
         assert (await r(OLD.format(url=url), library)).strip() == "alpha/alpha_1.0.tar.gz TRUE"
 
 
-async def test_r_reads_active_frozen_dated_and_empty_channels(tmp_path: Path) -> None:
-    needs_r()
-    async with world(tmp_path) as w:
+@asynccontextmanager
+async def several_channels(folder: Path) -> AsyncIterator[tuple[World, dict[str, str]]]:
+    """Give a daemon with channels that show the present and the past: place -> what is listed there."""
+    async with world(folder) as w:
         await w.mirror("active")
         await w.mirror("active", channel="frozen")
         await w.call("channel.freeze", channel="frozen")
@@ -63,6 +69,23 @@ async def test_r_reads_active_frozen_dated_and_empty_channels(tmp_path: Path) ->
             f"/snapshot/{day}/stats/cran": before,
             "/snapshot/2/stats/cran": before,
         }
+        yield w, places
+
+
+async def test_r_reads_active_frozen_and_dated_channels(tmp_path: Path) -> None:
+    needs_r()
+    async with several_channels(tmp_path) as (w, places):
         urls = ", ".join(json.dumps(w.daemon.url + place) for place in places)
         out = await r(LISTED.format(urls=urls))
         assert out.splitlines() == list(places.values())
+
+
+@pytest.mark.deep
+async def test_r_installs_from_active_frozen_and_dated_channels(tmp_path: Path) -> None:
+    needs_r()
+    async with several_channels(tmp_path) as (w, places):
+        for number, (place, listed) in enumerate(places.items()):
+            library = tmp_path / f"library{number}"
+            await asyncio.to_thread(library.mkdir)
+            code = f'install.packages("alpha", repos = "{w.daemon.url}{place}", quiet = TRUE); cat(alpha::f())'
+            assert await r(code, library) == listed.partition(",")[0]
