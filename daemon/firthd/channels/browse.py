@@ -1,6 +1,6 @@
 """The only place that describes a channel to clients: itself, its generations, changes and packages."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from firth_protocol.errors import CursorExpired, Invalid, NotFound
 from firth_protocol.methods import ChannelChanges, ChannelList
@@ -24,7 +24,7 @@ from firthd.families.base import FamilyRules
 from firthd.store import artifacts, catalog, generations, paging, summaries, usage
 from firthd.store.catalog import ChannelRow
 from firthd.store.database import Database, Reader
-from firthd.store.generations import DRAFT, ChangeRow, ChangeSetRow
+from firthd.store.generations import DRAFT, ChangeRow, ChangeSetRow, FamilyRow
 from firthd.store.paging import Cut, Patterns
 
 FILES_SHOWN = 1000
@@ -58,6 +58,7 @@ async def describe(r: Reader, row: ChannelRow, patterns: Patterns) -> Channel:
     draft = await generations.finished_change_sets(r, row.id)
     waiting = await _waiting(r, row, draft) if draft else (0, 0)
     stored = await catalog.stored_by_type(r, row.id)
+    told = await told_families(r, row, families)
     return Channel(
         id=row.id,
         name=row.name,
@@ -79,6 +80,7 @@ async def describe(r: Reader, row: ChannelRow, patterns: Patterns) -> Channel:
                 stored=min(one.artifacts, stored.get(one.family, 0)),
             )
             for one in families
+            if one.family in told
         ],
         mirrors=numbers.mirrors,
         worst_state=min(numbers.states, key=_WORST.index) if numbers.states else None,
@@ -94,6 +96,23 @@ async def describe(r: Reader, row: ChannelRow, patterns: Patterns) -> Channel:
         updated_at=rfc3339(row.updated_at),
         revision=row.revision,
     )
+
+
+async def told_families(r: Reader, row: ChannelRow, totals: Sequence[FamilyRow]) -> set[str]:
+    """Return the families that a channel has: those with a mirror or a package, and the one that every channel has."""
+    return {Family.CONDA, *await catalog.types_of(r, row.id), *(one.family for one in totals if one.artifacts)}
+
+
+async def families_of(db: Database, name: str) -> set[str]:
+    """Return the families that a channel has, none for one that does not exist."""
+
+    async def body(r: Reader) -> set[str]:
+        row = await catalog.channel_by_name(r, name)
+        if row is None:
+            return set()
+        return await told_families(r, row, await generations.generation_families(r, row.id, row.generation))
+
+    return await db.read(body)
 
 
 async def channels_page(r: Reader, params: ChannelList, patterns: Patterns) -> Cut[Channel]:

@@ -48,10 +48,15 @@ class _Read(Struct, frozen=True, kw_only=True):
     def bytes_to_store(self) -> int:
         return sum(part.bytes_to_store for part in self.parts)
 
-    def renewed(self, signed_before: set[str]) -> list[str]:
-        """Return the parts that are to be rendered although no record of them may have changed."""
+    def renewed(self, signed_before: set[str], *, empty: bool) -> list[str]:
+        """Return the parts that are to be rendered although no record of them may have changed.
+
+        `empty`: the parts too that the source has, and nothing in them that is taken.
+        """
         signed = {part.part for part in self.parts if part.signed or part.part in signed_before}
-        return sorted({*self.index.renewed, *signed})
+        there = {part.row.part for part in self.index.parts if part.row.file}
+        bare = {part.part for part in self.parts if empty and not part.kept and part.part in there}
+        return sorted({*self.index.renewed, *signed, *bare})
 
     def total(self, field: str) -> int:
         return sum(getattr(part, field) for part in self.parts)
@@ -256,6 +261,7 @@ class MirrorRuns:
             mirror_id=job.mirror_id,
             spools=index.to_read(copies or self._p.source_folder(job.mirror_id), everything=everything),
             only=None if only is None else sorted(only),
+            filters=job.filters,
             keep=job.keep,
             max_part_bytes=self._p.max_part_bytes,
         )
@@ -386,9 +392,10 @@ class MirrorRuns:
             async with open_run_file(folder / "run.sqlite") as reads:
                 holes = await reads.incomplete_parts()
             before = await self._p.db.read(lambda r: catalog.source_indexes(r, job.mirror_id))
+            rules = rules_of(self._p.families, job.type)
             as_read = self._as_read(live, job, read, holes, before)
             copied = await self._take_in.take_in(
-                live, job, folder / "run.sqlite", as_read, renewed=read.renewed(signed_before)
+                live, job, folder / "run.sqlite", as_read, renewed=read.renewed(signed_before, empty=rules.shows_empty)
             )
             live.count(added=copied.added, removed=copied.closed)
             publication = await self._take_in.publish(live, job.channel_id, Cause.RUN, None)
