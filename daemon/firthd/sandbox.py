@@ -4,6 +4,7 @@ The mounts of the process tell (proc_pid_mountinfo(5), systemd.exec(5)), so that
 the daemon without one.
 """
 
+import os
 import re
 from pathlib import Path
 
@@ -69,7 +70,10 @@ def private_folder(path: Path, mounts: list[Mount]) -> str | None:
 def hint(path: Path, *, write: bool = False) -> str | None:
     """Return what to do when this process cannot read (or write) a path because of its sandbox. Blocks a little."""
     mounts = here()
-    return hides(path, mounts, write=write) or (forbids(path, mounts) if write else None)
+    for place in (path, Path(os.path.realpath(path))):  # a link may lead to what is hidden
+        if told := hides(place, mounts, write=write) or (forbids(place, mounts) if write else None):
+            return told
+    return None
 
 
 def here() -> list[Mount]:

@@ -183,6 +183,7 @@ def test_a_restart_with_the_web_socket_loses_no_request(host: Machine) -> None:
             time.sleep(0.3)
             host.sh("systemctl restart firthd.service")
         answers = ended()
+    print(f"answers with three restarts: {answers}")
     assert set(answers) == {"200"}, answers
     assert answers["200"] > 20
 
@@ -442,6 +443,7 @@ def test_a_restart_behind_nginx_loses_no_request(nginx: Machine) -> None:
         time.sleep(0.3)
         nginx.sh("systemctl restart firthd.service")
     answers = ended()
+    print(f"answers with three restarts: {answers}")
     assert set(answers) == {"200"}, answers
     assert answers["200"] > 20
 
