@@ -56,7 +56,9 @@ def hides(path: Path, mounts: list[Mount], *, write: bool = False) -> str | None
 def forbids(path: Path, mounts: list[Mount]) -> str | None:
     """Return what lets the daemon write to a path that the sandbox keeps it from; None where it does not."""
     mount = _mount_of(path, mounts)
-    if mount is not None and "ro" in mount.options and "rw" in mount.of_disk and not _hidden(mount):
+    if mount is None or not any(_PRIVATE in other.root or _INACCESSIBLE in other.root for other in mounts):
+        return None  # an administrator's own mount that is read-only, and no service
+    if "ro" in mount.options and "rw" in mount.of_disk and _INACCESSIBLE not in mount.root:
         return f"the service's sandbox keeps it read-only: ReadWritePaths={path} {_WHERE} lets firthd write there"
     return None
 
@@ -91,10 +93,6 @@ def _mount_of(path: Path, mounts: list[Mount]) -> Mount | None:
         if path.is_relative_to(mount.point) and (found is None or len(mount.point) >= len(found.point)):
             found = mount
     return found
-
-
-def _hidden(mount: Mount) -> bool:
-    return _INACCESSIBLE in mount.root
 
 
 def _plain(text: str) -> str:
