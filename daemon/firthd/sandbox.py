@@ -6,6 +6,7 @@ the daemon without one.
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
@@ -72,7 +73,10 @@ def private_folder(path: Path, mounts: list[Mount]) -> str | None:
 def hint(path: Path, *, write: bool = False) -> str | None:
     """Return what to do when this process cannot read (or write) a path because of its sandbox. Blocks a little."""
     mounts = here()
-    for place in (path, Path(os.path.realpath(path))):  # a link may lead to what is hidden
+    places = [path]
+    with suppress(OSError, ValueError):
+        places.append(Path(os.path.realpath(path)))  # a link may lead to what is hidden
+    for place in places:
         if told := hides(place, mounts, write=write) or (forbids(place, mounts) if write else None):
             return told
     return None
