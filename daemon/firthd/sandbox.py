@@ -45,7 +45,7 @@ def hides(path: Path, mounts: list[Mount], *, write: bool = False) -> str | None
     """Return what shows a path that the sandbox hides (`write`: for writing), as a hint; None where it does not."""
     bind = f"{'BindPaths' if write else 'BindReadOnlyPaths'}={path}"
     mount = _mount_of(path, mounts)
-    if mount is None:
+    if mount is None or not _of_a_service(mounts):
         return None
     if _INACCESSIBLE in mount.root or (mount.kind == "tmpfs" and mount.point in _HOMES):
         return f"the service's sandbox hides {mount.point}: ProtectHome=tmpfs and {bind} {_WHERE} show it"
@@ -57,8 +57,8 @@ def hides(path: Path, mounts: list[Mount], *, write: bool = False) -> str | None
 def forbids(path: Path, mounts: list[Mount]) -> str | None:
     """Return what lets the daemon write to a path that the sandbox keeps it from; None where it does not."""
     mount = _mount_of(path, mounts)
-    if mount is None or not any(_PRIVATE in other.root or _INACCESSIBLE in other.root for other in mounts):
-        return None  # an administrator's own mount that is read-only, and no service
+    if mount is None or not _of_a_service(mounts):
+        return None
     if "ro" in mount.options and "rw" in mount.of_disk and _INACCESSIBLE not in mount.root:
         return f"the service's sandbox keeps it read-only: ReadWritePaths={path} {_WHERE} lets firthd write there"
     return None
@@ -88,6 +88,11 @@ def here() -> list[Mount]:
         return read_mounts(_MOUNTS.read_text("utf-8", "surrogateescape"))
     except OSError:
         return []
+
+
+def _of_a_service(mounts: list[Mount]) -> bool:
+    """Tell whether the service manager made some of these mounts: an administrator has read-only ones of his own."""
+    return any(_PRIVATE in mount.root or _INACCESSIBLE in mount.root for mount in mounts)
 
 
 def _mount_of(path: Path, mounts: list[Mount]) -> Mount | None:
