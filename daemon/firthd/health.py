@@ -261,7 +261,7 @@ class Health:
         """Keep health in step with how runs end, inside the transaction that writes the end."""
         if row.kind is RunKind.MIRROR:
             subject = f"{_MIRROR}{row.channel}:{row.mirror_name}"
-        elif row.kind in {RunKind.PUBLISH, RunKind.ROLLBACK}:
+        elif row.kind in {RunKind.PUBLISH, RunKind.ROLLBACK, RunKind.DELETE}:
             subject = f"{_PUBLICATION}{row.channel}"
         else:
             return

@@ -103,7 +103,7 @@ class MirrorRuns:
             read = await self._read(live, job, fetcher, {}, folder, everything=True)
             await live.skip(StepName.RESOLVE, "nothing asks for dependencies")
             async with live.step(StepName.PLAN):
-                shrink, adds, removes = await self._changes(job, read)
+                shrink, notes, adds, removes = await self._changes(job, read)
                 needed = read.bytes_to_store if job.mode is MirrorMode.ACTIVE else 0
                 space = plan.space_reason(needed, await self._p.space.now())
                 live.progress(_compared(adds, removes, needed), done=adds + removes, total=adds + removes)
@@ -114,7 +114,7 @@ class MirrorRuns:
                 "bytes_all": read.bytes_to_store,
                 "index_bytes": read.index.bytes,
                 "known_before": len(known),
-                "warnings": [reason for reason in (shrink, space) if reason],
+                "warnings": [reason for reason in (shrink, space, *notes) if reason],
                 "parts": {
                     part.part: {"adds": part.added + part.replaced, "records": part.records} for part in read.parts
                 },
@@ -133,6 +133,8 @@ class MirrorRuns:
         looked = await self._looked_to_the_end(job.mirror_id)
         index = await self._fetch(live, job, fetcher, known, thorough=not looked)
         if not index.unsettled:
+            if (looked_at := _looked_at(part.row for part in index.parts)) > _looked_at(known.values()):
+                await self._p.db.write(lambda tx: catalog.note_looked(tx, job.mirror_id, looked_at))
             return await self._nothing_new(live, job)
         read = await self._filter(live, job, index, folder)
         await live.skip(StepName.RESOLVE, "nothing asks for dependencies")
@@ -298,7 +300,8 @@ class MirrorRuns:
                 )
                 live.log(f"{part.part}/{invalid.filename}: {invalid.reason}", "error")
 
-    async def _changes(self, job: Job, read: _Read) -> tuple[str | None, int, int]:
+    async def _changes(self, job: Job, read: _Read) -> tuple[str | None, list[str], int, int]:
+        """Return why the source shrank too far, what else it lost, how many files come, and how many go."""
         mirror = await self._p.db.read(lambda r: catalog.mirror_by_id(r, job.mirror_id))
         changes = [
             plan.PartChange(
@@ -314,11 +317,15 @@ class MirrorRuns:
         ]
         adds = sum(change.added + change.replaced for change in changes)
         removes = sum(change.removed + change.replaced for change in changes)
-        return plan.shrink_reason(changes, mirror.artifacts if mirror is not None else 0), adds, removes
+        whole = mirror.artifacts if mirror is not None else 0
+        shrink = plan.shrink_reason(changes, whole)
+        return shrink, plan.shrink_notes(changes, whole) if shrink is None else [], adds, removes
 
     async def _compare(self, live: LiveRun, job: Job, read: _Read) -> None:
         async with live.step(StepName.PLAN):
-            shrink, adds, removes = await self._changes(job, read)
+            shrink, notes, adds, removes = await self._changes(job, read)
+            for note in notes:
+                live.note(note)
             if shrink is not None and not live.row.params.get("accept_removals"):
                 raise ShrinkGuard(
                     f"{shrink}; what is published stays as it is",
@@ -461,7 +468,12 @@ def _state(live: LiveRun) -> RunState:
 
 def _not_yet_today(known: Mapping[str, SourceIndexRow], now_ms: int) -> bool:
     """Tell whether nobody has looked today for the parts that the source had not."""
-    return utc_day(max((row.read_at for row in known.values() if row.file is None), default=0)) != utc_day(now_ms)
+    return utc_day(_looked_at(known.values())) != utc_day(now_ms)
+
+
+def _looked_at(rows: Iterable[SourceIndexRow]) -> int:
+    """Return when a part that the source has not was looked for last, 0 for never."""
+    return max((row.read_at for row in rows if row.file is None and row.beside is None), default=0)
 
 
 def _compared(adds: int, removes: int, needed: int) -> str:
