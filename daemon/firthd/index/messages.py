@@ -20,6 +20,7 @@ class ReadParams(Struct, frozen=True, kw_only=True):
     mirror_id: int
     spools: list[Spool]
     only: list[str] | None = None  # the mirror's filter; live rows of other parts are closed as `filtered`
+    close_filtered: bool = True  # False: another worker of the run closes the parts that `only` does not name
     keep: bool = False  # on_upstream_removal = keep
     page: bool = False  # what is read is the page of a lazy part; False: rows that came with pages are replaced
     max_part_bytes: int = 1 << 30  # of one part, decompressed: `upstream.max_index_bytes`
@@ -118,8 +119,6 @@ class RenderedPart(Struct, frozen=True, kw_only=True):
 
     part: str
     artifacts: int
-    names: int
-    bytes: int
 
 
 class RenderResult(Struct, frozen=True, kw_only=True):
