@@ -309,6 +309,7 @@ class Daemon:
                 state=self.settings.state,
                 families=self.engine.families,
                 packages=lambda channel, query: browse.first_packages(self.db, channel, query, self._clock.now_ms()),
+                families_of=lambda channel: browse.families_of(self.db, channel),
                 health=lambda: self._trouble,
                 limited=self.health.limited,
                 metrics=self.health.metrics,
@@ -347,7 +348,7 @@ class Daemon:
                 group.create_task(self.settling.once(self.scheduler.serve), name="scheduler"),
                 group.create_task(self.settling.once(self.upkeep.serve), name="upkeep"),
                 group.create_task(self.settling.once(self.usage.serve), name="usage"),
-                group.create_task(self.settling.once(self.notifications.serve), name="notify"),
+                group.create_task(self.notifications.serve(), name="notify"),  # a full disk is to be told, too
                 group.create_task(self.sampler.serve(), name="sampler"),
                 group.create_task(self._watch(), name="watch"),
             ]

@@ -128,14 +128,6 @@ class Worded(Protocol):
 
 
 @runtime_checkable
-class Choosy(Protocol):
-    """Formats whose filters choose among the entries of a part."""
-
-    def takes(self, part: str, filters: Filters, /) -> Callable[[Entry], bool] | None:
-        """Return what tells whether a mirror takes an entry; None: it takes all."""
-
-
-@runtime_checkable
 class Lists(Protocol):
     """Formats of a source that lists its parts."""
 
@@ -163,9 +155,9 @@ class Output(Protocol):
         """Return the paths that the generation before serves below a folder, whose name ends in a slash."""
 
     def before(self, path: str) -> bytes | None:
-        """Return what the generation before serves at a path that ends in `FamilyRules.reads`.
+        """Return what the generation before serves at a path that ends as `FamilyRules.reads` says.
 
-        None when it is not to be had: it can be made again.
+        None when it is not to be had, or damaged: it can be made again.
         """
 
     def readable(self) -> Iterable[str]:
@@ -192,6 +184,9 @@ class Output(Protocol):
     def sides(self, beside: str) -> Sequence[Side]:
         """Return the files beside a part (beside all of the index: ""), those of the mirror that comes first first."""
 
+    def sole_mirror(self) -> int | None:
+        """Return the mirror that every row is of; None when there may be several."""
+
     def packages(self) -> Mapping[str, ShownPackage]:
         """Return each package that the generation to be shows; only for what belongs to no single part."""
 
@@ -210,6 +205,21 @@ class PartRenderer(Protocol):
         """Write the objects. `report(what, done, total)`."""
 
 
+@runtime_checkable
+class GoesOn(Protocol):
+    """A part's renderer that needs no rows of what nothing touched, where it can go on from what is served."""
+
+    def goes_on(self) -> bool:
+        """Tell whether it can; asked once, before any row comes. False: every row comes."""
+
+    def replace(self, filenames: Collection[str], /) -> None:
+        """Let what is served of these files go: rows of theirs that are to be shown follow."""
+
+    @property
+    def shown(self) -> int:
+        """How many rows are shown, once it is finished."""
+
+
 class Formats(Protocol):
     """What a family knows about bytes. Worker processes use it, so it imports nothing that talks to a network."""
 
@@ -224,6 +234,18 @@ class Formats(Protocol):
 
     def read(self, spool: Spool, max_bytes: int, /) -> Listing:
         """Open what was fetched; raise Upstream for what is no index, TooLarge for more than `max_bytes` unpacked."""
+
+    def taker(self, filters: Filters, /) -> Callable[[Entry], bool] | None:
+        """Return what tells whether a mirror's filters take an entry; None: they take every one of a part that is read.
+
+        It is asked about entries that are no valid records too, and takes those: what is wrong with them is told.
+        """
+
+    def elsewhere(self, part: str, filename: str, /) -> tuple[str, str] | None:
+        """Return part and file name where a source keeps a file before or after it is here; None: nowhere.
+
+        A file that moves keeps what is known of its bytes.
+        """
 
     def fingerprint(self, raw: Raw | bytes, /) -> bytes:
         """Return 16 bytes that are equal for two spellings of one record.
@@ -260,6 +282,17 @@ class Formats(Protocol):
         """Return what a file is for, as lists of packages show it."""
 
 
+@runtime_checkable
+class Plain(Protocol):
+    """Formats whose records mostly come in the spelling that their fingerprints are taken over."""
+
+    def plain_print(self, raw: Raw | bytes, /) -> bytes:
+        """Return the fingerprint of a record that is spelled so, and is proven to be writable; of others nonsense.
+
+        It is compared with a fingerprint that was found: equal ones mean that a record is the one that it was.
+        """
+
+
 # --- how a source's index is asked for --------------------------------------------------------------------------------
 
 
@@ -269,6 +302,7 @@ class Form(Struct, frozen=True):
     path: str
     accept: str | None = None  # the Accept header it is asked for with
     in_folder: bool | None = None  # True: only folders have it; False: only servers
+    folder: bool = False  # a folder: what is taken is a list of the files below it, as pages or the disk tell
 
 
 class Ask(Struct, frozen=True, kw_only=True):
@@ -357,8 +391,8 @@ class ObjectAt(Struct, frozen=True, kw_only=True):
     also: str | None = None  # where the object may lie as well
     folder: bool = False  # the address ends in a slash: clients that leave it off are sent there
     vary: str | None = None  # the request's headers that choose between this object and others
-    gzipped: str | None = None  # the path of the object that holds it compressed, for clients that take that
     absent: Callable[[], bytes] | None = None  # makes what is served where there is none
+    gzip: str | None = None  # path of the object that is this one gzipped: what clients get that accept it so
 
 
 class ArtifactAt(Struct, frozen=True, kw_only=True):
@@ -368,6 +402,7 @@ class ArtifactAt(Struct, frozen=True, kw_only=True):
     filename: str
     media_type: str = "application/octet-stream"
     life: Life = Life.HOUR
+    also: tuple[tuple[str, str], ...] = ()  # parts and file names that are looked for where it is not there
 
 
 class PageAt(Struct, frozen=True, kw_only=True):
@@ -379,7 +414,7 @@ class PageAt(Struct, frozen=True, kw_only=True):
     path: str | None = None  # of the object that shows the part where a run read it
     folder: bool = False  # as in `ObjectAt`
     vary: str | None = None
-    gzipped: str | None = None
+    gzip: str | None = None
 
 
 class RedirectTo(Struct, frozen=True):
@@ -476,14 +511,17 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     only: Callable[[Filters], frozenset[str] | None]  # the parts that the filters leave; None: all
     found: Callable[[str, Sequence[Answer]], SourceFound]  # source's address, what was asked -> what to tell of it
     formats: str  # "package.module:name" of its `Formats`, which worker processes import
-    reads: str  # the end of the paths of objects that a render reads again; empty: it reads none
+    reads: tuple[str, ...]  # the ends of the paths of objects that a render reads again
     first_parts: tuple[str, ...]  # the parts a channel has from its first generation on
     empty_part: Callable[[str], Mapping[str, bytes]]  # part -> path -> bytes, for a new channel
     locate: Callable[[str, str], Located | None]  # URL path below the channel, Accept header
     address: Callable[[str, str], str]  # part, file name -> where `locate` finds it, ready for an address
     set_up: Callable[[str], Sequence[SetUp]]  # the channel's address -> lines for each client
     needs_record: Callable[[str], bool]  # section -> whether `fetch_url` must be given the raw record
-    fetch_url: Callable[[FetchPlace], str]  # where a file is, relative to the source or absolute
+    fetch_url: Callable[[FetchPlace], str]  # where a file is, relative to the source or absolute; without `base_url`
+    # also where copies of the source keep it
+    elsewhere: Callable[[str, str], tuple[str, str] | None] = lambda part, filename: None  # see `Formats`
+    shows_empty: bool = False  # a part that the source has, and nothing in it, is shown
     requirement: Callable[[str], Requirement]  # raises Invalid for what does not parse
     facts: Callable[[str, bytes], Facts]  # part, raw record; raises ValueError for what is no record
     normalise: Normalise
@@ -493,4 +531,4 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     lazy: LazyParts | None = None  # None: every part is read by runs
     small_parts: bool = False  # parts are many: one that cannot be read, or is empty without a word, stays as it was
     instead: Callable[[Form, bytes, str], str | None] | None = None  # as `encoding`, of the first 64 KiB -> what it is
-    elsewhere: tuple[Form, ...] = ()  # where an index may stand whose address was not given in full
+    other_places: tuple[Form, ...] = ()  # where an index may stand whose address was not given in full

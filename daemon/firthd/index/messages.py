@@ -21,8 +21,9 @@ class ReadParams(Struct, frozen=True, kw_only=True):
     mirror_id: int
     spools: list[Spool]
     only: list[str] | None = None  # the mirror's filter; live rows of other parts are closed as `filtered`
+    close_filtered: bool = True  # False: another worker of the run closes the parts that `only` does not name
+    filters: Filters = Filters()  # what of a part's entries the mirror takes
     keep: bool = False  # on_upstream_removal = keep
-    filters: Filters = Filters()  # of the mirror
     singly: bool = False  # a part that cannot be read, or is empty without a word, stays as it was; the others go on
     accept_removals: bool = False  # what is empty without a word is taken at its word
     page: bool = False  # what is read is the page of a lazy part; False: rows that came with pages are replaced
@@ -48,7 +49,7 @@ class PartResult(Struct, frozen=True, kw_only=True):
     unchanged: int
     gone: int  # rows closed because the source stopped listing them
     held: int = 0  # rows the source stopped listing that stay, because they are stored and `keep` is set
-    filtered: int = 0  # rows closed because the mirror's filters do not take them
+    filtered: int = 0  # rows closed because the filters do not take them, or name their part
     unhashed: int = 0  # kept records without any digest
     bytes_to_store: int = 0  # sizes of the added and replaced ones whose blob is not in the store
     bytes_unknown: int = 0  # of these, how many have no size
@@ -125,8 +126,6 @@ class RenderedPart(Struct, frozen=True, kw_only=True):
 
     part: str
     artifacts: int
-    names: int
-    bytes: int
 
 
 class RenderResult(Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from firth_protocol.types import Filters
 from firthd.families import load_formats, load_pages
-from firthd.families.base import Choosy, Entry, Formats, InvalidRecordError, Listing, SourceRecord, Spool
+from firthd.families.base import Entry, Formats, InvalidRecordError, Listing, SourceRecord, Spool
 from firthd.workers import Report
 
 COPY_BYTES = 1 << 20
@@ -65,7 +65,7 @@ def made(params: PageParams, file: str) -> tuple[bytes, int]:
     """Return the page of the part that lies in a file, and how many records it shows."""
     formats = load_formats(params.formats)
     listing = formats.read(Spool(part=params.part, file=file, encoding=params.encoding), params.max_bytes)
-    takes = formats.takes(params.part, params.filters) if isinstance(formats, Choosy) else None
+    takes = formats.taker(params.filters)
     records = [record for record in valid(formats, listing, takes) if until(record, params.until_ms)]
     return load_pages(params.pages).page(params.part, params.form, records, listing), len(records)
 

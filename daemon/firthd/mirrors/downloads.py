@@ -16,7 +16,7 @@ from firthd.clock import Clock
 from firthd.families.base import FetchPlace
 from firthd.mirrors.context import Context
 from firthd.mirrors.nearby import Nearby
-from firthd.mirrors.source import Job, near_path, rules_of
+from firthd.mirrors.source import Job, elsewhere, near_path, rules_of
 from firthd.mirrors.transfer import Hooks, Incoming, Patience, transfer
 from firthd.runs.run import LiveRun
 from firthd.store import catalog, delivered
@@ -84,6 +84,7 @@ class Downloads:
         *,
         source: Source,
         address: Callable[[Wanted], str],
+        elsewhere: Callable[[Wanted], str | None] = lambda _: None,
         check_archive: CheckArchive,
         spent: Callable[[int], None],
         enough_space: Callable[[int | None], Awaitable[None]],
@@ -100,6 +101,7 @@ class Downloads:
         self._clock = clock
         self._source = source
         self._address = address
+        self._elsewhere = elsewhere
         self._check_archive = check_archive
         self._spent = spent
         self._enough_space = enough_space
@@ -304,7 +306,10 @@ class Downloads:
 
     async def _transfer(self, wanted: Wanted, writer: BlobWriter, tries: "_Tries", proof: str | None) -> None:
         async def answered(body: Incoming) -> None:
-            self._partials.proven(writer, body.proof if body.as_sent else None)
+            if body.as_sent:
+                self._partials.proven(writer, body.proof)
+            else:
+                self._partials.done(writer)  # of what an encoding was undone of no rest can be asked for
 
         def asks(attempt: int) -> None:
             tries.made = attempt
@@ -321,6 +326,7 @@ class Downloads:
                 patience=PATIENCE,
                 hooks=Hooks(asks=asks, answered=answered, wrote=self._live.moved),
                 resume=proof,
+                elsewhere=self._elsewhere(wanted),
             )
             if encoded != self._source.encoded:
                 self._source = replace(self._source, encoded=encoded)
@@ -366,6 +372,7 @@ async def bring(
         context.clock,
         source=job.source,
         address=lambda wanted: rules.fetch_url(place(wanted)),
+        elsewhere=lambda wanted: elsewhere(rules, wanted.part, wanted.section, wanted.filename),
         check_archive=rules.check_archive,
         spent=lambda size: context.space.spent(live.id, size),
         enough_space=context.space.enough,

@@ -22,6 +22,7 @@ from firthd.store.runs import Failure
 from firthd.upstream.client import Fetched, Validators
 from firthd.upstream.client import Upstream as Upstreams
 from firthd.upstream.failures import Unreachable
+from firthd.upstream.listing import list_folder
 from firthd.upstream.source import is_file
 from firthd.upstream.spool import Room
 
@@ -221,6 +222,12 @@ class IndexFetcher:
             encoding = self._rules.encoding(form, start, content_type) or ""
             return bool(encoding)
 
+        if form.folder:
+            listed = await list_folder(
+                self._upstream, job.source, form.path, spool, validators=validators, until=until, room=self._room
+            )
+            encoding = self._rules.encoding(form, b"", "") or ""
+            return listed, encoding
         fetched = await self._upstream.fetch(
             job.source,
             form.path,
@@ -350,10 +357,10 @@ class _Fetch:
                 self._live.log(f"{form.path}: came before the interruption")
                 self.parts.append(FetchedPart(row=had, changed=False))
                 return Answer(part=asked.part, form=form, size=had.size, changed=False)
-        # The form it had before comes first, so that a validator helps.
-        in_folder = is_file(self._job.source)
-        there = (form for form in asked.forms if form.in_folder in {None, in_folder})
-        forms = sorted(there, key=lambda form: had is None or form.path != had.url_path)
+        # The form it had before comes first, so that a validator helps; a folder's list costs more than any file.
+        on_disk = is_file(self._job.source)
+        there = (form for form in asked.forms if form.in_folder in {None, on_disk})
+        forms = sorted(there, key=lambda form: had is None or form.folder or form.path != had.url_path)
         refusal: Upstream | None = None
         statuses: list[int] = []
         for number, form in enumerate(forms):

@@ -133,7 +133,7 @@ class Probe:
     async def _elsewhere(self) -> str | None:
         """Return where below the address an index stands, None when none of the usual places has one."""
         instead = self._rules.instead
-        for form in () if is_file(self._source) else self._rules.elsewhere:
+        for form in () if is_file(self._source) else self._rules.other_places:
             try:
                 async with asyncio.timeout(ELSEWHERE_S):
                     peek = await self._upstream.peek(

@@ -30,10 +30,15 @@ class Reading(Struct, frozen=True, kw_only=True):
     def bytes_to_store(self) -> int:
         return sum(part.bytes_to_store for part in self.parts)
 
-    def renewed(self, signed_before: set[str]) -> list[str]:
-        """Return the parts that are to be rendered although no record of them may have changed."""
+    def renewed(self, signed_before: set[str], *, empty: bool) -> list[str]:
+        """Return the parts that are to be rendered although no record of them may have changed.
+
+        `empty`: the parts too that the source has, and nothing in them that is taken.
+        """
         signed = {part.part for part in self.parts if part.signed or part.part in signed_before}
-        return sorted({*self.index.renewed, *signed})
+        there = {part.row.part for part in self.index.parts if part.row.file}
+        bare = {part.part for part in self.parts if empty and not part.kept and part.part in there}
+        return sorted({*self.index.renewed, *signed, *bare})
 
     @property
     def failed(self) -> int:

@@ -12,7 +12,7 @@ from firth_protocol.types import Cause, MirrorMode, RunState, StepName
 from firthd.channels.publish import Publication
 from firthd.clock import utc_day
 from firthd.index.messages import ReadParams, ReadResult
-from firthd.mirrors import plan
+from firthd.mirrors import plan, readers
 from firthd.mirrors.context import Context
 from firthd.mirrors.downloads import Result, bring
 from firthd.mirrors.fetch_index import Came, Index, IndexFetcher
@@ -29,7 +29,6 @@ from firthd.store.run_reads import open_run_file
 from firthd.upstream.failures import http_date_ms
 from firthd.workers import Report, TaskProgress
 
-READ = "firthd.index.read:read_task"
 SCHEDULE = "schedule"
 """Who asks for a run when its time has come: nobody who wants to see what is new at the source."""
 CURRENT_MS = 3_600_000
@@ -113,8 +112,7 @@ class MirrorRuns:
         live.count(failed=index.failed)
         if not index.unsettled:
             await self._note_marks(job, index)
-            if (looked_at := _looked_at(part.row for part in index.parts)) > _looked_at(known.values()):
-                await self._p.db.write(lambda tx: catalog.note_looked(tx, job.mirror_id, looked_at))
+            await self._note_looked(job, index, known)
             return await self._nothing_new(live, job)
         read = await self._filter(live, job, index, folder)
         await live.skip(StepName.RESOLVE, "nothing asks for dependencies")
@@ -246,8 +244,8 @@ class MirrorRuns:
             mirror_id=job.mirror_id,
             spools=index.to_read(copies or self._p.source_folder(job.mirror_id), everything=everything),
             only=None if only is None else sorted(only),
-            keep=job.keep,
             filters=job.filters,
+            keep=job.keep,
             singly=rules.small_parts,
             accept_removals=bool(live.row.params.get("accept_removals")),
             max_part_bytes=self._p.max_part_bytes,
@@ -258,7 +256,7 @@ class MirrorRuns:
 
         async with live.step(StepName.FILTER, "reads the index"):
             try:
-                result = await self._worker(live, READ, params, tell)
+                result = await self._worker(live, params, tell)
             except FirthError:
                 if copies is None:  # what cannot be read is fetched anew, and lies on the disk for nothing
                     await self._p.db.write(lambda tx: catalog.drop_copies(tx, job.mirror_id))
@@ -274,9 +272,9 @@ class MirrorRuns:
             )
         return read
 
-    async def _worker(self, live: LiveRun, task: str, params: ReadParams, tell: Report) -> ReadResult:
+    async def _worker(self, live: LiveRun, params: ReadParams, tell: Report) -> ReadResult:
         try:
-            return await self._p.workers.run(task, params, ReadResult, progress=tell)
+            return await readers.read(self._p.workers, params, tell)
         except WorkerLost:
             live.log("the worker process was lost; memory may have run out", "error")
             raise
@@ -360,9 +358,10 @@ class MirrorRuns:
             async with open_run_file(folder / "run.sqlite") as reads:
                 holes = await reads.incomplete_parts()
             before = await self._p.db.read(lambda r: catalog.source_indexes(r, job.mirror_id))
+            rules = rules_of(self._p.families, job.type)
             as_read = self._as_read(live, job, read, holes, before)
             copied = await self._take_in.take_in(
-                live, job, folder / "run.sqlite", as_read, renewed=read.renewed(signed_before)
+                live, job, folder / "run.sqlite", as_read, renewed=read.renewed(signed_before, empty=rules.shows_empty)
             )
             for part in read.parts:
                 await self._p.blocks.heed_refused(job.mirror_id, part.part, part.refused)
@@ -404,6 +403,19 @@ class MirrorRuns:
             gone = await self._take_in.clean_channel(job.channel_id)
             gone += await self._take_in.clean_sources(job.mirror_id)
             live.progress(cleaned(gone))
+
+    async def _note_looked(self, job: Job, index: Index, known: Mapping[str, SourceIndexRow]) -> None:
+        """Write down that what the source has not was looked for, or the next scheduled run would look again today."""
+        absent = [part.row for part in (*index.parts, *index.sides) if part.row.file is None]
+        looked = [row for row in absent if row != known.get(row.part)]
+
+        async def body(tx: Tx) -> None:
+            mirror = await catalog.mirror_by_id(tx, job.mirror_id)
+            if mirror is not None and job.still_that_of(mirror):
+                await catalog.note_looked(tx, job.mirror_id, looked)
+
+        if looked:
+            await self._p.db.write(body)
 
     async def _nothing_new(self, live: LiveRun, job: Job) -> Outcome:
         for name in (StepName.FILTER, StepName.RESOLVE, StepName.PLAN):

@@ -13,7 +13,7 @@ from firth_protocol.types import Family, Privacy
 from firthd.families.base import ArtifactAt, FamilyRules, Life, NoticesAt, ObjectAt, PageAt, RedirectTo
 from firthd.store.objects import ObjectRow
 from firthd.web.admission import Visitor
-from firthd.web.conditions import Content
+from firthd.web.conditions import Content, accepts_gzip
 from firthd.web.context import Channels, LazyPages, Store
 from firthd.web.files import BROKEN, DamagedFile, Files, Place
 from firthd.web.packages import Packages
@@ -27,8 +27,6 @@ FOREVER = "max-age=31536000, immutable"
 PACKAGE_LIFE = "max-age=3600"
 """The ETag tells when a name is given to other bytes."""
 
-GZIP = "gzip"
-_REFUSED = frozenset({"q=0", "q=0.0", "q=0.00", "q=0.000"})
 _SOON = {"Retry-After": "5"}
 
 
@@ -93,8 +91,11 @@ class Site:
     async def _artifact(
         self, request: web.Request, visitor: Visitor, edition: Edition, family: Family, at: ArtifactAt
     ) -> web.StreamResponse:
-        file = await self._published.file(edition.view, family, at.part, at.filename)
-        if file is None:
+        for part, filename in ((at.part, at.filename), *at.also):
+            file = await self._published.file(edition.view, family, part, filename)
+            if file is not None:
+                break
+        else:
             raise not_found()
         return await self._packages.send(
             request, visitor, file, media_type=at.media_type, cache_control=edition.cache_control(at.life)
@@ -103,23 +104,23 @@ class Site:
     async def _object(
         self, request: web.Request, visitor: Visitor, edition: Edition, family: Family, at: ObjectAt
     ) -> web.StreamResponse:
-        row = await self._published.object(edition.view, family, at.path)
+        row = packed = None
+        if at.gzip is not None and accepts_gzip(request.headers.get("Accept-Encoding", "")):
+            row = packed = await self._published.object(edition.view, family, at.gzip)
+        if row is None:
+            row = await self._published.object(edition.view, family, at.path)
         if row is None and at.also is not None:
             row = await self._published.object(edition.view, family, at.also)
         if row is None:
             return await self._absent(request, edition, at)
-        packed = None
-        if at.gzipped is not None and takes_gzip(request.headers.get("Accept-Encoding", "")):
-            packed = await self._published.object(edition.view, family, at.gzipped)
-        row = packed or row
         content = Content(
             size=row.size,
             etag=f'"{row.sha256}"',
             modified_ms=edition.view.published_at_ms if at.life is Life.SHORT else None,
             media_type=at.media_type,
             cache_control=edition.cache_control(at.life),
-            vary=at.vary,
-            encoding=GZIP if packed is not None else None,
+            encoding="gzip" if packed is not None else None,
+            vary=_vary(at),
         )
         try:
             response = await self._send(request, visitor, content, row)
@@ -155,7 +156,7 @@ class Site:
         self, request: web.Request, visitor: Visitor, edition: Edition, family: Family, at: PageAt
     ) -> web.StreamResponse:
         view = edition.view
-        packed = at.gzipped is not None and takes_gzip(request.headers.get("Accept-Encoding", ""))
+        packed = at.gzip is not None and accepts_gzip(request.headers.get("Accept-Encoding", ""))
         body = await self._pages.page(view.channel_id, family, at, view.as_of_ms, visitor.client, gzipped=packed)
         if body is None:
             if at.path is None:
@@ -165,12 +166,12 @@ class Site:
                 visitor,
                 edition,
                 family,
-                ObjectAt(path=at.path, media_type=at.media_type, vary=at.vary, gzipped=at.gzipped),
+                ObjectAt(path=at.path, media_type=at.media_type, vary=at.vary, gzip=at.gzip),
             )
         if view.as_of_ms is None:  # it goes with the time, whatever names the generation
             edition = replace(edition, index_life=INDEX_LIFE)
         return await self._made(
-            request, body, at.media_type, edition.cache_control(Life.SHORT), None, at.vary, GZIP if packed else None
+            request, body, at.media_type, edition.cache_control(Life.SHORT), None, _vary(at), "gzip" if packed else None
         )
 
     async def _made(
@@ -199,13 +200,9 @@ class Site:
         return Place(local=local, sha256=row.sha256, size=row.size, offset=row.offset)
 
 
-def takes_gzip(accepted: str) -> bool:
-    """Tell whether an Accept-Encoding header takes gzip (RFC 9110, 12.5.3)."""
-    found: dict[str, bool] = {}
-    for part in accepted.lower().split(","):
-        name, *params = (text.strip() for text in part.split(";"))
-        found[name] = not any(text.replace(" ", "") in _REFUSED for text in params)
-    return found.get(GZIP, found.get("*", False))
+def _vary(at: ObjectAt | PageAt) -> str | None:
+    """Return the headers of a request that decide what is sent."""
+    return ", ".join(filter(None, (at.vary, "Accept-Encoding" if at.gzip is not None else None))) or None
 
 
 def _moved(path: str) -> web.Response:

@@ -14,7 +14,7 @@ from firth_protocol.errors import Upstream
 from firth_protocol.types import Filters
 from firthd.families.base import Entry, FetchPlace, Form, InvalidRecordError, Spool
 from firthd.families.python.addresses import HTML, JSON, negotiated
-from firthd.families.python.filters import takes
+from firthd.families.python.filters import taker
 from firthd.families.python.formats import FORMATS
 from firthd.families.python.html import links_of
 from firthd.families.python.names import normalised, platforms_of, taken_apart, valid_project
@@ -209,7 +209,7 @@ def test_filters_choose_among_the_files_of_a_project(filters: Filters, kept: str
         "f": ("p-1-cp311-cp311-musllinux_1_1_aarch64.whl", None),
         "g": ("p-2.dev1-py2.py3-none-any.whl", ">=3"),
     }
-    chooses = takes("p", filters)
+    chooses = taker(filters)
     found = ""
     for letter, (filename, required) in files.items():
         record: dict[str, Any] = {"filename": filename, "url": "x", "hashes": {}, "requires-python": required}

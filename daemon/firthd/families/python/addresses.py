@@ -49,8 +49,8 @@ def locate(path: str, accept: str = "") -> Located | None:
             media_type=media_type,
             path=path,
             folder=True,
-            vary=f"{VARY}, Accept-Encoding",
-            gzipped=f"{path}{GZIPPED}",
+            vary=VARY,
+            gzip=f"{path}{GZIPPED}",
         )
     if segments[0] == PACKAGES and len(segments) == _FILE_SEGMENTS:
         _, project, filename = segments

@@ -26,7 +26,7 @@ PYTHON = FamilyRules(
     only=only,
     found=found,
     formats=FORMATS,
-    reads="",
+    reads=(),
     first_parts=(),
     empty_part=lambda part: {},
     locate=locate,
@@ -43,5 +43,5 @@ PYTHON = FamilyRules(
     lazy=LazyParts(is_lazy=is_lazy, ask=lazy_ask, pages=FORMATS),
     small_parts=True,
     instead=instead,
-    elsewhere=tuple(Form(path, accept=ACCEPT, in_folder=False) for path in ELSEWHERE),
+    other_places=tuple(Form(path, accept=ACCEPT, in_folder=False) for path in ELSEWHERE),
 )

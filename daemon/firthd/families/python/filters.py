@@ -89,15 +89,15 @@ def only(filters: Filters) -> frozenset[str] | None:
     return None if filters.projects is None else frozenset(normalised(name) for name in filters.projects)
 
 
-def takes(project: str, filters: Filters) -> Callable[[Entry], bool] | None:
-    """Return what tells whether a mirror takes a file of a project; None: it takes all of them."""
+def taker(filters: Filters) -> Callable[[Entry], bool] | None:
+    """Return what tells whether a mirror takes a project's file; None: it takes all of them."""
     chooses = (filters.package_types, filters.python_versions, filters.platforms)
     if all(one is None for one in chooses) and filters.prereleases is not False:
         return None
 
     def taken(entry: Entry) -> bool:
         filename = entry.filename.removesuffix(METADATA_ENDING)
-        told = taken_apart(filename, project)
+        told = taken_apart(filename, entry.package)
         if filters.package_types is not None and told.kind not in filters.package_types:
             return False
         if filters.prereleases is False and _prerelease(told.version):

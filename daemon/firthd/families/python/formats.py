@@ -35,8 +35,11 @@ class PythonFormats:
     def marks(self, spool: Spool, names: Set[str] | None, max_bytes: int) -> Mapping[str, Listed]:
         return marks(spool, names, max_bytes)
 
-    def takes(self, part: str, filters: Filters) -> Callable[[Entry], bool] | None:
-        return choice.takes(part, filters)
+    def taker(self, filters: Filters) -> Callable[[Entry], bool] | None:
+        return choice.taker(filters)
+
+    def elsewhere(self, part: str, filename: str) -> tuple[str, str] | None:
+        return None
 
     def fingerprint(self, raw: Raw | bytes) -> bytes:
         return fingerprint(raw)
