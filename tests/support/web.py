@@ -17,7 +17,7 @@ from firthd.access import WebTokens, token_hash
 from firthd.channels.published import View
 from firthd.clock import Clock, SystemClock
 from firthd.config import UpstreamSettings, WebSettings
-from firthd.families.base import PageAt
+from firthd.families.addresses import PageAt
 from firthd.families.conda.family import CONDA
 from firthd.mirrors.on_demand import Helpers, OnDemand
 from firthd.serving import Limits, web_limits

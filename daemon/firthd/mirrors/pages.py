@@ -16,7 +16,8 @@ from msgspec.structs import replace
 
 from firth_protocol.errors import FirthError, Internal, NoSpace, NotFound, Unavailable, Upstream
 from firth_protocol.types import Family, Filters
-from firthd.families.base import Ask, FamilyRules, LazyParts, PageAt
+from firthd.families.addresses import PageAt
+from firthd.families.base import Ask, FamilyRules, LazyParts
 from firthd.index.page import PageParams, PageResult, small_page
 from firthd.mirrors.context import Context
 from firthd.mirrors.read_page import (

@@ -432,18 +432,14 @@ _SELECT_INDEX = f"SELECT {selected(SourceIndexRow.__struct_fields__, 'i')} FROM 
 
 
 async def source_indexes(r: Reader, mirror_id: int) -> dict[str, SourceIndexRow]:
-    found = [_source_index(row) for row in await r.rows(_SELECT_INDEX, (mirror_id,))]
+    found = [SourceIndexRow(*row) for row in await r.rows(_SELECT_INDEX, (mirror_id,))]
     return {index.part: index for index in found}
 
 
 async def source_index(r: Reader, mirror_id: int, part: str) -> SourceIndexRow | None:
     """Return what was last read of one part."""
     row = await r.row(f"{_SELECT_INDEX} AND i.part = ?", (mirror_id, part))
-    return None if row is None else _source_index(row)
-
-
-def _source_index(row: Row) -> SourceIndexRow:
-    return SourceIndexRow(*row)
+    return None if row is None else SourceIndexRow(*row)
 
 
 _WRITE_INDEX = (

@@ -10,7 +10,8 @@ from msgspec import Struct
 from firth_protocol.types import Family, Notice, Package, Privacy
 from firthd.clock import Clock
 from firthd.config import WebSettings
-from firthd.families.base import FamilyRules, PageAt
+from firthd.families.addresses import PageAt
+from firthd.families.base import FamilyRules
 from firthd.mirrors.in_flight import InFlight
 from firthd.store.artifacts import FileRow
 from firthd.store.objects import ObjectRow

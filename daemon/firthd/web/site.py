@@ -10,7 +10,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from firth_protocol.types import Family, Privacy
-from firthd.families.base import ArtifactAt, FamilyRules, Life, NoticesAt, ObjectAt, PageAt, RedirectTo
+from firthd.families.addresses import ArtifactAt, Life, NoticesAt, ObjectAt, PageAt, RedirectTo
+from firthd.families.base import FamilyRules
 from firthd.store.objects import ObjectRow
 from firthd.web.admission import Visitor
 from firthd.web.conditions import Content, accepts_gzip

@@ -3,7 +3,7 @@
 from functools import lru_cache
 from urllib.parse import quote
 
-from firthd.families.base import ArtifactAt, Life, Located, ObjectAt, PageAt, RedirectTo, SetUp
+from firthd.families.addresses import ArtifactAt, Life, Located, ObjectAt, PageAt, RedirectTo, SetUp
 from firthd.families.python.names import METADATA_ENDING, filename_problem, normalised, valid_name, valid_project
 from firthd.families.python.page import HTML_FORM, JSON_FORM
 from firthd.families.python.paths import GZIPPED, PACKAGES, SIMPLE, list_path, page_path
