@@ -95,6 +95,18 @@ class Blocks:
                 found |= {one.id: one for one in await asyncio.to_thread(_matching, [judge], page)}
         return list(found.values())
 
+    async def out_of_part(self, channel_id: int, mirror_id: int, family: Family, part: str) -> frozenset[str]:
+        """Return the names of a part's files that blocks take out of its page."""
+        if not self.any(channel_id, family):
+            return frozenset()
+        judges = [judge for judge in self._by_channel.get(channel_id, ()) if judge.row.family == family]
+        rows = await self._db.read(lambda r: blocks.of_part(r, channel_id, mirror_id, family, part))
+
+        def out() -> frozenset[str]:
+            return frozenset(name for name, raw in rows if any(judge.takes(part, raw) for judge in judges))
+
+        return await asyncio.to_thread(out)
+
     def any(self, channel_id: int, family: Family) -> bool:
         """Tell whether a channel has blocks of a family."""
         return any(judge.row.family == family for judge in self._by_channel.get(channel_id, ()))

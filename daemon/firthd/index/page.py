@@ -32,6 +32,7 @@ class PageParams(Struct, frozen=True, kw_only=True):
     out: str = ""
     until_ms: int | None = None
     filters: Filters = Filters()  # of the mirror
+    left_out: list[str] = []  # names of files that it does not show
 
 
 class PageResult(Struct, frozen=True):
@@ -66,7 +67,9 @@ def made(params: PageParams, file: str) -> tuple[bytes, int]:
     formats = load_formats(params.formats)
     listing = formats.read(Spool(part=params.part, file=file, encoding=params.encoding), params.max_bytes)
     takes = formats.taker(params.filters)
-    records = [record for record in valid(formats, listing, takes) if until(record, params.until_ms)]
+    left_out = set(params.left_out)
+    shown = (record for record in valid(formats, listing, takes) if until(record, params.until_ms))
+    records = [record for record in shown if record.filename not in left_out]
     return load_pages(params.pages).page(params.part, params.form, records, listing), len(records)
 
 

@@ -47,8 +47,8 @@ GZIP_LEVEL = 6
 
 _Key = tuple[int, str]
 """A page: mirror, part."""
-_Rendering = tuple[int, str, int | None, bytes, bool]
-"""A version of a page, its form, the moment that it is cut to, the filters, and whether it is compressed."""
+_Rendering = tuple[int, str, bytes, bool]
+"""A version of a page, its form, what of it is shown, and whether it is compressed."""
 
 
 class _Flight:
@@ -59,6 +59,14 @@ class _Flight:
         self.clients: Counter[str] = Counter()
         self.waits_for: str | None = None
         self.task: asyncio.Task[PageRow | None] | None = None
+
+
+class _Shows(Struct, frozen=True):
+    """What a page shows of its version: what the mirror's filters take, no blocked files, none that is younger."""
+
+    filters: Filters
+    left_out: frozenset[str]
+    until_ms: int | None
 
 
 class _Failure(Struct, frozen=True):
@@ -134,7 +142,9 @@ class LazyPages:
             version = await self._version(mirror, rules.lazy, at.part, as_of_ms, client)
             if version is not None and version.there:
                 until_ms = as_of_ms if as_of_ms is not None and version.read_at > as_of_ms else None
-                return await self._render(rules, rules.lazy, mirror.filters, version, at.form, until_ms, gzipped)
+                blocked = await self._p.blocks.out_of_part(channel_id, mirror.id, family, at.part)
+                shows = _Shows(mirror.filters, blocked, until_ms)
+                return await self._render(rules, rules.lazy, shows, version, at.form, gzipped)
         return None
 
     async def _listed(self, channel_id: int, mirror_id: int, family: Family, part: str) -> bool:
@@ -263,20 +273,19 @@ class LazyPages:
         self,
         rules: FamilyRules,
         lazy: LazyParts,
-        filters: Filters,
+        shows: "_Shows",
         version: PageRow,
         form: str,
-        until_ms: int | None,
         gzipped: bool,
     ) -> bytes:
-        key = (version.id, form, until_ms, msgspec.json.encode(filters), gzipped)
+        key = (version.id, form, msgspec.json.encode(shows, order="deterministic"), gzipped)
         if key in self._rendered:
             self._rendered.move_to_end(key)
             return self._rendered[key]
         task = self._rendering.get(key)
         if task is None:
             task = self._rendering[key] = self._task(
-                self._made(rules, lazy, filters, version, form, until_ms, gzipped), "render a page"
+                self._made(rules, lazy, shows, version, form, gzipped), "render a page"
             )
             task.add_done_callback(lambda _: self._rendering.pop(key, None))
         made = await asyncio.shield(task)
@@ -291,14 +300,13 @@ class LazyPages:
         self,
         rules: FamilyRules,
         lazy: LazyParts,
-        filters: Filters,
+        shows: "_Shows",
         version: PageRow,
         form: str,
-        until_ms: int | None,
         gzipped: bool,
     ) -> bytes:
         if gzipped:
-            plain = await self._render(rules, lazy, filters, version, form, until_ms, gzipped=False)
+            plain = await self._render(rules, lazy, shows, version, form, gzipped=False)
             return await asyncio.to_thread(gzip.compress, plain, GZIP_LEVEL, mtime=0)
         body = await self._p.db.read(lambda r: pages.body(r, version.id))
         if body is None:
@@ -310,8 +318,9 @@ class LazyPages:
             form=form,
             encoding=version.encoding,
             max_bytes=PAGE_MAX_BYTES,
-            until_ms=until_ms,
-            filters=filters,
+            until_ms=shows.until_ms,
+            filters=shows.filters,
+            left_out=sorted(shows.left_out),
         )
         if version.size < SMALL_BYTES:
             return await asyncio.to_thread(small_page, params, body)

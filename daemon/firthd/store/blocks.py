@@ -114,6 +114,16 @@ async def open_again(tx: Tx, change_set: int, rows: Sequence[int], *, columns: S
     await offers.begin_with_files(tx, change_set, places[0][0], places[-1][0])
 
 
+async def of_part(r: Reader, channel_id: int, mirror_id: int, family: str, part: str) -> list[tuple[str, bytes]]:
+    """Return (file name, record) of all that a mirror's part has listed, what blocks have taken out included."""
+    rows = await r.rows(
+        "SELECT a.filename, n.raw FROM artifact a INDEXED BY artifact_file"
+        " JOIN artifact_record n ON n.artifact_id = a.id WHERE a.channel_id = ? AND a.family = ? AND a.part = ? AND a.mirror_id = ?",
+        (channel_id, family, part, mirror_id),
+    )
+    return [(row[0], bytes(row[1])) for row in rows]
+
+
 async def refused_parts(r: Reader) -> dict[tuple[int, str], str]:
     """Return the parts, by mirror, whose source takes back what they listed, and why."""
     rows = await r.rows(

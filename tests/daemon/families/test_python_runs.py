@@ -280,9 +280,12 @@ async def test_metadata_that_cannot_be_had_is_no_missing_file(tmp_path: Path) ->
         assert (await w.get("/repo/main/packages/beta/beta-9.0-py3-none-any.whl.metadata")).status == 404
 
 
-async def test_a_blocked_version_is_refused_with_its_metadata(tmp_path: Path) -> None:
+@pytest.mark.parametrize("whole", [False, True], ids=["list", "whole"])
+async def test_a_blocked_version_is_refused_with_its_metadata(tmp_path: Path, whole: bool) -> None:
     async with python_world(tmp_path) as w:
-        await mirrored(w)
+        params: dict[str, Any] = {"filters": {}} if whole else {}
+        await mirrored(w, "passive" if whole else "active", **params)
+        assert len(await w.files("beta")) == 2
         await w.call("package.remove", channel="main", family="python", spec="Beta >=2")
         async with asyncio.timeout(10):
             while await w.files("beta") != ["beta-1.0-py3-none-any.whl"]:
