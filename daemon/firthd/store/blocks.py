@@ -118,7 +118,8 @@ async def of_part(r: Reader, channel_id: int, mirror_id: int, family: str, part:
     """Return (file name, record) of all that a mirror's part has listed, what blocks have taken out included."""
     rows = await r.rows(
         "SELECT a.filename, n.raw FROM artifact a INDEXED BY artifact_file"
-        " JOIN artifact_record n ON n.artifact_id = a.id WHERE a.channel_id = ? AND a.family = ? AND a.part = ? AND a.mirror_id = ?",
+        " JOIN artifact_record n ON n.artifact_id = a.id"
+        " WHERE a.channel_id = ? AND a.family = ? AND a.part = ? AND a.mirror_id = ?",
         (channel_id, family, part, mirror_id),
     )
     return [(row[0], bytes(row[1])) for row in rows]
