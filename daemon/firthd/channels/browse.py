@@ -21,7 +21,7 @@ from firth_protocol.types import (
 from firthd.absent import no_channel
 from firthd.clock import from_rfc3339, maybe_rfc3339, rfc3339
 from firthd.families.base import FamilyRules
-from firthd.store import artifacts, catalog, generations, paging, summaries, usage
+from firthd.store import artifacts, catalog, dropped, generations, paging, summaries, usage
 from firthd.store.catalog import ChannelRow
 from firthd.store.database import Database, Reader
 from firthd.store.generations import DRAFT, ChangeRow, ChangeSetRow, FamilyRow
@@ -194,6 +194,9 @@ async def _since(r: Reader, row: ChannelRow, params: ChannelChanges) -> tuple[in
     except ValueError:
         raise Invalid("since is no time", hint="write it as 2026-05-01T00:00:00Z", path="$.since") from None
     before = await generations.last_until(r, row.id, moment, kept=False)
+    if before is not None and not before.kept and before.number <= await dropped.forgotten_up_to(r, row.id):
+        # What it showed is not known to the last file any more: the kept one before it is, and tells rather too much.
+        before = await generations.last_until(r, row.id, moment, kept=True)
     if before is None and await generations.generation(r, row.id, 1) is None:
         raise NotFound(
             f"what {row.name} showed at {params.since} is no longer known: no generation of that time is kept",
@@ -214,9 +217,10 @@ async def _span(r: Reader, row: ChannelRow, generation: int | None) -> tuple[int
     if target is None:
         raise NotFound(f"{row.name} has no generation {generation}", hint="`channel.generations` lists them")
     before = await generations.generation(r, row.id, generation - 1)
-    if before is None and generation > 1:
+    forgotten = not target.kept and generation <= await dropped.forgotten_up_to(r, row.id)
+    if forgotten or (before is None and generation > 1):
         raise NotFound(
-            f"what generation {generation} of {row.name} changed is no longer known: the one before it is not kept",
+            f"what generation {generation} of {row.name} changed is no longer known: it was not kept",
             hint="`channel.generations` lists what is",
         )
     return (before.shows if before else 0), target.shows

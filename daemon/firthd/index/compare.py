@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from msgspec.structs import astuple, replace
 
-from firthd.families.base import Formats, InvalidRecordError, Listing, Signed, SourceRecord, Spool
+from firthd.families.base import Formats, InvalidRecordError, Listing, Plain, Signed, SourceRecord, Spool
 from firthd.index.messages import InvalidRecord, PartResult, ReadParams
 from firthd.store.run_file import AddRow, CloseRow, OfferRow, RunFile
 from firthd.store.worker_reads import LiveRow, WorkerState
@@ -82,7 +82,7 @@ class PartReader:
             else self._state.of_pages(params.channel_id, params.mirror_id, formats.family, self._spool.part)
         )
         for row in rows:
-            if row.id in anew:  # a run has never rendered it
+            if anew and row.id in anew:  # a run has never rendered it
                 row = row._replace(fingerprint=b"")
             section = self._live.setdefault(row.section, {})
             if row.filename in section:  # two live rows of one file cannot be meant: the older one goes
@@ -94,6 +94,8 @@ class PartReader:
         """Yield the records that are new or changed, in order; take those that are there off the live ones."""
         part, family, total = self._spool.part, self._formats.family, len(listing)
         fingerprint, decode = self._formats.fingerprint, self._formats.record
+        plain = self._formats.plain_print if isinstance(self._formats, Plain) else None
+        proven_above = self._state.proven_above()
         takes = self._formats.taker(self._params.filters)
         last: tuple[str, str] | None = None
         for number, entry in enumerate(listing):
@@ -111,7 +113,11 @@ class PartReader:
             try:
                 if (filename, section) == last:
                     raise InvalidRecordError("the file name is listed twice")
-                print16 = fingerprint(raw)
+                # What is spelled as its fingerprint is taken, and was proven before, need not even be decoded.
+                if live is not None and plain is not None and live.id > proven_above and plain(raw) == live.fingerprint:
+                    print16 = live.fingerprint
+                else:
+                    print16 = fingerprint(raw)
                 last = (filename, section)
                 if live is not None and live.fingerprint == print16:
                     # It was found valid when it was added; leaving the checks out saves a third of a read.

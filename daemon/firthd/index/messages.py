@@ -21,6 +21,7 @@ class ReadParams(Struct, frozen=True, kw_only=True):
     mirror_id: int
     spools: list[Spool]
     only: list[str] | None = None  # the mirror's filter; live rows of other parts are closed as `filtered`
+    close_filtered: bool = True  # False: another worker of the run closes the parts that `only` does not name
     filters: Filters = Filters()  # what of a part's entries the mirror takes
     keep: bool = False  # on_upstream_removal = keep
     page: bool = False  # what is read is the page of a lazy part; False: rows that came with pages are replaced
@@ -120,8 +121,6 @@ class RenderedPart(Struct, frozen=True, kw_only=True):
 
     part: str
     artifacts: int
-    names: int
-    bytes: int
 
 
 class RenderResult(Struct, frozen=True, kw_only=True):

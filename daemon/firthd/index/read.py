@@ -32,7 +32,7 @@ def read_task(params: ReadParams, report: Report) -> ReadResult:
         spools = [spool for spool in params.spools if params.only is None or spool.part in params.only]
         spools.sort(key=attrgetter("part"))
         results.extend(PartReader(formats, params, spool, state, run_file, report).read() for spool in spools)
-        if params.only is not None:
+        if params.only is not None and params.close_filtered:
             offered = state.parts_offered(params.channel_id, params.mirror_id, formats.family)
             for part in sorted({*state.parts(params.channel_id, formats.family), *offered}):
                 if part not in params.only:

@@ -14,7 +14,7 @@ from firth_protocol.types import Cause, MirrorMode, RunState, StepName
 from firthd.channels.publish import Publication
 from firthd.clock import utc_day
 from firthd.index.messages import PartResult, ReadParams, ReadResult
-from firthd.mirrors import plan
+from firthd.mirrors import plan, readers
 from firthd.mirrors.context import Context
 from firthd.mirrors.downloads import Result, bring
 from firthd.mirrors.fetch_index import Came, Index, IndexFetcher
@@ -31,7 +31,6 @@ from firthd.store.runs import Failure
 from firthd.upstream.failures import http_date_ms
 from firthd.workers import Report, TaskProgress
 
-READ = "firthd.index.read:read_task"
 SCHEDULE = "schedule"
 """Who asks for a run when its time has come: nobody who wants to see what is new at the source."""
 INVALID_SHOWN = 1000
@@ -138,8 +137,7 @@ class MirrorRuns:
         looked = await self._looked_to_the_end(job.mirror_id)
         index = await self._fetch(live, job, fetcher, known, thorough=not looked)
         if not index.unsettled:
-            if (looked_at := _looked_at(part.row for part in index.parts)) > _looked_at(known.values()):
-                await self._p.db.write(lambda tx: catalog.note_looked(tx, job.mirror_id, looked_at))
+            await self._note_looked(job, index, known)
             return await self._nothing_new(live, job)
         read = await self._filter(live, job, index, folder)
         await live.skip(StepName.RESOLVE, "nothing asks for dependencies")
@@ -273,7 +271,7 @@ class MirrorRuns:
 
         async with live.step(StepName.FILTER, "reads the index"):
             try:
-                result = await self._worker(live, READ, params, tell)
+                result = await self._worker(live, params, tell)
             except FirthError:
                 if copies is None:  # what cannot be read is fetched anew, and lies on the disk for nothing
                     await self._p.db.write(lambda tx: catalog.drop_copies(tx, job.mirror_id))
@@ -289,9 +287,9 @@ class MirrorRuns:
             )
         return read
 
-    async def _worker(self, live: LiveRun, task: str, params: ReadParams, tell: Report) -> ReadResult:
+    async def _worker(self, live: LiveRun, params: ReadParams, tell: Report) -> ReadResult:
         try:
-            return await self._p.workers.run(task, params, ReadResult, progress=tell)
+            return await readers.read(self._p.workers, params, tell)
         except WorkerLost:
             live.log("the worker process was lost; memory may have run out", "error")
             raise
@@ -437,6 +435,19 @@ class MirrorRuns:
             gone = await self._take_in.clean_channel(job.channel_id)
             gone += await self._take_in.clean_sources(job.mirror_id)
             live.progress(cleaned(gone))
+
+    async def _note_looked(self, job: Job, index: Index, known: Mapping[str, SourceIndexRow]) -> None:
+        """Write down that what the source has not was looked for, or the next scheduled run would look again today."""
+        absent = [part.row for part in (*index.parts, *index.sides) if part.row.file is None]
+        looked = [row for row in absent if row != known.get(row.part)]
+
+        async def body(tx: Tx) -> None:
+            mirror = await catalog.mirror_by_id(tx, job.mirror_id)
+            if mirror is not None and job.still_that_of(mirror):
+                await catalog.note_looked(tx, job.mirror_id, looked)
+
+        if looked:
+            await self._p.db.write(body)
 
     async def _nothing_new(self, live: LiveRun, job: Job) -> Outcome:
         for name in (StepName.FILTER, StepName.RESOLVE, StepName.PLAN):
