@@ -12,6 +12,7 @@ from firthd.channels.tokens import Tokens
 from firthd.clock import Clock
 from firthd.families.base import FamilyRules
 from firthd.mirrors.caretakers import Caretakers
+from firthd.mirrors.governance import Governance
 from firthd.mirrors.manage import Mirrors
 from firthd.mirrors.report import Reports
 from firthd.runs.queue import RunQueue
@@ -33,6 +34,7 @@ class Engine(Struct, frozen=True, kw_only=True):
     mirrors: Mirrors
     reports: Reports
     keepers: Caretakers
+    governance: Governance
     tokens: Tokens
     families: Mapping[Family, FamilyRules]
     base_url: Callable[[], str]

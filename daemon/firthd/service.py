@@ -18,6 +18,7 @@ from firthd.channels.blocks import Blocks
 from firthd.channels.drops import Retention
 from firthd.channels.manage import Channels
 from firthd.channels.mend import Mender
+from firthd.channels.policies import Policies
 from firthd.channels.publish import Publisher
 from firthd.channels.published import Published
 from firthd.channels.tokens import Tokens
@@ -31,6 +32,7 @@ from firthd.health import Health
 from firthd.mirrors.caretakers import caretakers
 from firthd.mirrors.context import Context
 from firthd.mirrors.deliveries import Deliveries
+from firthd.mirrors.governance import governance
 from firthd.mirrors.manage import Mirrors
 from firthd.mirrors.on_demand import Helpers, OnDemand
 from firthd.mirrors.pages import LazyPages
@@ -121,6 +123,7 @@ class Daemon:
         await self._settle_in()
         await self.published.load()
         await self.blocks.load()
+        await self.policies.load()
         await self.tokens.load()
         if self._settled.is_set():
             await self.keepers.damage.after_restoring()
@@ -185,7 +188,8 @@ class Daemon:
         self.space = SpaceGuard(self.blobs, settings.store.floor_percent, clock)
         grace_ms = settings.store.grace_ms
         self.blocks = Blocks(db, families)
-        self.published = Published(db, clock, grace_ms, self.blocks.refuse)
+        self.policies = Policies(db, clock, families, state / "judgements", self.blocks)
+        self.published = Published(db, clock, grace_ms, self.policies.refuse, self.policies.refuse_absent)
         self.objects = ObjectStore(db, self.rendered, clock)
         retention = Retention(db, self.objects, self.published, clock, grace_ms)
         deliveries = Deliveries(db, self.blobs, self.published.forget_files)
@@ -252,6 +256,7 @@ class Daemon:
             publisher=publisher,
             mender=mender,
             blocks=self.blocks,
+            policies=self.policies,
             on_demand=self.on_demand,
             families=families,
             state=state,
@@ -261,6 +266,7 @@ class Daemon:
         self.take_in = TakeIn(context)
         self.keepers = caretakers(context, repairs, self.take_in, rooms, settings)
         self.runs = MirrorRuns(context, publications, self.keepers.fills)
+        self.governance = governance(context, self.runs)
         self.queue.connect(
             {
                 RunKind.MIRROR: self.runs.mirror,
@@ -268,13 +274,14 @@ class Daemon:
                 RunKind.PUBLISH: publications.publish,
                 RunKind.ROLLBACK: publications.rollback,
                 **self.keepers.executors(),
+                **self.governance.executors(),
             },
             self.health.run_ended,
         )
         self.pages = LazyPages(context, self.published.forget_files, grace_ms, ttl_s=settings.upstream.page_ttl_s)
         await self.pages.prepare()
         self._stack.push_async_callback(self.pages.close)
-        reports = Reports(db, clock, self.queue, families, self.schedules.next_due)
+        reports = Reports(db, clock, self.queue, self.policies, self.schedules.next_due)
         self.mirrors = Mirrors(
             db=db,
             journal=self.journal,
@@ -286,6 +293,7 @@ class Daemon:
             secrets=self.secrets,
             blocks=self.blocks,
             upstream=self.upstream,
+            policies=self.policies,
             families=families,
             schedules=self.schedules,
         )
@@ -294,6 +302,7 @@ class Daemon:
             lambda: db.read(tokens.in_force), lambda used: db.write(lambda tx: tokens.touch(tx, used)), clock
         )
         self.upkeep = Upkeep(
+            governor=self.governance.governor,
             db=db,
             clock=clock,
             blobs=self.blobs,
@@ -304,11 +313,12 @@ class Daemon:
             keepers=self.keepers,
         )
         self.engine = Engine(
+            governance=self.governance,
             db=db,
             journal=self.journal,
             clock=clock,
             queue=self.queue,
-            channels=Channels(db, self.journal, clock, self.queue, publisher, self.published, families),
+            channels=Channels(db, self.journal, clock, self.queue, publisher, self.published, self.policies, families),
             mirrors=self.mirrors,
             reports=reports,
             keepers=self.keepers,

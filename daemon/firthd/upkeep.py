@@ -9,6 +9,7 @@ from firthd.access import WebTokens
 from firthd.clock import Clock
 from firthd.health import Health
 from firthd.mirrors.caretakers import Caretakers
+from firthd.mirrors.govern import Governor
 from firthd.mirrors.take_in import TakeIn
 from firthd.store import disk, journal, pages, runs, upkeep
 from firthd.store.blobs import BlobStore
@@ -38,7 +39,9 @@ class Upkeep:
         tokens: WebTokens,
         health: Health,
         keepers: Caretakers,
+        governor: Governor,
     ) -> None:
+        self._governor = governor
         self._db = db
         self._clock = clock
         self._blobs = blobs
@@ -81,6 +84,7 @@ class Upkeep:
             ("taking away files that nothing names", self._objects.take_away),
             ("looking after damaged files", self._keepers.repairs.note_mended),
             ("counting after damage", self._keepers.damage.count),
+            ("judging anew what has come of age", self._governor.daily),
             ("scrubbing once a month", self._keepers.care.scrub_monthly),
             ("forgetting old events", self._forget_events),
             ("forgetting old logs", self._forget_logs),

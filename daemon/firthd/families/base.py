@@ -290,6 +290,12 @@ class Facts(Struct, frozen=True, kw_only=True):
     sha256: str | None
     md5: str | None
     depends: list[str]
+    filename: str = ""
+    platform: str = ""  # what the file is for, in the words of `Policing.platforms`
+    license_family: str | None = None  # a family that the source names beside the licence
+    classifiers: list[str] = []  # licence classifiers, where the family has them
+    signed: bool | None = None  # None: not known here
+    indexed: int | None = None  # milliseconds, when the source's own server took it in
 
 
 class Life(StrEnum):
@@ -360,6 +366,73 @@ class Requirement(Protocol):
 
     def matches(self, facts: Facts) -> bool:
         """Tell whether a record meets it."""
+
+
+class Need(Requirement, Protocol):
+    """A parsed spec as policies use it."""
+
+    @property
+    def versions_only(self) -> bool:
+        """Whether name and version alone decide: then one file of a version stands for all of them."""
+
+
+class LicenseSyntax(StrEnum):
+    """How a family's licence texts are written."""
+
+    CONDA = "conda"  # SPDX or free text, a family beside it
+    PYTHON = "python"  # an SPDX expression, classifiers, or free text
+    R = "r"  # alternatives of names with versions
+
+
+@runtime_checkable
+class SignsFiles(Protocol):
+    """A listing that knows which of its files are signed."""
+
+    def signs(self, filename: str) -> bool: ...
+
+
+@runtime_checkable
+class Policing(Protocol):
+    """What policies ask of a family; pure, imported by worker processes too."""
+
+    family: Family
+    syntax: LicenseSyntax
+    platforms: frozenset[str]
+    """The words for platforms that its files can have; they are the same in all families."""
+    ecosystem: str | None
+    """What OSV calls its packages; None: OSV has none of them."""
+    everywhere: str
+    """The platform whose files go with those of every other one."""
+
+    def facts(self, part: str, entry: Entry, signed: bool | None = None, /) -> Facts:
+        """Return what rules need to know of a record; raise InvalidRecordError for what is none."""
+
+    def name_key(self, name: str, /) -> str:
+        """Return a package's name in the spelling that `Need.name` has."""
+
+    def requirement(self, spec: str, /) -> Need:
+        """Parse a spec as people write it; raise Invalid, with a hint, for what is none or means nothing."""
+
+    def depends(self, facts: Facts, platform: str, /) -> Iterable[str]:
+        """Return what a record needs on a platform, each as `dependency` takes it."""
+
+    def dependency(self, text: str, /) -> Need | None:
+        """Parse a requirement of a record; None: it is given. Raise ValueError for one that cannot be read."""
+
+    def version_key(self, version: str, /) -> Comparable:
+        """Return a sort key; spellings of one version have equal ones."""
+
+    def prerelease(self, version: str, /) -> bool:
+        """Tell whether a version comes before a release."""
+
+    def newer_form(self, facts: Facts, /) -> str | None:
+        """Return the file name of the same build in a newer form, None where this is the newest."""
+
+    def unsolved(self, kept: Sequence[tuple[str, Entry]], wanted: Sequence[tuple[str, str]], /) -> list[str]:
+        """Return a sentence for each of `wanted` that cannot be installed; [] where the family has no solver.
+
+        `kept` are all records with their parts, `wanted` are specs with the platforms on which they are wanted.
+        """
 
 
 class FetchPlace(Struct, frozen=True, kw_only=True):
@@ -436,3 +509,4 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     sort_versions: Callable[[Collection[str]], list[str]]  # newest first
     reserved_names: frozenset[str]  # that no channel may have, because a client would misread the address
     lazy: LazyParts | None = None  # None: every part is read by runs
+    policing: str | None = None  # "package.module:name" of its `Policing`; None: policies leave it alone

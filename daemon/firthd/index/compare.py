@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from msgspec.structs import astuple
 
-from firthd.families.base import Formats, InvalidRecordError, Listing, Signed, Spool
+from firthd.families.base import Entry, Formats, InvalidRecordError, Listing, Signed, Spool
+from firthd.index.judge import PACKAGES, PolicyPass
 from firthd.index.messages import InvalidRecord, PartResult, ReadParams
 from firthd.store.run_file import AddRow, CloseRow, OfferRow, RunFile
 from firthd.store.worker_reads import LiveRow, WorkerState
@@ -14,7 +15,7 @@ from firthd.workers import Report, TaskProgress
 INVALID_LISTED = 1000
 FILENAME_SHOWN = 255
 REPORT_EVERY = 20_000
-GONE, REPLACED = "gone", "replaced"
+GONE, REPLACED, POLICY = "gone", "replaced", "policy"
 
 
 class PartReader:
@@ -28,7 +29,9 @@ class PartReader:
         state: WorkerState,
         run_file: RunFile,
         report: Report,
+        policy: PolicyPass | None = None,
     ) -> None:
+        self._policy = policy
         self._formats = formats
         self._params = params
         self._spool = spool
@@ -42,11 +45,17 @@ class PartReader:
         self._invalid: list[InvalidRecord] = []
         self._invalid_count = 0
         self._replaced = self._unchanged = self._unhashed = self._before = 0
+        self._left_out = self._judged_away = 0
 
     def read(self) -> PartResult:
         """Read the part and write its differences."""
-        listing = self._formats.read(self._spool, self._params.max_part_bytes)
+        return self.compare(self._formats.read(self._spool, self._params.max_part_bytes))
+
+    def compare(self, listing: Listing) -> PartResult:
+        """Write how a part that was read differs."""
         self._load_live()
+        if self._policy is not None:
+            self._names |= self._policy.judging.offered[self._spool.part]
         self._run_file.add(self._additions(listing))
         gone, held = self._close_rest()
         self._run_file.close_rows(self._closed)
@@ -62,6 +71,8 @@ class PartReader:
             unchanged=self._unchanged,
             gone=gone,
             held=held,
+            left_out=self._left_out,
+            judged_away=self._judged_away,
             unhashed=self._unhashed,
             bytes_to_store=bytes_to_store,
             bytes_unknown=bytes_unknown,
@@ -92,7 +103,7 @@ class PartReader:
     def _additions(self, listing: Listing) -> Iterator[AddRow]:
         """Yield the records that are new or changed, in order; take those that are there off the live ones."""
         part, family, total = self._spool.part, self._formats.family, len(listing)
-        fingerprint, decode = self._formats.fingerprint, self._formats.record
+        fingerprint, decode, policy = self._formats.fingerprint, self._formats.record, self._policy
         last: tuple[str, str] | None = None
         for number, entry in enumerate(listing):
             filename, section, raw = entry
@@ -100,11 +111,20 @@ class PartReader:
                 self._report(TaskProgress(number, total, "records", f"{part}: {number:,} of {total:,} read"))
             of_section = self._live.get(section)
             live = of_section.get(filename) if of_section else None
+            if policy is not None and policy.verdict(part, number) is not None:
+                self._left_out += 1
+                if live is not None:
+                    del self._live[section][filename]
+                    self._judged_away += 1
+                    self._close(live, POLICY)
+                continue
             try:
                 if (filename, section) == last:
                     raise InvalidRecordError("the file name is listed twice")
                 print16 = fingerprint(raw)
                 last = (filename, section)
+                if policy is not None:
+                    policy.keep(part, entry)
                 if live is not None and live.fingerprint == print16:
                     # It was found valid when it was added; leaving the checks out saves a third of a read.
                     self._unchanged += 1
@@ -139,10 +159,29 @@ class PartReader:
         digests = (row.sha256 for row in rest if row.sha256)
         stored = self._state.stored(self._params.channel_id, digests) if self._params.keep else set()
         gone = [row for row in rest if row.sha256 is None or row.sha256 not in stored]
-        self._names.update(row.name for row in rest if row.sha256 in stored)
+        held = [row for row in rest if row.sha256 in stored]
+        against = self._against(held)
+        self._names.update(row.name for row in held if against.get(row.id) != PACKAGES)
         for row in gone:
             self._close(row, GONE)
-        return len(gone), len(rest) - len(gone)
+        for row in held:
+            if row.id in against:
+                self._close(row, POLICY)
+        self._judged_away += len(against)
+        return len(gone), len(held) - len(against)
+
+    def _against(self, held: list[LiveRow]) -> dict[int, str]:
+        """Return the rows that the source no longer lists and the policy leaves out, each with its rule."""
+        if self._policy is None:
+            return {}
+        rows = {row.id: row for row in held}
+        found = {}
+        for row_id, raw in self._state.raws(list(rows)):
+            row = rows[row_id]
+            rule = self._policy.rule_against(self._spool.part, Entry(row.filename, row.section, raw))
+            if rule is not None:
+                found[row_id] = rule
+        return found
 
     def _weigh(self) -> tuple[int, int]:
         """Return the bytes to store for what is added and not stored yet, and how many of those have no size."""

@@ -9,11 +9,12 @@ from firth_protocol.errors import NotFound
 from firth_protocol.types import Family
 from firthd.channels.blocks import Blocks
 from firthd.channels.mend import Mender
+from firthd.channels.policies import InForce, Policies
 from firthd.channels.publish import Publisher
 from firthd.clock import Clock
 from firthd.families.base import FamilyRules
 from firthd.mirrors.on_demand import OnDemand
-from firthd.mirrors.source import Job, job_of
+from firthd.mirrors.source import NO_MIRROR, Job, job_of
 from firthd.mirrors.space import SpaceGuard
 from firthd.runs.queue import RunQueue
 from firthd.store import catalog
@@ -40,6 +41,7 @@ class Context(Struct, frozen=True, kw_only=True):
     publisher: Publisher
     mender: Mender
     blocks: Blocks
+    policies: Policies
     on_demand: OnDemand
     families: Mapping[Family, FamilyRules]
     state: Path  # the state folder
@@ -54,6 +56,12 @@ class Context(Struct, frozen=True, kw_only=True):
         if mirror is None:
             raise NotFound("the mirror was deleted, or the plan was forgotten when the daemon ended")
         return job_of(mirror, self.secrets)
+
+    def in_force(self, job: Job) -> InForce | None:
+        """Return the policy that judges what a run reads; None: there is none."""
+        if job.mirror_id == NO_MIRROR:
+            return self.policies.of_new(job.channel_id, job.type.value)
+        return self.policies.of_mirror(job.mirror_id)
 
     def source_folder(self, mirror_id: int) -> Path:
         """Return where the copies of a mirror's index lie."""

@@ -1,13 +1,13 @@
 """The only place that describes mirrors and their runs to clients, and knows how a mirror is addressed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from firth_protocol.methods import MirrorList, RunList
-from firth_protocol.types import FailedArtifact, Family, Mirror, MirrorDetails, Run
+from firth_protocol.types import FailedArtifact, Mirror, MirrorDetails, Run
 from firthd.absent import no_mirror, no_run
 from firthd.channels import browse
+from firthd.channels.policies import Policies
 from firthd.clock import Clock, maybe_rfc3339, rfc3339
-from firthd.families.base import FamilyRules
 from firthd.runs import steps
 from firthd.runs.queue import RunQueue
 from firthd.store import artifacts, catalog, paging, runs
@@ -59,13 +59,13 @@ class Reports:
         db: Database,
         clock: Clock,
         queue: RunQueue,
-        families: Mapping[Family, FamilyRules],
+        policies: Policies,
         next_due: NextDue,
     ) -> None:
+        self._policies = policies
         self._db = db
         self._clock = clock
         self._queue = queue
-        self._families = families
         self._next_due = next_due
 
     async def describe(self, r: Reader, row: MirrorRow) -> Mirror:
@@ -76,6 +76,7 @@ class Reports:
             last, state = seen, seen.state
         live = self._queue.live(row.last_run_id) if row.last_run_id else None
         now = self._clock.now_ms()
+        in_force = self._policies.of_mirror(row.id)
         due = self._next_due(row.schedule, now) if row.enabled else None
         return Mirror(
             id=row.id,
@@ -103,6 +104,8 @@ class Reports:
             created_at=rfc3339(row.created_at),
             updated_at=rfc3339(row.updated_at),
             revision=row.revision,
+            policy=row.policy,
+            in_force=in_force.told() if in_force is not None else None,
         )
 
     async def page(self, r: Reader, params: MirrorList, patterns: Patterns) -> Cut[Mirror]:

@@ -15,7 +15,7 @@ from firthd.families.base import COLUMNS
 from firthd.mirrors.context import Context
 from firthd.mirrors.source import Job, rules_of
 from firthd.runs.run import LiveRun
-from firthd.store import artifacts, blocks, catalog, generations, runs
+from firthd.store import artifacts, blocks, catalog, generations, policies, runs
 from firthd.store.artifacts import Copied, MirrorTotals
 from firthd.store.database import Tx
 from firthd.store.run_reads import open_run_file
@@ -71,6 +71,8 @@ class TakeIn:
                     only_stored=only_stored,
                     report=report,
                 )
+                if closings:
+                    await policies.copy_sights(self._p.db, schema, job.mirror_id)
 
             async def finish(tx: Tx) -> None:
                 await also(tx)
@@ -271,6 +273,8 @@ class TakeIn:
         for mirror_id in sorted(known - living):
             await self._p.secrets.put(mirror_id, Secrets())
             await asyncio.to_thread(shutil.rmtree, self._p.source_folder(mirror_id), ignore_errors=True)
+        every = [mirror.id for mirror in await self._p.db.read(catalog.all_mirrors)]
+        await asyncio.to_thread(self._p.policies.files.forget_others, every)
 
     async def forget_ended(self) -> None:
         """Take away the folders of runs that a crash has left; those that an open run works with stay."""

@@ -37,9 +37,9 @@ LENT = 16
 Executor = Callable[[LiveRun], Awaitable[Outcome]]
 OnEnd = Callable[[Tx, RunRow], Awaitable[None]]
 
-TAKE_IN = frozenset({RunKind.MIRROR, RunKind.PUBLISH, RunKind.FILL})
+TAKE_IN = frozenset({RunKind.MIRROR, RunKind.PUBLISH, RunKind.FILL, RunKind.REFILTER})
 """Kinds that write rows or files of a mirror when they have one: never two of them for one mirror at once."""
-OF_STORE = frozenset({RunKind.GC, RunKind.SCRUB, RunKind.BACKUP})
+OF_STORE = frozenset({RunKind.GC, RunKind.SCRUB, RunKind.BACKUP, RunKind.ADVISORY})
 """Kinds of which one works at a time: they read the whole store."""
 
 

@@ -358,6 +358,28 @@ async def package_files(r: Reader, channel_id: int, shows: int, family: str, nam
     ]
 
 
+class LiveRecord(Struct, frozen=True, kw_only=True):
+    """A live row with its record."""
+
+    id: int
+    mirror_id: int
+    part: str
+    filename: str
+    raw: bytes
+
+
+async def live_records(r: Reader, channel_id: int, family: str, name: str, limit: int) -> list[LiveRecord]:
+    """Return the live rows of a package, whoever lists it, that are written to their end; in any case of its name."""
+    rows = await r.rows(
+        "SELECT a.id, a.mirror_id, a.part, a.filename, k.raw FROM artifact a INDEXED BY artifact_package"
+        " JOIN artifact_record k ON k.artifact_id = a.id JOIN change_set s ON s.id = a.added_set"
+        " WHERE a.channel_id = ? AND a.family = ? AND a.name = ? AND a.closed_set IS NULL"
+        " AND s.state IN ('finished', 'published') ORDER BY a.id LIMIT ?",
+        (channel_id, family, name, limit),
+    )
+    return [LiveRecord(id=row[0], mirror_id=row[1], part=row[2], filename=row[3], raw=bytes(row[4])) for row in rows]
+
+
 async def not_stored(r: Reader, channel_id: int, shows: int) -> int:
     """Count the artifacts of generation `shows` that clients see and whose file the channel has not been given yet."""
     return int(

@@ -73,7 +73,8 @@ class RunFileReads:
         )
         names = {name for _, name in failed}
         await self._connection.executemany(
-            "UPDATE \"close\" SET skipped = 1 WHERE name = ? AND reason <> 'filtered'", [(name,) for name in names]
+            "UPDATE \"close\" SET skipped = 1 WHERE name = ? AND reason NOT IN ('filtered', 'policy')",
+            [(name,) for name in names],
         )
         await self._connection.commit()
 

@@ -211,6 +211,28 @@ class WorkerState:
     def _counts(self, change_set: int) -> bool:
         return change_set in self._counted
 
+    def raws(self, ids: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+        """Yield the records of rows as their source wrote them."""
+        for some in _slices(ids):
+            rows = self._connection.execute(
+                f"SELECT artifact_id, raw FROM artifact_record WHERE artifact_id IN ({_marks(some)})", tuple(some)
+            )
+            yield from ((row[0], bytes(row[1])) for row in rows.fetchall())
+
+    # --- what policies ask
+
+    def sights(self, mirror_id: int, part: str) -> dict[str, tuple[str, int]]:
+        """Return file name -> digest and time of its first sight, of a mirror's part."""
+        rows = self._connection.execute(
+            "SELECT filename, digest, seen_at FROM first_sight WHERE mirror_id = ? AND part = ?", (mirror_id, part)
+        )
+        return {row[0]: (row[1], row[2]) for row in rows.fetchall()}
+
+    def advisories(self, family: str) -> list[bytes]:
+        """Return the documents of all advisories that name a package of a family, or an alias of one that does."""
+        rows = self._connection.execute("SELECT document FROM advisory WHERE families LIKE ?", (f'%"{family}"%',))
+        return [row[0] for row in rows.fetchall()]
+
     # --- offers
 
     def offered(self, channel_id: int, mirror_id: int, family: str, part: str) -> set[str]:

@@ -1,0 +1,38 @@
+"""What a run says of the parts of an index that it read: in its log, in sentences, by the state in which it ends."""
+
+from collections.abc import Mapping, Sequence
+
+from firth_protocol import units
+from firth_protocol.types import RunState
+from firthd.clock import utc_day
+from firthd.index.messages import PartResult
+from firthd.runs.run import LiveRun
+from firthd.store.catalog import SourceIndexRow
+from firthd.store.runs import Failure
+
+INVALID_SHOWN = 1000
+
+
+def note_parts(live: LiveRun, parts: Sequence[PartResult]) -> None:
+    """Log what an administrator should know of parts, and each record that cannot be taken."""
+    for part in parts:
+        for note in part.notes:
+            live.log(f"{part.part}: {note}", "warning")
+        for invalid in part.invalid[:INVALID_SHOWN]:
+            live.fail_artifact(Failure(part=part.part, filename=invalid.filename, reason=invalid.reason, attempts=1))
+            live.log(f"{part.part}/{invalid.filename}: {invalid.reason}", "error")
+
+
+def end_state(live: LiveRun) -> RunState:
+    """Return how a run ends that has published."""
+    return RunState.INCOMPLETE if live.counts.failed else RunState.COMPLETED
+
+
+def not_yet_today(known: Mapping[str, SourceIndexRow], now_ms: int) -> bool:
+    """Tell whether nobody has looked today for the parts that the source had not."""
+    return utc_day(max((row.read_at for row in known.values() if row.file is None), default=0)) != utc_day(now_ms)
+
+
+def compared(adds: int, removes: int, needed: int) -> str:
+    """Return the sentence about what a run is about to change."""
+    return f"{adds:,} to add, {removes:,} to remove, {units.size(needed)} to download"
