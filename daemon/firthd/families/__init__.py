@@ -5,7 +5,8 @@ from importlib import import_module
 from typing import Any, cast
 
 from firth_protocol.types import Family
-from firthd.families.base import FamilyRules, Formats, Pages, Policing, Recogniser
+from firthd.families.base import FamilyRules, Formats, Pages, Recogniser
+from firthd.families.policing import Policing
 
 
 def families() -> Mapping[Family, FamilyRules]:

@@ -7,7 +7,8 @@ import msgspec
 
 from firth_protocol.errors import Invalid
 from firthd.families import load_formats, load_policing
-from firthd.families.base import Entry, Facts, Formats, InvalidRecordError, Listing, Policing, SignsFiles, Spool
+from firthd.families.base import Entry, Facts, Formats, InvalidRecordError, Listing, Spool
+from firthd.families.policing import Policing, SignsFiles
 from firthd.index.messages import JudgedBy, JudgementResult, MissingOne, PreviewResult, ReadParams
 from firthd.policies.advisories import Advisory, Flaws
 from firthd.policies.closure import Candidate

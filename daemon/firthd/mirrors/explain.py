@@ -5,6 +5,8 @@ import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 
+import msgspec
+
 from firth_protocol.errors import Invalid, NotFound, WrongState
 from firth_protocol.methods import (
     DependencyReportReply,
@@ -29,19 +31,7 @@ from firthd.store.journal import Journal
 
 EXPLAINED_MOST = 50_000
 """Records of one name that are looked at; no real package has half as many."""
-COLUMNS = (
-    "name",
-    "version",
-    "build",
-    "subdir",
-    "filename",
-    "role",
-    "required_by",
-    "license",
-    "size",
-    "state",
-    "reason",
-)
+COLUMNS = tuple(field.encode_name for field in msgspec.structs.fields(DependencyRow))
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What makes spreadsheets take a cell for a formula."""
 CHOSEN, LACKING = 0, 1
@@ -224,20 +214,7 @@ def csv_text(rows: Sequence[DependencyRow], *, header: bool) -> str:
     if header:
         writer.writerow(COLUMNS)
     for row in rows:
-        cells = (
-            row.name,
-            row.version,
-            row.build,
-            row.part,
-            row.filename,
-            row.role,
-            row.required_by,
-            row.license or "",
-            "" if row.size is None else row.size,
-            row.state,
-            row.reason,
-        )
-        writer.writerow([harmless(cell) if isinstance(cell, str) else cell for cell in cells])
+        writer.writerow([harmless(cell) if isinstance(cell, str) else cell for cell in msgspec.structs.astuple(row)])
     return out.getvalue()
 
 

@@ -20,7 +20,8 @@ from firthd.channels.manage import stale, write
 from firthd.channels.policies import Policies, no_policy, queue_refilters
 from firthd.clock import Clock, rfc3339
 from firthd.families import load_policing
-from firthd.families.base import FamilyRules, Policing
+from firthd.families.base import FamilyRules
+from firthd.families.policing import Policing
 from firthd.mirrors import checks
 from firthd.policies.rules import check_rules, in_words
 from firthd.runs.queue import RunQueue

@@ -22,7 +22,7 @@ from firthd.mirrors.judgement import JUDGEMENT, judged_by, note_judgement, plann
 from firthd.mirrors.parts import compared, end_state, not_yet_today, note_parts
 from firthd.mirrors.publish_run import PublishRuns, cleaned, told
 from firthd.mirrors.source import Job, rules_of
-from firthd.mirrors.take_in import TakeIn
+from firthd.mirrors.take_in import TakeIn, cause_of
 from firthd.runs.run import LiveRun, Outcome
 from firthd.store import catalog, generations
 from firthd.store.catalog import SourceIndexRow
@@ -417,7 +417,7 @@ class MirrorRuns:
             live.count(added=copied.added, removed=copied.closed)
             await asyncio.to_thread(self._p.policies.files.put, job.mirror_id, folder / JUDGEMENT)
             self._p.policies.forget_verdicts()
-            publication = await self._take_in.publish(live, job.channel_id, Cause.RUN, None)
+            publication = await self._take_in.publish(live, job.channel_id, cause_of(live), None)
             shadowed = publication.shadowed.get(job.mirror_id)
             if shadowed is not None:
                 live.count(shadowed=shadowed)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from firth_protocol.errors import FirthError
 from firth_protocol.events import Fact
-from firth_protocol.types import Cause
+from firth_protocol.types import Cause, RunKind
 from firthd.channels import retention
 from firthd.channels.publish import Publication
 from firthd.families.base import COLUMNS
@@ -112,7 +112,7 @@ class TakeIn:
                 channel_id=job.channel_id,
                 mirror_id=job.mirror_id,
                 run_id=live.id,
-                cause=Cause.RUN,
+                cause=cause_of(live),
                 now_ms=self._p.clock.now_ms(),
             )
         )
@@ -291,6 +291,11 @@ class TakeIn:
 
     def _with_folders(self) -> set[int]:
         return {int(folder.name) for folder in (self._p.state / "sources").iterdir() if folder.name.isdecimal()}
+
+
+def cause_of(live: LiveRun) -> Cause:
+    """Return why a run publishes that took in what a mirror lists."""
+    return Cause.POLICY if live.row.kind is RunKind.REFILTER else Cause.RUN
 
 
 def _numbered(rooms: list[Path]) -> list[Path]:

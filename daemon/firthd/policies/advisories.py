@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from msgspec import Struct
 
 from firth_protocol.types import AdvisoryStatus, Comparison, CveRule, Verdicts
-from firthd.families.base import Comparable, Facts, Need, Policing
+from firthd.families.base import Comparable, Facts
+from firthd.families.policing import Need, Policing
 from firthd.policies.evaluate import Verdict
 
 MALICIOUS_SCORE = 10.0

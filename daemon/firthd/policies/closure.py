@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
-from firthd.families.base import Facts, Need, Policing
+from firthd.families.base import Facts
+from firthd.families.policing import Need, Policing
 
 CHAIN_MAX = 50
 

@@ -11,7 +11,8 @@ from datetime import date
 from msgspec import Struct
 
 from firth_protocol.types import Membership, Rules, Verdicts
-from firthd.families.base import Facts, Policing
+from firthd.families.base import Facts
+from firthd.families.policing import Policing
 from firthd.policies.closure import Candidate, Closure, Missing, newest
 from firthd.policies.licenses import LicenseTest, families_in, is_known, license_test, meaning_of
 from firthd.policies.rules import RETIRING

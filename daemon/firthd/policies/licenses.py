@@ -18,7 +18,8 @@ from license_expression import (  # type: ignore[import-untyped]
 )
 from msgspec import Struct
 
-from firthd.families.base import Facts, LicenseSyntax
+from firthd.families.base import Facts
+from firthd.families.policing import LicenseSyntax
 from firthd.policies.license_names import ALIASES, CLASSIFIERS, FIELDS, R_NAMES, SPDX, UNKNOWN_CLASSIFIERS
 
 FAMILIES = (

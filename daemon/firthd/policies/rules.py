@@ -5,7 +5,7 @@ from datetime import date
 
 from firth_protocol.errors import Invalid
 from firth_protocol.types import CveRule, DateRule, Family, Membership, PackageRule, Rules, Verdicts
-from firthd.families.base import Policing
+from firthd.families.policing import Policing
 from firthd.policies.licenses import FAMILIES
 from firthd.policies.specs import check_specs
 

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 
 from firth_protocol.errors import Invalid
-from firthd.families.base import Facts, Need, Policing
+from firthd.families.base import Facts
+from firthd.families.policing import Need, Policing
 
 
 class Specs:

@@ -8,12 +8,13 @@ from msgspec import Struct
 
 from firth_protocol.errors import Invalid
 from firth_protocol.types import Family
-from firthd.families.base import Entry, Facts, InvalidRecordError, LicenseSyntax
+from firthd.families.base import Entry, Facts, InvalidRecordError
 from firthd.families.conda.names import KNOWN_SUBDIRS, NOARCH
 from firthd.families.conda.records import license_text, milliseconds, printable
 from firthd.families.conda.requirements import CondaRequirement, requirement, strict_requirement
 from firthd.families.conda.solving import unsolved
 from firthd.families.conda.versions import order_key
+from firthd.families.policing import LicenseSyntax
 
 VIRTUAL = "__"
 """How the names of virtual packages begin: the machine has them, no channel does."""
