@@ -184,15 +184,19 @@ def _days(rules: Rules) -> tuple[int | None, int | None]:
 
 
 class Judging:
-    """One pass over what a mirror's source lists. `drop` hears of each record that is left out, when that is sure."""
+    """One pass over what a mirror's source lists.
 
-    def __init__(self, judge: Judge, first_seen: FirstSeen, drop: Callable[[Facts, Verdict], None]) -> None:
+    `drop` hears of each record that is left out, when that is sure, with the number of its verdict.
+    """
+
+    def __init__(self, judge: Judge, first_seen: FirstSeen, drop: Callable[[Facts, int], None]) -> None:
         self._judge = judge
         self._first_seen = first_seen
         self._drop = drop
         self._waits = judge.closes or judge.rules.keep_latest is not None
         self._codes_of: dict[Verdict, int] = {}
-        self._part = ""
+        self._excepts = bool(judge.exceptions)
+        self._offered: set[str] = set()
         self._candidates: dict[str, list[Candidate]] = {}
         self._old_forms: list[Candidate] = []
         self._files: set[str] = set()
@@ -200,7 +204,7 @@ class Judging:
         self.codes: dict[str, array[int]] = {}  # part -> what became of each record, in the order of its listing
         self.verdicts: list[Verdict | None] = [None]
         self.offered: dict[str, set[str]] = {}  # part -> names that no rule about packages gives up
-        self.counts: Counter[str] = Counter()  # rule -> records that it left out
+        self._left_out = [0]  # by the number of the verdict
         self.records = self.kept = self.bytes = 0
         self.names: set[str] = set()  # of what is kept
         self.missing: list[Missing] = []
@@ -213,19 +217,18 @@ class Judging:
 
     def begin(self, part: str, records: int) -> None:
         """Begin a part; each of its records gets a code by its number in the listing."""
-        self._part = part
+        self._offered = self.offered[part] = set()
         self.codes[part] = array("L", bytes(array("L").itemsize * records))
-        self.offered[part] = set()
 
     def see(self, number: int, facts: Facts) -> None:
         """Take the next record."""
         judge = self._judge
         self.records += 1
         key = judge.policing.name_key(facts.name)
-        excepted = judge.excepted(key, facts)
+        excepted = self._excepts and judge.excepted(key, facts)
         verdict = None if excepted else judge.first(key, facts, self._first_seen)
         if verdict is None or verdict.rule != "packages":
-            self.offered[self._part].add(facts.name)
+            self._offered.add(facts.name)
         if verdict is not None:
             if self._waits:
                 self._against.setdefault(key, verdict)
@@ -278,22 +281,16 @@ class Judging:
             closure.close(roots)
             self.missing = [*self._empty_specs(), *closure.missing(self._why_missing)]
             self._offer_only(closure.wanted)
-        for candidates in self._candidates.values():
-            for one in candidates:
-                self._decided(one)
-
-    def _decided(self, one: Candidate) -> None:
-        if one.kept:
-            self._keep(one.facts)
-            if self._judge.closes:
-                self.chosen.append(one)
-            return
-        if one.allowed:
-            why = f"{self._judge.rules.keep_latest} newer versions are there"
-            verdict = Verdict("keep_latest", why)
-        else:
-            verdict = Verdict("packages", "not allowed, and nothing that is needs it")
-        self._out(one.number, one.facts, verdict)
+        older = self.code(Verdict("keep_latest", f"{latest} newer versions are there")) if latest is not None else KEPT
+        unneeded = self.code(Verdict("packages", "not allowed, and nothing that is needs it")) if judge.closes else KEPT
+        while self._candidates:  # what is decided goes: the parts are read once more, and need the memory
+            for one in self._candidates.popitem()[1]:
+                if one.kept:
+                    self._keep(one.facts)
+                    if judge.closes:
+                        self.chosen.append(one)
+                else:
+                    self._coded(one.number, one.facts, older if one.allowed else unneeded)
 
     def _empty_specs(self) -> list[Missing]:
         """Return the allowed specs that nothing matches."""
@@ -330,6 +327,7 @@ class Judging:
         if code is None:
             code = self._codes_of[verdict] = len(self.verdicts)
             self.verdicts.append(verdict)
+            self._left_out.append(0)
         return code
 
     def allowed_on(self) -> set[tuple[str, str]]:
@@ -343,6 +341,19 @@ class Judging:
         return found
 
     def _out(self, number: int, facts: Facts, verdict: Verdict) -> None:
-        self.codes[facts.part][number] = self.code(verdict)
-        self.counts[verdict.rule] += 1
-        self._drop(facts, verdict)
+        self._coded(number, facts, self.code(verdict))
+
+    def _coded(self, number: int, facts: Facts, code: int) -> None:
+        self.codes[facts.part][number] = code
+        self._left_out[code] += 1
+        self._drop(facts, code)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many records each rule has left out."""
+        found: Counter[str] = Counter()
+        for code, number in enumerate(self._left_out):
+            verdict = self.verdicts[code]
+            if verdict is not None and number:
+                found[verdict.rule] += number
+        return found

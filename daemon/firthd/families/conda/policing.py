@@ -55,6 +55,7 @@ class CondaPolicing:
 
     def __init__(self) -> None:
         self._texts: dict[str, str] = {}
+        self._licenses: dict[str, str] = {}
 
     def facts(self, part: str, entry: Entry, signed: bool | None = None) -> Facts:
         try:
@@ -71,7 +72,7 @@ class CondaPolicing:
             build=fields.build,
             build_number=fields.build_number,
             part=part,
-            license=license_text(fields.license),
+            license=self._license(fields.license),
             timestamp=milliseconds(fields.timestamp),
             size=fields.size,
             sha256=fields.sha256,
@@ -79,10 +80,18 @@ class CondaPolicing:
             depends=[one(text, text) for text in fields.depends],
             filename=entry.filename,
             platform=part,
-            license_family=printable(family, 100) if isinstance(family, str) else None,
+            license_family=self._license(family),
             signed=signed,
-            indexed=milliseconds(fields.indexed_timestamp),
+            indexed=None if fields.indexed_timestamp is None else milliseconds(fields.indexed_timestamp),
         )
+
+    def _license(self, said: object) -> str | None:
+        if not isinstance(said, str):
+            return None
+        found = self._licenses.get(said)
+        if found is None:
+            found = self._licenses[said] = license_text(said) or ""
+        return found
 
     def name_key(self, name: str) -> str:
         return name.lower()
