@@ -172,6 +172,12 @@ class DependencyReportReply(Struct, frozen=True, kw_only=True):
     as_of: str
 
 
+class AdvisoryReply(Struct, frozen=True, kw_only=True):
+    advisory: t.AdvisoryInfo
+    runs: list[t.Run] = []
+    seq: int
+
+
 class TokenReply(Struct, frozen=True, kw_only=True):
     item: t.Token
     seq: int
@@ -535,6 +541,27 @@ class PolicyPreview(Params, frozen=True, kw_only=True):
     families: Families | None = None
     mirror: MirrorRef | None = None
     channel: ChannelName | None = None
+
+
+class AdvisoryImport(Params, frozen=True, kw_only=True):
+    source: Annotated[
+        str, Meta(min_length=1, max_length=2000, description="a zip, folder or file of this machine, or its address")
+    ]
+    format: t.AdvisoryFormat = t.AdvisoryFormat.OSV
+    dry_run: DryRun = False
+
+
+class AdvisoryList(PageParams, frozen=True, kw_only=True):
+    query: Annotated[str, Meta(max_length=200, description="part of an id or of a package's name")] | None = None
+    status: t.AdvisoryStatus | None = None
+
+
+class AdvisorySet(Params, frozen=True, kw_only=True):
+    id: Annotated[str, Meta(min_length=1, max_length=200, description="an advisory's id")]
+    status: t.AdvisoryStatus | UnsetType = UNSET
+    score: Annotated[float, Meta(ge=0, le=10, description="null: the advisory's own")] | None | UnsetType = UNSET
+    note: Annotated[str, Meta(max_length=2000)] | UnsetType = UNSET
+    dry_run: DryRun = False
 
 
 class TokenCreate(Params, frozen=True, kw_only=True):
@@ -968,6 +995,27 @@ _ROWS = (
         _MI,
         NotFound,
         Invalid,
+    ),
+    _row(
+        "advisory.import",
+        _M,
+        AdvisoryImport,
+        RunReply,
+        "Read advisories into the state; what was set by hand stays",
+        ScopeBy.NONE,
+        Invalid,
+        changes=True,
+    ),
+    _row("advisory.list", _R, AdvisoryList, t.Page[t.AdvisoryInfo], "List advisories", ScopeBy.LIST, CursorExpired),
+    _row(
+        "advisory.set",
+        _M,
+        AdvisorySet,
+        AdvisoryReply,
+        "Set an advisory's status, score and note by hand; policies about flaws act at once",
+        ScopeBy.NONE,
+        NotFound,
+        changes=True,
     ),
     _row(
         "token.create",

@@ -353,6 +353,29 @@ class Rules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
     cve: CveRule | None = None
 
 
+class AdvisoryFormat(StrEnum):
+    OSV = "osv"  # records of OSV: a zip, a folder, or one file
+    LINES = "lines"  # our own: a JSON object a line, {id, name, spec, family?, score?, status?, summary?, aliases?}
+
+
+class AdvisoryInfo(Struct, frozen=True, kw_only=True):
+    """An advisory, and what was said of it by hand."""
+
+    id: str
+    aliases: list[str]
+    families: list[Family]
+    packages: list[str]
+    summary: str
+    score: float | None
+    status: AdvisoryStatus
+    withdrawn: bool
+    modified: str
+    imported_at: Time
+    set_by: str | None
+    set_at: Time | None
+    note: str
+
+
 class PolicyUse(Struct, frozen=True, kw_only=True):
     """Where a policy is in force: a channel, or one mirror of it."""
 

@@ -148,7 +148,9 @@ class PolicyPass:
         missing = judging.missing
         unsolved, note = self._solve()
         if self._file is not None:
-            self._file.about(About(policy=self._by.policy, stamp=self._by.stamp, closes=self.judge.closes))
+            self._file.about(
+                About(policy=self._by.policy, stamp=self._by.stamp, closes=self.judge.closes, unsolvable=unsolved)
+            )
             self._file.verdicts(
                 (code, verdict.rule, verdict.why, verdict.refuses)
                 for code, verdict in enumerate(judging.verdicts)

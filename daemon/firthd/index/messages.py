@@ -110,6 +110,28 @@ class PreviewResult(Struct, frozen=True, kw_only=True):
     names_removed: list[str]
 
 
+# --- advisories -------------------------------------------------------------------------------------------------------
+
+
+class AdvisoriesParams(Struct, frozen=True, kw_only=True):
+    """What a task reads advisories from."""
+
+    place: str  # a zip, a folder or a file
+    own: bool  # lines of our own format
+    policings: list[str]  # "package.module:name" of each family's Policing
+    out: str  # receives a JSON document a line
+    max_bytes: int  # of all that is read, decompressed
+
+
+class AdvisoriesResult(Struct, frozen=True, kw_only=True):
+    """What was read."""
+
+    read: int
+    withdrawn: int
+    skipped: int
+    reasons: dict[str, int]  # why documents were skipped; the first of them
+
+
 # --- render: what a channel shows, as objects -------------------------------------------------------------------------
 
 

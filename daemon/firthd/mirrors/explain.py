@@ -15,7 +15,7 @@ from firth_protocol.methods import (
     PackageExplain,
     ReportFormat,
 )
-from firth_protocol.types import DependencyRow, Excluded, Explained, Family, MissingDependency, Page
+from firth_protocol.types import DependencyRow, Excluded, Explained, Family, Page
 from firthd.channels import browse
 from firthd.channels.blocks import Blocks
 from firthd.channels.policies import InForce, Policies
@@ -64,15 +64,6 @@ class Explanations:
         )
         shown, following = paging.cut("excluded", found, params.limit, lambda one: (None, one.id))
         return Page(items=[_excluded(one) for one in shown], next_cursor=following, total=total, as_of=as_of)
-
-    async def missing(self, mirror_id: int, limit: int) -> tuple[list[MissingDependency], int]:
-        """Return the first requirements that nothing meets, and how many there are."""
-        judgement = self._policies.files.of(mirror_id)
-        found, total = await asyncio.to_thread(judgement.missing_page, 0, limit)
-        return [
-            MissingDependency(requirement=one.requirement, platform=one.platform, chain=one.chain, why=one.why)
-            for one in found
-        ], total
 
     # --- explain
 

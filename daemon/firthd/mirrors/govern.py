@@ -195,6 +195,14 @@ class Governor:
             if mirror.policy == name or (mirror.policy is None and mirror.channel_id in channels)
         ]
 
+    async def about_flaws(self, r: Reader) -> list[MirrorRow]:
+        """Return the mirrors whose policy asks for known flaws."""
+        found: dict[int, MirrorRow] = {}
+        for row in await policies.every(r):
+            if row.rules.cve is not None:
+                found |= {mirror.id: mirror for mirror in await self.judged_by(r, row.name)}
+        return list(found.values())
+
     async def _row(self, r: Reader, name: str) -> PolicyRow:
         row = await policies.by_name(r, name)
         if row is None:

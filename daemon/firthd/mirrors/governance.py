@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from firth_protocol.types import RunKind
+from firthd.mirrors.advisories import Advisories
 from firthd.mirrors.context import Context
 from firthd.mirrors.explain import Explanations
 from firthd.mirrors.govern import Governor
@@ -21,10 +22,11 @@ class Governance(Struct, frozen=True, kw_only=True):
     previews: Previews
     explanations: Explanations
     refilters: Refilters
+    advisories: Advisories
 
     def executors(self) -> Mapping[RunKind, Executor]:
         """Return who carries out each kind of run that is about policies."""
-        return {RunKind.REFILTER: self.refilters.refilter}
+        return {RunKind.REFILTER: self.refilters.refilter, RunKind.ADVISORY: self.advisories.run}
 
 
 def governance(context: Context, runs: MirrorRuns) -> Governance:
@@ -33,6 +35,7 @@ def governance(context: Context, runs: MirrorRuns) -> Governance:
     return Governance(
         governor=governor,
         refilters=Refilters(context, runs),
+        advisories=Advisories(context, governor),
         previews=Previews(context, governor),
         explanations=Explanations(context.db, context.journal, context.policies, context.blocks, context.families),
     )

@@ -1,12 +1,13 @@
 """The only place that describes mirrors and their runs to clients, and knows how a mirror is addressed."""
 
+import asyncio
 from collections.abc import Callable
 
 from firth_protocol.methods import MirrorList, RunList
-from firth_protocol.types import FailedArtifact, Mirror, MirrorDetails, Run
+from firth_protocol.types import FailedArtifact, Mirror, MirrorDetails, MissingDependency, Run
 from firthd.absent import no_mirror, no_run
 from firthd.channels import browse
-from firthd.channels.policies import Policies
+from firthd.channels.policies import InForce, Policies
 from firthd.clock import Clock, maybe_rfc3339, rfc3339
 from firthd.runs import steps
 from firthd.runs.queue import RunQueue
@@ -158,6 +159,8 @@ class Reports:
         failed = await self._db.read(lambda r: runs.failures(r, run.id, LISTED)) if run else []
         failures = await self._db.read(lambda r: runs.count_failures(r, run.id)) if run else 0
         names, shadowed = await self._db.read(lambda r: artifacts.shadowed_names(r, row.channel_id, row.id, LISTED))
+        in_force = self._policies.of_mirror(row.id)
+        missing, lacks, unsolvable = await asyncio.to_thread(self._judged, row.id, in_force)
         live = self._queue.live(run.id) if run else None
         shown = live.snapshot() if live is not None else run
         return MirrorDetails(
@@ -179,4 +182,21 @@ class Reports:
             shadowed=names,
             shadowed_total=shadowed,
             notes=shown.notes if shown else [],
+            in_force=in_force.told() if in_force is not None else None,
+            missing=missing,
+            missing_total=lacks,
+            unsolvable=unsolvable,
         )
+
+    def _judged(self, mirror_id: int, in_force: InForce | None) -> tuple[list[MissingDependency], int, list[str]]:
+        """Return what lacks by the policy in force: requirements, how many there are, specs that cannot be solved."""
+        judgement = self._policies.files.of(mirror_id)
+        about = judgement.about() if in_force is not None and in_force.judge is not None else None
+        if about is None or in_force is None or about.policy != in_force.policy.name:
+            return [], 0, []
+        found, total = judgement.missing_page(0, LISTED)
+        told = [
+            MissingDependency(requirement=one.requirement, platform=one.platform, chain=one.chain, why=one.why)
+            for one in found
+        ]
+        return told, total, about.unsolvable

@@ -84,6 +84,7 @@ class About(Struct, frozen=True, kw_only=True):
     policy: str
     stamp: str  # the policy with its revision and what else it hangs on
     closes: bool  # dependencies were looked at
+    unsolvable: list[str] = []  # what is allowed and cannot be installed
 
 
 LeftOutRow = tuple[str, str, str, str, str, int | None, int]  # part, filename, name, version, build, size, verdict

@@ -229,7 +229,7 @@ class WorkerState:
         return {row[0]: (row[1], row[2]) for row in rows.fetchall()}
 
     def advisories(self, family: str) -> list[bytes]:
-        """Return the documents of all advisories that name a package of a family, or an alias of one that does."""
+        """Return the documents of all advisories that name a package of a family."""
         rows = self._connection.execute("SELECT document FROM advisory WHERE families LIKE ?", (f'%"{family}"%',))
         return [row[0] for row in rows.fetchall()]
 

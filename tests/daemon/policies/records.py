@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from firth_protocol.types import Rules
-from firthd.families.base import Entry, Facts
+from firthd.families.base import Facts
 from firthd.families.conda.policing import POLICING
 from firthd.policies.evaluate import FirstSeen, Judge, Judging, Verdict
 
@@ -35,10 +35,6 @@ def facts(name: str, version: str = "1.0", **fields: Any) -> Facts:
 
 def rules_of(**rules: Any) -> Rules:
     return msgspec.convert(rules, Rules)
-
-
-def raw(**record: Any) -> Entry:
-    return Entry(f"{record['name']}-{record.get('version', '1')}-0.conda", "packages.conda", msgspec.json.encode(record))
 
 
 def built(one: Facts) -> int:

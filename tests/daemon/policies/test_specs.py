@@ -160,7 +160,13 @@ def test_names_go_by_the_familys_own_rule() -> None:
 def test_virtual_packages_are_given_and_odd_records_are_read() -> None:
     assert POLICING.dependency("__glibc >=2.17") is None
     assert POLICING.dependency("__osx>=10.12") is None
-    for text in ("_libgcc_mutex 0.1 conda_forge", "vc 14", "x =*=cpu", "cuda-version  >= 11.0", "libopenblas >=0.3, !=0.4"):
+    for text in (
+        "_libgcc_mutex 0.1 conda_forge",
+        "vc 14",
+        "x =*=cpu",
+        "cuda-version  >= 11.0",
+        "libopenblas >=0.3, !=0.4",
+    ):
         need = POLICING.dependency(text)
         assert need is not None
         assert need.name

@@ -50,7 +50,7 @@ class CondaPolicing:
     family = Family.CONDA
     syntax = LicenseSyntax.CONDA
     platforms = frozenset(KNOWN_SUBDIRS)
-    ecosystem = None
+    ecosystem: str | None = None
     everywhere = NOARCH
 
     def __init__(self) -> None:

@@ -1,8 +1,12 @@
-"""The handlers of the group policy, and of what policies made of packages and mirrors."""
+"""The handlers of the groups policy and advisory, and of what policies made of packages and mirrors."""
 
 import msgspec
 
 from firth_protocol.methods import (
+    AdvisoryImport,
+    AdvisoryList,
+    AdvisoryReply,
+    AdvisorySet,
     DependencyReportReply,
     MirrorDependencyReport,
     MirrorExcluded,
@@ -16,9 +20,10 @@ from firth_protocol.methods import (
     PolicyPreviewReply,
     PolicyReply,
     PolicyUpdate,
+    RunReply,
     SeqReply,
 )
-from firth_protocol.types import Excluded, Explained, Page, Policy
+from firth_protocol.types import AdvisoryInfo, Excluded, Explained, Page, Policy
 from firthd.engine import Engine
 from firthd.rpc.dispatch import Context, Handler
 from firthd.store.database import Reader
@@ -59,7 +64,19 @@ def handlers(engine: Engine) -> dict[str, Handler]:
     async def explain(context: Context, params: PackageExplain) -> Page[Explained]:
         return await explanations.explain(params)
 
+    async def import_(context: Context, params: AdvisoryImport) -> RunReply:
+        return await engine.governance.advisories.import_(params, context.caller.user)
+
+    async def advisories(context: Context, params: AdvisoryList) -> Page[AdvisoryInfo]:
+        return await engine.page(lambda r: engine.governance.advisories.page(r, params))
+
+    async def set_(context: Context, params: AdvisorySet) -> AdvisoryReply:
+        return await engine.governance.advisories.set(params, context.caller.user)
+
     return {
+        "advisory.import": import_,
+        "advisory.list": advisories,
+        "advisory.set": set_,
         "policy.create": create,
         "policy.list": list_,
         "policy.get": get,
