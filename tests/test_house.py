@@ -154,6 +154,7 @@ def test_the_only_place_is_the_only_one(pattern: str, owner: str) -> None:
 
 
 WRITERS = {
+    "advisory": {"advisories"},
     "artifact": {"artifacts", "blocks", "hand_over", "pages", "upkeep"},
     "artifact_record": {"artifacts", "blocks", "hand_over", "upkeep"},
     "audit": {"audit"},
@@ -161,12 +162,14 @@ WRITERS = {
     "channel": {"catalog"},
     "delivered": {"delivered", "upkeep"},
     "event": {"journal"},
+    "first_sight": {"policies"},
     "generation": {"generations"},
     "generation_family": {"generations"},
     "health": {"journal"},
     "mirror": {"blocks", "catalog", "pages"},
     "offered": {"offers"},
     "page": {"pages"},
+    "policy": {"policies"},
     "page_span": {"pages", "upkeep"},
     "run": {"runs"},
     "run_failure": {"runs"},
