@@ -24,6 +24,9 @@ from firthd.store.tokens import TokenRow
 FIRTH_GROUP = "firth"
 """The group whose members are managers unless firth.toml says otherwise; it also owns the socket."""
 
+_SO_PEERGROUPS = 59  # <asm-generic/socket.h>; Python has no name for it
+_MOST_GROUPS = 256  # what Python's getsockopt takes at once
+
 TOKEN_LETTERS = string.ascii_letters + string.digits
 TOKEN_LENGTH = 40
 """Random characters of a token: 238 bits. No underscore: conda cannot take one out of an address."""
@@ -44,11 +47,15 @@ def covers(patterns: Iterable[str] | None, channel: str) -> bool:
 
 
 class Peer(Struct, frozen=True, kw_only=True):
-    """What the kernel says of the process at the other end of a Unix socket (unix(7), SO_PEERCRED)."""
+    """What the kernel says of the process at the other end of a Unix socket (unix(7): SO_PEERCRED, SO_PEERGROUPS).
+
+    `groups` are those that it has beside `gid`; the user database may know of others, or of none of them.
+    """
 
     pid: int
     uid: int
     gid: int
+    groups: tuple[int, ...] = ()
 
 
 class Granted(Struct, frozen=True, kw_only=True):
@@ -135,7 +142,16 @@ def peer_of(connection: socket.socket) -> Peer:
     layout = "iII"
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize(layout))
     pid, uid, gid = struct.unpack(layout, raw)
-    return Peer(pid=pid, uid=uid, gid=gid)
+    return Peer(pid=pid, uid=uid, gid=gid, groups=tuple(group for group in _groups_of(connection) if group != gid))
+
+
+def _groups_of(connection: socket.socket) -> tuple[int, ...]:
+    """Return the supplementary groups of the other process; none where the kernel cannot say, or they are too many."""
+    try:
+        raw = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST_GROUPS * 4)
+    except OSError:
+        return ()
+    return struct.unpack(f"{len(raw) // 4}I", raw)
 
 
 class Access:
@@ -187,7 +203,8 @@ class Access:
         if peer.uid in self._admins:
             return [Granted(role=Role.ADMIN)]
         granted = [_granted(grant) for grant in self._settings.users if self._is_user(grant, peer, user)]
-        groups = frozenset((peer.gid,) if user is None else self._accounts.groups(user, peer.gid))
+        # A service's SupplementaryGroups= stand in no database, and a new member's session does not have the group yet.
+        groups = frozenset((peer.gid, *peer.groups, *(() if user is None else self._accounts.groups(user, peer.gid))))
         named = [(self._gid(grant), grant) for grant in self._settings.groups]
         granted += [_granted(grant) for gid, grant in named if gid in groups]
         firth = self._accounts.group_id(FIRTH_GROUP)

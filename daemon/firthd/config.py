@@ -18,6 +18,10 @@ from firth_protocol.errors import Invalid
 from firth_protocol.types import Role
 
 Positive = Annotated[int, Meta(ge=1)]
+Days = Annotated[int, Meta(ge=1, le=36_500)]
+
+TEXT_PLACE = "{text}"
+"""Where notify.template wants the sentences."""
 
 _SOCKET_PATH_BYTES = 107  # sun_path of unix(7), less its closing NUL
 _SYSTEM_MANAGER = "/run/systemd/notify"  # a user's own manager listens elsewhere
@@ -60,6 +64,9 @@ class StoreSettings(Struct, frozen=True, kw_only=True):
     floor_percent: Annotated[float, Meta(ge=0, le=90)] = 5  # of the disk, never touched by downloads
     grace_days: Annotated[int, Meta(ge=0, le=3650)] = 7  # how long the file of a retired artifact stays fetchable
     export_dirs: list[str] = []  # folders that may take files written for a caller, beside out/
+    runs_days: Days = 365  # how long ended runs stay listed, and lines of generations that are no longer kept
+    logs_days: Days = 90  # how long the logs of ended runs stay
+    audit_days: Days = 3650  # how long lines of the audit log stay
 
     @property
     def grace_ms(self) -> int:
@@ -85,6 +92,16 @@ class UpstreamSettings(Struct, frozen=True, kw_only=True):
     page_ttl_s: Annotated[int, Meta(ge=0)] = 600  # age at which the page of a lazy part is asked for again
 
 
+class NotifySettings(Struct, frozen=True, kw_only=True):
+    """Who is told of runs that went wrong and of changes in health: a command or an address."""
+
+    command: list[str] = []  # program and arguments; it reads JSON from its standard input
+    url: str | None = None  # where the JSON is posted to
+    template: str | None = None  # what is posted instead; {text} stands for the sentences
+    every_s: Annotated[int, Meta(ge=1, le=86_400)] = 60  # shortest time between two notifications
+    timeout_s: Annotated[float, Meta(gt=0, le=300)] = 10
+
+
 class Settings(Struct, frozen=True, kw_only=True):
     """Everything the daemon is told from outside."""
 
@@ -95,6 +112,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     store: StoreSettings = StoreSettings()
     runs: RunSettings = RunSettings()
     upstream: UpstreamSettings = UpstreamSettings()
+    notify: NotifySettings = NotifySettings()
 
 
 class Flags(Struct, frozen=True, kw_only=True):
@@ -136,6 +154,7 @@ _SECTIONS: dict[str, type[Struct]] = {
     "store": StoreSettings,
     "runs": RunSettings,
     "upstream": UpstreamSettings,
+    "notify": NotifySettings,
 }
 
 
@@ -204,9 +223,9 @@ def parse_listen(text: str) -> tuple[str, int]:
 
 
 def describe(loaded: Loaded) -> list[tuple[str, str, str]]:
-    """Return (setting, value as JSON, origin) for each setting in force that has an effect."""
+    """Return (setting, value as JSON, origin) for each setting in force that has an effect; secrets are hidden."""
     rows = []
-    for name, value in msgspec.to_builtins(loaded.settings, enc_hook=str).items():
+    for name, value in msgspec.to_builtins(public(loaded.settings), enc_hook=str).items():
         pairs = [(f"{name}.{key}", item) for key, item in value.items()] if isinstance(value, dict) else [(name, value)]
         for key, item in pairs:
             if key in WITHOUT_EFFECT:
@@ -214,6 +233,14 @@ def describe(loaded: Loaded) -> list[tuple[str, str, str]]:
             text = "unset" if item is None else msgspec.json.encode(item).decode()
             rows.append((key, text, loaded.origins[key]))
     return rows
+
+
+def public(settings: Settings) -> Settings:
+    """Return settings fit to be shown: the address of a chat, and what is posted there, hold its key."""
+    notify = settings.notify
+    url = None if notify.url is None else f"{urlsplit(notify.url).scheme}://{urlsplit(notify.url).hostname}/***"
+    hidden = msgspec.structs.replace(notify, url=url, template=None if notify.template is None else "***")
+    return msgspec.structs.replace(settings, notify=hidden)
 
 
 class _Said(Struct, frozen=True):
@@ -328,6 +355,7 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
             hint="choose a shorter one with --socket or FIRTH_SOCKET",
         )
     _check_web(settings.web, origins)
+    _check_notify(settings.notify, origins)
     for kind, grants, who in (
         ("users", settings.access.users, ("user", "uid")),
         ("groups", settings.access.groups, ("group", "gid")),
@@ -358,6 +386,47 @@ def _check_web(web: WebSettings, origins: Mapping[str, str]) -> None:
             f"{origins['web.accel_redirect']}: web.accel_redirect: {accel!r} is no location of nginx",
             hint="write the internal location as in nginx's configuration, for example /_firth/",
         )
+
+
+def _check_notify(notify: NotifySettings, origins: Mapping[str, str]) -> None:
+    """Raise Invalid for a hook that cannot work; the text repeats nothing that may be a key."""
+    if notify.command and notify.url is not None:
+        raise Invalid(f"{origins['notify.url']}: notify.url: there is notify.command, too", hint="keep one of the two")
+    if notify.command and not Path(notify.command[0]).is_absolute():
+        raise Invalid(f"{origins['notify.command']}: notify.command: {notify.command[0]!r} is not an absolute path")
+    if any("\0" in word for word in notify.command):
+        raise Invalid(f"{origins['notify.command']}: notify.command: an argument cannot hold a NUL character")
+    if notify.url is not None and not _is_address(notify.url):
+        raise Invalid(f"{origins['notify.url']}: notify.url: no http or https address")
+    if notify.template is None:
+        return
+    place = f"{origins['notify.template']}: notify.template"
+    if notify.url is None:
+        raise Invalid(f"{place}: it is for notify.url", hint="notify.command gets the whole JSON")
+    if TEXT_PLACE not in notify.template:
+        raise Invalid(f"{place}: it does not say where the text goes", hint=f"write {TEXT_PLACE} where it is wanted")
+    if is_json(notify.template) and not _is_object(notify.template):
+        raise Invalid(f"{place}: it begins like JSON and is none", hint=f'for example {{"text": "{TEXT_PLACE}"}}')
+
+
+def is_json(template: str) -> bool:
+    """Tell whether a template is meant as an object of JSON, its place standing inside a string."""
+    return template.lstrip().startswith("{") and not template.lstrip().startswith(TEXT_PLACE)
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(msgspec.json.decode(text), dict)
+    except msgspec.DecodeError:
+        return False
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
 
 
 def _check_public_url(url: str, place: str) -> None:

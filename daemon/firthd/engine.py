@@ -9,12 +9,14 @@ from firth_protocol.types import Addresses, DaemonStatus, Family, Page, Schedule
 from firthd.access import Caller
 from firthd.channels.manage import Channels
 from firthd.channels.tokens import Tokens
+from firthd.channels.usage import Usage
 from firthd.clock import Clock
 from firthd.families.base import FamilyRules
 from firthd.mirrors.caretakers import Caretakers
 from firthd.mirrors.governance import Governance
 from firthd.mirrors.manage import Mirrors
 from firthd.mirrors.report import Reports
+from firthd.notify.notifications import Notifications
 from firthd.runs.queue import RunQueue
 from firthd.store.database import Database, Reader
 from firthd.store.journal import Journal
@@ -36,6 +38,8 @@ class Engine(Struct, frozen=True, kw_only=True):
     keepers: Caretakers
     governance: Governance
     tokens: Tokens
+    usage: Usage
+    notifications: Notifications
     families: Mapping[Family, FamilyRules]
     base_url: Callable[[], str]
     status: Callable[[Caller], Awaitable[DaemonStatus]]

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from firth_protocol.types import Counts, DaemonStatus, HealthProblem, NextRun, R
 from firthd import __version__
 from firthd.access import Caller
 from firthd.clock import Clock, rfc3339
+from firthd.freshness import SUBJECT, Freshness
 from firthd.mirrors.space import SpaceGuard
 from firthd.runs.queue import Waiting
 from firthd.scheduler import CronSchedules
@@ -26,7 +27,7 @@ from firthd.store.journal import Journal
 from firthd.store.runs import RunRow
 from firthd.systemd import Notifier
 from firthd.upstream.client import Upstream
-from firthd.vitals import LoopSampler, Metrics, rss_bytes
+from firthd.vitals import LoopSampler, Sample, page, rss_bytes
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class Health:
         addresses: Callable[[], Sequence[str]],
         waiting: Callable[[], Sequence[Waiting]],
         check_indexes: Callable[[], Awaitable[list[str]]],
+        also: Callable[[], HealthProblem | None],
     ) -> None:
         self._db = db
         self._journal = journal
@@ -75,9 +77,11 @@ class Health:
         self._addresses = addresses
         self._waiting = waiting
         self._check_indexes = check_indexes
+        self._also = also
+        self._freshness = Freshness(db, clock, schedules)
         self._started_at = clock.now_ms()
-        self._metrics = Metrics()
-        self._last_numbers: dict[str, tuple[str, float]] = {}
+        self._numbers: tuple[float, Mapping[str, tuple[str, float]], Mapping[str, list[Sample]]] | None = None
+        self._gathering = asyncio.Lock()
         self._disk: HealthProblem | None = None
         self._looked_at = -LOOK_S
 
@@ -186,19 +190,24 @@ class Health:
     async def _problems(self, r: Reader) -> list[HealthProblem]:
         noted = [problem for problem in await journal.health(r) if problem.subject != _DISK]
         damage = damaged(await quarantine.tally(r), self._clock.now_ms())
-        noted += [damage] if damage is not None else []
+        noted += [one for one in (damage, self._also()) if one is not None]
         return [self._disk, *noted] if self._disk is not None else noted
 
-    async def scrape(self) -> bytes:
-        await self.gather()
-        return self._metrics.render(self._last_numbers)
+    async def metrics(self, seen: Callable[[str], bool]) -> bytes:
+        """Return Prometheus' page as it is now, with the mirrors of channels that whoever asks may know of."""
+        async with self._gathering:
+            now = self._clock.monotonic()
+            if self._numbers is None or now - self._numbers[0] >= LOOK_S:
+                self._numbers = (now, await self._gather(), await self._freshness.numbers())
+        _, values, mirrors = self._numbers
+        samples = [one for channel, of_channel in mirrors.items() if seen(channel) for one in of_channel]
+        return await asyncio.to_thread(page, values, samples)
 
-    async def gather(self) -> None:
-        """Read the numbers for Prometheus."""
+    async def _gather(self) -> dict[str, tuple[str, float]]:
         totals = await self._db.read(lambda r: upkeep.totals(r))
         space = await self._space.now()
         lag = self._sampler.lag()
-        self._last_numbers = {
+        return {
             "firth_channels": ("Channels", totals.channels),
             "firth_mirrors": ("Mirrors", totals.mirrors),
             "firth_runs_active": ("Runs at work", totals.runs_active),
@@ -213,6 +222,24 @@ class Health:
             "firth_loop_stall_p99_seconds": ("Stall of the event loop, 99th percentile", lag.p99_ms / 1000),
             "firth_loop_stall_max_seconds": ("Longest stall of the event loop", lag.max_ms / 1000),
         }
+
+    async def note_overdue(self) -> None:
+        """Note which mirrors should have succeeded by now, and take back what is no longer so."""
+        overdue = {one.subject: one.text for one in await self._freshness.overdue()}
+        hint = "`run.list` tells what became of its runs; a disabled mirror is expected to do nothing"
+
+        async def body(tx: Tx) -> None:
+            there = [one.subject for one in await journal.health(tx) if one.subject.startswith(SUBJECT)]
+            for subject, text in overdue.items():
+                if await journal.ill(tx, subject, text, hint, self._clock.now_ms()):
+                    await self._health_fact(tx, subject, text)
+            for subject in there:
+                if subject not in overdue:
+                    await self._well(tx, subject)
+
+        noted = [one.subject for one in await self._db.read(journal.health) if one.subject.startswith(SUBJECT)]
+        if overdue or noted:
+            await self._db.write(body)
 
     async def answer_for(self, notifier: Notifier, interval_s: float) -> None:
         """Tell the service manager that the loop turns and the database answers, for as long as both are true."""
@@ -249,6 +276,8 @@ class Health:
                 await self._health_fact(tx, subject, text)
         elif row.state is RunState.COMPLETED:
             await self._well(tx, subject)
+        if row.kind is RunKind.MIRROR and row.state in {RunState.COMPLETED, RunState.INCOMPLETE}:
+            await self._well(tx, f"{SUBJECT}{row.channel}:{row.mirror_name}")
         done = row.state in {RunState.COMPLETED, RunState.INCOMPLETE}
         if done and row.channel_id is not None and not await generations.finished_change_sets(tx, row.channel_id):
             await self._well(tx, f"{_PUBLICATION}{row.channel}")  # what a failed one owed has come with this one
@@ -267,6 +296,7 @@ class Health:
 
         async def gone(r: Reader) -> list[str]:
             there = {f"{_MIRROR}{mirror.channel}:{mirror.name}" for mirror in await catalog.all_mirrors(r)}
+            there |= {f"{SUBJECT}{mirror.channel}:{mirror.name}" for mirror in await catalog.all_mirrors(r)}
             there |= {f"{_PUBLICATION}{channel.name}" for channel in await catalog.all_channels(r)}
             subjects = [problem.subject for problem in await journal.health(r)]
             return [subject for subject in subjects if _channel_of(subject) is not None and subject not in there]
@@ -312,10 +342,6 @@ class Health:
         since = rfc3339(self._clock.now_ms()) if self._disk is None else self._disk.since
         self._disk = HealthProblem(subject=_DISK, text=found[0], hint=found[1], since=since) if found else None
 
-    def metrics(self) -> bytes:
-        """Return Prometheus' text with the numbers that were gathered last."""
-        return self._metrics.render(self._last_numbers)
-
 
 def damaged(tally: quarantine.Tally, now_ms: int) -> HealthProblem | None:
     """Return what is to be said of damaged files: as long as one waits for the right one, and a day after the last."""
@@ -332,7 +358,7 @@ def damaged(tally: quarantine.Tally, now_ms: int) -> HealthProblem | None:
 
 def _channel_of(subject: str) -> str | None:
     """Return the channel that something wrong belongs to, None when it is the daemon's own."""
-    for kind in (_MIRROR, _PUBLICATION):
+    for kind in (_MIRROR, _PUBLICATION, SUBJECT):
         if subject.startswith(kind):
             return subject.removeprefix(kind).partition(":")[0]
     return None

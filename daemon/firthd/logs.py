@@ -42,14 +42,16 @@ def one_line(text: str) -> str:
     return _CONTROL.sub(lambda found: f"\\x{ord(found.group()):02x}", lines)
 
 
-def set_up(environ: Mapping[str, str], stream: TextIO = sys.stderr) -> None:
-    """Send every record of level INFO and above to `stream`; warnings of Python come the same way."""
+def set_up(environ: Mapping[str, str], stream: TextIO = sys.stderr) -> bool:
+    """Send every record of level INFO and above to `stream`, warnings of Python too; return whether a journal reads."""
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(LineFormatter(journal=_is_journal(environ, stream)))
+    journal = _is_journal(environ, stream)
+    handler.setFormatter(LineFormatter(journal=journal))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.captureWarnings(True)
     logging.raiseExceptions = False  # a line that a full disk does not take is lost; nothing else is
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+    return journal
 
 
 def _priority(level: int) -> int:

@@ -28,7 +28,7 @@ _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct",
 _DAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
 _ITEM = re.compile(r"(\*|[0-9]{1,2}|[a-z]{3})(?:-([0-9]{1,2}|[a-z]{3}))?(?:/([0-9]{1,3}))?\Z")
 
-Start = Callable[[MirrorRow, str], Awaitable[None]]
+Start = Callable[[MirrorRow, str], Awaitable[object]]
 """Queues a run of a mirror; the text is its cause."""
 
 

@@ -22,8 +22,10 @@ from firthd.channels.policies import Policies
 from firthd.channels.publish import Publisher
 from firthd.channels.published import Published
 from firthd.channels.tokens import Tokens
+from firthd.channels.usage import Usage
 from firthd.clock import Clock, SystemClock
 from firthd.config import Settings
+from firthd.doors import web_listeners
 from firthd.engine import Engine
 from firthd.events import EventHub
 from firthd.families import families as all_families
@@ -42,16 +44,16 @@ from firthd.mirrors.run import MirrorRuns
 from firthd.mirrors.source import Locator
 from firthd.mirrors.space import SpaceGuard
 from firthd.mirrors.take_in import TakeIn
+from firthd.notify.notifications import Notifications
 from firthd.rpc.dispatch import Dispatcher
 from firthd.rpc.handlers import handlers
-from firthd.rpc.server import RpcServer, refusal
+from firthd.rpc.server import RpcServer
 from firthd.runs.queue import RunQueue
 from firthd.scheduler import CronSchedules, Scheduler
-from firthd.serving import listen_at, raise_file_limit, rpc_limits, turn_away, web_limits
+from firthd.serving import raise_file_limit, rpc_limits, web_limits
 from firthd.store import folder, generations, journal, tokens, upkeep
 from firthd.store.audit import AuditLog, interrupt_begun
 from firthd.store.blobs import BlobStore
-from firthd.store.catalog import MirrorRow
 from firthd.store.database import Database, Tx
 from firthd.store.journal import Journal
 from firthd.store.object_store import ObjectStore
@@ -59,7 +61,7 @@ from firthd.store.opening import SchemaTooNew
 from firthd.store.quarantine import Room
 from firthd.store.repairs import Repairs
 from firthd.store.secrets import SecretFile
-from firthd.systemd import Inherited, Notifier, take_notifier, watchdog_interval_s
+from firthd.systemd import Inherited, Notifier, credentials_folder, take_notifier, watchdog_interval_s
 from firthd.upkeep import Upkeep
 from firthd.upstream.client import Upstream
 from firthd.upstream.hosts import lane_limit
@@ -180,7 +182,7 @@ class Daemon:
         for store in (self.blobs, self.rendered):
             await asyncio.to_thread(store.prepare)
             self._stack.push_async_callback(store.close)
-        self.secrets = SecretFile(state / "secrets.json")
+        self.secrets = SecretFile(state / "secrets.json", credentials_folder(os.environ))
         await asyncio.to_thread(self.secrets.load)
         self.upstream = Upstream(settings.upstream, clock)
         await self.upstream.start()
@@ -223,20 +225,13 @@ class Daemon:
             addresses=lambda: self.web_addresses,
             waiting=lambda: self.queue.waiting(),
             check_indexes=lambda: self.keepers.damage.check_indexes(),
+            also=lambda: self.notifications.problem(),
         )
-        self.workers = Workers(
-            settings.runs.index_workers or min(2, os.cpu_count() or 1),
-            clock,
-            memory_bytes=memory_for(settings.upstream.max_index_bytes),
-        )
-        self.queue = RunQueue(
-            db,
-            self.journal,
-            self.hub,
-            clock,
-            max_active=settings.runs.max_active,
-            resume=settings.runs.resume_interrupted,
-        )
+        self.notifications = Notifications(db, clock, settings.notify, self.health.health)
+        slots = settings.runs.index_workers or min(2, os.cpu_count() or 1)
+        self.workers = Workers(slots, clock, memory_bytes=memory_for(settings.upstream.max_index_bytes))
+        at_once, resume = settings.runs.max_active, settings.runs.resume_interrupted
+        self.queue = RunQueue(db, self.journal, self.hub, clock, max_active=at_once, resume=resume)
         publisher = Publisher(
             db, self.journal, clock, self.workers, self.objects, self.published, retention, families, state / "sources"
         )
@@ -276,7 +271,7 @@ class Daemon:
                 **self.keepers.executors(),
                 **self.governance.executors(),
             },
-            self.health.run_ended,
+            self.notifications.beside(self.health.run_ended),
         )
         self.pages = LazyPages(context, self.published.forget_files, grace_ms, ttl_s=settings.upstream.page_ttl_s)
         await self.pages.prepare()
@@ -297,10 +292,12 @@ class Daemon:
             families=families,
             schedules=self.schedules,
         )
-        self.scheduler = Scheduler(db, clock, self.schedules, self._start_due)
+        start = self.mirrors.run
+        self.scheduler = Scheduler(db, clock, self.schedules, lambda m, cause: start(m.id, "schedule", cause=cause))
         self.tokens = WebTokens(
             lambda: db.read(tokens.in_force), lambda used: db.write(lambda tx: tokens.touch(tx, used)), clock
         )
+        self.usage = Usage(db, clock)
         self.upkeep = Upkeep(
             governor=self.governance.governor,
             db=db,
@@ -311,6 +308,8 @@ class Daemon:
             tokens=self.tokens,
             health=self.health,
             keepers=self.keepers,
+            usage=self.usage,
+            settings=settings.store,
         )
         self.engine = Engine(
             governance=self.governance,
@@ -323,6 +322,8 @@ class Daemon:
             reports=reports,
             keepers=self.keepers,
             tokens=Tokens(db, self.journal, clock, self.tokens),
+            usage=self.usage,
+            notifications=self.notifications,
             families=families,
             base_url=self.base_url,
             status=self.health.status,
@@ -345,7 +346,7 @@ class Daemon:
             dispatcher,
             access,
             self.hub,
-            self.health.scrape,
+            self.health.metrics,
             lambda: self._ready and not self._stopping,
             clock=self._clock,
             limits=rpc_limits(self._files),
@@ -362,19 +363,21 @@ class Daemon:
                 clock=self._clock,
                 state=self.settings.state,
                 families=self.engine.families,
-                packages=lambda channel, query: browse.first_packages(self.db, channel, query),
+                packages=lambda channel, query: browse.first_packages(self.db, channel, query, self._clock.now_ms()),
                 health=lambda: self._trouble,
                 limited=self.health.limited,
                 metrics=self.health.metrics,
                 package_lost=self.keepers.damage.package,
                 index_lost=self.keepers.damage.index,
+                downloaded=self.usage.note,
             )
         )
-        listeners = [*self._sockets.web] or [listen_at(self.settings.web.listen)]
+        listeners = web_listeners(self._sockets.web, self.settings.web.listen)
         for listener in listeners:
             host, port = listener.getsockname()[:2]
             self.web_addresses.append(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
         server = serving(app, self.settings.web, web_limits(self._files), self._clock)
+        self._stack.push_async_callback(self.usage.close)  # after the last client
         await server.start(listeners)
         self._stack.push_async_callback(server.stop)
         self._stack.push_async_callback(self._rpc.stop)
@@ -397,6 +400,8 @@ class Daemon:
                 group.create_task(self._once_settled(self.queue.serve), name="queue"),
                 group.create_task(self._once_settled(self.scheduler.serve), name="scheduler"),
                 group.create_task(self._once_settled(self.upkeep.serve), name="upkeep"),
+                group.create_task(self._once_settled(self.usage.serve), name="usage"),
+                group.create_task(self._once_settled(self.notifications.serve), name="notify"),
                 group.create_task(self.sampler.serve(), name="sampler"),
                 group.create_task(self._watch(), name="watch"),
             ]
@@ -405,6 +410,8 @@ class Daemon:
             await stop.wait()
             self._stopping = True
             self._trouble = "stopping"
+            if self._sockets.rpc:
+                self._rpc.accept_nobody()
             with contextlib.suppress(FirthError):
                 await self.db.write(lambda tx: self.journal.fact(tx, Fact.DAEMON_STOPPING))
             for task in tasks:
@@ -442,9 +449,6 @@ class Daemon:
     def base_url(self) -> str:
         """Return the address that clients are told."""
         return (self.settings.web.public_url or self.web_addresses[0]).rstrip("/")
-
-    async def _start_due(self, mirror: MirrorRow, cause: str) -> None:
-        await self.mirrors.run(mirror.id, "schedule", cause=cause)
 
 
 @contextlib.asynccontextmanager
@@ -492,9 +496,4 @@ async def serve(settings: Settings, sockets: Inherited, stop: asyncio.Event) -> 
             notifier.stopping()
             log.info("firthd stops")
     except SchemaTooNew as error:
-        invalid = Invalid(str(error))
-        await asyncio.to_thread(turn_away, sockets.rpc, refusal(invalid))
-        raise invalid from error
-    except FirthError as error:
-        await asyncio.to_thread(turn_away, sockets.rpc, refusal(error))
-        raise
+        raise Invalid(str(error)) from error

@@ -17,9 +17,8 @@ from typing import Any, cast
 from aiohttp import web
 from msgspec import Struct
 
-from firth_protocol.errors import InUse
 from firthd.clock import Clock
-from firthd.config import parse_listen
+from firthd.doors import GOODBYE_S
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +40,10 @@ SWEEP_S = 5.0
 LOG_S = 60.0
 PAUSE_S = 0.1
 """How long nobody is accepted when there is no descriptor for it."""
-GOODBYE_S = 2.0
-"""How long a client that got no place has for reading why."""
 GOODBYES = 64
+FIRST_S = 0.25
+"""How long those who have just come are waited for when the server stops: what they ask is under way."""
 ACCEPTED_AT_ONCE = 64
-BACKLOG = 512
 PRESSED = 0.9
 """The share of places taken from which on those are asked back that are not used."""
 PRESSED_S = 0.2
@@ -63,40 +61,6 @@ def raise_file_limit(wanted: int = WANTED_FILES) -> int:
         return wanted if soft == resource.RLIM_INFINITY else soft
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     return most
-
-
-def listen_at(place: str) -> socket.socket:
-    """Listen at HOST:PORT. Raises InUse when that cannot be."""
-    host, port = parse_listen(place)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise InUse(
-            f"cannot listen on {place}: {error.strerror}",
-            hint="give another address with --listen, FIRTH_LISTEN or [web] listen",
-        ) from None
-    return listener
-
-
-def turn_away(listeners: Iterable[socket.socket], answer: bytes) -> None:
-    """Answer whoever waits on sockets of the service manager that nobody is going to serve. Blocks for a moment.
-
-    Left waiting, a caller would make the manager start the daemon again at once, over and over.
-    """
-    for listener in listeners:
-        with suppress(OSError):
-            listener.setblocking(False)
-            while True:
-                connection, _ = listener.accept()
-                with connection, suppress(OSError):
-                    connection.settimeout(GOODBYE_S)
-                    connection.recv(65_536)
-                    connection.sendall(answer)
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -186,6 +150,9 @@ class Serving:
         self._told: dict[str, tuple[float, int]] = {}
         self._pressed_at = -SWEEP_S
         self._listeners: list[socket.socket] = []
+        self._doors: list[asyncio.Task[None]] = []
+        self._awake: list[asyncio.Event] = []
+        self._closed = False
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, listeners: Iterable[socket.socket]) -> None:
@@ -194,33 +161,54 @@ class Serving:
         for listener in listeners:
             listener.setblocking(False)
             self._listeners.append(listener)
-            self._tasks.append(asyncio.create_task(self._accept(listener), name=f"{self._name} accepts"))
+            self._doors.append(asyncio.create_task(self._accept(listener), name=f"{self._name} accepts"))
         self._tasks.append(asyncio.create_task(self._sweep(), name=f"{self._name} sweeps"))
 
     async def stop(self) -> None:
         """Accept nobody any more, let replies under way end as the runner says, and close."""
-        for task in self._tasks:
+        self.accept_nobody()
+        if self._doors:
+            # Whoever was accepted gets his connection; a door that pauses is not waited for.
+            await asyncio.wait(self._doors, timeout=FIRST_S)
+        tasks = [*self._doors, *self._tasks]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         for listener in self._listeners:
             listener.close()
+        await self._last_requests()
         await self._runner.cleanup()
         for leaving in list(self._leaving):
             self._close(leaving)
+
+    def accept_nobody(self) -> None:
+        """Leave those who come from now on waiting: where the service manager listens, for the next daemon."""
+        self._closed = True
+        for awake in self._awake:
+            awake.set()
+
+    async def _last_requests(self) -> None:
+        """Wait a moment for the requests of those who came last: closed before it is read, a request is lost."""
+        loop = asyncio.get_running_loop()
+        for _ in range(50):
+            if not any(handler.just_came(loop.time()) for handler in self._clients):
+                return
+            await asyncio.sleep(FIRST_S / 50)
 
     # --- who comes in -----------------------------------------------------------------------------------
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         waiting = asyncio.Event()
+        self._awake.append(waiting)
         loop.add_reader(listener.fileno(), waiting.set)
         try:
             async with asyncio.TaskGroup() as group:
-                while True:
+                while not self._closed:
                     await waiting.wait()
                     waiting.clear()  # it is set again as long as somebody waits
                     try:
-                        for _ in range(ACCEPTED_AT_ONCE):
+                        for _ in range(0 if self._closed else ACCEPTED_AT_ONCE):
                             self._welcome(group, listener.accept()[0])
                     except OSError as error:
                         if error.errno not in _PASSING:
@@ -354,7 +342,7 @@ class _HttpLog(logging.Logger):
 class _Handler(web.RequestHandler):
     """aiohttp's side of one connection, which says when it ends."""
 
-    __slots__ = ("_on_end", "_unread", "wire")
+    __slots__ = ("_came", "_on_end", "_unread", "wire")
 
     def __init__(
         self,
@@ -375,6 +363,7 @@ class _Handler(web.RequestHandler):
         )
         self._unread = unread
         self._on_end = on_end
+        self._came = asyncio.get_running_loop().time()
         self.wire: asyncio.Transport | None = None
         """The connection itself: a handler that was told to close has lost its own while bytes are still unsent."""
 
@@ -409,6 +398,10 @@ class _Handler(web.RequestHandler):
     @property
     def asked(self) -> int:
         return self._request_count
+
+    def just_came(self, now: float) -> bool:
+        """Whether the first request may be under way; `now` is the loop's time."""
+        return not self.asked and now - self._came < FIRST_S
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)

@@ -1,11 +1,12 @@
-"""The only place that speaks with the service manager: readiness, watchdog, inherited sockets (sd_notify(3),
-sd_listen_fds(3), sd_watchdog_enabled(3))."""
+"""The only place that speaks with the service manager: readiness, watchdog, inherited sockets, credentials
+(sd_notify(3), sd_listen_fds(3), sd_watchdog_enabled(3), systemd.exec(5))."""
 
 import os
 import socket
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 _FIRST_FD = 3  # SD_LISTEN_FDS_START
 
@@ -81,6 +82,12 @@ def take_sockets(environ: MutableMapping[str, str], pid: int) -> Inherited:
             name = "rpc" if listener.family == socket.AF_UNIX else "web"
         found[name].append(listener)
     return Inherited(rpc=tuple(found["rpc"]), web=tuple(found["web"]))
+
+
+def credentials_folder(environ: Mapping[str, str]) -> Path | None:
+    """Return the folder in which the manager gives the service its secrets, one a file (LoadCredential=)."""
+    folder = environ.get("CREDENTIALS_DIRECTORY")
+    return Path(folder) if folder else None
 
 
 def _one_line(text: str) -> str:

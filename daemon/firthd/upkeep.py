@@ -6,12 +6,15 @@ from collections.abc import Awaitable, Callable
 
 from firth_protocol.errors import FirthError
 from firthd.access import WebTokens
+from firthd.channels.history import History
+from firthd.channels.usage import Usage
 from firthd.clock import Clock
+from firthd.config import StoreSettings
 from firthd.health import Health
 from firthd.mirrors.caretakers import Caretakers
 from firthd.mirrors.govern import Governor
 from firthd.mirrors.take_in import TakeIn
-from firthd.store import disk, journal, pages, runs, upkeep
+from firthd.store import disk, journal, pages, upkeep
 from firthd.store.blobs import BlobStore
 from firthd.store.database import Database
 from firthd.store.object_store import ObjectStore
@@ -19,8 +22,6 @@ from firthd.store.object_store import ObjectStore
 log = logging.getLogger(__name__)
 
 UPKEEP_S = 60.0
-DAY_MS = 86_400_000
-LOGS_KEPT_MS = 90 * DAY_MS
 
 Chore = tuple[str, Callable[[], Awaitable[object]]]
 
@@ -40,6 +41,8 @@ class Upkeep:
         health: Health,
         keepers: Caretakers,
         governor: Governor,
+        usage: Usage,
+        settings: StoreSettings,
     ) -> None:
         self._governor = governor
         self._db = db
@@ -50,6 +53,8 @@ class Upkeep:
         self._tokens = tokens
         self._health = health
         self._keepers = keepers
+        self._usage = usage
+        self._history = History(db, clock, settings)
         self.blobs_named = True
         """False: a daemon was killed on this state, maybe between a file's name and its row."""
 
@@ -87,10 +92,14 @@ class Upkeep:
             ("judging anew what has come of age", self._governor.daily),
             ("scrubbing once a month", self._keepers.care.scrub_monthly),
             ("forgetting old events", self._forget_events),
-            ("forgetting old logs", self._forget_logs),
+            ("forgetting old logs", self._history.forget_logs),
+            ("forgetting old runs", self._history.forget_runs),
+            ("forgetting old lines of the audit log", self._history.forget_audit),
+            ("forgetting what no kept generation shows", self._history.forget_generations),
+            ("forgetting old downloads", self._usage.forget),
             ("noting used tokens", self._tokens.flush),
             ("health", self._health.forget_gone),
-            ("numbers", self._health.gather),
+            ("mirrors that are overdue", self._health.note_overdue),
         ]
 
     async def _name_blobs(self) -> None:
@@ -106,7 +115,3 @@ class Upkeep:
     async def _forget_events(self) -> None:
         now = self._clock.now_ms()
         await self._db.write(lambda tx: journal.forget_old_events(tx, now))
-
-    async def _forget_logs(self) -> None:
-        before = self._clock.now_ms() - LOGS_KEPT_MS
-        await self._db.write(lambda tx: runs.forget_old_logs(tx, before))

@@ -3,10 +3,13 @@
 import asyncio
 import resource
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from msgspec import Struct
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from firth_protocol.types import LoopLag
 from firthd.clock import Clock
@@ -71,17 +74,33 @@ def rss_bytes() -> int:
     return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * resource.getpagesize()
 
 
-class Metrics:
-    """The numbers for Prometheus, set when they are asked for."""
+class Sample(Struct, frozen=True, kw_only=True):
+    """One number that there are several of, told apart by its labels."""
 
-    def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        self._gauges: dict[str, Gauge] = {}
+    name: str
+    text: str
+    labels: Mapping[str, str]
+    value: float
 
-    def render(self, values: Mapping[str, tuple[str, float]]) -> bytes:
-        """Return the page; `values` is name → (help, value)."""
-        for name, (text, value) in values.items():
-            if name not in self._gauges:
-                self._gauges[name] = Gauge(name, text, registry=self._registry)
-            self._gauges[name].set(value)
-        return generate_latest(self._registry)
+
+class _Page(Collector):
+    def __init__(self, values: Mapping[str, tuple[str, float]], samples: Iterable[Sample]) -> None:
+        self._values = values
+        self._samples = samples
+
+    def collect(self) -> Iterator[Metric]:
+        for name, (text, value) in self._values.items():
+            yield GaugeMetricFamily(name, text, value=value)
+        families: dict[str, GaugeMetricFamily] = {}
+        for one in self._samples:
+            if one.name not in families:
+                families[one.name] = GaugeMetricFamily(one.name, one.text, labels=list(one.labels))
+            families[one.name].add_metric(list(one.labels.values()), one.value)
+        yield from families.values()
+
+
+def page(values: Mapping[str, tuple[str, float]], samples: Iterable[Sample] = ()) -> bytes:
+    """Return Prometheus' page; `values` is name → (help, value). 20 ms for the mirrors of a large house."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Page(values, samples))
+    return generate_latest(registry)

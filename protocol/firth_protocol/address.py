@@ -1,5 +1,7 @@
 """The only place that knows where the daemon's socket is looked for, what it takes at once, and what silence means."""
 
+import errno
+import grp
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,7 +37,18 @@ def unreachable_text(socket: Path | str, error: Exception) -> str:
         cause = os.strerror(number)
     else:
         cause = str(error) or type(error).__name__
+    if number in {errno.EACCES, errno.EPERM}:
+        return f"firthd cannot be reached on {socket}: {cause}; {_who_may(Path(socket))}"
     return f"firthd cannot be reached on {socket}: {cause}; start it, or name its socket with --socket or FIRTH_SOCKET"
+
+
+def _who_may(socket: Path) -> str:
+    """Return what lets somebody connect who may not: the group of the socket, as far as it can be seen."""
+    try:
+        group = grp.getgrgid(socket.stat().st_gid).gr_name
+    except (OSError, KeyError):
+        return "its socket lies in a folder that you may not enter"
+    return f"an administrator lets you in by making you a member of group {group} (then log in anew)"
 
 
 def _user_socket(environ: Mapping[str, str]) -> Path:

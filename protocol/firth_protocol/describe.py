@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from msgspec import NODEFAULT, Struct, inspect
 
-from firth_protocol.types import MAX_INT, Page
+from firth_protocol.types import MAX_INT, Page, TextPage
 
 
 class Field(Struct, frozen=True, kw_only=True):
@@ -21,8 +21,9 @@ class Field(Struct, frozen=True, kw_only=True):
 
     @property
     def struct(self) -> type[Struct] | None:
-        """Return the struct that the field holds, if it holds one."""
-        return self.kind.cls if isinstance(self.kind, inspect.StructType) else None
+        """Return the struct that the field holds or may hold, if there is one."""
+        members = self.kind.types if isinstance(self.kind, inspect.UnionType) else (self.kind,)
+        return next((member.cls for member in members if isinstance(member, inspect.StructType)), None)
 
     @property
     def values(self) -> list[str]:
@@ -59,7 +60,7 @@ def result_text(result: Any) -> str:
 
 
 def _is_page(kind: Any) -> bool:
-    return getattr(kind, "__origin__", kind) is Page
+    return getattr(kind, "__origin__", kind) in (Page, TextPage)
 
 
 def _struct(info: inspect.Type) -> inspect.StructType:

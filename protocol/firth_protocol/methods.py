@@ -35,6 +35,13 @@ Revision = Annotated[int, Meta(ge=1, le=t.MAX_INT, description="the revision tha
 DryRun = Annotated[bool, Meta(description="check everything, change nothing")]
 Schedule = Annotated[str, Meta(max_length=200, description="5 cron fields in UTC, or hourly, daily, weekly, monthly")]
 Source = Annotated[str, Meta(min_length=1, max_length=2000, description="address of the source")]
+Credentials = Annotated[
+    t.Credentials | t.CredentialName,
+    Meta(
+        description="{token}, {user, password}, {bearer} or {query}, or `@name` of one that the service manager gives"
+        " the daemon; never shown again"
+    ),
+]
 
 
 class Params(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -273,7 +280,7 @@ class ChannelRollback(Params, frozen=True, kw_only=True):
 class MirrorCheck(Params, frozen=True, kw_only=True):
     type: t.MirrorType
     source: Source
-    credentials: t.Credentials | None = None
+    credentials: Credentials | None = None
     proxy: str | None = None
     ca_file: str | None = None
     mirror: (
@@ -295,10 +302,7 @@ class MirrorCreate(Params, frozen=True, kw_only=True):
     on_upstream_removal: t.OnUpstreamRemoval = t.OnUpstreamRemoval.FOLLOW
     proxy: Annotated[str, Meta(max_length=2000, description="http://host:port of a proxy")] | None = None
     ca_file: Annotated[str, Meta(max_length=4096, description="file with the certificates to trust")] | None = None
-    credentials: (
-        Annotated[t.Credentials, Meta(description="{token}, {user, password}, {bearer} or {query}; never shown again")]
-        | None
-    ) = None
+    credentials: Credentials | None = None
     enabled: Annotated[bool, Meta(description="false: never by schedule")] = True
     policy: Annotated[PolicyName, Meta(description="replaces the channel's")] | None = None
     run_now: Annotated[bool, Meta(description="start a run at once")] = False
@@ -331,7 +335,7 @@ class MirrorUpdate(Params, frozen=True, kw_only=True):
     on_upstream_removal: t.OnUpstreamRemoval | UnsetType = UNSET
     proxy: str | None | UnsetType = UNSET
     ca_file: str | None | UnsetType = UNSET
-    credentials: t.Credentials | None | UnsetType = UNSET
+    credentials: Credentials | None | UnsetType = UNSET
     enabled: bool | UnsetType = UNSET
     policy: Annotated[PolicyName, Meta(description="replaces the channel's")] | None | UnsetType = UNSET
     check: bool = True
@@ -357,7 +361,7 @@ class MirrorPlan(Params, frozen=True, kw_only=True):
     on_upstream_removal: t.OnUpstreamRemoval = t.OnUpstreamRemoval.FOLLOW
     proxy: str | None = None
     ca_file: str | None = None
-    credentials: t.Credentials | None = None
+    credentials: Credentials | None = None
 
 
 class MirrorStop(Params, frozen=True, kw_only=True):
@@ -589,6 +593,23 @@ class TokenRevoke(Params, frozen=True, kw_only=True):
 class ScheduleNextParams(Params, frozen=True, kw_only=True):
     schedule: Schedule
     count: Annotated[int, Meta(ge=1, le=20, description="how many times are told")] = 3
+
+
+class ReportDownloads(PageParams, frozen=True, kw_only=True):
+    channel: ChannelName | None = None
+    family: t.Family | None = None
+    package: Annotated[str, Meta(min_length=1, max_length=300, description="a package's whole name")] | None = None
+    since: (
+        Annotated[str, Meta(max_length=40, description="first UTC day, YYYY-MM-DD, or a time that lies in it")] | None
+    ) = None
+    until: Annotated[str, Meta(max_length=40, description="last UTC day, YYYY-MM-DD, or a time in it")] | None = None
+    by: (
+        Annotated[list[t.DownloadsBy], Meta(max_length=3, description="what is told apart; without it all of them")]
+        | None
+    ) = None
+    format: Annotated[t.ReportFormat, Meta(description="`csv`: as `text`, the header on the first page only")] = (
+        t.ReportFormat.ROWS
+    )
 
 
 class AuditList(PageParams, frozen=True, kw_only=True):
@@ -1036,6 +1057,26 @@ _ROWS = (
         ScheduleNextParams,
         t.ScheduleNext,
         "Tell what a schedule means and when it comes next",
+        ScopeBy.NONE,
+        Invalid,
+    ),
+    _row(
+        "report.downloads",
+        _R,
+        ReportDownloads,
+        t.TextPage[t.DownloadCount],
+        "Tell who downloaded which packages when, of the last 13 months",
+        _LI,
+        NotFound,
+        Invalid,
+        CursorExpired,
+    ),
+    _row(
+        "notify.test",
+        _A,
+        NoParams,
+        t.NotifyTest,
+        "Send a notification for a try, as [notify] in firth.toml says",
         ScopeBy.NONE,
         Invalid,
     ),

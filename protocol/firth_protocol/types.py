@@ -143,6 +143,12 @@ class Page(Struct, Generic[T], frozen=True, kw_only=True):
     as_of: str
 
 
+class TextPage(Page[T], Generic[T], frozen=True, kw_only=True):
+    """A page that can also come as text; pages joined are the file."""
+
+    text: str | None = None
+
+
 NAMED_SCHEDULES: Mapping[str, str] = MappingProxyType(
     {"hourly": "0 * * * *", "daily": "0 0 * * *", "weekly": "0 0 * * 0", "monthly": "0 0 1 * *"}
 )
@@ -162,7 +168,7 @@ class KeepGenerations(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     days: Annotated[int, Meta(ge=0, le=36500, description="days for which each UTC day's last generation is kept")] = 90
     months: Annotated[int, Meta(ge=0, le=1200, description="months for which each month's last generation is kept")] = (
-        1200
+        12
     )
 
 
@@ -244,6 +250,10 @@ class Credentials(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         """Show which form it is, never a secret: this text may end in a log or a traceback."""
         given = [field for field in self.__struct_fields__ if getattr(self, field) is not None]
         return f"Credentials({', '.join(f'{field}=***' for field in given)})"
+
+
+CredentialName = Annotated[str, Meta(pattern=r"^@[A-Za-z0-9_][A-Za-z0-9._-]{0,199}$")]
+"""`@name`: a source's secrets that the service manager keeps (systemd's LoadCredential=name:FILE)."""
 
 
 class Filters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -713,6 +723,7 @@ class Package(Struct, frozen=True, kw_only=True):
     stored: int
     bytes: Bytes
     platforms: list[str]
+    downloads: int = 0  # by clients, in the last 30 days
 
 
 class PackageFile(Struct, frozen=True, kw_only=True):
@@ -744,7 +755,42 @@ class PackageDetail(Struct, frozen=True, kw_only=True):
     dependencies: list[str]
     dependants: list[str]  # the first of them
     dependants_total: int = 0
+    downloads: int = 0  # by clients, in the last 30 days
+    downloads_by_version: dict[str, int] = {}  # in all the time that is kept
     as_of: str
+
+
+class DownloadsBy(StrEnum):
+    """What a report of downloads tells apart, beside channel and package."""
+
+    DAY = "day"
+    VERSION = "version"
+    TOKEN = "token"
+
+
+class ReportFormat(StrEnum):
+    ROWS = "rows"
+    CSV = "csv"
+
+
+class DownloadCount(Struct, frozen=True, kw_only=True):
+    """How often clients downloaded a package; null for what the report does not tell apart."""
+
+    channel: str
+    family: Family
+    package: str
+    day: str | None  # UTC, YYYY-MM-DD
+    version: str | None
+    token: str | None  # its name; "" for clients without one
+    downloads: int
+
+
+class NotifyTest(Struct, frozen=True, kw_only=True):
+    """What became of a notification that was sent for a try."""
+
+    ok: bool
+    text: str
+    seconds: float
 
 
 class Token(Struct, frozen=True, kw_only=True):

@@ -3,7 +3,10 @@
 import os
 import re
 import socket
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -84,6 +87,13 @@ def test_the_primary_group_counts_for_a_user_without_a_name() -> None:
     assert (found.user, found.role) == ("uid 4711", Role.MANAGER)
 
 
+@pytest.mark.parametrize("uid", [KIM, 4711])
+def test_a_group_of_the_process_itself_counts_whatever_the_user_database_says(uid: int) -> None:
+    service = Peer(pid=7, uid=uid, gid=uid, groups=(FIRTH,))
+    assert access().caller(service).role is Role.MANAGER
+    assert access(groups=[Grant(gid=FIRTH, role=Role.READER)]).caller(service).role is Role.READER
+
+
 def test_others_get_the_default_role() -> None:
     assert access().caller(peer(KIM)).role is Role.NONE
     assert access(default=Role.READER).caller(peer(KIM)).role is Role.READER
@@ -157,6 +167,22 @@ def test_the_kernel_says_who_is_at_the_other_end() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     with ours, theirs:
         assert peer_of(ours) == Peer(pid=os.getpid(), uid=os.getuid(), gid=os.getgid())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a process other groups")
+@pytest.mark.parametrize("count", [2, 300])
+def test_the_kernel_says_which_groups_the_other_process_has(tmp_path: Path, count: int) -> None:
+    theirs = range(5000, 5000 + count)
+    program = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.recv(1)"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        command = [sys.executable, "-S", "-c", program, str(tmp_path / "s")]
+        with subprocess.Popen(command, extra_groups=theirs) as child, listener.accept()[0] as connection:
+            found = peer_of(connection)
+            connection.sendall(b".")
+    assert (found.pid, found.uid) == (child.pid, os.getuid())
+    assert found.groups == (tuple(theirs) if count == 2 else ())  # too many to be told: the user database has to do
 
 
 def test_the_system_knows_its_users() -> None:

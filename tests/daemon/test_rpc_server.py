@@ -378,7 +378,7 @@ async def test_an_inherited_socket_is_served_and_left_where_it_is(tmp_path: Path
     assert path.exists()
 
 
-async def _no_metrics() -> bytes:
+async def _no_metrics(seen: object) -> bytes:
     return b""
 
 

@@ -30,8 +30,10 @@ Connect = Callable[..., "asyncio.Future[Connection]"]
 class Door:
     """A small application on a port of its own."""
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self, serving: Serving, listener: socket.socket) -> None:
+        self.serving = serving
+        self.listener = listener
+        self.port = listener.getsockname()[1]
         self.opened: list[asyncio.StreamWriter] = []
 
     async def connect(self, source: str = "127.0.0.1") -> Connection:
@@ -73,7 +75,7 @@ async def door(limits: Limits, body: bytes = b"") -> AsyncIterator[Door]:
         shutdown_s=0.1,
     )
     listener = socket.create_server(("127.0.0.1", 0))
-    found = Door(listener.getsockname()[1])
+    found = Door(serving, listener)
     await serving.start([listener])
     try:
         yield found
@@ -307,3 +309,33 @@ async def test_any_body_to_rpc_is_answered_as_a_call(
     assert b"application/json" in head
     assert json.loads(body)["jsonrpc"] == "2.0"
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+# --- a stop that loses nobody
+
+
+async def test_who_was_accepted_before_a_stop_is_answered_and_who_comes_after_waits_for_the_next() -> None:
+    async with door(Limits(places=9, places_each=9)) as at:
+        first = await at.connect()
+        assert await at.ask(first) == b"HTTP/1.1 200 OK"
+        accepted = [await at.connect() for _ in range(3)]
+        with socket.socket(fileno=os.dup(at.listener.fileno())) as the_managers:
+            stopping = asyncio.ensure_future(at.serving.stop())
+            await asyncio.sleep(0)
+            answers = [await at.ask(connection) for connection in accepted]
+            await stopping
+            assert answers == [b"HTTP/1.1 200 OK"] * 3
+            late = await at.connect()
+            late[1].write(GET)
+            the_managers.setblocking(False)
+            connection, _ = await asyncio.get_running_loop().sock_accept(the_managers)
+            with connection:
+                connection.setblocking(False)
+                assert await asyncio.get_running_loop().sock_recv(connection, 1000) == GET
+
+
+async def test_who_says_nothing_delays_a_stop_by_a_moment_only() -> None:
+    async with door(Limits(places=9, places_each=9)) as at:
+        await at.connect()
+        async with asyncio.timeout(2):
+            await at.serving.stop()

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from firth_protocol.errors import Conflict, Invalid, NotFound
+from firth_protocol.errors import Conflict, Invalid, InvalidParams, NotFound
 from firth_protocol.types import Run, RunState
 from tests.support.conda import PackageSpec
 from tests.support.daemon import HastyClock, in_process_daemon
@@ -222,6 +222,11 @@ async def test_a_backup_goes_where_it_may_and_over_nothing(tmp_path: Path) -> No
                 await w.call("daemon.backup", path=path)
             assert caught.type.__name__ in {"Invalid", "InvalidParams"}, path
         (w.daemon.state / "out" / "away").symlink_to(tmp_path)
+        (w.daemon.state / "out" / "round").symlink_to("round")
+        (w.daemon.state / "out" / "file").touch()
+        for path in ("a\0b", "x" * 300, "x/" * 3000, "x" * 254, "round", "round/x", "file/x"):
+            with pytest.raises((Invalid, InvalidParams, Conflict)):
+                await w.call("daemon.backup", path=path)
         with pytest.raises(Invalid):
             await w.call("daemon.backup", path="away/x")
         assert (await w.call("daemon.backup", path="one", dry_run=True)).run is None

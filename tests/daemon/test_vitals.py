@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firthd.vitals import LoopSampler, Metrics, rss_bytes
+from firthd.vitals import LoopSampler, Sample, page, rss_bytes
 from tests.support.clock import FakeClock
 
 WINDOW = 60_000
@@ -75,11 +75,19 @@ def test_resident_memory_is_that_of_this_process() -> None:
 
 
 def test_the_page_tells_what_it_is_given() -> None:
-    metrics = Metrics()
-    assert metrics.render({}) == b""
-    page = metrics.render({"firth_channels": ("Channels.", 3), "firth_rss_bytes": ("Memory.", 1.5e9)}).decode()
-    assert "# HELP firth_channels Channels." in page
-    assert "# TYPE firth_channels gauge\nfirth_channels 3.0\n" in page
-    assert "firth_rss_bytes 1.5e+09" in page
-    assert "firth_channels 4.0" in metrics.render({"firth_channels": ("Channels.", 4)}).decode()
-    assert Metrics().render({}) == b""  # two daemons in one process share nothing
+    assert page({}) == b""
+    told = page({"firth_channels": ("Channels.", 3), "firth_rss_bytes": ("Memory.", 1.5e9)}).decode()
+    assert "# HELP firth_channels Channels." in told
+    assert "# TYPE firth_channels gauge\nfirth_channels 3.0\n" in told
+    assert "firth_rss_bytes 1.5e+09" in told
+
+
+def test_numbers_that_there_are_several_of_have_labels_that_break_no_line() -> None:
+    samples = [
+        Sample(name="firth_mirror_bytes", text="Bytes.", labels={"channel": "main", "mirror": name}, value=5)
+        for name in ("forge", 'a"b\\c')
+    ]
+    told = page({}, samples).decode()
+    assert told.count("# TYPE firth_mirror_bytes gauge") == 1
+    assert 'firth_mirror_bytes{channel="main",mirror="forge"} 5.0\n' in told
+    assert 'firth_mirror_bytes{channel="main",mirror="a\\"b\\\\c"} 5.0\n' in told

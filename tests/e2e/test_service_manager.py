@@ -19,6 +19,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 # Puts descriptor 3 and LISTEN_PID in place as the manager does between fork and exec.
 LAUNCH = "import os, sys; os.environ['LISTEN_PID'] = str(os.getpid()); os.execv(sys.argv[1], sys.argv[1:])"
 
+JOURNAL = "import os; s = os.fstat(2); os.environ['JOURNAL_STREAM'] = f'{s.st_dev}:{s.st_ino}'; "
+
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[socket.socket]:
@@ -28,7 +30,8 @@ def manager(tmp_path: Path) -> Iterator[socket.socket]:
         yield listener
 
 
-def start(tmp_path: Path, rpc: socket.socket) -> subprocess.Popen[str]:
+def start(tmp_path: Path, *sockets: socket.socket, journal: bool = False) -> subprocess.Popen[str]:
+    """Start the daemon with its sockets, that of the callers first; `journal`: what it says goes to the journal."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("FIRTH_")}
     environ |= {
         "STATE_DIRECTORY": str(tmp_path / "state"),
@@ -37,18 +40,23 @@ def start(tmp_path: Path, rpc: socket.socket) -> subprocess.Popen[str]:
         "FIRTH_LISTEN": "127.0.0.1:0",
         "NOTIFY_SOCKET": str(tmp_path / "notify"),
         "WATCHDOG_USEC": "1000000",
-        "LISTEN_FDS": "1",
-        "LISTEN_FDNAMES": "rpc",
+        "LISTEN_FDS": str(len(sockets)),
+        "LISTEN_FDNAMES": "rpc:web" if len(sockets) > 1 else "rpc",
     }
+
+    def place() -> None:
+        for number, copy in enumerate([os.dup(listener.fileno()) for listener in sockets]):
+            os.dup2(copy, 3 + number)
+
     return subprocess.Popen(
-        [sys.executable, "-c", LAUNCH, sys.executable, "-m", "firthd"],
+        [sys.executable, "-c", JOURNAL + LAUNCH if journal else LAUNCH, sys.executable, "-m", "firthd"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         env=environ,
         close_fds=False,
-        preexec_fn=lambda: os.dup2(rpc.fileno(), 3),
+        preexec_fn=place,
     )
 
 
@@ -144,9 +152,37 @@ def test_the_call_that_meets_a_daemon_which_cannot_start_is_told_why(tmp_path: P
         caller.sendall(b"POST /rpc HTTP/1.1\r\nHost: firth\r\nContent-Length: 2\r\n\r\n{}")
         with start(tmp_path, rpc) as daemon:
             answer = caller.recv(65_536)
+            daemon.terminate()  # it would answer others for a while
             daemon.communicate(timeout=30)
     assert answer.startswith(b"HTTP/1.1 503")
     assert b"has schema 999" in answer
+
+
+def test_wrong_settings_are_one_line_for_the_journal_and_an_answer_for_all_who_wait(
+    tmp_path: Path, manager: socket.socket
+) -> None:
+    (tmp_path / "firth.toml").write_text('[web]\nlisten = "nowhere"\nlisen = 1\n')
+    with socket.socket(socket.AF_UNIX) as rpc, socket.socket(socket.AF_INET) as tcp:
+        rpc.bind(str(tmp_path / "firth.sock"))
+        tcp.bind(("127.0.0.1", 0))
+        for listener in (rpc, tcp):
+            listener.listen()
+        with socket.socket(socket.AF_UNIX) as caller, socket.create_connection(tcp.getsockname()) as client:
+            caller.connect(str(tmp_path / "firth.sock"))
+            for waiting in (caller, client):
+                waiting.settimeout(30)
+                waiting.sendall(b"GET /healthz HTTP/1.1\r\nHost: firth.example.org\r\n\r\n")
+            with start(tmp_path, rpc, tcp, journal=True) as daemon:
+                told, seen = caller.recv(65_536), client.recv(65_536)
+                _, log = daemon.communicate(timeout=30)
+    assert daemon.returncode == 78
+    assert told.startswith(b"HTTP/1.1 503")
+    assert b"did you mean listen?" in told
+    assert seen.startswith(b"HTTP/1.1 503")
+    assert b"listen" not in seen, "clients are told nothing of the settings"
+    assert len(log.splitlines()) == 1, log
+    assert log.startswith("<3>")
+    assert "did you mean listen?" in log
 
 
 @pytest.mark.parametrize(

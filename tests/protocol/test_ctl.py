@@ -18,6 +18,7 @@ from tests.support.rpc import Server, handlers, rig, server
 from firth_protocol.ctl.completion import complete
 from firth_protocol.errors import ChannelFrozen
 from firth_protocol.methods import METHODS, ChannelDelete, ChannelList, MirrorCreate, RunWait, SeqReply
+from firth_protocol.types import Credentials
 from firthd.rpc.dispatch import Context
 
 CHANNEL: dict[str, Any] = {
@@ -237,9 +238,11 @@ async def test_secrets_come_from_a_file_or_from_stdin(tmp_path: Path) -> None:
             await ctl(*words, f"credentials.token=@{tmp_path / 'secret'}", socket=up.socket),
             await ctl(*words, "credentials.token=-", socket=up.socket, stdin="from-stdin\n"),
             await ctl(*words, "credentials.token=in-argv", socket=up.socket),
+            await ctl(*words, "credentials=@@forge", socket=up.socket),
         ]
-    assert [params.credentials.token for params in seen if params.credentials] == ["from-file", "from-stdin", "in-argv"]
-    assert [done.err for done in runs[:2]] == ["", ""]
+    given = [params.credentials for params in seen]
+    assert given == [*(Credentials(token=text) for text in ("from-file", "from-stdin", "in-argv")), "@forge"]
+    assert [done.err for done in (*runs[:2], runs[3])] == ["", "", ""]
     assert "credentials.token can be read by other users while this runs" in runs[2].err
     assert "in-argv" not in runs[2].err
 

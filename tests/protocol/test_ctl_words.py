@@ -139,6 +139,16 @@ def test_silence_is_explained() -> None:
     assert "ValueError; start it" in unreachable_text("/s", ValueError())
 
 
+def test_who_may_not_connect_is_told_of_the_group_and_not_to_start_the_daemon(tmp_path: Path) -> None:
+    socket = tmp_path / "firth.sock"
+    socket.touch()
+    told = unreachable_text(socket, PermissionError(13, "x"))
+    assert f"Permission denied; an administrator lets you in by making you a member of group {socket.group()}" in told
+    hidden = unreachable_text(tmp_path / "none", PermissionError(13, "x"))
+    assert "its socket lies in a folder that you may not enter" in hidden
+    assert "start it" not in told + hidden
+
+
 # --- tables ---------------------------------------------------------------------------------------------
 
 

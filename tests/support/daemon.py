@@ -18,6 +18,7 @@ from firthd.config import RunSettings, Settings, StoreSettings, UpstreamSettings
 from firthd.families import families as all_families
 from firthd.families.base import FamilyRules
 from firthd.service import Daemon, running
+from tests.support.bound import ends_with
 
 
 class HastyClock(SystemClock):
@@ -135,6 +136,7 @@ class DaemonProcess:
                 env=environ,
                 stderr=log,
                 stdin=asyncio.subprocess.DEVNULL,
+                preexec_fn=ends_with(os.getpid()),
             )
 
     async def start(self) -> Client:

@@ -41,6 +41,7 @@ class FakeDaemon(FakeWorld):
         self.offered = set(METHODS)
         self.blocks: list[dict[str, Any]] = []
         self.freed = 0
+        self.notifies = True
         self.scrubs = 0
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.rolled_back: dict[str, t.ContentChange] = {}
@@ -466,6 +467,25 @@ class FakeDaemon(FakeWorld):
             field = sort.removeprefix("-")
             found = sorted(found, key=lambda each: (getattr(each, field), each.name), reverse=sort.startswith("-"))
         return self._page(found, cursor, limit)
+
+    def _do_report_downloads(self, channel: str, package: str, **_: Any) -> Any:
+        counts = {"": 12, "build farm": 40} if any(one.downloads for one in self.packages.get(channel, [])) else {}
+        items = [
+            t.DownloadCount(
+                channel=channel,
+                family=t.Family.CONDA,
+                package=package,
+                day=None,
+                version=None,
+                token=token,
+                downloads=downloads,
+            )
+            for token, downloads in counts.items()
+        ]
+        return t.TextPage(items=items, as_of=self.as_of)
+
+    def _do_notify_test(self) -> Any:
+        return t.NotifyTest(ok=self.notifies, text="the notification was taken", seconds=0.1)
 
     def _do_package_get(self, channel: str, name: str, family: str = "conda") -> Any:
         package = next((each for each in self.packages.get(channel, []) if each.name == name), None)

@@ -187,7 +187,7 @@ async def server(
     """Serve on a socket in `folder` for as long as the block lasts."""
     parts = parts or rig()
 
-    async def metrics() -> bytes:
+    async def metrics(seen: Callable[[str], bool]) -> bytes:
         return b"firth_up 1\n"
 
     rpc = RpcServer(

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import itertools
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -170,6 +171,7 @@ class Site:
         self.fetched: list[tuple[str, str]] = []
         self.delivered: set[tuple[int, str]] = set()  # what has come, by channel
         self.used_tokens: dict[int, int] = {}
+        self.downloads: Counter[tuple[str, int]] = Counter()  # by file name and token
         self.host = "127.0.0.1"
         self.port = 0
         self.upstream: Upstream
@@ -245,6 +247,13 @@ class Site:
         found = [package for package in self.listed if query in package.name]
         return found[:100], len(found)
 
+    async def metrics(self, seen: Callable[[str], bool]) -> bytes:
+        named = "".join(f'firth_mirror_enabled{{channel="{name}"}} 1\n' for name in self.shelf.views if seen(name))
+        return f"firth_up 1\n{named}".encode()
+
+    def downloaded(self, file: FileRow, token_id: int) -> None:
+        self.downloads[file.filename, token_id] += 1
+
     async def _read_tokens(self) -> list[TokenRow]:
         return self._tokens
 
@@ -280,7 +289,8 @@ async def running_site(
                     families={Family.CONDA: CONDA},
                     packages=site.packages,
                     health=lambda: site.unwell,
-                    metrics=lambda: b"firth_up 1\n",
+                    metrics=site.metrics,
+                    downloaded=site.downloaded,
                 )
             ),
             web_settings,
@@ -293,6 +303,7 @@ async def running_site(
         stack.push_async_callback(served.stop)
         yield site
         await site.blobs.close()
+        await site.rendered.close()
 
 
 async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:

@@ -39,6 +39,7 @@ def package(name: str, version: str, versions: int, files: int, stored: int, meg
         stored=stored,
         bytes=int(megabytes * 1e6),
         platforms=["linux-64", "noarch", "osx-arm64"],
+        downloads=stored * 7,
     )
 
 

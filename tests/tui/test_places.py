@@ -222,6 +222,16 @@ async def test_a_package(daemon: FakeDaemon) -> None:
         await term.press("j", "enter")
         await term.until(lambda: isinstance(term.app.screen, PackageScreen))
         await term.sees("py_0", "○ on demand", "✓ stored", "needs       python, numpy", "package-000002")
+        await term.sees("fetched     0 times in the last 30 days")
+
+
+async def test_the_hook_is_tried_from_the_health_screen(daemon: FakeDaemon) -> None:
+    async with terminal(daemon.socket, NARROW, now=lambda: daemon.now) as term:
+        await started(term)
+        await term.press("4")
+        await term.until(lambda: isinstance(term.app.screen, HealthScreen))
+        await term.press("t")
+        await term.sees("The notification was taken.")
 
 
 async def test_the_store_is_freed_and_read_from_the_health_screen(daemon: FakeDaemon) -> None:

@@ -353,6 +353,15 @@ ACTIONS: tuple[Action, ...] = (
         method="store.scrub",
         rank=3,
     ),
+    Action(
+        id="notify.test",
+        key="t",
+        label="Try notifying",
+        help="Send a notification for a try, as [notify] in firth.toml says",
+        places=frozenset({Place.HEALTH}),
+        role=Role.ADMIN,
+        method="notify.test",
+    ),
     # --- the run's log
     Action(
         id="log.follow",

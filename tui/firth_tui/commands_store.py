@@ -1,8 +1,9 @@
-"""The only place that turns an action on the store into calls: freeing room, and reading what it holds."""
+"""The only place that turns an action on the daemon into calls: freeing room, reading the store, trying the hook."""
 
 from collections.abc import Awaitable, Callable, Mapping
 
 from firth_protocol.methods import RunReply, StoreGcReply
+from firth_protocol.types import NotifyTest
 from firth_tui.actions import Context
 from firth_tui.dialogue import confirmed, tell_run
 from firth_tui.format import counted, size
@@ -41,7 +42,13 @@ async def _scrub(place: PlaceScreen, context: Context) -> None:
         tell_run(place, reply.run, "Reads every stored file.")
 
 
+async def _notify(place: PlaceScreen, context: Context) -> None:
+    tried = await place.firth.link.ask(NotifyTest, "notify.test")
+    place.firth.tell(tried.text[:1].upper() + tried.text[1:] + ".", warning=not tried.ok)
+
+
 STORE_COMMANDS: Mapping[str, Callable[[PlaceScreen, Context], Awaitable[None]]] = {
     "store.gc": _gc,
     "store.scrub": _scrub,
+    "notify.test": _notify,
 }

@@ -21,7 +21,7 @@ from firth_protocol.types import (
 from firthd.absent import no_channel
 from firthd.clock import maybe_rfc3339, rfc3339
 from firthd.families.base import FamilyRules
-from firthd.store import artifacts, catalog, generations, paging, summaries
+from firthd.store import artifacts, catalog, generations, paging, summaries, usage
 from firthd.store.catalog import ChannelRow
 from firthd.store.database import Database, Reader
 from firthd.store.generations import DRAFT, ChangeRow, ChangeSetRow
@@ -133,7 +133,7 @@ async def generations_page(r: Reader, name: str, cursor: str | None, limit: int)
         )
         for one in shown
     ]
-    return Cut(items=items, following=following, total=row.generation)
+    return Cut(items=items, following=following, total=await generations.count(r, row.id))
 
 
 async def changes_page(r: Reader, name: str, generation: int | None, cursor: str | None, limit: int) -> Cut[Change]:
@@ -175,6 +175,11 @@ async def _span(r: Reader, row: ChannelRow, generation: int | None) -> tuple[int
     if target is None:
         raise NotFound(f"{row.name} has no generation {generation}", hint="`channel.generations` lists them")
     before = await generations.generation(r, row.id, generation - 1)
+    if before is None and generation > 1:
+        raise NotFound(
+            f"what generation {generation} of {row.name} changed is no longer known: the one before it is not kept",
+            hint="`channel.generations` lists what is",
+        )
     return (before.shows if before else 0), target.shows
 
 
@@ -205,6 +210,7 @@ async def packages_page(
     sort: str,
     cursor: str | None,
     limit: int,
+    now_ms: int,
 ) -> Cut[Package]:
     """Return a page of the packages of the published generation."""
     row = await channel(r, name)
@@ -224,6 +230,8 @@ async def packages_page(
         limit=limit + 1,
     )
     shown, following = paging.cut(sort, found, limit, lambda pair: (pair[1], f"{pair[0].family}/{pair[0].name}"))
+    packages = [(one.family, one.name) for one, _ in shown]
+    downloads = await usage.lately(r, row.id, packages, now_ms // usage.DAY_MS)
     items = [
         Package(
             family=Family(one.family),
@@ -234,8 +242,9 @@ async def packages_page(
             stored=min(one.stored, one.files),
             bytes=one.bytes,
             platforms=one.platforms,
+            downloads=fetched,
         )
-        for one, _ in shown
+        for (one, _), fetched in zip(shown, downloads, strict=True)
     ]
     return Cut(items=items, following=following, total=total)
 
@@ -248,6 +257,7 @@ async def package(
     package_name: str,
     *,
     as_of: str,
+    now_ms: int,
     url: Callable[[str, Family, str, str], str],
 ) -> PackageDetail:
     """Return one package of the published generation; raise NotFound.
@@ -301,11 +311,13 @@ async def package(
         dependencies=list(depends),
         dependants=dependants,
         dependants_total=dependants_total,
+        downloads=(await usage.lately(r, row.id, [(family, package_name)], now_ms // usage.DAY_MS))[0],
+        downloads_by_version=dict(await usage.by_version(r, row.id, family, package_name)),
         as_of=as_of,
     )
 
 
-async def first_packages(db: Database, channel_name: str, query: str) -> tuple[list[Package], int]:
+async def first_packages(db: Database, channel_name: str, query: str, now_ms: int) -> tuple[list[Package], int]:
     """Return the first packages whose name holds a text, for a channel's page, and how many there are."""
     found = await db.read(
         lambda r: packages_page(
@@ -318,6 +330,7 @@ async def first_packages(db: Database, channel_name: str, query: str) -> tuple[l
             sort="name",
             cursor=None,
             limit=PACKAGES_ON_A_PAGE,
+            now_ms=now_ms,
         )
     )
     return found.items, found.total or 0

@@ -19,6 +19,8 @@ from firthd.store.objects import ObjectRow
 
 _FILES_REMEMBERED = 20_000
 _OBJECTS_REMEMBERED = 20_000
+_ABSENCES_REMEMBERED = 1_000
+"""Paths that show nothing: clients ask for few of them over and over, and names that are made up push out no other."""
 
 
 Refuse = Callable[[str, FileRow], Awaitable[None]]
@@ -67,7 +69,8 @@ class Published:
         self._grace_ms = grace_ms
         self._views: dict[str, View] = {}
         self._files: OrderedDict[tuple[int, int, int | None, str, str, str], FileRow] = OrderedDict()
-        self._objects: OrderedDict[tuple[int, int, str, str], ObjectRow | None] = OrderedDict()
+        self._objects: OrderedDict[tuple[int, int, str, str], ObjectRow] = OrderedDict()
+        self._absent: OrderedDict[tuple[int, int, str, str], None] = OrderedDict()
         self._moved = 0  # times that objects were moved to other places
         self._forgotten = 0  # times that files were forgotten
 
@@ -136,6 +139,7 @@ class Published:
         """Forget where objects lie: some were moved or taken away."""
         self._moved += 1
         self._objects.clear()
+        self._absent.clear()
 
     async def object(self, view: View, family: str, path: str) -> ObjectRow | None:
         """Return what a path shows in a view, None when it shows nothing."""
@@ -143,12 +147,20 @@ class Published:
         if key in self._objects:
             self._objects.move_to_end(key)
             return self._objects[key]
+        if key in self._absent:
+            self._absent.move_to_end(key)
+            return None
         moved = self._moved
         row = await self._db.read(lambda r: objects.find(r, view.channel_id, view.generation, family, path))
         if moved == self._moved:  # else what was read may lie elsewhere by now
-            self._objects[key] = row
+            if row is None:
+                self._absent[key] = None
+            else:
+                self._objects[key] = row
             if len(self._objects) > _OBJECTS_REMEMBERED:
                 self._objects.popitem(last=False)
+            if len(self._absent) > _ABSENCES_REMEMBERED:
+                self._absent.popitem(last=False)
         return row
 
     async def notices(self, view: View) -> list[Notice]:

@@ -1,6 +1,7 @@
 """The only place that makes backups: where they may lie, what is in them, and that a half one is never left."""
 
 import asyncio
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,7 +13,7 @@ import msgspec
 from firth_protocol import API, units
 from firth_protocol.errors import Conflict, Invalid
 from firth_protocol.types import StepName
-from firthd import __version__
+from firthd import __version__, sandbox
 from firthd.clock import Clock, rfc3339
 from firthd.runs.run import LiveRun, Outcome
 from firthd.store import backup
@@ -35,14 +36,34 @@ class Backups:
 
         A relative path is one below the state's folder out/. Blocks.
         """
-        asked = Path(path)
-        wanted = (asked if asked.is_absolute() else self._roots[0] / asked).resolve()
+        try:
+            asked = Path(path)
+            wanted = (asked if asked.is_absolute() else self._roots[0] / asked).resolve()
+            self._check(wanted)
+            if any(os.path.lexists(there) for there in (wanted, wanted.with_name(wanted.name + PART))):
+                raise Conflict(f"{wanted} is there already", hint="name a folder that is not there yet", path="$.path")
+            wanted.with_name(wanted.name + PART).lstat()  # says so now where no such name can be
+        except FileNotFoundError:
+            return wanted
+        except (OSError, ValueError, RuntimeError) as error:  # NUL, too long, a circle of links, a folder that is shut
+            why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            raise Invalid(f"no backup can be made there: {why}", hint="name another folder", path="$.path") from None
+        return wanted
+
+    def _check(self, wanted: Path) -> None:
+        """Raise Invalid for a folder that is elsewhere, or out of the service's reach."""
         if not any(wanted != root.resolve() and wanted.is_relative_to(root.resolve()) for root in self._roots):
             places = ", ".join(map(str, self._roots))
             raise Invalid(f"a backup goes below {places}", hint="`store.export_dirs` names more folders", path="$.path")
-        if wanted.exists() or wanted.with_name(wanted.name + PART).exists():
-            raise Conflict(f"{wanted} is there already", hint="name a folder that is not there yet", path="$.path")
-        return wanted
+        mounts = sandbox.here()
+        if own := sandbox.private_folder(wanted, mounts):
+            raise Invalid(
+                f"{own} is the service's own here (PrivateTmp): nobody else would see a backup in {wanted}",
+                hint="name another folder",
+                path="$.path",
+            )
+        if forbidden := sandbox.hides(wanted, mounts, write=True) or sandbox.forbids(wanted, mounts):
+            raise Invalid(f"{wanted} cannot be written", hint=forbidden, path="$.path")
 
     async def backup(self, live: LiveRun) -> Outcome:
         """Copy what a daemon needs to go on elsewhere; the folder gets its name when all of it is durable."""

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Struct
 
 from firth_protocol.types import RunKind
-from firthd.config import Settings
+from firthd.config import Settings, public
 from firthd.mirrors.backup import Backups
 from firthd.mirrors.care import Care
 from firthd.mirrors.context import Context
@@ -46,7 +46,7 @@ def caretakers(
 ) -> Caretakers:
     """Build them."""
     damage = Damage(context.db, context.clock, context.queue, repairs, context.mender, take_in)
-    shown = msgspec.json.format(msgspec.json.encode(settings, enc_hook=str))
+    shown = msgspec.json.format(msgspec.json.encode(public(settings), enc_hook=str))
     return Caretakers(
         repairs=repairs,
         damage=damage,

@@ -41,7 +41,7 @@ def check_proxy(proxy: str | None) -> None:
 
 def check_ca_file(ca_file: str | None) -> None:
     """Raise Invalid for a path that is not absolute."""
-    if ca_file is not None and not Path(ca_file).is_absolute():
+    if ca_file is not None and ("\0" in ca_file or not Path(ca_file).is_absolute()):
         raise Invalid("ca_file is an absolute path on the daemon's machine", path="$.ca_file")
 
 

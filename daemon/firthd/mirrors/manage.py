@@ -51,7 +51,7 @@ from firthd.store import catalog, runs
 from firthd.store.catalog import MirrorRow
 from firthd.store.database import Database, Reader, Tx, more_to_come
 from firthd.store.journal import Journal, newest
-from firthd.store.secrets import SecretFile, Secrets
+from firthd.store.secrets import Named, SecretFile, Secrets
 from firthd.upstream.client import Source, mask
 from firthd.upstream.client import Upstream as Upstreams
 from firthd.upstream.source import check_credentials
@@ -119,7 +119,7 @@ class Mirrors:
             same_proxy = params.proxy is None or mask(params.proxy) == row.proxy
             # Secrets of one host stay with it, and go through no other proxy than the mirror's own.
             if same_proxy and checks.host_of(row.source) == checks.host_of(params.source):
-                now = source_of(row, self._secrets)
+                now = source_of(row, self._secrets, without=params.credentials is not None)
                 stored = now.credentials
                 if proxy in {None, row.proxy}:  # as it is shown: its password is not
                     proxy = now.proxy
@@ -139,7 +139,7 @@ class Mirrors:
         self,
         type_: MirrorType,
         address: str,
-        credentials: Credentials | None,
+        given: Credentials | str | None,
         proxy: str | None,
         ca_file: str | None,
         *,
@@ -147,6 +147,7 @@ class Mirrors:
     ) -> tuple[Source, list[str]]:
         """Return the source that an address and its secrets mean; `stored` are those that the mirror has already."""
         rules = rules_of(self._families, type_)
+        credentials = self._secrets.named(given) if isinstance(given, str) else given
         check_credentials(credentials)
         checks.check_proxy(proxy)
         checks.check_ca_file(ca_file)
@@ -297,7 +298,8 @@ class Mirrors:
         fields = (params.source, params.credentials, params.proxy, params.ca_file)
         if all(field is UNSET for field in fields):
             return None, False
-        now = source_of(before, self._secrets)
+        replaced = params.credentials is not UNSET
+        now = source_of(before, self._secrets, without=replaced)
         credentials = None if params.credentials is UNSET else params.credentials
         stored = now.credentials if params.credentials is UNSET else None
         # What is shown of a proxy may come back with the form it stood in: then it is the stored one, password and all.
@@ -481,4 +483,6 @@ def _coalesced(times: int) -> list[str]:
 def _secrets(source: Source, proxy: str | None) -> Secrets:
     hidden = proxy if proxy and mask(proxy) != proxy else None
     host = checks.host_of(source.url) if source.credentials is not None else ""
+    if isinstance(source.credentials, Named):
+        return Secrets(named=source.credentials.name, proxy=hidden, host=host)
     return Secrets(credentials=source.credentials, proxy=hidden, host=host)

@@ -1,6 +1,6 @@
 """What a run says of the parts of an index that it read: in its log, in sentences, by the state in which it ends."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from firth_protocol import units
 from firth_protocol.types import RunState
@@ -9,6 +9,7 @@ from firthd.index.messages import PartResult
 from firthd.runs.run import LiveRun
 from firthd.store.catalog import SourceIndexRow
 from firthd.store.runs import Failure
+from firthd.upstream.failures import http_date_ms
 
 INVALID_SHOWN = 1000
 
@@ -36,3 +37,10 @@ def not_yet_today(known: Mapping[str, SourceIndexRow], now_ms: int) -> bool:
 def compared(adds: int, removes: int, needed: int) -> str:
     """Return the sentence about what a run is about to change."""
     return f"{adds:,} to add, {removes:,} to remove, {units.size(needed)} to download"
+
+
+def source_times(rows: Iterable[SourceIndexRow]) -> dict[str, int | None]:
+    """Return what a mirror's row notes of its source's clock; parts that were not taken in whole count as seen only."""
+    told = [(row, http_date_ms(row.last_modified)) for row in rows if row.file is not None and row.beside is None]
+    taken = max((at for row, at in told if at is not None and row.settled), default=None)
+    return {"source_time": taken, "source_seen": max((at for _, at in told if at is not None), default=None)}

@@ -5,7 +5,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -157,11 +157,14 @@ class PageReader:
                     clock=self._p.clock,
                 )
 
+            async def some(tx: Tx) -> int:
+                await _still_there(tx, job)
+                return await pages.take_in_some(
+                    tx, channel_id=job.channel_id, mirror_id=job.mirror_id, change_set=change_set, now_ms=now
+                )
+
             async def finish(tx: Tx) -> None:
-                mirror = await catalog.mirror_by_id(tx, job.mirror_id)
-                gone = mirror is None or not job.still_that_of(mirror)
-                if gone or await pages.being_deleted(tx, job.channel_id, job.mirror_id):
-                    raise NotFound("the mirror was changed while this page was read", hint="ask again")
+                await _still_there(tx, job)
                 await pages.take_in(
                     tx,
                     channel_id=job.channel_id,
@@ -170,10 +173,11 @@ class PageReader:
                     part=part,
                     fresh=fresh,
                     change_set=change_set,
-                    copied=copied,
                     now_ms=now,
                 )
 
+            while await db.write(some):
+                pass
             await db.write(finish)
         except BaseException:
             await asyncio.shield(db.write(lambda tx: generations.mark_abandoned(tx, change_set)))
@@ -208,14 +212,22 @@ class PageReader:
         needed = await self._p.db.read(lambda r: _moments(r, job.channel_id, now))
         read = await self._p.db.read(lambda r: pages.read_ats(r, job.mirror_id, part))
         gone = unneeded(read, needed)
-        try:
-            await self._p.db.write(
+        before_ms = now - self._grace_ms
+        with suppress(FirthError):
+            while await self._p.db.write(
                 lambda tx: pages.forget_versions(
-                    tx, job.channel_id, job.mirror_id, job.type.value, part, gone, now - self._grace_ms
+                    tx, job.channel_id, job.mirror_id, job.type.value, part, gone, before_ms
                 )
-            )
-        except FirthError:
-            return
+            ):
+                pass
+
+
+async def _still_there(tx: Tx, job: Job) -> None:
+    """Raise NotFound when a mirror is another one than a page is read for."""
+    mirror = await catalog.mirror_by_id(tx, job.mirror_id)
+    gone = mirror is None or not job.still_that_of(mirror)
+    if gone or await pages.being_deleted(tx, job.channel_id, job.mirror_id):
+        raise NotFound("the mirror was changed while this page was read", hint="ask again")
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ from firthd.mirrors.downloads import Result, bring
 from firthd.mirrors.fetch_index import Came, Index, IndexFetcher
 from firthd.mirrors.fill import FillRuns
 from firthd.mirrors.judgement import JUDGEMENT, judged_by, note_judgement, planned, resolve
-from firthd.mirrors.parts import compared, end_state, not_yet_today, note_parts
+from firthd.mirrors.parts import compared, end_state, not_yet_today, note_parts, source_times
 from firthd.mirrors.publish_run import PublishRuns, cleaned, told
 from firthd.mirrors.source import Job, rules_of
 from firthd.mirrors.take_in import TakeIn, cause_of
@@ -28,6 +28,7 @@ from firthd.store import catalog, generations
 from firthd.store.catalog import SourceIndexRow
 from firthd.store.database import Tx
 from firthd.store.run_reads import open_run_file
+from firthd.upstream.failures import http_date_ms
 from firthd.workers import Report, TaskProgress
 
 READ = "firthd.index.read:read_task"
@@ -252,6 +253,9 @@ class MirrorRuns:
             mirror = await catalog.mirror_by_id(tx, job.mirror_id)
             if mirror is not None and job.still_that_of(mirror):
                 await catalog.note_fetched(tx, job.mirror_id, row)
+                written = http_date_ms(row.last_modified)
+                if written is not None and written > (mirror.source_seen or 0):
+                    await catalog.note_mirror(tx, job.mirror_id, {"source_seen": written})
 
         return lambda row: self._p.db.write(lambda tx: body(tx, row))
 
@@ -438,10 +442,11 @@ class MirrorRuns:
     ) -> Callable[[Tx], Awaitable[None]]:
         """Return what writes down the source's index as this run has read it; parts with holes are read again."""
         rows = read.index.as_read(read.parts, holes, live.id)
+        times = source_times(rows)
 
         async def body(tx: Tx) -> None:
             await catalog.write_source_indexes(tx, job.mirror_id, before, rows)
-            await catalog.note_mirror(tx, job.mirror_id, {"judged": read.stamp})
+            await catalog.note_mirror(tx, job.mirror_id, {**times, "judged": read.stamp})
             mirror = await catalog.mirror_by_id(tx, job.mirror_id)
             if mirror is None or not job.still_that_of(mirror):  # edited meanwhile: the next run reads all anew
                 await catalog.forget_source_indexes(tx, job.mirror_id)

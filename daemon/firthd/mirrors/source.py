@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from firth_protocol.errors import Invalid, NotFound
+from firth_protocol.errors import Invalid, NotFound, Unavailable
 from firth_protocol.types import Family, Filters, MirrorMode, MirrorType, OnUpstreamRemoval
 from firthd.families.base import FamilyRules, FetchPlace
 from firthd.mirrors.checks import host_of
@@ -49,11 +49,20 @@ def rules_of(families: Mapping[Family, FamilyRules], type_: MirrorType) -> Famil
     return rules
 
 
-def source_of(mirror: MirrorRow, secrets: SecretFile) -> Source:
-    """Return the source of a mirror with its secrets."""
+def source_of(mirror: MirrorRow, secrets: SecretFile, *, without: bool = False) -> Source:
+    """Return the source of a mirror with its secrets.
+
+    Raises Unavailable where the service manager does not give the daemon those that the mirror names; `without`: the
+    source without them will do.
+    """
     kept = secrets.get(mirror.id)
     # The row and its secrets are written one after the other: after a crash in between they may not belong together.
     theirs = mirror.has_credentials and kept.host in {"", host_of(mirror.source)}
+    if theirs and kept.named and kept.credentials is None and not without:
+        try:
+            secrets.named(f"@{kept.named}")
+        except Invalid as error:
+            raise Unavailable(error.message, hint=error.hint) from None
     same_proxy = kept.proxy is not None and mask(kept.proxy) == mirror.proxy
     return Source(
         url=mirror.source,

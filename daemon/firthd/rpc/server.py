@@ -64,7 +64,8 @@ class Events(Protocol):
 class RpcServer:
     """The daemon's server on the Unix socket.
 
-    `ready` tells whether calls may be worked; `metrics` gives Prometheus' text.
+    `ready` tells whether calls may be worked; `metrics` gives Prometheus' text, with the
+    mirrors of the channels that it is told may be named.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class RpcServer:
         dispatcher: Dispatcher,
         access: Access,
         events: Events,
-        metrics: Callable[[], Awaitable[bytes]],
+        metrics: Callable[[Callable[[str], bool]], Awaitable[bytes]],
         ready: Callable[[], bool],
         *,
         clock: Clock,
@@ -126,6 +127,11 @@ class RpcServer:
         )
         await self._serving.start([self._listener])
 
+    def accept_nobody(self) -> None:
+        """Leave those who call from now on waiting on an inherited socket: the next daemon answers them."""
+        if self._serving is not None:
+            self._serving.accept_nobody()
+
     async def stop(self) -> None:
         """End the streams and the calls that only look; let changes finish for up to three seconds."""
         self._stopping.set()
@@ -176,8 +182,9 @@ class RpcServer:
         return web.Response(body=answer, content_type=_JSON)
 
     async def _scrape(self, request: web.Request) -> web.StreamResponse:
+        caller = await self._caller(request)
         return web.Response(
-            body=await self._metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+            body=await self._metrics(caller.sees), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
         )
 
     async def _greet(self, request: web.Request) -> web.StreamResponse:

@@ -17,8 +17,20 @@ RESUMED = frozenset(
 INTERRUPTED = RunError(
     kind=Interrupted.kind,
     message="the daemon stopped while this run worked",
-    hint="what it had verified is kept; it is queued again by itself",
+    hint="what it had verified is kept",
 )
+_ASKED_BY = {
+    RunKind.MIRROR: "mirror.run",
+    RunKind.PLAN: "mirror.plan",
+    RunKind.PUBLISH: "channel.unfreeze",
+    RunKind.ROLLBACK: "channel.rollback",
+    RunKind.REMOVE: "package.remove",
+    RunKind.FILL: "mirror.fill",
+    RunKind.GC: "store.gc",
+    RunKind.SCRUB: "store.scrub",
+    RunKind.BACKUP: "daemon.backup",
+}
+"""The method by which somebody starts such a run anew."""
 
 
 def run_error(error: FirthError) -> RunError:
@@ -33,6 +45,18 @@ def unforeseen(correlation: str) -> RunError:
         message=f"an unforeseen error ended the run; the daemon's log has it under {correlation}",
         hint="please report it with the lines of the log",
     )
+
+
+def interrupted(row: RunRow, again: int | None, *, gave_up: bool) -> RunError:
+    """Return what a run shows that the daemon's end cut off: `again` is the run that goes on, if one does.
+
+    `gave_up`: it was queued again before, and is not any more.
+    """
+    if again is not None:
+        return msgspec.structs.replace(INTERRUPTED, hint=f"{INTERRUPTED.hint}; run {again} goes on with it")
+    why = "it was cut off too often without bringing anything new, and is given up" if gave_up else ""
+    todo = f"start it anew with {_ASKED_BY[row.kind]}"
+    return msgspec.structs.replace(INTERRUPTED, hint="; ".join(part for part in (INTERRUPTED.hint, why, todo) if part))
 
 
 def tries(row: RunRow, *, gained: bool) -> int | None:

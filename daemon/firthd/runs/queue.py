@@ -14,7 +14,7 @@ from firth_protocol.types import Json, LogLine, Run, RunKind, RunState
 from firthd.absent import no_run
 from firthd.clock import Clock
 from firthd.events import EventHub
-from firthd.runs.ends import INTERRUPTED, cut_off, run_error, tries, unforeseen
+from firthd.runs.ends import INTERRUPTED, cut_off, interrupted, run_error, tries, unforeseen
 from firthd.runs.run import LiveRun, Outcome
 from firthd.runs.steps import PLACED, URGENT, describe, first_steps
 from firthd.store import catalog, disk, paging, runs
@@ -131,7 +131,9 @@ class RunQueue:
                 changes = cut_off(row, self._clock.now_ms())
                 await runs.update_run(tx, row.id, changes)
                 row = msgspec.structs.replace(row, **changes)
-                again = None if stopped else await self._queue_again(tx, row)
+                again = None
+                if not stopped:
+                    row, again = await self._queue_again(tx, row)
                 await self.ended(tx, row)
                 what = "stopped" if stopped else "interrupted"
                 told.append(
@@ -141,8 +143,15 @@ class RunQueue:
 
         return await self._db.write(body)
 
-    async def _queue_again(self, tx: Tx, row: RunRow) -> int | None:
-        """Queue an interrupted run again where that is wanted; return the new run's id."""
+    async def _queue_again(self, tx: Tx, row: RunRow) -> tuple[RunRow, int | None]:
+        """Queue an interrupted run again where that is wanted; return its row, which says so, and the new run's id."""
+        again = await self._again(tx, row)
+        gave_up = self._resume and again is None and row.requeued > 0
+        row = msgspec.structs.replace(row, error=interrupted(row, again, gave_up=gave_up))
+        await runs.update_run(tx, row.id, {"error": row.error})
+        return row, again
+
+    async def _again(self, tx: Tx, row: RunRow) -> int | None:
         if not self._resume:
             return None
         # Counts are written once a second; the files that came since are known by their own rows.
@@ -413,7 +422,7 @@ class RunQueue:
         async def end(tx: Tx) -> None:
             row = await live.finish(tx, outcome)
             if outcome.error is not None and outcome.error.kind == Interrupted.kind:
-                await self._queue_again(tx, row)
+                row, _ = await self._queue_again(tx, row)
             await self.ended(tx, row)
 
         try:

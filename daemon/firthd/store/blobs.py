@@ -421,4 +421,4 @@ class BlobStore:
         if self._flusher is not None:
             with contextlib.suppress(Exception):
                 await self._flusher
-        self._flushers.shutdown(wait=False)
+        await asyncio.to_thread(self._flushers.shutdown)  # they have nothing left to do, and are gone with the store

@@ -225,6 +225,8 @@ class MirrorRow(Struct, frozen=True, kw_only=True):
     created_at: int
     updated_at: int
     revision: int
+    source_time: int | None  # by the source's own clock, of its newest index that was taken in
+    source_seen: int | None  # the same of the newest that was fetched
     channel: str
 
 
@@ -339,7 +341,7 @@ async def update_mirror(tx: Tx, mirror_id: int, changes: dict[str, Any], now_ms:
 
 _PROGRESS_COLUMNS = frozenset(
     {"state", "last_run_id", "last_success_at", "scheduled_from", "coalesced", "artifacts", "bytes", "stored"}
-    | {"bytes_stored", "shadowed", "settled", "encoded", "judged"}
+    | {"bytes_stored", "shadowed", "settled", "encoded", "judged", "source_time", "source_seen"}
 )
 
 

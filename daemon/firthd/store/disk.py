@@ -10,6 +10,7 @@ from uuid import uuid4
 from msgspec import Struct
 
 from firth_protocol.errors import FirthError, NoSpace, Unavailable
+from firthd import sandbox
 
 _PROBE = b"\0" * 262_144
 """More than the first page of SQLite's -shm (32 KiB) and a small transaction take."""
@@ -40,6 +41,8 @@ class Refusal(Struct, frozen=True, kw_only=True):
 
     @property
     def hint(self) -> str:
+        if self.number == errno.EROFS and (shown := sandbox.hint(self.folder, write=True)) is not None:
+            return shown
         return _SAYS[self.number][1].format(folder=self.folder)
 
     def error(self) -> FirthError:

@@ -161,6 +161,11 @@ async def generations(r: Reader, channel_id: int, before: int | None, limit: int
     return [_generation(row) for row in rows]
 
 
+async def count(r: Reader, channel_id: int) -> int:
+    """Return how many generations of a channel are listed."""
+    return int(await r.value("SELECT count(*) FROM generation WHERE channel_id = ?", (channel_id,)))
+
+
 async def generation_families(r: Reader, channel_id: int, number: int) -> list[FamilyRow]:
     rows = await r.rows(
         "SELECT family, artifacts, packages, bytes, state, shadowed FROM generation_family"

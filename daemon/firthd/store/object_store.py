@@ -26,6 +26,8 @@ from firthd.store.object_files import Slice
 
 T = TypeVar("T")
 _CHUNK = 1024 * 1024
+JOINED = 50_000
+"""Slices of old packs from which on they are written as one: so many are held in memory, some 15 MB."""
 LINGER_MS = 60_000
 """How long a file stays after its last row has gone."""
 
@@ -58,10 +60,11 @@ class Hold:
 class ObjectStore:
     """The files of served objects, each under the sha256 of its bytes."""
 
-    def __init__(self, db: Database, files: BlobStore, clock: Clock) -> None:
+    def __init__(self, db: Database, files: BlobStore, clock: Clock, *, joined: int = JOINED) -> None:
         self.files = files
         self._db = db
         self._clock = clock
+        self._joined = joined
         self._held: Counter[str] = Counter()
         self._naming = asyncio.Lock()  # between the look at a file's rows and its end no hold is taken
 
@@ -152,14 +155,17 @@ class ObjectStore:
         packs = await self._db.read(lambda r: object_files.packs_to_move(r, channel_id, touched))
         if not packs:
             return False
-        slices = [
-            one
-            for pack in packs
-            for one in await self._db.read(partial(object_files.living, channel_id=channel_id, pack=pack))
-        ]
-        if slices:
-            await self._join(channel_id, slices)
-        await object_files.forget_packs(self._db, channel_id, packs, self._clock.now_ms())
+        slices: list[Slice] = []
+        taken: list[str] = []
+        for pack in packs:
+            slices += await self._db.read(partial(object_files.living, channel_id=channel_id, pack=pack))
+            taken.append(pack)
+            if len(slices) < self._joined and pack != packs[-1]:
+                continue
+            if slices:
+                await self._join(channel_id, slices)
+            await object_files.forget_packs(self._db, channel_id, taken, self._clock.now_ms())
+            slices, taken = [], []
         return True
 
     async def _join(self, channel_id: int, slices: list[Slice]) -> None:

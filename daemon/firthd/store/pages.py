@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from firth_protocol.types import Cause
 from firthd.store import offers
-from firthd.store.artifacts import FILE_COLUMNS, Copied, FileRow, file_row
+from firthd.store.artifacts import FILE_COLUMNS, FileRow, file_row
 from firthd.store.database import Database, Reader, Row, Tx
 
 _BATCH = 500
@@ -156,6 +156,30 @@ async def being_deleted(r: Reader, channel_id: int, mirror_id: int) -> bool:
     )
 
 
+async def take_in_some(tx: Tx, *, channel_id: int, mirror_id: int, change_set: int, now_ms: int) -> int:
+    """Let some of the rows that an open change set holds count; return how many, 0 when none are left.
+
+    Nobody sees them before `take_in` has written the version that was read at `now_ms`: until then the page shows the
+    one before, and a reading that is cut off here is made up for by the next.
+    """
+    lasting = await _lasting_set(tx, channel_id, mirror_id, now_ms)
+    moved = 0
+    for column, sign, span in (
+        # What is replaced ends first: where this is cut off, the rest of what was added goes, and nothing opens again.
+        ("closed_set", -1, "UPDATE page_span SET until = ? WHERE artifact_id = ?"),
+        ("added_set", 1, "INSERT INTO page_span(since, artifact_id) VALUES (?, ?)"),
+    ):
+        rows = await tx.rows(f"SELECT id, size FROM artifact WHERE {column} = ? LIMIT ?", (change_set, _BATCH - moved))
+        await tx.many(span, [(now_ms, row_id) for row_id, _ in rows])
+        await tx.many(f"UPDATE artifact SET {column} = ? WHERE id = ?", [(lasting, row_id) for row_id, _ in rows])
+        await tx.execute(
+            "UPDATE mirror SET artifacts = max(0, artifacts + ?), bytes = max(0, bytes + ?) WHERE id = ?",
+            (sign * len(rows), sign * sum(size or 0 for _, size in rows), mirror_id),
+        )
+        moved += len(rows)
+    return moved
+
+
 async def take_in(
     tx: Tx,
     *,
@@ -165,30 +189,12 @@ async def take_in(
     part: str,
     fresh: Fresh,
     change_set: int,
-    copied: Copied,
     now_ms: int,
 ) -> int:
-    """Write a version, and let what an open change set holds of its rows count; return the version's id."""
-    lasting = await _lasting_set(tx, channel_id, mirror_id, now_ms)
-    grown = await tx.value(
-        "SELECT coalesce((SELECT sum(size) FROM artifact WHERE added_set = ?1), 0)"
-        " - coalesce((SELECT sum(size) FROM artifact WHERE closed_set = ?1), 0)",
-        (change_set,),
-    )
-    await tx.execute(
-        "INSERT INTO page_span(artifact_id, since) SELECT id, ? FROM artifact WHERE added_set = ?", (now_ms, change_set)
-    )
-    await tx.execute(
-        "UPDATE page_span SET until = ? WHERE artifact_id IN (SELECT id FROM artifact WHERE closed_set = ?)",
-        (now_ms, change_set),
-    )
-    for column in ("added_set", "closed_set"):
-        await tx.execute(f"UPDATE artifact SET {column} = ? WHERE {column} = ?", (lasting, change_set))
+    """Write a version, and let what is left of an open change set's rows count; return the version's id."""
+    while await take_in_some(tx, channel_id=channel_id, mirror_id=mirror_id, change_set=change_set, now_ms=now_ms):
+        pass
     await tx.execute("DELETE FROM change_set WHERE id = ?", (change_set,))
-    await tx.execute(
-        "UPDATE mirror SET artifacts = max(0, artifacts + ?), bytes = max(0, bytes + ?) WHERE id = ?",
-        (copied.added - copied.closed, grown, mirror_id),
-    )
     return await tx.insert(
         "INSERT INTO page(mirror_id, part, read_at, checked_at, url_path, encoding, etag, last_modified, size, body)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -233,8 +239,11 @@ async def read_ats(r: Reader, mirror_id: int, part: str) -> list[int]:
 
 async def forget_versions(
     tx: Tx, channel_id: int, mirror_id: int, family: str, part: str, gone: Sequence[int], before_ms: int
-) -> None:
-    """Take away versions of a page, and the rows whose time ended before a moment that no version left lists."""
+) -> int:
+    """Take away versions of a page, and some rows whose time ended before a moment and that no version left lists.
+
+    Return how many rows; 0 when none are left.
+    """
     await tx.many(
         "DELETE FROM page WHERE mirror_id = ? AND part = ? AND read_at = ?", [(mirror_id, part, at) for at in gone]
     )
@@ -242,11 +251,12 @@ async def forget_versions(
         "SELECT a.id FROM artifact a INDEXED BY artifact_file JOIN page_span p ON p.artifact_id = a.id"
         " WHERE a.channel_id = ? AND a.family = ? AND a.part = ? AND a.mirror_id = ? AND p.until < ?"
         " AND NOT EXISTS (SELECT 1 FROM page v WHERE v.mirror_id = a.mirror_id AND v.part = a.part"
-        " AND v.read_at >= p.since AND v.read_at < p.until)",
-        (channel_id, family, part, mirror_id, before_ms),
+        " AND v.read_at >= p.since AND v.read_at < p.until) LIMIT ?",
+        (channel_id, family, part, mirror_id, before_ms, _BATCH),
     )
     for table, key in (("page_span", "artifact_id"), ("artifact_record", "artifact_id"), ("artifact", "id")):
         await tx.many(f"DELETE FROM {table} WHERE {key} = ?", rows)
+    return len(rows)
 
 
 async def purge_deleted(db: Database) -> int:

@@ -33,10 +33,11 @@ _OF = (
     " LEFT JOIN page_span p ON p.artifact_id = a.id"
 )
 _NEWEST = (
-    "(SELECT max(k.number) FROM generation k WHERE k.channel_id = a.channel_id AND k.kept AND k.shows >= s.number"
-    " AND (k.shows < e.number OR e.number = 0))"
+    "(SELECT coalesce(max(CASE WHEN k.shows < e.number OR (e.number = 0 AND k.time < p.until) THEN k.number END),"
+    " min(k.number)) FROM generation k WHERE k.channel_id = a.channel_id AND k.kept AND k.shows >= s.number)"
 )
-"""Which version of a lazy page a generation shows follows from times: the newest generation stands for all of them."""
+"""The newest kept generation that shows a file. What a lazy page shows follows from times: the newest one that was
+published before the page listed the file no more."""
 
 
 class Held(Struct, frozen=True, kw_only=True):

@@ -245,12 +245,3 @@ async def failures(r: Reader, run_id: int, limit: int) -> list[Failure]:
 
 async def count_failures(r: Reader, run_id: int) -> int:
     return int(await r.value("SELECT count(*) FROM run_failure WHERE run_id = ?", (run_id,)))
-
-
-async def forget_old_logs(tx: Tx, before_ms: int) -> int:
-    """Take away the logs of runs that ended before a moment, a few at a time."""
-    return await tx.execute(
-        "DELETE FROM run_log WHERE run_id IN (SELECT r.id FROM run r WHERE r.finished_at < ?"
-        " AND EXISTS (SELECT 1 FROM run_log l WHERE l.run_id = r.id) LIMIT 20)",
-        (before_ms,),
-    )

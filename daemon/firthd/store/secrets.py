@@ -2,37 +2,58 @@
 
 import asyncio
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
+from firth_protocol.errors import Invalid
 from firth_protocol.types import Credentials
 from firthd.store.disk import sync
+
+_MOST_BYTES = 65_536
+"""Bytes of a credential that the service manager gives; a larger file is none of ours."""
+
+
+class Named(Credentials, frozen=True, kw_only=True):
+    """Secrets that the service manager keeps under a name; only the name is written down."""
+
+    name: str
 
 
 class Secrets(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one mirror keeps secret: the source's credentials, and a proxy's address when it holds a password.
 
     `host`: the one that the credentials are for. The row and this file are written one after the other, and a crash
-    may come between: credentials never go to the host of a newer row.
+    may come between: credentials never go to the host of a newer row. `named`: the credentials are those that the
+    service manager keeps under this name; the file does not hold them.
     """
 
     credentials: Credentials | None = None
     proxy: str | None = None
     host: str = ""
+    named: str = ""
 
 
 class SecretFile:
-    """Secrets by mirror id, held in memory and written through."""
+    """Secrets by mirror id, held in memory and written through.
 
-    def __init__(self, path: Path) -> None:
+    `given` is the folder in which the service manager gives the daemon credentials, one a file.
+    """
+
+    def __init__(self, path: Path, given: Path | None = None) -> None:
         self._path = path
+        self._given = given
         self._lock = asyncio.Lock()
         self._secrets: dict[int, Secrets] = {}
+        self._named: dict[str, bytes] = {}
 
     def load(self) -> None:
         """Read the file; a missing one is empty. Blocks."""
+        if self._given is not None:
+            with suppress(OSError):
+                self._named = dict(_read(self._given))
         try:
             raw = self._path.read_bytes()
         except FileNotFoundError:
@@ -40,7 +61,32 @@ class SecretFile:
         self._secrets = msgspec.json.decode(raw, type=dict[int, Secrets], strict=False)
 
     def get(self, mirror: int) -> Secrets:
-        return self._secrets.get(mirror, Secrets())
+        """Return a mirror's secrets; named ones without `credentials` where the service manager does not give them."""
+        kept = self._secrets.get(mirror, Secrets())
+        if kept.named:
+            with suppress(Invalid):
+                return msgspec.structs.replace(kept, credentials=self.named(f"@{kept.named}"))
+        return kept
+
+    def named(self, text: str) -> Named:
+        """Return the credentials that `@name` means; raise Invalid when there are none. Shows nothing of them."""
+        name = text.removeprefix("@")
+        raw = self._named.get(name)
+        if raw is None:
+            raise Invalid(
+                f"the service manager gives no credential {name!r}",
+                hint=f"LoadCredential={name}:FILE in a drop-in of firthd.service, then restart it",
+                path="$.credentials",
+            )
+        try:
+            found = msgspec.json.decode(raw, type=Credentials)
+        except msgspec.MsgspecError:
+            raise Invalid(
+                f"the credential {name!r} of the service manager is not what `credentials` may be",
+                hint='write a JSON object into its file, such as {"token": "..."}',
+                path="$.credentials",
+            ) from None
+        return Named(**msgspec.structs.asdict(found), name=name)
 
     def mirrors(self) -> set[int]:
         """Return the ids of the mirrors that have secrets."""
@@ -65,3 +111,11 @@ class SecretFile:
             os.fsync(file.fileno())
         fresh.replace(self._path)
         sync(self._path.parent, os.O_DIRECTORY)
+
+
+def _read(folder: Path) -> list[tuple[str, bytes]]:
+    return [
+        (file.name, file.read_bytes())
+        for file in folder.iterdir()
+        if file.is_file() and file.stat().st_size <= _MOST_BYTES
+    ]

@@ -11,6 +11,7 @@ from typing import ParamSpec, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from firth_protocol.errors import Invalid
+from firthd import sandbox
 from firthd.upstream.failures import Asked, Failure
 from firthd.upstream.masking import printable
 from firthd.upstream.source import Source, Validators, is_absolute, masker
@@ -123,8 +124,13 @@ def _outside(path: str) -> Invalid:
 def _open(root: Path, relative: str, asked: Asked) -> OpenFile | None:
     if ".." in Path(relative).parts:
         raise _outside(relative)
-    if not root.is_dir():
-        raise asked.failure(f"the folder {printable(str(root))} is not there", "is the medium mounted?")
+    try:
+        present = root.is_dir()
+    except PermissionError as error:
+        raise _unreadable(asked, error, sandbox.hint(root)) from None
+    if not present:
+        hint = sandbox.hint(root) or "is the medium mounted?"
+        raise asked.failure(f"the folder {printable(str(root))} is not there", printable(hint))
     try:
         # O_NONBLOCK: a pipe lying in the folder must not hang the daemon.
         fd = os.open(root / relative, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -148,6 +154,7 @@ def _open(root: Path, relative: str, asked: Asked) -> OpenFile | None:
         raise
 
 
-def _unreadable(asked: Asked, error: OSError) -> Failure:
+def _unreadable(asked: Asked, error: OSError, hint: str | None = None) -> Failure:
     why = printable(error.strerror or type(error).__name__)
-    return asked.failure(f"{asked.url} cannot be read: {why}", "let the daemon's user read the source's folder")
+    hint = printable(hint) if hint else "let the daemon's user read the source's folder"
+    return asked.failure(f"{asked.url} cannot be read: {why}", hint)

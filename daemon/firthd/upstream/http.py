@@ -12,6 +12,7 @@ from yarl import URL
 
 from firth_protocol.errors import Invalid, Unavailable, Upstream
 from firth_protocol.types import Credentials
+from firthd import sandbox
 from firthd.clock import Clock
 from firthd.config import UpstreamSettings
 from firthd.upstream.body import MIN_BYTES_S, PACE_S, Body
@@ -293,9 +294,12 @@ class Http:
                 known = self._authorities[ca_file] = (stamp, await asyncio.to_thread(_load, ca_file))
         except OSError as error:  # ssl.SSLError is one
             why = error.strerror or type(error).__name__
+            hidden = await asyncio.to_thread(sandbox.hint, Path(ca_file))
             raise Invalid(
                 f"the ca_file {printable(ca_file)} cannot be used: {printable(why)}",
-                hint="name a PEM file with certificates that the daemon's user may read",
+                hint=printable(hidden)
+                if hidden
+                else "name a PEM file with certificates that the daemon's user may read",
                 path="ca_file",
             ) from None
         return known[1]

@@ -18,6 +18,10 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 
+_PASSED_ON = ("X-Forwarded-For", "Forwarded", "X-Real-IP", "X-Forwarded-Host", "X-Forwarded-Proto", "Via")
+"""What a proxy says of itself; a client that writes it by hand shuts only himself out."""
+
+
 class Door(Enum):
     """What a channel answers to one visitor."""
 
@@ -27,7 +31,7 @@ class Door(Enum):
 
 
 class Visitor(Struct, frozen=True, kw_only=True):
-    """The secrets that a request carries; `by_proxy`: it came through a trusted proxy.
+    """The secrets that a request carries; `by_proxy`: a trusted proxy passed it on, and takes the answer.
 
     `client` stands for the machine that asks, where no client may have more than its share.
     """
@@ -59,7 +63,9 @@ class Admission:
         if path_token is not None:
             secrets = (path_token, *secrets)
         client = _machine(self.origin(request).address)
-        return Visitor(secrets=secrets, by_proxy=bool(self._trusted) and self._by_proxy(request), client=client)
+        # A client on the proxy's own machine has its address, and no use for what is meant for the proxy.
+        by_proxy = self._by_proxy(request) and _is_passed_on(request)
+        return Visitor(secrets=secrets, by_proxy=by_proxy, client=client)
 
     def origin(self, request: web.BaseRequest) -> Origin:
         """Return where a request comes from. X-Forwarded-For and -Proto count only from a trusted proxy."""
@@ -70,6 +76,15 @@ class Admission:
             told = request.headers.get("X-Forwarded-Proto", "").strip().lower()
             scheme = told if told in {"http", "https"} else scheme
         return Origin(address=address, scheme=scheme)
+
+    def local(self, request: web.BaseRequest, allowed: Sequence[Network]) -> bool:
+        """Tell whether a request comes from one of these networks.
+
+        One that somebody passed on who is not trusted to say for whom comes from nowhere.
+        """
+        if _is_passed_on(request) and not self._by_proxy(request):
+            return False
+        return inside(self.origin(request).address, allowed)
 
     def _by_proxy(self, request: web.BaseRequest) -> bool:
         return inside(address_of(request.remote), self._trusted)
@@ -96,6 +111,18 @@ class Admission:
                 self._tokens.used(token.id, self._clock.now_ms())
                 return Door.OPEN
         return Door.LOGIN if privacy is Privacy.AUTHENTICATED else Door.HIDDEN
+
+    def token_id(self, visitor: Visitor) -> int:
+        """Return the id of the valid token that a visitor carries, also where no door asks for one, else 0."""
+        for secret in visitor.secrets:
+            token = self._tokens.check(secret)
+            if token is not None:
+                return token.id
+        return 0
+
+
+def _is_passed_on(request: web.BaseRequest) -> bool:
+    return any(name in request.headers for name in _PASSED_ON)
 
 
 def networks(texts: Sequence[str]) -> tuple[Network, ...]:

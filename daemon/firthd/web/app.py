@@ -21,12 +21,13 @@ from firthd.web.files import Accel, Files
 from firthd.web.hot import HotObjects
 from firthd.web.packages import Packages
 from firthd.web.pages.people import Pages
-from firthd.web.paths import BadPath, split_path
-from firthd.web.problems import Problem, from_error, not_found, reply
+from firthd.web.paths import BadPath, is_plain, split_path
+from firthd.web.problems import Problem, from_error, not_found, reply, whole
 from firthd.web.site import FOREVER, INDEX_LIFE, Edition, Site
 
 if TYPE_CHECKING:
     from firthd.channels.published import View
+    from firthd.store.artifacts import FileRow
 
 log = logging.getLogger(__name__)
 
@@ -38,14 +39,7 @@ SHUTDOWN_S = 2.0
 """Seconds that replies under way are given when the daemon stops; aiohttp waits up to twice as long."""
 
 _WHEN = re.compile(r"[0-9]{1,12}|[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
-_FULL = (
-    b'{"type":"about:blank","title":"Service Unavailable","status":503,'
-    b'"detail":"too many clients are connected; try again"}'
-)
-_NO_PLACE = (
-    b"HTTP/1.1 503 Service Unavailable\r\nServer: Firth\r\nContent-Type: application/problem+json\r\n"
-    b"Cache-Control: no-store\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
-) % (len(_FULL), _FULL)
+_FULL = "too many clients are connected; try again"
 _LOGIN = {"WWW-Authenticate": 'Basic realm="Firth", charset="UTF-8"'}
 
 
@@ -73,7 +67,7 @@ def serving(app: web.Application, settings: WebSettings, limits: Limits, clock: 
         return reply(Problem(status, "this could not be read as a request"))
 
     return Serving(
-        app, limits, peer=peer, refusal=_NO_PLACE, unread=unread, clock=clock, name="web", shutdown_s=SHUTDOWN_S
+        app, limits, peer=peer, refusal=whole(_FULL), unread=unread, clock=clock, name="web", shutdown_s=SHUTDOWN_S
     )
 
 
@@ -93,7 +87,7 @@ class Front:
         self._admission = Admission(parts.tokens, settings.trusted_proxies, parts.clock)
         self._metrics_allow = networks(settings.metrics_allow)
         self._pages = Pages(settings.public_url, self._set_up)
-        packages = Packages(files, parts.blobs, parts.on_demand, parts.package_lost)
+        packages = Packages(files, parts.blobs, parts.on_demand, parts.package_lost, self._downloaded)
         self._site = Site(
             parts.published, parts.rendered, files, packages, parts.pages, parts.families, parts.index_lost
         )
@@ -120,6 +114,8 @@ class Front:
             raise not_found() from None
         token = None
         if path[:1] == ("t",) and len(path) > 1:
+            if not is_plain(request.rel_url.raw_path):
+                raise not_found()
             token, path = path[1], path[2:]
         visitor = self._admission.visitor(request, token)
         match path:
@@ -132,7 +128,7 @@ class Front:
             case ("healthz",):
                 return self._healthz()
             case ("metrics",):
-                return self._metrics(request)
+                return await self._metrics(request, visitor)
         raise not_found()
 
     # --- channels
@@ -186,6 +182,9 @@ class Front:
             raise Problem(401, "this channel wants a token; ask its administrator for one", _LOGIN)
         raise not_found()
 
+    def _downloaded(self, file: "FileRow", visitor: Visitor) -> None:
+        self._parts.downloaded(file, self._admission.token_id(visitor))
+
     # --- people and machines
 
     def _set_up(self, address: str) -> list[SetUp]:
@@ -210,11 +209,16 @@ class Front:
         headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
         return web.Response(status=200 if reason is None else 503, body=msgspec.json.encode(body), headers=headers)
 
-    def _metrics(self, request: web.Request) -> web.Response:
-        if not inside(self._admission.origin(request).address, self._metrics_allow):
+    async def _metrics(self, request: web.Request, visitor: Visitor) -> web.Response:
+        """Answer with the numbers; a mirror is named to whom its channel's door opens, be it by a scraper's token."""
+        if not self._admission.local(request, self._metrics_allow):
             raise Problem(403, "metrics are for the networks in metrics_allow")
         headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8", "Cache-Control": "no-store"}
-        return web.Response(body=self._parts.metrics(), headers=headers)
+        return web.Response(body=await self._parts.metrics(lambda name: self._open(visitor, name)), headers=headers)
+
+    def _open(self, visitor: Visitor, channel: str) -> bool:
+        view = self._published.current(channel)
+        return view is not None and self._admission.door(visitor, channel, view.privacy) is Door.OPEN
 
 
 def _present(view: "View") -> Edition:

@@ -68,6 +68,10 @@ class Tokens(Protocol):
     def used(self, token_id: int, now_ms: int, /) -> None: ...
 
 
+def _counted_nowhere(file: FileRow, token_id: int) -> None:
+    pass
+
+
 async def _told_nobody(*_: object) -> None:
     pass
 
@@ -78,8 +82,9 @@ class WebContext(Struct, frozen=True, kw_only=True):
     `state` is the folder that nginx's internal location holds. `packages` gives those of a channel whose name holds a
     text, the first hundred, and how many there are. `health` gives None, or a sentence that says why nothing can be
     served; `limited` one that says what cannot be done while all that is stored is served. `metrics` gives Prometheus
-    text. `package_lost` and `index_lost` (channel id, file) are told of files that are not what they should be, and
-    have taken them out of service when they return.
+    text; what it is given tells which channels may be named. `package_lost` and `index_lost` (channel id, file) are
+    told of files that are not what they should be, and have taken them out of service when they return. `downloaded`
+    counts a file and the id of the token that asked for it, 0: none did.
     """
 
     published: Channels
@@ -94,7 +99,8 @@ class WebContext(Struct, frozen=True, kw_only=True):
     families: Mapping[Family, FamilyRules]
     packages: Callable[[str, str], Awaitable[tuple[list[Package], int]]]
     health: Callable[[], str | None]
-    metrics: Callable[[], bytes]
+    metrics: Callable[[Callable[[str], bool]], Awaitable[bytes]]
     limited: Callable[[], str | None] = lambda: None
     package_lost: Callable[[FileRow], Awaitable[None]] = _told_nobody
     index_lost: Callable[[int, str], Awaitable[None]] = _told_nobody
+    downloaded: Callable[[FileRow, int], None] = _counted_nowhere

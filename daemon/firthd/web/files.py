@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 INLINE_READ = 64 * 1024
 """Bytes up to which a file is read in the event loop: cheaper than the way to a thread and back."""
 UNPACK_CHUNK = 1024 * 1024
-BROKEN = "broken"
+BROKEN = web.RequestKey("broken", bool)
 """Key of a request whose reply broke off because of the file, not of the client."""
 
 
@@ -141,9 +141,10 @@ class Files:
         return response
 
     def _redirected(self, content: Content, path: Path, accel: Accel) -> web.Response:
-        """Leave the body to nginx: it answers ranges, and sets Content-Length, Last-Modified and its own ETag."""
+        """Leave the body to nginx: it answers ranges and says so, and sets Content-Length and Last-Modified."""
         inside = path.relative_to(accel.root).as_posix()
         headers = _headers(content)
+        del headers["Accept-Ranges"]  # nginx adds its own to what it is given
         headers["X-Accel-Redirect"] = f"{accel.prefix.rstrip('/')}/{quote(inside)}"
         return web.Response(headers=headers)
 
@@ -205,6 +206,7 @@ async def _sending(request: web.Request, response: web.StreamResponse) -> AsyncI
     except ConnectionError:
         _abort(request)
     except FirthError:  # a fetch failed; who fetches has said so
+        request[BROKEN] = True
         _abort(request)
     except (OSError, zstandard.ZstdError) as error:
         log.warning("a reply broke off: %s", error)

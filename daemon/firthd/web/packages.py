@@ -13,8 +13,9 @@ from firthd.store.blobs import Kept
 from firthd.web.admission import Visitor
 from firthd.web.conditions import Content
 from firthd.web.context import Fetches, Store
-from firthd.web.files import DamagedFile, Files, Place, without_body
+from firthd.web.files import BROKEN, DamagedFile, Files, Place, without_body
 from firthd.web.problems import Problem
+from firthd.web.wire import SmallBody
 
 RANGE_WAIT_S = 60.0
 """Seconds that a request for a range waits until the file is there whole."""
@@ -31,6 +32,7 @@ class Packages:
         blobs: Store,
         on_demand: Fetches,
         lost: Callable[[FileRow], Awaitable[None]],
+        downloaded: Callable[[FileRow, Visitor], None],
         *,
         range_wait_s: float = RANGE_WAIT_S,
     ) -> None:
@@ -38,12 +40,13 @@ class Packages:
         self._blobs = blobs
         self._on_demand = on_demand
         self._lost = lost
+        self._downloaded = downloaded
         self._range_wait_s = range_wait_s
 
     async def send(
         self, request: web.Request, visitor: Visitor, file: FileRow, *, media_type: str, cache_control: str
     ) -> web.StreamResponse:
-        """Send one file; its ETag comes from its sha256, for its name may be given to other bytes one day.
+        """Send one file and count it; its ETag comes from its sha256, for its name may be given to other bytes one day.
 
         Raises Upstream, NoSpace and Unavailable when it must be fetched and cannot be, Problem 504 when it takes long.
         """
@@ -54,6 +57,14 @@ class Packages:
             media_type=media_type,
             cache_control=cache_control,
         )
+        response = await self._sent(request, visitor, file, content)
+        if is_download(request, response):
+            self._downloaded(file, visitor)
+        return response
+
+    async def _sent(
+        self, request: web.Request, visitor: Visitor, file: FileRow, content: Content
+    ) -> web.StreamResponse:
         if file.sha256 is not None and file.delivered:
             place = Place(local=partial(self._blobs.local, file.sha256), sha256=file.sha256, size=file.size)
             try:
@@ -82,6 +93,26 @@ class Packages:
         content = msgspec.structs.replace(content, size=kept.size, etag=_etag(kept.sha256))
         place = Place(local=partial(self._blobs.local, kept.sha256), sha256=kept.sha256, size=kept.size)
         return await self._files.stored(request, content, place, by_proxy=visitor.by_proxy)
+
+
+def is_download(request: web.Request, response: web.StreamResponse) -> bool:
+    """Tell whether an answer is a download: of a file that comes in ranges, the one from its first byte on is.
+
+    So what was broken off and goes on, or comes in several ranges at once, counts once; a look at a file's end or at a
+    single byte does not.
+    """
+    if request.method != "GET":
+        return False
+    if isinstance(response, SmallBody):  # whole, from memory: the way of most
+        return True
+    if BROKEN in request:
+        return False
+    if response.status == 206:
+        span = response.headers.get("Content-Range", "")
+        return span.startswith("bytes 0-") and not span.startswith("bytes 0-0/")
+    # nginx answers the range itself where the file is left to it.
+    asked = request.headers.get("Range") if "X-Accel-Redirect" in response.headers else None
+    return response.status == 200 and (asked is None or asked.strip().startswith("bytes=0-"))
 
 
 def _etag(sha256: str | None) -> str | None:

@@ -26,6 +26,14 @@ def split_path(raw: str) -> tuple[tuple[str, ...], bool]:
     return segments, raw.endswith("/")
 
 
+def is_plain(raw: str) -> bool:
+    """Tell whether the first segment is spelled without percent signs.
+
+    A token behind another spelling would pass every proxy's and log's mask for it.
+    """
+    return "%" not in raw.lstrip("/").partition("/")[0]
+
+
 def _decode(segment: str) -> str:
     try:
         text = unquote_to_bytes(segment).decode()

@@ -49,7 +49,7 @@ def reply(problem: Problem) -> web.Response:
     """Return the response for a problem. Its texts may come from a source: they are made harmless here."""
     title = HTTPStatus(problem.status).phrase
     detail = "".join(char if char.isprintable() else " " for char in problem.detail)
-    body = msgspec.json.encode({"type": "about:blank", "title": title, "status": problem.status, "detail": detail})
+    body = _body(problem.status, title, detail)
     headers = {
         "Content-Type": "application/problem+json",
         "Cache-Control": "no-store",
@@ -59,6 +59,19 @@ def reply(problem: Problem) -> web.Response:
     return web.Response(
         status=problem.status, reason=_reason(problem.status, title, detail), body=body, headers=headers
     )
+
+
+def whole(detail: str) -> bytes:
+    """Return a whole response that says 503, for connections that no application works."""
+    body = _body(503, HTTPStatus.SERVICE_UNAVAILABLE.phrase, detail)
+    return (
+        b"HTTP/1.1 503 Service Unavailable\r\nServer: Firth\r\nContent-Type: application/problem+json\r\n"
+        b"Cache-Control: no-store\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
+    ) % (len(body), body)
+
+
+def _body(status: int, title: str, detail: str) -> bytes:
+    return msgspec.json.encode({"type": "about:blank", "title": title, "status": status, "detail": detail})
 
 
 def _reason(status: int, title: str, detail: str) -> str:

@@ -196,7 +196,11 @@ def _pages(daemon: Daemon, method: Method, params: dict[str, Any], cap: int | No
             params["limit"] = PAGE if left is None else min(left, PAGE)
         result = daemon.call(method.name, params)
         items = result["items"] if left is None else result["items"][:left]
-        yield items
+        if isinstance(text := result.get("text"), str):
+            sys.stdout.write(text if not sys.stdout.isatty() else "\n".join(map(clean, text.split("\n"))))
+            items = text.splitlines()
+        else:
+            yield items
         cursor = result.get("next_cursor")
         if cursor is None:
             return

@@ -96,7 +96,8 @@ def _set(
     field = _field(method, here, last, key)
     if last in target:
         raise UsageError(f"{key} is given twice")
-    if _is_secret(fields[(*outer, last)[0]]) and _on_command_line(text):
+    named = not outer and text.startswith("@@")  # it says where a secret lies, and is none
+    if _is_secret(fields[(*outer, last)[0]]) and _on_command_line(text) and not named:
         warn(f"{key} can be read by other users while this runs; give it as {key}=@FILE or {key}=- (standard input)")
     target[last] = _value(field, key, read_value(text))
 

@@ -55,7 +55,8 @@ def of_method(method: Method) -> str:
     if fields:
         lines += ["Fields", *(line for field in fields for line in _field(field, "  ")), ""]
     if any(field.struct is Credentials for field in fields):
-        lines += ["Secrets: credentials.token=@FILE, or credentials.token=- from standard input.", ""]
+        lines.append("Secrets: credentials.token=@FILE, or credentials.token=- from standard input; credentials=@@NAME")
+        lines += ["means @NAME, one that the service manager gives the daemon.", ""]
     lines.append(f"Role     {method.role}")
     lines.append(f"Reply    {result_text(method.result)}: {_reply(method)}")
     if method.errors:

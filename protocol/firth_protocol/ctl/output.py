@@ -16,6 +16,7 @@ from firth_protocol.units import size
 
 # C0, DEL, C1, and what reorders or hides text on a terminal: names come from foreign sources.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+_FORMULA = re.compile(r"[=+\-@\t\r]")
 _SPACE = re.compile(r"[\t\r\n\v\f]+")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(\.\d+)?Z")
 _GAP = "  "
@@ -28,7 +29,8 @@ _COLUMNS = {
     "Run": ("id", "kind", "state", "channel", "mirror_name", "step", "created_at", "finished_at", "cause", "by"),
     "Generation": ("number", "time", "cause", "added", "removed", "artifacts", "bytes", "current", "kept", "run"),
     "Change": ("change", "subdir", "filename", "size", "cause", "mirror", "run"),
-    "Package": ("name", "version", "versions", "files", "stored", "bytes", "platforms", "family"),
+    "Package": ("name", "version", "versions", "files", "stored", "bytes", "downloads", "platforms", "family"),
+    "DownloadCount": ("channel", "package", "version", "day", "token", "downloads", "family"),
     "LogLine": ("number", "time", "level", "step", "text"),
     "Token": ("id", "name", "channels", "created_at", "expires_at", "last_used_at", "revoked"),
     "AuditEntry": ("id", "time", "user", "role", "method", "outcome", "params"),
@@ -214,8 +216,13 @@ def _cell(column: str, value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a cell of CSV: numbers and texts as they are, nothing for null."""
-    if value is None or isinstance(value, str):
+    """Return a cell of CSV: numbers and texts as they are, nothing for null.
+
+    A text that a spreadsheet would work out begins with an apostrophe: names come from foreign sources.
+    """
+    if isinstance(value, str):
+        return f"'{value}" if _FORMULA.match(value) else value
+    if value is None:
         return value
     return msgspec.json.encode(value).decode()
 

@@ -48,6 +48,8 @@ async def test_the_daemons_end_interrupts_runs_and_queues_them_again(db: Databas
     assert row.error is not None
     assert (row.state, row.error.kind) == (RunState.FAILED, "interrupted")
     assert await works.state(pending) is RunState.FAILED
+    said = "run 3 goes on with it" if resume else "start it anew with mirror.run"
+    assert row.error.hint == f"what it had verified is kept; {said}"
     again = [one for one in await runs_of(db) if one[2] is RunState.PENDING]
     assert again == ([(pending + 1, MIRROR, RunState.PENDING, 1)] if resume else [])  # a plan is not made again
     if resume:
@@ -136,6 +138,10 @@ async def test_a_run_that_brings_nothing_is_queued_again_twice_at_most(db: Datab
     await crashed(db, run, RunState.RUNNING)
     assert await works.queue.recover() == [f"run {run} was interrupted by the daemon's end"]
     assert (await works.mirror()).state is RunState.FAILED
+    error = (await works.row(run)).error
+    assert error is not None
+    assert error.hint is not None
+    assert "and is given up; start it anew with mirror.run" in error.hint
 
 
 @pytest.mark.parametrize("gain", ["counted", "files"])

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -225,6 +226,12 @@ async def test_what_a_worker_wrote_is_adopted(store: BlobStore, names: Names) ->
     await store.adopt(path, sha(b"rendered"), 8)
     assert store.path(sha(b"rendered")).read_bytes() == b"rendered"
     assert names.batches == [[Kept(sha256=sha(b"rendered"), size=8)]]
+
+
+async def test_a_store_that_is_closed_has_no_thread_left(store: BlobStore) -> None:
+    await store.keep(written(store, b"data"))
+    await store.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("flush ")]
 
 
 # --- after a crash, sweeping -----------------------------------------------------------------------------

@@ -200,6 +200,17 @@ async def test_many_small_packs_become_one(room: Room) -> None:
     assert len(await room.on_disk()) == 1
 
 
+async def test_packs_are_joined_some_at_a_time(room: Room) -> None:
+    shards = [b"%04d" % number * 10 for number in range(MANY_SMALL)]
+    for shard in shards:
+        await room.pack(1, shard)
+    bounded = ObjectStore(room.db, room.files, room.clock, joined=MANY_SMALL // 2)
+    assert await bounded.tidy_packs(CHANNEL, set())
+    assert [await room.read(shard) for shard in shards] == shards
+    assert await room.later() == MANY_SMALL
+    assert len(await room.on_disk()) == 2
+
+
 async def test_a_pack_in_which_nothing_lives_is_forgotten(room: Room) -> None:
     await room.pack(1, A, B)
     assert await room.store.tidy_packs(CHANNEL, await room.forget(A, B))

@@ -4,7 +4,6 @@ import asyncio
 from pathlib import Path
 
 from firthd.store import catalog, generations, pages, roots
-from firthd.store.artifacts import Copied
 from firthd.store.blobs import BlobStore
 from firthd.store.database import Tx
 from tests.support.clock import START_MS
@@ -100,7 +99,6 @@ async def page(s: Shelf, at_ms: int, add: list[str], close: list[int]) -> dict[s
             part="noarch",
             fresh=pages.Fresh(url_path="noarch/", body=b"x"),
             change_set=change_set,
-            copied=Copied(added=len(add), closed=len(close)),
             now_ms=at_ms,
         )
 
@@ -120,6 +118,9 @@ async def test_what_an_earlier_version_of_a_lazy_page_lists_stays_as_long_as_the
             one.snapshot for one in await s.db.read(lambda r: roots.page(r, b"", NOW, GRACE_MS)) if one.snapshot
         ]
         assert snapshot[1] == 1
+        await s.publish(time=START_MS + 2 * DAY_MS)  # the page had lost the file by then
+        again = [one.snapshot for one in await s.db.read(lambda r: roots.page(r, b"", NOW, GRACE_MS)) if one.snapshot]
+        assert again == [snapshot]
         await s.db.write(lambda tx: tx.execute("DELETE FROM page WHERE read_at = ?", (START_MS,)))
         assert await held(s) == {sha("old-1"): roots.NOTHING, sha("new-1"): roots.INDEX}
 

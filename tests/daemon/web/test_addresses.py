@@ -249,6 +249,8 @@ async def test_health(team: Site) -> None:
         (["10.0.0.0/8"], ["127.0.0.1", "192.0.2.0/24"], "10.1.1.1, 192.0.2.7", 200),
         (["127.0.0.0/8"], ["127.0.0.1"], "203.0.113.9", 403),
         (["10.0.0.0/8"], ["127.0.0.1"], "nonsense", 403),
+        (["127.0.0.0/8"], [], "203.0.113.9", 403),  # a proxy that nobody has named as one
+        (["127.0.0.0/8"], ["127.0.0.1"], None, 200),
     ],
 )
 async def test_metrics_are_for_some(
@@ -258,6 +260,18 @@ async def test_metrics_are_for_some(
         reply = await site.get("/metrics", {"X-Forwarded-For": forwarded} if forwarded else None)
     assert reply.status == status
     assert (reply.body == b"firth_up 1\n") == (status == 200)
+
+
+@pytest.mark.parametrize("header", ["Forwarded", "X-Real-IP", "X-Forwarded-Host", "X-Forwarded-Proto", "Via"])
+async def test_metrics_are_for_nobody_behind_a_proxy_that_is_not_trusted(team: Site, header: str) -> None:
+    assert (await team.get("/metrics", {header: "127.0.0.1"})).status == 403
+
+
+@pytest.mark.parametrize("spelled", ["/%74/", "//%74/", "/%74%20/"])
+async def test_a_token_counts_only_where_every_mask_finds_it(team: Site, spelled: str) -> None:
+    assert (await team.get(f"/t/names-secret/repo/secret/{INDEX}")).status == 200
+    assert (await team.get(f"{spelled}names-secret/repo/secret/{INDEX}")).status == 404
+    assert (await team.get(f"{spelled}names-secret/repo/main/{INDEX}")).status == 404
 
 
 # --- nginx
@@ -270,10 +284,13 @@ async def test_nginx_sends_large_files(tmp_path: Path) -> None:
         row = site.shelf.artifact("main", "noarch", "a-1-0.conda", b"x" * 2_000_000)
         site.shelf.artifact("main", "noarch", "b-1-0.conda", b"small")
         assert row.sha256 is not None
-        reply = await site.get("/repo/main/noarch/a-1-0.conda", {"Range": "bytes=0-9"})
+        reply = await site.get("/repo/main/noarch/a-1-0.conda", {"Range": "bytes=0-9", "X-Forwarded-For": "192.0.2.7"})
         inner = f"/_firth/blobs/{row.sha256[:2]}/{row.sha256[2:4]}/{row.sha256}"
         assert (reply.status, reply.body, reply.headers["x-accel-redirect"]) == (200, b"", inner)
         assert reply.headers["etag"] == f'"{row.sha256}"'
+        assert "accept-ranges" not in reply.headers  # nginx says it
+        local = await site.get("/repo/main/noarch/a-1-0.conda")
+        assert (local.body, "x-accel-redirect" in local.headers) == (b"x" * 2_000_000, False)
         known = await site.get("/repo/main/noarch/a-1-0.conda", {"If-None-Match": f'"{row.sha256}"'})
         assert known.status == 304
         assert (await site.get("/repo/main/noarch/b-1-0.conda")).body == b"small"
@@ -283,7 +300,7 @@ async def test_only_a_trusted_proxy_gets_the_redirect(tmp_path: Path) -> None:
     async with running_site(tmp_path, WebSettings(accel_redirect="/_firth/"), FakeClock()) as site:
         site.shelf.channel("main", conda_index("noarch"))
         site.shelf.artifact("main", "noarch", "a-1-0.conda", b"x" * 2_000_000)
-        reply = await site.get("/repo/main/noarch/a-1-0.conda")
+        reply = await site.get("/repo/main/noarch/a-1-0.conda", {"X-Forwarded-For": "192.0.2.7"})
     assert (len(reply.body), "x-accel-redirect" in reply.headers) == (2_000_000, False)
 
 

@@ -403,7 +403,7 @@ async def test_a_range_that_waits_too_long_is_504_and_the_fetch_goes_on(
     site: Site, source: FaultyUpstream, row: FileRow
 ) -> None:
     release = held(source, HALF)
-    packages = Packages(Files(HotObjects()), site.blobs, site.on_demand, nobody, range_wait_s=0.05)
+    packages = Packages(Files(HotObjects()), site.blobs, site.on_demand, nobody, lambda *_: None, range_wait_s=0.05)
     request = make_mocked_request("GET", URL, headers={"Range": "bytes=0-9"})
     visitor = Visitor(secrets=(), by_proxy=False)
     with pytest.raises(Problem) as caught:

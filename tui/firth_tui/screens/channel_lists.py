@@ -14,7 +14,7 @@ from firth_tui.widgets.keyed_table import Column
 
 
 def package_listing(screen: PlaceScreen, channel: str) -> Listing[Package]:
-    """Return the list of what a channel offers; PLATFORMS, VERSIONS and SIZE go, in this order, for want of room."""
+    """Return the list of what a channel offers; PLATFORMS, VERSIONS, FETCHED and SIZE go for want of room."""
     columns: tuple[Column[Package], ...] = (
         Column(
             id="name", title="PACKAGE", width=20, grow=3, cell=lambda p: Cell(clean(p.name), Tone.STRONG), sort="name"
@@ -24,11 +24,12 @@ def package_listing(screen: PlaceScreen, channel: str) -> Listing[Package]:
         Column(id="versions", title="VERSIONS", width=8, right=True, drop=3, cell=lambda p: Cell(count(p.versions))),
         Column(id="files", title="FILES", width=7, right=True, cell=lambda p: Cell(count(p.files)), sort="files"),
         Column(id="stored", title="STORED", width=14, cell=_stored),
+        Column(id="fetched", title="FETCHED", width=7, right=True, drop=2, cell=lambda p: Cell(count(p.downloads))),
         Column(id="bytes", title="SIZE", width=8, right=True, drop=1, cell=lambda p: Cell(size(p.bytes)), sort="bytes"),
         Column(
             id="platforms",
             title="PLATFORMS",
-            width=16,
+            width=8,
             grow=2,
             drop=4,
             cell=lambda p: Cell(clean(", ".join(p.platforms)), Tone.MUTED),

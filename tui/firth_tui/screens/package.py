@@ -7,7 +7,7 @@ from textual.widgets import Static
 
 from firth_protocol.errors import FirthError
 from firth_protocol.methods import ChannelGet
-from firth_protocol.types import ArtifactState, Package, PackageDetail, PackageFile
+from firth_protocol.types import ArtifactState, DownloadCount, DownloadsBy, Package, PackageDetail, PackageFile
 from firth_tui.actions import Place
 from firth_tui.format import Cell, Sign, Tone, age, clean, count, counted, family_name, size
 from firth_tui.model import Touched
@@ -18,12 +18,14 @@ from firth_tui.widgets.scroll import Scroll
 from firth_tui.widgets.work import Repeated
 
 MOST_NAMES = 60
+MOST_TOKENS = 5
 
 WORDS = (
     ("stored", "the file is here"),
     ("on demand", "the file is fetched from the source when a client first asks for it"),
     ("build", "what tells two files of the same version apart"),
     ("needs", "packages that this one depends on"),
+    ("fetched", "how often clients downloaded it, and with which tokens"),
     ("needed by", "packages of this channel that depend on this one"),
 )
 
@@ -141,9 +143,33 @@ class PackageScreen(PlaceScreen):
         self.table.source = LocalRows(newest_first(self.detail), _key)
         self.table.changed()
         needed_by = _names(self.detail.dependants, self.detail.dependants_total)
-        more = f"needs       {_names(self.detail.dependencies)}\nneeded by   {needed_by}"
-        self.more.update(more)
+        lines = [f"needs       {_names(self.detail.dependencies)}", f"needed by   {needed_by}"]
+        self.more.update("\n".join([*lines, f"fetched     {fetched(self.detail, await self._by_token())}"]))
         self.redraw()
+
+    async def _by_token(self) -> list[DownloadCount]:
+        """Return who fetched the package; nobody where the daemon is too old to tell."""
+        try:
+            page = await self.firth.link.page(
+                DownloadCount,
+                "report.downloads",
+                channel=self.channel_name,
+                family=self.package.family,
+                package=self.package.name,
+                by=[DownloadsBy.TOKEN],
+            )
+        except (FirthError, OSError):
+            return []
+        return page.items
+
+
+def fetched(detail: PackageDetail, by_token: list[DownloadCount]) -> str:
+    """Say how often clients have fetched a package, and who they were, the most eager first."""
+    lately = f"{counted(detail.downloads, 'time', 'times')} in the last 30 days"
+    eager = sorted(by_token, key=lambda one: -one.downloads)
+    who = [f"{clean(one.token or 'without a token')} {count(one.downloads)}" for one in eager[:MOST_TOKENS]]
+    more = f" and {counted(len(eager) - MOST_TOKENS, 'more', 'more')}" if len(eager) > MOST_TOKENS else ""
+    return lately + (f"; in 13 months: {', '.join(who)}{more}" if who else "")
 
 
 def newest_first(detail: PackageDetail) -> list[PackageFile]:

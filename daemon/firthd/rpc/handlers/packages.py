@@ -24,6 +24,7 @@ def handlers(engine: Engine) -> dict[str, Handler]:
                 sort=params.sort,
                 cursor=params.cursor,
                 limit=params.limit,
+                now_ms=engine.clock.now_ms(),
             )
         )
 
@@ -36,6 +37,7 @@ def handlers(engine: Engine) -> dict[str, Handler]:
                 params.family,
                 params.name,
                 as_of=await engine.journal.as_of(r),
+                now_ms=engine.clock.now_ms(),
                 url=url,
             )
 

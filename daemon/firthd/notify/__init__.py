@@ -1,0 +1,1 @@
+"""Tells somebody outside what went wrong and what is well again."""

@@ -1,0 +1,75 @@
+"""The only place that starts an administrator's command: JSON on its standard input, in a process group of its own.
+
+Nothing stands in its arguments but what the settings say, and its environment holds nothing of the daemon's own.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Sequence
+
+from firth_protocol.errors import Upstream
+
+KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
+END_S = 1.0
+"""Seconds that a command which is not wanted any more has to end in order."""
+
+
+async def run(command: Sequence[str], data: bytes, timeout_s: float) -> None:
+    """Run a command to its end; what it has started and left behind ends with it. Raises Upstream when it fails.
+
+    What it writes to standard error goes to the daemon's log; a caller who is cancelled waits until it has ended.
+    """
+    stdin, nowhere = await asyncio.to_thread(_opened, data)
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=stdin,
+            stdout=nowhere,
+            cwd="/",
+            start_new_session=True,
+            env={name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ},
+        )
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "it is no program"
+        raise Upstream(f"{command[0]} cannot be started: {why}") from None
+    finally:
+        os.close(stdin)
+        os.close(nowhere)
+    ended = asyncio.ensure_future(process.wait())
+    try:
+        async with asyncio.timeout(timeout_s):
+            status = await asyncio.shield(ended)
+    except TimeoutError:
+        raise Upstream(f"{command[0]} took longer than {timeout_s:g} s") from None
+    finally:
+        await asyncio.shield(_end(process.pid, ended))
+    if status != 0:
+        how = f"by signal {-status}" if status < 0 else f"with status {status}"
+        raise Upstream(f"{command[0]} ended {how}")
+
+
+async def _end(group: int, ended: "asyncio.Future[int]") -> None:
+    if not ended.done():
+        _signal(group, signal.SIGTERM)
+        await asyncio.wait({ended}, timeout=END_S)
+    _signal(group, signal.SIGKILL)  # also what a command that has ended left running
+    await ended
+
+
+def _signal(group: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+
+
+def _opened(data: bytes) -> tuple[int, int]:
+    """Return a descriptor to read the bytes from, and one that swallows what is written.
+
+    The bytes lie in memory, not in a pipe: a command that does not read them holds nobody up.
+    """
+    fd = os.memfd_create("notification")
+    with os.fdopen(os.dup(fd), "wb") as writer:
+        writer.write(data)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd, os.open(os.devnull, os.O_WRONLY)
