@@ -281,3 +281,33 @@ async def test_an_active_mirror_downloads_what_it_keeps_and_older_versions_only_
         w.source.add(PackageSpec(name="alpha", version="3.0"))
         run = await w.run()
         assert (run.state, await shown(w)) == (RunState.COMPLETED, {BETA})
+
+
+async def test_what_a_channel_keeps_of_its_own_and_what_a_block_gives_back_is_judged_too(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await make(w, "no-ten", packages={"exclude": ["alpha 1.10"]})
+        mirror = await w.mirror("passive")
+        await w.run()
+        blocked = await w.call("package.remove", channel="main", spec="alpha")
+        await ended(w, blocked.run)
+        reply = await w.call("mirror.update", mirror="main:m", revision=mirror.revision, policy="no-ten")
+        await ended(w, reply.run)
+        (one, *_) = (await w.call("package.explain", channel="main", spec="alpha 1.10")).items
+        assert (one.verdict, one.policy) == ("excluded", "no-ten")
+        back = await w.call("package.restore", channel="main", spec="alpha")
+        await ended(w, back.run)
+        assert await shown(w) == {"alpha-1.0-0.tar.bz2", "alpha-1.9-0.conda", BETA}
+
+        for name in ("alpha-1.9-0.conda", BETA):
+            assert (await answer(w, name))[0] == 200
+        gone = await w.call("mirror.delete", mirror="main:m", confirm="m", packages="keep")
+        await ended(w, gone.run)
+        assert await shown(w) == {"alpha-1.9-0.conda", BETA}
+        await make(w, "no-beta", packages={"exclude": ["beta"]})
+        for policy, left in (("no-beta", {"alpha-1.9-0.conda"}), (None, {"alpha-1.9-0.conda", BETA})):
+            channel = await w.call("channel.get", channel="main")
+            reply = await w.call("channel.update", channel="main", revision=channel.revision, policy=policy)
+            assert (await answer(w, BETA))[0] == (403 if policy else 200)
+            for run in reply.runs:
+                await ended(w, run)
+            assert await shown(w) == left

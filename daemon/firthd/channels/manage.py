@@ -20,7 +20,7 @@ from firth_protocol.methods import (
 from firth_protocol.types import Channel, ContentChange, Family, KeepGenerations, Notice, RunKind
 from firthd.access import Caller
 from firthd.channels import browse
-from firthd.channels.policies import Policies, assignable, not_on_both, queue_refilters
+from firthd.channels.policies import Policies, assignable, not_on_both, queue_own, queue_refilters
 from firthd.channels.publish import Publisher
 from firthd.channels.published import Published
 from firthd.clock import Clock, from_rfc3339, rfc3339
@@ -172,7 +172,8 @@ class Channels:
             not_on_both(policy, mirror.policy, f"mirror {row.name}:{mirror.name}")
         judged = [mirror for mirror in mirrors if mirror.policy is None]
         cause = f"policy {policy} was assigned" if policy else "the channel has no policy any more"
-        return await queue_refilters(tx, self._queue, judged, cause=cause, by=by)
+        own = await queue_own(tx, self._queue, row, cause=cause, by=by)
+        return [*own, *await queue_refilters(tx, self._queue, judged, cause=cause, by=by)]
 
     async def delete(self, name: str, confirm: str, caller: Caller, *, dry_run: bool) -> SeqReply:
         """Delete a channel with its mirrors and generations; its runs are stopped first."""

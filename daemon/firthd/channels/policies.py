@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from msgspec import Struct
@@ -15,8 +16,9 @@ from firthd.families import load_policing
 from firthd.families.base import Entry, FamilyRules, InvalidRecordError
 from firthd.policies.evaluate import Judge, Verdict
 from firthd.runs.queue import RunQueue
-from firthd.store import catalog, journal, policies, runs
+from firthd.store import blocks, catalog, journal, policies, runs
 from firthd.store.artifacts import FileRow, raw_record
+from firthd.store.blocks import POLICY, Judged
 from firthd.store.catalog import ChannelRow, MirrorRow
 from firthd.store.database import Database, Reader, Tx
 from firthd.store.excluded import JudgementFiles
@@ -143,28 +145,53 @@ class Policies:
         if file.id in self._verdicts:
             against = self._verdicts[file.id]
         else:
-            against = await self._against(in_force.judge, in_force.policy.name, file)
+            raw = await self._db.read(lambda r: raw_record(r, file.id))
+            entry = Entry(file.filename, file.section, raw or b"")
+            against = await self._against(in_force.judge, in_force.policy.name, file.mirror_id, file.part, entry)
             self._verdicts[file.id] = against
             if len(self._verdicts) > VERDICTS_REMEMBERED:
                 self._verdicts.popitem(last=False)
         if against is not None:
             raise Forbidden(_told(file.filename, channel, in_force.policy.name, against))
 
-    async def _against(self, judge: Judge, name: str, file: FileRow) -> str | None:
+    async def leaves_out(self, channel_id: int, one: Judged) -> bool:
+        """Tell whether the policy in force leaves out an artifact of a mirror, or of the channel itself."""
+        in_force = (
+            self._of_mirror.get(one.mirror_id) if one.mirror_id else self._of_channel.get((channel_id, one.family))
+        )
+        if in_force is None or in_force.judge is None:
+            return False
+        entry = Entry(one.filename, one.section, one.raw)
+        return await self._against(in_force.judge, in_force.policy.name, one.mirror_id, one.part, entry) is not None
+
+    async def own(self, channel_id: int) -> tuple[list[int], list[int]]:
+        """Return which of a channel's own rows its policy leaves out, and which that it had left out it now keeps."""
+        out = [one async for one in self._each(partial(blocks.own, channel_id=channel_id))]
+        back = [one async for one in self._each(partial(blocks.closed_by_blocks, channel_id=channel_id, reason=POLICY))]
+        return (
+            [one.id for one in out if await self.leaves_out(channel_id, one)],
+            [one.id for one in back if not await self.leaves_out(channel_id, one)],
+        )
+
+    async def _each(self, page: Callable[..., Awaitable[list[Judged]]]) -> AsyncIterator[Judged]:
+        after = 0
+        while found := await self._db.read(partial(page, after=after)):
+            after = found[-1].id
+            for one in found:
+                yield one
+
+    async def _against(self, judge: Judge, name: str, mirror_id: int, part: str, entry: Entry) -> str | None:
         """Return what speaks against a file: by its record now, else by what the last run found."""
-        raw = await self._db.read(lambda r: raw_record(r, file.id))
-        if raw is None:
-            return None
         try:
-            facts = judge.policing.facts(file.part, Entry(file.filename, file.section, raw))
+            facts = judge.policing.facts(part, entry)
         except InvalidRecordError:
             return None
         key = judge.policing.name_key(facts.name)
         if judge.excepted(key, facts):
             return None
         verdict = judge.first(key, facts, None)
-        if verdict is None and file.mirror_id:
-            found = await asyncio.to_thread(self._found, file.mirror_id, name, file.part, file.filename)
+        if verdict is None and mirror_id:
+            found = await asyncio.to_thread(self._found, mirror_id, name, part, entry.filename)
             by_closure = judge.closes and judge.allow is not None and not judge.allow.names_one(key)
             if found is not None and (found.rule in SEEN_BY_RUNS or (found.rule == PACKAGES and by_closure)):
                 verdict = found
@@ -217,6 +244,14 @@ def not_on_both(policy: str | None, other: str | None, what: str) -> None:
             hint="a mirror without a policy is judged by its channel's; the same one on both would change nothing",
             path="$.policy",
         )
+
+
+async def queue_own(tx: Tx, queue: RunQueue, channel: ChannelRow, *, cause: str, by: str) -> list[int]:
+    """Queue a run that judges what is a channel's own, if there is anything."""
+    if not await policies.has_own(tx, channel.id):
+        return []
+    run_id, _ = await queue.submit(tx, RunKind.REMOVE, channel_id=channel.id, channel=channel.name, cause=cause, by=by)
+    return [run_id]
 
 
 async def queue_refilters(tx: Tx, queue: RunQueue, mirrors: Sequence[MirrorRow], *, cause: str, by: str) -> list[int]:

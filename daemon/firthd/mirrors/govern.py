@@ -17,7 +17,7 @@ from firth_protocol.methods import (
 )
 from firth_protocol.types import Family, Policy, PolicyUse, Rules
 from firthd.channels.manage import stale, write
-from firthd.channels.policies import Policies, no_policy, queue_refilters
+from firthd.channels.policies import Policies, no_policy, queue_own, queue_refilters
 from firthd.clock import Clock, rfc3339
 from firthd.families import load_policing
 from firthd.families.base import FamilyRules
@@ -108,6 +108,9 @@ class Governor:
                 judged = await self.judged_by(tx, row.name)
                 cause = f"policy {row.name} was changed"
                 runs = await queue_refilters(tx, self._queue, judged, cause=cause, by=by)
+                for channel in await catalog.all_channels(tx):
+                    if channel.policy == row.name:
+                        runs += await queue_own(tx, self._queue, channel, cause=cause, by=by)
             seq = await self._journal.fact(
                 tx, Fact.POLICY_UPDATED, ids={"policy": row.name}, data={"fields": sorted(changes)}
             )

@@ -195,11 +195,21 @@ class TakeIn:
 
     async def let_in_unblocked(self, channel_id: int, run_id: int) -> int:
         """Open the rows again that no block takes out any more; return how many."""
-        found = [one.id for one in await self._p.blocks.let_in_again(channel_id)]
+        free = await self._p.blocks.let_in_again(channel_id)
+        found = [one.id for one in free if not await self._p.policies.leaves_out(channel_id, one)]
         await self._change(
             channel_id, run_id, found, partial(blocks.open_again, columns=COLUMNS), added=len(found), closed=0
         )
         return len(found)
+
+    async def judge_own(self, channel_id: int, run_id: int) -> tuple[int, int]:
+        """Let the rows that are the channel's own be what its policy says; return how many came back, and went."""
+        out, back = await self._p.policies.own(channel_id)
+        close = partial(blocks.close, reason=blocks.POLICY)
+        await self._change(channel_id, run_id, out, close, added=0, closed=len(out))
+        opened = partial(blocks.open_again, columns=COLUMNS)
+        await self._change(channel_id, run_id, back, opened, added=len(back), closed=0)
+        return len(back), len(out)
 
     async def _change(
         self,

@@ -108,6 +108,15 @@ async def users(r: Reader, name: str, patterns: paging.Patterns = None) -> list[
     return [PolicyUser(channel_id=row[0], channel=row[1], mirror_id=row[2], mirror=row[3]) for row in rows]
 
 
+async def has_own(r: Reader, channel_id: int) -> bool:
+    """Tell whether a channel may have artifacts that are its own: they were those of a mirror that is no more."""
+    return bool(
+        await r.value(
+            "SELECT EXISTS (SELECT 1 FROM mirror WHERE channel_id = ? AND deleted_at IS NOT NULL)", (channel_id,)
+        )
+    )
+
+
 async def copy_sights(db: Database, schema: str, mirror_id: int) -> None:
     """Copy what a run has seen for the first time out of its attached file, in short batches."""
     last = int(await db.write(lambda tx: tx.value(f"SELECT coalesce(max(rowid), 0) FROM {schema}.sight")))
