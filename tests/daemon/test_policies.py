@@ -1,5 +1,6 @@
 """A policy from its making to what clients see: kept, left out, refused, explained, and changed without a run."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ import pytest
 
 from firth_protocol.errors import Conflict, InUse, Invalid, NotFound, WrongState
 from firth_protocol.types import Run, RunState
-from tests.support.conda import PackageSpec
+from tests.support.conda import PackageSpec, sample_channel
 from tests.support.daemon import HastyClock
+from tests.support.upstream import Fault
 from tests.support.world import World, edit, world
 
 ALPHA = {"alpha-1.0-0.tar.bz2", "alpha-1.9-0.conda", "alpha-1.10-0.conda"}
@@ -311,3 +313,40 @@ async def test_what_a_channel_keeps_of_its_own_and_what_a_block_gives_back_is_ju
             for run in reply.runs:
                 await ended(w, run)
             assert await shown(w) == left
+
+
+async def test_a_name_that_a_policy_gives_up_is_anothers_and_one_that_it_only_drops_is_not(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        other = sample_channel(tmp_path / "other")
+        for name in list(other.records["noarch"]):
+            other.records["noarch"][name] |= {"sha256": "ab" * 32, "license": "BSD-3-Clause"}
+        other.write()
+        await make(w, "mine", packages={"exclude": ["alpha"]}, licenses={"in": ["BSD"]})
+        await w.mirror("passive", policy="mine")
+        await w.mirror("passive", name="second", source=other.path.as_uri(), check=False)
+        await w.run()
+        await w.run("main:second")
+        # beta is the first mirror's although its licence keeps it out; alpha has been given up
+        assert await shown(w) == ALPHA
+        status, told = await answer(w, BETA)
+        assert (status, "licenses: MIT" in told) == (403, True)
+        await change(w, "mine", packages={"exclude": ["beta"]}, licenses={"in": ["BSD"]})
+        assert await shown(w) == {BETA}
+
+
+async def test_a_run_whose_policy_changes_meanwhile_judges_once_more(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await make(w, "moving", packages={"allow": ["alpha"]})
+        await w.mirror("active", policy="moving")
+        release = asyncio.Event()
+        w.upstream.fail("*alpha-1.9*", Fault(until=release))
+        run = (await w.call("mirror.run", mirror="main:m")).run
+        await w.upstream.arrived("*alpha-1.9*")
+        reply = await w.call("policy.update", policy="moving", revision=1, rules={"packages": {"allow": ["beta"]}})
+        release.set()
+        done = await ended(w, run)
+        assert any("judged again" in note for note in done.notes)
+        assert await shown(w) == {BETA}
+        (after,) = reply.runs
+        assert (await ended(w, after)).counts.added == 0
+        assert await shown(w) == {BETA}

@@ -62,9 +62,14 @@ class Policies:
         self._mirrors: dict[int, list[tuple[int, str]]] = {}  # channel -> its judged mirrors with their families
         self._verdicts: OrderedDict[int, str | None] = OrderedDict()
         self._advisories = "0"
+        self._loading = asyncio.Lock()  # what was read first is not put in place last
 
     async def load(self) -> None:
         """Read them again; called at start and after each change to them, to channels' and to mirrors'."""
+        async with self._loading:
+            await self._load()
+
+    async def _load(self) -> None:
 
         async def body(
             r: Reader,

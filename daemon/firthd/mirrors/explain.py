@@ -103,6 +103,7 @@ class Explanations:
         owners: set[int] | None,
     ) -> Iterator[Explained]:
         by_id = {mirror.id: mirror for mirror in mirrors}
+        blocked = {(one.mirror_id, one.part, one.filename) for one in live if one.blocked}
         for one in live:
             try:
                 facts = rules.facts(one.part, one.raw)
@@ -116,7 +117,7 @@ class Explanations:
             if in_force is None or in_force.judge is None:
                 continue
             for left_out in self._policies.files.of(mirror.id).named(name, EXPLAINED_MOST):
-                if need.matches(_facts_of(left_out)):
+                if need.matches(_facts_of(left_out)) and (mirror.id, left_out.part, left_out.filename) not in blocked:
                     yield _explained(mirror, left_out, in_force.policy.name)
 
     def _kept(
@@ -126,8 +127,8 @@ class Explanations:
         verdict, why = "kept", ""
         judged = Judged(id=one.id, family=rules.family, part=one.part, filename=one.filename, raw=one.raw)
         block = self._blocks.against(mirror.channel_id, judged)
-        if block is not None:
-            verdict, why = "blocked", f"blocked by `{block}`"
+        if block is not None or one.blocked:
+            verdict, why = "blocked", f"blocked by `{block}`" if block is not None else "a block has just been lifted"
         elif owners is not None and mirror.id not in owners:
             verdict, why = "shadowed", "the name belongs to an older mirror"
         return Explained(

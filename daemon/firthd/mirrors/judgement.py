@@ -1,5 +1,6 @@
 """What runs of mirrors do with a policy: the order to a worker, and what the run tells of what it made of it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from firth_protocol.types import FilteredCount, Json, StepName
@@ -33,15 +34,15 @@ def whose(in_force: InForce) -> str:
     return f"policy {in_force.policy.name} of the {in_force.of}"
 
 
-def filtered(in_force: InForce, found: JudgementResult) -> list[FilteredCount]:
+def counted(in_force: InForce, by_rule: Mapping[str, int]) -> list[FilteredCount]:
     """Return how many records each rule has dropped, the most first."""
-    counts = sorted(found.counts.items(), key=lambda one: (-one[1], one[0]))
+    counts = sorted(by_rule.items(), key=lambda one: (-one[1], one[0]))
     return [FilteredCount(reason=rule, whose=whose(in_force), count=count) for rule, count in counts]
 
 
 def note_judgement(live: LiveRun, in_force: InForce, found: JudgementResult) -> None:
     """Count what a policy has dropped, and tell what an administrator should know of it."""
-    live.count(filtered=filtered(in_force, found), missing=found.missing_total)
+    live.count(filtered=counted(in_force, found.counts), missing=found.missing_total)
     for text in found.unmapped:
         live.log(f"nobody knows what licence this is: {text}", "warning")
     for one in found.missing[:LINES]:

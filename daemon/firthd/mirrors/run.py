@@ -414,13 +414,14 @@ class MirrorRuns:
             async with open_run_file(folder / "run.sqlite") as reads:
                 holes = await reads.incomplete_parts()
             before = await self._p.db.read(lambda r: catalog.source_indexes(r, job.mirror_id))
+            # Before the rows: a crash in between leaves rows that are judged again, never a judgement that is too old.
+            await asyncio.to_thread(self._p.policies.files.put, job.mirror_id, folder / JUDGEMENT)
+            self._p.policies.forget_verdicts()
             as_read = self._as_read(live, job, read, holes, before)
             copied = await self._take_in.take_in(
                 live, job, folder / "run.sqlite", as_read, renewed=read.renewed(signed_before)
             )
             live.count(added=copied.added, removed=copied.closed)
-            await asyncio.to_thread(self._p.policies.files.put, job.mirror_id, folder / JUDGEMENT)
-            self._p.policies.forget_verdicts()
             publication = await self._take_in.publish(live, job.channel_id, cause_of(live), None)
             shadowed = publication.shadowed.get(job.mirror_id)
             if shadowed is not None:

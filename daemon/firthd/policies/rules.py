@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
+from difflib import get_close_matches
 
 from firth_protocol.errors import Invalid
 from firth_protocol.types import CveRule, DateRule, Family, Membership, PackageRule, Rules, Verdicts
@@ -53,9 +54,10 @@ def check_membership(rule: Membership | None, name: str, known: frozenset[str]) 
     for place, words in (("in", rule.in_ or []), ("not_in", rule.not_in or [])):
         for number, word in enumerate(words):
             if word not in known:
+                near = get_close_matches(word, known, n=3) or sorted(known)
                 raise Invalid(
                     f"{word!r} is none of the {name} that there are",
-                    hint=f"{', '.join(sorted(known))}",
+                    hint=f"one of {', '.join(near)}",
                     path=f"{path}.{place}[{number}]",
                 )
 

@@ -201,6 +201,17 @@ class Judgement:
 
         return self._read(body, nothing)
 
+    def counts(self) -> dict[str, int]:
+        """Return how many records each rule leaves out."""
+
+        def body(connection: sqlite3.Connection) -> dict[str, int]:
+            rows = connection.execute(
+                "SELECT v.rule, count(*) FROM left_out l JOIN verdict v ON v.id = l.verdict GROUP BY v.rule"
+            )
+            return dict(rows.fetchall())
+
+        return self._read(body, {})
+
     def named(self, name: str | None, limit: int) -> list[LeftOut]:
         """Return what is left out of a package, in any case of its name; None: of all."""
 
