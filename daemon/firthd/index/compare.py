@@ -1,16 +1,19 @@
 """The only place that compares what a source lists with a mirror's live rows: added, replaced, gone, held."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from msgspec.structs import astuple
 
 from firthd.families.base import Entry, Formats, InvalidRecordError, Listing, Signed, Spool
-from firthd.index.judge import PACKAGES, PolicyPass
-from firthd.index.messages import InvalidRecord, PartResult, ReadParams
+from firthd.index.messages import PACKAGES, InvalidRecord, PartResult, ReadParams
 from firthd.store.run_file import AddRow, CloseRow, OfferRow, RunFile
 from firthd.store.worker_reads import LiveRow, WorkerState
 from firthd.upstream.masking import printable
 from firthd.workers import Report, TaskProgress
+
+if TYPE_CHECKING:
+    from firthd.index.judge import PolicyPass
 
 INVALID_LISTED = 1000
 FILENAME_SHOWN = 255
@@ -29,7 +32,7 @@ class PartReader:
         state: WorkerState,
         run_file: RunFile,
         report: Report,
-        policy: PolicyPass | None = None,
+        policy: "PolicyPass | None" = None,
     ) -> None:
         self._policy = policy
         self._formats = formats

@@ -9,7 +9,7 @@ from firth_protocol.errors import Invalid
 from firthd.families import load_formats, load_policing
 from firthd.families.base import Entry, Facts, Formats, InvalidRecordError, Listing, Spool
 from firthd.families.policing import Policing, SignsFiles
-from firthd.index.messages import JudgedBy, JudgementResult, MissingOne, PreviewResult, ReadParams
+from firthd.index.messages import PACKAGES, JudgedBy, JudgementResult, MissingOne, PreviewResult, ReadParams
 from firthd.policies.advisories import Advisory, Flaws
 from firthd.policies.closure import Candidate
 from firthd.policies.evaluate import KEPT, Judge, Judging, Verdict
@@ -24,8 +24,6 @@ LICENSES_TOLD = 100
 SOLVED_RECORDS = 60_000
 """More records are not given to a solver: it would need more time and memory than the rest of the run."""
 SOLVED_SPECS = 100
-PACKAGES = "packages"
-"""The rule that gives names up; what any other one leaves out stays its mirror's."""
 
 
 _decode_advisory = msgspec.json.Decoder(Advisory).decode

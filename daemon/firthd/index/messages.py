@@ -8,6 +8,9 @@ from msgspec import Struct
 from firth_protocol.types import Rules
 from firthd.families.base import Side, Spool
 
+PACKAGES = "packages"
+"""The rule that gives names up; what any other one leaves out stays its mirror's."""
+
 # --- read: a source's index against the mirror's rows -----------------------------------------------------------------
 
 

@@ -6,7 +6,6 @@ from firth_protocol.errors import Invalid
 from firthd.families import load_formats
 from firthd.families.base import COLUMNS, Formats
 from firthd.index.compare import PartReader, changed_offers
-from firthd.index.judge import PolicyPass
 from firthd.index.messages import PartResult, ReadParams, ReadResult
 from firthd.store.run_file import RunFile
 from firthd.store.worker_reads import WorkerState
@@ -37,6 +36,8 @@ def read_task(params: ReadParams, report: Report) -> ReadResult:
         if params.policy is None:
             results.extend(PartReader(formats, params, spool, state, run_file, report).read() for spool in spools)
         else:
+            from firthd.index.judge import PolicyPass  # its licences cost a run without a policy 40 ms
+
             with PolicyPass(params, params.policy, formats, state, report) as judged:
                 for spool, listing in judged.judge_all(spools):
                     reader = PartReader(formats, params, spool, state, run_file, report, judged)

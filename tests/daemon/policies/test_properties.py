@@ -55,7 +55,7 @@ def kept(rules: Rules, some: list[Facts]) -> set[tuple[str, str]]:
     return {(one.part, one.filename) for one, rule in zip(some, found, strict=True) if rule is None}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(policies, records)
 def test_each_record_is_kept_or_dropped_by_one_rule(rules: Rules, some: list[Facts]) -> None:
     found = judged(rules, *some)
@@ -63,7 +63,7 @@ def test_each_record_is_kept_or_dropped_by_one_rule(rules: Rules, some: list[Fac
     assert len(kept(rules, some)) == found.kept
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(policies, records)
 def test_an_exception_is_kept_whatever_the_rules_say(rules: Rules, some: list[Facts]) -> None:
     excepted = {
@@ -74,7 +74,7 @@ def test_an_exception_is_kept_whatever_the_rules_say(rules: Rules, some: list[Fa
     assert excepted <= kept(rules, some)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(policies, records, st.randoms())
 def test_neither_the_order_of_records_nor_that_of_specs_matters(rules: Rules, some: list[Facts], shuffle: Any) -> None:
     mixed = list(some)
@@ -87,7 +87,7 @@ def test_neither_the_order_of_records_nor_that_of_specs_matters(rules: Rules, so
     assert kept(rules_of(**written), mixed) == kept(rules, some)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(policies, records)
 def test_rules_without_a_count_keep_what_each_of_them_keeps(rules: Rules, some: list[Facts]) -> None:
     if rules.keep_latest is not None or not rules.legacy or (rules.packages and rules.packages.include_dependencies):
@@ -100,7 +100,7 @@ def test_rules_without_a_count_keep_what_each_of_them_keeps(rules: Rules, some: 
     assert kept(rules, some) == one_by_one
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.sampled_from(SPECS), min_size=1, max_size=3), records)
 def test_a_closure_needs_nothing_more(allow: list[str], some: list[Facts]) -> None:
     rules = rules_of(packages={"allow": allow, "include_dependencies": True})
