@@ -274,3 +274,22 @@ async def test_a_run_whose_policy_changes_meanwhile_judges_once_more(tmp_path: P
         (after,) = reply.runs
         assert (await ended(w, after)).counts.added == 0
         assert await shown(w) == {BETA}
+
+
+async def test_a_lost_copy_of_the_index_is_told_and_the_next_run_judges(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await make(w, "few", packages={"allow": ["alpha"]})
+        mirror = await w.mirror("passive")
+        await w.run()
+        for file in (w.daemon.state / "sources" / str(mirror.id)).iterdir():
+            file.unlink()
+        reply = await w.call("mirror.update", mirror="main:m", revision=mirror.revision, policy="few")
+        failed = await ended(w, reply.run, RunState.FAILED)
+        assert failed.error is not None
+        assert "is lost" in failed.error.message
+        assert (await answer(w, BETA))[0] == 403  # refused all the same
+        problems = [one.subject for one in (await w.call("daemon.status")).health]
+        assert "policy of main:m" in problems
+        await w.run()
+        assert await shown(w) == ALPHA
+        assert "policy of main:m" not in [one.subject for one in (await w.call("daemon.status")).health]

@@ -293,7 +293,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     filename: str = ""
     platform: str = ""  # what the file is for, in the words of `Policing.platforms`
     license_family: str | None = None  # a family that the source names beside the licence
-    classifiers: list[str] = []  # licence classifiers, where the family has them
+    classifiers: tuple[str, ...] = ()  # licence classifiers, where the family has them
     signed: bool | None = None  # None: not known here
     indexed: int | None = None  # milliseconds, when the source's own server took it in
 

@@ -5,7 +5,7 @@
 
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from firth_protocol.types import Family
 from firthd.families.base import Comparable, Entry, Facts, Requirement
@@ -34,6 +34,15 @@ class SignsFiles(Protocol):
     def signs(self, filename: str) -> bool: ...
 
 
+class Brief(NamedTuple):
+    """What is told of a record that is left out."""
+
+    name: str
+    version: str
+    build: str
+    size: int | None
+
+
 @runtime_checkable
 class Policing(Protocol):
     """What policies ask of a family; pure, imported by worker processes too."""
@@ -49,6 +58,9 @@ class Policing(Protocol):
 
     def facts(self, part: str, entry: Entry, signed: bool | None = None, /) -> Facts:
         """Return what rules need to know of a record; raise InvalidRecordError for what is none."""
+
+    def brief(self, entry: Entry, /) -> Brief:
+        """Return the little that is told of a record whose name says that it is left out; raise InvalidRecordError."""
 
     def name_key(self, name: str, /) -> str:
         """Return a package's name in the spelling that `Need.name` has."""

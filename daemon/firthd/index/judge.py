@@ -102,10 +102,18 @@ class PolicyPass:
         judging, facts_of, part, total = self.judging, self.policing.facts, spool.part, len(listing)
         signs = listing.signs if self._by.rules.signed_only and isinstance(listing, SignsFiles) else None
         judging.begin(part, total)
+        cut = self.judge.cut
         for number, entry in enumerate(listing):
             if number % REPORT_EVERY == 0:
                 self._report(TaskProgress(number, total, "records", f"{part}: {number:,} of {total:,} judged"))
             try:
+                if cut is not None:
+                    brief = self.policing.brief(entry)
+                    if cut(self.policing.name_key(brief.name)):
+                        code = judging.cut_out(number, part)
+                        if self._file is not None:
+                            self._file.leave_out((part, entry.filename, *brief, code))
+                        continue
                 facts = facts_of(part, entry, signs(entry.filename) if signs is not None else None)
             except InvalidRecordError:
                 continue  # whoever compares it refuses it, with the reason

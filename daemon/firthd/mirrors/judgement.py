@@ -25,7 +25,7 @@ def judged_by(in_force: InForce | None, stamp: str, now_ms: int, file: Path | No
         policing=in_force.policing,
         now_ms=now_ms,
         file=str(file) if file is not None else None,
-        solve=True,
+        solve=file is not None,
     )
 
 

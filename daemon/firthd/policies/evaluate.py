@@ -36,6 +36,8 @@ class Verdict(Struct, frozen=True):
         return self.rule not in RETIRING
 
 
+NOT_ALLOWED = Verdict("packages", "not among the packages that are allowed")
+
 Flaw = Callable[[Facts], Verdict | None]
 """What advisories say of a record by the policy's rule."""
 FirstSeen = Callable[[Facts], int]
@@ -60,6 +62,17 @@ class Judge:
         self._license_test = _license_test(rules)
         self._licenses: dict[tuple[str | None, str | None, tuple[str, ...]], Verdict | None] = {}
         self._from, self._to = _days(rules)
+
+    @property
+    def cut(self) -> Callable[[str], bool] | None:
+        """What tells by a record's name alone, as `Policing.name_key` spells it, that it is not allowed.
+
+        None where a name is not enough. Most policies name a few packages, and most records are of others.
+        """
+        allow, exceptions = self.allow, self.exceptions
+        if allow is None or self.closes:
+            return None
+        return lambda key: not allow.names_one(key) and not exceptions.names_one(key)
 
     def allowed(self, key: str, facts: Facts) -> bool:
         """Tell whether a record matches one of the specs that are allowed."""
@@ -90,7 +103,7 @@ class Judge:
         if self.allow is None or self.allow.match(key, facts) is not None:
             return None
         if not self.closes:
-            return Verdict("packages", "not among the packages that are allowed")
+            return NOT_ALLOWED
         return Verdict("packages", "not among the versions that are allowed") if self.allow.names_one(key) else None
 
     def _by_record(self, facts: Facts, first_seen: FirstSeen | None) -> Verdict | None:
@@ -113,7 +126,7 @@ class Judge:
         return self._flaw(facts) if self._flaw is not None else None
 
     def _by_license(self, test: LicenseTest, facts: Facts) -> Verdict | None:
-        key = (facts.license, facts.license_family, tuple(facts.classifiers))
+        key = (facts.license, facts.license_family, facts.classifiers)
         if key in self._licenses:
             return self._licenses[key]
         meaning = meaning_of(self.policing.syntax, facts)
@@ -244,6 +257,14 @@ class Judging:
                 self._old_forms.append(candidate)
                 return
         self._passed(candidate)
+
+    def cut_out(self, number: int, part: str) -> int:
+        """Leave out the next record by its name alone; return the number of its verdict, which `drop` is not told."""
+        self.records += 1
+        code = self.code(NOT_ALLOWED)
+        self.codes[part][number] = code
+        self._left_out[code] += 1
+        return code
 
     def _passed(self, candidate: Candidate) -> None:
         if self._waits:

@@ -108,7 +108,7 @@ def license_test(families: list[str], *, only: bool) -> LicenseTest:
 
 def meaning_of(syntax: LicenseSyntax, facts: Facts) -> Meaning:
     """Return what the licence of a record means."""
-    return _meaning(syntax, facts.license, facts.license_family, tuple(facts.classifiers))
+    return _meaning(syntax, facts.license, facts.license_family, facts.classifiers)
 
 
 def families_in(meaning: Meaning) -> frozenset[str]:

@@ -14,7 +14,7 @@ from firthd.families.conda.records import license_text, milliseconds, printable
 from firthd.families.conda.requirements import CondaRequirement, requirement, strict_requirement
 from firthd.families.conda.solving import unsolved
 from firthd.families.conda.versions import order_key
-from firthd.families.policing import LicenseSyntax
+from firthd.families.policing import Brief, LicenseSyntax
 
 VIRTUAL = "__"
 """How the names of virtual packages begin: the machine has them, no channel does."""
@@ -41,6 +41,14 @@ class _Fields(Struct, gc=False):
     depends: list[str] = []
 
 
+class _Brief(Struct, gc=False):
+    name: str
+    version: str
+    build: str = ""
+    size: int | None = None
+
+
+_decode_brief = msgspec.json.Decoder(_Brief).decode
 _decode = msgspec.json.Decoder(_Fields).decode
 
 
@@ -76,7 +84,9 @@ class CondaPolicing:
             timestamp=milliseconds(fields.timestamp),
             size=fields.size,
             sha256=fields.sha256,
-            md5=fields.md5,
+            md5=None
+            if fields.sha256
+            else fields.md5,  # half a million of them are 60 MB that one digest makes needless
             depends=[one(text, text) for text in fields.depends],
             filename=entry.filename,
             platform=part,
@@ -84,6 +94,13 @@ class CondaPolicing:
             signed=signed,
             indexed=None if fields.indexed_timestamp is None else milliseconds(fields.indexed_timestamp),
         )
+
+    def brief(self, entry: Entry) -> Brief:
+        try:
+            fields = _decode_brief(entry.raw)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            raise InvalidRecordError("the record is not as it should be") from None
+        return Brief(fields.name, fields.version, fields.build, fields.size)
 
     def _license(self, said: object) -> str | None:
         if not isinstance(said, str):

@@ -88,6 +88,8 @@ def strict_requirement(spec: str) -> CondaRequirement:
     found = requirement(spec)
     if found.name is None or not found.name:
         raise Invalid(f"{spec!r} names no package", hint=HINT)
+    if found.spec.md5 is not None:
+        raise Invalid(f"{spec!r} asks for an md5", hint="give the sha256: `name[sha256=…]`")
     version = found.spec.version
     said = "" if version is None else str(version)
     if _single_tilde(f"{spec} "):
