@@ -158,6 +158,7 @@ WRITERS = {
     "advisory": {"advisories"},
     "artifact": {"artifacts", "blocks", "dropped", "hand_over", "pages", "upkeep"},
     "artifact_record": {"artifacts", "blocks", "dropped", "hand_over", "upkeep"},
+    "asked": {"asked"},
     "audit": {"audit", "history"},
     "change_set": {"dropped", "generations", "pages"},
     "channel": {"catalog"},

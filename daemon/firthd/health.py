@@ -263,7 +263,7 @@ class Health:
             subject = f"{_MIRROR}{row.channel}:{row.mirror_name}"
         elif row.kind is RunKind.REFILTER:
             subject = f"{_POLICY}{row.channel}:{row.mirror_name}"
-        elif row.kind in {RunKind.PUBLISH, RunKind.ROLLBACK}:
+        elif row.kind in {RunKind.PUBLISH, RunKind.ROLLBACK, RunKind.DELETE}:
             subject = f"{_PUBLICATION}{row.channel}"
         else:
             return

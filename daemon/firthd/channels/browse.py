@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
-from firth_protocol.errors import CursorExpired, NotFound
-from firth_protocol.methods import ChannelList
+from firth_protocol.errors import CursorExpired, Invalid, NotFound
+from firth_protocol.methods import ChannelChanges, ChannelList
 from firth_protocol.types import (
     ArtifactState,
     Change,
@@ -19,7 +19,7 @@ from firth_protocol.types import (
     RunState,
 )
 from firthd.absent import no_channel
-from firthd.clock import maybe_rfc3339, rfc3339
+from firthd.clock import from_rfc3339, maybe_rfc3339, rfc3339
 from firthd.families.base import FamilyRules
 from firthd.store import artifacts, catalog, generations, paging, summaries, usage
 from firthd.store.catalog import ChannelRow
@@ -136,13 +136,17 @@ async def generations_page(r: Reader, name: str, cursor: str | None, limit: int)
     return Cut(items=items, following=following, total=await generations.count(r, row.id))
 
 
-async def changes_page(r: Reader, name: str, generation: int | None, cursor: str | None, limit: int) -> Cut[Change]:
-    """Return a page of what a generation (None: the draft, else the newest generation) added and closed."""
-    row = await channel(r, name)
-    low, high = await _span(r, row, generation)
+async def changes_page(r: Reader, params: ChannelChanges) -> Cut[Change]:
+    """Return a page of what a generation added and closed, or all of them since a moment; of one package, or of all.
+
+    Without either it is the draft's, else that of the newest generation. Raises Invalid for what is no moment.
+    """
+    row = await channel(r, params.channel)
+    limit, key = params.limit, f"changes {params.generation} {params.since} {params.package}"
+    low, high = await _since(r, row, params) if params.since is not None else await _span(r, row, params.generation)
     forward = high >= low
     low, high = sorted((low, high))
-    page = paging.decode(cursor, f"changes {generation}", str)
+    page = paging.decode(params.cursor, key, str)
     phase, set_id, row_id = 0, 0, 0
     if page["page_key"] is not None:
         parts = page["page_key"].split(":")
@@ -154,14 +158,31 @@ async def changes_page(r: Reader, name: str, generation: int | None, cursor: str
     for came in (True, False)[phase:]:
         after = (set_id, row_id)
         wanted = limit + 1 - len(found)
-        found += await generations.changes_page(r, row.id, low, high, came=came, after=after, limit=wanted)
+        found += await generations.changes_page(
+            r, row.id, low, high, came=came, after=after, limit=wanted, package=params.package
+        )
         if len(found) > limit:
             break
         set_id, row_id = 0, 0
-    shown, following = paging.cut(
-        f"changes {generation}", found, limit, lambda one: (None, f"{int(not one.came)}:{one.set_id}:{one.id}")
-    )
+    shown, following = paging.cut(key, found, limit, lambda one: (None, f"{int(not one.came)}:{one.set_id}:{one.id}"))
     return Cut(items=[_change(one, added=one.came == forward) for one in shown], following=following)
+
+
+async def _since(r: Reader, row: ChannelRow, params: ChannelChanges) -> tuple[int, int]:
+    if params.generation is not None:
+        raise Invalid("give `generation` or `since`", path="$.since")
+    try:
+        moment = from_rfc3339(params.since or "")
+    except ValueError:
+        raise Invalid("since is no time", hint="write it as 2026-05-01T00:00:00Z", path="$.since") from None
+    before = await generations.last_until(r, row.id, moment, kept=False)
+    if before is None and await generations.generation(r, row.id, 1) is None:
+        raise NotFound(
+            f"what {row.name} showed at {params.since} is no longer known: no generation of that time is kept",
+            hint="`channel.generations` lists what is",
+        )
+    current = await generations.generation(r, row.id, row.generation)
+    return (before.shows if before else 0), (current.shows if current else 0)
 
 
 async def _span(r: Reader, row: ChannelRow, generation: int | None) -> tuple[int, int]:

@@ -95,7 +95,7 @@ class Mirrors:
         self._queue = queue
         self._runs = runs
         self._take_in = take_in
-        self._removals = Removals(db, journal, clock, queue, take_in, secrets, blocks)
+        self._removals = Removals(db, journal, clock, queue, secrets, blocks)
         self._reports = reports
         self._secrets = secrets
         self._upstream = upstream
@@ -164,6 +164,7 @@ class Mirrors:
         warnings += checks.check_filters(rules_of(self._families, params.type), params.filters)
         source, found = self._normalise(params.type, params.source, params.credentials, params.proxy, params.ca_file)
         warnings += found
+        transfer = checks.transfer_columns(params, params.mode)
         await self._db.read(lambda r: browse.channel(r, params.channel))
         if params.check:
             answer = await self._ask(params.type, source, [], params.filters)
@@ -200,6 +201,7 @@ class Mirrors:
                     "has_credentials": int(source.credentials is not None),
                     "enabled": int(params.enabled),
                     "policy": params.policy,
+                    **transfer,
                 },
                 self._clock.now_ms(),
             )
@@ -244,6 +246,7 @@ class Mirrors:
             value = getattr(params, field)
             if value is not UNSET:
                 changes[field] = value
+        changes |= checks.transfer_columns(params, before.mode)
         secrets, anew = await self._new_source(params, before, changes, warnings)
 
         async def body(tx: Tx) -> tuple[int, list[int]]:

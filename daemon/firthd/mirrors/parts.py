@@ -31,7 +31,12 @@ def end_state(live: LiveRun) -> RunState:
 
 def not_yet_today(known: Mapping[str, SourceIndexRow], now_ms: int) -> bool:
     """Tell whether nobody has looked today for the parts that the source had not."""
-    return utc_day(max((row.read_at for row in known.values() if row.file is None), default=0)) != utc_day(now_ms)
+    return utc_day(looked_at(known.values())) != utc_day(now_ms)
+
+
+def looked_at(rows: Iterable[SourceIndexRow]) -> int:
+    """Return when a part that the source has not was looked for last, 0 for never."""
+    return max((row.read_at for row in rows if row.file is None and row.beside is None), default=0)
 
 
 def compared(adds: int, removes: int, needed: int) -> str:

@@ -19,7 +19,7 @@ from firthd.mirrors.downloads import Result, bring
 from firthd.mirrors.fetch_index import Came, Index, IndexFetcher
 from firthd.mirrors.fill import FillRuns
 from firthd.mirrors.judgement import JUDGEMENT, judged_by, note_judgement, planned, resolve
-from firthd.mirrors.parts import compared, end_state, not_yet_today, note_parts, source_times
+from firthd.mirrors.parts import compared, end_state, looked_at, not_yet_today, note_parts, source_times
 from firthd.mirrors.publish_run import PublishRuns, cleaned, told
 from firthd.mirrors.source import Job, rules_of
 from firthd.mirrors.take_in import TakeIn, cause_of
@@ -109,7 +109,7 @@ class MirrorRuns:
             read = await self._read(live, job, fetcher, {}, folder, everything=True)
             await resolve(live, read.judgement)
             async with live.step(StepName.PLAN):
-                shrink, adds, removes = await self._changes(job, read)
+                shrink, notes, adds, removes = await self._changes(job, read)
                 needed = read.bytes_to_store if job.mode is MirrorMode.ACTIVE else 0
                 space = plan.space_reason(needed, await self._p.space.now())
                 live.progress(compared(adds, removes, needed), done=adds + removes, total=adds + removes)
@@ -121,7 +121,7 @@ class MirrorRuns:
                 "index_bytes": read.index.bytes,
                 "known_before": len(known),
                 **(planned(read.judgement) if read.judgement is not None else {}),
-                "warnings": [reason for reason in (shrink, space) if reason],
+                "warnings": [reason for reason in (shrink, space, *notes) if reason],
                 "parts": {
                     part.part: {"adds": part.added + part.replaced, "records": part.records} for part in read.parts
                 },
@@ -140,6 +140,8 @@ class MirrorRuns:
         looked = await self._looked_to_the_end(job.mirror_id)
         index = await self._fetch(live, job, fetcher, known, thorough=not looked)
         if not index.unsettled and await self.judged_as(job) == self._p.policies.stamp(self._p.in_force(job)):
+            if (seen_at := looked_at(part.row for part in index.parts)) > looked_at(known.values()):
+                await self._p.db.write(lambda tx: catalog.note_looked(tx, job.mirror_id, seen_at))
             return await self._nothing_new(live, job)
         return await self.carry_out(live, job, index, folder, known, fetcher)
 
@@ -331,7 +333,8 @@ class MirrorRuns:
             live.log("the worker process was lost; memory may have run out", "error")
             raise
 
-    async def _changes(self, job: Job, read: _Read) -> tuple[str | None, int, int]:
+    async def _changes(self, job: Job, read: _Read) -> tuple[str | None, list[str], int, int]:
+        """Return why the source shrank too far, what else it lost, how many files come, and how many go."""
         mirror = await self._p.db.read(lambda r: catalog.mirror_by_id(r, job.mirror_id))
         changes = [
             plan.PartChange(
@@ -347,11 +350,15 @@ class MirrorRuns:
         ]
         adds = sum(change.added + change.replaced for change in changes)
         removes = sum(change.removed + change.replaced for change in changes)
-        return plan.shrink_reason(changes, mirror.artifacts if mirror is not None else 0), adds, removes
+        whole = mirror.artifacts if mirror is not None else 0
+        shrink = plan.shrink_reason(changes, whole)
+        return shrink, plan.shrink_notes(changes, whole) if shrink is None else [], adds, removes
 
     async def _compare(self, live: LiveRun, job: Job, read: _Read) -> None:
         async with live.step(StepName.PLAN):
-            shrink, adds, removes = await self._changes(job, read)
+            shrink, notes, adds, removes = await self._changes(job, read)
+            for note in notes:
+                live.note(note)
             if shrink is not None and not live.row.params.get("accept_removals"):
                 raise ShrinkGuard(
                     f"{shrink}; what is published stays as it is",

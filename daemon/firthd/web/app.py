@@ -87,7 +87,7 @@ class Front:
         self._admission = Admission(parts.tokens, settings.trusted_proxies, parts.clock)
         self._metrics_allow = networks(settings.metrics_allow)
         self._pages = Pages(settings.public_url, self._set_up)
-        packages = Packages(files, parts.blobs, parts.on_demand, parts.package_lost, self._downloaded)
+        packages = Packages(files, parts.blobs, parts.on_demand, parts.package_lost, self._downloaded, parts.asked)
         self._site = Site(
             parts.published, parts.rendered, files, packages, parts.pages, parts.families, parts.index_lost
         )

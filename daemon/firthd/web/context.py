@@ -84,7 +84,8 @@ class WebContext(Struct, frozen=True, kw_only=True):
     served; `limited` one that says what cannot be done while all that is stored is served. `metrics` gives Prometheus
     text; what it is given tells which channels may be named. `package_lost` and `index_lost` (channel id, file) are
     told of files that are not what they should be, and have taken them out of service when they return. `downloaded`
-    counts a file and the id of the token that asked for it, 0: none did.
+    counts a file and the id of the token that asked for it, 0: none did; `asked` is told of each file that is asked
+    for.
     """
 
     published: Channels
@@ -102,5 +103,6 @@ class WebContext(Struct, frozen=True, kw_only=True):
     metrics: Callable[[Callable[[str], bool]], Awaitable[bytes]]
     limited: Callable[[], str | None] = lambda: None
     package_lost: Callable[[FileRow], Awaitable[None]] = _told_nobody
+    asked: Callable[[FileRow], None] = lambda _: None
     index_lost: Callable[[int, str], Awaitable[None]] = _told_nobody
     downloaded: Callable[[FileRow, int], None] = _counted_nowhere

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from firth_protocol.errors import NotFound
+from firth_protocol.methods import ChannelChanges
 from firth_protocol.types import Role, RunKind, RunState
 from firthd.channels import browse, retention
 from firthd.store import audit, catalog, dropped, generations, history, runs
@@ -129,7 +130,9 @@ async def shown(s: Shelf, number: int) -> set[str]:
 
 
 async def changed(s: Shelf, number: int) -> list[tuple[str, str]]:
-    found = await s.db.read(lambda r: browse.changes_page(r, "main", number, None, 1000))
+    found = await s.db.read(
+        lambda r: browse.changes_page(r, ChannelChanges(channel="main", generation=number, limit=1000))
+    )
     return [(one.change, one.filename) for one in found.items]
 
 
