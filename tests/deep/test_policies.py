@@ -74,6 +74,12 @@ async def test_what_a_channel_keeps_of_its_own_and_what_a_block_gives_back_is_ju
         await ended(w, gone.run)
         assert await shown(w) == {"alpha-1.9-0.conda", BETA}
         await make(w, "no-beta", packages={"exclude": ["beta"]})
+        again = await w.mirror("passive", name="again", policy="no-beta")
+        await w.run("main:again")
+        gone = await w.call("mirror.delete", mirror="main:again", confirm="again", packages="keep")
+        await ended(w, gone.run)
+        assert again.in_force is not None
+        assert await shown(w) == {"alpha-1.9-0.conda", BETA}
         for policy, left in (("no-beta", {"alpha-1.9-0.conda"}), (None, {"alpha-1.9-0.conda", BETA})):
             channel = await w.call("channel.get", channel="main")
             reply = await w.call("channel.update", channel="main", revision=channel.revision, policy=policy)

@@ -126,6 +126,10 @@ class Policies:
         """Return the policy that would judge a mirror without one of its own."""
         return self._of_channel.get((channel_id, family))
 
+    def judges_own(self, channel_id: int) -> bool:
+        """Tell whether a policy judges what is a channel's own."""
+        return any(found.judge is not None for (of, _), found in self._of_channel.items() if of == channel_id)
+
     def stamp(self, in_force: InForce | None) -> str:
         """Return what verdicts hang on: policy and revision, the day where age counts, advisories where flaws do."""
         if in_force is None or in_force.judge is None:
