@@ -42,6 +42,16 @@ TAKEN = {
     "n >=latest": "c",
     "n[extra] >=1": "p",
     "n[build='py*']": "c",
+    "n[build_number='>=1']": "c",
+    "n[subdir=linux-64]": "c",
+    "c::n": "c",
+    "linux-64::n": "",
+    "n[license=MIT]": "",
+    "n[when='x']": "",
+    "n[url=https://example.org/n-1-0.conda]": "",
+    "n[md5=abababababababababababababababab]": "",
+    "https://example.org/n-1-0.conda": "",
+    "n pandas": "",
     "n >=1|<0.5": "c",
     "num*": "",
     "*": "",
@@ -181,6 +191,11 @@ def test_a_build_counts_and_a_digest_does() -> None:
     digest = "ab" * 32
     assert POLICING.requirement(f"n[sha256={digest}]").matches(facts("n", sha256=digest))
     assert not POLICING.requirement(f"n[sha256={digest}]").matches(facts("n", sha256="cd" * 32))
+
+
+def test_a_platform_in_a_spec_counts() -> None:
+    need = POLICING.requirement("n[subdir=linux-64]")
+    assert [need.matches(facts("n", part=part)) for part in ("linux-64", "win-64", "noarch")] == [True, False, False]
 
 
 def test_specs_are_found_by_name_and_refused_with_their_place() -> None:

@@ -9,14 +9,17 @@ from msgspec import Struct
 
 from firth_protocol.errors import Invalid
 from firthd.families.base import Facts, InvalidRecordError
+from firthd.families.conda.names import KNOWN_SUBDIRS
 from firthd.families.conda.records import RecordFields, checked, fields_of, license_of, milliseconds, printable
 
 SPEC_MAX = 1024
 RECORDS_REMEMBERED = 50_000
 """Making a record for rattler costs twenty times what a match does."""
+JUDGED_KEYS = ("version", "build", "build_number", "sha256", "subdir", "channel")
 HINT = "write it such as `numpy >=1.26,<3`"
 
 _build_of_people = re.compile(r"[A-Za-z0-9_.*+^$-]+").fullmatch
+_keys = re.compile(r"([a-z_0-9]+)\s*=").findall
 _bare_word = re.compile(r"[^0-9]*").fullmatch
 _operators = re.compile(r"[<>=!~,|()\s]+")
 _single_tilde = re.compile(r"~=\s*[0-9]+\s*(?:$|[,|)\s])").search
@@ -29,6 +32,7 @@ class CondaRequirement(Struct, frozen=True):
 
     spec: rattler.MatchSpec
     versions_only: bool = False
+    subdir: str | None = None
 
     @property
     def name(self) -> str | None:
@@ -38,6 +42,8 @@ class CondaRequirement(Struct, frozen=True):
 
     def matches(self, facts: Facts) -> bool:
         """Tell whether a record meets it; one whose version no client could order meets none."""
+        if self.subdir is not None and facts.part != self.subdir:  # rattler's own match of a record leaves it out
+            return False
         record = _record(
             facts.name, facts.version, facts.build, facts.build_number, facts.part, facts.sha256, facts.md5
         )
@@ -76,7 +82,8 @@ def requirement(spec: str) -> CondaRequirement:
 def made(spec: rattler.MatchSpec) -> CondaRequirement:
     """Return the requirement of a MatchSpec."""
     others = (spec.build, spec.build_number, spec.file_name, spec.subdir, spec.md5, spec.sha256, spec.channel)
-    return CondaRequirement(spec, all(other is None for other in others) and spec.name is not None)
+    subdir = None if spec.subdir is None else str(spec.subdir)
+    return CondaRequirement(spec, all(other is None for other in others) and spec.name is not None, subdir)
 
 
 def strict_requirement(spec: str) -> CondaRequirement:
@@ -88,8 +95,7 @@ def strict_requirement(spec: str) -> CondaRequirement:
     found = requirement(spec)
     if found.name is None or not found.name:
         raise Invalid(f"{spec!r} names no package", hint=HINT)
-    if found.spec.md5 is not None:
-        raise Invalid(f"{spec!r} asks for an md5", hint="give the sha256: `name[sha256=…]`")
+    _check_keys(spec)
     version = found.spec.version
     said = "" if version is None else str(version)
     if _single_tilde(f"{spec} "):
@@ -106,6 +112,21 @@ def strict_requirement(spec: str) -> CondaRequirement:
         if any(_bare_word(word.strip("*.")) and word.strip("*.") for word in words):
             raise Invalid(f"{spec!r}: a version begins with a number", hint=HINT) from None
     return found
+
+
+def _check_keys(spec: str) -> None:
+    """Raise Invalid for what a spec may say of a package and no policy can judge by a record."""
+    if "://" in spec:
+        raise Invalid(f"{spec!r} is an address", hint=HINT)
+    _, _, inside = spec.partition("[")
+    for key in _keys(inside):
+        if key not in JUDGED_KEYS:
+            raise Invalid(f"{spec!r}: no policy judges by `{key}`", hint=f"it may say {', '.join(JUDGED_KEYS)}")
+    channel, between, _ = spec.partition("::")
+    if between and channel.strip() in KNOWN_SUBDIRS:
+        raise Invalid(
+            f"{spec!r} names {channel.strip()} as a channel", hint=f"write it as `name[subdir={channel.strip()}]`"
+        )
 
 
 def facts(subdir: str, raw: bytes) -> Facts:
