@@ -262,11 +262,17 @@ async def test_a_run_whose_policy_changes_meanwhile_judges_once_more(tmp_path: P
     async with world(tmp_path) as w:
         await make(w, "moving", packages={"allow": ["alpha"]})
         await w.mirror("active", policy="moving")
+        await w.run()
+        w.source.add(PackageSpec(name="alpha", version="1.11"))
         release = asyncio.Event()
-        w.upstream.fail("*alpha-1.9*", Fault(until=release))
+        w.upstream.fail("*alpha-1.11*", Fault(until=release))
         run = (await w.call("mirror.run", mirror="main:m")).run
-        await w.upstream.arrived("*alpha-1.9*")
+        await w.upstream.arrived("*alpha-1.11*")
         reply = await w.call("policy.update", policy="moving", revision=1, rules={"packages": {"allow": ["beta"]}})
+        (whole, sweep) = sorted((await w.call("run.list", kind="refilter")).items, key=lambda one: -one.id)
+        assert (await ended(w, sweep)).counts.removed == len(ALPHA)
+        assert await shown(w) == set()  # out at once; what comes in waits for the run
+        assert (whole.id, whole.state) == (reply.runs[0].id, RunState.PENDING)
         release.set()
         done = await ended(w, run)
         assert any("judged again" in note for note in done.notes)

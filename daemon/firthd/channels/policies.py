@@ -28,6 +28,8 @@ MIRROR, CHANNEL = "mirror", "channel"
 VERDICTS_REMEMBERED = 20_000
 ADVISORIES = "advisories"
 """The setting that rises when advisories change."""
+SWEEPS = "sweeps"
+"""Of a run that judges: it only takes out, and so may work beside a run of the mirror."""
 SEEN_BY_RUNS = frozenset({"signed_only", "min_age", "cve"})
 """Rules that need more than a record: what a run has found counts for them."""
 PACKAGES = "packages"
@@ -264,13 +266,30 @@ async def queue_own(tx: Tx, queue: RunQueue, channel: ChannelRow, *, cause: str,
 
 
 async def queue_refilters(tx: Tx, queue: RunQueue, mirrors: Sequence[MirrorRow], *, cause: str, by: str) -> list[int]:
-    """Queue a run that judges anew for each mirror that was ever read; one that waits already is enough."""
+    """Queue a run that judges anew for each mirror that was ever read; one that waits already is enough.
+
+    Where a run of the mirror is at work another one takes out beside it what goes; it is not among those returned.
+    """
+    unfinished = await runs.open_runs(tx)
     waiting = {
         run.mirror_id: run.id
-        for run in await runs.open_runs(tx)
-        if run.kind is RunKind.REFILTER and run.started_at is None
+        for run in unfinished
+        if run.kind is RunKind.REFILTER and run.started_at is None and not run.params.get(SWEEPS)
     }
+    at_work = {run.mirror_id for run in unfinished if run.kind is RunKind.MIRROR and run.started_at is not None}
     found = []
+    for mirror in mirrors:
+        if mirror.id in at_work:
+            await queue.submit(
+                tx,
+                RunKind.REFILTER,
+                channel_id=mirror.channel_id,
+                channel=mirror.channel,
+                mirror_id=mirror.id,
+                cause=cause,
+                by=by,
+                params={SWEEPS: True},
+            )
     for mirror in mirrors:
         if mirror.id in waiting:
             found.append(waiting[mirror.id])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import astuple
 
 from firthd.families.base import Entry, Formats, InvalidRecordError, Listing, Signed, Spool
-from firthd.index.messages import PACKAGES, InvalidRecord, PartResult, ReadParams
+from firthd.index.messages import PACKAGES, POLICY, InvalidRecord, PartResult, ReadParams
 from firthd.store.run_file import AddRow, CloseRow, OfferRow, RunFile
 from firthd.store.worker_reads import LiveRow, WorkerState
 from firthd.upstream.masking import printable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 INVALID_LISTED = 1000
 FILENAME_SHOWN = 255
 REPORT_EVERY = 20_000
-GONE, REPLACED, POLICY = "gone", "replaced", "policy"
+GONE, REPLACED = "gone", "replaced"
 
 
 class PartReader:

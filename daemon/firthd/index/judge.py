@@ -7,15 +7,25 @@ import msgspec
 
 from firth_protocol.errors import Invalid
 from firthd.families import load_formats, load_policing
-from firthd.families.base import Entry, Facts, Formats, InvalidRecordError, Listing, Spool
+from firthd.families.base import COLUMNS, Entry, Facts, Formats, InvalidRecordError, Listing, Spool
 from firthd.families.policing import Policing, SignsFiles
-from firthd.index.messages import PACKAGES, JudgedBy, JudgementResult, MissingOne, PreviewResult, ReadParams
+from firthd.index.messages import (
+    PACKAGES,
+    POLICY,
+    JudgedBy,
+    JudgementResult,
+    MissingOne,
+    PartResult,
+    PreviewResult,
+    ReadParams,
+    ReadResult,
+)
 from firthd.policies.advisories import Advisory, Flaws
 from firthd.policies.closure import Candidate
 from firthd.policies.evaluate import KEPT, Judge, Judging, Verdict
 from firthd.store.excluded import About, JudgementFile
-from firthd.store.run_file import SightRow
-from firthd.store.worker_reads import WorkerState
+from firthd.store.run_file import RunFile, SightRow
+from firthd.store.worker_reads import LiveRow, WorkerState
 from firthd.workers import Report, TaskProgress
 
 REPORT_EVERY = 20_000
@@ -189,6 +199,52 @@ class PolicyPass:
             return [], "whether environments can be solved was not looked at: too much is allowed"
         self._report(TaskProgress(0, len(pairs), "specs", "asks whether what is allowed can be installed"))
         return list(self.policing.unsolved(self._kept, pairs)), ""
+
+
+def sweep_task(params: ReadParams, report: Report) -> ReadResult:
+    """Close the live rows that a policy speaks against by their own records; nothing is read of a source.
+
+    What hangs on other records, on age or on signatures is left to the run that judges all. Raises Invalid where no
+    policy is given.
+    """
+    if params.policy is None:
+        raise Invalid("there is nothing to judge by")
+    formats = load_formats(params.formats)
+    state = WorkerState(params.state_db)
+    state.count_sets(state.lasting_sets(params.channel_id))
+    policing = load_policing(params.policy.policing)
+    judge = Judge(params.policy.rules, policing, now_ms=params.policy.now_ms)
+    results = []
+    with RunFile(params.run_file) as run_file:
+        run_file.start_read(COLUMNS)
+        for part in state.parts(params.channel_id, formats.family):
+            rows = {row.id: row for row in state.live_rows(params.channel_id, params.mirror_id, formats.family, part)}
+            report(TaskProgress(0, len(rows), "records", f"{part}: {len(rows):,} judged"))
+            out = [rows[row_id] for row_id, raw in state.raws(list(rows)) if _against(judge, part, rows[row_id], raw)]
+            run_file.close_rows((row.id, formats.family, part, row.name, POLICY) for row in out)
+            results.append(
+                PartResult(
+                    part=part,
+                    records=0,
+                    kept=len(rows) - len(out),
+                    before=len(rows),
+                    added=0,
+                    replaced=0,
+                    unchanged=len(rows) - len(out),
+                    gone=0,
+                    judged_away=len(out),
+                )
+            )
+    state.close()
+    return ReadResult(parts=results)
+
+
+def _against(judge: Judge, part: str, row: LiveRow, raw: bytes) -> bool:
+    try:
+        facts = judge.policing.facts(part, Entry(row.filename, row.section, raw))
+    except InvalidRecordError:
+        return False
+    return judge.alone(facts) is not None
 
 
 def preview_task(params: ReadParams, report: Report) -> PreviewResult:

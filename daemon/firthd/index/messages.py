@@ -11,6 +11,9 @@ from firthd.families.base import Side, Spool
 PACKAGES = "packages"
 """The rule that gives names up; what any other one leaves out stays its mirror's."""
 
+POLICY = "policy"
+"""Why a row is closed that a policy leaves out."""
+
 # --- read: a source's index against the mirror's rows -----------------------------------------------------------------
 
 

@@ -4,14 +4,27 @@ import asyncio
 from pathlib import Path
 
 from firth_protocol.errors import WrongState
+from firth_protocol.types import Cause, StepName
+from firthd.channels.policies import SWEEPS
+from firthd.index.messages import ReadParams, ReadResult
 from firthd.mirrors.context import Context
 from firthd.mirrors.fetch_index import FetchedPart, Index
+from firthd.mirrors.judgement import judged_by
+from firthd.mirrors.publish_run import told
 from firthd.mirrors.run import MirrorRuns
-from firthd.mirrors.source import Job
+from firthd.mirrors.source import Job, rules_of
+from firthd.mirrors.take_in import TakeIn
 from firthd.runs.run import LiveRun, Outcome
 from firthd.runs.steps import STEPS
 from firthd.store import catalog
 from firthd.store.catalog import SourceIndexRow
+from firthd.store.database import Tx
+
+SWEEP = "firthd.index.judge:sweep_task"
+
+
+async def _nothing_more(tx: Tx) -> None:
+    """Nothing is written beside the rows."""
 
 
 class Refilters:
@@ -20,10 +33,42 @@ class Refilters:
     def __init__(self, context: Context, runs: MirrorRuns) -> None:
         self._p = context
         self._runs = runs
+        self._take_in = TakeIn(context)
 
     async def refilter(self, live: LiveRun) -> Outcome:
         """Let a mirror's rows be what the policy in force says; raise WrongState when the copies are lost."""
-        return await self._runs.work(live, self._refilter)
+        return await self._runs.work(live, self._sweep if live.row.params.get(SWEEPS) else self._refilter)
+
+    async def _sweep(self, live: LiveRun, job: Job, folder: Path) -> Outcome:
+        """Take out what the new rules speak against, beside a run of the mirror, which judges all at its end."""
+        in_force = self._p.in_force(job)
+        order = judged_by(in_force, "", self._p.clock.now_ms(), None)
+        if order is None:
+            return await self._nothing(live, "no policy judges the mirror any more")
+        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+        params = ReadParams(
+            formats=rules_of(self._p.families, job.type).formats,
+            state_db=str(self._p.db.path),
+            run_file=str(folder / "run.sqlite"),
+            channel_id=job.channel_id,
+            mirror_id=job.mirror_id,
+            spools=[],
+            policy=order,
+        )
+        async with live.step(StepName.FILTER, "judges what the channel shows"):
+            result = await self._p.workers.run(SWEEP, params, ReadResult)
+            out = sum(part.judged_away for part in result.parts)
+            live.progress(f"{out:,} left out", done=out, total=out)
+        for name in (StepName.RESOLVE, StepName.PLAN, StepName.DOWNLOAD):
+            await live.skip(name, "a run of the mirror is at work: it does the rest")
+        async with live.step(StepName.PUBLISH, "waits for its turn"):
+            copied = await self._take_in.take_in(live, job, folder / "run.sqlite", _nothing_more)
+            live.count(removed=copied.closed)
+            publication = await self._take_in.publish(live, job.channel_id, Cause.POLICY, None)
+            live.progress(told(publication))
+        await self._take_in.count(job.channel_id, job.mirror_id)
+        await live.skip(StepName.CLEAN, "the run of the mirror cleans up")
+        return Outcome(generation=publication.generation.number if publication.published else None)
 
     async def _refilter(self, live: LiveRun, job: Job, folder: Path) -> Outcome:
         if await self._runs.judged_as(job) == self._p.policies.stamp(self._p.in_force(job)):

@@ -354,7 +354,8 @@ class RunQueue:
     def _same_mirror(self, row: RunRow) -> str | None:
         if row.mirror_id is not None and row.kind in TAKE_IN:
             for other in self._live.values():
-                if other.row.mirror_id == row.mirror_id and other.row.kind in TAKE_IN:
+                beside = row.params.get("sweeps") or other.row.params.get("sweeps")
+                if other.row.mirror_id == row.mirror_id and other.row.kind in TAKE_IN and not beside:
                     return f"run {other.id} of the same mirror"
         if row.kind in OF_STORE:
             for other in self._live.values():
