@@ -90,7 +90,7 @@ class UpstreamSettings(Struct, frozen=True, kw_only=True):
     timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 60
     index_deadline_s: Annotated[int, Meta(ge=60, le=86_400)] = 7200  # in which a source's index must have come
     max_index_bytes: Annotated[int, Meta(ge=1 << 20, le=1 << 40)] = 1 << 30  # one part of an index, decompressed
-    max_rate: Annotated[int, Meta(ge=10_000)] | None = None  # bytes a second from all sources together; unset: no limit
+    max_rate: Annotated[int, Meta(ge=1000)] | None = None  # bytes a second from all sources together; unset: no limit
     max_rate_hours: HoursOfDay | None = None  # UTC hours in which it holds, such as "8-18"; unset: always
     page_ttl_s: Annotated[int, Meta(ge=0)] = 600  # age at which the page of a lazy part is asked for again
 

@@ -348,7 +348,7 @@ class Daemon:
                 group.create_task(self.settling.once(self.scheduler.serve), name="scheduler"),
                 group.create_task(self.settling.once(self.upkeep.serve), name="upkeep"),
                 group.create_task(self.settling.once(self.usage.serve), name="usage"),
-                group.create_task(self.settling.once(self.notifications.serve), name="notify"),
+                group.create_task(self.notifications.serve(), name="notify"),  # a full disk is to be told, too
                 group.create_task(self.sampler.serve(), name="sampler"),
                 group.create_task(self._watch(), name="watch"),
             ]

@@ -81,6 +81,7 @@ class Workers:
     """Runs index tasks, at most `slots` at once; others wait: who is pressed goes first, then who came first."""
 
     def __init__(self, slots: int, clock: Clock, *, memory_bytes: int | None = None) -> None:
+        self.places = slots
         self._memory_bytes = memory_bytes
         self._turns = Turns(slots)
         self._clock = clock

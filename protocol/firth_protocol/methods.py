@@ -288,7 +288,7 @@ AlsoFrom = Annotated[
 DropUnusedDays = Annotated[
     int, Meta(ge=1, le=3650, description="passive: a file that nobody asked for that long leaves the store")
 ]
-MaxRate = Annotated[int, Meta(ge=10_000, le=t.MAX_INT, description="bytes a second, at the most")]
+MaxRate = Annotated[int, Meta(ge=1000, le=t.MAX_INT, description="bytes a second, at the most")]
 MaxRateHours = Annotated[
     str,
     Meta(

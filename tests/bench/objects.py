@@ -56,11 +56,7 @@ def write_run_file(path: Path, numbers: range, edition: int) -> None:
 
 async def stage(db: TimedDatabase, channel: int, number: int, path: Path) -> None:
     async with db.attached(path) as schema:
-        after: str | None = ""
-        while after is not None:
-            after = await db.write(
-                lambda tx, after=after: objects.copy(tx, schema, channel, FAMILY, number, after)  # type: ignore[misc]
-            )
+        await objects.copy_in(db, SystemClock(), schema, channel, FAMILY, number)
 
 
 async def switch(db: TimedDatabase, channel: int, number: int) -> None:

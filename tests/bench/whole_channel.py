@@ -7,6 +7,7 @@ daemon's and its workers' peak; the stall of the event loop is the one that the 
 
 import argparse
 import asyncio
+import os
 import re
 import tempfile
 from datetime import datetime
@@ -25,23 +26,32 @@ def make(folder: Path, total: int, *, later: bool) -> None:
         write_index(folder / subdir / "repodata.json.zst", subdir, int(total * share), later=later)
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return what a daemon and its workers that have ended have used."""
+    used = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[11:15]
+    return sum(map(int, used)) / os.sysconf("SC_CLK_TCK")
+
+
 async def measure(process: DaemonProcess, client: Client, title: str) -> float:
     """Run the mirror, print its steps; return the seconds it took."""
+    before = await asyncio.to_thread(cpu_seconds, process.pid)
     run: Run = (await client.call("mirror.run", mirror="big:source")).run
     peak = 0
     while not run.state.ended:
         run = await client.call("run.wait", run=run.id, timeout=0.5)
         peak = max(peak, (await client.call("daemon.status")).rss_bytes)
     status = await client.call("daemon.status")
-    workers = re.findall(r"peak memory (\d+) MB", process.log.read_text("utf-8"))
+    told = re.findall(r"peak memory ([\d.]+) (MB|GB)", process.log.read_text("utf-8"))
+    workers = [float(size) * (1000 if unit == "GB" else 1) for size, unit in told]
     total = seconds(run.started_at, run.finished_at)
-    print(f"{title}: {run.state}, {total:.1f} s" + (f", {run.error.message}" if run.error else ""))
+    used = await asyncio.to_thread(cpu_seconds, process.pid) - before
+    print(f"{title}: {run.state}, {total:.2f} s, {used:.2f} s CPU" + (f", {run.error.message}" if run.error else ""))
     for step in run.steps:
         if step.started_at and step.finished_at:
             print(f"  {step.name:<12}{seconds(step.started_at, step.finished_at):>8.2f} s  {step.description}")
     lag = status.loop_lag
     print(
-        f"  daemon {peak / 1e6:.0f} MB, workers so far at most {max(map(int, workers), default=0)} MB,"
+        f"  daemon {peak / 1e6:.0f} MB, workers so far at most {max(workers, default=0):.0f} MB,"
         f" stall p99 {lag.p99_ms:.1f} ms, max {lag.max_ms:.1f} ms"
     )
     return total
@@ -51,7 +61,8 @@ async def back_and_forth(client: Client) -> None:
     """Roll the channel back by one generation and return; print how long clients wait for each."""
     for method, params in (("channel.rollback", {"generation": 2}), ("channel.unfreeze", {})):
         run: Run = (await client.call(method, channel="big", **params)).run
-        run = await client.call("run.wait", run=run.id, timeout=60)
+        while not run.state.ended:
+            run = await client.call("run.wait", run=run.id, timeout=60)
         step = next(step for step in run.steps if step.name == "publish")
         print(f"{method}: {run.state}, {seconds(step.started_at, step.finished_at):.2f} s, {step.description}")
 
@@ -60,7 +71,7 @@ def seconds(start: str | None, end: str | None) -> float:
     return (datetime.fromisoformat(end or "") - datetime.fromisoformat(start or "")).total_seconds()
 
 
-async def bench(folder: Path, records: int, source: str | None) -> None:
+async def bench(folder: Path, records: int, source: str | None, *, runs_only: bool) -> None:
     """Start the daemon, run everything, stop it."""
     made = folder / "source"
     if source is None:
@@ -79,7 +90,8 @@ async def bench(folder: Path, records: int, source: str | None) -> None:
                 await asyncio.to_thread(make, made, records, later=True)
                 later = await measure(process, client, "one of a thousand changed")
                 print(f"  {later / first:.2f} of the first run")
-                await back_and_forth(client)
+                if not runs_only:
+                    await back_and_forth(client)
         finally:
             await client.__aexit__(None, None, None)
         await process.terminate()
@@ -89,9 +101,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--records", type=int, default=100_000, help="size of the made-up channel")
     parser.add_argument("--source", help="address of a conda channel, such as file:///srv/channel")
+    parser.add_argument("--runs-only", action="store_true", help="leave out the way back by a generation")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(bench(Path(folder), arguments.records, arguments.source))
+        asyncio.run(bench(Path(folder), arguments.records, arguments.source, runs_only=arguments.runs_only))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import zstandard
 
 from firth_protocol.types import RunKind, RunState
 from firthd.store.opening import migrate, migrations
@@ -111,7 +112,13 @@ async def test_a_migrated_state_serves_the_same_bytes_at_every_address_and_fetch
 async def test_doubled_rows_are_mended_and_what_kept_generations_show_stays(tmp_path: Path) -> None:
     async with migrated(tmp_path, "doubled") as (daemon, served):
         await sound(daemon)
-        assert await asked(daemon, served, list(served["answers"])) == served["answers"]
+        anew = [f"/repo/twice/{subdir}/repodata.json" for subdir in ("noarch", "linux-64")]
+        packed = {f"{path}.zst" for path in anew}  # another level of compression than that of the release before
+        same = {path: answer for path, answer in served["answers"].items() if path not in packed}
+        assert await asked(daemon, served, list(same)) == same
+        for path in anew:
+            text = zstandard.ZstdDecompressor().decompressobj().decompress(await get(daemon, f"{path}.zst"))
+            assert hashlib.sha256(text).hexdigest() == served["answers"][path]["sha256"]
         for channel, artifacts in (("twice", 8), ("iced", 16), ("turned", 16)):
             assert (await daemon.client.call("channel.get", channel=channel)).families[0].artifacts == artifacts
         await daemon.ended((await daemon.client.call("channel.unfreeze", channel="iced")).run.id)

@@ -12,11 +12,12 @@ import firthd
 from tests.support.conda_state import CondaState
 
 NAME = "quokka"
-MOST = 21
+MOST = 20
 DAEMON = Path(firthd.__file__).parent
 AS_FILES_AND_ROWS = {
     "mirrors/fetch_index.py": "lays the source's bytes into a spool",
-    "mirrors/run.py": "gives the spool to a worker",
+    "mirrors/run.py": "lets the spool be read",
+    "mirrors/readers.py": "gives it to a worker",
     "store/run_file.py": "writes what the worker adds into the run's file",
     "mirrors/take_in.py": "lets the run's file become a change set",
     "store/artifacts.py": "copies its rows in",

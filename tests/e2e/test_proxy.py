@@ -10,6 +10,7 @@ from tests.support.proxy import small_proxy
 from tests.support.upstream import FaultyUpstream
 
 
+@pytest.mark.deep
 @pytest.mark.e2e
 async def test_the_daemon_heeds_the_environment(tmp_path: Path) -> None:
     source = sample_channel(tmp_path / "source")

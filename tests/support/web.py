@@ -165,6 +165,7 @@ class Site:
         self.listed: list[Package] = []  # what every channel's page lists
         self.source = Source(url="http://127.0.0.1:1")
         self.sources: dict[int, Source] = {}  # of single mirrors
+        self.nears: list[Source] = []  # asked before the source
         self.unwell: str | None = None
         self.full: NoSpace | None = None
         self.broken_archives: set[str] = set()
@@ -214,7 +215,11 @@ class Site:
             check_archive=self.check_archive,
             present=self.present,
             stored=self.stored,
+            near=self.near,
         )
+
+    async def near(self, file: FileRow) -> tuple[list[Source], str]:
+        return self.nears, f"{file.part}/{file.filename}"
 
     async def locate(self, file: FileRow) -> tuple[Source, str]:
         return self.sources.get(file.mirror_id, self.source), f"{file.part}/{file.filename}"

@@ -51,7 +51,7 @@ async def test_a_channel_is_created_and_selected(daemon: FakeDaemon) -> None:
                 "name": "team-x",
                 "description": "for the team",
                 "privacy": "authenticated",
-                "keep_generations": {"days": 90, "months": 1200},
+                "keep_generations": {"days": 90, "months": 12},
             }
         ]
 

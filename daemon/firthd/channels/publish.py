@@ -310,9 +310,7 @@ class Publisher:
         out = one.work / family
         run_file = one.work / f"{family}.run"
         await asyncio.to_thread(out.mkdir, parents=True)
-        reads = []
-        if rules.reads:
-            reads = await self._db.read(lambda r: objects.in_force(r, plan.channel.id, family, rules.reads))
+        reads = await self._db.read(lambda r: objects.in_force(r, plan.channel.id, family, rules.reads))
         params = RenderParams(
             formats=rules.formats,
             state_db=str(self._db.path),
@@ -375,13 +373,7 @@ class Publisher:
     async def _copy(self, plan: Plan, family: Family, run_file: Path) -> None:
         """Bring objects and package summaries into the state; they show with the pointer's move only."""
         async with self._db.attached(run_file) as schema:
-            after: str | None = ""
-            while after is not None:
-
-                async def some(tx: Tx, after: str = after) -> str | None:
-                    return await objects.copy(tx, schema, plan.channel.id, family, plan.number, after)
-
-                after = await self._db.write(some)
+            await objects.copy_in(self._db, self._clock, schema, plan.channel.id, family, plan.number)
             key: tuple[str, str] | None = ("", "")
             while key is not None:
 

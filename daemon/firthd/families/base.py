@@ -124,9 +124,9 @@ class Output(Protocol):
         """Return the paths that the generation before serves below a folder, whose name ends in a slash."""
 
     def before(self, path: str) -> bytes | None:
-        """Return what the generation before serves at a path that ends in `FamilyRules.reads`.
+        """Return what the generation before serves at a path that ends as `FamilyRules.reads` says.
 
-        None when it is not to be had: it can be made again.
+        None when it is not to be had, or damaged: it can be made again.
         """
 
     def readable(self) -> Iterable[str]:
@@ -150,6 +150,9 @@ class Output(Protocol):
     def sides(self, beside: str) -> Sequence[Side]:
         """Return the files beside a part (beside all of the index: ""), those of the mirror that comes first first."""
 
+    def sole_mirror(self) -> int | None:
+        """Return the mirror that every row is of; None when there may be several."""
+
     def packages(self) -> Mapping[str, ShownPackage]:
         """Return each package that the generation to be shows; only for what belongs to no single part."""
 
@@ -166,6 +169,21 @@ class PartRenderer(Protocol):
 
     def finish(self, report: Callable[[str, int, int], None], /) -> None:
         """Write the objects. `report(what, done, total)`."""
+
+
+@runtime_checkable
+class GoesOn(Protocol):
+    """A part's renderer that needs no rows of what nothing touched, where it can go on from what is served."""
+
+    def goes_on(self) -> bool:
+        """Tell whether it can; asked once, before any row comes. False: every row comes."""
+
+    def replace(self, filenames: Collection[str], /) -> None:
+        """Let what is served of these files go: rows of theirs that are to be shown follow."""
+
+    @property
+    def shown(self) -> int:
+        """How many rows are shown, once it is finished."""
 
 
 class Formats(Protocol):
@@ -216,6 +234,17 @@ class Formats(Protocol):
 
     def platform(self, part: str, filename: str, /) -> str:
         """Return what a file is for, as lists of packages show it."""
+
+
+@runtime_checkable
+class Plain(Protocol):
+    """Formats whose records mostly come in the spelling that their fingerprints are taken over."""
+
+    def plain_print(self, raw: Raw | bytes, /) -> bytes:
+        """Return the fingerprint of a record that is spelled so, and is proven to be writable; of others nonsense.
+
+        It is compared with a fingerprint that was found: equal ones mean that a record is the one that it was.
+        """
 
 
 # --- how a source's index is asked for --------------------------------------------------------------------------------
@@ -427,14 +456,15 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     only: Callable[[Filters], frozenset[str] | None]  # the parts that the filters leave; None: all
     found: Callable[[str, Sequence[Answer]], SourceFound]  # source's address, what was asked -> what to tell of it
     formats: str  # "package.module:name" of its `Formats`, which worker processes import
-    reads: str  # the end of the paths of objects that a render reads again; empty: it reads none
+    reads: tuple[str, ...]  # the ends of the paths of objects that a render reads again
     first_parts: tuple[str, ...]  # the parts a channel has from its first generation on
     empty_part: Callable[[str], Mapping[str, bytes]]  # part -> path -> bytes, for a new channel
     locate: Callable[[str, str], Located | None]  # URL path below the channel, Accept header
     address: Callable[[str, str], str]  # part, file name -> where `locate` finds it, ready for an address
     set_up: Callable[[str], Sequence[SetUp]]  # the channel's address -> lines for each client
     needs_record: Callable[[str], bool]  # section -> whether `fetch_url` must be given the raw record
-    fetch_url: Callable[[FetchPlace], str]  # where a file is, relative to the source or absolute
+    fetch_url: Callable[[FetchPlace], str]  # where a file is, relative to the source or absolute; without `base_url`
+    # also where copies of the source keep it
     requirement: Callable[[str], Requirement]  # raises Invalid for what does not parse
     facts: Callable[[str, bytes], Facts]  # part, raw record; raises ValueError for what is no record
     normalise: Normalise

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import astuple
 
-from firthd.families.base import Entry, Formats, InvalidRecordError, Listing, Signed, Spool
+from firthd.families.base import Formats, InvalidRecordError, Listing, Plain, Signed, Spool
 from firthd.index.messages import PACKAGES, POLICY, InvalidRecord, PartResult, ReadParams
 from firthd.store.run_file import AddRow, CloseRow, OfferRow, RunFile
 from firthd.store.worker_reads import LiveRow, WorkerState
@@ -95,7 +95,7 @@ class PartReader:
             else self._state.of_pages(params.channel_id, params.mirror_id, formats.family, self._spool.part)
         )
         for row in rows:
-            if row.id in anew:  # a run has never rendered it
+            if anew and row.id in anew:  # a run has never rendered it
                 row = row._replace(fingerprint=b"")
             section = self._live.setdefault(row.section, {})
             if row.filename in section:  # two live rows of one file cannot be meant: the older one goes
@@ -107,6 +107,8 @@ class PartReader:
         """Yield the records that are new or changed, in order; take those that are there off the live ones."""
         part, family, total = self._spool.part, self._formats.family, len(listing)
         fingerprint, decode, policy = self._formats.fingerprint, self._formats.record, self._policy
+        plain = self._formats.plain_print if isinstance(self._formats, Plain) else None
+        proven_above = self._state.proven_above()
         last: tuple[str, str] | None = None
         for number, entry in enumerate(listing):
             filename, section, raw = entry
@@ -124,7 +126,11 @@ class PartReader:
             try:
                 if (filename, section) == last:
                     raise InvalidRecordError("the file name is listed twice")
-                print16 = fingerprint(raw)
+                # What is spelled as its fingerprint is taken, and was proven before, need not even be decoded.
+                if live is not None and plain is not None and live.id > proven_above and plain(raw) == live.fingerprint:
+                    print16 = live.fingerprint
+                else:
+                    print16 = fingerprint(raw)
                 last = (filename, section)
                 if policy is not None:
                     policy.keep(part, entry)
@@ -163,7 +169,7 @@ class PartReader:
         stored = self._state.stored(self._params.channel_id, digests) if self._params.keep else set()
         gone = [row for row in rest if row.sha256 is None or row.sha256 not in stored]
         held = [row for row in rest if row.sha256 in stored]
-        against = self._against(held)
+        against = {} if self._policy is None else self._policy.rules_against(self._spool.part, held)
         self._names.update(row.name for row in held if against.get(row.id) != PACKAGES)
         for row in gone:
             self._close(row, GONE)
@@ -172,19 +178,6 @@ class PartReader:
                 self._close(row, POLICY)
         self._judged_away += len(against)
         return len(gone), len(held) - len(against)
-
-    def _against(self, held: list[LiveRow]) -> dict[int, str]:
-        """Return the rows that the source no longer lists and the policy leaves out, each with its rule."""
-        if self._policy is None:
-            return {}
-        rows = {row.id: row for row in held}
-        found = {}
-        for row_id, raw in self._state.raws(list(rows)):
-            row = rows[row_id]
-            rule = self._policy.rule_against(self._spool.part, Entry(row.filename, row.section, raw))
-            if rule is not None:
-                found[row_id] = rule
-        return found
 
     def _weigh(self) -> tuple[int, int]:
         """Return the bytes to store for what is added and not stored yet, and how many of those have no size."""

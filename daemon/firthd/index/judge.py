@@ -24,8 +24,9 @@ from firthd.policies.advisories import Advisory, Flaws
 from firthd.policies.closure import Candidate
 from firthd.policies.evaluate import KEPT, Judge, Judging, Verdict
 from firthd.store.excluded import About, JudgementFile
+from firthd.store.judge_reads import JudgeState
 from firthd.store.run_file import RunFile, SightRow
-from firthd.store.worker_reads import LiveRow, WorkerState
+from firthd.store.worker_reads import LiveRow
 from firthd.workers import Report, TaskProgress
 
 REPORT_EVERY = 20_000
@@ -42,7 +43,7 @@ _decode_advisory = msgspec.json.Decoder(Advisory).decode
 class Sights:
     """When records without a server's own time were seen first, by part."""
 
-    def __init__(self, state: WorkerState, mirror_id: int, family: str, now_ms: int) -> None:
+    def __init__(self, state: JudgeState, mirror_id: int, family: str, now_ms: int) -> None:
         self._state = state
         self._mirror_id = mirror_id
         self._family = family
@@ -70,8 +71,9 @@ class Sights:
 class PolicyPass:
     """Judges all parts of a mirror that are read; `of` tells what became of each record of one of them."""
 
-    def __init__(self, params: ReadParams, by: JudgedBy, formats: Formats, state: WorkerState, report: Report) -> None:
+    def __init__(self, params: ReadParams, by: JudgedBy, formats: Formats, state: JudgeState, report: Report) -> None:
         self._by = by
+        self._state = state
         self._formats = formats
         self._max_bytes = params.max_part_bytes
         self._report = report
@@ -139,8 +141,18 @@ class PolicyPass:
         code = self.judging.codes[part][number]
         return None if code == KEPT else self.judging.verdicts[code]
 
-    def rule_against(self, part: str, entry: Entry) -> str | None:
-        """Return the rule that speaks against a record which the source lists no more; None: none does."""
+    def rules_against(self, part: str, rows: Sequence[LiveRow]) -> dict[int, str]:
+        """Return which rows that the source lists no more are left out, each with the rule that says so."""
+        by_id = {row.id: row for row in rows}
+        found = {}
+        for row_id, raw in self._state.raws(list(by_id)):
+            row = by_id[row_id]
+            rule = self._rule_against(part, Entry(row.filename, row.section, raw))
+            if rule is not None:
+                found[row_id] = rule
+        return found
+
+    def _rule_against(self, part: str, entry: Entry) -> str | None:
         try:
             facts = self.policing.facts(part, entry)
         except InvalidRecordError:
@@ -210,7 +222,7 @@ def sweep_task(params: ReadParams, report: Report) -> ReadResult:
     if params.policy is None:
         raise Invalid("there is nothing to judge by")
     formats = load_formats(params.formats)
-    state = WorkerState(params.state_db)
+    state = JudgeState(params.state_db)
     state.count_sets(state.lasting_sets(params.channel_id))
     policing = load_policing(params.policy.policing)
     judge = Judge(params.policy.rules, policing, now_ms=params.policy.now_ms)
@@ -252,7 +264,7 @@ def preview_task(params: ReadParams, report: Report) -> PreviewResult:
     if params.policy is None:
         raise Invalid("a preview is of a policy")
     formats = load_formats(params.formats)
-    state = WorkerState(params.state_db)
+    state = JudgeState(params.state_db)
     state.count_sets(state.lasting_sets(params.channel_id))
     spools = [spool for spool in params.spools if params.only is None or spool.part in params.only]
     with PolicyPass(params, params.policy, formats, state, report) as judged:
@@ -272,7 +284,7 @@ def preview_task(params: ReadParams, report: Report) -> PreviewResult:
     return PreviewResult(judgement=judgement, names_added=sorted(kept - shown), names_removed=sorted(shown - kept))
 
 
-def read_advisories(state: WorkerState, family: str) -> list[Advisory]:
+def read_advisories(state: JudgeState, family: str) -> list[Advisory]:
     """Return the advisories about packages of a family."""
     return [_decode_advisory(document) for document in state.advisories(family)]
 

@@ -39,6 +39,7 @@ class ReadParams(Struct, frozen=True, kw_only=True):
     mirror_id: int
     spools: list[Spool]
     only: list[str] | None = None  # the mirror's filter; live rows of other parts are closed as `filtered`
+    close_filtered: bool = True  # False: another worker of the run closes the parts that `only` does not name
     keep: bool = False  # on_upstream_removal = keep
     policy: JudgedBy | None = None  # None: everything that the source lists is kept
     page: bool = False  # what is read is the page of a lazy part; False: rows that came with pages are replaced
@@ -195,8 +196,6 @@ class RenderedPart(Struct, frozen=True, kw_only=True):
 
     part: str
     artifacts: int
-    names: int
-    bytes: int
 
 
 class RenderResult(Struct, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -68,6 +69,11 @@ class Outputs:
         self.files: list[RenderedFile] = []
         self.notes: list[str] = []
 
+    @cached_property
+    def _packed_before(self) -> bool:
+        """Whether any object of the family lies in a pack; asked when there is a slice, which few families have."""
+        return self._state.packed(self._channel_id, self._family)
+
     def has(self, path: str) -> bool:
         """Tell whether the generation before serves this path."""
         return self._state.serves(self._channel_id, self._family, path)
@@ -80,9 +86,12 @@ class Outputs:
         """Return what the generation before serves there; None when it is not to be had: it can be made again."""
         previous = self._previous.get(path)
         try:
-            return None if previous is None else Path(previous.file).read_bytes()
+            content = None if previous is None else Path(previous.file).read_bytes()
         except OSError:
             return None
+        if previous is None or content is None or hashlib.sha256(content).hexdigest() != previous.sha256:
+            return None
+        return content
 
     def readable(self) -> Iterable[str]:
         """Return the paths that `before` is good for."""
@@ -101,7 +110,7 @@ class Outputs:
 
     def slice(self, path: str, sha256: bytes, content: bytes) -> None:
         """Add a small object whose path holds its own digest; bytes that lie there already are not written again."""
-        place = self._state.place(self._channel_id, self._family, path)
+        place = self._state.place(self._channel_id, self._family, path) if self._packed_before else None
         if place is None or place.pack in self._lost:
             self._pack.add(sha256, content)
             self._new[path] = sha256
@@ -131,6 +140,10 @@ class Outputs:
     def sides(self, beside: str) -> list[Side]:
         """Return the files beside a part, by the precedence of their mirrors."""
         return [side for side in self._sides if side.beside == beside]
+
+    def sole_mirror(self) -> int | None:
+        """Return the channel's mirror when it never had another one."""
+        return self._state.sole_mirror(self._channel_id)
 
     def packages(self) -> Mapping[str, ShownPackage]:
         """Return each package that the generation to be shows."""

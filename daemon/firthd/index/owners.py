@@ -25,7 +25,7 @@ class Owners(Struct, frozen=True):
 
     def shown(self, rows: list[ShownRow]) -> list[ShownRow]:
         """Return the rows that are served."""
-        return [row for row in rows if self.shows(row.name, row.mirror_id)] if self.contested else rows
+        return [row for row in rows if self.shows(row.name, row.mirror_id)]
 
 
 NO_CONTEST = Owners({})

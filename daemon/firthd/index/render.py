@@ -1,7 +1,7 @@
 """The only place that turns a channel's visible rows into the objects of an index; it runs in a worker process."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import groupby, pairwise
 from operator import attrgetter
 from pathlib import Path
@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from firth_protocol.errors import Internal
 from firthd.families import load_formats
-from firthd.families.base import Formats, InvalidRecordError, PartRenderer, ShownPackage
+from firthd.families.base import Formats, GoesOn, InvalidRecordError, PartRenderer, ShownPackage
 from firthd.index.messages import RenderedPart, RenderParams, RenderResult
 from firthd.index.outputs import Outputs
 from firthd.index.owners import NO_CONTEST, Owners, find_owners, moved_names
@@ -122,7 +122,7 @@ class Renderer:
         before = [] if self._anew else self._state.summaries_in_force(channel_id, family, number)
         anew = self._gone | self._summaries.names()
         shown = [*(one for one in before if one[0] not in anew), *self._summaries.shown()]
-        if self._state.one_mirror_only(channel_id):
+        if self._state.sole_mirror(channel_id) is not None:
             return {name: ShownPackage(version, parts, None) for name, version, parts in shown}
         offering = dict(self._state.offering(channel_id, family))
         contested = self._owners.contested
@@ -137,7 +137,7 @@ class Renderer:
 
     def _find_owners(self) -> Owners:
         channel_id, family = self._params.channel_id, self._formats.family
-        if self._state.one_mirror_only(channel_id):
+        if self._state.sole_mirror(channel_id) is not None:
             return NO_CONTEST
         sources = self._state.sources(channel_id)
         anew = sorted(self._state.names_offered_anew(channel_id, family, self._params.change_sets))
@@ -182,22 +182,39 @@ class Renderer:
 
     def _render_part(self, part: str, touched: set[str], summed: set[str] | None) -> None:
         renderer = self._renderer(part, None if self._full else touched)
-        shown: set[str] = set()
-        artifacts = size = 0
-        for page in self._state.shown_rows(self._params.channel_id, self._formats.family, part):
-            for row in self._take(part, page, touched, summed):
+        artifacts = 0
+        going_on: GoesOn | None = None
+        if summed is not None and isinstance(renderer, GoesOn) and renderer.goes_on():
+            going_on = renderer
+            pages = self._changed_rows(part, going_on, summed)
+        else:
+            pages = self._state.shown_rows(self._params.channel_id, self._formats.family, part)
+        for page in pages:
+            rows = self._take(part, page, touched, summed)
+            artifacts += len(rows)
+            for row in rows:
                 renderer.add(row)
-                shown.add(row.name)
-                artifacts += 1
-                size += row.size or 0
         if not artifacts and not renderer.published and part not in self._formats.first_parts:
             return
         renderer.finish(self._tell)
-        self._parts.append(RenderedPart(part=part, artifacts=artifacts, names=len(shown), bytes=size))
+        if going_on is not None:
+            artifacts = going_on.shown
+        self._parts.append(RenderedPart(part=part, artifacts=artifacts))
+
+    def _changed_rows(self, part: str, renderer: GoesOn, names: set[str]) -> Iterator[list[ShownRow]]:
+        """Yield the visible rows of every file that a package in `names` has in a part, or had before.
+
+        A file may have rows of other packages too, of which one may be the newest now.
+        """
+        channel_id, family = self._params.channel_id, self._formats.family
+        files = self._state.filenames_of(channel_id, family, part, sorted(names), self._counted_before())
+        renderer.replace(files)
+        return self._state.rows_at(channel_id, family, part, sorted(files))
 
     def _take(self, part: str, page: list[ShownRow], touched: set[str], summed: set[str] | None) -> list[ShownRow]:
         """Return the rows of a page that are served, and sum up those of the names in `summed` (None: of all)."""
-        served = [row for row in once(self._owners.shown(page)) if self._writable(part, row, touched)]
+        owned = self._owners.shown(page) if self._owners.contested else page
+        served = [row for row in once(owned) if self._writable(part, row, touched)]
         for row in served:
             if summed is None or row.name in summed:
                 self._summaries.add(part, row)

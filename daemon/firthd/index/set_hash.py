@@ -45,17 +45,28 @@ def _apart(state: bytes) -> tuple[int, int]:
     return lanes & _EVERY_SECOND, lanes >> 16 & _EVERY_SECOND
 
 
+_length = tuple(number.to_bytes(4, "big") for number in range(256)).__getitem__
+
+
 def pressed(*fields: bytes) -> bytes:
     """Return fields as one text from which they can be told apart."""
     return b"".join(len(field).to_bytes(4, "big") + field for field in fields)
 
 
-def entry_digest(part: str, filename: str, section: str, identity: bytes, declared: bytes | None) -> bytes:
+def entry_digest(part: bytes, filename: str, section: str, identity: bytes, declared: bytes | None) -> bytes:
     """Return the sha256 of one visible entry: `identity` is its record's without addresses, `declared` its source's.
 
-    A digest that we found ourselves is no part of it: another daemon may not have seen the file yet.
+    `part` is its part, pressed. A digest that we found ourselves is no part of it: another daemon may not have seen the
+    file yet. There are hundreds of thousands of entries, so their fields are pressed here.
     """
-    return sha256(pressed(part.encode(), filename.encode(), section.encode(), identity, declared or b"")).digest()
+    name, kind, source = filename.encode(), section.encode(), declared or b""
+    try:
+        lengths = _length(len(name)), _length(len(kind)), _length(len(identity)), _length(len(source))
+    except IndexError:
+        return sha256(part + pressed(name, kind, identity, source)).digest()
+    return sha256(
+        b"%b%b%b%b%b%b%b%b%b" % (part, lengths[0], name, lengths[1], kind, lengths[2], identity, lengths[3], source)
+    ).digest()
 
 
 def name_digest(entries: bytes | bytearray) -> bytes:

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from firthd.families.base import Formats
 from firthd.index.messages import FamilyContent
-from firthd.index.set_hash import SetHash, element, entry_digest, name_digest
+from firthd.index.set_hash import SetHash, element, entry_digest, name_digest, pressed
 from firthd.store.run_file import SummaryLine
 from firthd.store.worker_reads import ShownRow, SummaryInForce
 
@@ -24,6 +24,7 @@ class Summary(Struct):
     records: list[bytes] = msgspec.field(default_factory=list)  # of the newest version
     entries: bytearray = msgspec.field(default_factory=bytearray)  # digests of 32 bytes, one behind the other
     hidden: dict[int, int] = msgspec.field(default_factory=dict)  # mirror id -> files that its owner hides
+    digest: bytes | None = None  # of the entries, once they are all there
     files: int = 0
     bytes: int = 0
 
@@ -34,20 +35,25 @@ class Summaries:
     def __init__(self, formats: Formats) -> None:
         self._formats = formats
         self._found: dict[str, Summary] = {}
+        self._pressed: dict[str, bytes] = {}  # part -> as a digest takes it
 
     def add(self, part: str, row: ShownRow) -> None:
         """Count one file that is shown."""
-        summary = self._of(row.name)
-        if row.version not in summary.versions:
+        summary, version = self._of(row.name), row.version
+        if version not in summary.versions:
             first = not summary.versions
-            summary.versions.add(row.version)
-            if first or self._formats.version_key(row.version) > self._formats.version_key(summary.newest):
-                summary.newest = row.version
+            summary.versions.add(version)
+            if first or self._formats.version_key(version) > self._formats.version_key(summary.newest):
+                summary.newest = version
                 summary.records.clear()
-        if row.version == summary.newest:
+        if version == summary.newest:
             summary.records.append(row.raw)
         declared = row.sha256 if row.declared == SHA256 else row.md5 if row.declared == MD5 else None
-        summary.entries += entry_digest(part, row.filename, row.section, self._formats.identity(row), declared)
+        pressed_part = self._pressed.get(part)
+        if pressed_part is None:
+            pressed_part = self._pressed[part] = pressed(part.encode())
+        identity = self._formats.identity(row)
+        summary.entries += entry_digest(pressed_part, row.filename, row.section, identity, declared)
         summary.platforms.add(self._formats.platform(part, row.filename))
         summary.files += 1
         summary.bytes += row.size or 0
@@ -87,7 +93,7 @@ class Summaries:
                 summary.bytes,
                 json_list(summary.platforms),
                 json_list(self._depended_on(summary.records)),
-                name_digest(summary.entries) if summary.files else None,
+                digest_of(summary),
                 msgspec.json.encode(dict(sorted(summary.hidden.items()))).decode(),
             )
 
@@ -109,7 +115,7 @@ class Summaries:
         for name, summary in self._found.items():
             artifacts, packages, size = artifacts + summary.files, packages + bool(summary.files), size + summary.bytes
             if summary.files:
-                packed.add(element(family, name, name_digest(summary.entries)))
+                packed.add(element(family, name, digest_of(summary) or b""))
             for mirror, count in summary.hidden.items():
                 shadowed[mirror] = shadowed.get(mirror, 0) + count
         return FamilyContent(
@@ -129,6 +135,13 @@ class Summaries:
                     return names
                 names.add(name)
         return names
+
+
+def digest_of(summary: Summary) -> bytes | None:
+    """Return the digest of a package of which all files are counted, None when it has none."""
+    if summary.digest is None and summary.files:
+        summary.digest = name_digest(summary.entries)
+    return summary.digest
 
 
 def json_list(texts: Iterable[str]) -> str:

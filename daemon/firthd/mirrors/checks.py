@@ -1,11 +1,12 @@
 """Decides, purely, whether the fields of a mirror make sense, and says what is wrong with one that does not."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
-from msgspec import UNSET, json
+from msgspec import UNSET, UnsetType, json
 
 from firth_protocol.errors import Invalid
 from firth_protocol.methods import MirrorCreate, MirrorUpdate
@@ -73,6 +74,15 @@ def check_near(addresses: Sequence[str]) -> list[str]:
     if len(set(made)) != len(made):
         raise Invalid("also_from names the same place twice", path="$.also_from")
     return made
+
+
+def absent_folders(addresses: Sequence[str] | None | UnsetType) -> list[str]:
+    """Return a warning for each folder that is not there now: a medium may be mounted later. Blocks."""
+    return [
+        f"{address} is not there now, or may not be read"
+        for address in (addresses or [])
+        if address.startswith("file:") and not os.access(unquote(urlsplit(address).path), os.R_OK | os.X_OK)
+    ]
 
 
 def transfer_columns(params: MirrorCreate | MirrorUpdate, mode: MirrorMode) -> dict[str, Any]:

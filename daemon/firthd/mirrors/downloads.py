@@ -303,7 +303,10 @@ class Downloads:
 
     async def _transfer(self, wanted: Wanted, writer: BlobWriter, tries: "_Tries", proof: str | None) -> None:
         async def answered(body: Incoming) -> None:
-            self._partials.proven(writer, body.proof if body.as_sent else None)
+            if body.as_sent:
+                self._partials.proven(writer, body.proof)
+            else:
+                self._partials.done(writer)  # of what an encoding was undone of no rest can be asked for
 
         def asks(attempt: int) -> None:
             tries.made = attempt

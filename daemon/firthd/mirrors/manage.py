@@ -1,5 +1,6 @@
 """The only place that changes mirrors: check, create, edit, run, stop, restart, plan, delete."""
 
+import asyncio
 import contextlib
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -165,6 +166,7 @@ class Mirrors:
         source, found = self._normalise(params.type, params.source, params.credentials, params.proxy, params.ca_file)
         warnings += found
         transfer = checks.transfer_columns(params, params.mode)
+        warnings += await asyncio.to_thread(checks.absent_folders, params.also_from)
         await self._db.read(lambda r: browse.channel(r, params.channel))
         if params.check:
             answer = await self._ask(params.type, source, [], params.filters)
@@ -247,6 +249,7 @@ class Mirrors:
             if value is not UNSET:
                 changes[field] = value
         changes |= checks.transfer_columns(params, before.mode)
+        warnings += await asyncio.to_thread(checks.absent_folders, params.also_from)
         secrets, anew = await self._new_source(params, before, changes, warnings)
 
         async def body(tx: Tx) -> tuple[int, list[int]]:

@@ -33,6 +33,8 @@ AWAY_AFTER = 5
 WRONG_S = 3600.0
 """Seconds for which a file that lies there with other bytes is not taken from there again."""
 _REMEMBERED = 10_000
+_TOLD = 100
+"""Such files that the log names: a whole mirror may be another."""
 PATIENCE = Patience(pauses_s=(), answer_s=(3.0,), slow=False)
 
 
@@ -56,7 +58,6 @@ class Nearby:
         self._away: dict[str, float] = {}  # place -> monotonic seconds until which it is left alone
         self._wrong: dict[tuple[str, str], float] = {}  # (place, digest) -> likewise
         self._in_a_row: Counter[str] = Counter()  # place -> files that could not be had since one came
-        self.taken: Counter[str] = Counter()  # place -> files that came from it
 
     def asked(self, places: Sequence[Source], digest: str | None) -> list[Source]:
         """Return those of the places that may have a file; without a digest nothing would tell whether it is right."""
@@ -96,13 +97,17 @@ class Nearby:
             self._give_back(writer, wrote)
             raise
         try:
-            kept = await self._blobs.keep(writer, channel_id)
+            return await self._blobs.keep(writer, channel_id)
         except BlobMismatch as error:
             self._note_wrong(place, sha256 or md5 or "", path, error.reason)
             wrote(-writer.written)
             return None
-        self.taken[place.url] += 1
-        return kept
+
+    def not_again(self, place: Source, digest: str | None) -> None:
+        """Leave a file to others for an hour: a client has followed it, and it did not come to its end."""
+        if len(self._wrong) >= _REMEMBERED:
+            self._wrong.clear()
+        self._wrong[(place.url, digest or "")] = self._clock.monotonic() + WRONG_S
 
     @staticmethod
     def _give_back(writer: BlobWriter, wrote: Callable[[int], None]) -> None:
@@ -170,7 +175,6 @@ class Nearby:
             self._away[place.url] = self._clock.monotonic() + AWAY_S
 
     def _note_wrong(self, place: Source, digest: str, path: str, reason: str) -> None:
-        log.warning("%s has another %s than the source: %s", mask(place.url), path, reason)
-        if len(self._wrong) >= _REMEMBERED:
-            self._wrong.clear()
-        self._wrong[(place.url, digest)] = self._clock.monotonic() + WRONG_S
+        if len(self._wrong) < _TOLD:
+            log.warning("%s has another %s than the source: %s", mask(place.url), path, reason)
+        self.not_again(place, digest)

@@ -330,6 +330,7 @@ class OnDemand:
             if kept is not None:
                 return kept
             if live.begun:
+                self.near.not_again(place, file.sha256 or file.md5)
                 raise Upstream(f"{file.filename} was not what it should be near by", hint="ask again: it comes anew")
         return None
 

@@ -6,6 +6,7 @@ from firth_protocol import units
 from firth_protocol.types import RunState
 from firthd.clock import utc_day
 from firthd.index.messages import PartResult
+from firthd.mirrors.plan import PartChange
 from firthd.runs.run import LiveRun
 from firthd.store.catalog import SourceIndexRow
 from firthd.store.runs import Failure
@@ -49,3 +50,19 @@ def source_times(rows: Iterable[SourceIndexRow]) -> dict[str, int | None]:
     told = [(row, http_date_ms(row.last_modified)) for row in rows if row.file is not None and row.beside is None]
     taken = max((at for row, at in told if at is not None and row.settled), default=None)
     return {"source_time": taken, "source_seen": max((at for _, at in told if at is not None), default=None)}
+
+
+def part_changes(parts: Sequence[PartResult]) -> list[PartChange]:
+    """Return what is about to change by part. What a policy leaves out is there: the source has not shrunk by it."""
+    return [
+        PartChange(
+            part=part.part,
+            before=part.before,
+            kept=part.kept + part.left_out,
+            added=part.added,
+            replaced=part.replaced,
+            removed=part.gone + part.filtered + part.judged_away,
+            stopped=part.gone + part.held,
+        )
+        for part in parts
+    ]

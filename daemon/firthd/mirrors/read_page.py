@@ -19,6 +19,7 @@ from firthd.index.messages import ReadParams, ReadResult
 from firthd.index.read import read_task
 from firthd.mirrors.context import Context
 from firthd.mirrors.judgement import judged_by
+from firthd.mirrors.readers import READ
 from firthd.mirrors.source import Job
 from firthd.store import artifacts, catalog, generations, pages
 from firthd.store.database import Reader, Tx
@@ -29,7 +30,6 @@ from firthd.workers import TaskProgress
 
 log = logging.getLogger(__name__)
 
-READ = "firthd.index.read:read_task"
 PAGE_MAX_BYTES = 64_000_000
 SMALL_BYTES = 65_536
 """A page below this is worked on in a thread: it holds the interpreter for less than a process takes to start."""

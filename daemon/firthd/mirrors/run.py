@@ -13,13 +13,13 @@ from firth_protocol.errors import FirthError, ShrinkGuard, WorkerLost
 from firth_protocol.types import Cause, MirrorMode, StepName
 from firthd.channels.publish import Publication
 from firthd.index.messages import JudgementResult, PartResult, ReadParams, ReadResult
-from firthd.mirrors import plan
+from firthd.mirrors import plan, readers
 from firthd.mirrors.context import Context
 from firthd.mirrors.downloads import Result, bring
 from firthd.mirrors.fetch_index import Came, Index, IndexFetcher
 from firthd.mirrors.fill import FillRuns
 from firthd.mirrors.judgement import JUDGEMENT, judged_by, note_judgement, planned, resolve
-from firthd.mirrors.parts import compared, end_state, looked_at, not_yet_today, note_parts, source_times
+from firthd.mirrors.parts import compared, end_state, not_yet_today, note_parts, part_changes, source_times
 from firthd.mirrors.publish_run import PublishRuns, cleaned, told
 from firthd.mirrors.source import Job, rules_of
 from firthd.mirrors.take_in import TakeIn, cause_of
@@ -31,7 +31,6 @@ from firthd.store.run_reads import open_run_file
 from firthd.upstream.failures import http_date_ms
 from firthd.workers import Report, TaskProgress
 
-READ = "firthd.index.read:read_task"
 SCHEDULE = "schedule"
 """Who asks for a run when its time has come: nobody who wants to see what is new at the source."""
 JUDGED_AGAIN_MOST = 5
@@ -140,8 +139,7 @@ class MirrorRuns:
         looked = await self._looked_to_the_end(job.mirror_id)
         index = await self._fetch(live, job, fetcher, known, thorough=not looked)
         if not index.unsettled and await self.judged_as(job) == self._p.policies.stamp(self._p.in_force(job)):
-            if (seen_at := looked_at(part.row for part in index.parts)) > looked_at(known.values()):
-                await self._p.db.write(lambda tx: catalog.note_looked(tx, job.mirror_id, seen_at))
+            await self._note_looked(job, index, known)
             return await self._nothing_new(live, job)
         return await self.carry_out(live, job, index, folder, known, fetcher)
 
@@ -308,7 +306,7 @@ class MirrorRuns:
 
         async with live.step(StepName.FILTER, "reads the index"):
             try:
-                result = await self._worker(live, READ, params, tell)
+                result = await self._worker(live, params, tell)
             except FirthError:
                 if copies is None:  # what cannot be read is fetched anew, and lies on the disk for nothing
                     await self._p.db.write(lambda tx: catalog.drop_copies(tx, job.mirror_id))
@@ -326,9 +324,9 @@ class MirrorRuns:
             )
         return read
 
-    async def _worker(self, live: LiveRun, task: str, params: ReadParams, tell: Report) -> ReadResult:
+    async def _worker(self, live: LiveRun, params: ReadParams, tell: Report) -> ReadResult:
         try:
-            return await self._p.workers.run(task, params, ReadResult, progress=tell)
+            return await readers.read(self._p.workers, params, tell)
         except WorkerLost:
             live.log("the worker process was lost; memory may have run out", "error")
             raise
@@ -336,18 +334,7 @@ class MirrorRuns:
     async def _changes(self, job: Job, read: _Read) -> tuple[str | None, list[str], int, int]:
         """Return why the source shrank too far, what else it lost, how many files come, and how many go."""
         mirror = await self._p.db.read(lambda r: catalog.mirror_by_id(r, job.mirror_id))
-        changes = [
-            plan.PartChange(
-                part=part.part,
-                before=part.before,
-                kept=part.kept + part.left_out,
-                added=part.added,
-                replaced=part.replaced,
-                removed=part.gone + part.filtered + part.judged_away,
-                stopped=part.gone + part.held,
-            )
-            for part in read.parts
-        ]
+        changes = part_changes(read.parts)
         adds = sum(change.added + change.replaced for change in changes)
         removes = sum(change.removed + change.replaced for change in changes)
         whole = mirror.artifacts if mirror is not None else 0
@@ -466,6 +453,19 @@ class MirrorRuns:
             gone = await self._take_in.clean_channel(job.channel_id)
             gone += await self._take_in.clean_sources(job.mirror_id)
             live.progress(cleaned(gone))
+
+    async def _note_looked(self, job: Job, index: Index, known: Mapping[str, SourceIndexRow]) -> None:
+        """Write down that what the source has not was looked for, or the next scheduled run would look again today."""
+        absent = [part.row for part in (*index.parts, *index.sides) if part.row.file is None]
+        looked = [row for row in absent if row != known.get(row.part)]
+
+        async def body(tx: Tx) -> None:
+            mirror = await catalog.mirror_by_id(tx, job.mirror_id)
+            if mirror is not None and job.still_that_of(mirror):
+                await catalog.note_looked(tx, job.mirror_id, looked)
+
+        if looked:
+            await self._p.db.write(body)
 
     async def _nothing_new(self, live: LiveRun, job: Job) -> Outcome:
         for name in (StepName.FILTER, StepName.RESOLVE, StepName.PLAN):

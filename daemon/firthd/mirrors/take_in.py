@@ -18,6 +18,7 @@ from firthd.runs.run import LiveRun
 from firthd.store import artifacts, blocks, catalog, generations, policies, runs
 from firthd.store.artifacts import Copied, MirrorTotals
 from firthd.store.database import Tx
+from firthd.store.run_file import files_of
 from firthd.store.run_reads import open_run_file
 from firthd.store.secrets import Secrets
 
@@ -58,21 +59,23 @@ class TakeIn:
         await self.discard_abandoned(job.channel_id)
         change_set = await self._open_set(job, live)
         try:
-            async with self._p.db.attached(run_file) as schema:
-                copied = await artifacts.copy_in(
-                    self._p.db,
-                    schema,
-                    columns=COLUMNS,
-                    change_set=change_set,
-                    channel_id=job.channel_id,
-                    mirror_id=job.mirror_id,
-                    clock=self._p.clock,
-                    closings=closings,
-                    only_stored=only_stored,
-                    report=report,
-                )
-                if closings:
-                    await policies.copy_sights(self._p.db, schema, job.mirror_id)
+            copied = Copied(added=0, closed=0)
+            for file in await asyncio.to_thread(files_of, run_file):
+                async with self._p.db.attached(file) as schema:
+                    copied += await artifacts.copy_in(
+                        self._p.db,
+                        schema,
+                        columns=COLUMNS,
+                        change_set=change_set,
+                        channel_id=job.channel_id,
+                        mirror_id=job.mirror_id,
+                        clock=self._p.clock,
+                        closings=closings,
+                        only_stored=only_stored,
+                        report=report,
+                    )
+                    if closings:
+                        await policies.copy_sights(self._p.db, schema, job.mirror_id)
 
             async def finish(tx: Tx) -> None:
                 await also(tx)

@@ -16,6 +16,8 @@ from firthd.store.database import Database
 log = logging.getLogger(__name__)
 
 DAY_MS = 86_400_000
+BATCH = 1000
+"""Files noted in one transaction."""
 
 
 class Unused:
@@ -44,12 +46,13 @@ class Unused:
         drops = await self._db.read(asked.dropping)
         news = frozenset(one.mirror_id for one in drops) - self._mirrors
         self._mirrors = frozenset(one.mirror_id for one in drops)
-        if self._asked:
-            taken, self._asked = self._asked, set()
+        taken, self._asked = list(self._asked), set()
+        while taken:
+            some, taken = taken[:BATCH], taken[BATCH:]
             try:
-                await self._db.write(lambda tx: asked.note(tx, taken, today))
+                await self._db.write(partial(asked.note, asked=some, day=today))
             except BaseException:
-                self._asked |= taken
+                self._asked.update(some, taken)
                 raise
         if today == self._looked_on and not news:
             return

@@ -123,6 +123,11 @@ class Copied(Struct, frozen=True, kw_only=True):
     closed: int
     offers: int = 0  # that began or ended
 
+    def __add__(self, other: "Copied") -> "Copied":
+        return Copied(
+            added=self.added + other.added, closed=self.closed + other.closed, offers=self.offers + other.offers
+        )
+
 
 async def copy_in(
     db: Database,

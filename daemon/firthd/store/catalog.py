@@ -458,12 +458,9 @@ async def note_fetched(tx: Tx, mirror_id: int, index: SourceIndexRow) -> None:
     await tx.execute("UPDATE mirror SET settled = 0 WHERE id = ? AND settled", (mirror_id,))
 
 
-async def note_looked(tx: Tx, mirror_id: int, at_ms: int) -> None:
-    """Write down when the parts that the source has not were looked for."""
-    await tx.execute(
-        "UPDATE source_index SET read_at = ? WHERE mirror_id = ? AND file IS NULL AND beside IS NULL",
-        (at_ms, mirror_id),
-    )
+async def note_looked(tx: Tx, mirror_id: int, absent: Sequence[SourceIndexRow]) -> None:
+    """Write that the source has not what was looked for; nothing else has changed."""
+    await tx.many(_WRITE_INDEX, [(mirror_id, *msgspec.structs.astuple(index)) for index in absent])
 
 
 async def drop_copies(tx: Tx, mirror_id: int) -> None:

@@ -9,10 +9,14 @@ from functools import partial
 
 from msgspec import Struct
 
+from firthd.clock import Clock
 from firthd.store.database import Database, Reader, Row, Tx
 
 BATCH = 500
 """Rows that one transaction touches at the most: about 10 ms of the writer."""
+
+BATCH_SECONDS = 0.02
+"""What a transaction of a copy aims at; how long its rows take depends on the machine and on who else is at work."""
 
 LAST = 2**63 - 1
 """Behind every number that SQLite can hold."""
@@ -65,12 +69,15 @@ async def find(r: Reader, channel_id: int, number: int, family: str, path: str) 
     return _object(row) if row else None
 
 
-async def in_force(r: Reader, channel_id: int, family: str, ending: str) -> list[ObjectRow]:
-    """Return the objects in force whose path ends in a text; those that hold their own hash are not looked at."""
+async def in_force(r: Reader, channel_id: int, family: str, endings: Sequence[str]) -> list[ObjectRow]:
+    """Return the objects in force whose path ends in one of some texts; those that hold their own hash do not count."""
+    if not endings:
+        return []
+    fits = " OR ".join(["substr(path, -length(?)) = ?"] * len(endings))
     rows = await r.rows(
-        f"SELECT family, {_COLUMNS}, lasting FROM object WHERE channel_id = ? AND until IS NULL AND family = ?"
-        " AND NOT lasting AND substr(path, -length(?)) = ?",
-        (channel_id, family, ending, ending),
+        f"SELECT family, {_COLUMNS}, lasting FROM object INDEXED BY object_named"
+        f" WHERE channel_id = ? AND family = ? AND until IS NULL AND NOT lasting AND ({fits})",
+        (channel_id, family, *(ending for ending in endings for _ in range(2))),
     )
     return [_object(row) for row in rows]
 
@@ -103,17 +110,36 @@ async def show(tx: Tx, channel_id: int, number: int, rows: Sequence[ObjectRow]) 
     await _put_in_force(tx, channel_id, number)
 
 
-async def copy(tx: Tx, schema: str, channel_id: int, family: str, number: int, after: str) -> str | None:
+async def copy_in(db: Database, clock: Clock, schema: str, channel_id: int, family: str, number: int) -> None:
+    """Copy an attached run file's objects as those of generation `number`, in transactions that keep to their time."""
+    batch, after = BATCH // 4, ""
+
+    async def some(tx: Tx) -> tuple[str | None, float]:
+        started = clock.monotonic()
+        last = await copy(tx, schema, channel_id, family, number, after, batch)
+        return last, clock.monotonic() - started
+
+    while True:
+        last, seconds = await db.write(some)
+        if last is None:
+            return
+        after = last
+        batch = max(BATCH // 10, min(BATCH, int(batch * min(2.0, BATCH_SECONDS / max(seconds, 0.001)))))
+
+
+async def copy(
+    tx: Tx, schema: str, channel_id: int, family: str, number: int, after: str, limit: int = BATCH
+) -> str | None:
     """Copy some of a run file's objects as those of generation `number`; return the path to go on after."""
     await _clear_staging(tx)
     copied = await tx.execute(
         f"INSERT INTO temp.staging({_STAGING}) SELECT ?, {_COLUMNS}, lasting FROM {schema}.object WHERE path > ?"
         " ORDER BY path LIMIT ?",
-        (family, after, BATCH),
+        (family, after, limit),
     )
     last = await tx.value("SELECT max(path) FROM temp.staging")
     await _put_in_force(tx, channel_id, number)
-    return str(last) if copied == BATCH else None
+    return str(last) if copied == limit else None
 
 
 async def _clear_staging(tx: Tx) -> None:

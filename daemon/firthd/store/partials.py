@@ -9,6 +9,7 @@ import asyncio
 import base64
 import binascii
 import contextlib
+import errno
 import logging
 import re
 from collections.abc import Callable
@@ -53,7 +54,8 @@ class Partials:
         async with self._looking:
             now_ms = self._clock.now_ms()
             if self._looked_ms is None:
-                await asyncio.to_thread(self._find)
+                with contextlib.suppress(OSError):  # where there can be no such folder nothing is kept in part
+                    await asyncio.to_thread(self._find)
             if self._looked_ms is None or now_ms - self._looked_ms >= _DAY_MS:
                 await asyncio.to_thread(self._forget_old, now_ms)
                 self._looked_ms = now_ms
@@ -94,11 +96,13 @@ class Partials:
                 writer = await self._blobs.open_writer(
                     size=size, sha256=sha256, md5=md5, max_bytes=max_bytes, path=self._path(sha256, None)
                 )
-        except BaseException:
+        except BaseException as error:
             self._claimed.discard(sha256)
             if path is not None:
                 self._there[sha256] = path
-            raise
+            if not isinstance(error, OSError) or error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            return await self._blobs.open_writer(size=size, sha256=sha256, md5=md5, max_bytes=max_bytes), None
         self._in_hand[writer] = sha256
         return writer, _proof(writer.path.name) if writer.written else None
 

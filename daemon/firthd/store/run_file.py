@@ -1,12 +1,13 @@
 """The only place with the SQL of a run's own file, as a worker writes it.
 
-A run file is an SQLite file that one run owns: a read leaves what to add and to close there, a render the objects
-that it changed and the summaries of its packages. It can be thrown away and made again, so it is written without a
-journal and without syncing.
+A run file is an SQLite file that one run owns, one for each worker that reads for it: a read leaves what to add and to
+close there, a render the objects that it changed and the summaries of its packages. It can be thrown away and made
+again, so it is written without a journal and without syncing.
 """
 
 import sqlite3
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from types import TracebackType
 
 from firthd.store.columns import Column
@@ -82,6 +83,25 @@ SightRow = tuple[str, str, str, int]  # part, filename, digest, seen_at in milli
 SummaryLine = tuple[
     str, str, str, int, int, int, str, str, bytes | None, str
 ]  # family, name, version, versions, files, bytes, platforms, depends, digest, hidden
+
+
+def numbered(path: Path, number: int) -> Path:
+    """Return the file of a run into which its worker of that number reads: the first one has the run's own name."""
+    return path.with_name(f"{path.name}.{number}") if number else path
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return the files that the workers of a run have read into; no two hold rows of the same part."""
+    found = [path]
+    while (following := numbered(path, len(found))).exists():
+        found.append(following)
+    return found
+
+
+def forget_more(path: Path) -> None:
+    """Delete all of a run's files but the first, which is written anew."""
+    for more in files_of(path)[1:]:
+        more.unlink()
 
 
 class RunFile:

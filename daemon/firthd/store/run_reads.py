@@ -1,12 +1,18 @@
 """The only place with the SQL of a run's own file as the daemon reads it: what to download, what could not be had."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiosqlite
 from msgspec import Struct
+
+from firthd.store.run_file import files_of
+
+_OF_ONE = 1 << 40
+"""How many ordinals each file of a run has: that of its row, and so many for each file before."""
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
@@ -39,69 +45,75 @@ def wanted_of(row: Sequence[Any]) -> Wanted:
 
 
 class RunFileReads:
-    """A run's own file, opened by the daemon."""
+    """A run's own files, opened by the daemon; an ordinal tells which of them holds the row."""
 
-    def __init__(self, connection: aiosqlite.Connection) -> None:
-        self._connection = connection
+    def __init__(self, connections: Sequence[aiosqlite.Connection]) -> None:
+        self._connections = connections
 
     async def wanted(self, after: int, limit: int) -> list[Wanted]:
         """Return the next files to add, in order."""
-        rows = await self._connection.execute_fetchall(
-            'SELECT ordinal, part, section, filename, name, size, sha256, md5, raw FROM "add"'
-            " WHERE ordinal > ? ORDER BY ordinal LIMIT ?",
-            (after, limit),
-        )
-        return [wanted_of(row) for row in rows]
+        found: list[Wanted] = []
+        for number, connection in enumerate(self._connections):
+            base = number * _OF_ONE
+            rows = await connection.execute_fetchall(
+                'SELECT ordinal + ?1, part, section, filename, name, size, sha256, md5, raw FROM "add"'
+                " WHERE ordinal > ?2 ORDER BY ordinal LIMIT ?3",
+                (base, after - base, limit - len(found)),
+            )
+            found += [wanted_of(row) for row in rows]
+            if len(found) == limit:
+                break
+        return found
 
     async def leave_out(self, ordinals: Sequence[int]) -> None:
         """Take adds back: they are neither downloaded nor written."""
-        await self._connection.executemany('DELETE FROM "add" WHERE ordinal = ?', [(one,) for one in ordinals])
-        await self._connection.commit()
+        for number, connection in enumerate(self._connections):
+            await connection.executemany(
+                'DELETE FROM "add" WHERE ordinal = ?', [(one - number * _OF_ONE,) for one in ordinals]
+            )
+            await connection.commit()
 
     async def record_digests(self, digests: Sequence[tuple[int, str, int]]) -> None:
         """Record (ordinal, sha256, size) of files whose source gives no sha256."""
-        await self._connection.executemany(
-            'UPDATE "add" SET sha256 = ?, size = coalesce(size, ?) WHERE ordinal = ?',
-            [(bytes.fromhex(sha256), size, ordinal) for ordinal, sha256, size in digests],
-        )
-        await self._connection.commit()
+        for number, connection in enumerate(self._connections):
+            await connection.executemany(
+                'UPDATE "add" SET sha256 = ?, size = coalesce(size, ?) WHERE ordinal = ?',
+                [(bytes.fromhex(sha256), size, ordinal - number * _OF_ONE) for ordinal, sha256, size in digests],
+            )
+            await connection.commit()
 
     async def mark_failed(self, failed: Sequence[tuple[int, str]]) -> None:
         """Leave out the adds that could not be had, (ordinal, package name); their package's removals wait."""
-        await self._connection.executemany(
-            'UPDATE "add" SET failed = 1 WHERE ordinal = ?', [(ordinal,) for ordinal, _ in failed]
-        )
         names = {name for _, name in failed}
-        await self._connection.executemany(
-            "UPDATE \"close\" SET skipped = 1 WHERE name = ? AND reason NOT IN ('filtered', 'policy')",
-            [(name,) for name in names],
-        )
-        await self._connection.commit()
+        for number, connection in enumerate(self._connections):
+            await connection.executemany(
+                'UPDATE "add" SET failed = 1 WHERE ordinal = ?', [(one - number * _OF_ONE,) for one, _ in failed]
+            )
+            await connection.executemany(
+                "UPDATE \"close\" SET skipped = 1 WHERE name = ? AND reason NOT IN ('filtered', 'policy')",
+                [(name,) for name in names],
+            )
+            await connection.commit()
 
     async def incomplete_parts(self) -> set[str]:
         """Return the parts of which an addition could not be had, or a removal waits for one."""
-        rows = await self._connection.execute_fetchall(
-            'SELECT DISTINCT part FROM "add" WHERE failed UNION SELECT DISTINCT part FROM "close" WHERE skipped'
-        )
-        return {row[0] for row in rows}
-
-    async def counts(self) -> tuple[int, int]:
-        """Return how many rows are to be added and closed."""
-        rows = list(
-            await self._connection.execute_fetchall(
-                'SELECT (SELECT count(*) FROM "add" WHERE failed = 0), (SELECT count(*) FROM "close" WHERE skipped = 0)'
+        found: set[str] = set()
+        for connection in self._connections:
+            rows = await connection.execute_fetchall(
+                'SELECT DISTINCT part FROM "add" WHERE failed UNION SELECT DISTINCT part FROM "close" WHERE skipped'
             )
-        )
-        return int(rows[0][0]), int(rows[0][1])
+            found.update(row[0] for row in rows)
+        return found
 
 
 @asynccontextmanager
 async def open_run_file(path: Path) -> AsyncIterator[RunFileReads]:
-    """Open a run's file that a worker has written."""
-    connection = await aiosqlite.connect(path)
-    try:
-        for pragma in ("journal_mode=OFF", "synchronous=OFF"):
-            await (await connection.execute(f"PRAGMA {pragma}")).close()
-        yield RunFileReads(connection)
-    finally:
-        await connection.close()
+    """Open a run's files that workers have written; `path` is the first one's."""
+    async with AsyncExitStack() as stack:
+        connections = []
+        for file in await asyncio.to_thread(files_of, path):
+            connection = await stack.enter_async_context(aiosqlite.connect(file))
+            for pragma in ("journal_mode=OFF", "synchronous=OFF"):
+                await (await connection.execute(f"PRAGMA {pragma}")).close()
+            connections.append(connection)
+        yield RunFileReads(connections)

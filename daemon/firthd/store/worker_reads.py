@@ -128,14 +128,19 @@ class WorkerState:
         )
         return {row[0] for row in rows.fetchall()}
 
-    def one_mirror_only(self, channel_id: int) -> bool:
-        """Tell whether the channel never had more than one mirror, so that no name can have two owners."""
+    def sole_mirror(self, channel_id: int) -> int | None:
+        """Return the channel's mirror when it never had another one, so that no name can have two owners."""
         rows = self._connection.execute(
-            "SELECT deleted_at FROM mirror WHERE channel_id = ? LIMIT 2", (channel_id,)
+            "SELECT id, deleted_at FROM mirror WHERE channel_id = ? LIMIT 2", (channel_id,)
         ).fetchall()
-        return len(rows) == 1 and rows[0][0] is None
+        return int(rows[0][0]) if len(rows) == 1 and rows[0][1] is None else None
 
     # --- artifacts
+
+    def proven_above(self) -> int:
+        """Return up to which id rows were read before every published form was proven to hold their records."""
+        row = self._connection.execute("SELECT value FROM setting WHERE key = 'proven above'").fetchone()
+        return int(row[0]) if row is not None else 0
 
     def live_rows(self, channel_id: int, mirror_id: int, family: str, part: str) -> Iterator[LiveRow]:
         """Yield a mirror's live rows of one part, by file name."""
@@ -193,6 +198,34 @@ class WorkerState:
             for part, rows in by_part.items():
                 yield part, sorted(rows, key=BY_FILENAME)
 
+    def filenames_of(self, channel_id: int, family: str, part: str, names: Sequence[str], before: Set[int]) -> set[str]:
+        """Return the files of packages that are visible in a part, or were by the sets `before`."""
+        found: set[str] = set()
+        for some in _slices(names):
+            rows = self._connection.execute(
+                "SELECT filename, added_set, closed_set FROM artifact"
+                f" WHERE channel_id = ? AND family = ? AND name IN ({_marks(some)}) AND part = ?"
+                " AND added_set IN (SELECT id FROM temp.counted)",
+                (channel_id, family, *some, part),
+            ).fetchall()
+            found.update(
+                filename
+                for filename, added, closed in rows
+                if closed is None or not self._counts(closed) or (added in before and closed not in before)
+            )
+        return found
+
+    def rows_at(self, channel_id: int, family: str, part: str, filenames: Sequence[str]) -> Iterator[list[ShownRow]]:
+        """Yield the visible rows of some files of a part, sorted by file name as those are, and section."""
+        for some in _slices(filenames):
+            rows = self._connection.execute(
+                f"SELECT {SHOWN} FROM artifact a CROSS JOIN artifact_record r ON r.artifact_id = a.id"
+                " WHERE a.channel_id = ? AND a.family = ? AND a.part = ?"
+                f" AND a.filename IN ({_marks(some)}) AND {LIVE}",
+                (channel_id, family, part, *some),
+            ).fetchall()
+            yield sorted(map(ShownRow._make, rows), key=BY_FILENAME)
+
     def parts_of(self, channel_id: int, family: str, names: Sequence[str], before: Set[int]) -> dict[str, set[str]]:
         """Return part -> those of the names that have a visible file there, or had one by the sets `before`."""
         found: dict[str, set[str]] = {}
@@ -210,28 +243,6 @@ class WorkerState:
 
     def _counts(self, change_set: int) -> bool:
         return change_set in self._counted
-
-    def raws(self, ids: Sequence[int]) -> Iterator[tuple[int, bytes]]:
-        """Yield the records of rows as their source wrote them."""
-        for some in _slices(ids):
-            rows = self._connection.execute(
-                f"SELECT artifact_id, raw FROM artifact_record WHERE artifact_id IN ({_marks(some)})", tuple(some)
-            )
-            yield from ((row[0], bytes(row[1])) for row in rows.fetchall())
-
-    # --- what policies ask
-
-    def sights(self, mirror_id: int, part: str) -> dict[str, tuple[str, int]]:
-        """Return file name -> digest and time of its first sight, of a mirror's part."""
-        rows = self._connection.execute(
-            "SELECT filename, digest, seen_at FROM first_sight WHERE mirror_id = ? AND part = ?", (mirror_id, part)
-        )
-        return {row[0]: (row[1], row[2]) for row in rows.fetchall()}
-
-    def advisories(self, family: str) -> list[bytes]:
-        """Return the documents of all advisories that name a package of a family."""
-        rows = self._connection.execute("SELECT document FROM advisory WHERE families LIKE ?", (f'%"{family}"%',))
-        return [row[0] for row in rows.fetchall()]
 
     # --- offers
 
@@ -446,6 +457,14 @@ class WorkerState:
         row = self._connection.execute(
             "SELECT EXISTS (SELECT 1 FROM object WHERE channel_id = ? AND family = ? AND path = ? AND until IS NULL)",
             (channel_id, family, path),
+        ).fetchone()
+        return bool(row[0])
+
+    def packed(self, channel_id: int, family: str) -> bool:
+        """Tell whether anything that a family showed in a channel, at whatever generation, lies in a pack."""
+        row = self._connection.execute(
+            "SELECT EXISTS (SELECT 1 FROM object WHERE channel_id = ? AND family = ? AND offset IS NOT NULL)",
+            (channel_id, family),
         ).fetchone()
         return bool(row[0])
 

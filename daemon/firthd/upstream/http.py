@@ -64,6 +64,7 @@ class Reply:
         meter: Meter,
         idle_s: float,
         held: Callable[[int], Awaitable[None]],
+        piece: int | None,
     ) -> None:
         self.status = response.status
         self.content_type = response.content_type if "Content-Type" in response.headers else ""
@@ -78,6 +79,7 @@ class Reply:
         self._meter = meter
         self._idle_s = idle_s
         self._held = held
+        self._piece = piece
         self._now_ms = clock.now_ms()
 
     @property
@@ -139,7 +141,8 @@ class Reply:
 
     async def _pull(self) -> bytes:
         try:
-            return await self._response.content.readany()
+            content = self._response.content
+            return await (content.readany() if self._piece is None else content.read(self._piece))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             received = self._response.content.total_bytes
             raise self.asked.broken(error, idle_s=self._idle_s, received=received, length=self.length) from None
@@ -296,7 +299,7 @@ class Http:
             raise asked.broken(error, idle_s=min(idle_s, answer_s or idle_s)) from None
         try:
             held = partial(self._shaper.passed, source.limit, lane)
-            yield Reply(response, asked, self._clock, self._meter, idle_s, held)
+            yield Reply(response, asked, self._clock, self._meter, idle_s, held, self._shaper.piece(source.limit))
         finally:
             response.release()  # back to the pool when it was read to its end, closed otherwise
 

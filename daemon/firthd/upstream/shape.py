@@ -9,6 +9,7 @@ from firthd.clock import Clock, utc
 
 _GRAIN_S = 0.01
 """A shorter wait is not waited but added to the next: timers are no finer."""
+_LEAST, _MOST = 1024, 65_536
 _IDLE_S = 0.25
 """What a flow that paused for longer did not use is not made up for."""
 
@@ -118,6 +119,12 @@ class Shaper:
         self._common = RateLimit(bytes_s=bytes_s, hours=hours)
         self._all = _Line(clock)
         self._lines: dict[int, _Line] = {}
+
+    def piece(self, limit: RateLimit) -> int | None:
+        """Return how many bytes to take at a time, so that what is held back still flows; None: all that there are."""
+        now = self._clock.now_ms()
+        rates = [rate for rate in (limit.now(now), self._common.now(now)) if rate is not None]
+        return min(_MOST, max(_LEAST, min(rates) // 4)) if rates else None
 
     async def passed(self, limit: RateLimit, lane: object, size: int) -> None:
         """Wait until so many bytes more may have come for a mirror, in one of its lanes."""

@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from firth_protocol.errors import Invalid, TooLarge, Upstream
 from firthd.families.base import Entry, InvalidRecordError, Spool
 from firthd.families.conda.document import entries, read_document
-from firthd.families.conda.records import fingerprint, source_record
+from firthd.families.conda.records import (
+    UsualRecord,
+    fingerprint,
+    plain_print,
+    source_record,
+    spelled_closely,
+    spelled_if_usual,
+)
 from firthd.families.conda.versions import sort_versions
 from firthd.index.messages import PartResult, ReadResult
 from tests.support.conda import PackageSpec, sample_channel
@@ -348,6 +355,19 @@ def test_record_that_was_taken_before_it_was_proven_leaves(state: CondaState, tm
     assert (part.invalid_count, part.gone) == (1, 1)
 
 
+def test_what_is_spelled_as_before_is_proven_again_only_where_nobody_has(state: CondaState, tmp_path: Path) -> None:
+    listed = dict(sorted(record(x=1).items()))
+    state.take({"noarch": document(tmp_path / "one", conda={"alpha-1.0-0.conda": listed})})
+    listed = dict(sorted(record(x=2**70).items()))
+    plain = json.dumps(listed, separators=(",", ":"))
+    state.execute("UPDATE artifact SET fingerprint = ?", (plain_print(plain.encode()),))
+    text = '{"packages.conda": {"alpha-1.0-0.conda": ' + plain + "}}"
+    assert only(state.read({"noarch": document(tmp_path / "two", text=text)})[0]).unchanged == 1
+    state.execute("INSERT INTO setting (key, value) VALUES ('proven above', 1)")
+    part = only(state.read({"noarch": document(tmp_path / "two", text=text)})[0])
+    assert (part.unchanged, part.invalid_count, part.gone) == (0, 1, 1)
+
+
 @pytest.mark.parametrize("indent", [None, 1])
 def test_unusual_values_that_every_form_holds_are_taken(state: CondaState, tmp_path: Path, indent: int | None) -> None:
     fields: dict[str, Any] = {
@@ -464,6 +484,33 @@ def test_another_value_has_another_fingerprint(fields: dict[str, Any], one: obje
     same = json.dumps(one, sort_keys=True) == json.dumps(two, sort_keys=True)
     prints = {fingerprint(msgspec.json.encode(fields | {"key": value})) for value in (one, two)}
     assert (len(prints) == 1) == same
+
+
+usual_values = st.dictionaries(
+    st.sampled_from([*UsualRecord.__struct_fields__, "run_exports", "other"]),
+    st.sampled_from([1, 0, -1, 1.0, 1e30, 2**53, 2**64, -(2**63), True, None, [], ["a >=1"], [None], {}, {"a": [1]}])
+    | st.sampled_from(["", "x", "\0", "\u00e9", '"', "A" * 64, "a" * 64, "\\"]),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(usual_values, st.booleans(), st.booleans())
+def test_a_usual_record_is_spelled_and_proven_as_any_other(
+    fields: dict[str, Any], ascii_only: bool, twice: bool
+) -> None:
+    raw = json.dumps(fields, ensure_ascii=ascii_only, sort_keys=True, separators=(",", ":")).encode()
+    if twice and fields:
+        raw = raw[:-1] + b"," + json.dumps(fields, ensure_ascii=ascii_only).encode()[1:]
+    spelled = spelled_if_usual(raw)
+    if spelled is not None:
+        assert spelled == spelled_closely(raw)
+        assert fingerprint(raw) == fingerprint(json.dumps(fields, indent=1).encode())
+
+
+def test_real_records_are_usual_ones() -> None:
+    raw = msgspec.json.encode(dict(sorted(record("alpha", timestamp=1).items())))
+    assert spelled_if_usual(raw) == raw
+    assert plain_print(raw) == fingerprint(raw)
 
 
 documents = st.dictionaries(

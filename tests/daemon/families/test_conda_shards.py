@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from firthd.families.conda.records import fingerprint
 from firthd.families.conda.repodata import Served
 from firthd.families.conda.shards import ShardPacker, read_index, shard_index
-from firthd.index.messages import RenderResult
+from firthd.index.messages import PreviousFile, RenderResult
 from tests.support.conda import ChannelFolder, PackageSpec, sample_channel
 from tests.support.conda_state import CondaState, run_rows
 
@@ -136,7 +136,9 @@ def test_hash_of_an_untouched_package_comes_from_the_index_before(state: CondaSt
     state.take(spools(channel))
     state.publish()
     marked = index_of(state, "noarch") | {"alpha": b"m" * 32}
-    Path(state.published[f"noarch/{INDEX}"].file).write_bytes(shard_index("noarch", marked, {}))
+    file, content = state.published[f"noarch/{INDEX}"].file, shard_index("noarch", marked, {})
+    Path(file).write_bytes(content)
+    state.published[f"noarch/{INDEX}"] = PreviousFile(file, hashlib.sha256(content).hexdigest())
     state.execute(
         "INSERT INTO object (channel_id, family, path, since, sha256, size, file, offset, lasting)"
         " VALUES (1, 'conda', ?, 1, ?, 1, x'00', 0, 1)",

@@ -58,7 +58,7 @@ def test_nothing_has_the_empty_state() -> None:
 
 def test_fields_cannot_be_moved_from_one_to_the_next() -> None:
     assert pressed(b"ab", b"c") != pressed(b"a", b"bc")
-    assert entry_digest("noarch", "a", "", b"x", None) != entry_digest("noarc", "ha", "", b"x", None)
-    one, two = entry_digest("noarch", "a", "s", b"x", None), entry_digest("noarch", "b", "s", b"x", b"d")
+    assert entry_digest(b"noarch", "a", "", b"x", None) != entry_digest(b"noarc", "ha", "", b"x", None)
+    one, two = entry_digest(b"noarch", "a", "s", b"x", None), entry_digest(b"noarch", "b", "s", b"x", b"d")
     assert name_digest(one + two) == name_digest(bytearray(two + one))
     assert name_digest(one) != name_digest(one + one)

@@ -51,7 +51,7 @@ def asked_files(upstream: FaultyUpstream) -> list[str]:
     return [seen.path for seen in upstream.requests if seen.path.endswith((".conda", ".tar.bz2"))]
 
 
-@pytest.mark.parametrize("way", ["active", "passive", "fill"])
+@pytest.mark.parametrize("way", ["active", "passive", pytest.param("fill", marks=pytest.mark.deep)])
 async def test_a_folder_is_adopted_without_one_file_over_the_line(tmp_path: Path, way: str) -> None:
     async with world(tmp_path) as w:
         old = old_mirror(w, tmp_path / "old mirror+1")
@@ -76,7 +76,7 @@ async def test_a_folder_is_adopted_without_one_file_over_the_line(tmp_path: Path
         assert (await w.call("mirror.get", mirror="main:m")).stored == 5
 
 
-@pytest.mark.parametrize("mode", ["active", "passive"])
+@pytest.mark.parametrize("mode", ["active", pytest.param("passive", marks=pytest.mark.deep)])
 async def test_what_is_wrong_near_by_comes_from_the_source(tmp_path: Path, mode: str) -> None:
     async with world(tmp_path) as w:
         old = old_mirror(w, tmp_path / "old")
@@ -89,7 +89,11 @@ async def test_what_is_wrong_near_by_comes_from_the_source(tmp_path: Path, mode:
         (old / names[4]).unlink()
         (old / names[4]).mkdir()
         before = looks(old)
-        await w.mirror(mode, also_from=["file:///nowhere/at/all", old.as_uri()])
+        fields = {"channel": "main", "type": "conda", "source": w.upstream.url, "name": "m", "mode": mode}
+        made = await w.call("mirror.create", **fields, also_from=["file:///nowhere/at/all", old.as_uri()])
+        assert [text for text in made.warnings if "also" in text or "not there" in text] == [
+            "file:///nowhere/at/all is not there now, or may not be read"
+        ]
         assert (await w.run()).state is RunState.COMPLETED
         for name in names:
             served = await w.get(f"/repo/main/{name}")
@@ -140,6 +144,7 @@ TROUBLES = {
 """What the near mirror does with .conda, and with .tar.bz2."""
 
 
+@pytest.mark.deep
 async def test_a_near_address_serves_when_the_source_does_not_and_the_reverse(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         for trouble, faults in TROUBLES.items():

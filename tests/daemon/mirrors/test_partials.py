@@ -83,7 +83,13 @@ async def test_a_stopped_run_leaves_what_came_and_the_next_one_goes_on(tmp_path:
     ("trouble", "at_first", "later", "if_range"),
     [
         ("flipped", {}, {}, etag_of),
-        ("another file by now", {"headers": {"ETag": '"other"'}}, {}, lambda _: '"other"'),
+        pytest.param(
+            "another file by now",
+            {"headers": {"ETag": '"other"'}},
+            {},
+            lambda _: '"other"',
+            marks=pytest.mark.deep,
+        ),
         pytest.param(
             "no strong validator",
             {"no_validators": True},
@@ -117,6 +123,20 @@ async def test_wrong_bytes_never_survive(
         assert asked[1:] == ([(None, None, 200, whole)] if trouble == "flipped" else [])
 
 
+async def test_nothing_is_kept_of_what_came_encoded(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        package = large(w.source)
+        await w.mirror()
+        name = f"noarch/{package.filename}"
+        w.upstream.fail(name, Fault(drip=asyncio.Semaphore(10), encoding="gzip"), times=1)
+        await w.call("mirror.run", mirror="main:m")
+        await until(lambda: any(path.stat().st_size > 100_000 for path in (w.daemon.state / "blobs").glob("*/*")))
+        run = (await w.call("mirror.stop", mirror="main:m")).run
+        await w.daemon.ended(run.id)
+        assert await brings_the_rest(w, package) == [(None, None, 200, len(package.body))]
+
+
+@pytest.mark.deep
 @pytest.mark.e2e
 async def test_what_came_outlives_kill_9(tmp_path: Path) -> None:
     source = ChannelFolder(tmp_path / "source")

@@ -12,7 +12,7 @@ from tests.support.world import world
 DAY_MS = 86_400_000
 
 
-@pytest.mark.parametrize("busy", [False, True])
+@pytest.mark.parametrize("busy", [pytest.param(False, marks=pytest.mark.deep), True])
 async def test_a_new_platform_is_found_within_a_day_by_schedule(tmp_path: Path, busy: bool) -> None:
     clock = HastyClock()
     async with world(tmp_path, clock=clock) as w:

@@ -110,7 +110,9 @@ async def test_a_body_comes_at_the_mirrors_rate_and_is_not_called_slow(server: F
     try:
         source = Source(url=server.url, limit=RateLimit(who=1, bytes_s=100_000))
         async with upstream.open(source, "x") as body:
-            assert sum([len(chunk) async for chunk in body]) == 300_000
+            chunks = [len(chunk) async for chunk in body]
+            assert sum(chunks) == 300_000
+            assert max(chunks) <= 25_000  # a client sees it flow
         assert clock.monotonic() == pytest.approx(3, abs=0.3)
         folder = Source(url=tmp_path.as_uri(), limit=RateLimit(who=1, bytes_s=1))  # no line to be held to
         (tmp_path / "x").write_bytes(b"x" * 1000)

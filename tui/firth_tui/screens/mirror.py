@@ -45,6 +45,8 @@ WORDS = (
     ("shadowed", "not offered, because an older mirror of the channel has packages of that name"),
     ("unhashed", "files for which the source gives no checksum"),
     ("dropped", "listed by the source, but not taken: the mirror's filters say so"),
+    ("collide", "another mirror of the channel has a file of the same name with other bytes"),
+    ("files also", "folders and addresses that files are taken from first, verified by the source's checksums"),
     *MIRROR_WORDS,
 )
 

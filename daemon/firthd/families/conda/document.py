@@ -7,6 +7,7 @@ the one buffer, so memory is the size of the document and about 200 bytes a reco
 import os
 import re
 from collections.abc import Iterator
+from itertools import repeat
 from operator import itemgetter
 from pathlib import Path
 
@@ -105,7 +106,7 @@ def read_document(spool: Spool, max_bytes: int = 1 << 30) -> Document:
     content = read_bytes(spool, max_bytes)
     if content.startswith(BYTE_ORDER_MARK):  # some editors and shells put one before a text
         del content[: len(BYTE_ORDER_MARK)]
-    if not content.strip():
+    if not content or content.isspace():
         return Document()
     try:
         return _decode_document(content)
@@ -198,13 +199,13 @@ def check_ratio(spool: Spool, size: int, packed: int) -> None:
 def entries(document: Document) -> list[Entry]:
     """Return each record that a document offers, by file name; what it lists as removed is not offered."""
     found = plain_entries(document)
-    for extension, records in (document.v3 or {}).items():
+    for extension, records in sorted((document.v3 or {}).items()):
         if known_bucket(extension):
             found.extend(v3_entries(extension, records or {}))
     if document.removed:
         removed = set(document.removed)
         found = [entry for entry in found if entry.filename not in removed]
-    found.sort(key=itemgetter(0, 1))
+    found.sort(key=itemgetter(0))  # what has one name stays in the order of its sections
     return found
 
 
@@ -218,6 +219,9 @@ def plain_entries(document: Document) -> list[Entry]:
     for section, bucket in both.items():
         other, ending = ("packages.conda", ".conda") if section == "packages" else ("packages", ".tar.bz2")
         right = both[other]
+        if not any(map(str.endswith, bucket, repeat(ending))):  # as nearly always: each stands where it belongs
+            found.extend(map(Entry, bucket, repeat(section), bucket.values()))
+            continue
         for filename, raw in bucket.items():
             if not filename.endswith(ending):
                 found.append(Entry(filename, section, raw))

@@ -6,7 +6,7 @@ from firthd.families.conda.addresses import file_address, locate, set_up
 from firthd.families.conda.archives import check_archive
 from firthd.families.conda.filters import FIELDS, check_filters, only
 from firthd.families.conda.names import KNOWN_SUBDIRS
-from firthd.families.conda.paths import FIRST_SUBDIRS, SHARD_INDEX, fetch_url, needs_record
+from firthd.families.conda.paths import FIRST_SUBDIRS, REPODATA, SHARD_INDEX, fetch_url, needs_record
 from firthd.families.conda.render import empty_subdir
 from firthd.families.conda.requests import RECOGNISER, encoding, found, probe, requests
 from firthd.families.conda.requirements import facts, requirement
@@ -24,7 +24,7 @@ CONDA = FamilyRules(
     only=only,
     found=found,
     formats="firthd.families.conda.formats:FORMATS",
-    reads=f"/{SHARD_INDEX}",
+    reads=(f"/{SHARD_INDEX}", f"/{REPODATA}"),
     first_parts=FIRST_SUBDIRS,
     empty_part=empty_subdir,
     locate=locate,

@@ -14,6 +14,7 @@ from firthd.families.conda.records import (
     depended_on,
     fingerprint,
     fingerprint_without_url,
+    plain_print,
     source_record,
 )
 from firthd.families.conda.render import SubdirRenderer, check_row, empty_subdir, name_old_shards
@@ -36,6 +37,9 @@ class CondaFormats:
 
     def fingerprint(self, raw: Raw | bytes) -> bytes:
         return fingerprint(raw)
+
+    def plain_print(self, raw: Raw | bytes) -> bytes:
+        return plain_print(raw)
 
     def writable(self, row: ShownRow) -> None:
         check_row(row)

@@ -55,6 +55,8 @@ _SUBDIR = re.compile(r"[a-z0-9]+-[a-z0-9]+")
 _FILENAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+!=~-]*")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 _WORD = re.compile(r"[A-Za-z0-9_.+!=~-]{0,128}")
+# What most are: named after their record, of characters that name, version and build may all have.
+_USUAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*-[A-Za-z0-9_.+]{1,128}-[A-Za-z0-9_.+]{0,128}")
 
 
 def valid_subdir(subdir: str) -> bool:
@@ -97,6 +99,15 @@ def safe_filename(filename: str, name: str, version: str, build: str, extensions
 
     The file name need not agree with the record. Raises ValueError with a reason fit for people.
     """
+    stem = f"{name}-{version}-{build}"
+    if (
+        len(stem) <= MAX_NAME
+        and stem + extensions[0] == filename
+        and _USUAL.fullmatch(stem) is not None
+        and ".." not in stem
+        and stem.count("-") == name.count("-") + 2  # so the pattern's words are these words
+    ):
+        return filename
     problem = filename_problem(filename, extensions) or dashes_problem(filename)
     if problem is None and (len(name) > MAX_NAME or _NAME.fullmatch(name) is None):
         problem = "the record's name is not one that a package can have"

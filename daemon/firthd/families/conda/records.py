@@ -9,11 +9,18 @@ from collections.abc import Iterator
 from hashlib import blake2b
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from firthd.families.base import Entry, InvalidRecordError, SourceRecord
 from firthd.families.conda.names import safe_filename
-from firthd.families.conda.writable import UnwritableError, check_bounds, check_keys, check_writable
+from firthd.families.conda.writable import (
+    RECORD_MAX_BYTES,
+    UnwritableError,
+    check_bounds,
+    check_keys,
+    check_writable,
+    possible_time,
+)
 
 SIZE_MAX = 2**44
 """Bytes that one file can have on the disks that there are."""
@@ -44,6 +51,44 @@ class RecordFields(Struct, gc=False):
     constrains: list[str] = []
 
 
+class UsualRecord(Struct, gc=False, forbid_unknown_fields=True):
+    """A record with nothing in it but what most records have, each of its usual type: its proof is a few comparisons.
+
+    The keys stand in the order of their spelling, so that this is written as the same record is in any other way.
+    """
+
+    arch: str | None | UnsetType = UNSET
+    build: str | UnsetType = UNSET
+    build_number: int | float | UnsetType = UNSET
+    constrains: list[str] | UnsetType = UNSET
+    depends: list[str] | UnsetType = UNSET
+    features: str | None | UnsetType = UNSET
+    legacy_bz2_md5: str | None | UnsetType = UNSET
+    legacy_bz2_size: int | float | UnsetType = UNSET
+    license: str | None | UnsetType = UNSET
+    license_family: str | None | UnsetType = UNSET
+    md5: str | UnsetType = UNSET
+    name: str | UnsetType = UNSET
+    noarch: str | bool | None | UnsetType = UNSET
+    platform: str | None | UnsetType = UNSET
+    python_site_packages_path: str | UnsetType = UNSET
+    sha256: str | UnsetType = UNSET
+    size: int | float | UnsetType = UNSET
+    subdir: str | UnsetType = UNSET
+    timestamp: int | float | UnsetType = UNSET
+    track_features: str | None | UnsetType = UNSET
+    version: str | UnsetType = UNSET
+
+
+class Depends(Struct, gc=False):
+    """What of a record is looked at to tell what it depends on."""
+
+    depends: object = None
+
+
+_decode_depends = msgspec.json.Decoder(Depends).decode
+_decode_usual = msgspec.json.Decoder(UsualRecord).decode
+_encode = msgspec.json.Encoder().encode
 _decode_fields = msgspec.json.Decoder(RecordFields).decode
 _decode_object = msgspec.json.Decoder(dict[str, object]).decode
 _encode_canonical = msgspec.json.Encoder(order="deterministic").encode
@@ -147,18 +192,61 @@ def fingerprint(raw: Raw | bytes) -> bytes:
     form cannot hold: the proof costs little here, where the record is decoded and spelled anew anyway.
     """
     content = bytes(raw)
+    return plain_print(spelled_if_usual(content) or spelled_closely(content))
+
+
+def spelled_closely(raw: bytes) -> bytes:
+    """Return the one spelling of any record; raises InvalidRecordError as `fingerprint` does."""
     try:
-        check_bounds(content)
-        record = _decode_object(content)
-        check_writable(record, content)
+        check_bounds(raw)
+        record = _decode_object(raw)
+        check_writable(record, raw)
         keys = len(record)
         spelled = canonical(record)
-        check_keys(content, spelled, whole=len(record) == keys)
+        check_keys(raw, spelled, whole=len(record) == keys)
     except UnwritableError as error:
         raise InvalidRecordError(str(error)) from None
     except (msgspec.MsgspecError, ValueError) as error:  # Python's own limit on the digits of integers is a ValueError
         raise InvalidRecordError(f"the record cannot be kept: {printable(str(error), 200)}") from None
-    return blake2b(spelled, digest_size=FINGERPRINT_BYTES).digest()
+    return spelled
+
+
+def plain_print(raw: Raw | bytes) -> bytes:
+    """Return the fingerprint of a record that is spelled as fingerprints are taken: in order, without white space.
+
+    Most sources write all of their records so.
+    """
+    return blake2b(raw, digest_size=FINGERPRINT_BYTES).digest()
+
+
+def spelled_if_usual(raw: bytes) -> bytes | None:
+    """Return the one spelling of a usual record that every form can hold; None: it must be looked at closely.
+
+    Without a backslash no text holds a NUL, and equal numbers of quotation marks mean that no key was there twice.
+    """
+    record = None if b"\\" in raw or len(raw) > RECORD_MAX_BYTES else usual_record(raw)
+    if record is None or not (small(record.size) and small(record.build_number) and small(record.legacy_bz2_size)):
+        return None
+    if record.timestamp is not UNSET and not possible_time(record.timestamp):
+        return None
+    for digest in (record.md5, record.sha256):
+        if digest is not UNSET and (not digest or digest != digest.lower()):
+            return None
+    spelled = _encode(record)
+    return spelled if raw == spelled or raw.count(b'"') == spelled.count(b'"') else None
+
+
+def usual_record(raw: bytes) -> UsualRecord | None:
+    """Return a record decoded if it has nothing in it but what most have; what it holds is not looked at."""
+    try:
+        return _decode_usual(raw)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+
+
+def small(number: float | UnsetType) -> bool:
+    """Tell whether this is absent, or an integer as every form can hold it and JSON spells it."""
+    return number is UNSET or (type(number) is int and -NUMBER_MAX < number < NUMBER_MAX)
 
 
 def fingerprint_without_url(raw: Raw | bytes) -> bytes:
@@ -185,7 +273,7 @@ def canonical(record: dict[str, object]) -> bytes:
 def depended_on(raw: bytes) -> Iterator[str]:
     """Yield the names that a record's specs ask for; specs that name nothing are passed over."""
     try:
-        specs = _decode_object(raw).get("depends")
+        specs = _decode_depends(raw).depends
     except (msgspec.MsgspecError, ValueError, RecursionError):  # of a row that the renderer leaves out
         return
     for spec in specs if isinstance(specs, list) else []:

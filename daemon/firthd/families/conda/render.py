@@ -1,7 +1,7 @@
 """The only place that makes the index of a conda subdir out of its visible rows: json, its zstd form, shards."""
 
 import io
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Collection, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from hashlib import sha256
@@ -13,7 +13,14 @@ from firthd.families.base import InvalidRecordError, Output
 from firthd.families.conda.names import dashes_problem
 from firthd.families.conda.paths import REPODATA, REPODATA_ZST, SHARD_INDEX, SHARDS
 from firthd.families.conda.records import PLAIN_SECTIONS, fingerprint, printable
-from firthd.families.conda.repodata import Served, repodata_chunks, served, write_repodata, zst_writer
+from firthd.families.conda.repodata import (
+    Served,
+    entries_of,
+    repodata_chunks,
+    served,
+    write_repodata,
+    zst_writer,
+)
 from firthd.families.conda.shards import (
     ShardPacker,
     old_path,
@@ -24,6 +31,7 @@ from firthd.families.conda.shards import (
     shard_record,
 )
 from firthd.families.conda.sides import signatures_of, write_run_exports
+from firthd.families.conda.splice import OwnIndex, own_index
 from firthd.store.worker_reads import ShownRow
 
 REPORT_EVERY = 2000
@@ -35,7 +43,8 @@ INDEX_MAX_BYTES = 100 * 1024**2
 class SubdirRenderer:
     """Renders one subdir, in memory: about its index's size and 250 bytes a record.
 
-    A package that nothing touched keeps its shard: its hash is taken from the index before.
+    A package that nothing touched keeps its shard: its hash is taken from the index before. Where the repodata.json
+    before can be gone on from, only the rows of what is touched are needed.
     """
 
     def __init__(self, subdir: str, touched: Set[str] | None, out: Output) -> None:
@@ -51,7 +60,11 @@ class SubdirRenderer:
         self._to_sign: dict[str, tuple[int, bytes]] = {}
         self._v3_keys: set[tuple[str, str]] = set()
         self._v3_timestamps: dict[str, list[int | None]] = {}
+        self._old_shards: set[bytes] = set()  # that rows of the first release name
+        self._whole = False  # every package that nothing touched has its shard
         self._kept_hashes = {} if touched is None else self._hashes_before(touched)
+        self._before: OwnIndex | None = None
+        self._replaced: Collection[str] = ()
 
     @cached_property
     def _named(self) -> set[bytes]:
@@ -61,6 +74,22 @@ class SubdirRenderer:
     @property
     def published(self) -> bool:
         return self._out.has(f"{self._subdir}/{REPODATA}")
+
+    def goes_on(self) -> bool:
+        """Tell whether what is served can be gone on from."""
+        if self._whole and not self._signed and (not self._sides or self._out.sole_mirror() is not None):
+            self._before = own_index(self._out.before(f"{self._subdir}/{REPODATA}"), self._subdir)
+        return self._before is not None
+
+    def replace(self, filenames: Collection[str]) -> None:
+        """Let what is served of these files go; rows of what stays follow."""
+        self._replaced = filenames
+        self._names.update(self._kept_hashes)
+
+    @property
+    def shown(self) -> int:
+        buckets = self._sections if self._before is None else self._before.sections | self._v3()
+        return sum(map(len, buckets.values()))
 
     def add(self, row: ShownRow) -> None:
         """Take one visible record."""
@@ -81,6 +110,8 @@ class SubdirRenderer:
 
     def finish(self, report: Callable[[str, int, int], None]) -> None:
         """Write the index in every form; the json forms in a thread beside the shards."""
+        if self._before is not None:
+            self._go_on(self._before)
         with ThreadPoolExecutor(1) as writer:
             written = writer.submit(write_repodata, self._out, self._subdir, self._chunks())
             hashes = self._pack_shards(report)
@@ -93,15 +124,32 @@ class SubdirRenderer:
             file.write(index)
         write_run_exports(self._subdir, self._mirrors, self._sides, self._out)
 
+    def _go_on(self, before: OwnIndex) -> None:
+        before.replace(self._replaced, self._sections)
+        mirror_id = self._out.sole_mirror()
+        if self._sides and mirror_id is not None:
+            for bucket in before.sections.values():
+                self._mirrors.update(dict.fromkeys(bucket, mirror_id))
+
+    def _v3(self) -> dict[str, list[Served]]:
+        return {section: records for section, records in self._sections.items() if section not in PLAIN_SECTIONS}
+
     def _chunks(self) -> Iterator[bytes]:
+        if self._before is not None:
+            plain = {section: bucket.items() for section, bucket in self._before.sections.items()}
+            return repodata_chunks(self._subdir, plain | entries_of(self._v3()), self._v3_timestamps)
         signatures = signatures_of(self._signed, self._to_sign, self._out)
-        return repodata_chunks(self._subdir, self._sections, self._v3_timestamps, signatures)
+        return repodata_chunks(self._subdir, entries_of(self._sections), self._v3_timestamps, signatures)
 
     def _hashes_before(self, touched: Set[str]) -> dict[str, bytes]:
         """Return name -> hash of the shards that need no packing: those in the index before that nothing touched."""
-        there = self._named | hashes_below(self._out, SHARDS)
+        self._old_shards = hashes_below(self._out, SHARDS)
+        there = self._named | self._old_shards
         hashes = index_before(self._out, self._subdir)
-        return {name: value for name, value in hashes.items() if name not in touched and value in there}
+        untouched = {name: value for name, value in (hashes or {}).items() if name not in touched}
+        kept = {name: value for name, value in untouched.items() if value in there}
+        self._whole = hashes is not None and len(kept) == len(untouched)
+        return kept
 
     def _pack_shards(self, report: Callable[[str, int, int], None]) -> dict[str, bytes]:
         hashes = {name: value for name, value in self._kept_hashes.items() if name in self._names}
@@ -119,7 +167,7 @@ class SubdirRenderer:
         return hashes
 
     def _name_shards(self, wanted: set[bytes]) -> None:
-        for digest in sorted(wanted - self._named):
+        for digest in sorted((wanted - self._named) & self._old_shards):
             self._out.again(shard_path(self._subdir, digest), old_path(digest))
         for digest in sorted(self._named - wanted):
             self._out.end(shard_path(self._subdir, digest))
@@ -141,13 +189,13 @@ def hashes_below(out: Output, folder: str) -> set[bytes]:
     return set(map(shard_hash, out.below(folder)))
 
 
-def index_before(out: Output, subdir: str) -> dict[str, bytes]:
-    """Return name -> hash of the shard index that is served; a damaged one is none: it can be made again."""
+def index_before(out: Output, subdir: str) -> dict[str, bytes] | None:
+    """Return name -> hash of the shard index that is served; None where there is none, or a damaged one."""
     content = out.before(f"{subdir}/{SHARD_INDEX}")
     try:
-        return {} if content is None else read_index(content)
+        return None if content is None else read_index(content)
     except ValueError:
-        return {}
+        return None
 
 
 def name_old_shards(rendered: Set[str], out: Output) -> None:
@@ -155,8 +203,8 @@ def name_old_shards(rendered: Set[str], out: Output) -> None:
     old = hashes_below(out, SHARDS)
     if not old:
         return
-    for subdir in sorted({path.partition("/")[0] for path in out.readable()} - rendered):
-        for digest in sorted(set(index_before(out, subdir).values()) & old):
+    for subdir in sorted({path.partition("/")[0] for path in out.readable() if path.endswith(SHARD_INDEX)} - rendered):
+        for digest in sorted(set((index_before(out, subdir) or {}).values()) & old):
             out.again(shard_path(subdir, digest), old_path(digest))
     for digest in sorted(old):
         out.end(old_path(digest))

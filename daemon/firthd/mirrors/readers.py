@@ -1,0 +1,69 @@
+"""The only place that has an index read by several workers at once, each of which writes a file of its own."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from firthd.families.base import Spool
+from firthd.index.messages import ReadParams, ReadResult
+from firthd.store.run_file import forget_more, numbered
+from firthd.workers import Report, TaskProgress, Workers
+
+READ = "firthd.index.read:read_task"
+WORTH_BYTES = 2 << 20
+"""Of copies, as they came: below this, a second worker takes longer to start than it saves."""
+
+
+async def read(workers: Workers, params: ReadParams, tell: Report, *, worth_bytes: int = WORTH_BYTES) -> ReadResult:
+    """Let the parts of `params` be read, by one worker or more; raises what the first of them raises that fails.
+
+    What each has found lies in a file of its own, of those that `store.run_file.files_of` names.
+    """
+    sizes = await asyncio.to_thread(_prepare, params)
+    # What a policy makes of one record may hang on others: one worker sees them all.
+    places = workers.places if params.policy is None else 1
+    groups = spread(params.spools, sizes, places, worth_bytes)
+    if len(groups) == 1:
+        return await workers.run(READ, params, ReadResult, progress=tell)
+    progress: dict[int, TaskProgress] = {}
+
+    def told(number: int, one: TaskProgress) -> None:
+        progress[number] = one
+        every = progress.values()
+        totals = [each.total for each in every if each.total is not None]
+        tell(TaskProgress(sum(each.done for each in every), sum(totals), one.unit, one.description))
+
+    async def group(number: int, spools: list[Spool]) -> ReadResult:
+        file = str(numbered(Path(params.run_file), number))
+        mine = replace(params, spools=spools, run_file=file, close_filtered=number == 0)
+        return await workers.run(READ, mine, ReadResult, progress=lambda one: told(number, one))
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            results = [tasks.create_task(group(number, spools)) for number, spools in enumerate(groups)]
+    except BaseExceptionGroup as several:
+        raise several.exceptions[0] from None
+    parts = [part for result in results for part in result.result().parts]
+    return ReadResult(parts=sorted(parts, key=attrgetter("part")))
+
+
+def spread(spools: Sequence[Spool], sizes: Mapping[str, int], places: int, worth_bytes: int) -> list[list[Spool]]:
+    """Return the parts in at most `places` groups of about the same size; in one when there is too little to gain."""
+    groups: list[list[Spool]] = [[] for _ in range(max(1, places))]
+    weights = [0] * len(groups)
+    for spool in sorted(spools, key=lambda one: (-sizes.get(one.part, 0), one.part)):
+        lightest = weights.index(min(weights))
+        groups[lightest].append(spool)
+        weights[lightest] += sizes.get(spool.part, 0)
+    if sum(weights) - max(weights) < worth_bytes:
+        return [list(spools)]
+    return [one for one in groups if one]
+
+
+def _prepare(params: ReadParams) -> dict[str, int]:
+    """Take away what an earlier reading of the run has left, and return the sizes of the copies by part."""
+    forget_more(Path(params.run_file))
+    return {spool.part: Path(spool.file).stat().st_size for spool in params.spools if spool.file is not None}

@@ -1,0 +1,103 @@
+"""An index that is gone on from: the same bytes as all rows give, without reading those that nothing touched."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from firthd.families.conda.splice import own_index
+from tests.support.conda_state import CondaState
+
+NAMES = ("alpha", "beta", "gamma")
+FILES = tuple(f"{name}-{version}-0" for name in (*NAMES, "odd") for version in ("1.0", "2.0"))
+
+
+def record(chance: random.Random, stem: str) -> dict[str, Any]:
+    """Return a record whose name mostly is that of its file, but not always."""
+    name = chance.choice(NAMES) if chance.random() < 0.2 else stem.partition("-")[0]
+    return {"name": name, "version": "1.0", "build": "0", "sha256": chance.choice("abc") * 64, "size": 5, "z": "é"}
+
+
+def changed(chance: random.Random, listed: dict[str, Any], v3: bool) -> None:
+    for stem in chance.sample(FILES, 2):
+        ending = chance.choice((".conda", ".tar.bz2"))
+        if chance.random() < 0.4:
+            listed.pop(stem + ending, None)
+        else:
+            listed[stem + ending] = record(chance, stem)
+    if v3 and chance.random() < 0.3:
+        listed["v3"] = {} if listed.get("v3") else {"conda": {"alpha-1.0-0": record(chance, "alpha-1.0-0")}}
+
+
+def write(path: Path, listed: dict[str, Any]) -> Path:
+    sections: dict[str, Any] = {"packages": {}, "packages.conda": {}, "v3": listed.get("v3", {})}
+    for filename, one in listed.items():
+        if filename != "v3":
+            sections["packages.conda" if filename.endswith(".conda") else "packages"][filename] = one
+    path.write_text(json.dumps(sections))
+    return path
+
+
+@pytest.mark.parametrize("seed", [0, 3, 5])
+def test_what_is_gone_on_from_is_what_all_rows_give(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    mirrors = 1 + seed % 2
+    state = CondaState(tmp_path, mirrors=mirrors)
+    listed: dict[tuple[int, str], dict[str, Any]] = {}
+    for step in range(8):
+        mirror, part = chance.randint(1, mirrors), chance.choice(("noarch", "linux-64"))
+        theirs = listed.setdefault((mirror, part), {})
+        changed(chance, theirs, v3=seed > 3)
+        state.take({part: write(tmp_path / f"{step}.json", theirs)}, mirror=mirror)
+        if chance.random() < 0.3:  # several sets are published together
+            continue
+        artifacts = {one.part: one.artifacts for one in state.publish().parts}
+        full, _ = state.render(full=True)
+        assert {file.path: file.sha256 for file in full.files} == {
+            path: file.sha256 for path, file in state.published.items()
+        }
+        assert artifacts.items() <= {one.part: one.artifacts for one in full.parts}.items()
+
+
+def two_files(tmp_path: Path) -> tuple[CondaState, dict[str, Any]]:
+    state, chance = CondaState(tmp_path), random.Random(1)
+    listed = {f"{name}-1.0-0.conda": record(chance, f"{name}-1.0-0") | {"name": name} for name in ("alpha", "beta")}
+    state.take({"noarch": write(tmp_path / "one.json", listed)})
+    state.publish()
+    return state, listed
+
+
+def served(state: CondaState) -> dict[str, Any]:
+    found: dict[str, dict[str, Any]] = json.loads(Path(state.published["noarch/repodata.json"].file).read_bytes())
+    return found["packages.conda"]
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_rows_that_nothing_touched_are_read_only_when_the_index_before_is_lost(tmp_path: Path, damaged: bool) -> None:
+    state, listed = two_files(tmp_path)
+    state.execute("UPDATE artifact_record SET raw = CAST(replace(raw, 'name', 'eman') AS BLOB) WHERE artifact_id = 1")
+    if damaged:
+        Path(state.published["noarch/repodata.json"].file).write_bytes(b"{}")
+    listed["beta-1.0-0.conda"]["size"] = 6
+    state.take({"noarch": write(tmp_path / "two.json", listed)})
+    state.publish()
+    assert served(state)["beta-1.0-0.conda"] == listed["beta-1.0-0.conda"]
+    assert ("eman" in served(state)["alpha-1.0-0.conda"]) is damaged
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        b"",
+        b"{}",
+        b'{"info":{"subdir":"linux-64"},"packages":{},"packages.conda":{},"removed":[],"repodata_version":1}',
+        b'{"info":{"subdir":"noarch","base_url":""},"packages":{},"packages.conda":{},"removed":[],"repodata_version":1}',
+        b'{"info":{"subdir":"noarch"},"packages":{},"packages.conda":{},"removed":[],"repodata_version":1,"v3":{}}',
+        b'{"info":{"subdir":"noarch"},"packages":{},"packages.conda":{},"removed":[],"repodata_version":1,"signatures":{}}',
+    ],
+)
+def test_only_an_own_index_of_plain_records_is_gone_on_from(content: bytes | None) -> None:
+    assert own_index(content, "noarch") is None
