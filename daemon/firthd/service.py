@@ -310,6 +310,7 @@ class Daemon:
                 state=self.settings.state,
                 families=self.engine.families,
                 packages=lambda channel, query: browse.first_packages(self.db, channel, query, self._clock.now_ms()),
+                families_of=lambda channel: browse.families_of(self.db, channel),
                 health=lambda: self._trouble,
                 limited=self.health.limited,
                 metrics=self.health.metrics,

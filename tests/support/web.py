@@ -248,6 +248,9 @@ class Site:
         """Conda has no lazy parts."""
         return None
 
+    async def families_of(self, channel: str) -> set[str]:
+        return {Family.CONDA}
+
     async def packages(self, channel: str, query: str) -> tuple[list[Package], int]:
         found = [package for package in self.listed if query in package.name]
         return found[:100], len(found)
@@ -293,6 +296,7 @@ async def running_site(
                     state=root,
                     families={Family.CONDA: CONDA},
                     packages=site.packages,
+                    families_of=site.families_of,
                     health=lambda: site.unwell,
                     metrics=site.metrics,
                     downloaded=site.downloaded,

@@ -1,6 +1,6 @@
 """The only place that describes a channel to clients: itself, its generations, changes and packages."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from firth_protocol.errors import CursorExpired, Invalid, NotFound
 from firth_protocol.methods import ChannelChanges, ChannelList
@@ -21,10 +21,10 @@ from firth_protocol.types import (
 from firthd.absent import no_channel
 from firthd.clock import from_rfc3339, maybe_rfc3339, rfc3339
 from firthd.families.base import FamilyRules
-from firthd.store import artifacts, catalog, generations, paging, summaries, usage
+from firthd.store import artifacts, catalog, dropped, generations, paging, summaries, usage
 from firthd.store.catalog import ChannelRow
 from firthd.store.database import Database, Reader
-from firthd.store.generations import DRAFT, ChangeRow, ChangeSetRow
+from firthd.store.generations import DRAFT, ChangeRow, ChangeSetRow, FamilyRow
 from firthd.store.paging import Cut, Patterns
 
 FILES_SHOWN = 1000
@@ -58,6 +58,7 @@ async def describe(r: Reader, row: ChannelRow, patterns: Patterns) -> Channel:
     draft = await generations.finished_change_sets(r, row.id)
     waiting = await _waiting(r, row, draft) if draft else (0, 0)
     stored = await catalog.stored_by_type(r, row.id)
+    told = await told_families(r, row, families)
     return Channel(
         id=row.id,
         name=row.name,
@@ -79,6 +80,7 @@ async def describe(r: Reader, row: ChannelRow, patterns: Patterns) -> Channel:
                 stored=min(one.artifacts, stored.get(one.family, 0)),
             )
             for one in families
+            if one.family in told
         ],
         mirrors=numbers.mirrors,
         worst_state=min(numbers.states, key=_WORST.index) if numbers.states else None,
@@ -95,6 +97,23 @@ async def describe(r: Reader, row: ChannelRow, patterns: Patterns) -> Channel:
         revision=row.revision,
         policy=row.policy,
     )
+
+
+async def told_families(r: Reader, row: ChannelRow, totals: Sequence[FamilyRow]) -> set[str]:
+    """Return the families that a channel has: those with a mirror or a package, and the one that every channel has."""
+    return {Family.CONDA, *await catalog.types_of(r, row.id), *(one.family for one in totals if one.artifacts)}
+
+
+async def families_of(db: Database, name: str) -> set[str]:
+    """Return the families that a channel has, none for one that does not exist."""
+
+    async def body(r: Reader) -> set[str]:
+        row = await catalog.channel_by_name(r, name)
+        if row is None:
+            return set()
+        return await told_families(r, row, await generations.generation_families(r, row.id, row.generation))
+
+    return await db.read(body)
 
 
 async def channels_page(r: Reader, params: ChannelList, patterns: Patterns) -> Cut[Channel]:
@@ -176,6 +195,9 @@ async def _since(r: Reader, row: ChannelRow, params: ChannelChanges) -> tuple[in
     except ValueError:
         raise Invalid("since is no time", hint="write it as 2026-05-01T00:00:00Z", path="$.since") from None
     before = await generations.last_until(r, row.id, moment, kept=False)
+    if before is not None and not before.kept and before.number <= await dropped.forgotten_up_to(r, row.id):
+        # What it showed is not known to the last file any more: the kept one before it is, and tells rather too much.
+        before = await generations.last_until(r, row.id, moment, kept=True)
     if before is None and await generations.generation(r, row.id, 1) is None:
         raise NotFound(
             f"what {row.name} showed at {params.since} is no longer known: no generation of that time is kept",
@@ -196,9 +218,10 @@ async def _span(r: Reader, row: ChannelRow, generation: int | None) -> tuple[int
     if target is None:
         raise NotFound(f"{row.name} has no generation {generation}", hint="`channel.generations` lists them")
     before = await generations.generation(r, row.id, generation - 1)
-    if before is None and generation > 1:
+    forgotten = not target.kept and generation <= await dropped.forgotten_up_to(r, row.id)
+    if forgotten or (before is None and generation > 1):
         raise NotFound(
-            f"what generation {generation} of {row.name} changed is no longer known: the one before it is not kept",
+            f"what generation {generation} of {row.name} changed is no longer known: it was not kept",
             hint="`channel.generations` lists what is",
         )
     return (before.shows if before else 0), target.shows

@@ -107,7 +107,7 @@ class Policies:
                 of_mirror[mirror.id] = found
                 judged.setdefault(mirror.channel_id, []).append((mirror.id, mirror.type.value))
         self._of_channel, self._of_mirror, self._mirrors = of_channel, of_mirror, judged
-        self.forget_verdicts()
+        self._verdicts.clear()
 
     def ready(self, row: PolicyRow, of: str, family: Family) -> InForce:
         """Return a policy ready to judge a family."""
@@ -116,8 +116,12 @@ class Policies:
             return InForce(row, of, None)
         return InForce(row, of, Judge(row.rules, load_policing(rules.policing)), rules.policing)
 
-    def forget_verdicts(self) -> None:
-        """Forget what was decided of files: a run has found something new."""
+    async def found(self, mirror_id: int, judgement: Path) -> None:
+        """Put what a run has found in place of what the one before had; it is written before the run's rows.
+
+        A crash in between leaves rows that are judged again, never a judgement that is too old.
+        """
+        await asyncio.to_thread(self.files.put, mirror_id, judgement)
         self._verdicts.clear()
 
     def of_mirror(self, mirror_id: int) -> InForce | None:

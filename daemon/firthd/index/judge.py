@@ -74,6 +74,7 @@ class PolicyPass:
     def __init__(self, params: ReadParams, by: JudgedBy, formats: Formats, state: JudgeState, report: Report) -> None:
         self._by = by
         self._state = state
+        self._filters = params.filters
         self._formats = formats
         self._max_bytes = params.max_part_bytes
         self._report = report
@@ -114,10 +115,12 @@ class PolicyPass:
         judging, facts_of, part, total = self.judging, self.policing.facts, spool.part, len(listing)
         signs = listing.signs if self._by.rules.signed_only and isinstance(listing, SignsFiles) else None
         judging.begin(part, total)
-        cut = self.judge.cut
+        cut, takes = self.judge.cut, self._formats.taker(self._filters)
         for number, entry in enumerate(listing):
             if number % REPORT_EVERY == 0:
                 self._report(TaskProgress(number, total, "records", f"{part}: {number:,} of {total:,} judged"))
+            if takes is not None and not takes(entry):
+                continue  # what the mirror's filters leave is all that a policy sees
             try:
                 if cut is not None:
                     brief = self.policing.brief(entry)

@@ -5,7 +5,7 @@ Plain values only: paths are absolute and of type str, digests are lower hex, ti
 
 from msgspec import Struct
 
-from firth_protocol.types import Rules
+from firth_protocol.types import Filters, Rules
 from firthd.families.base import Side, Spool
 
 PACKAGES = "packages"
@@ -40,6 +40,7 @@ class ReadParams(Struct, frozen=True, kw_only=True):
     spools: list[Spool]
     only: list[str] | None = None  # the mirror's filter; live rows of other parts are closed as `filtered`
     close_filtered: bool = True  # False: another worker of the run closes the parts that `only` does not name
+    filters: Filters = Filters()  # what of a part's entries the mirror takes
     keep: bool = False  # on_upstream_removal = keep
     policy: JudgedBy | None = None  # None: everything that the source lists is kept
     page: bool = False  # what is read is the page of a lazy part; False: rows that came with pages are replaced
@@ -89,7 +90,7 @@ class PartResult(Struct, frozen=True, kw_only=True):
     unchanged: int
     gone: int  # rows closed because the source stopped listing them
     held: int = 0  # rows the source stopped listing that stay, because they are stored and `keep` is set
-    filtered: int = 0  # rows closed because the filter does not name their part
+    filtered: int = 0  # rows closed because the filters do not take them, or name their part
     left_out: int = 0  # records that the source lists and a policy leaves out
     judged_away: int = 0  # rows closed because a policy leaves them out
     unhashed: int = 0  # kept records without any digest

@@ -65,6 +65,11 @@ class Context(Struct, frozen=True, kw_only=True):
             return self.policies.of_new(job.channel_id, job.type.value)
         return self.policies.of_mirror(job.mirror_id)
 
+    async def judged_as(self, job: Job) -> str:
+        """Return by what a mirror's rows were judged: the stamp of a policy."""
+        mirror = await self.db.read(lambda r: catalog.mirror_by_id(r, job.mirror_id))
+        return mirror.judged if mirror is not None else ""
+
     def source_folder(self, mirror_id: int) -> Path:
         """Return where the copies of a mirror's index lie."""
         return self.state / "sources" / str(mirror_id)

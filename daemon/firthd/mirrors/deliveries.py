@@ -54,6 +54,7 @@ def helpers(
         locate=locator.locate,
         spelled=locator.spelled,
         near=locator.near,
+        elsewhere=locator.elsewhere,
         space=space.enough,
         check_archive=lambda file, path: families[Family(file.family)].check_archive(path, file.filename),
         present=deliveries.present,

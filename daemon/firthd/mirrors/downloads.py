@@ -16,7 +16,7 @@ from firthd.clock import Clock
 from firthd.families.base import FetchPlace
 from firthd.mirrors.context import Context
 from firthd.mirrors.nearby import Nearby
-from firthd.mirrors.source import Job, near_path, rules_of
+from firthd.mirrors.source import Job, elsewhere, near_path, rules_of
 from firthd.mirrors.transfer import Hooks, Incoming, Patience, transfer
 from firthd.runs.run import LiveRun
 from firthd.store import catalog, delivered
@@ -83,6 +83,7 @@ class Downloads:
         *,
         source: Source,
         address: Callable[[Wanted], str],
+        elsewhere: Callable[[Wanted], str | None] = lambda _: None,
         check_archive: CheckArchive,
         spent: Callable[[int], None],
         enough_space: Callable[[int | None], Awaitable[None]],
@@ -99,6 +100,7 @@ class Downloads:
         self._clock = clock
         self._source = source
         self._address = address
+        self._elsewhere = elsewhere
         self._check_archive = check_archive
         self._spent = spent
         self._enough_space = enough_space
@@ -323,6 +325,7 @@ class Downloads:
                 patience=PATIENCE,
                 hooks=Hooks(asks=asks, answered=answered, wrote=self._live.moved),
                 resume=proof,
+                elsewhere=self._elsewhere(wanted),
             )
             if encoded != self._source.encoded:
                 self._source = replace(self._source, encoded=encoded)
@@ -360,6 +363,7 @@ async def bring(
         context.clock,
         source=job.source,
         address=lambda wanted: rules.fetch_url(place(wanted)),
+        elsewhere=lambda wanted: elsewhere(rules, wanted.part, wanted.section, wanted.filename),
         check_archive=rules.check_archive,
         spent=lambda size: context.space.spent(live.id, size),
         enough_space=context.space.enough,

@@ -67,6 +67,7 @@ class Helpers(Struct, frozen=True, kw_only=True):
     take it over from another one; None: it must be fetched, whatever lies in the store. `stored`: counts a file that
     has come, and records its digest where the source gives none. `spelled`: remembers whether the file's source takes
     names with `+`, `!` and `~` percent-encoded. `near`: places that are asked before the source, and the path there.
+    `elsewhere`: where the source may have moved a file.
     """
 
     locate: Callable[[FileRow], Awaitable[tuple[Source, str]]]
@@ -76,6 +77,7 @@ class Helpers(Struct, frozen=True, kw_only=True):
     stored: Callable[[FileRow, Kept], Awaitable[None]]
     spelled: Callable[[FileRow, bool], Awaitable[None]] | None = None
     near: Callable[[FileRow], Awaitable[tuple[Sequence[Source], str | None]]] | None = None
+    elsewhere: Callable[[FileRow], str | None] = lambda _: None
 
 
 class _Bad(Upstream):
@@ -401,6 +403,7 @@ class OnDemand:
                 lane=Lane.CLIENT,
                 patience=PATIENCE,
                 hooks=Hooks(asks=asks, answered=answered, wrote=lambda size: live.wrote(writer.written)),
+                elsewhere=self._helpers.elsewhere(file),
             )
             if encoded != source.encoded and self._helpers.spelled is not None:
                 await self._helpers.spelled(file, encoded)

@@ -71,7 +71,7 @@ class Refilters:
         return Outcome(generation=publication.generation.number if publication.published else None)
 
     async def _refilter(self, live: LiveRun, job: Job, folder: Path) -> Outcome:
-        if await self._runs.judged_as(job) == self._p.policies.stamp(self._p.in_force(job)):
+        if await self._p.judged_as(job) == self._p.policies.stamp(self._p.in_force(job)):
             return await self._nothing(live, "judged by this policy already")
         known = await self._p.db.read(lambda r: catalog.source_indexes(r, job.mirror_id))
         if not known:

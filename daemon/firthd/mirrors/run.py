@@ -50,10 +50,15 @@ class _Read(Struct, frozen=True, kw_only=True):
     def bytes_to_store(self) -> int:
         return sum(part.bytes_to_store for part in self.parts)
 
-    def renewed(self, signed_before: set[str]) -> list[str]:
-        """Return the parts that are to be rendered although no record of them may have changed."""
+    def renewed(self, signed_before: set[str], *, empty: bool) -> list[str]:
+        """Return the parts that are to be rendered although no record of them may have changed.
+
+        `empty`: the parts too that the source has, and nothing in them that is taken.
+        """
         signed = {part.part for part in self.parts if part.signed or part.part in signed_before}
-        return sorted({*self.index.renewed, *signed})
+        there = {part.row.part for part in self.index.parts if part.row.file}
+        bare = {part.part for part in self.parts if empty and not part.kept and part.part in there}
+        return sorted({*self.index.renewed, *signed, *bare})
 
     def total(self, field: str) -> int:
         return sum(getattr(part, field) for part in self.parts)
@@ -138,7 +143,7 @@ class MirrorRuns:
         fetcher = self._fetcher(job, self._p.source_folder(job.mirror_id))
         looked = await self._looked_to_the_end(job.mirror_id)
         index = await self._fetch(live, job, fetcher, known, thorough=not looked)
-        if not index.unsettled and await self.judged_as(job) == self._p.policies.stamp(self._p.in_force(job)):
+        if not index.unsettled and await self._p.judged_as(job) == self._p.policies.stamp(self._p.in_force(job)):
             await self._note_looked(job, index, known)
             return await self._nothing_new(live, job)
         return await self.carry_out(live, job, index, folder, known, fetcher)
@@ -177,11 +182,6 @@ class MirrorRuns:
         await self._fills.bring_damaged(live, job)
         await self._clean(live, job)
         return self._outcome(live, publication)
-
-    async def judged_as(self, job: Job) -> str:
-        """Return by what a mirror's rows were judged: the stamp of a policy."""
-        mirror = await self._p.db.read(lambda r: catalog.mirror_by_id(r, job.mirror_id))
-        return mirror.judged if mirror is not None else ""
 
     async def _bring(self, live: LiveRun, job: Job, read: _Read, folder: Path) -> Result | None:
         if job.mode is MirrorMode.ACTIVE:
@@ -287,7 +287,7 @@ class MirrorRuns:
         only = rules.only(job.filters)
         in_force = self._p.in_force(job)
         stamp = self._p.policies.stamp(in_force)
-        everything = everything or bool(stamp) or stamp != await self.judged_as(job)
+        everything = everything or bool(stamp) or stamp != await self._p.judged_as(job)
         params = ReadParams(
             formats=rules.formats,
             state_db=str(self._p.db.path),
@@ -296,6 +296,7 @@ class MirrorRuns:
             mirror_id=job.mirror_id,
             spools=index.to_read(copies or self._p.source_folder(job.mirror_id), everything=everything),
             only=None if only is None else sorted(only),
+            filters=job.filters,
             keep=job.keep,
             policy=judged_by(in_force, stamp, self._p.clock.now_ms(), folder / JUDGEMENT),
             max_part_bytes=self._p.max_part_bytes,
@@ -408,12 +409,11 @@ class MirrorRuns:
             async with open_run_file(folder / "run.sqlite") as reads:
                 holes = await reads.incomplete_parts()
             before = await self._p.db.read(lambda r: catalog.source_indexes(r, job.mirror_id))
-            # Before the rows: a crash in between leaves rows that are judged again, never a judgement that is too old.
-            await asyncio.to_thread(self._p.policies.files.put, job.mirror_id, folder / JUDGEMENT)
-            self._p.policies.forget_verdicts()
+            await self._p.policies.found(job.mirror_id, folder / JUDGEMENT)
+            rules = rules_of(self._p.families, job.type)
             as_read = self._as_read(live, job, read, holes, before)
             copied = await self._take_in.take_in(
-                live, job, folder / "run.sqlite", as_read, renewed=read.renewed(signed_before)
+                live, job, folder / "run.sqlite", as_read, renewed=read.renewed(signed_before, empty=rules.shows_empty)
             )
             live.count(added=copied.added, removed=copied.closed)
             publication = await self._take_in.publish(live, job.channel_id, cause_of(live), None)

@@ -99,6 +99,12 @@ def job_of(mirror: MirrorRow, secrets: SecretFile) -> Job:
     )
 
 
+def elsewhere(rules: FamilyRules, part: str, section: str, filename: str) -> str | None:
+    """Return where a source may have a file that it has moved; None where its family moves none."""
+    moved = rules.elsewhere(part, filename)
+    return None if moved is None else rules.fetch_url(FetchPlace(part=moved[0], section=section, filename=moved[1]))
+
+
 def near_path(rules: FamilyRules, place: FetchPlace) -> str | None:
     """Return where a copy of a source keeps a file: where the source does, wherever its index sends clients to.
 
@@ -124,6 +130,10 @@ class Locator:
     async def spelled(self, file: FileRow, encoded: bool) -> None:
         """Remember whether the file's source takes names with `+`, `!` and `~` percent-encoded."""
         await self._db.write(lambda tx: catalog.note_mirror(tx, file.mirror_id, {"encoded": int(encoded)}))
+
+    def elsewhere(self, file: FileRow) -> str | None:
+        """Return where the source may have a file that it has moved since it was listed."""
+        return elsewhere(self._families[Family(file.family)], file.part, file.section, file.filename)
 
     async def near(self, file: FileRow) -> tuple[Sequence[Source], str | None]:
         """Return the places that are asked for a file before its source, and the path below them."""

@@ -112,16 +112,21 @@ async def transfer(
     patience: Patience,
     hooks: Hooks,
     resume: str | None = None,
+    elsewhere: str | None = None,
 ) -> bool:
     """Write the whole file, going on where it broke off; the digest over all of it guards the seams.
 
     `digest`: whether the file's digest is known, so that a source without a strong validator may be asked for the rest
     too. `resume`: the validator of what the writer holds already, of a file whose digest is known. Where the source
     does not have the file (404, or 403 as buckets say it), a name with `+`, `!` or `~` is asked for once more in its
-    other spelling. Returns whether the source takes such names percent-encoded, `source.encoded` where that was not
-    seen. Raises NotFound, Invalid and TooLarge at once, Upstream when patience is at an end.
+    other spelling, and then at `elsewhere`. Returns whether the source takes such names percent-encoded,
+    `source.encoded` where that was not seen. Raises NotFound, Invalid and TooLarge at once, Upstream when patience is
+    at an end.
     """
     spelled = spellings(address, encoded=source.encoded)
+    other = spelled[1] if len(spelled) > 1 else None
+    if elsewhere is not None:
+        spelled.append(elsewhere)
     absent: NotFound | Upstream | None = None
     began = clock.monotonic()
     first: Validators | None = None
@@ -150,15 +155,15 @@ async def transfer(
                 tag = body.proof
                 may_resume = body.as_sent and (tag is not None or digest)
                 await _receive(body, writer, hooks.wrote)
-            return source.encoded != (absent is not None)
+            return source.encoded != (spelled[0] == other)
         except (NotFound, Upstream) as error:
             fresh = writer.written - writer.resumed_at
-            if absent is not None and not fresh and error.data.get("status") in _NOT_THERE:
-                raise absent from None
             if len(spelled) > 1 and not fresh and error.data.get("status") in _NOT_THERE:
-                absent = error
+                absent = absent or error
                 del spelled[0]
                 continue
+            if absent is not None and not fresh and error.data.get("status") in _NOT_THERE:
+                raise absent from None
             if isinstance(error, NotFound):
                 raise
             came = writer.written - had

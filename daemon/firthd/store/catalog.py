@@ -180,6 +180,12 @@ async def channel_numbers(r: Reader, channel_id: int, patterns: paging.Patterns)
     )
 
 
+async def types_of(r: Reader, channel_id: int) -> set[str]:
+    """Return the types of a channel's mirrors."""
+    rows = await r.rows("SELECT DISTINCT type FROM mirror WHERE channel_id = ? AND deleted_at IS NULL", (channel_id,))
+    return {row[0] for row in rows}
+
+
 async def stored_by_type(r: Reader, channel_id: int) -> dict[str, int]:
     """Return how many files of each family a channel has been given: its mirrors', and all that are its own."""
     rows = await r.rows(

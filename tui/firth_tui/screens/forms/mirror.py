@@ -40,8 +40,8 @@ FILTERS: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     MirrorType.R: (
         ("packages", "Only packages", "Names with commas between; empty: all that the source has."),
-        ("r_versions", "Only R", "Such as 4.4, 4.5; empty: all."),
-        ("platforms", "Only platforms", "source, windows, macos; empty: all."),
+        ("platforms", "Platforms", "source, windows, macos, with commas between; empty: source."),
+        ("r_versions", "Only R", "Such as 4.4, 4.5, for windows and macos; empty: all that the source has."),
     ),
 }
 
@@ -50,7 +50,7 @@ SWITCHES: dict[str, tuple[str, str, str]] = {
     MirrorType.R: (
         "archive",
         "Archive",
-        "Whether earlier versions are taken too, from the source's archive.",
+        "Whether earlier versions are taken too, from the source's archive; as usual: yes.",
     ),
 }
 """Filters that are a yes or a no."""
@@ -414,7 +414,8 @@ def found_words(found: SourceFound) -> str:
     parts = [type_name(found.type)]
     if found.subdirs:
         shown = ", ".join(found.subdirs[:4]) + (" …" if len(found.subdirs) > 4 else "")
-        parts.append(f"{counted(len(found.subdirs), 'platform')} ({shown})")
+        kind = "folder" if found.type is MirrorType.R else "platform"
+        parts.append(f"{counted(len(found.subdirs), kind)} ({shown})")
     if found.projects is not None:
         parts.append(f"{count(found.projects)} projects")
     if found.index_bytes is not None:
