@@ -37,6 +37,7 @@ class Refilters:
 
     async def refilter(self, live: LiveRun) -> Outcome:
         """Let a mirror's rows be what the policy in force says; raise WrongState when the copies are lost."""
+        await self._p.policies.load()  # whoever queued this run may still be at it
         return await self._runs.work(live, self._sweep if live.row.params.get(SWEEPS) else self._refilter)
 
     async def _sweep(self, live: LiveRun, job: Job, folder: Path) -> Outcome:

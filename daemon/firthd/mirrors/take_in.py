@@ -207,6 +207,7 @@ class TakeIn:
 
     async def judge_own(self, channel_id: int, run_id: int) -> tuple[int, int]:
         """Let the rows that are the channel's own be what its policy says; return how many came back, and went."""
+        await self._p.policies.load()  # whoever queued the run may still be at it
         out, back = await self._p.policies.own(channel_id)
         close = partial(blocks.close, reason=blocks.POLICY)
         await self._change(channel_id, run_id, out, close, added=0, closed=len(out))
