@@ -55,7 +55,7 @@ async def test_age_lets_packages_in_by_themselves(tmp_path: Path) -> None:
 
 async def test_what_a_channel_keeps_of_its_own_and_what_a_block_gives_back_is_judged_too(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
-        await make(w, "no-ten", packages={"exclude": ["alpha 1.10"]})
+        await make(w, "no-ten", packages={"exclude": ["alpha ==1.10"]})
         mirror = await w.mirror("passive")
         await w.run()
         blocked = await w.call("package.remove", channel="main", spec="alpha")

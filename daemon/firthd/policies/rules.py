@@ -33,9 +33,15 @@ def check_rules(rules: Rules, families: Mapping[Family, Policing]) -> None:
         (packages.exclude, "$.rules.packages.exclude"),
         (rules.exceptions, "$.rules.exceptions"),
     )
-    for policing in families.values():
+    for family, policing in families.items():
         for texts, path in lists:
-            check_specs(texts, policing, path)
+            try:
+                check_specs(texts, policing, path)
+            except Invalid as error:
+                if len(families) == 1:
+                    raise
+                hint = f"{error.hint}; or let `families` name those that it is about: this one is {family}"
+                raise Invalid(error.message, hint=hint, path=error.data.get("path")) from None
     if rules.dates is not None:
         check_dates(rules.dates)
     if rules.cve is not None and rules.cve == CveRule():
