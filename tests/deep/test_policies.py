@@ -51,6 +51,12 @@ async def test_age_lets_packages_in_by_themselves(tmp_path: Path) -> None:
             await ended(w, run)
         assert [run.kind for run in due] == ["refilter"]
         assert await shown(w) == {*ALPHA, BETA, "fresh-1.0-0.conda"}
+        sights = "SELECT count(*) FROM first_sight"
+        assert await w.daemon.daemon.db.read(lambda r: r.value(sights)) == 6
+        gone = await w.call("mirror.delete", mirror="main:m", confirm="m", packages="remove")
+        await ended(w, gone.run)
+        await governor.daily()
+        assert await w.daemon.daemon.db.read(lambda r: r.value(sights)) == 0
 
 
 async def test_what_a_channel_keeps_of_its_own_and_what_a_block_gives_back_is_judged_too(tmp_path: Path) -> None:

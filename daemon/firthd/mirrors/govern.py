@@ -218,7 +218,11 @@ class Governor:
     # --- what comes by itself
 
     async def daily(self) -> None:
-        """Queue a run for each mirror whose verdicts are not those of today, spread over the first hour of the day."""
+        """Forget what was seen of mirrors that are no more, and let what has come of age in.
+
+        Queue a run for each mirror whose verdicts are not those of today, spread over the first hour of the day.
+        """
+        await self._db.write(policies.forget_sights)
         now = self._clock.now_ms()
         due = []
         for mirror in await self._db.read(catalog.all_mirrors):

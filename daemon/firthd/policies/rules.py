@@ -12,8 +12,6 @@ from firthd.policies.specs import check_specs
 
 RETIRING = frozenset({"legacy", "keep_latest"})
 """Rules whose files leave the index but stay to be fetched for their grace period; all others refuse."""
-RULES = ("packages", "platforms", "licenses", "signed_only", "dates", "min_age", "cve", "legacy", "keep_latest")
-"""The names of rules, in the order in which they decide."""
 SHOWN = 3
 
 

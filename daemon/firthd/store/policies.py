@@ -135,8 +135,14 @@ async def copy_sights(db: Database, schema: str, mirror_id: int) -> None:
 
 
 async def forget_sights(tx: Tx) -> None:
-    """Forget the sights of some mirrors that are no more."""
-    await tx.execute(
-        "DELETE FROM first_sight WHERE (mirror_id, part, filename) IN (SELECT f.mirror_id, f.part, f.filename"
-        " FROM first_sight f JOIN mirror m ON m.id = f.mirror_id WHERE m.deleted_at IS NOT NULL LIMIT 10000)"
+    """Forget some of what was seen of a mirror that is no more."""
+    gone = await tx.value(
+        "SELECT m.id FROM mirror m WHERE m.deleted_at IS NOT NULL"
+        " AND EXISTS (SELECT 1 FROM first_sight f WHERE f.mirror_id = m.id) LIMIT 1"
     )
+    if gone is not None:
+        await tx.execute(
+            "DELETE FROM first_sight WHERE mirror_id = ?1 AND (part, filename) IN"
+            " (SELECT part, filename FROM first_sight WHERE mirror_id = ?1 LIMIT ?2)",
+            (gone, SIGHTS_A_WRITE),
+        )
