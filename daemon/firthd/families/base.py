@@ -372,6 +372,12 @@ class Facts(Struct, frozen=True, kw_only=True):
     sha256: str | None
     md5: str | None
     depends: list[str]
+    filename: str = ""
+    platform: str = ""  # what the file is for, in the words of `Policing.platforms`
+    license_family: str | None = None  # a family that the source names beside the licence
+    classifiers: tuple[str, ...] = ()  # licence classifiers, where the family has them
+    signed: bool | None = None  # None: not known here
+    indexed: int | None = None  # milliseconds, when the source's own server took it in
 
 
 class Requirement(Protocol):
@@ -466,3 +472,4 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     small_parts: bool = False  # parts are many: one that cannot be read, or is empty without a word, stays as it was
     instead: Callable[[Form, bytes, str], str | None] | None = None  # as `encoding`, of the first 64 KiB -> what it is
     other_places: tuple[Form, ...] = ()  # where an index may stand whose address was not given in full
+    policing: str | None = None  # "package.module:name" of its `Policing`; None: policies leave it alone

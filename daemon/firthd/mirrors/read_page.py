@@ -20,6 +20,7 @@ from firthd.index.messages import ReadParams, ReadResult
 from firthd.index.read import read_task
 from firthd.mirrors.asking import not_it, odd
 from firthd.mirrors.context import Context
+from firthd.mirrors.judgement import judged_by
 from firthd.mirrors.readers import READ
 from firthd.mirrors.source import Job
 from firthd.store import artifacts, catalog, generations, pages
@@ -202,6 +203,7 @@ class PageReader:
     async def _compare(self, job: Job, part: str, fresh: Fresh, folder: Path, run_file: Path) -> str | None:
         """Write the differences into the run file; return why the source takes the part's files back, if it does."""
         there = fresh.body is not None
+        in_force = self._p.in_force(job)
         params = ReadParams(
             formats=self._rules(job).formats,
             state_db=str(self._p.db.path),
@@ -212,6 +214,7 @@ class PageReader:
             keep=job.keep,
             filters=job.filters,
             singly=self._rules(job).small_parts,
+            policy=judged_by(in_force, self._p.policies.stamp(in_force), self._p.clock.now_ms(), None),
             page=True,
             max_part_bytes=PAGE_MAX_BYTES,
         )

@@ -9,15 +9,14 @@ from msgspec import Struct
 from firth_protocol.errors import Upstream
 from firthd.families.base import FamilyRules, Listed, Spool
 from firthd.index.marks import MarksParams, MarksResult, read_marks
-from firthd.index.messages import PartResult
-from firthd.mirrors import plan
+from firthd.index.messages import JudgementResult, PartResult
 from firthd.mirrors.context import Context
 from firthd.mirrors.fetch_index import Index, Marks
+from firthd.mirrors.parts import note_parts
 from firthd.runs.run import LiveRun
 from firthd.store.runs import Failure
 
 MARKS = "firthd.index.marks:marks_task"
-INVALID_SHOWN = 1000
 
 
 class Reading(Struct, frozen=True, kw_only=True):
@@ -25,6 +24,8 @@ class Reading(Struct, frozen=True, kw_only=True):
 
     index: Index
     parts: list[PartResult]
+    stamp: str  # of the policy by which it was judged
+    judgement: JudgementResult | None = None
 
     @property
     def bytes_to_store(self) -> int:
@@ -53,21 +54,6 @@ class Reading(Struct, frozen=True, kw_only=True):
         read = [part.row for part in self.index.parts if part.lists and part.row.part in now]
         return [(row.records, now[row.part]) for row in read]
 
-    @property
-    def changes(self) -> list[plan.PartChange]:
-        return [
-            plan.PartChange(
-                part=part.part,
-                before=part.before,
-                kept=part.kept,
-                added=part.added,
-                replaced=part.replaced,
-                removed=part.gone + part.filtered,
-                stopped=part.gone + part.held,
-            )
-            for part in self.parts
-        ]
-
     def total(self, field: str) -> int:
         return sum(getattr(part, field) for part in self.parts)
 
@@ -85,11 +71,7 @@ def note_read(live: LiveRun, read: Reading) -> None:
             live.note(f"{part.part} lists nothing any more, without a word: its {part.kept:,} files stay")
         if part.refused is not None:
             live.log(f"{part.part}: {part.refused}", "warning")
-        for note in part.notes:
-            live.log(f"{part.part}: {note}", "warning")
-        for invalid in part.invalid[:INVALID_SHOWN]:
-            live.fail_artifact(Failure(part=part.part, filename=invalid.filename, reason=invalid.reason, attempts=1))
-            live.log(f"{part.part}/{invalid.filename}: {invalid.reason}", "error")
+    note_parts(live, read.parts)
 
 
 def marks_reader(context: Context, rules: FamilyRules, folder: Path) -> Marks:
