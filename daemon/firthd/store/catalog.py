@@ -402,6 +402,17 @@ async def source_indexes(r: Reader, mirror_id: int) -> dict[str, SourceIndexRow]
     return {index.part: index for index in found}
 
 
+async def records_by_part(r: Reader, channel_id: int, type_: str) -> dict[str, int]:
+    """Return how many records the sources of a channel's mirrors of a type had, by part."""
+    rows = await r.rows(
+        "SELECT i.part, sum(i.records) FROM source_index i JOIN mirror m ON m.id = i.mirror_id"
+        " WHERE m.channel_id = ? AND m.type = ? AND m.deleted_at IS NULL AND i.beside IS NULL AND i.file IS NOT NULL"
+        " GROUP BY i.part",
+        (channel_id, type_),
+    )
+    return {row[0]: row[1] or 0 for row in rows}
+
+
 _WRITE_INDEX = (
     "INSERT OR REPLACE INTO source_index(mirror_id, part, url_path, encoding, etag, last_modified, file, size, records,"
     " base_url, read_at, settled, beside, signed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
