@@ -54,9 +54,10 @@ async def begin(tx: Tx, schema: str, params: dict[str, int]) -> int:
 
 async def end(tx: Tx, schema: str, params: dict[str, int]) -> int:
     """Write the offers that end, of the same; one of whose files something still lies there goes on."""
+    # CROSS: each ending offer is looked up. The other way round, every offer there is would walk through the window.
     return await tx.execute(
         "UPDATE offered AS o SET closed_set = :set WHERE o.closed_set IS NULL AND o.id IN"
-        f" (SELECT l.id FROM {schema}.offer n JOIN offered l INDEXED BY offered_live ON l.channel_id = :channel"
+        f" (SELECT l.id FROM {schema}.offer n CROSS JOIN offered l INDEXED BY offered_live ON l.channel_id = :channel"
         " AND l.mirror_id = :mirror AND l.family = n.family AND l.part = n.part AND l.name = n.name"
         " AND l.closed_set IS NULL WHERE n.ordinal > :low AND n.ordinal <= :high AND NOT n.begins)"
         " AND NOT EXISTS (SELECT 1 FROM artifact a INDEXED BY artifact_package WHERE a.channel_id = :channel"
