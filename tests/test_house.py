@@ -157,6 +157,7 @@ def test_the_only_place_is_the_only_one(pattern: str, owner: str) -> None:
 WRITERS = {
     "artifact": {"artifacts", "blocks", "dropped", "hand_over", "pages", "upkeep"},
     "artifact_record": {"artifacts", "blocks", "dropped", "hand_over", "upkeep"},
+    "asked": {"asked"},
     "audit": {"audit", "history"},
     "change_set": {"dropped", "generations", "pages"},
     "channel": {"catalog"},

@@ -39,7 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.command == "check-config":
         return _check_config(flags)
     journal = logs.set_up(os.environ)
-    sockets = systemd.take_sockets(os.environ, os.getpid())
+    try:
+        sockets = systemd.take_sockets(os.environ, os.getpid())
+    except OSError as error:
+        log.error("the service manager passed something that is no socket: %s", error)
+        return 1
     try:
         settings = config.load(flags, os.environ, os.geteuid()).settings
     except Invalid as error:

@@ -18,6 +18,7 @@ from firth_protocol.errors import Invalid
 from firth_protocol.types import Role
 
 Positive = Annotated[int, Meta(ge=1)]
+HoursOfDay = Annotated[str, Meta(pattern=r"^([01]?[0-9]|2[0-3])-([01]?[0-9]|2[0-4])$")]
 Days = Annotated[int, Meta(ge=1, le=36_500)]
 
 TEXT_PLACE = "{text}"
@@ -89,6 +90,8 @@ class UpstreamSettings(Struct, frozen=True, kw_only=True):
     timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 60
     index_deadline_s: Annotated[int, Meta(ge=60, le=86_400)] = 7200  # in which a source's index must have come
     max_index_bytes: Annotated[int, Meta(ge=1 << 20, le=1 << 40)] = 1 << 30  # one part of an index, decompressed
+    max_rate: Annotated[int, Meta(ge=1000)] | None = None  # bytes a second from all sources together; unset: no limit
+    max_rate_hours: HoursOfDay | None = None  # UTC hours in which it holds, such as "8-18"; unset: always
     page_ttl_s: Annotated[int, Meta(ge=0)] = 600  # age at which the page of a lazy part is asked for again
 
 

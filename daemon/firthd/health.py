@@ -228,17 +228,17 @@ class Health:
         overdue = {one.subject: one.text for one in await self._freshness.overdue()}
         hint = "`run.list` tells what became of its runs; a disabled mirror is expected to do nothing"
 
-        async def body(tx: Tx) -> None:
-            there = [one.subject for one in await journal.health(tx) if one.subject.startswith(SUBJECT)]
-            for subject, text in overdue.items():
-                if await journal.ill(tx, subject, text, hint, self._clock.now_ms()):
-                    await self._health_fact(tx, subject, text)
-            for subject in there:
-                if subject not in overdue:
-                    await self._well(tx, subject)
+        problems = await self._db.read(journal.health)
+        noted = {one.subject: one.text for one in problems if one.subject.startswith(SUBJECT)}
 
-        noted = [one.subject for one in await self._db.read(journal.health) if one.subject.startswith(SUBJECT)]
-        if overdue or noted:
+        async def body(tx: Tx) -> None:
+            for subject, text in overdue.items():
+                if noted.get(subject) != text and await journal.ill(tx, subject, text, hint, self._clock.now_ms()):
+                    await self._health_fact(tx, subject, text)
+            for subject in noted.keys() - overdue.keys():
+                await self._well(tx, subject)
+
+        if overdue != noted:
             await self._db.write(body)
 
     async def answer_for(self, notifier: Notifier, interval_s: float) -> None:
@@ -261,7 +261,7 @@ class Health:
         """Keep health in step with how runs end, inside the transaction that writes the end."""
         if row.kind is RunKind.MIRROR:
             subject = f"{_MIRROR}{row.channel}:{row.mirror_name}"
-        elif row.kind in {RunKind.PUBLISH, RunKind.ROLLBACK}:
+        elif row.kind in {RunKind.PUBLISH, RunKind.ROLLBACK, RunKind.DELETE}:
             subject = f"{_PUBLICATION}{row.channel}"
         else:
             return

@@ -4,7 +4,9 @@ The mounts of the process tell (proc_pid_mountinfo(5), systemd.exec(5)), so that
 the daemon without one.
 """
 
+import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
@@ -43,7 +45,7 @@ def hides(path: Path, mounts: list[Mount], *, write: bool = False) -> str | None
     """Return what shows a path that the sandbox hides (`write`: for writing), as a hint; None where it does not."""
     bind = f"{'BindPaths' if write else 'BindReadOnlyPaths'}={path}"
     mount = _mount_of(path, mounts)
-    if mount is None:
+    if mount is None or not _of_a_service(mounts):
         return None
     if _INACCESSIBLE in mount.root or (mount.kind == "tmpfs" and mount.point in _HOMES):
         return f"the service's sandbox hides {mount.point}: ProtectHome=tmpfs and {bind} {_WHERE} show it"
@@ -55,7 +57,9 @@ def hides(path: Path, mounts: list[Mount], *, write: bool = False) -> str | None
 def forbids(path: Path, mounts: list[Mount]) -> str | None:
     """Return what lets the daemon write to a path that the sandbox keeps it from; None where it does not."""
     mount = _mount_of(path, mounts)
-    if mount is not None and "ro" in mount.options and "rw" in mount.of_disk and not _hidden(mount):
+    if mount is None or not _of_a_service(mounts):
+        return None
+    if "ro" in mount.options and "rw" in mount.of_disk and _INACCESSIBLE not in mount.root:
         return f"the service's sandbox keeps it read-only: ReadWritePaths={path} {_WHERE} lets firthd write there"
     return None
 
@@ -69,7 +73,13 @@ def private_folder(path: Path, mounts: list[Mount]) -> str | None:
 def hint(path: Path, *, write: bool = False) -> str | None:
     """Return what to do when this process cannot read (or write) a path because of its sandbox. Blocks a little."""
     mounts = here()
-    return hides(path, mounts, write=write) or (forbids(path, mounts) if write else None)
+    places = [path]
+    with suppress(OSError, ValueError):
+        places.append(Path(os.path.realpath(path)))  # a link may lead to what is hidden
+    for place in places:
+        if told := hides(place, mounts, write=write) or (forbids(place, mounts) if write else None):
+            return told
+    return None
 
 
 def here() -> list[Mount]:
@@ -80,6 +90,11 @@ def here() -> list[Mount]:
         return []
 
 
+def _of_a_service(mounts: list[Mount]) -> bool:
+    """Tell whether the service manager made some of these mounts: an administrator has read-only ones of his own."""
+    return any(_PRIVATE in mount.root or _INACCESSIBLE in mount.root for mount in mounts)
+
+
 def _mount_of(path: Path, mounts: list[Mount]) -> Mount | None:
     """Return the mount that a path lies on: the deepest one above it, of those at one place the last."""
     found: Mount | None = None
@@ -87,10 +102,6 @@ def _mount_of(path: Path, mounts: list[Mount]) -> Mount | None:
         if path.is_relative_to(mount.point) and (found is None or len(mount.point) >= len(found.point)):
             found = mount
     return found
-
-
-def _hidden(mount: Mount) -> bool:
-    return _INACCESSIBLE in mount.root
 
 
 def _plain(text: str) -> str:

@@ -4,10 +4,9 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
-from firth_protocol import API
 from firth_protocol.errors import FirthError, Invalid, NoSpace, Unavailable
 from firth_protocol.events import Fact
 from firth_protocol.types import Family, RunKind
@@ -32,11 +31,11 @@ from firthd.families.base import FamilyRules
 from firthd.health import Health
 from firthd.mirrors.caretakers import caretakers
 from firthd.mirrors.context import Context
-from firthd.mirrors.deliveries import Deliveries
+from firthd.mirrors.deliveries import Deliveries, helpers
 from firthd.mirrors.manage import Mirrors
-from firthd.mirrors.on_demand import Helpers, OnDemand
+from firthd.mirrors.on_demand import OnDemand
 from firthd.mirrors.pages import LazyPages
-from firthd.mirrors.publish_run import PublishRuns, queue_rendering_anew
+from firthd.mirrors.publish_run import PublishRuns
 from firthd.mirrors.report import Finder, Reports
 from firthd.mirrors.run import MirrorRuns
 from firthd.mirrors.source import Locator
@@ -49,13 +48,15 @@ from firthd.rpc.server import RpcServer
 from firthd.runs.queue import RunQueue
 from firthd.scheduler import CronSchedules, Scheduler
 from firthd.serving import raise_file_limit, rpc_limits, web_limits
-from firthd.store import folder, generations, journal, tokens, upkeep
-from firthd.store.audit import AuditLog, interrupt_begun
+from firthd.settling import Settling
+from firthd.store import folder, journal, tokens, upkeep
+from firthd.store.audit import AuditLog
 from firthd.store.blobs import BlobStore
-from firthd.store.database import Database, Tx
+from firthd.store.database import Database
 from firthd.store.journal import Journal
 from firthd.store.object_store import ObjectStore
 from firthd.store.opening import SchemaTooNew
+from firthd.store.partials import Partials
 from firthd.store.quarantine import Room
 from firthd.store.repairs import Repairs
 from firthd.store.secrets import SecretFile
@@ -63,6 +64,7 @@ from firthd.systemd import Inherited, Notifier, credentials_folder, take_notifie
 from firthd.upkeep import Upkeep
 from firthd.upstream.client import Upstream
 from firthd.upstream.hosts import lane_limit
+from firthd.upstream.proxies import NO_PROXIES, Proxies, from_environment
 from firthd.vitals import LoopSampler
 from firthd.web.app import build_app, serving
 from firthd.web.context import WebContext
@@ -71,8 +73,6 @@ from firthd.workers import Workers, memory_for
 log = logging.getLogger(__name__)
 
 WATCH_S = 2.0
-_AT_WORK = "at work"
-"""The setting that is there while a daemon works, so that the next one sees whether it ended in order."""
 
 
 class Daemon:
@@ -85,8 +85,9 @@ class Daemon:
         sockets: Inherited,
         notifier: Notifier,
         families: Callable[[], Mapping[Family, FamilyRules]] = all_families,
+        proxies: Proxies = NO_PROXIES,
     ) -> None:
-        self._families = families
+        self._families, self._proxies = families, proxies
         self.settings = settings
         self._clock = clock
         self._sockets = sockets
@@ -95,9 +96,6 @@ class Daemon:
         self._ready = False
         self._stopping = False
         self._files = raise_file_limit()
-        self._settled = asyncio.Event()
-        self._settling = asyncio.Lock()
-        self._settled_later = False
         self.sampler = LoopSampler(clock)
         self.web_addresses: list[str] = []
         self._trouble: str | None = "starting"
@@ -120,54 +118,15 @@ class Daemon:
         )
         self.journal.publish = self.hub.publish
         await self._build(state)
-        await self._settle_in()
+        await self.settling.settle()
         await self.published.load()
         await self.blocks.load()
         await self.tokens.load()
-        if self._settled.is_set():
+        if self.settling.done:
             await self.keepers.damage.after_restoring()
         self._ready = True
         self._trouble = None
         await self._listen()
-
-    async def _make_up(self) -> None:
-        """TakeIn in now where that was not possible before."""
-        async with self._settling:
-            if not self._settled.is_set():
-                await self._settle_in()
-
-    async def _settle_in(self) -> None:
-        """TakeIn what a crash left open and note the start; on a disk that takes no write that waits.
-
-        Until then nothing is changed: a change must not come between what a crash left and what becomes of it.
-        """
-        try:
-            await self.db.reopen(self._clock.now_ms())
-            self.db.release()
-            await self.db.write(lambda tx: journal.set_setting(tx, "epoch", self.journal.epoch))
-            await self._recover()
-            await self.db.write(
-                lambda tx: self.journal.fact(tx, Fact.DAEMON_STARTED, data={"version": __version__, "api": API})
-            )
-            self.upkeep.blobs_named = not await self.db.write(self._note_at_work)
-        except (NoSpace, Unavailable) as error:
-            kind, message, hint = type(error), error.message, error.hint
-            self.db.hold(lambda: kind(message, hint=hint), self._make_up)
-            if not self._settled_later:
-                log.error("%s; nothing is changed until that is over, what is stored is served", message)
-                self.queue.unsettled(self._clock.now_ms())
-            self._settled_later = True
-            return
-        self.queue.unsettled(None)
-        self._settled.set()
-        if self._settled_later:
-            log.info("the state can be written again: work goes on")
-
-    async def _note_at_work(self, tx: Tx) -> bool:
-        """Note that a daemon works on this state; return whether the last one did not end in order."""
-        cut_off = bool(await journal.setting(tx, _AT_WORK))
-        await journal.set_setting(tx, _AT_WORK, "1")
-        return cut_off
 
     async def _build(self, state: Path) -> None:
         settings, clock, db = self.settings, self._clock, self.db
@@ -181,7 +140,7 @@ class Daemon:
             self._stack.push_async_callback(store.close)
         self.secrets = SecretFile(state / "secrets.json", credentials_folder(os.environ))
         await asyncio.to_thread(self.secrets.load)
-        self.upstream = Upstream(settings.upstream, clock)
+        self.upstream = Upstream(settings.upstream, clock, proxies=self._proxies)
         await self.upstream.start()
         self._stack.push_async_callback(self.upstream.close)
         self.space = SpaceGuard(self.blobs, settings.store.floor_percent, clock)
@@ -191,19 +150,11 @@ class Daemon:
         self.objects = ObjectStore(db, self.rendered, clock)
         retention = Retention(db, self.objects, self.published, clock, grace_ms)
         deliveries = Deliveries(db, self.blobs, self.published.forget_files)
-        locator = Locator(db, self.secrets, families)
         self.on_demand = OnDemand(
             self.upstream,
             self.blobs,
             clock,
-            Helpers(
-                locate=locator.locate,
-                spelled=locator.spelled,
-                space=self.space.enough,
-                check_archive=lambda file, path: families[Family(file.family)].check_archive(path, file.filename),
-                present=deliveries.present,
-                stored=deliveries.stored,
-            ),
+            helpers(Locator(db, self.secrets, families), deliveries, self.space, families),
             per_host=lane_limit(settings.upstream.connections_per_host),
         )
         self._stack.push_async_callback(self.on_demand.close)
@@ -257,13 +208,14 @@ class Daemon:
             mender=mender,
             blocks=self.blocks,
             on_demand=self.on_demand,
+            partials=Partials(self.blobs, clock),
             families=families,
             state=state,
             max_part_bytes=settings.upstream.max_index_bytes,
         )
         publications = PublishRuns(context)
         self.take_in = TakeIn(context)
-        self.keepers = caretakers(context, repairs, self.take_in, rooms, settings)
+        self.keepers = caretakers(context, repairs, self.take_in, rooms, settings, self.published.forget_files)
         self.runs = MirrorRuns(context, publications, self.keepers.fills)
         self.queue.connect(
             {
@@ -311,6 +263,7 @@ class Daemon:
             usage=self.usage,
             settings=settings.store,
         )
+        self.settling = Settling(db, self.journal, clock, self.queue, self.upkeep.note_named)
         self.engine = Engine(
             db=db,
             journal=self.journal,
@@ -329,13 +282,6 @@ class Daemon:
             coming=self.schedules.coming,
             check=self.health.check,
         )
-
-    async def _recover(self) -> None:
-        await self.db.write(generations.abandon_open)
-        await self.db.write(interrupt_begun)
-        for sentence in await self.queue.recover():
-            log.warning(sentence)
-        await self.db.write(lambda tx: queue_rendering_anew(tx, self.queue))
 
     async def _listen(self) -> None:
         access = Access(self.settings.access, os.geteuid())
@@ -363,10 +309,12 @@ class Daemon:
                 state=self.settings.state,
                 families=self.engine.families,
                 packages=lambda channel, query: browse.first_packages(self.db, channel, query, self._clock.now_ms()),
+                families_of=lambda channel: browse.families_of(self.db, channel),
                 health=lambda: self._trouble,
                 limited=self.health.limited,
                 metrics=self.health.metrics,
                 package_lost=self.keepers.damage.package,
+                asked=self.keepers.unused.note,
                 index_lost=self.keepers.damage.index,
                 downloaded=self.usage.note,
             )
@@ -396,11 +344,11 @@ class Daemon:
         """Work until `stop` is set, then end runs in order."""
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(self._once_settled(self.queue.serve), name="queue"),
-                group.create_task(self._once_settled(self.scheduler.serve), name="scheduler"),
-                group.create_task(self._once_settled(self.upkeep.serve), name="upkeep"),
-                group.create_task(self._once_settled(self.usage.serve), name="usage"),
-                group.create_task(self._once_settled(self.notifications.serve), name="notify"),
+                group.create_task(self.settling.once(self.queue.serve), name="queue"),
+                group.create_task(self.settling.once(self.scheduler.serve), name="scheduler"),
+                group.create_task(self.settling.once(self.upkeep.serve), name="upkeep"),
+                group.create_task(self.settling.once(self.usage.serve), name="usage"),
+                group.create_task(self.notifications.serve(), name="notify"),  # a full disk is to be told, too
                 group.create_task(self.sampler.serve(), name="sampler"),
                 group.create_task(self._watch(), name="watch"),
             ]
@@ -426,13 +374,8 @@ class Daemon:
         self.hub.close()
         with contextlib.suppress(FirthError):
             await self.tokens.flush()
-            if self.upkeep.blobs_named:
-                await self.db.write(lambda tx: journal.set_setting(tx, _AT_WORK, ""))
-
-    async def _once_settled(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Work from the moment on that what a crash left open is settled."""
-        await self._settled.wait()
-        await work()
+        if self.upkeep.blobs_named:
+            await self.settling.leave()
 
     async def _watch(self) -> None:
         """Look at the disk, and make up for what it kept from being done; nothing else delays this."""
@@ -440,7 +383,7 @@ class Daemon:
             await self.health.watch_disk()
             if not self._rpc.started:
                 await self._listen_to_callers()
-            await self._make_up()
+            await self.settling.make_up()
             await self._clock.sleep(WATCH_S)
 
     # --- what others ask -------------------------------------------------------------------------------------
@@ -459,9 +402,11 @@ async def running(
     notifier: Notifier | None = None,
     watchdog_s: float | None = None,
     families: Callable[[], Mapping[Family, FamilyRules]] = all_families,
+    proxies: Proxies = NO_PROXIES,
 ) -> AsyncIterator[Daemon]:
     """Give a daemon that works for as long as the block lasts."""
-    daemon = Daemon(settings, clock or SystemClock(), sockets or Inherited(), notifier or Notifier(None), families)
+    clock, notifier = clock or SystemClock(), notifier or Notifier(None)
+    daemon = Daemon(settings, clock, sockets or Inherited(), notifier, families, proxies)
     stop = asyncio.Event()
     try:
         await daemon.start()
@@ -486,9 +431,9 @@ async def serve(settings: Settings, sockets: Inherited, stop: asyncio.Event) -> 
     Raises Invalid where somebody must act before it can start, InUse, NoSpace and Unavailable where that may pass.
     """
     notifier = take_notifier(os.environ)
-    watchdog_s = watchdog_interval_s(os.environ, os.getpid())
+    beat_s, proxies = watchdog_interval_s(os.environ, os.getpid()), from_environment(os.environ)
     try:
-        async with running(settings, sockets=sockets, notifier=notifier, watchdog_s=watchdog_s) as daemon:
+        async with running(settings, sockets=sockets, notifier=notifier, watchdog_s=beat_s, proxies=proxies) as daemon:
             log.info("firthd %s is ready: %s, %s", __version__, daemon.base_url(), settings.socket)
             notifier.ready(f"serving on {daemon.base_url()}")
             await stop.wait()

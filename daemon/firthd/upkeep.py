@@ -55,6 +55,10 @@ class Upkeep:
         self.blobs_named = True
         """False: a daemon was killed on this state, maybe between a file's name and its row."""
 
+    def note_named(self, named: bool) -> None:
+        """Take note whether every stored file has its row, as it has where the last daemon ended in order."""
+        self.blobs_named = named
+
     async def serve(self) -> None:
         """Work until cancelled."""
         while True:
@@ -87,6 +91,8 @@ class Upkeep:
             ("looking after damaged files", self._keepers.repairs.note_mended),
             ("counting after damage", self._keepers.damage.count),
             ("scrubbing once a month", self._keepers.care.scrub_monthly),
+            ("taking up deletions", self._keepers.deletions.take_up),
+            ("dropping what nobody asks for", self._keepers.unused.look),
             ("forgetting old events", self._forget_events),
             ("forgetting old logs", self._history.forget_logs),
             ("forgetting old runs", self._history.forget_runs),

@@ -228,12 +228,33 @@ class ChannelChanges(PageParams, frozen=True, kw_only=True):
         ]
         | None
     ) = None
+    package: Annotated[str, Meta(min_length=1, max_length=500, description="files of this package only")] | None = None
+    since: (
+        Annotated[str, Meta(max_length=40, description="RFC 3339; what has been published since, in one list")] | None
+    ) = None
 
 
 class ChannelRollback(Params, frozen=True, kw_only=True):
     channel: ChannelName
     generation: Annotated[int, Meta(ge=1, le=t.MAX_INT, description="the generation to publish again")]
     dry_run: DryRun = False
+
+
+AlsoFrom = Annotated[
+    list[Annotated[str, Meta(min_length=1, max_length=2000)]],
+    Meta(max_length=8, description="folders (file:///…) and addresses that are asked for files before the source"),
+]
+DropUnusedDays = Annotated[
+    int, Meta(ge=1, le=3650, description="passive: a file that nobody asked for that long leaves the store")
+]
+MaxRate = Annotated[int, Meta(ge=1000, le=t.MAX_INT, description="bytes a second, at the most")]
+MaxRateHours = Annotated[
+    str,
+    Meta(
+        pattern="^([01]?[0-9]|2[0-3])-([01]?[0-9]|2[0-4])$",
+        description="UTC hours in which `max_rate` holds, such as 8-18",
+    ),
+]
 
 
 class MirrorCheck(Params, frozen=True, kw_only=True):
@@ -262,6 +283,10 @@ class MirrorCreate(Params, frozen=True, kw_only=True):
     proxy: Annotated[str, Meta(max_length=2000, description="http://host:port of a proxy")] | None = None
     ca_file: Annotated[str, Meta(max_length=4096, description="file with the certificates to trust")] | None = None
     credentials: Credentials | None = None
+    also_from: AlsoFrom = []
+    drop_unused_days: DropUnusedDays | None = None
+    max_rate: MaxRate | None = None
+    max_rate_hours: MaxRateHours | None = None
     enabled: Annotated[bool, Meta(description="false: never by schedule")] = True
     run_now: Annotated[bool, Meta(description="start a run at once")] = False
     check: Annotated[bool, Meta(description="ask the source first (at most 10 s)")] = True
@@ -294,6 +319,10 @@ class MirrorUpdate(Params, frozen=True, kw_only=True):
     proxy: str | None | UnsetType = UNSET
     ca_file: str | None | UnsetType = UNSET
     credentials: Credentials | None | UnsetType = UNSET
+    also_from: AlsoFrom | None | UnsetType = UNSET
+    drop_unused_days: DropUnusedDays | None | UnsetType = UNSET
+    max_rate: MaxRate | None | UnsetType = UNSET
+    max_rate_hours: MaxRateHours | None | UnsetType = UNSET
     enabled: bool | UnsetType = UNSET
     check: bool = True
     dry_run: DryRun = False
@@ -614,6 +643,7 @@ _ROWS = (
         NotFound,
         InUse,
         Invalid,
+        WrongState,
         changes=True,
     ),
     _row(
@@ -651,9 +681,10 @@ _ROWS = (
         _R,
         ChannelChanges,
         t.Page[t.Change],
-        "List what a generation or the draft added and closed",
+        "List what a generation, the draft, or all since a time added and closed",
         _CH,
         NotFound,
+        Invalid,
         CursorExpired,
     ),
     _row(

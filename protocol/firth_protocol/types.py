@@ -66,6 +66,7 @@ class RunKind(StrEnum):
     PUBLISH = "publish"  # publishes a channel's finished change sets
     ROLLBACK = "rollback"  # publishes an earlier generation again
     REMOVE = "remove"  # takes blocked packages out of the index, or brings them back
+    DELETE = "delete"  # settles what becomes of a deleted mirror's artifacts
     FILL = "fill"  # downloads what a mirror lists and the store lacks
     GC = "gc"  # takes away stored files that nothing needs
     SCRUB = "scrub"  # reads every stored file and compares it with its digest
@@ -365,6 +366,10 @@ class Mirror(Struct, frozen=True, kw_only=True):
     proxy: str | None
     ca_file: str | None
     credentials: str | None
+    also_from: list[str] = []
+    drop_unused_days: int | None = None
+    max_rate: Bytes | None = None
+    max_rate_hours: str | None = None
     enabled: bool
     state: RunState
     last_run: RunBrief | None
@@ -458,6 +463,16 @@ class FailedArtifact(Struct, frozen=True, kw_only=True):
     attempts: int
 
 
+class Collision(Struct, frozen=True, kw_only=True):
+    """A file that two mirrors of a channel have under one name, with different bytes."""
+
+    part: str = field(name="subdir")
+    filename: str
+    sha256: str
+    other: str  # the other mirror
+    other_sha256: str
+
+
 class MirrorDetails(Struct, frozen=True, kw_only=True):
     """What a mirror's run did, in numbers and with each failure."""
 
@@ -474,6 +489,8 @@ class MirrorDetails(Struct, frozen=True, kw_only=True):
     failed_total: int = 0
     shadowed: list[str]  # the first of the names
     shadowed_total: int = 0
+    collisions: list[Collision] = []  # the first of them
+    collisions_total: int = 0
     notes: list[str]
 
 

@@ -155,6 +155,14 @@ index_ttl_s = 60
             id="name",
         ),
         pytest.param("web = 1\n", "web is a section: write [web]", id="no table"),
+        pytest.param('[notify]\ncommand = ["tell"]\n', "'tell' is not an absolute path", id="command"),
+        pytest.param('[notify]\ncommand = ["/x", "a\\u0000b"]\n', "cannot hold a NUL character", id="argument"),
+        pytest.param('[notify]\nurl = "ftp://h/"\n', "notify.url: no http or https address", id="hook"),
+        pytest.param('[notify]\nurl = "http://[x"\n', "notify.url: no http or https address", id="broken hook"),
+        pytest.param('[notify]\nurl = "http://h/"\ncommand = ["/x"]\n', "there is notify.command, too", id="both"),
+        pytest.param('[notify]\ntemplate = "{text}"\n', "it is for notify.url", id="template alone"),
+        pytest.param('[notify]\nurl = "http://h/"\ntemplate = "x"\n', "where the text goes", id="no place"),
+        pytest.param("[notify]\nurl = 'http://h/'\ntemplate = '{\"a\": {text}}'\n", "begins like JSON", id="JSON"),
         pytest.param("[web\n", "line 1", id="no TOML"),
     ],
 )
@@ -165,6 +173,19 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, sentence: str) -> Non
 def test_a_password_in_the_public_url_is_refused_and_not_repeated(tmp_path: Path) -> None:
     error = refusal(tmp_path, '[web]\npublic_url = "https://ann:s3cret@packages.example.org"\n')
     assert "s3cret" not in error.message + error.hint
+
+
+def test_the_key_of_a_hook_is_shown_to_nobody(tmp_path: Path) -> None:
+    text = """[notify]
+url = "https://ann:s3cret@chat.example.org/hooks/s3cret?key=s3cret"
+template = '{"token": "s3cret", "text": "{text}"}'
+"""
+    loaded = load(Flags(config=write(tmp_path, text)), {"HOME": str(tmp_path)}, USER)
+    shown = {name: value for name, value, _ in describe(loaded)}
+    assert (shown["notify.url"], shown["notify.template"]) == ('"https://chat.example.org/***"', '"***"')
+    for wrong in (text.replace("{text}", ""), text.replace("https", "gopher"), text + 'command = ["/x"]\n'):
+        error = refusal(tmp_path, wrong)
+        assert "s3cret" not in error.message + error.hint
 
 
 def test_a_socket_path_that_the_kernel_cannot_take_is_refused() -> None:

@@ -211,3 +211,21 @@ async def test_a_run_that_lacked_some_artifacts_counts_as_one(tmp_path: Path) ->
         health = w.daemon.daemon.health
         await health.note_overdue()
         assert [one.subject for one in await health.health()] == ["mirror main:m"]
+
+
+async def test_a_source_that_is_ahead_is_told_until_what_it_has_is_taken_in(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.mirror("passive")
+        assert (await w.run()).state is RunState.COMPLETED
+        [before] = await w.daemon.daemon.db.read(catalog.all_mirrors)
+        assert before.source_time == before.source_seen is not None
+        for filename in list(w.source.records["noarch"]):
+            w.source.remove("noarch", filename)
+        w.upstream.changed_ms += 5000
+        assert (await w.run()).error.kind == "shrink_guard"  # type: ignore[union-attr]
+        [ahead] = await w.daemon.daemon.db.read(catalog.all_mirrors)
+        assert (ahead.source_time, ahead.source_seen) == (before.source_time, (before.source_seen or 0) + 5000)
+        assert by_name(samples(ahead, (ahead.source_seen or 0) + 7000, overdue=False))["lag_seconds"] == 7
+        await w.run(accept_removals=True)
+        [after] = await w.daemon.daemon.db.read(catalog.all_mirrors)
+        assert after.source_time == after.source_seen == ahead.source_seen

@@ -143,7 +143,7 @@ async def test_what_a_command_has_started_ends_with_it(tmp_path: Path, end: str)
     wait = "" if end == "by itself" else "wait"
     script = f"trap '' TERM; {sys.executable} -c '{SLEEPER}' & echo $$ $! > {pids}.new; mv {pids}.new {pids}; {wait}"
     work = asyncio.create_task(command.run(["/bin/sh", "-c", script], b"", 0.3 if end == "time" else 30))
-    await until(pids.exists, 10)
+    await until(pids.exists, 20)
     if end == "stop":
         work.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -153,7 +153,7 @@ async def test_what_a_command_has_started_ends_with_it(tmp_path: Path, end: str)
             await work
     else:
         await work
-    await until(lambda: not any(alive(int(pid)) for pid in pids.read_text().split()))
+    await until(lambda: not any(alive(int(pid)) for pid in pids.read_text().split()), 20)
 
 
 # --- the address --------------------------------------------------------------------------------------------------

@@ -67,6 +67,13 @@ def test_only_what_the_sandbox_makes_read_only_is_laid_to_it(path: str, sandbox:
     assert (told is not None and f"ReadWritePaths={path} in a drop-in" in told) == sandbox
 
 
+def test_a_mount_that_is_read_only_is_no_sandbox_by_itself() -> None:
+    mounts = [mount for mount in MOUNTS if "systemd" not in mount.root]
+    assert forbids(Path("/srv/other"), mounts) is None
+    mounts += read_mounts("330 310 0:70 / /home rw - tmpfs tmpfs rw\n")
+    assert hides(Path("/home/ann/source"), mounts) is None
+
+
 def test_a_folder_of_the_service_alone_is_known() -> None:
     assert private_folder(Path("/tmp/out/x"), MOUNTS) == "/tmp"
     assert private_folder(Path("/srv/out"), MOUNTS) is None

@@ -29,6 +29,8 @@ from firth_protocol.client import Client, DaemonUnreachable
 from firth_protocol.errors import FirthError, Upstream
 from firth_protocol.events import PROGRESS, Fact
 from tests.support.sample import TO_INSTALL, build_sample_channel
+from tests.support.sample_r import TO_INSTALL as R_TO_INSTALL
+from tests.support.sample_r import build_sample_cran
 
 CHANNEL = "main"
 START_S = 30
@@ -288,8 +290,12 @@ async def story(client: Client, daemon: Firthd, source: str, url: str | None, fo
         await show_installation(client, address, name, folder, screen)
     elif small:
         await show_download(small[0].files[0], screen)
+    if url is None:
+        await show_r(client, folder, screen)
     screen.headline("Where it is")
     screen.line(f"clients     conda install -c {address} --override-channels NAME")
+    if url is None:
+        screen.line(f'R           install.packages("{R_TO_INSTALL}", repos = "{address}/cran")')
     screen.line(f"browser     {address}/")
     screen.line(f"scripts     ./run ctl --socket {daemon.socket} mirror.list")
     screen.line(f"terminal    ./run tui --socket {daemon.socket}")
@@ -307,6 +313,48 @@ async def show_installation(client: Client, address: str, name: str, folder: Pat
     package: t.PackageDetail = await client.call("package.get", channel=CHANNEL, family="conda", name=name)
     stored = sum(file.state is t.ArtifactState.STORED for file in package.files)
     screen.line(f"files of {name} in the store: {stored} of {len(package.files)}, the one that was asked for")
+
+
+async def show_r(client: Client, folder: Path, screen: Screen) -> None:
+    """Mirror R packages into the same channel, and install one with R where it is there."""
+    sample = folder / "cran"
+    files = await asyncio.to_thread(build_sample_cran, sample)
+    with served(sample) as source:
+        screen.headline(f"R packages come into the same channel, from {source}: {', '.join(files)}")
+        before: m.ChannelGet = await client.call("channel.get", channel=CHANNEL)
+        mirror: m.MirrorReply = await client.call(
+            "mirror.create", channel=CHANNEL, name="cran", type="r", mode="active", source=source, run_now=True
+        )
+        if mirror.run is None:
+            raise DemoFailed("the mirror of R packages was created, but its run was not")
+        await follow_run(client, mirror.run, before.as_of, screen, SAMPLE_RUN_S)
+    after: m.ChannelGet = await client.call("channel.get", channel=CHANNEL)
+    rscript = shutil.which("Rscript")
+    if rscript is None:
+        package: t.PackageDetail = await client.call("package.get", channel=CHANNEL, family="r", name=R_TO_INSTALL)
+        screen.line("R is not installed here; a client that has it says:")
+        screen.line(after.addresses.setup["R"])
+        body = await asyncio.to_thread(get, package.files[0].url)
+        screen.line(f"{package.files[0].filename}: {len(body)} bytes")
+        return
+    library = folder / "library"
+    await asyncio.to_thread(library.mkdir)
+    code = f'install.packages("{R_TO_INSTALL}", repos = "{after.addresses.r}", lib = "{library}", quiet = TRUE)'
+    screen.line(code)
+    process = await asyncio.create_subprocess_exec(
+        rscript, "-e", code, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        async with asyncio.timeout(INSTALL_S):
+            told, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    installed = sorted(entry.name for entry in await asyncio.to_thread(list, library.iterdir()))
+    if R_TO_INSTALL not in installed:
+        raise DemoFailed(f"R could not install {R_TO_INSTALL}: {told.decode(errors='replace')[-600:]}")
+    screen.line(f"installed by R: {', '.join(installed)}")
 
 
 async def show_download(file: t.PackageFile, screen: Screen) -> None:

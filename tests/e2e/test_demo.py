@@ -1,6 +1,7 @@
 """The demo itself, as a newcomer runs it: without a terminal, to its end, leaving nothing behind."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -49,6 +50,7 @@ def test_the_demo_runs_to_its_end_and_cleans_up(tmp_path: Path) -> None:
         assert f"{number}/8  {step}" in out
     assert "clients still see 0 packages" in out
     assert "installed: " in out
+    assert ("installed by R: greeting, words" in out) == (shutil.which("Rscript") is not None)
     assert "conda install -c http://127.0.0.1:" in out
     assert list(tmp_path.iterdir()) == []
     assert processes_below(tmp_path) == []

@@ -17,7 +17,7 @@ from tests.support.rpc import Server, handlers, rig, server
 
 from firth_protocol.ctl.completion import complete
 from firth_protocol.errors import ChannelFrozen
-from firth_protocol.methods import METHODS, ChannelDelete, ChannelList, MirrorCreate, RunWait, SeqReply
+from firth_protocol.methods import METHODS, ChannelDelete, ChannelList, MirrorCreate, ReportDownloads, RunWait, SeqReply
 from firth_protocol.types import Credentials
 from firthd.rpc.dispatch import Context
 
@@ -132,6 +132,21 @@ async def test_names_cannot_command_the_terminal(tmp_path: Path) -> None:
         assert "owned" in done.out
     assert json.loads(shown[1].out)["name"] == evil
     assert json.loads(piped.out)["name"] == evil
+
+
+async def test_a_report_is_csv_that_no_spreadsheet_works_out(tmp_path: Path) -> None:
+    async def report(context: Context, params: ReportDownloads) -> dict[str, Any]:
+        row = {"channel": "main", "family": "conda", "package": "=cmd()", "day": None, "version": "-1", "token": ""}
+        if params.format == "csv":
+            text = "package,downloads\n'=cmd(),2\n" if params.cursor is None else "b,1\n"
+            return {"items": [], "text": text, "next_cursor": None if params.cursor else "x", "as_of": "e1:1"}
+        return {"items": [row | {"downloads": 2}], "next_cursor": None, "as_of": "e1:1"}
+
+    async with server(tmp_path, rig(report_downloads=report)) as up:
+        ours = await ctl("report.downloads", "--csv", socket=up.socket)
+        theirs = await ctl("report.downloads", "format=csv", socket=up.socket)
+    assert ours.out == "channel,family,package,day,version,token,downloads\nmain,conda,'=cmd(),,'-1,,2\n"
+    assert theirs.out == "package,downloads\n'=cmd(),2\nb,1\n"
 
 
 async def test_a_single_reply_is_shown_line_by_line(tmp_path: Path) -> None:

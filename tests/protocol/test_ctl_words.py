@@ -160,17 +160,17 @@ def table(items: list[dict[str, Any]], width: int | None, kind: Any = None) -> l
 
 PACKAGES = [
     {"name": "numpy", "version": "2.1.3", "versions": 4, "files": 12, "stored": 3, "bytes": 31_200_000,
-     "platforms": ["linux-64", "noarch"], "family": "conda"},
-    {"name": "zlib", "version": "1.3", "versions": 1, "files": 1, "stored": 0, "bytes": 999, "platforms": [],
-     "family": "conda"},
+     "downloads": 7, "platforms": ["linux-64", "noarch"], "family": "conda"},
+    {"name": "zlib", "version": "1.3", "versions": 1, "files": 1, "stored": 0, "bytes": 999, "downloads": 0,
+     "platforms": [], "family": "conda"},
 ]  # fmt: skip
 
 
 def test_a_table_shows_sizes_and_lists_for_people() -> None:
     assert table(PACKAGES, None, Package) == [
-        "NAME   VERSION  VERSIONS  FILES  STORED  BYTES    PLATFORMS         FAMILY",
-        "numpy  2.1.3           4     12       3  31.2 MB  linux-64, noarch  conda",
-        "zlib   1.3             1      1       0    999 B  -                 conda",
+        "NAME   VERSION  VERSIONS  FILES  STORED  BYTES    DOWNLOADS  PLATFORMS         FAMILY",
+        "numpy  2.1.3           4     12       3  31.2 MB          7  linux-64, noarch  conda",
+        "zlib   1.3             1      1       0    999 B          0  -                 conda",
     ]
 
 

@@ -115,6 +115,7 @@ class FaultyUpstream:
         self.missing = missing
         self.requests: list[Seen] = []
         self.content_types: dict[str, str] = {}
+        self.changed_ms = CHANGED_MS  # when every file was changed last
         self.in_flight = 0
         self.most_in_flight = 0
         self._tls = tls
@@ -272,7 +273,7 @@ class FaultyUpstream:
 
     async def _file(self, request: web.BaseRequest, seen: Seen, fault: Fault, content: bytes) -> web.StreamResponse:
         etag = ("W/" if fault.weak_etag else "") + etag_of(content)
-        changed = email.utils.formatdate(CHANGED_MS / 1000, usegmt=True)
+        changed = email.utils.formatdate(self.changed_ms / 1000, usegmt=True)
         headers = {"Accept-Ranges": "bytes"}
         if not fault.no_validators:
             headers |= {"ETag": etag, "Last-Modified": changed}

@@ -165,6 +165,7 @@ class Site:
         self.listed: list[Package] = []  # what every channel's page lists
         self.source = Source(url="http://127.0.0.1:1")
         self.sources: dict[int, Source] = {}  # of single mirrors
+        self.nears: list[Source] = []  # asked before the source
         self.unwell: str | None = None
         self.full: NoSpace | None = None
         self.broken_archives: set[str] = set()
@@ -214,7 +215,11 @@ class Site:
             check_archive=self.check_archive,
             present=self.present,
             stored=self.stored,
+            near=self.near,
         )
+
+    async def near(self, file: FileRow) -> tuple[list[Source], str]:
+        return self.nears, f"{file.part}/{file.filename}"
 
     async def locate(self, file: FileRow) -> tuple[Source, str]:
         return self.sources.get(file.mirror_id, self.source), f"{file.part}/{file.filename}"
@@ -242,6 +247,9 @@ class Site:
     ) -> bytes | None:
         """Conda has no lazy parts."""
         return None
+
+    async def families_of(self, channel: str) -> set[str]:
+        return {Family.CONDA}
 
     async def packages(self, channel: str, query: str) -> tuple[list[Package], int]:
         found = [package for package in self.listed if query in package.name]
@@ -288,6 +296,7 @@ async def running_site(
                     state=root,
                     families={Family.CONDA: CONDA},
                     packages=site.packages,
+                    families_of=site.families_of,
                     health=lambda: site.unwell,
                     metrics=site.metrics,
                     downloaded=site.downloaded,

@@ -51,7 +51,7 @@ async def test_a_channel_is_created_and_selected(daemon: FakeDaemon) -> None:
                 "name": "team-x",
                 "description": "for the team",
                 "privacy": "authenticated",
-                "keep_generations": {"days": 90, "months": 1200},
+                "keep_generations": {"days": 90, "months": 12},
             }
         ]
 
@@ -214,3 +214,29 @@ async def test_a_plan_leaves_the_form_open(daemon: FakeDaemon) -> None:
         await term.press("escape")
         await term.until(lambda: isinstance(term.app.screen, MirrorForm))
         assert form_now.field("name").value == "new"
+
+
+async def test_where_files_come_from_and_how_fast_is_sent_as_numbers(daemon: FakeDaemon) -> None:
+    async with terminal(daemon.socket, NARROW) as term:
+        form_now = await form(term, "2", "e")
+        for name, value in (
+            ("also_from", "file:///srv/old, https://near.example.org/main"),
+            ("drop_unused_days", "many"),
+            ("max_rate", "12.5"),
+            ("max_rate_hours", "8-18"),
+        ):
+            form_now.field(name).value = value
+        form_now.query_one("#save").focus()
+        await term.press("enter")
+        await term.sees("✗ days are whole numbers, not 'many'")
+        form_now.field("drop_unused_days").value = "90"
+        form_now.query_one("#save").focus()
+        await term.press("enter")
+        await term.until(lambda: daemon.called("mirror.update"))
+        sent = daemon.called("mirror.update")[0]
+        assert {name: sent[name] for name in sent if name not in {"mirror", "revision"}} == {
+            "also_from": ["file:///srv/old", "https://near.example.org/main"],
+            "drop_unused_days": 90,
+            "max_rate": 12_500_000,
+            "max_rate_hours": "8-18",
+        }

@@ -60,6 +60,7 @@ _KINDS: Mapping[str, str] = {
     RunKind.PLAN: "plan",
     RunKind.PUBLISH: "publication",
     RunKind.ROLLBACK: "rollback",
+    RunKind.DELETE: "deletion",
 }
 
 

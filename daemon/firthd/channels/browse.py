@@ -1,9 +1,9 @@
 """The only place that describes a channel to clients: itself, its generations, changes and packages."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from firth_protocol.errors import CursorExpired, NotFound
-from firth_protocol.methods import ChannelList
+from firth_protocol.errors import CursorExpired, Invalid, NotFound
+from firth_protocol.methods import ChannelChanges, ChannelList
 from firth_protocol.types import (
     ArtifactState,
     Change,
@@ -19,12 +19,12 @@ from firth_protocol.types import (
     RunState,
 )
 from firthd.absent import no_channel
-from firthd.clock import maybe_rfc3339, rfc3339
+from firthd.clock import from_rfc3339, maybe_rfc3339, rfc3339
 from firthd.families.base import FamilyRules
-from firthd.store import artifacts, catalog, generations, paging, summaries, usage
+from firthd.store import artifacts, catalog, dropped, generations, paging, summaries, usage
 from firthd.store.catalog import ChannelRow
 from firthd.store.database import Database, Reader
-from firthd.store.generations import DRAFT, ChangeRow, ChangeSetRow
+from firthd.store.generations import DRAFT, ChangeRow, ChangeSetRow, FamilyRow
 from firthd.store.paging import Cut, Patterns
 
 FILES_SHOWN = 1000
@@ -58,6 +58,7 @@ async def describe(r: Reader, row: ChannelRow, patterns: Patterns) -> Channel:
     draft = await generations.finished_change_sets(r, row.id)
     waiting = await _waiting(r, row, draft) if draft else (0, 0)
     stored = await catalog.stored_by_type(r, row.id)
+    told = await told_families(r, row, families)
     return Channel(
         id=row.id,
         name=row.name,
@@ -79,6 +80,7 @@ async def describe(r: Reader, row: ChannelRow, patterns: Patterns) -> Channel:
                 stored=min(one.artifacts, stored.get(one.family, 0)),
             )
             for one in families
+            if one.family in told
         ],
         mirrors=numbers.mirrors,
         worst_state=min(numbers.states, key=_WORST.index) if numbers.states else None,
@@ -94,6 +96,23 @@ async def describe(r: Reader, row: ChannelRow, patterns: Patterns) -> Channel:
         updated_at=rfc3339(row.updated_at),
         revision=row.revision,
     )
+
+
+async def told_families(r: Reader, row: ChannelRow, totals: Sequence[FamilyRow]) -> set[str]:
+    """Return the families that a channel has: those with a mirror or a package, and the one that every channel has."""
+    return {Family.CONDA, *await catalog.types_of(r, row.id), *(one.family for one in totals if one.artifacts)}
+
+
+async def families_of(db: Database, name: str) -> set[str]:
+    """Return the families that a channel has, none for one that does not exist."""
+
+    async def body(r: Reader) -> set[str]:
+        row = await catalog.channel_by_name(r, name)
+        if row is None:
+            return set()
+        return await told_families(r, row, await generations.generation_families(r, row.id, row.generation))
+
+    return await db.read(body)
 
 
 async def channels_page(r: Reader, params: ChannelList, patterns: Patterns) -> Cut[Channel]:
@@ -135,13 +154,17 @@ async def generations_page(r: Reader, name: str, cursor: str | None, limit: int)
     return Cut(items=items, following=following, total=await generations.count(r, row.id))
 
 
-async def changes_page(r: Reader, name: str, generation: int | None, cursor: str | None, limit: int) -> Cut[Change]:
-    """Return a page of what a generation (None: the draft, else the newest generation) added and closed."""
-    row = await channel(r, name)
-    low, high = await _span(r, row, generation)
+async def changes_page(r: Reader, params: ChannelChanges) -> Cut[Change]:
+    """Return a page of what a generation added and closed, or all of them since a moment; of one package, or of all.
+
+    Without either it is the draft's, else that of the newest generation. Raises Invalid for what is no moment.
+    """
+    row = await channel(r, params.channel)
+    limit, key = params.limit, f"changes {params.generation} {params.since} {params.package}"
+    low, high = await _since(r, row, params) if params.since is not None else await _span(r, row, params.generation)
     forward = high >= low
     low, high = sorted((low, high))
-    page = paging.decode(cursor, f"changes {generation}", str)
+    page = paging.decode(params.cursor, key, str)
     phase, set_id, row_id = 0, 0, 0
     if page["page_key"] is not None:
         parts = page["page_key"].split(":")
@@ -153,14 +176,34 @@ async def changes_page(r: Reader, name: str, generation: int | None, cursor: str
     for came in (True, False)[phase:]:
         after = (set_id, row_id)
         wanted = limit + 1 - len(found)
-        found += await generations.changes_page(r, row.id, low, high, came=came, after=after, limit=wanted)
+        found += await generations.changes_page(
+            r, row.id, low, high, came=came, after=after, limit=wanted, package=params.package
+        )
         if len(found) > limit:
             break
         set_id, row_id = 0, 0
-    shown, following = paging.cut(
-        f"changes {generation}", found, limit, lambda one: (None, f"{int(not one.came)}:{one.set_id}:{one.id}")
-    )
+    shown, following = paging.cut(key, found, limit, lambda one: (None, f"{int(not one.came)}:{one.set_id}:{one.id}"))
     return Cut(items=[_change(one, added=one.came == forward) for one in shown], following=following)
+
+
+async def _since(r: Reader, row: ChannelRow, params: ChannelChanges) -> tuple[int, int]:
+    if params.generation is not None:
+        raise Invalid("give `generation` or `since`", path="$.since")
+    try:
+        moment = from_rfc3339(params.since or "")
+    except ValueError:
+        raise Invalid("since is no time", hint="write it as 2026-05-01T00:00:00Z", path="$.since") from None
+    before = await generations.last_until(r, row.id, moment, kept=False)
+    if before is not None and not before.kept and before.number <= await dropped.forgotten_up_to(r, row.id):
+        # What it showed is not known to the last file any more: the kept one before it is, and tells rather too much.
+        before = await generations.last_until(r, row.id, moment, kept=True)
+    if before is None and await generations.generation(r, row.id, 1) is None:
+        raise NotFound(
+            f"what {row.name} showed at {params.since} is no longer known: no generation of that time is kept",
+            hint="`channel.generations` lists what is",
+        )
+    current = await generations.generation(r, row.id, row.generation)
+    return (before.shows if before else 0), (current.shows if current else 0)
 
 
 async def _span(r: Reader, row: ChannelRow, generation: int | None) -> tuple[int, int]:
@@ -174,9 +217,10 @@ async def _span(r: Reader, row: ChannelRow, generation: int | None) -> tuple[int
     if target is None:
         raise NotFound(f"{row.name} has no generation {generation}", hint="`channel.generations` lists them")
     before = await generations.generation(r, row.id, generation - 1)
-    if before is None and generation > 1:
+    forgotten = not target.kept and generation <= await dropped.forgotten_up_to(r, row.id)
+    if forgotten or (before is None and generation > 1):
         raise NotFound(
-            f"what generation {generation} of {row.name} changed is no longer known: the one before it is not kept",
+            f"what generation {generation} of {row.name} changed is no longer known: it was not kept",
             hint="`channel.generations` lists what is",
         )
     return (before.shows if before else 0), target.shows

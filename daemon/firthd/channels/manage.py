@@ -25,9 +25,9 @@ from firthd.channels.published import Published
 from firthd.clock import Clock, from_rfc3339, rfc3339
 from firthd.families.base import FamilyRules
 from firthd.runs import steps
+from firthd.runs.halt import halt
 from firthd.runs.queue import RunQueue
 from firthd.store import artifacts, catalog, generations, journal, runs
-from firthd.store.catalog import ChannelRow
 from firthd.store.database import Database, Reader, Tx, more_to_come
 from firthd.store.generations import FamilyRow
 from firthd.store.journal import Journal
@@ -164,6 +164,9 @@ class Channels:
 
         async def body(tx: Tx) -> SeqReply:
             await check(tx)
+            for run in await runs.open_runs(tx):
+                if run.channel_id == row.id and not dry_run:
+                    raise WrongState(f"run {run.id} was queued meanwhile", hint="try again in a moment", run=run.id)
             await catalog.mark_channel_deleted(tx, row.id, self._clock.now_ms())
             seq = await self._journal.fact(tx, Fact.CHANNEL_DELETED, ids={"channel": name})
             tx.after_commit(lambda: self._published.drop(name))
@@ -172,17 +175,8 @@ class Channels:
         await self._db.read(check)
         if not dry_run:
             with more_to_come():
-                await self._stop_runs(row)
+                await halt(self._db, self._queue, lambda run: run.channel_id == row.id)
         return await write(self._db, body, dry_run=dry_run)
-
-    async def _stop_runs(self, row: ChannelRow) -> None:
-        for run in await self._db.read(runs.open_runs):
-            if run.channel_id == row.id:
-                try:
-                    await self._queue.stop(run.id)
-                except WrongState:
-                    continue
-                await self._queue.wait(run.id, timeout_s=5)
 
     async def freeze(self, name: str, caller: Caller, *, dry_run: bool) -> FreezeReply:
         """Pin the published generation. Freezing a frozen channel changes nothing."""

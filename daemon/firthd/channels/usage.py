@@ -69,6 +69,9 @@ class Usage:
             except FirthError as error:
                 log.warning("downloads cannot be written down, they are counted on: %s", error.message)
                 await self._clock.sleep(WRITE_S)  # counts beyond EARLY would ask again at once
+            except Exception:
+                log.exception("writing down downloads failed unforeseen")
+                await self._clock.sleep(WRITE_S)
 
     async def _pause(self) -> None:
         async with asyncio.TaskGroup() as group:

@@ -15,15 +15,16 @@ def families() -> Mapping[Family, FamilyRules]:
     side.
     """
     from firthd.families.conda.family import CONDA
+    from firthd.families.r.family import R
 
-    return {Family.CONDA: CONDA}
+    return {Family.CONDA: CONDA, Family.R: R}
 
 
 def recognisers() -> Mapping[Family, Recogniser]:
     """Return how the sources of each family are told, of those too that are not served yet."""
     from firthd.families.conda.requests import RECOGNISER as CONDA
     from firthd.families.python.recognise import RECOGNISER as PYTHON
-    from firthd.families.r.recognise import RECOGNISER as R
+    from firthd.families.r.requests import RECOGNISER as R
 
     return {Family.R: R, Family.PYTHON: PYTHON, Family.CONDA: CONDA}
 

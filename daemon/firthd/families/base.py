@@ -201,6 +201,18 @@ class Formats(Protocol):
     def read(self, spool: Spool, max_bytes: int, /) -> Listing:
         """Open what was fetched; raise Upstream for what is no index, TooLarge for more than `max_bytes` unpacked."""
 
+    def taker(self, filters: Filters, /) -> Callable[[Entry], bool] | None:
+        """Return what tells whether a mirror's filters take an entry; None: they take every one of a part that is read.
+
+        It is asked about entries that are no valid records too, and takes those: what is wrong with them is told.
+        """
+
+    def elsewhere(self, part: str, filename: str, /) -> tuple[str, str] | None:
+        """Return part and file name where a source keeps a file before or after it is here; None: nowhere.
+
+        A file that moves keeps what is known of its bytes.
+        """
+
     def fingerprint(self, raw: Raw | bytes, /) -> bytes:
         """Return 16 bytes that are equal for two spellings of one record.
 
@@ -255,6 +267,7 @@ class Form(Struct, frozen=True):
 
     path: str
     accept: str | None = None  # the Accept header it is asked for with
+    folder: bool = False  # a folder: what is taken is a list of the files below it, as pages or the disk tell
 
 
 class Ask(Struct, frozen=True, kw_only=True):
@@ -337,6 +350,7 @@ class ObjectAt(Struct, frozen=True, kw_only=True):
     life: Life = Life.SHORT
     also: str | None = None  # where the object may lie as well
     absent: Callable[[], bytes] | None = None  # makes what is served where there is none
+    gzip: str | None = None  # path of the object that is this one gzipped: what clients get that accept it so
 
 
 class ArtifactAt(Struct, frozen=True, kw_only=True):
@@ -346,6 +360,7 @@ class ArtifactAt(Struct, frozen=True, kw_only=True):
     filename: str
     media_type: str = "application/octet-stream"
     life: Life = Life.HOUR
+    also: tuple[tuple[str, str], ...] = ()  # parts and file names that are looked for where it is not there
 
 
 class PageAt(Struct, frozen=True, kw_only=True):
@@ -457,7 +472,10 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     address: Callable[[str, str], str]  # part, file name -> where `locate` finds it, ready for an address
     set_up: Callable[[str], Sequence[SetUp]]  # the channel's address -> lines for each client
     needs_record: Callable[[str], bool]  # section -> whether `fetch_url` must be given the raw record
-    fetch_url: Callable[[FetchPlace], str]  # where a file is, relative to the source or absolute
+    fetch_url: Callable[[FetchPlace], str]  # where a file is, relative to the source or absolute; without `base_url`
+    # also where copies of the source keep it
+    elsewhere: Callable[[str, str], tuple[str, str] | None] = lambda part, filename: None  # see `Formats`
+    shows_empty: bool = False  # a part that the source has, and nothing in it, is shown
     requirement: Callable[[str], Requirement]  # raises Invalid for what does not parse
     facts: Callable[[str, bytes], Facts]  # part, raw record; raises ValueError for what is no record
     normalise: Normalise

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from msgspec.structs import astuple
+from msgspec.structs import astuple, replace
 
-from firthd.families.base import Formats, InvalidRecordError, Listing, Plain, Signed, Spool
+from firthd.families.base import Formats, InvalidRecordError, Listing, Plain, Signed, SourceRecord, Spool
 from firthd.index.messages import InvalidRecord, PartResult, ReadParams
 from firthd.store.run_file import AddRow, CloseRow, OfferRow, RunFile
 from firthd.store.worker_reads import LiveRow, WorkerState
@@ -14,7 +14,7 @@ from firthd.workers import Report, TaskProgress
 INVALID_LISTED = 1000
 FILENAME_SHOWN = 255
 REPORT_EVERY = 20_000
-GONE, REPLACED = "gone", "replaced"
+GONE, REPLACED, FILTERED = "gone", "replaced", "filtered"
 
 
 class PartReader:
@@ -41,7 +41,7 @@ class PartReader:
         self._names: set[str] = set()  # that the mirror offers in this part
         self._invalid: list[InvalidRecord] = []
         self._invalid_count = 0
-        self._replaced = self._unchanged = self._unhashed = self._before = 0
+        self._replaced = self._unchanged = self._unhashed = self._before = self._filtered = 0
 
     def read(self) -> PartResult:
         """Read the part and write its differences."""
@@ -62,6 +62,7 @@ class PartReader:
             unchanged=self._unchanged,
             gone=gone,
             held=held,
+            filtered=self._filtered,
             unhashed=self._unhashed,
             bytes_to_store=bytes_to_store,
             bytes_unknown=bytes_unknown,
@@ -95,6 +96,7 @@ class PartReader:
         fingerprint, decode = self._formats.fingerprint, self._formats.record
         plain = self._formats.plain_print if isinstance(self._formats, Plain) else None
         proven_above = self._state.proven_above()
+        takes = self._formats.taker(self._params.filters)
         last: tuple[str, str] | None = None
         for number, entry in enumerate(listing):
             filename, section, raw = entry
@@ -102,6 +104,12 @@ class PartReader:
                 self._report(TaskProgress(number, total, "records", f"{part}: {number:,} of {total:,} read"))
             of_section = self._live.get(section)
             live = of_section.get(filename) if of_section else None
+            if takes is not None and not takes(entry):
+                if live is not None:
+                    del self._live[section][filename]
+                    self._filtered += 1
+                    self._close(live, FILTERED)
+                continue
             try:
                 if (filename, section) == last:
                     raise InvalidRecordError("the file name is listed twice")
@@ -118,7 +126,7 @@ class PartReader:
                     self._unhashed += live.declared == 0
                     del self._live[section][filename]
                     continue
-                record = decode(entry, print16)
+                record = self._moved_here(decode(entry, print16))
             except InvalidRecordError as error:
                 self._refuse(filename, str(error))
                 continue
@@ -130,6 +138,21 @@ class PartReader:
                 self._close(live, REPLACED)
             self._to_store.append((record.sha256, record.size))
             yield (family, part, *astuple(record), live.id if live is not None else None)
+
+    def _moved_here(self, record: SourceRecord) -> SourceRecord:
+        """Return a record without digests with those of the same file where it lay before, unless its size differs.
+
+        What the source declares stays what it is: nothing.
+        """
+        if record.declared:
+            return record
+        before = self._formats.elsewhere(self._spool.part, record.filename)
+        if before is None:
+            return record
+        known = self._state.digests(self._params.mirror_id, self._formats.family, *before)
+        if known is None or (None not in (known.size, record.size) and known.size != record.size):
+            return record
+        return replace(record, sha256=known.sha256, md5=known.md5, size=record.size or known.size)
 
     def _refuse(self, filename: str, reason: str) -> None:
         self._invalid_count += 1

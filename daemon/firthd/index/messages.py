@@ -5,6 +5,7 @@ Plain values only: paths are absolute and of type str, digests are lower hex, ti
 
 from msgspec import Struct
 
+from firth_protocol.types import Filters
 from firthd.families.base import Side, Spool
 
 # --- read: a source's index against the mirror's rows -----------------------------------------------------------------
@@ -21,6 +22,7 @@ class ReadParams(Struct, frozen=True, kw_only=True):
     spools: list[Spool]
     only: list[str] | None = None  # the mirror's filter; live rows of other parts are closed as `filtered`
     close_filtered: bool = True  # False: another worker of the run closes the parts that `only` does not name
+    filters: Filters = Filters()  # what of a part's entries the mirror takes
     keep: bool = False  # on_upstream_removal = keep
     page: bool = False  # what is read is the page of a lazy part; False: rows that came with pages are replaced
     max_part_bytes: int = 1 << 30  # of one part, decompressed: `upstream.max_index_bytes`
@@ -45,7 +47,7 @@ class PartResult(Struct, frozen=True, kw_only=True):
     unchanged: int
     gone: int  # rows closed because the source stopped listing them
     held: int = 0  # rows the source stopped listing that stay, because they are stored and `keep` is set
-    filtered: int = 0  # rows closed because the filter does not name their part
+    filtered: int = 0  # rows closed because the filters do not take them, or name their part
     unhashed: int = 0  # kept records without any digest
     bytes_to_store: int = 0  # sizes of the added and replaced ones whose blob is not in the store
     bytes_unknown: int = 0  # of these, how many have no size

@@ -5,13 +5,12 @@ from operator import attrgetter
 from firth_protocol.errors import Invalid
 from firthd.families import load_formats
 from firthd.families.base import COLUMNS, Formats
-from firthd.index.compare import PartReader, changed_offers
+from firthd.index.compare import FILTERED, PartReader, changed_offers
 from firthd.index.messages import PartResult, ReadParams, ReadResult
 from firthd.store.run_file import RunFile
 from firthd.store.worker_reads import WorkerState
 from firthd.workers import Report
 
-FILTERED = "filtered"
 PART_SHOWN = 64
 
 

@@ -1,6 +1,6 @@
 """The only place that puts together what brings files and takes them away, and says which runs each carries out."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 from msgspec import Struct
@@ -11,9 +11,11 @@ from firthd.mirrors.backup import Backups
 from firthd.mirrors.care import Care
 from firthd.mirrors.context import Context
 from firthd.mirrors.damage import Damage
+from firthd.mirrors.delete_run import DeleteRuns
 from firthd.mirrors.fill import FillRuns
 from firthd.mirrors.remove import Removal
 from firthd.mirrors.take_in import TakeIn
+from firthd.mirrors.unused import Unused
 from firthd.runs.queue import Executor
 from firthd.store.blobs import BlobStore
 from firthd.store.quarantine import Room
@@ -29,11 +31,14 @@ class Caretakers(Struct, frozen=True, kw_only=True):
     care: Care
     backups: Backups
     removal: Removal
+    unused: Unused
+    deletions: DeleteRuns
 
     def executors(self) -> Mapping[RunKind, Executor]:
         """Return who carries out each kind of run that is about stored files."""
         return {
             RunKind.REMOVE: self.removal.run,
+            RunKind.DELETE: self.deletions.run,
             RunKind.FILL: self.fills.fill,
             RunKind.GC: self.care.gc,
             RunKind.SCRUB: self.care.scrub,
@@ -42,7 +47,12 @@ class Caretakers(Struct, frozen=True, kw_only=True):
 
 
 def caretakers(
-    context: Context, repairs: Repairs, take_in: TakeIn, rooms: dict[Room, BlobStore], settings: Settings
+    context: Context,
+    repairs: Repairs,
+    take_in: TakeIn,
+    rooms: dict[Room, BlobStore],
+    settings: Settings,
+    forget_files: Callable[[], None],
 ) -> Caretakers:
     """Build them."""
     damage = Damage(context.db, context.clock, context.queue, repairs, context.mender, take_in)
@@ -63,4 +73,6 @@ def caretakers(
         ),
         backups=Backups(context.state, context.clock, shown, settings.store.export_dirs),
         removal=Removal(context),
+        deletions=DeleteRuns(context),
+        unused=Unused(context.db, context.clock, context.blobs, take_in, forget_files),
     )

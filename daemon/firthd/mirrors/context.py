@@ -20,6 +20,7 @@ from firthd.store import catalog
 from firthd.store.blobs import BlobStore
 from firthd.store.database import Database
 from firthd.store.journal import Journal
+from firthd.store.partials import Partials
 from firthd.store.secrets import SecretFile
 from firthd.upstream.client import Upstream
 from firthd.workers import Workers
@@ -41,6 +42,7 @@ class Context(Struct, frozen=True, kw_only=True):
     mender: Mender
     blocks: Blocks
     on_demand: OnDemand
+    partials: Partials
     families: Mapping[Family, FamilyRules]
     state: Path  # the state folder
     max_part_bytes: int  # of one part of a source's index, decompressed

@@ -1,28 +1,20 @@
-"""The only place that deletes a mirror: its runs end, its artifacts go on as the channel's own or are closed."""
-
-import asyncio
-from collections import defaultdict
+"""The only place that deletes a mirror: its runs end, it is gone, and a run takes its artifacts along."""
 
 from firth_protocol.errors import ChannelFrozen, Invalid, WrongState
 from firth_protocol.events import Fact
 from firth_protocol.methods import MirrorDelete, MirrorDeleteReply
-from firth_protocol.types import Cause, RunKind
 from firthd.channels import browse
 from firthd.channels.blocks import Blocks
 from firthd.clock import Clock
-from firthd.families.base import COLUMNS
+from firthd.mirrors.delete_run import queue_deletion
 from firthd.mirrors.report import find
-from firthd.mirrors.take_in import TakeIn
+from firthd.runs.halt import halt
 from firthd.runs.queue import RunQueue
-from firthd.store import blocks, catalog, generations, hand_over, runs
-from firthd.store.artifacts import Copied
-from firthd.store.catalog import MirrorRow
+from firthd.store import blocks, catalog, hand_over
+from firthd.store.catalog import DeletedMirror, MirrorRow
 from firthd.store.database import Database, Reader, Tx, more_to_come
 from firthd.store.journal import Journal, newest
 from firthd.store.secrets import SecretFile, Secrets
-
-STOP_S = 5.0
-"""Seconds within which a run stops."""
 
 
 class Removals:
@@ -34,7 +26,6 @@ class Removals:
         journal: Journal,
         clock: Clock,
         queue: RunQueue,
-        take_in: TakeIn,
         secrets: SecretFile,
         held_blocks: Blocks,
     ) -> None:
@@ -42,11 +33,9 @@ class Removals:
         self._journal = journal
         self._clock = clock
         self._queue = queue
-        self._take_in = take_in
         self._secrets = secrets
         self._blocks = held_blocks
         self._under_way: set[int] = set()
-        self._turns: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)  # by channel
 
     def check(self, mirror: MirrorRow) -> None:
         """Raise WrongState for a mirror that is being deleted: its rows are on their way out."""
@@ -71,86 +60,29 @@ class Removals:
         self._under_way.add(row.id)
         try:
             with more_to_come():
-                await self._stop_runs(row)
-            async with self._turns[row.channel_id]:  # two at once would hand the same file to the channel twice
-                return await self._delete(row, by, keep=keep)
+                await halt(self._db, self._queue, lambda run: run.mirror_id == row.id)
+            kept, dropped = await self._db.read(lambda r: hand_over.would_keep(r, row.channel_id, row.id))
+            run_id, seq = await self._db.write(lambda tx: self._mark(tx, row, by, keep=keep))
+            if not keep:
+                kept, dropped = 0, kept + dropped
+                await self._blocks.load()
         finally:
             self._under_way.discard(row.id)
-
-    async def _stop_runs(self, row: MirrorRow) -> None:
-        """End every run that reads or writes the mirror's rows, those that wait as well."""
-        # Read in the writer's turn: a run queued a moment ago may not be committed yet, a later one is refused.
-        for run in await self._db.write(runs.open_runs):
-            if run.mirror_id != row.id:
-                continue
-            try:
-                await self._queue.stop(run.id)
-            except WrongState:
-                continue
-            if not (await self._queue.wait(run.id, timeout_s=STOP_S)).state.ended:
-                raise WrongState(f"run {run.id} has not stopped yet", hint="try again in a moment", run=run.id)
-
-    async def _delete(self, row: MirrorRow, by: str, *, keep: bool) -> MirrorDeleteReply:
-        with more_to_come():
-            await self._take_in.discard_abandoned(row.channel_id)
-            change_set = await self._db.write(
-                lambda tx: generations.open_change_set(
-                    tx,
-                    channel_id=row.channel_id,
-                    mirror_id=row.id,
-                    run_id=None,
-                    cause=Cause.REMOVAL,
-                    now_ms=self._clock.now_ms(),
-                )
-            )
-        try:
-            with more_to_come():
-                handed = await hand_over.hand_over(
-                    self._db,
-                    columns=COLUMNS,
-                    channel_id=row.channel_id,
-                    mirror_id=row.id,
-                    change_set=change_set,
-                    keep=keep,
-                    clock=self._clock,
-                )
-            run_id, seq = await self._db.write(
-                lambda tx: self._finish(tx, row, by, change_set, handed.copied, keep=keep)
-            )
-            if not keep:
-                await self._blocks.load()
-        except BaseException:
-            with more_to_come():
-                await asyncio.shield(self._db.write(lambda tx: generations.mark_abandoned(tx, change_set)))
-            raise
         await self._secrets.put(row.id, Secrets())
-        run = await self._queue.get(run_id) if run_id else None
-        return MirrorDeleteReply(kept=handed.kept, dropped=handed.dropped, run=run, seq=seq)
+        return MirrorDeleteReply(kept=kept, dropped=dropped, run=await self._queue.get(run_id), seq=seq)
 
-    async def _finish(
-        self, tx: Tx, row: MirrorRow, by: str, change_set: int, copied: Copied, *, keep: bool
-    ) -> tuple[int | None, int]:
+    async def _mark(self, tx: Tx, row: MirrorRow, by: str, *, keep: bool) -> tuple[int, int]:
+        """Let the mirror be gone for everybody, and queue what becomes of its artifacts."""
         await _not_frozen(tx, row)
-        await generations.finish_change_set(
-            tx, change_set, added=copied.added, closed=copied.closed, now_ms=self._clock.now_ms()
-        )
         await catalog.mark_mirror_deleted(tx, row.id, self._clock.now_ms())
         if not keep:
             await blocks.refuse_mirror(tx, row.id)
         ids = {"channel": row.channel, "mirror": row.id}
         seq = await self._journal.fact(tx, Fact.MIRROR_DELETED, ids=ids, data={"name": row.name})
-        run_id = None
-        if copied.closed or copied.offers:
-            run_id, _ = await self._queue.submit(
-                tx,
-                RunKind.PUBLISH,
-                channel_id=row.channel_id,
-                channel=row.channel,
-                cause=f"mirror {row.name} was deleted",
-                by=by,
-                params={"cause": Cause.REMOVAL},
-            )
-        return run_id, seq
+        deleted = DeletedMirror(
+            id=row.id, channel_id=row.channel_id, channel=row.channel, name=row.name, refused=not keep
+        )
+        return await queue_deletion(tx, self._queue, deleted, by), seq
 
 
 async def _not_frozen(r: Reader, row: MirrorRow) -> None:

@@ -1,7 +1,12 @@
 """Says whether a file that a client asks for is its channel's already, and counts what has come for one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from firth_protocol.types import Family
+from firthd.families.base import FamilyRules
+from firthd.mirrors.on_demand import Helpers
+from firthd.mirrors.source import Locator
+from firthd.mirrors.space import SpaceGuard
 from firthd.store import artifacts, catalog, delivered
 from firthd.store.artifacts import FileRow
 from firthd.store.blobs import BlobStore, Kept
@@ -39,3 +44,19 @@ class Deliveries:
         await self._db.write(body)
         if file.sha256 is None:
             self._forget_files()
+
+
+def helpers(
+    locator: Locator, deliveries: Deliveries, space: SpaceGuard, families: Mapping[Family, FamilyRules]
+) -> Helpers:
+    """Return what passive fetches know of the rest of the house."""
+    return Helpers(
+        locate=locator.locate,
+        spelled=locator.spelled,
+        near=locator.near,
+        elsewhere=locator.elsewhere,
+        space=space.enough,
+        check_archive=lambda file, path: families[Family(file.family)].check_archive(path, file.filename),
+        present=deliveries.present,
+        stored=deliveries.stored,
+    )

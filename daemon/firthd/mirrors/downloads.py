@@ -15,15 +15,18 @@ from firth_protocol.errors import FirthError, Invalid, NoSpace, NotFound, TooLar
 from firthd.clock import Clock
 from firthd.families.base import FetchPlace
 from firthd.mirrors.context import Context
-from firthd.mirrors.source import Job, rules_of
-from firthd.mirrors.transfer import Hooks, Patience, transfer
+from firthd.mirrors.nearby import Nearby
+from firthd.mirrors.source import Job, elsewhere, near_path, rules_of
+from firthd.mirrors.transfer import Hooks, Incoming, Patience, transfer
 from firthd.runs.run import LiveRun
 from firthd.store import catalog, delivered
 from firthd.store.blobs import BlobMismatch, BlobStore, BlobWriter, Kept
+from firthd.store.partials import Partials
 from firthd.store.run_reads import Wanted
 from firthd.store.runs import Failure
 from firthd.upstream.client import Source
 from firthd.upstream.client import Upstream as Upstreams
+from firthd.upstream.failures import Passing, Slow
 from firthd.upstream.hosts import Lane
 
 TRANSFERS = 14
@@ -80,11 +83,16 @@ class Downloads:
         *,
         source: Source,
         address: Callable[[Wanted], str],
+        elsewhere: Callable[[Wanted], str | None] = lambda _: None,
         check_archive: CheckArchive,
         spent: Callable[[int], None],
         enough_space: Callable[[int | None], Awaitable[None]],
         channel_id: int,
         present: Callable[[Collection[str]], Awaitable[set[str]]],
+        partials: Partials,
+        near: Nearby,
+        places: Sequence[Source],
+        near_path: Callable[[Wanted], str | None],
     ) -> None:
         self._live = live
         self._upstream = upstream
@@ -92,11 +100,17 @@ class Downloads:
         self._clock = clock
         self._source = source
         self._address = address
+        self._elsewhere = elsewhere
         self._check_archive = check_archive
         self._spent = spent
         self._enough_space = enough_space
         self._channel_id = channel_id
         self._present_among = present
+        self._partials = partials
+        self._near = near
+        self._places = places
+        self._near_path = near_path
+        self.from_near = 0
         self._queue: asyncio.Queue[Wanted | None] = asyncio.Queue(maxsize=IN_HAND)
         self._transfers = asyncio.Semaphore(TRANSFERS)
         self._failed: list[tuple[int, str]] = []  # ordinal and package name; the run keeps the reasons
@@ -230,33 +244,72 @@ class Downloads:
 
     async def _bring(self, wanted: Wanted, tries: "_Tries") -> Kept:
         async with self._transfers:  # taken first, so that files come in the order of the index
+            await self._enough_space(wanted.size)
+            if (kept := await self._from_near(wanted)) is not None:
+                return kept
             writer = await self._written(wanted, tries)
+        resumed = writer.resumed_at > 0
         try:
             return await self._blobs.keep(writer, self._channel_id)
         except BlobMismatch as error:
-            self._live.moved(-writer.written)
-            raise _Bad(f"not what the source's index promises: {error.reason}") from None
+            self._live.moved(writer.resumed_at - writer.written)
+            if not resumed:
+                raise _Bad(f"not what the source's index promises: {error.reason}") from None
+        finally:
+            self._partials.done(writer)
+        self._live.log(f"{wanted.filename}: what had come of it before did not belong to the rest; it comes anew")
+        return await self._bring(wanted, tries)
+
+    async def _from_near(self, wanted: Wanted) -> Kept | None:
+        """Return a file that was to be had nearer than at the source; None when it was not."""
+        for place in self._near.asked(self._places, wanted.sha256 or wanted.md5):
+            if (path := self._near_path(wanted)) is None:
+                return None
+            kept = await self._near.bring(
+                place,
+                path,
+                size=wanted.size,
+                sha256=wanted.sha256,
+                md5=wanted.md5,
+                channel_id=self._channel_id,
+                lane=Lane.RUN,
+                wrote=self._live.moved,
+            )
+            if kept is not None:
+                self.from_near += 1
+                return kept
+        return None
 
     async def _written(self, wanted: Wanted, tries: "_Tries") -> BlobWriter:
-        """Return the writer with the whole file in it; nothing is left of a file that did not come."""
-        await self._enough_space(wanted.size)
-        writer = await self._blobs.open_writer(
+        """Return the writer with the whole file in it; what came of one that broke off is kept for the next run."""
+        writer, proof = await self._partials.open(
             size=wanted.size, sha256=wanted.sha256, md5=wanted.md5, max_bytes=MAX_UNKNOWN
         )
         try:
-            await self._transfer(wanted, writer, tries)
+            await self._transfer(wanted, writer, tries, proof)
             if wanted.sha256 is None and wanted.md5 is None:
                 try:
                     await asyncio.to_thread(self._check_archive, writer.path, wanted.filename)
                 except ValueError as error:
                     raise _Bad(str(error)) from None
-        except BaseException:
-            self._live.moved(-writer.written)
-            writer.abort()
-            raise
+        except BaseException as error:
+            self._live.moved(writer.resumed_at - writer.written)
+            if isinstance(error, Passing | Slow | asyncio.CancelledError):
+                self._partials.leave(writer)
+                raise
+            self._partials.drop(writer)
+            if not isinstance(error, _Bad) or not writer.resumed_at:
+                raise
+            return await self._written(wanted, tries)  # it may be what had come before that was wrong
         return writer
 
-    async def _transfer(self, wanted: Wanted, writer: BlobWriter, tries: "_Tries") -> None:
+    async def _transfer(self, wanted: Wanted, writer: BlobWriter, tries: "_Tries", proof: str | None) -> None:
+        async def answered(body: Incoming) -> None:
+            if body.as_sent:
+                self._partials.proven(writer, body.proof)
+            else:
+                self._partials.done(writer)  # of what an encoding was undone of no rest can be asked for
+
         def asks(attempt: int) -> None:
             tries.made = attempt
 
@@ -270,12 +323,16 @@ class Downloads:
                 digest=wanted.sha256 is not None or wanted.md5 is not None,
                 lane=Lane.RUN,
                 patience=PATIENCE,
-                hooks=Hooks(asks=asks, answered=lambda _: None, wrote=self._live.moved),
+                hooks=Hooks(asks=asks, answered=answered, wrote=self._live.moved),
+                resume=proof,
+                elsewhere=self._elsewhere(wanted),
             )
             if encoded != self._source.encoded:
                 self._source = replace(self._source, encoded=encoded)
         except TooLarge:
             raise _Bad(f"longer than the {wanted.size} bytes that the source's index promises") from None
+        finally:
+            await self._partials.settled(writer)
 
 
 async def bring(
@@ -287,15 +344,13 @@ async def bring(
     """
     rules = rules_of(context.families, job.type)
 
-    def address(wanted: Wanted) -> str:
-        return rules.fetch_url(
-            FetchPlace(
-                part=wanted.part,
-                section=wanted.section,
-                filename=wanted.filename,
-                base_url=base_urls.get(wanted.part),
-                raw=wanted.raw,
-            )
+    def place(wanted: Wanted) -> FetchPlace:
+        return FetchPlace(
+            part=wanted.part,
+            section=wanted.section,
+            filename=wanted.filename,
+            base_url=base_urls.get(wanted.part),
+            raw=wanted.raw,
         )
 
     async def present(digests: Collection[str]) -> set[str]:
@@ -307,14 +362,21 @@ async def bring(
         context.blobs,
         context.clock,
         source=job.source,
-        address=address,
+        address=lambda wanted: rules.fetch_url(place(wanted)),
+        elsewhere=lambda wanted: elsewhere(rules, wanted.part, wanted.section, wanted.filename),
         check_archive=rules.check_archive,
         spent=lambda size: context.space.spent(live.id, size),
         enough_space=context.space.enough,
         channel_id=job.channel_id,
         present=present,
+        partials=context.partials,
+        near=context.on_demand.near,
+        places=job.near,
+        near_path=lambda wanted: near_path(rules, place(wanted)),
     )
     result = await downloads.run(files, total)
+    if downloads.from_near:
+        live.note(f"{downloads.from_near:,} files came from nearer than the source (also_from)")
     if downloads.encoded != job.source.encoded:
         encoded = int(downloads.encoded)
         await context.db.write(lambda tx: catalog.note_mirror(tx, job.mirror_id, {"encoded": encoded}))

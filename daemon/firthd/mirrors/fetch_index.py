@@ -18,6 +18,7 @@ from firthd.runs.run import LiveRun
 from firthd.store.catalog import SourceIndexRow
 from firthd.upstream.client import Upstream as Upstreams
 from firthd.upstream.client import Validators
+from firthd.upstream.listing import list_folder
 from firthd.upstream.spool import Room
 
 Progress = Callable[[int, int | None], None]
@@ -213,6 +214,12 @@ class IndexFetcher:
             encoding = self._rules.encoding(form, start, content_type) or ""
             return bool(encoding)
 
+        if form.folder:
+            listed = await list_folder(
+                self._upstream, job.source, form.path, spool, validators=validators, until=until, room=self._room
+            )
+            encoding = self._rules.encoding(form, b"", "") or ""
+            return listed.status, encoding, listed.bytes, listed.validators, listed.answered
         fetched = await self._upstream.fetch(
             job.source,
             form.path,
@@ -285,8 +292,8 @@ class _Fetch:
                 self._live.log(f"{form.path}: came before the interruption")
                 self.parts.append(FetchedPart(row=had, changed=False))
                 return Answer(part=asked.part, form=form, size=had.size, changed=False)
-        # The form it had before comes first, so that a validator helps.
-        forms = sorted(asked.forms, key=lambda form: had is None or form.path != had.url_path)
+        # The form it had before comes first, so that a validator helps; a folder's list costs more than any file.
+        forms = sorted(asked.forms, key=lambda form: had is None or form.folder or form.path != had.url_path)
         refusal: Upstream | None = None
         for number, form in enumerate(forms):
             same = had is not None and had.url_path == form.path

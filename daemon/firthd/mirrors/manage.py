@@ -1,5 +1,6 @@
 """The only place that changes mirrors: check, create, edit, run, stop, restart, plan, delete."""
 
+import asyncio
 import contextlib
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -92,7 +93,7 @@ class Mirrors:
         self._queue = queue
         self._runs = runs
         self._take_in = take_in
-        self._removals = Removals(db, journal, clock, queue, take_in, secrets, blocks)
+        self._removals = Removals(db, journal, clock, queue, secrets, blocks)
         self._reports = reports
         self._secrets = secrets
         self._upstream = upstream
@@ -161,6 +162,8 @@ class Mirrors:
         warnings += checks.check_filters(rules_of(self._families, params.type), params.filters)
         source, found = self._normalise(params.type, params.source, params.credentials, params.proxy, params.ca_file)
         warnings += found
+        transfer = checks.transfer_columns(params, params.mode)
+        warnings += await asyncio.to_thread(checks.absent_folders, params.also_from)
         await self._db.read(lambda r: browse.channel(r, params.channel))
         if params.check:
             answer = await self._ask(params.type, source, [], params.filters)
@@ -194,6 +197,7 @@ class Mirrors:
                     "ca_file": params.ca_file,
                     "has_credentials": int(source.credentials is not None),
                     "enabled": int(params.enabled),
+                    **transfer,
                 },
                 self._clock.now_ms(),
             )
@@ -236,6 +240,8 @@ class Mirrors:
             value = getattr(params, field)
             if value is not UNSET:
                 changes[field] = value
+        changes |= checks.transfer_columns(params, before.mode)
+        warnings += await asyncio.to_thread(checks.absent_folders, params.also_from)
         secrets, anew = await self._new_source(params, before, changes, warnings)
 
         async def body(tx: Tx) -> int:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import errno
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +14,7 @@ from msgspec import Struct
 from firth_protocol.errors import FirthError, Internal, Invalid, NoSpace, NotFound, TooLarge, Unavailable, Upstream
 from firthd.clock import Clock
 from firthd.mirrors.in_flight import InFlight
+from firthd.mirrors.nearby import Nearby
 from firthd.mirrors.places import Places
 from firthd.mirrors.transfer import Hooks, Incoming, Opener, Patience, transfer
 from firthd.store.artifacts import FileRow
@@ -32,6 +33,8 @@ DOWN_S = 15.0
 """Seconds for which nothing is asked of a mirror's source that is down."""
 DOWN_AFTER = 5
 """Different files that must fail one after the other before a source counts as down: one may just be broken."""
+NEAR_S = 8.0
+"""Seconds after which clients get what a near place has sent so far, before it is verified."""
 START_S = 30.0
 """Seconds that a client waits for the source's first answer; the fetch goes on without it."""
 PATIENCE = Patience(pauses_s=(0.5, 1.5, 3.0), within_s=10.0, answer_s=(3.0, 3.0), slow=False)
@@ -63,7 +66,8 @@ class Helpers(Struct, frozen=True, kw_only=True):
     at a path is no whole archive of the kind that its name says. `present`: the file when its channel has it, or may
     take it over from another one; None: it must be fetched, whatever lies in the store. `stored`: counts a file that
     has come, and records its digest where the source gives none. `spelled`: remembers whether the file's source takes
-    names with `+`, `!` and `~` percent-encoded.
+    names with `+`, `!` and `~` percent-encoded. `near`: places that are asked before the source, and the path there.
+    `elsewhere`: where the source may have moved a file.
     """
 
     locate: Callable[[FileRow], Awaitable[tuple[Source, str]]]
@@ -72,6 +76,8 @@ class Helpers(Struct, frozen=True, kw_only=True):
     present: Callable[[FileRow], Awaitable[Kept | None]]
     stored: Callable[[FileRow, Kept], Awaitable[None]]
     spelled: Callable[[FileRow, bool], Awaitable[None]] | None = None
+    near: Callable[[FileRow], Awaitable[tuple[Sequence[Source], str | None]]] | None = None
+    elsewhere: Callable[[FileRow], str | None] = lambda _: None
 
 
 class _Bad(Upstream):
@@ -106,6 +112,8 @@ class OnDemand:
         self._clock = clock
         self._helpers = helpers
         self.places = Places(per_host)
+        self.near = Nearby(upstream, blobs, clock)
+        self._with_near: set[int] = set()  # mirrors whose files may be had nearer than at their source
         self._start_s = start_s
         self._flights: dict[_Key, InFlight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -203,7 +211,8 @@ class OnDemand:
 
     def _raise_remembered(self, file: FileRow) -> None:
         now = self._clock.monotonic()
-        for entry in (self._failed.get(file.id), self._down.get(file.mirror_id)):
+        down = None if file.mirror_id in self._with_near else self._down.get(file.mirror_id)
+        for entry in (self._failed.get(file.id), down):
             if entry is not None and now < entry.until:
                 raise entry.error.again()
 
@@ -251,8 +260,6 @@ class OnDemand:
             error = Internal(f"{live.file.filename} could not be fetched; the daemon's log says why")
         else:
             self._away(key, live)
-            self._down.pop(live.file.mirror_id, None)
-            self._in_a_row.pop(live.file.mirror_id, None)
             live.finish(kept)
             return
         self._away(key, live)
@@ -270,11 +277,6 @@ class OnDemand:
         file = live.file
         if (there := await self._helpers.present(file)) is not None:
             return there  # of another channel that is as open: no source is asked
-        try:
-            source, address = await self._helpers.locate(file)
-            host = budget_of(source, address)
-        except Invalid as error:
-            raise _Bad(f"{file.filename} cannot be fetched: {error.message}", hint=error.hint) from None
         task = asyncio.current_task()
         assert task is not None
 
@@ -282,6 +284,15 @@ class OnDemand:
             self._away(key, live)
             task.cancel()
 
+        if self._helpers.near is not None and (near := await self._from_near(live, give_up)) is not None:
+            await self._count(file, near)
+            return near
+        try:
+            source, address = await self._helpers.locate(file)
+            host = budget_of(source, address)
+        except Invalid as error:
+            raise _Bad(f"{file.filename} cannot be fetched: {error.message}", hint=error.hint) from None
+        self._raise_if_down(file.mirror_id)
         async with self.places.place(live, host, give_up):
             if (there := await self._helpers.present(file)) is not None:
                 return there  # a run brought it while this one waited
@@ -299,11 +310,72 @@ class OnDemand:
                     raise NoSpace("the disk is full", hint="free space on the store's file system") from error
                 raise
             kept = await self._keep(file, writer)
+        self._down.pop(file.mirror_id, None)
+        self._in_a_row.pop(file.mirror_id, None)
+        await self._count(file, kept)
+        return kept
+
+    async def _from_near(self, live: InFlight, give_up: Callable[[], None]) -> Kept | None:
+        """Return a file that was to be had nearer than at its source; None when it was not.
+
+        Clients get it when it is verified: what lies there may be anything. Only for what takes long they follow it
+        as it comes, and hear of a mismatch; the next one is sent to the source.
+        """
+        file = live.file
+        assert self._helpers.near is not None
+        places, path = await self._helpers.near(file)
+        (self._with_near.add if places else self._with_near.discard)(file.mirror_id)
+        for place in self.near.asked(places, file.sha256 or file.md5):
+            if path is None:
+                return None
+            kept = await self._near_file(live, place, path, give_up)
+            if kept is not None:
+                return kept
+            if live.begun:
+                self.near.not_again(place, file.sha256 or file.md5)
+                raise Upstream(f"{file.filename} was not what it should be near by", hint="ask again: it comes anew")
+        return None
+
+    async def _near_file(self, live: InFlight, place: Source, path: str, give_up: Callable[[], None]) -> Kept | None:
+        file = live.file
+        try:
+            host = budget_of(place, path)
+        except Invalid:
+            return None
+        async with self.places.place(live, host, give_up):
+            await self._helpers.space(file.size)
+            began = self._clock.monotonic()
+            writing: list[BlobWriter] = []
+
+            def wrote(size: int) -> None:
+                late = self._clock.monotonic() - began > NEAR_S
+                if writing and size > 0 and late and file.size is not None and not live.begun:
+                    live.begin(writing[0].path, file.size)
+                if live.begun and writing and size > 0:
+                    live.wrote(writing[0].written)
+
+            try:
+                return await self.near.bring(
+                    place,
+                    path,
+                    size=file.size,
+                    sha256=file.sha256,
+                    md5=file.md5,
+                    channel_id=file.channel_id,
+                    lane=Lane.CLIENT,
+                    wrote=wrote,
+                    opened=writing.append,
+                )
+            except OSError as error:
+                if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                    raise NoSpace("the disk is full", hint="free space on the store's file system") from error
+                raise
+
+    async def _count(self, file: FileRow, kept: Kept) -> None:
         try:
             await self._helpers.stored(file, kept)
         except FirthError as error:  # the file is stored and good, whatever becomes of the counts
             log.warning("%s was stored, but could not be counted: %s", file.filename, error.message)
-        return kept
 
     async def _download(self, live: InFlight, writer: BlobWriter, source: Source, address: str) -> None:
         file = live.file
@@ -313,7 +385,7 @@ class OnDemand:
                 log.info("asks for %s again", file.filename)
                 self._raise_if_down(file.mirror_id)  # another file has found out meanwhile
 
-        def answered(body: Incoming) -> None:
+        async def answered(body: Incoming) -> None:
             length = None if body.length is None else body.offset + body.length
             if length is not None and live.size is not None and length != live.size:
                 raise _bad(file, f"it has {length} bytes, {live.size} were promised")
@@ -331,6 +403,7 @@ class OnDemand:
                 lane=Lane.CLIENT,
                 patience=PATIENCE,
                 hooks=Hooks(asks=asks, answered=answered, wrote=lambda size: live.wrote(writer.written)),
+                elsewhere=self._helpers.elsewhere(file),
             )
             if encoded != source.encoded and self._helpers.spelled is not None:
                 await self._helpers.spelled(file, encoded)

@@ -59,8 +59,25 @@ def shrink_reason(parts: Sequence[PartChange], whole: int = 0) -> str | None:
     return None
 
 
+def shrink_notes(parts: Sequence[PartChange], whole: int = 0) -> list[str]:
+    """Return what people should know of losses that are large for what there was, but too small to stop a run."""
+    notes = [
+        f"the source stopped listing {part.stopped:,} of {part.before:,} artifacts of {part.part}"
+        for part in parts
+        if _many(part.stopped, part.before)
+    ]
+    stopped, before = sum(part.stopped for part in parts), max(sum(part.before for part in parts), whole)
+    if not notes and _many(stopped, before):
+        notes.append(f"the source stopped listing {stopped:,} of {before:,} artifacts")
+    return notes
+
+
+def _many(stopped: int, before: int) -> bool:
+    return stopped * 100 > before * SHRINK_PERCENT
+
+
 def _too_many(stopped: int, before: int) -> bool:
-    return stopped > SHRINK_COUNT and stopped * 100 > before * SHRINK_PERCENT
+    return stopped > SHRINK_COUNT and _many(stopped, before)
 
 
 def space_reason(needed: int, space: Space) -> str | None:

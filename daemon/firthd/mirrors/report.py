@@ -3,15 +3,16 @@
 from collections.abc import Callable, Mapping
 
 from firth_protocol.methods import MirrorList, RunList
-from firth_protocol.types import FailedArtifact, Family, Mirror, MirrorDetails, Run
+from firth_protocol.types import Collision, FailedArtifact, Family, Mirror, MirrorDetails, Run
 from firthd.absent import no_mirror, no_run
 from firthd.channels import browse
 from firthd.clock import Clock, maybe_rfc3339, rfc3339
 from firthd.families.base import FamilyRules
 from firthd.runs import steps
 from firthd.runs.queue import RunQueue
-from firthd.store import artifacts, catalog, paging, runs
+from firthd.store import artifacts, catalog, collisions, paging, runs
 from firthd.store.catalog import MirrorRow
+from firthd.store.collisions import CollisionRow
 from firthd.store.database import Database, Reader
 from firthd.store.paging import Cut, Patterns
 
@@ -67,6 +68,7 @@ class Reports:
         self._queue = queue
         self._families = families
         self._next_due = next_due
+        self._colliding: dict[int, tuple[int, tuple[list[CollisionRow], int]]] = {}  # mirror -> mark, what was found
 
     async def describe(self, r: Reader, row: MirrorRow) -> Mirror:
         """Return a mirror as clients see it; its secrets are not in it."""
@@ -90,6 +92,10 @@ class Reports:
             proxy=row.proxy,
             ca_file=row.ca_file,
             credentials="***" if row.has_credentials else None,
+            also_from=row.also_from,
+            drop_unused_days=row.drop_unused_days,
+            max_rate=row.max_rate,
+            max_rate_hours=row.max_rate_hours,
             enabled=row.enabled,
             state=state,
             last_run=steps.brief(live.snapshot() if live is not None else last) if last is not None else None,
@@ -144,6 +150,15 @@ class Reports:
         """Return the mirror that an id or `channel:name` means; raise NotFound."""
         return await self.describe(r, await find(r, ref))
 
+    async def _collisions(self, row: MirrorRow) -> tuple[list[CollisionRow], int]:
+        """Return the files that another mirror has with other bytes, looked for again when the channel has changed."""
+        mark = await self._db.read(lambda r: collisions.mark(r, row.channel_id))
+        known = self._colliding.get(row.id)
+        if known is None or known[0] != mark:
+            found = await self._db.read(lambda r: collisions.collisions(r, row.channel_id, row.id, LISTED))
+            known = self._colliding[row.id] = (mark, found)
+        return known[1]
+
     async def details(self, ref: int | str, run_id: int | None) -> MirrorDetails:
         """Return what a mirror's run (None: its newest) did, with each failure; raise NotFound."""
         row = await self._db.read(lambda r: find(r, ref))
@@ -155,6 +170,7 @@ class Reports:
         failed = await self._db.read(lambda r: runs.failures(r, run.id, LISTED)) if run else []
         failures = await self._db.read(lambda r: runs.count_failures(r, run.id)) if run else 0
         names, shadowed = await self._db.read(lambda r: artifacts.shadowed_names(r, row.channel_id, row.id, LISTED))
+        collisions, colliding = await self._collisions(row)
         live = self._queue.live(run.id) if run else None
         shown = live.snapshot() if live is not None else run
         return MirrorDetails(
@@ -175,5 +191,16 @@ class Reports:
             failed_total=max(failures, shown.counts.failed) if shown else 0,
             shadowed=names,
             shadowed_total=shadowed,
+            collisions=[
+                Collision(
+                    part=one.part,
+                    filename=one.filename,
+                    sha256=one.sha256,
+                    other=one.other,
+                    other_sha256=one.other_sha256,
+                )
+                for one in collisions
+            ],
+            collisions_total=colliding,
             notes=shown.notes if shown else [],
         )

@@ -48,10 +48,15 @@ class _Read(Struct, frozen=True, kw_only=True):
     def bytes_to_store(self) -> int:
         return sum(part.bytes_to_store for part in self.parts)
 
-    def renewed(self, signed_before: set[str]) -> list[str]:
-        """Return the parts that are to be rendered although no record of them may have changed."""
+    def renewed(self, signed_before: set[str], *, empty: bool) -> list[str]:
+        """Return the parts that are to be rendered although no record of them may have changed.
+
+        `empty`: the parts too that the source has, and nothing in them that is taken.
+        """
         signed = {part.part for part in self.parts if part.signed or part.part in signed_before}
-        return sorted({*self.index.renewed, *signed})
+        there = {part.row.part for part in self.index.parts if part.row.file}
+        bare = {part.part for part in self.parts if empty and not part.kept and part.part in there}
+        return sorted({*self.index.renewed, *signed, *bare})
 
     def total(self, field: str) -> int:
         return sum(getattr(part, field) for part in self.parts)
@@ -102,7 +107,7 @@ class MirrorRuns:
             read = await self._read(live, job, fetcher, {}, folder, everything=True)
             await live.skip(StepName.RESOLVE, "nothing asks for dependencies")
             async with live.step(StepName.PLAN):
-                shrink, adds, removes = await self._changes(job, read)
+                shrink, notes, adds, removes = await self._changes(job, read)
                 needed = read.bytes_to_store if job.mode is MirrorMode.ACTIVE else 0
                 space = plan.space_reason(needed, await self._p.space.now())
                 live.progress(_compared(adds, removes, needed), done=adds + removes, total=adds + removes)
@@ -113,7 +118,7 @@ class MirrorRuns:
                 "bytes_all": read.bytes_to_store,
                 "index_bytes": read.index.bytes,
                 "known_before": len(known),
-                "warnings": [reason for reason in (shrink, space) if reason],
+                "warnings": [reason for reason in (shrink, space, *notes) if reason],
                 "parts": {
                     part.part: {"adds": part.added + part.replaced, "records": part.records} for part in read.parts
                 },
@@ -256,6 +261,7 @@ class MirrorRuns:
             mirror_id=job.mirror_id,
             spools=index.to_read(copies or self._p.source_folder(job.mirror_id), everything=everything),
             only=None if only is None else sorted(only),
+            filters=job.filters,
             keep=job.keep,
             max_part_bytes=self._p.max_part_bytes,
         )
@@ -298,7 +304,8 @@ class MirrorRuns:
                 )
                 live.log(f"{part.part}/{invalid.filename}: {invalid.reason}", "error")
 
-    async def _changes(self, job: Job, read: _Read) -> tuple[str | None, int, int]:
+    async def _changes(self, job: Job, read: _Read) -> tuple[str | None, list[str], int, int]:
+        """Return why the source shrank too far, what else it lost, how many files come, and how many go."""
         mirror = await self._p.db.read(lambda r: catalog.mirror_by_id(r, job.mirror_id))
         changes = [
             plan.PartChange(
@@ -314,11 +321,15 @@ class MirrorRuns:
         ]
         adds = sum(change.added + change.replaced for change in changes)
         removes = sum(change.removed + change.replaced for change in changes)
-        return plan.shrink_reason(changes, mirror.artifacts if mirror is not None else 0), adds, removes
+        whole = mirror.artifacts if mirror is not None else 0
+        shrink = plan.shrink_reason(changes, whole)
+        return shrink, plan.shrink_notes(changes, whole) if shrink is None else [], adds, removes
 
     async def _compare(self, live: LiveRun, job: Job, read: _Read) -> None:
         async with live.step(StepName.PLAN):
-            shrink, adds, removes = await self._changes(job, read)
+            shrink, notes, adds, removes = await self._changes(job, read)
+            for note in notes:
+                live.note(note)
             if shrink is not None and not live.row.params.get("accept_removals"):
                 raise ShrinkGuard(
                     f"{shrink}; what is published stays as it is",
@@ -381,9 +392,10 @@ class MirrorRuns:
             async with open_run_file(folder / "run.sqlite") as reads:
                 holes = await reads.incomplete_parts()
             before = await self._p.db.read(lambda r: catalog.source_indexes(r, job.mirror_id))
+            rules = rules_of(self._p.families, job.type)
             as_read = self._as_read(live, job, read, holes, before)
             copied = await self._take_in.take_in(
-                live, job, folder / "run.sqlite", as_read, renewed=read.renewed(signed_before)
+                live, job, folder / "run.sqlite", as_read, renewed=read.renewed(signed_before, empty=rules.shows_empty)
             )
             live.count(added=copied.added, removed=copied.closed)
             publication = await self._take_in.publish(live, job.channel_id, Cause.RUN, None)
@@ -474,7 +486,12 @@ def _state(live: LiveRun) -> RunState:
 
 def _not_yet_today(known: Mapping[str, SourceIndexRow], now_ms: int) -> bool:
     """Tell whether nobody has looked today for the parts that the source had not."""
-    return utc_day(max((row.read_at for row in known.values() if row.file is None), default=0)) != utc_day(now_ms)
+    return utc_day(_looked_at(known.values())) != utc_day(now_ms)
+
+
+def _looked_at(rows: Iterable[SourceIndexRow]) -> int:
+    """Return when a part that the source has not was looked for last, 0 for never."""
+    return max((row.read_at for row in rows if row.file is None and row.beside is None), default=0)
 
 
 def _compared(adds: int, removes: int, needed: int) -> str:

@@ -1,6 +1,7 @@
 """The only place that puts a mirror's row and its secrets together into the source that is asked."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
@@ -14,6 +15,8 @@ from firthd.store.catalog import MirrorRow
 from firthd.store.database import Database, Reader
 from firthd.store.secrets import SecretFile
 from firthd.upstream.client import Source, mask
+from firthd.upstream.shape import RateLimit, parse_hours
+from firthd.upstream.source import is_absolute
 
 NO_MIRROR = -1
 """Stands for the mirror of a plan that was asked for before the mirror exists: it has no rows."""
@@ -31,6 +34,7 @@ class Job(Struct, frozen=True, kw_only=True):
     source: Source
     filters: Filters
     keep: bool
+    near: tuple[Source, ...] = ()  # asked for files before the source
 
     def still_that_of(self, mirror: MirrorRow) -> bool:
         """Tell whether a run of the mirror as it is now would read and keep the same."""
@@ -69,8 +73,15 @@ def source_of(mirror: MirrorRow, secrets: SecretFile, *, without: bool = False) 
         credentials=kept.credentials if theirs else None,
         proxy=kept.proxy if same_proxy else mirror.proxy,
         ca_file=mirror.ca_file,
+        limit=RateLimit(who=mirror.id, bytes_s=mirror.max_rate, hours=parse_hours(mirror.max_rate_hours)),
         encoded=mirror.encoded,
     )
+
+
+def near_of(mirror: MirrorRow) -> tuple[Source, ...]:
+    """Return the places that are asked for files before a mirror's source; no secret of it goes there."""
+    limit = RateLimit(who=mirror.id, bytes_s=mirror.max_rate, hours=parse_hours(mirror.max_rate_hours))
+    return tuple(Source(url=url, ca_file=mirror.ca_file, limit=limit) for url in mirror.also_from)
 
 
 def job_of(mirror: MirrorRow, secrets: SecretFile) -> Job:
@@ -84,7 +95,28 @@ def job_of(mirror: MirrorRow, secrets: SecretFile) -> Job:
         source=source_of(mirror, secrets),
         filters=mirror.filters,
         keep=mirror.on_upstream_removal is OnUpstreamRemoval.KEEP,
+        near=near_of(mirror),
     )
+
+
+def elsewhere(rules: FamilyRules, part: str, section: str, filename: str) -> str | None:
+    """Return where a source may have a file that it has moved; None where its family moves none."""
+    moved = rules.elsewhere(part, filename)
+    return None if moved is None else rules.fetch_url(FetchPlace(part=moved[0], section=section, filename=moved[1]))
+
+
+def near_path(rules: FamilyRules, place: FetchPlace) -> str | None:
+    """Return where a copy of a source keeps a file: where the source does, wherever its index sends clients to.
+
+    None for an address that is not below anything.
+    """
+    path = rules.fetch_url(FetchPlace(part=place.part, section=place.section, filename=place.filename, raw=place.raw))
+    if is_absolute(path):
+        path = urlsplit(path).path
+    path = path.partition("#")[0].partition("?")[0]
+    while path.startswith(("../", "./", "/")):
+        path = path.partition("/")[2]
+    return path or None
 
 
 class Locator:
@@ -98,6 +130,28 @@ class Locator:
     async def spelled(self, file: FileRow, encoded: bool) -> None:
         """Remember whether the file's source takes names with `+`, `!` and `~` percent-encoded."""
         await self._db.write(lambda tx: catalog.note_mirror(tx, file.mirror_id, {"encoded": int(encoded)}))
+
+    def elsewhere(self, file: FileRow) -> str | None:
+        """Return where the source may have a file that it has moved since it was listed."""
+        return elsewhere(self._families[Family(file.family)], file.part, file.section, file.filename)
+
+    async def near(self, file: FileRow) -> tuple[Sequence[Source], str | None]:
+        """Return the places that are asked for a file before its source, and the path below them."""
+        rules = self._families[Family(file.family)]
+
+        async def body(r: Reader) -> tuple[tuple[Source, ...], bytes | None]:
+            mirror = await catalog.mirror_by_id(r, file.mirror_id)
+            places = near_of(mirror) if mirror is not None else ()
+            return places, await raw_record(r, file.id) if places and rules.needs_record(file.section) else None
+
+        places, raw = await self._db.read(body)
+        if not places:
+            return (), None
+        place = FetchPlace(part=file.part, section=file.section, filename=file.filename, raw=raw)
+        try:
+            return places, near_path(rules, place)
+        except Invalid:
+            return (), None
 
     async def locate(self, file: FileRow) -> tuple[Source, str]:
         """Return the source and the address of a file; raise NotFound when its mirror is gone."""

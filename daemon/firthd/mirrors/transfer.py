@@ -1,6 +1,6 @@
 """The only place that brings one file's bytes from its source: asked again, resumed, within the patience there is."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -34,6 +34,10 @@ class Incoming(Protocol):
 
     @property
     def validators(self) -> Validators: ...
+    @property
+    def proof(self) -> str | None:
+        """What If-Range takes for the same bytes; None where the source gives nothing that strong."""
+
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 
 
@@ -76,7 +80,7 @@ class Hooks(Struct, frozen=True, kw_only=True):
     """
 
     asks: Callable[[int], None]
-    answered: Callable[[Incoming], None]
+    answered: Callable[[Incoming], Awaitable[None]]
     wrote: Callable[[int], None]
 
 
@@ -107,20 +111,27 @@ async def transfer(
     lane: Lane,
     patience: Patience,
     hooks: Hooks,
+    resume: str | None = None,
+    elsewhere: str | None = None,
 ) -> bool:
     """Write the whole file, going on where it broke off; the digest over all of it guards the seams.
 
     `digest`: whether the file's digest is known, so that a source without a strong validator may be asked for the rest
-    too. Where the source does not have the file (404, or 403 as buckets say it), a name with `+`, `!` or `~` is asked
-    for once more in its other spelling. Returns whether the source takes such names percent-encoded, `source.encoded`
-    where that was not seen. Raises NotFound, Invalid and TooLarge at once, Upstream when patience is at an end.
+    too. `resume`: the validator of what the writer holds already, of a file whose digest is known. Where the source
+    does not have the file (404, or 403 as buckets say it), a name with `+`, `!` or `~` is asked for once more in its
+    other spelling, and then at `elsewhere`. Returns whether the source takes such names percent-encoded,
+    `source.encoded` where that was not seen. Raises NotFound, Invalid and TooLarge at once, Upstream when patience is
+    at an end.
     """
     spelled = spellings(address, encoded=source.encoded)
+    other = spelled[1] if len(spelled) > 1 else None
+    if elsewhere is not None:
+        spelled.append(elsewhere)
     absent: NotFound | Upstream | None = None
     began = clock.monotonic()
     first: Validators | None = None
-    tag: str | None = None
-    may_resume = False
+    tag = resume
+    may_resume = earlier = digest and writer.written > 0
     failed = number = 0
     while True:
         had = writer.written
@@ -131,24 +142,28 @@ async def transfer(
             async with upstream.open(
                 source, spelled[0], offset=offset, if_range=tag, answer_s=answer_s, lane=lane
             ) as body:
-                hooks.answered(body)
+                await hooks.answered(body)
                 if had and not digest and not (body.validators == first != Validators()):
                     raise Upstream(  # nothing would tell two halves of different files from one file
                         "the transfer broke off, and nothing tells whether the source still has the same file",
                         hint="ask again: it is fetched anew",
                     )
+                if earlier and not body.offset and (tag is None or body.proof != tag):
+                    writer.restart()  # it is another file by now, or nothing says that it is not
+                earlier = False
                 first = body.validators
-                tag = _strong(body.validators.etag)
+                tag = body.proof
                 may_resume = body.as_sent and (tag is not None or digest)
                 await _receive(body, writer, hooks.wrote)
-            return source.encoded != (absent is not None)
+            return source.encoded != (spelled[0] == other)
         except (NotFound, Upstream) as error:
-            if absent is not None and not writer.written and error.data.get("status") in _NOT_THERE:
-                raise absent from None
-            if len(spelled) > 1 and not writer.written and error.data.get("status") in _NOT_THERE:
-                absent = error
+            fresh = writer.written - writer.resumed_at
+            if len(spelled) > 1 and not fresh and error.data.get("status") in _NOT_THERE:
+                absent = absent or error
                 del spelled[0]
                 continue
+            if absent is not None and not fresh and error.data.get("status") in _NOT_THERE:
+                raise absent from None
             if isinstance(error, NotFound):
                 raise
             came = writer.written - had
@@ -175,8 +190,3 @@ async def _receive(body: Incoming, writer: BlobWriter, wrote: Callable[[int], No
         if fresh:
             writer.write(fresh)
             wrote(len(fresh))
-
-
-def _strong(etag: str | None) -> str | None:
-    """Return the validator for If-Range, which takes no weak one (RFC 9110, 13.1.5)."""
-    return etag if etag is not None and not etag.startswith("W/") else None

@@ -8,8 +8,10 @@ import contextlib
 import os
 import signal
 from collections.abc import Sequence
+from pathlib import Path
 
 from firth_protocol.errors import Upstream
+from firthd import sandbox
 
 KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
 END_S = 1.0
@@ -32,7 +34,8 @@ async def run(command: Sequence[str], data: bytes, timeout_s: float) -> None:
             env={name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ},
         )
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "it is no program"
+        hidden = await asyncio.to_thread(sandbox.hint, Path(command[0]))
+        why = hidden or getattr(error, "strerror", None) or "it is no program"
         raise Upstream(f"{command[0]} cannot be started: {why}") from None
     finally:
         os.close(stdin)

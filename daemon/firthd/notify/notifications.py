@@ -78,16 +78,21 @@ class Notifications:
         """Tell what there is to be told, until cancelled."""
         if not self.wanted:
             return
-        told = await self._db.read(lambda r: journal.setting(r, _TOLD))
-        self._known = frozenset(msgspec.json.decode(told, type=list[str])) if told else frozenset()
+        known = False
         while True:
             await self._clock.sleep(LOOK_S)
             try:
+                if not known:
+                    told = await self._db.read(lambda r: journal.setting(r, _TOLD))
+                    self._known = frozenset(msgspec.json.decode(told, type=list[str])) if told else frozenset()
+                    known = True
                 await self._look()
                 if self._waiting and self._clock.monotonic() >= self._next:
                     await self._tell()
             except FirthError as error:
                 log.warning("notifications: %s", error.message)
+            except Exception:  # a hook is no reason to end the daemon
+                log.exception("notifications failed unforeseen")
 
     async def test(self) -> NotifyTest:
         """Send a notification for a try, and say what became of it. Raises Invalid where there is no hook."""

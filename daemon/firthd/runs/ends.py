@@ -11,7 +11,16 @@ from firthd.store.runs import RunRow, StepRow
 TRIES_WITHOUT_GAIN = 2
 """How often in a row a run is queued again that brought nothing new before it was cut off."""
 RESUMED = frozenset(
-    {RunKind.MIRROR, RunKind.PUBLISH, RunKind.ROLLBACK, RunKind.REMOVE, RunKind.FILL, RunKind.GC, RunKind.SCRUB}
+    {
+        RunKind.MIRROR,
+        RunKind.PUBLISH,
+        RunKind.ROLLBACK,
+        RunKind.REMOVE,
+        RunKind.DELETE,
+        RunKind.FILL,
+        RunKind.GC,
+        RunKind.SCRUB,
+    }
 )
 
 INTERRUPTED = RunError(

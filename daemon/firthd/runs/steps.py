@@ -10,13 +10,14 @@ STEPS = {
     RunKind.PUBLISH: (StepName.PUBLISH, StepName.CLEAN),
     RunKind.ROLLBACK: (StepName.PUBLISH, StepName.CLEAN),
     RunKind.REMOVE: (StepName.PLAN, StepName.PUBLISH, StepName.CLEAN),
+    RunKind.DELETE: (StepName.PLAN, StepName.PUBLISH, StepName.CLEAN),
     RunKind.FILL: (StepName.CONNECT, StepName.PLAN, StepName.DOWNLOAD, StepName.CLEAN),
     RunKind.GC: (StepName.PLAN, StepName.CLEAN),
     RunKind.SCRUB: (StepName.PLAN, StepName.CLEAN),
     RunKind.BACKUP: (StepName.PLAN, StepName.CLEAN),
 }
 NO_COUNTS = RunCounts()
-URGENT = frozenset({RunKind.PUBLISH, RunKind.ROLLBACK, RunKind.REMOVE})
+URGENT = frozenset({RunKind.PUBLISH, RunKind.ROLLBACK, RunKind.REMOVE, RunKind.DELETE})
 """Kinds that go before the others in the queue."""
 PLACED = frozenset({RunKind.MIRROR, RunKind.FILL})
 """Kinds that need one of the run places: they load a source, the line and the disk for long."""

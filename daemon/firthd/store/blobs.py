@@ -57,7 +57,16 @@ NameBlobs = Callable[[list[Kept]], Awaitable[None]]
 class BlobWriter:
     """A file on its way into the store: written aside, hashed while it is written."""
 
-    def __init__(self, path: Path, *, size: int | None, sha256: str | None, md5: str | None, limit: int | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        size: int | None,
+        sha256: str | None,
+        md5: str | None,
+        limit: int | None,
+        resume: bool = False,
+    ) -> None:
         self.path = path
         self.written = 0
         self._size = size
@@ -66,21 +75,59 @@ class BlobWriter:
         self._limit = size if size is not None else limit
         self._hash = hashlib.sha256()
         self._md5_hash = hashlib.md5(usedforsecurity=False) if md5 and not sha256 else None
-        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        self.resumed_at = 0  # bytes that were there before; `resume`: to be read again first
+        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_NOFOLLOW if resume else os.O_CREAT | os.O_EXCL)
+        self.fd = os.open(path, flags, 0o640)
         self.closed = False
 
     def write(self, chunk: bytes) -> None:
         """Append bytes; raise TooLarge once there are more than were promised."""
-        if self._limit is not None and self.written + len(chunk) > self._limit:
-            raise TooLarge(f"more than the {self._limit} bytes that were promised")
-        self._hash.update(chunk)
-        if self._md5_hash is not None:
-            self._md5_hash.update(chunk)
+        self._check_limit(len(chunk))
         view = memoryview(chunk)
         while view:
             done = os.write(self.fd, view)
             view = view[done:]
+        self._count(chunk)
+
+    def reread(self, most: int) -> bool:
+        """Count bytes that an earlier process wrote, at most so many; return whether there are more. Blocks."""
+        end = self.written + most
+        while self.written < end:
+            chunk = os.read(self.fd, READ_CHUNK)
+            if not chunk:
+                self.resumed_at = self.written
+                return False
+            self.took(chunk)
+        return True
+
+    def restart(self) -> None:
+        """Throw away what has come, and begin with the first byte again."""
+        os.ftruncate(self.fd, 0)
+        os.lseek(self.fd, 0, os.SEEK_SET)
+        self.written = self.resumed_at = 0
+        self._hash = hashlib.sha256()
+        if self._md5_hash is not None:
+            self._md5_hash = hashlib.md5(usedforsecurity=False)
+
+    def took(self, chunk: bytes) -> None:
+        """Count bytes that the file has already; raise TooLarge once there are more than were promised."""
+        self._check_limit(len(chunk))
+        self._count(chunk)
+
+    def _check_limit(self, more: int) -> None:
+        if self._limit is not None and self.written + more > self._limit:
+            raise TooLarge(f"more than the {self._limit} bytes that were promised")
+
+    def _count(self, chunk: bytes) -> None:
+        self._hash.update(chunk)
+        if self._md5_hash is not None:
+            self._md5_hash.update(chunk)
         self.written += len(chunk)
+
+    @property
+    def promised(self) -> str | None:
+        """The digest that was promised, lower hex."""
+        return self._sha256 or self._md5
 
     @property
     def sha256(self) -> str:
@@ -205,16 +252,31 @@ class BlobStore:
         return self._temporary / uuid4().hex
 
     def writer(
-        self, *, size: int | None, sha256: str | None, md5: str | None = None, max_bytes: int | None = None
+        self,
+        *,
+        size: int | None,
+        sha256: str | None,
+        md5: str | None = None,
+        max_bytes: int | None = None,
+        path: Path | None = None,
     ) -> BlobWriter:
-        return BlobWriter(self.temporary(), size=size, sha256=sha256, md5=md5, limit=max_bytes)
+        return BlobWriter(path or self.temporary(), size=size, sha256=sha256, md5=md5, limit=max_bytes)
 
     async def open_writer(
-        self, *, size: int | None, sha256: str | None, md5: str | None = None, max_bytes: int | None = None
+        self,
+        *,
+        size: int | None,
+        sha256: str | None,
+        md5: str | None = None,
+        max_bytes: int | None = None,
+        path: Path | None = None,
     ) -> BlobWriter:
-        """Return a writer, made in a thread: a file system that is flushing makes the making of a file wait."""
+        """Return a writer, made in a thread: a file system that is flushing makes the making of a file wait.
+
+        `path`: where it writes, on the store's file system; there is nothing yet.
+        """
         made = asyncio.ensure_future(
-            asyncio.to_thread(self.writer, size=size, sha256=sha256, md5=md5, max_bytes=max_bytes)
+            asyncio.to_thread(self.writer, size=size, sha256=sha256, md5=md5, max_bytes=max_bytes, path=path)
         )
         try:
             return await asyncio.shield(made)

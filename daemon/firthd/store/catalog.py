@@ -178,6 +178,12 @@ async def channel_numbers(r: Reader, channel_id: int, patterns: paging.Patterns)
     )
 
 
+async def types_of(r: Reader, channel_id: int) -> set[str]:
+    """Return the types of a channel's mirrors."""
+    rows = await r.rows("SELECT DISTINCT type FROM mirror WHERE channel_id = ? AND deleted_at IS NULL", (channel_id,))
+    return {row[0] for row in rows}
+
+
 async def stored_by_type(r: Reader, channel_id: int) -> dict[str, int]:
     """Return how many files of each family a channel has been given: its mirrors', and all that are its own."""
     rows = await r.rows(
@@ -205,6 +211,10 @@ class MirrorRow(Struct, frozen=True, kw_only=True):
     proxy: str | None
     ca_file: str | None
     has_credentials: bool
+    also_from: list[str]  # folders and addresses that are asked for files before the source
+    drop_unused_days: int | None
+    max_rate: int | None  # bytes a second
+    max_rate_hours: str | None  # in UTC, such as 8-18; None: always
     enabled: bool
     state: RunState
     last_run_id: int | None
@@ -233,6 +243,7 @@ _FROM_MIRROR = "mirror m JOIN channel c ON c.id = m.channel_id"
 def _mirror(row: Row) -> MirrorRow:
     values = dict(zip(MirrorRow.__struct_fields__, row, strict=True))
     values["filters"] = msgspec.json.decode(values["filters"], type=Filters)
+    values["also_from"] = msgspec.json.decode(values["also_from"], type=list[str])
     return msgspec.convert(values, MirrorRow, strict=False)
 
 
@@ -326,7 +337,7 @@ async def insert_mirror(tx: Tx, fields: dict[str, Any], now_ms: int) -> int:
 
 _MIRROR_COLUMNS = frozenset(
     {"name", "source", "schedule", "filters", "on_upstream_removal", "proxy", "ca_file", "has_credentials"}
-    | {"enabled", "scheduled_from"}
+    | {"enabled", "scheduled_from", "also_from", "drop_unused_days", "max_rate", "max_rate_hours"}
 )
 
 
@@ -355,6 +366,28 @@ async def add_stored(tx: Tx, mirror_id: int, files: int, size: int) -> None:
         " WHERE id = ?",
         (files, size, mirror_id),
     )
+
+
+class DeletedMirror(Struct, frozen=True, kw_only=True):
+    """A mirror that is deleted; `refused`: all that it brought is to go."""
+
+    id: int
+    channel_id: int
+    channel: str
+    name: str
+    refused: bool
+
+
+async def deleted_with_artifacts(r: Reader) -> list[DeletedMirror]:
+    """Return the deleted mirrors of channels that are there whose artifacts are still shown."""
+    rows = await r.rows(
+        "SELECT m.id, m.channel_id, c.name, m.name, m.refused FROM mirror m JOIN channel c ON c.id = m.channel_id"
+        " WHERE m.deleted_at IS NOT NULL AND c.deleted_at IS NULL AND EXISTS (SELECT 1 FROM artifact a"
+        " INDEXED BY artifact_live WHERE a.channel_id = m.channel_id AND a.mirror_id = m.id AND a.closed_set IS NULL)"
+    )
+    return [
+        DeletedMirror(id=row[0], channel_id=row[1], channel=row[2], name=row[3], refused=bool(row[4])) for row in rows
+    ]
 
 
 async def mark_mirror_deleted(tx: Tx, mirror_id: int, now_ms: int) -> None:

@@ -71,3 +71,10 @@ async def present(db: Database, channel_id: int, digests: Collection[str]) -> Pr
         return still
 
     return Present(before, await db.write(take_over))
+
+
+async def take_back(tx: Tx, channel_id: int, sha256: str) -> bool:
+    """Let a channel have a file no more, until it comes again; return whether another channel has it."""
+    raw = bytes.fromhex(sha256)
+    await tx.execute("DELETE FROM delivered WHERE channel_id = ? AND sha256 = ?", (channel_id, raw))
+    return bool(await tx.value("SELECT EXISTS (SELECT 1 FROM delivered WHERE sha256 = ?)", (raw,)))

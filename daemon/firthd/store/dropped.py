@@ -10,9 +10,11 @@ from functools import partial
 
 from msgspec import Struct
 
+from firthd.store import journal
 from firthd.store.database import Database, Reader, Tx
 
 BATCH = 500
+_FORGOTTEN = "forgotten of channel "
 _SETS = 500
 
 
@@ -28,12 +30,21 @@ async def forget_rows(db: Database, channel_id: int, before_ms: int) -> int:
     """Take away what generations published before a moment have closed and no kept one shows; return how many rows."""
     gone, after = 0, 0
     kept = await db.read(partial(_kept, channel_id=channel_id))
+    known = await db.read(partial(forgotten_up_to, channel_id=channel_id))
     while page := await db.read(partial(_closings, channel_id=channel_id, kept=kept, after=after, before_ms=before_ms)):
         after = page[-1].number
+        if after > known:  # said before it is done: what a list lacks is never passed over in silence
+            known = after
+            await db.write(partial(journal.set_setting, key=f"{_FORGOTTEN}{channel_id}", value=str(after)))
         for one in page:
             gone += await _forget_closed(db, one)
     await _forget_sets(db, channel_id, before_ms)
     return gone
+
+
+async def forgotten_up_to(r: Reader, channel_id: int) -> int:
+    """Return up to which number rows of generations that are not kept may have gone; 0: none has."""
+    return int(await journal.setting(r, f"{_FORGOTTEN}{channel_id}") or 0)
 
 
 class _Kept(Struct, frozen=True):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from firth_protocol.types import Cause
+from firth_protocol.types import Cause, Family
 from firthd.store.columns import selected
 from firthd.store.database import Reader, Row, Tx
 from firthd.store.offers import shadowed_sql
@@ -319,20 +319,36 @@ DRAFT = 1 << 60
 
 
 async def changes_page(
-    r: Reader, channel_id: int, low: int, high: int, *, came: bool, after: tuple[int, int], limit: int
+    r: Reader,
+    channel_id: int,
+    low: int,
+    high: int,
+    *,
+    came: bool,
+    after: tuple[int, int],
+    limit: int,
+    package: str | None = None,
 ) -> list[ChangeRow]:
     """Return what entered (or left) between the contents of `low` and `high`, by change set and row."""
     number = _NUMBER.format("s")
+    touching, of = "", None
+    if package is not None:
+        column = "added_set" if came else "closed_set"
+        touching = (
+            f" AND s.id IN (SELECT {column} FROM artifact INDEXED BY artifact_package WHERE channel_id = :channel"
+            f" AND family IN {_FAMILIES} AND name = :package)"
+        )
+        of = (channel_id, package)
     sets = await r.rows(
         "SELECT s.id, s.run_id, s.cause FROM change_set s WHERE s.channel_id = :channel"
-        f" AND {number} > :low AND {number} <= :high AND s.id >= :first ORDER BY s.id",
-        {"channel": channel_id, "low": low, "high": high, "first": after[0]},
+        f" AND {number} > :low AND {number} <= :high AND s.id >= :first{touching} ORDER BY s.id",
+        {"channel": channel_id, "low": low, "high": high, "first": after[0], "package": package},
     )
     found: list[ChangeRow] = []
     for set_id, run_id, cause in sets:  # one by one: each has an index of its own, and no page sorts the whole channel
         beyond = after[1] if set_id == after[0] else 0
         wanted = limit - len(found)
-        rows = await _changed_by(r, set_id, low, high, came=came, beyond=beyond, limit=wanted)
+        rows = await _changed_by(r, set_id, low, high, came=came, beyond=beyond, limit=wanted, of=of)
         found += [
             ChangeRow(
                 came=came,
@@ -356,6 +372,7 @@ async def changes_page(
     return found
 
 
+_FAMILIES = "(" + ", ".join(f"'{family}'" for family in Family) + ")"
 _NUMBER = f"(CASE WHEN {{0}}.state = 'finished' THEN {DRAFT} ELSE {{0}}.number END)"
 """The number that a change set has, or is going to get."""
 
@@ -384,7 +401,10 @@ _TWICE = (
 )
 
 
-async def _changed_by(r: Reader, set_id: int, low: int, high: int, *, came: bool, beyond: int, limit: int) -> list[Row]:
+async def _changed_by(
+    r: Reader, set_id: int, low: int, high: int, *, came: bool, beyond: int, limit: int, of: tuple[int, str] | None
+) -> list[Row]:
+    """`of`: files of this package of the channel only."""
     entered, left = _NUMBER.format("s"), _NUMBER.format("e")
     if came:
         joined = "LEFT JOIN change_set e ON e.id = a.closed_set"
@@ -392,11 +412,16 @@ async def _changed_by(r: Reader, set_id: int, low: int, high: int, *, came: bool
     else:
         joined = "JOIN change_set s ON s.id = a.added_set"
         inside = f"a.closed_set = :set AND {entered} <= :low"
+    index = ""
+    if of is not None:  # all of a package's rows are fewer than all of a change set's
+        index = "INDEXED BY artifact_package"
+        inside += f" AND a.channel_id = :channel AND a.family IN {_FAMILIES} AND a.name = :package"
     return await r.rows(
         "SELECT a.id, a.family, a.part, a.filename, a.name, a.version, a.build, a.size, a.closed_reason, m.name"
-        f" FROM artifact a {joined} LEFT JOIN mirror m ON m.id = a.mirror_id"
+        f" FROM artifact a {index} {joined} LEFT JOIN mirror m ON m.id = a.mirror_id"
         f" WHERE {inside} AND a.id > :beyond AND NOT {_SHADOWED} AND NOT {_TWICE} ORDER BY a.id LIMIT :limit",
         {"set": set_id, "low": low, "high": high, "beyond": beyond, "limit": limit}
+        | ({"channel": of[0], "package": of[1]} if of is not None else {})
         | {"at": high if came else low, "other": low if came else high},
     )
 

@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 
 from firth_protocol.errors import CursorExpired
 from firthd.store import paging
-from firthd.store.database import Reader, Tx
+from firthd.store.database import Reader, Row, Tx
 
 DAY_MS = 86_400_000
 KEPT_DAYS = 396
@@ -89,8 +89,28 @@ class UsageRow(Struct, frozen=True, kw_only=True):
     downloads: int
 
 
-_SHOWN = {"day": "u.day", "version": "u.version", "token": "coalesce(t.name, '')"}
-"""What a report may be grouped by beside channel and package, in the order of its columns."""
+_GROUPS = {"day": "u.day", "version": "u.version", "token": "u.token_id"}
+"""What a report may be grouped by beside channel and package, in the order of its columns and of the key."""
+_PACKAGES = 200
+"""Packages whose counts are added up at once: a page of the report never reads the whole of it."""
+
+
+class _Asked(Struct, frozen=True, kw_only=True):
+    """Which counts are asked for."""
+
+    family: str | None
+    name: str | None
+    first: int | None
+    last: int | None
+    by: frozenset[str]
+
+    @property
+    def keys(self) -> list[str]:
+        return ["u.family", "u.name", *(sql for group, sql in _GROUPS.items() if group in self.by)]
+
+    @property
+    def params(self) -> dict[str, object]:
+        return {"family": self.family, "name": self.name, "first": self.first, "last": self.last}
 
 
 async def report(
@@ -107,40 +127,75 @@ async def report(
     patterns: paging.Patterns,
 ) -> tuple[list[UsageRow], str | None]:
     """Return a page of what was downloaded from day `first` to day `last`, and the cursor behind it."""
-    keys = ["c.name", "u.family", "u.name", *(sql for shown, sql in _SHOWN.items() if shown in by)]
-    seen, params = paging.visible("c.name", patterns)
-    values: dict[str, object] = {
-        **params,
-        "channel": channel,
-        "family": family,
-        "name": name,
-        "first": first,
-        "last": last,
-        "limit": limit + 1,
-    }
+    asked = _Asked(family=family, name=name, first=first, last=last, by=by)
     sort = f"downloads {','.join(sorted(by))}"
-    beyond = "1"
-    if cursor is not None:
-        place = _place(paging.decode(cursor, sort, str)["page_key"], len(keys))
-        values |= {f"key{number}": value for number, value in enumerate(place)}
-        beyond = f"({', '.join(keys)}) > ({', '.join(f':key{number}' for number in range(len(keys)))})"
-    columns = ", ".join(sql if shown in by else "NULL" for shown, sql in _SHOWN.items())
-    rows = await r.rows(
-        f"SELECT c.name, u.family, u.name, {columns}, sum(u.downloads) FROM usage u"
-        " JOIN channel c ON c.id = u.channel_id AND c.deleted_at IS NULL LEFT JOIN token t ON t.id = u.token_id"
-        f" WHERE {seen} AND (:channel IS NULL OR c.name = :channel) AND (:family IS NULL OR u.family = :family)"
-        " AND (:name IS NULL OR u.name = :name) AND (:first IS NULL OR u.day >= :first)"
-        f" AND (:last IS NULL OR u.day <= :last) AND {beyond}"
-        f" GROUP BY {', '.join(keys)} ORDER BY {', '.join(keys)} LIMIT :limit",
-        values,
+    place = None if cursor is None else _place(paging.decode(cursor, sort, str)["page_key"], 1 + len(asked.keys))
+    seen, params = paging.visible("c.name", patterns)
+    channels = await r.rows(
+        f"SELECT c.id, c.name FROM channel c WHERE c.deleted_at IS NULL AND {seen}"
+        " AND (:channel IS NULL OR c.name = :channel) AND (:after IS NULL OR c.name >= :after) ORDER BY c.name",
+        {**params, "channel": channel, "after": place[0] if place else None},
     )
-    found = [UsageRow(**dict(zip(UsageRow.__struct_fields__, row, strict=True))) for row in rows]
-    return paging.cut(sort, found, limit, lambda one: (None, _key(one)))
+    found: list[tuple[str, Row]] = []
+    for channel_id, channel_name in channels:
+        beyond = place[1:] if place is not None and place[0] == channel_name else None
+        rows = await _of_channel(r, channel_id, asked, beyond, limit + 1 - len(found))
+        found += [(channel_name, row) for row in rows]
+        if len(found) > limit:
+            break
+    tokens = dict(await r.rows("SELECT id, name FROM token")) | {0: ""}
+    page, following = paging.cut(sort, found, limit, lambda one: (None, _key(one[0], one[1])))
+    return [_row(channel_name, row, asked, tokens) for channel_name, row in page], following
 
 
-def _key(row: UsageRow) -> str:
-    keys = (row.channel, row.family, row.name, row.day, row.version, row.token)
-    return msgspec.json.encode([key for key in keys if key is not None]).decode()
+async def _of_channel(
+    r: Reader, channel_id: int, asked: _Asked, beyond: list[str | int] | None, limit: int
+) -> list[Row]:
+    """Return up to `limit` lines of a channel, those behind the key `beyond`."""
+    keys = ", ".join(asked.keys)
+    wanted = "u.channel_id = :channel AND (:family IS NULL OR u.family = :family) AND (:name IS NULL OR u.name = :name)"
+    params = asked.params | {"channel": channel_id}
+    after = "1"
+    low: Sequence[object] = ("", "")
+    if beyond is not None:
+        low = beyond[:2]
+        params |= {f"key{number}": value for number, value in enumerate(beyond)}
+        after = f"({keys}) > ({', '.join(f':key{number}' for number in range(len(beyond)))})"
+    found: list[Row] = []
+    while len(found) < limit:
+        packages = await r.rows(
+            f"SELECT DISTINCT u.family, u.name FROM usage u WHERE {wanted} AND (u.family, u.name) >= (:low0, :low1)"
+            " ORDER BY u.family, u.name LIMIT :packages",
+            params | {"low0": low[0], "low1": low[1], "packages": _PACKAGES},
+        )
+        if not packages:
+            break
+        high = packages[-1]
+        found += await r.rows(
+            f"SELECT {keys}, sum(u.downloads) FROM usage u WHERE {wanted} AND (u.family, u.name) >= (:low0, :low1)"
+            f" AND (u.family, u.name) <= (:high0, :high1) AND {after} AND (:first IS NULL OR u.day >= :first)"
+            f" AND (:last IS NULL OR u.day <= :last) GROUP BY {keys} ORDER BY {keys} LIMIT :limit",
+            params | {"low0": low[0], "low1": low[1], "high0": high[0], "high1": high[1], "limit": limit - len(found)},
+        )
+        low = (high[0], f"{high[1]}\0")  # the name that would come next
+    return found
+
+
+def _row(channel: str, row: Row, asked: _Asked, tokens: Mapping[int, str]) -> UsageRow:
+    keys = dict(zip([group for group in _GROUPS if group in asked.by], row[2:-1], strict=True))
+    return UsageRow(
+        channel=channel,
+        family=row[0],
+        name=row[1],
+        day=keys.get("day"),
+        version=keys.get("version"),
+        token=tokens.get(keys["token"], "") if "token" in keys else None,
+        downloads=row[-1],
+    )
+
+
+def _key(channel: str, row: Row) -> str:
+    return msgspec.json.encode([channel, *row[:-1]]).decode()
 
 
 _Day = Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)]

@@ -61,6 +61,14 @@ class ShownRow(NamedTuple):
     raw: bytes
 
 
+class KnownDigests(NamedTuple):
+    """What is known of a file's bytes: from its source, or since they came."""
+
+    size: int | None
+    sha256: bytes | None
+    md5: bytes | None
+
+
 class OfferRow(NamedTuple):
     """That a mirror offers a name in a part, and which sets began and ended that."""
 
@@ -157,6 +165,17 @@ class WorkerState:
                 return
             last = LiveRow._make(page[-1])
             filename, artifact_id = last.filename, last.id
+
+    def digests(self, mirror_id: int, family: str, part: str, filename: str) -> KnownDigests | None:
+        """Return what is known of the newest file that a mirror ever listed under a name, if it is known at all."""
+        row = self._connection.execute(
+            "SELECT a.size, a.sha256, a.md5 FROM artifact a"
+            " WHERE a.channel_id = (SELECT channel_id FROM mirror WHERE id = ?) AND a.family = ? AND a.part = ?"
+            " AND a.filename = ? AND a.mirror_id = ? AND (a.sha256 IS NOT NULL OR a.md5 IS NOT NULL)"
+            " ORDER BY a.id DESC LIMIT 1",
+            (mirror_id, family, part, filename, mirror_id),
+        ).fetchone()
+        return None if row is None else KnownDigests(*row)
 
     def shown_rows(self, channel_id: int, family: str, part: str) -> Iterator[list[ShownRow]]:
         """Yield the visible rows of one part with their records, by file name and section, page by page."""

@@ -17,7 +17,8 @@ class Body:
     """The bytes of one answer; iterate once. Raises errors.Upstream when the transfer breaks off or crawls.
 
     `length`: bytes that this body delivers, None when the source does not say. `offset`: where they begin in the
-    file; 0 unless a resume was asked for and granted. `url` is masked.
+    file; 0 unless a resume was asked for and granted. `url` is masked. `held` waits until so many bytes may have come,
+    `proof` is what If-Range takes for the same bytes, None where the source gives nothing that strong.
     """
 
     def __init__(
@@ -34,6 +35,8 @@ class Body:
         offset: int = 0,
         content_type: str = "",
         validators: Validators | None = None,
+        held: Callable[[int], Awaitable[None]] | None = None,
+        proof: str | None = None,
     ) -> None:
         self.url = url
         self.status = status
@@ -42,7 +45,9 @@ class Body:
         self.content_type = content_type
         self.validators = validators or Validators()
         self.received = 0
+        self.proof = proof
         self._pull = pull
+        self._held = held
         self._cut = cut
         self._slow = slow
         self._clock = clock
@@ -109,6 +114,8 @@ class Body:
             raise StopAsyncIteration
         self.received += len(chunk)
         self._meter.add(len(chunk))
+        if self._held is not None:
+            await self._held(len(chunk))
         if self._told_length is not None and self.received > self._told_length:
             raise self._cut(self.received).error
         self._pace.add(self._waited_s, len(chunk))

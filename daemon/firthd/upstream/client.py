@@ -19,7 +19,9 @@ from firthd.upstream.files import HOST, OpenFile, in_thread, open_below
 from firthd.upstream.hosts import Lane
 from firthd.upstream.http import MAX_PAUSE_S, Http, Reply
 from firthd.upstream.masking import mask
+from firthd.upstream.proxies import NO_PROXIES, Proxies
 from firthd.upstream.rate import Meter
+from firthd.upstream.shape import Shaper, parse_hours
 from firthd.upstream.source import Source, Validators, is_absolute, is_file
 from firthd.upstream.spool import Room, Spool
 
@@ -100,12 +102,14 @@ class Upstream:
         clock: Clock,
         *,
         jitter: Callable[[], float] = random.random,
+        proxies: Proxies = NO_PROXIES,
     ) -> None:
         self._clock = clock
         self._jitter = jitter
         self._meter = Meter(clock)
         self._index_deadline_s = settings.index_deadline_s
-        self._http = Http(settings, clock, self._meter, user_agent=f"firth/{__version__}")
+        shaper = Shaper(clock, settings.max_rate, parse_hours(settings.max_rate_hours))
+        self._http = Http(settings, clock, self._meter, shaper, proxies, user_agent=f"firth/{__version__}")
 
     async def start(self) -> None:
         await self._http.start()
@@ -389,6 +393,7 @@ class Upstream:
             length=opened.size - offset,
             offset=offset,
             validators=opened.validators,
+            proof=opened.validators.etag,
         )
 
 

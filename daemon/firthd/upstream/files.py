@@ -1,13 +1,14 @@
 """The only place that reads sources from folders (`file://`): below their root, in a thread, in chunks."""
 
 import asyncio
+import fcntl
 import os
 import stat
 from collections.abc import Callable
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from firth_protocol.errors import Invalid
@@ -17,11 +18,26 @@ from firthd.upstream.masking import printable
 from firthd.upstream.source import Source, Validators, is_absolute, masker
 
 CHUNK_BYTES = 1024 * 1024
+_COPY_BYTES = 8 * CHUNK_BYTES
+"""Copied in one stretch, after which whoever wants it to end is heard."""
+_FICLONE = 0x40049409
 HOST = "file"
 """Stands for the host in errors about folders."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class Sink(Protocol):
+    """Takes a file's bytes, and counts them."""
+
+    @property
+    def fd(self) -> int: ...
+    def write(self, chunk: bytes, /) -> None:
+        """Append bytes."""
+
+    def took(self, chunk: bytes, /) -> None:
+        """Count bytes that are there already."""
 
 
 class OpenFile:
@@ -42,6 +58,29 @@ class OpenFile:
 
     async def seek(self, offset: int) -> None:
         await in_thread(self._file.seek, offset)
+
+    async def copy_into(self, sink: Sink, wrote: Callable[[int], None]) -> None:
+        """Copy all of the file, without its bytes where the file system can; raise Failure when it cannot be read.
+
+        `sink` gets a private copy: what is changed in one later is not changed in the other.
+        """
+        cloned = await in_thread(_clone, self._file.fileno(), sink.fd)
+        take = sink.took if cloned else sink.write
+        while size := await in_thread(self._copy_some, take):
+            wrote(size)
+
+    def _copy_some(self, take: Callable[[bytes], None]) -> int:
+        copied = 0
+        while copied < _COPY_BYTES:
+            try:
+                chunk = self._file.read(CHUNK_BYTES)
+            except OSError as error:
+                raise _unreadable(self.asked, error) from None
+            if not chunk:
+                break
+            take(chunk)
+            copied += len(chunk)
+        return copied
 
     def close_now(self) -> None:
         self._file.close()  # read-only: nothing is flushed, nothing blocks
@@ -66,6 +105,24 @@ async def open_below(source: Source, path_or_url: str) -> OpenFile | None:
         raise
     except OSError as error:
         raise _unreadable(asked, error) from None
+
+
+async def clone(source: Source, path: str, sink: Sink, wrote: Callable[[int], None]) -> bool:
+    """Copy a file of a folder into `sink`; return whether it is there. `wrote` is told how many bytes came.
+
+    Raises errors.Upstream when it cannot be read, Invalid for a path out of the folder, what `sink` raises.
+    """
+    try:
+        opened = await open_below(source, path)
+        if opened is None:
+            return False
+        try:
+            await opened.copy_into(sink, wrote)
+        finally:
+            opened.close_now()
+    except Failure as failure:
+        raise failure.error from None
+    return True
 
 
 def folder_of(url: str) -> Path:
@@ -152,6 +209,15 @@ def _open(root: Path, relative: str, asked: Asked) -> OpenFile | None:
     except BaseException:
         os.close(fd)
         raise
+
+
+def _clone(source: int, target: int) -> bool:
+    """Let an empty file share the bytes of another until one is changed; return whether the file system can. Blocks."""
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError:
+        return False
+    return True
 
 
 def _unreadable(asked: Asked, error: OSError, hint: str | None = None) -> Failure:

@@ -3,8 +3,9 @@
 import asyncio
 import re
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -20,7 +21,9 @@ from firthd.upstream.encodings import labels
 from firthd.upstream.failures import Asked, Failure, Passing, Slow, retry_after_s
 from firthd.upstream.hosts import Held, Hosts, Lane
 from firthd.upstream.masking import printable
+from firthd.upstream.proxies import Proxies
 from firthd.upstream.rate import Meter
+from firthd.upstream.shape import Shaper
 from firthd.upstream.source import (
     Origin,
     Source,
@@ -35,6 +38,7 @@ from firthd.upstream.source import (
     proxy_of,
     redirected,
 )
+from firthd.upstream.spool import strong
 
 MAX_REDIRECTS = 10
 HEADER_BYTES = 65_536
@@ -59,6 +63,8 @@ class Reply:
         clock: Clock,
         meter: Meter,
         idle_s: float,
+        held: Callable[[int], Awaitable[None]],
+        piece: int | None,
     ) -> None:
         self.status = response.status
         self.content_type = response.content_type if "Content-Type" in response.headers else ""
@@ -72,6 +78,8 @@ class Reply:
         self._clock = clock
         self._meter = meter
         self._idle_s = idle_s
+        self._held = held
+        self._piece = piece
         self._now_ms = clock.now_ms()
 
     @property
@@ -120,6 +128,8 @@ class Reply:
             offset=offset,
             content_type=self.content_type,
             validators=self.validators,
+            held=self._held,
+            proof=strong(self.validators, self.date),
         )
         encodings = labels(",".join(self._response.headers.getall("Content-Encoding", ())))
         if encodings and not offset:  # the rest of a file goes on as it began
@@ -131,7 +141,8 @@ class Reply:
 
     async def _pull(self) -> bytes:
         try:
-            return await self._response.content.readany()
+            content = self._response.content
+            return await (content.readany() if self._piece is None else content.read(self._piece))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             received = self._response.content.total_bytes
             raise self.asked.broken(error, idle_s=self._idle_s, received=received, length=self.length) from None
@@ -140,10 +151,21 @@ class Reply:
 class Http:
     """One session for all sources; proxy, authority and credentials belong to the single request."""
 
-    def __init__(self, settings: UpstreamSettings, clock: Clock, meter: Meter, *, user_agent: str) -> None:
+    def __init__(
+        self,
+        settings: UpstreamSettings,
+        clock: Clock,
+        meter: Meter,
+        shaper: Shaper,
+        proxies: Proxies,
+        *,
+        user_agent: str,
+    ) -> None:
         self._settings = settings
         self._clock = clock
         self._meter = meter
+        self._shaper = shaper
+        self._proxies = proxies
         self._user_agent = user_agent
         self._hosts = Hosts(settings.connections_per_host, clock)
         self._session: aiohttp.ClientSession | None = None
@@ -184,8 +206,8 @@ class Http:
         """
         check_credentials(source.credentials)
         idle = idle_s or self._settings.timeout_s
-        hide = masker(source)
         url = address(source, path_or_url)
+        hide = masker(source, self._proxies.through(url))
         home = origin_of(source.url) if source.url.lower().startswith("http") else None
         secret = authorization(source)
         may_send = secret is not None
@@ -246,7 +268,7 @@ class Http:
     ) -> AsyncIterator[Reply]:
         if self._session is None:
             raise Unavailable("sources are not asked yet, or no more", hint="try again in a moment")
-        proxy, proxy_secret = proxy_of(source)
+        proxy, proxy_secret = proxy_of(source.proxy or self._proxies.through(url))
         proxy_headers = None
         if proxy_secret is not None and url.startswith("https:"):
             proxy_headers = {"Proxy-Authorization": proxy_secret}  # of the CONNECT; the source never sees it
@@ -276,7 +298,8 @@ class Http:
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise asked.broken(error, idle_s=min(idle_s, answer_s or idle_s)) from None
         try:
-            yield Reply(response, asked, self._clock, self._meter, idle_s)
+            held = partial(self._shaper.passed, source.limit, lane)
+            yield Reply(response, asked, self._clock, self._meter, idle_s, held, self._shaper.piece(source.limit))
         finally:
             response.release()  # back to the pool when it was read to its end, closed otherwise
 

@@ -9,6 +9,7 @@ from msgspec import Struct
 from firth_protocol.errors import Invalid
 from firth_protocol.types import Credentials
 from firthd.upstream.masking import HIDDEN, TOKEN_PLACE, Masker, mask, printable
+from firthd.upstream.shape import RateLimit
 
 _KEY_LENGTH = 8  # shorter values of a query are switches and dates
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -25,6 +26,7 @@ class Source(Struct, frozen=True, kw_only=True):
     credentials: Credentials | None = None
     proxy: str | None = None
     ca_file: str | None = None
+    limit: RateLimit = RateLimit()
     encoded: bool = False  # it wants `+`, `!` and `~` in file names percent-encoded
 
     def __repr__(self) -> str:
@@ -95,16 +97,16 @@ def credentials_of(source: Source) -> Credentials:
     return Credentials(user=unquote(user), password=unquote(password)) if given else Credentials()
 
 
-def masker(source: Source) -> Masker:
-    """Return what hides this source's secrets; the proxy's password is one of them."""
+def masker(source: Source, other_proxy: str | None = None) -> Masker:
+    """Return what hides this source's secrets; the proxy's password is one of them, whoever named the proxy."""
     credentials = credentials_of(source)
     secrets = [credentials.token, credentials.password, credentials.bearer]
     if credentials.query is not None:
         secrets += _keys(credentials.query)
     if credentials.user is not None and credentials.password is not None:
         secrets.append(_basic(credentials.user, credentials.password))
-    if source.proxy:
-        password = _user_in(source.proxy)[1]
+    if proxy := source.proxy or other_proxy:
+        password = _user_in(proxy)[1]
         secrets += [password, unquote(password)]
     return Masker(tuple(secret for secret in secrets if secret))
 
@@ -203,22 +205,22 @@ def without_user(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, parts.query, ""))
 
 
-def proxy_of(source: Source) -> tuple[str | None, str | None]:
+def proxy_of(proxy: str | None) -> tuple[str | None, str | None]:
     """Return the proxy's address without its user, and the Proxy-Authorization header; raise Invalid if it is none."""
-    if not source.proxy:
+    if not proxy:
         return None, None
     try:
-        origin_of(source.proxy)
+        origin_of(proxy)
     except ValueError:
         raise Invalid(
-            f"the proxy {mask(source.proxy)} is not an http or https address",
+            f"the proxy {mask(proxy)} is not an http or https address",
             hint="write it as http://host:port or http://user:password@host:port",
         ) from None
-    parts = urlsplit(source.proxy)
+    parts = urlsplit(proxy)
     header = None
     if parts.username is not None:
         header = f"Basic {_basic(unquote(parts.username), unquote(parts.password or ''))}"
-    return without_user(source.proxy), header
+    return without_user(proxy), header
 
 
 def _with_query(source: Source, url: str) -> str:

@@ -4,6 +4,7 @@ import logging
 import re
 import socket
 from collections.abc import Hashable
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -86,8 +87,8 @@ class Front:
         self._published = parts.published
         self._admission = Admission(parts.tokens, settings.trusted_proxies, parts.clock)
         self._metrics_allow = networks(settings.metrics_allow)
-        self._pages = Pages(settings.public_url, self._set_up)
-        packages = Packages(files, parts.blobs, parts.on_demand, parts.package_lost, self._downloaded)
+        self._pages = Pages(settings.public_url)
+        packages = Packages(files, parts.blobs, parts.on_demand, parts.package_lost, self._downloaded, parts.asked)
         self._site = Site(
             parts.published, parts.rendered, files, packages, parts.pages, parts.families, parts.index_lost
         )
@@ -143,8 +144,9 @@ class Front:
             return web.Response(status=308, headers={"Location": f"{path[-1]}/"})  # links on the page are relative
         query = request.query.get("q", "")[:QUERY_LIMIT].strip()
         found = await self._parts.packages(view.channel, query)
+        families = await self._parts.families_of(view.channel)
         scheme = self._admission.origin(request).scheme
-        return self._pages.channel(request.host, scheme, view, query, *found)
+        return self._pages.channel(request.host, scheme, view, query, *found, partial(self._set_up, families))
 
     async def _snapshot(
         self, request: web.Request, visitor: Visitor, when: str, path: tuple[str, ...]
@@ -187,8 +189,10 @@ class Front:
 
     # --- people and machines
 
-    def _set_up(self, address: str) -> list[SetUp]:
-        return [one for rules in self._parts.families.values() for one in rules.set_up(address)]
+    def _set_up(self, families: set[str], address: str) -> list[SetUp]:
+        return [
+            one for name, rules in self._parts.families.items() if name in families for one in rules.set_up(address)
+        ]
 
     def _home(self, visitor: Visitor) -> web.Response:
         seen = [

@@ -24,6 +24,8 @@ class Content(Struct, frozen=True, kw_only=True):
     modified_ms: int | None
     media_type: str
     cache_control: str
+    encoding: str | None = None  # Content-Encoding: the bytes are packed so, for a client that said it takes that
+    vary: str | None = None  # the headers of a request that decide what is sent
 
 
 class Span(Struct, frozen=True):
@@ -128,3 +130,12 @@ def _range_counts(if_range: str | None, content: Content) -> bool:
     if text.startswith(('"', "W/")):
         return content.etag is not None and text == content.etag
     return content.modified_ms is not None and text == http_date(content.modified_ms)
+
+
+def accepts_gzip(accept_encoding: str) -> bool:
+    """Whether a client takes gzip where it did not ask for it by name (RFC 9110 section 12.5.3)."""
+    for item in accept_encoding.lower().split(","):
+        coding, *parameters = (text.strip() for text in item.split(";"))
+        if coding in ("gzip", "x-gzip", "*"):
+            return not any(re.fullmatch(r"q=0(\.0*)?", text.replace(" ", "")) for text in parameters)
+    return False

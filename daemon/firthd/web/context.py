@@ -80,11 +80,12 @@ class WebContext(Struct, frozen=True, kw_only=True):
     """Everything that the web application works with.
 
     `state` is the folder that nginx's internal location holds. `packages` gives those of a channel whose name holds a
-    text, the first hundred, and how many there are. `health` gives None, or a sentence that says why nothing can be
-    served; `limited` one that says what cannot be done while all that is stored is served. `metrics` gives Prometheus
-    text; what it is given tells which channels may be named. `package_lost` and `index_lost` (channel id, file) are
-    told of files that are not what they should be, and have taken them out of service when they return. `downloaded`
-    counts a file and the id of the token that asked for it, 0: none did.
+    text, the first hundred, and how many there are, `families_of` the families that it has. `health` gives None, or a
+    sentence that says why nothing can be served; `limited` one that says what cannot be done while all that is stored
+    is served. `metrics` gives Prometheus text; what it is given tells which channels may be named. `package_lost` and
+    `index_lost` (channel id, file) are told of files that are not what they should be, and have taken them out of
+    service when they return. `downloaded` counts a file and the id of the token that asked for it, 0: none did;
+    `asked` is told of each file that is asked for.
     """
 
     published: Channels
@@ -98,9 +99,11 @@ class WebContext(Struct, frozen=True, kw_only=True):
     state: Path
     families: Mapping[Family, FamilyRules]
     packages: Callable[[str, str], Awaitable[tuple[list[Package], int]]]
+    families_of: Callable[[str], Awaitable[set[str]]]
     health: Callable[[], str | None]
     metrics: Callable[[Callable[[str], bool]], Awaitable[bytes]]
     limited: Callable[[], str | None] = lambda: None
     package_lost: Callable[[FileRow], Awaitable[None]] = _told_nobody
+    asked: Callable[[FileRow], None] = lambda _: None
     index_lost: Callable[[int, str], Awaitable[None]] = _told_nobody
     downloaded: Callable[[FileRow, int], None] = _counted_nowhere

@@ -247,6 +247,10 @@ def _headers(content: Content) -> dict[str, str]:
         "Accept-Ranges": "bytes",
         "X-Content-Type-Options": "nosniff",
     }
+    if content.encoding is not None:
+        headers["Content-Encoding"] = content.encoding
+    if content.vary is not None:
+        headers["Vary"] = content.vary
     if content.etag is not None:
         headers["ETag"] = content.etag
     if content.modified_ms is not None:

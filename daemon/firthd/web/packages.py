@@ -33,6 +33,7 @@ class Packages:
         on_demand: Fetches,
         lost: Callable[[FileRow], Awaitable[None]],
         downloaded: Callable[[FileRow, Visitor], None],
+        asked: Callable[[FileRow], None] = lambda _: None,
         *,
         range_wait_s: float = RANGE_WAIT_S,
     ) -> None:
@@ -40,6 +41,7 @@ class Packages:
         self._blobs = blobs
         self._on_demand = on_demand
         self._lost = lost
+        self._asked = asked
         self._downloaded = downloaded
         self._range_wait_s = range_wait_s
 
@@ -50,6 +52,7 @@ class Packages:
 
         Raises Upstream, NoSpace and Unavailable when it must be fetched and cannot be, Problem 504 when it takes long.
         """
+        self._asked(file)
         content = Content(
             size=file.size,
             etag=_etag(file.sha256),

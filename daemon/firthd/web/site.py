@@ -13,7 +13,7 @@ from firth_protocol.types import Family, Privacy
 from firthd.families.base import ArtifactAt, FamilyRules, Life, NoticesAt, ObjectAt, PageAt, RedirectTo
 from firthd.store.objects import ObjectRow
 from firthd.web.admission import Visitor
-from firthd.web.conditions import Content
+from firthd.web.conditions import Content, accepts_gzip
 from firthd.web.context import Channels, LazyPages, Store
 from firthd.web.files import BROKEN, DamagedFile, Files, Place
 from firthd.web.packages import Packages
@@ -94,8 +94,11 @@ class Site:
     async def _artifact(
         self, request: web.Request, visitor: Visitor, edition: Edition, family: Family, at: ArtifactAt
     ) -> web.StreamResponse:
-        file = await self._published.file(edition.view, family, at.part, at.filename)
-        if file is None:
+        for part, filename in ((at.part, at.filename), *at.also):
+            file = await self._published.file(edition.view, family, part, filename)
+            if file is not None:
+                break
+        else:
             raise not_found()
         return await self._packages.send(
             request, visitor, file, media_type=at.media_type, cache_control=edition.cache_control(at.life)
@@ -104,7 +107,11 @@ class Site:
     async def _object(
         self, request: web.Request, visitor: Visitor, edition: Edition, family: Family, at: ObjectAt
     ) -> web.StreamResponse:
-        row = await self._published.object(edition.view, family, at.path)
+        row = packed = None
+        if at.gzip is not None and accepts_gzip(request.headers.get("Accept-Encoding", "")):
+            row = packed = await self._published.object(edition.view, family, at.gzip)
+        if row is None:
+            row = await self._published.object(edition.view, family, at.path)
         if row is None and at.also is not None:
             row = await self._published.object(edition.view, family, at.also)
         if row is None:
@@ -115,6 +122,8 @@ class Site:
             modified_ms=edition.view.published_at_ms if at.life is Life.SHORT else None,
             media_type=at.media_type,
             cache_control=edition.cache_control(at.life),
+            encoding="gzip" if packed is not None else None,
+            vary="Accept-Encoding" if at.gzip is not None else None,
         )
         try:
             response = await self._send(request, visitor, content, row)

@@ -11,6 +11,7 @@ from firthd.mirrors.plan import (
     PartChange,
     Space,
     floor_bytes,
+    shrink_notes,
     shrink_reason,
     space_reason,
 )
@@ -59,6 +60,23 @@ def test_the_shrink_guard(parts: list[PartChange], says: str | None) -> None:
     else:
         assert reason is not None
         assert says in reason
+
+
+@pytest.mark.parametrize(
+    ("parts", "notes"),
+    [
+        ([part(before=1000, stopped=200)], []),
+        ([part(before=400, stopped=100)], ["100 of 400 artifacts of linux-64"]),
+        ([part(before=2, stopped=1), part("noarch", before=9)], ["1 of 2 artifacts of linux-64"]),
+        ([part("a", before=100, stopped=20), part("b", before=100, stopped=21)], ["21 of 100 artifacts of b"]),
+    ],
+)
+def test_losses_below_the_guard_are_noted(parts: list[PartChange], notes: list[str]) -> None:
+    assert shrink_notes(parts) == [f"the source stopped listing {note}" for note in notes]
+
+
+def test_a_loss_that_was_read_in_part_is_compared_with_the_whole() -> None:
+    assert shrink_notes([part(before=100, stopped=20)], 1000) == []
 
 
 @st.composite

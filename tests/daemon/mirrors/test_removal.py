@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from firth_protocol.errors import ChannelFrozen, FirthError, WrongState
-from firth_protocol.types import Cause, RunState
+from firth_protocol.types import Cause, RunKind, RunState
+from firthd.store import catalog
 from tests.support.upstream import Fault
 from tests.support.world import World, world
 
@@ -120,3 +121,26 @@ async def test_keeping_a_file_again_changes_nothing_for_clients(tmp_path: Path) 
         assert len(set(generations)) == 1
         package = await w.call("package.get", channel="main", family="conda", name="beta")
         assert len(package.files) == 1
+
+
+async def test_a_deletion_is_a_run_and_is_taken_up_again_when_that_came_to_no_end(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        mirror = await w.mirror("passive")
+        await w.run()
+        reply = await w.call("mirror.delete", mirror=mirror.id, confirm="m", packages="remove")
+        assert (reply.run.kind, reply.kept, reply.dropped) == (RunKind.DELETE, 0, 5)
+        assert (await w.call("mirror.list", channel="main")).items == []
+        run = await w.daemon.ended(reply.run.id)
+        assert (run.state, run.result) == (RunState.COMPLETED, {"kept": 0, "dropped": 5})
+
+        second = await w.mirror("passive", name="second")
+        await w.run("main:second")
+        await w.daemon.daemon.db.write(lambda tx: catalog.mark_mirror_deleted(tx, second.id, 1))  # and its run was lost
+        await w.daemon.daemon.upkeep.round()
+        newest = (await w.call("run.list", channel="main")).items[0]
+        assert (newest.kind, newest.by) == (RunKind.DELETE, "firthd")
+        assert (await w.daemon.ended(newest.id)).state is RunState.COMPLETED
+        assert await rows_of(w, second.id) == 0
+        assert await w.names() == set()
+        await w.daemon.daemon.upkeep.round()
+        assert (await w.call("run.list", channel="main")).items[0].id == newest.id

@@ -366,9 +366,8 @@ async def test_two_mirrors_share_a_channel_but_a_name_belongs_to_the_older(tmp_p
         assert (await w.get("/repo/main/noarch/alpha-9.9-0.conda")).status == 404
         details = await w.call("mirror.details", mirror="main:second")
         assert details.shadowed == ["conda/alpha"]
-        await w.call("mirror.delete", mirror="main:m", packages="remove", confirm="m")
-        runs = await w.call("run.list", channel="main", kind="publish")
-        assert (await w.daemon.ended(runs.items[0].id)).state is RunState.COMPLETED
+        gone = await w.call("mirror.delete", mirror="main:m", packages="remove", confirm="m")
+        assert (await w.daemon.ended(gone.run.id)).state is RunState.COMPLETED
         assert await w.names() == {"delta-1.0-0.conda", "alpha-9.9-0.conda"}
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from firth_protocol.errors import NoSpace, NotFound, Upstream, WrongState
 from firth_protocol.types import RunKind, RunState, StepName, StepState
+from firthd.runs.halt import halt
 from firthd.runs.run import Outcome
 from firthd.runs.steps import brief
 from firthd.store import runs as rows
@@ -401,3 +402,18 @@ async def test_rate_and_time_left_follow_the_bytes(db: Database) -> None:
             assert (live.rate(), live.eta_s()) == (0.0, None)
         works.end(run)
         await works.ended(run)
+
+
+async def test_what_is_to_be_deleted_has_no_run_left_or_is_not_deleted(db: Database) -> None:
+    works = Works(db, max_active=1)
+    runs = [await works.submit(), await works.submit(PUBLISH, None), await works.submit(mirror=2)]
+    async with works.working():
+        await works.until(lambda: len(works.started) == 2)
+        await halt(db, works.queue, lambda run: run.mirror_id == 2)
+        assert [await works.state(run) for run in runs][2] is RunState.STOPPED
+        works.holding_end = asyncio.Event()
+        with pytest.raises(WrongState, match="has not stopped yet"):
+            await halt(db, works.queue, lambda run: run.channel_id == 1, timeout_s=0.01)
+        works.holding_end.set()
+        await halt(db, works.queue, lambda run: run.channel_id == 1)
+        assert {await works.state(run) for run in runs} == {RunState.STOPPED}

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from firth_protocol.methods import ChannelChanges
 from firth_protocol.types import Cause, Change
 from firthd.channels import browse
 from firthd.store import generations, paging, summaries
@@ -122,9 +124,8 @@ async def listed(s: Shelf, generation: int | None, limit: int) -> dict[str, list
     found: dict[str, list[str]] = {"added": [], "closed": []}
     cursor: str | None = None
     while True:
-        page = await s.db.read(
-            lambda r, cursor=cursor: browse.changes_page(r, "main", generation, cursor, limit)  # type: ignore[misc]
-        )
+        asked = ChannelChanges(channel="main", generation=generation, cursor=cursor, limit=limit)
+        page = await s.db.read(partial(browse.changes_page, params=asked))
         item: Change
         for item in page.items:
             found[str(item.change)].append(item.filename.removesuffix(".conda"))

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from firth_protocol.errors import NotFound
+from firth_protocol.methods import ChannelChanges
 from firth_protocol.types import Role, RunKind, RunState
 from firthd.channels import browse, retention
 from firthd.store import audit, catalog, dropped, generations, history, runs
@@ -129,7 +130,9 @@ async def shown(s: Shelf, number: int) -> set[str]:
 
 
 async def changed(s: Shelf, number: int) -> list[tuple[str, str]]:
-    found = await s.db.read(lambda r: browse.changes_page(r, "main", number, None, 1000))
+    found = await s.db.read(
+        lambda r: browse.changes_page(r, ChannelChanges(channel="main", generation=number, limit=1000))
+    )
     return [(one.change, one.filename) for one in found.items]
 
 
@@ -152,6 +155,13 @@ async def test_rows_that_no_kept_generation_shows_go_and_kept_ones_are_as_they_w
         assert await count(s.db, "change_set") < 50
         assert await dropped.forget_rows(s.db, s.channel_id, grace) == 0
         assert await shown(s, 49) >= {"moving48-1.conda"}  # in its grace period: fetchable
+        with pytest.raises(NotFound, match="no longer known"):
+            await changed(s, 42)
+        assert await changed(s, 49) == [("added", "moving48-1.conda"), ("closed", "moving47-1.conda")]
+        # The day of generation 43: the last that was kept before tells, not half of what was seen then.
+        since = ChannelChanges(channel="main", since="2026-06-12T12:00:00Z", limit=1000)
+        found = await s.db.read(lambda r: browse.changes_page(r, since))
+        assert ("closed", "moving39-1.conda") in [(one.change, one.filename) for one in found.items]
 
 
 async def test_lines_of_generations_go_and_every_day_goes_on_to_mean_what_it_meant(tmp_path: Path) -> None:

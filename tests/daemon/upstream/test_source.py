@@ -123,10 +123,10 @@ def test_headers_follow_the_form_of_the_credentials() -> None:
 
 def test_a_proxys_password_is_taken_out_of_its_address() -> None:
     source = Source(url="https://h.example.org", proxy="http://me:p%40ss@proxy.example.org:3128")
-    assert proxy_of(source) == ("http://proxy.example.org:3128", "Basic bWU6cEBzcw==")
+    assert proxy_of(source.proxy) == ("http://proxy.example.org:3128", "Basic bWU6cEBzcw==")
     assert "p@ss" not in masker(source).hide("the password is p@ss")
     with pytest.raises(Invalid, match="proxy") as refused:
-        proxy_of(Source(url="https://h.example.org", proxy="socks5://me:hidden@proxy.example.org"))
+        proxy_of("socks5://me:hidden@proxy.example.org")
     assert "hidden" not in str(refused.value)
 
 
@@ -153,7 +153,7 @@ def test_a_source_that_is_no_address_is_refused(url: str) -> None:
 def test_a_proxy_that_is_no_address_is_refused_without_its_password(proxy: str) -> None:
     source = Source(url="https://h.example.org", proxy=proxy)
     with pytest.raises(Invalid, match="the proxy") as refused:
-        proxy_of(source)
+        proxy_of(source.proxy)
     assert "hidden" not in str(refused.value.wire())
     assert "hidden" not in repr(source)
     assert masker(source).hide("it is hidden").count("hidden") == (0 if "hidden" in proxy else 1)

@@ -1,12 +1,18 @@
 import ssl
 import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from firth_protocol import errors
 from firth_protocol.types import Credentials
+from firthd.config import UpstreamSettings
 from firthd.upstream.client import Source, Upstream
+from firthd.upstream.proxies import from_environment
+from tests.support.clock import FakeClock
+from tests.support.proxy import small_proxy
 from tests.support.upstream import Fault, FaultyUpstream
 
 
@@ -118,3 +124,75 @@ async def test_a_proxy_that_refuses_a_tunnel_is_told(upstream: Upstream, server:
     assert seen.method == "CONNECT"
     assert seen.headers["proxy-authorization"] == "Basic bWU6cHc="
     assert "authorization" not in seen.headers
+
+
+@asynccontextmanager
+async def told_by(environ: dict[str, str]) -> AsyncIterator[Upstream]:
+    """Give what asks sources in such an environment."""
+    upstream = Upstream(UpstreamSettings(timeout_s=5), FakeClock(auto=True), proxies=from_environment(environ))
+    await upstream.start()
+    yield upstream
+    await upstream.close()
+
+
+async def test_the_environment_names_proxies_for_sources_that_name_none(
+    certificate: Path, server: FaultyUpstream, server_tls: ssl.SSLContext
+) -> None:
+    ca_file = str(certificate / "cert.pem")
+    server.files["x"] = b"plain"
+    async with FaultyUpstream({"x": b"secure"}, tls=server_tls) as secure, small_proxy() as one, small_proxy() as own:
+        named = {"HTTPS_PROXY": one.url.replace("://", "://me:pa55word@"), "http_proxy": one.url}
+        async with told_by(named) as upstream:
+            assert await read(upstream, Source(url=secure.url, ca_file=ca_file)) == b"secure"
+            assert await read(upstream, Source(url=server.url)) == b"plain"
+            assert one.asked == [("CONNECT", secure.host), ("GET", f"{server.url}/x")]
+            assert one.authorization == ["Basic bWU6cGE1NXdvcmQ=", None]
+            assert await read(upstream, Source(url=secure.url, ca_file=ca_file, proxy=own.url)) == b"secure"
+            assert (len(one.asked), len(own.asked)) == (2, 1)
+            secure.fail("*", Fault(status=500, reason="pa55word"))
+            with pytest.raises(errors.Upstream) as told:
+                await read(upstream, Source(url=secure.url, ca_file=ca_file))
+            assert "pa55word" not in str(told.value.message)
+        async with told_by({**named, "NO_PROXY": "example.org, 127.0.0.0/8"}) as upstream:
+            before = len(one.asked)
+            assert await read(upstream, Source(url=secure.url, ca_file=ca_file)) == b"secure"
+            assert await read(upstream, Source(url=server.url)) == b"plain"
+            assert len(one.asked) == before
+            assert await read(upstream, Source(url=server.url, proxy=own.url)) == b"plain"
+            assert own.asked[-1] == ("GET", f"{server.url}/x")
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "direct"),
+    [
+        ("", False),
+        ("*", True),
+        ("example.org", True),
+        (".example.org", True),
+        ("*.example.org", True),
+        ("other.org,conda.example.org.", True),
+        ("ample.org", False),
+        ("conda.example.org:443", True),
+        ("conda.example.org:8443", False),
+        ("10.0.0.0/8", False),
+    ],
+)
+def test_hosts_that_are_asked_without_the_proxy(no_proxy: str, direct: bool) -> None:
+    proxies = from_environment({"ALL_PROXY": "proxy.example.org:3128", "no_proxy": no_proxy})
+    told = proxies.through("https://conda.example.org/main/x")
+    assert told == (None if direct else "http://proxy.example.org:3128")
+
+
+@pytest.mark.parametrize(
+    ("entry", "direct"),
+    [("10.0.0.0/8", True), ("10.1.2.3", True), ("10.1.2.3:80", True), ("[fd00::1]:80", False), ("10.1.2", False)],
+)
+def test_addresses_that_are_asked_without_the_proxy(entry: str, direct: bool) -> None:
+    proxies = from_environment({"HTTP_PROXY": "http://proxy.example.org", "NO_PROXY": entry})
+    assert (proxies.through("http://10.1.2.3/x") is None) == direct
+    assert (proxies.through("http://[fd00::1]/x") is None) == entry.startswith("[")
+
+
+@pytest.mark.parametrize("proxy", ["socks5://proxy.example.org", "http://", "http://[bad", ""])
+def test_what_is_no_http_proxy_is_not_used(proxy: str) -> None:
+    assert from_environment({"HTTPS_PROXY": proxy}).through("https://conda.example.org/") is None

@@ -78,7 +78,8 @@ async def test_what_is_left_to_nginx_counts_by_the_range_that_was_asked_for(tmp_
         site.shelf.channel("main", conda_index("noarch"))
         site.shelf.artifact("main", "noarch", NAME, DATA * 10)
         for asked in ({}, {"Range": "bytes=0-"}, {"Range": "bytes=70000-"}):
-            assert "x-accel-redirect" in (await site.get(URL, asked)).headers
+            through = {**asked, "X-Forwarded-For": "192.0.2.7"}
+            assert "x-accel-redirect" in (await site.get(URL, through)).headers
         assert site.downloads == {(NAME, 0): 2}
 
 

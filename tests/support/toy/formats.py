@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from firth_protocol.errors import Upstream
-from firth_protocol.types import Family
+from firth_protocol.types import Family, Filters
 from firthd.families.base import Comparable, Entry, InvalidRecordError, Output, SourceRecord, Spool
 from firthd.store.worker_reads import ShownRow
 
@@ -92,6 +92,12 @@ class ToyFormats:
 
     def read(self, spool: Spool, max_bytes: int) -> Index:
         return Index(spool, max_bytes)
+
+    def taker(self, filters: Filters) -> Callable[[Entry], bool] | None:
+        return None
+
+    def elsewhere(self, part: str, filename: str) -> tuple[str, str] | None:
+        return None
 
     def fingerprint(self, raw: Raw | bytes) -> bytes:
         return blake2b(msgspec.json.encode(decode(raw)), digest_size=16).digest()

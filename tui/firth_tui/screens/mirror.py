@@ -23,6 +23,7 @@ from firth_tui.format import (
     counted,
     mode_name,
     moment,
+    rate,
     size,
     state_cell,
     type_name,
@@ -44,6 +45,8 @@ WORDS = (
     ("shadowed", "not offered, because an older mirror of the channel has packages of that name"),
     ("unhashed", "files for which the source gives no checksum"),
     ("dropped", "listed by the source, but not taken: the mirror's filters say so"),
+    ("collide", "another mirror of the channel has a file of the same name with other bytes"),
+    ("files also", "folders and addresses that files are taken from first, verified by the source's checksums"),
     *MIRROR_WORDS,
 )
 
@@ -119,7 +122,19 @@ def order_lines(mirror: MirrorGet, now: float) -> list[list[Cell]]:
         labelled("frequency", Cell(f"{clean(mirror.schedule)} (UTC), next {when}")),
         labelled("takes only", Cell(clean(filters) or "everything the source has", Tone.PLAIN)),
         labelled("gone there", Cell(f"what the source no longer lists: {removal}")),
+        *transfer_lines(mirror),
     ]
+
+
+def transfer_lines(mirror: MirrorGet) -> list[list[Cell]]:
+    """Return what a mirror is told about getting files and letting them go, where that is anything."""
+    hours = f" in the hours {clean(mirror.max_rate_hours)} (UTC)" if mirror.max_rate_hours else ""
+    said = [
+        ("files also", clean(", ".join(mirror.also_from), 300)),
+        ("at most", f"{rate(mirror.max_rate)}{hours}" if mirror.max_rate else ""),
+        ("unused", f"dropped after {mirror.drop_unused_days:,} days" if mirror.drop_unused_days else ""),
+    ]
+    return [labelled(label, Cell(text)) for label, text in said if text]
 
 
 def state_lines(screen: "MirrorScreen", mirror: MirrorGet, now: float) -> list[list[Cell]]:
@@ -158,6 +173,12 @@ def detail_lines(details: MirrorDetails) -> list[list[Cell]]:
         names = ", ".join(clean(name) for name in details.shadowed[:12])
         more = " …" if len(details.shadowed) > 12 else ""
         lines.append(labelled("shadowed", Cell(f"{counted(shadowed, 'name')}: {names}{more}", Tone.WARN)))
+    if details.collisions:
+        first = details.collisions[0]
+        told = f"{clean(first.part)}/{clean(first.filename)} in {clean(first.other)}"
+        more = " …" if details.collisions_total > 1 else ""
+        said = f"{counted(details.collisions_total, 'file')} with other bytes: {told}{more}"
+        lines.append(labelled("collide", Cell(said, Tone.WARN)))
     lines.extend(labelled("note", Cell(clean(note))) for note in details.notes)
     failed = max(details.failed_total, len(details.failed))
     if failed:

@@ -1,10 +1,10 @@
 """The only place that gathers what conda knows about bytes: what worker processes use of it."""
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 
 from msgspec import Raw
 
-from firth_protocol.types import Family
+from firth_protocol.types import Family, Filters
 from firthd.families.base import Comparable, Entry, Output, SourceRecord, Spool
 from firthd.families.conda.document import Repodata
 from firthd.families.conda.names import valid_subdir
@@ -34,6 +34,12 @@ class CondaFormats:
 
     def read(self, spool: Spool, max_bytes: int) -> Repodata:
         return Repodata(spool, max_bytes)
+
+    def taker(self, filters: Filters) -> Callable[[Entry], bool] | None:
+        return None
+
+    def elsewhere(self, part: str, filename: str) -> tuple[str, str] | None:
+        return None
 
     def fingerprint(self, raw: Raw | bytes) -> bytes:
         return fingerprint(raw)

@@ -69,9 +69,7 @@ def handlers(engine: Engine) -> dict[str, Handler]:
         return await engine.page(lambda r: browse.generations_page(r, params.channel, params.cursor, params.limit))
 
     async def changes(context: Context, params: ChannelChanges) -> Page[Change]:
-        return await engine.page(
-            lambda r: browse.changes_page(r, params.channel, params.generation, params.cursor, params.limit)
-        )
+        return await engine.page(lambda r: browse.changes_page(r, params))
 
     async def rollback(context: Context, params: ChannelRollback) -> RunReply:
         return await engine.channels.rollback(

@@ -42,8 +42,7 @@ _TOKEN = "<p>This channel wants a token: put yours in place of <code>{place}</co
 class Pages:
     """The two pages. Addresses start with `public_url` when it is set, else with what the browser asked for."""
 
-    def __init__(self, public_url: str | None, set_up: Callable[[str], Sequence[SetUp]]) -> None:
-        self._set_up = set_up
+    def __init__(self, public_url: str | None) -> None:
         self._public_url = public_url.rstrip("/") if public_url else None
 
     def home(self, seen: Sequence["View"]) -> web.Response:
@@ -56,9 +55,16 @@ class Pages:
         return page("Package channels", fill(_HOME, channels=channels), _headers(private=True))
 
     def channel(
-        self, host: str, scheme: str, view: "View", query: str, packages: Sequence[Package], total: int
+        self,
+        host: str,
+        scheme: str,
+        view: "View",
+        query: str,
+        packages: Sequence[Package],
+        total: int,
+        set_up: Callable[[str], Sequence[SetUp]],
     ) -> web.Response:
-        """Return a channel's page: what to type for each client, and the packages that were searched for.
+        """Return a channel's page: what to type for each client (`set_up` of its address), and the packages found.
 
         A token is never shown, only its place.
         """
@@ -72,7 +78,7 @@ class Pages:
             generation=str(view.generation),
             published=rfc3339(view.published_at_ms),
             token=Html("") if open_to_all else fill(_TOKEN, place=_TOKEN_PLACE),
-            set_up=join([fill(_SET_UP, client=one.client, lines=one.lines) for one in self._set_up(address)]),
+            set_up=join([fill(_SET_UP, client=one.client, lines=one.lines) for one in set_up(address)]),
             query=query,
             packages=_found(packages, total),
             dated=f"{door}/snapshot/{rfc3339(view.published_at_ms)[:10]}/{view.channel}",

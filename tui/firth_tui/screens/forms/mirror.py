@@ -40,8 +40,8 @@ FILTERS: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     MirrorType.R: (
         ("packages", "Only packages", "Names with commas between; empty: all that the source has."),
-        ("r_versions", "Only R", "Such as 4.4, 4.5; empty: all."),
-        ("platforms", "Only platforms", "source, windows, macos; empty: all."),
+        ("platforms", "Platforms", "source, windows, macos, with commas between; empty: source."),
+        ("r_versions", "Only R", "Such as 4.4, 4.5, for windows and macos; empty: all that the source has."),
     ),
 }
 
@@ -50,12 +50,14 @@ SWITCHES: dict[str, tuple[str, str, str]] = {
     MirrorType.R: (
         "archive",
         "Archive",
-        "Whether earlier versions are taken too, from the source's archive.",
+        "Whether earlier versions are taken too, from the source's archive; as usual: yes.",
     ),
 }
 """Filters that are a yes or a no."""
 
 SECRETS = (("none", "none"), ("token", "token"), ("user", "user and password"), ("bearer", "bearer"))
+MEGABYTE = 1_000_000
+TRANSFER = ("also_from", "drop_unused_days", "max_rate", "max_rate_hours")
 PLAN_FIELDS = ("channel", "name", "type", "mode", "source", "filters", "on_upstream_removal", "proxy", "ca_file")
 
 
@@ -125,10 +127,55 @@ class MirrorForm(Form):
                 "File on the daemon's machine with the certificates to trust; empty: the system's.",
                 (mirror.ca_file or "") if mirror else "",
             ),
+            *self._transfer(),
         ]
         if not self.channel:
             shown.insert(0, text_field("channel", "Channel", "The channel that it fills.", placeholder="such as main"))
         return shown
+
+    def _transfer(self) -> list[Field]:
+        mirror = self.mirror
+        rate = mirror.max_rate if mirror else None
+        return [
+            text_field(
+                "also_from",
+                "Files also",
+                "Folders (file:///…) and addresses asked for files before the source, with commas between.",
+                ", ".join(mirror.also_from) if mirror else "",
+            ),
+            text_field(
+                "drop_unused_days",
+                "Drop unused",
+                "Days after which a file that nobody asks for leaves the store; empty: never.",
+                str(mirror.drop_unused_days or "") if mirror else "",
+            ),
+            text_field(
+                "max_rate",
+                "At most",
+                "Megabytes a second, such as 12.5; empty: as fast as it goes.",
+                f"{rate / MEGABYTE:.12g}" if rate else "",
+            ),
+            text_field(
+                "max_rate_hours",
+                "In the hours",
+                "UTC hours in which that holds, such as 8-18; empty: always.",
+                (mirror.max_rate_hours or "") if mirror else "",
+            ),
+        ]
+
+    def _transfer_given(self) -> dict[str, Any]:
+        """Return what the fields about transfer say, those left out that are empty; raise Invalid for no number."""
+        values = self.values()
+        given: dict[str, Any] = {"also_from": lines(values["also_from"]), "max_rate_hours": values["max_rate_hours"]}
+        for name, unit, what in (("drop_unused_days", 1, "days are whole numbers"), ("max_rate", MEGABYTE, "a number")):
+            text = values[name]
+            try:
+                given[name] = round((float if unit > 1 else int)(text) * unit) if text else None
+            except (ValueError, OverflowError):
+                raise Invalid(f"{what}, not {text[:20]!r}", path=name) from None
+        if values["mode"] != MirrorMode.PASSIVE:
+            del given["drop_unused_days"]
+        return {name: value for name, value in given.items() if value}
 
     def _when(self) -> list[Field]:
         mirror = self.mirror
@@ -187,6 +234,7 @@ class MirrorForm(Form):
 
     def _show_what_applies(self) -> None:
         secret = self.field("credentials").value
+        self.field("drop_unused_days").display = self.field("mode").value == MirrorMode.PASSIVE
         self.field("cron").display = self.field("schedule").value == "cron"
         self.field("user").display = secret == "user"
         self.field("secret").display = secret in {"token", "user", "bearer"}
@@ -228,7 +276,7 @@ class MirrorForm(Form):
     def changed_field(self, name: str) -> None:
         if name == "type":
             start(self, self._other_filters, group="filters", exclusive=True)
-        if name in {"credentials", "schedule", "cron"}:
+        if name in {"credentials", "schedule", "cron", "mode"}:
             self._show_what_applies()
         if name in {"type", "source", "credentials", "secret", "user", "proxy", "ca_file"}:
             if self._typing is not None:
@@ -295,6 +343,7 @@ class MirrorForm(Form):
             "on_upstream_removal": values["on_removal"],
             "enabled": values["enabled"] == "yes",
             **self._reaching(),
+            **self._transfer_given(),
         }
 
     async def press(self, button: str) -> None:
@@ -330,6 +379,9 @@ class MirrorForm(Form):
         for name in ("proxy", "ca_file"):
             if given.get(name) != getattr(mirror, name):
                 changed[name] = given.get(name)
+        for name in TRANSFER:
+            if (given.get(name) or None) != (getattr(mirror, name) or None):
+                changed[name] = given.get(name)
         secret = self.field("credentials").value
         if secret != "keep" and (secret != "none" or mirror.credentials is not None):
             changed["credentials"] = given.get("credentials")
@@ -362,7 +414,8 @@ def found_words(found: SourceFound) -> str:
     parts = [type_name(found.type)]
     if found.subdirs:
         shown = ", ".join(found.subdirs[:4]) + (" …" if len(found.subdirs) > 4 else "")
-        parts.append(f"{counted(len(found.subdirs), 'platform')} ({shown})")
+        kind = "folder" if found.type is MirrorType.R else "platform"
+        parts.append(f"{counted(len(found.subdirs), kind)} ({shown})")
     if found.projects is not None:
         parts.append(f"{count(found.projects)} projects")
     if found.index_bytes is not None:

@@ -1,0 +1,129 @@
+"""Each kind of fault, in the index and in files, of active and passive mirrors: told with a reason, and overcome."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from firth_protocol.types import Run, RunState
+from firthd.config import UpstreamSettings
+from tests.support.daemon import Running, in_process_daemon, settings_in
+from tests.support.faults import FAMILIES, KINDS, FamilySource
+from tests.support.upstream import FaultyUpstream
+
+
+class Table:
+    """One daemon with one mirror of a family's source, on which fault after fault is tried."""
+
+    def __init__(
+        self, source: FamilySource, upstream: FaultyUpstream, daemon: Running, http: aiohttp.ClientSession
+    ) -> None:
+        self.source = source
+        self.upstream = upstream
+        self.daemon = daemon
+        self._http = http
+
+    def breaks(self, path: str, kind: str) -> None:
+        content = (self.source.folder / path).read_bytes()
+        self.upstream.fail(path, KINDS[kind](content), times=None)
+
+    async def run(self) -> Run:
+        return await self.daemon.run("main:m")
+
+    async def get(self, address: str) -> tuple[int, bytes]:
+        async with self._http.get(f"{self.daemon.url}/repo/main/{address}") as response:
+            try:
+                return response.status, await response.read()
+            except aiohttp.ClientPayloadError:
+                return response.status, b""  # never completed
+
+    async def serves(self, kind: str) -> bool:
+        right = (self.source.folder / self.source.files[kind]).read_bytes()
+        return await self.get(self.source.address(kind)) == (200, right)
+
+
+@asynccontextmanager
+async def table(folder: Path, make: Callable[[Path], FamilySource], mode: str) -> AsyncIterator[Table]:
+    source = make(folder / "source")
+    settings = settings_in(folder, upstream=UpstreamSettings(timeout_s=1))
+    async with (
+        FaultyUpstream(folder=source.folder) as upstream,
+        in_process_daemon(folder, settings=settings) as daemon,
+        aiohttp.ClientSession() as http,
+    ):
+        await daemon.client.call("channel.create", name="main")
+        fields = {"channel": "main", "name": "m", "type": source.type, "source": upstream.url, "mode": mode}
+        await daemon.client.call("mirror.create", **fields)
+        yield Table(source, upstream, daemon, http)
+
+
+def told(run: Run) -> str:
+    assert run.error is not None, run
+    assert run.error.message
+    return f"{run.error.kind}: {run.error.message}"
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("make", FAMILIES)
+@pytest.mark.parametrize("mode", [pytest.param("active", marks=pytest.mark.deep), "passive"])
+async def test_an_index_that_cannot_be_had_fails_the_run_and_the_next_one_makes_up_for_it(
+    tmp_path: Path, make: Callable[[Path], FamilySource], mode: str
+) -> None:
+    async with table(tmp_path, make, mode) as t:
+        assert (await t.run()).state is RunState.COMPLETED
+        reasons = {}
+        grown = t.source.grow()
+        for kind in KINDS:
+            for path in t.source.indexes:
+                t.breaks(path, kind)
+            run = await t.run()
+            assert run.state is RunState.FAILED, kind
+            reasons[kind] = told(run)
+            assert await t.serves("gone") or mode == "active", kind  # what was published before stays
+            assert (await t.get(grown))[0] == 404
+            t.upstream.heal()
+        assert len(reasons) == 15
+        assert (await t.run()).state is RunState.COMPLETED
+        assert (await t.get(grown))[0] == 200
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("make", FAMILIES)
+async def test_files_that_cannot_be_had_leave_a_run_incomplete_and_the_next_one_brings_them(
+    tmp_path: Path, make: Callable[[Path], FamilySource]
+) -> None:
+    async with table(tmp_path, make, "active") as t:
+        for kind, path in t.source.files.items():
+            t.breaks(path, kind)
+        good = t.source.grow()
+        run = await t.run()
+        assert run.state is RunState.INCOMPLETE
+        details = await t.daemon.client.call("mirror.details", mirror="main:m")
+        failed = {one.filename: one.reason for one in details.failed}
+        assert failed.keys() == {path.rpartition("/")[2] for path in t.source.files.values()}
+        assert all(failed.values())
+        assert (await t.get(good))[0] == 200
+        for kind in KINDS:
+            assert (await t.get(t.source.address(kind)))[0] == 404, kind
+        t.upstream.heal()
+        assert (await t.run()).state is RunState.COMPLETED
+        assert [kind for kind in KINDS if not await t.serves(kind)] == []
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("make", FAMILIES)
+async def test_a_client_is_told_why_a_file_cannot_be_had_and_gets_it_afterwards(
+    tmp_path: Path, make: Callable[[Path], FamilySource]
+) -> None:
+    async with table(tmp_path, make, "passive") as t:
+        assert (await t.run()).state is RunState.COMPLETED
+        for kind, path in t.source.files.items():
+            t.breaks(path, kind)
+            status, body = await t.get(t.source.address(kind))
+            assert status == 502 or body == b"", kind
+            assert status != 502 or b"detail" in body, kind
+            t.upstream.heal()
+            assert (await t.run()).state is RunState.COMPLETED  # what failed is forgotten
+            assert await t.serves(kind), kind

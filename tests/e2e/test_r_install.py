@@ -1,0 +1,91 @@
+"""R installs from a channel with what it has on board, and reads its indexes as ours are meant."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from firthd.clock import utc_day
+from tests.support.r_client import needs_r, r
+from tests.support.r_world import World, world
+
+INSTALL = """
+options(repos = c(firth = "{url}"), warn = 2)
+lib <- .libPaths()[1]
+install.packages("beta", lib = lib, quiet = TRUE)
+cat(beta::f(), "+", alpha::f(), "\\n")
+"""
+
+# What remotes::install_version does for a version that is not the current one.
+OLD = """
+repos <- "{url}"; options(warn = 2)
+con <- gzcon(url(paste0(repos, "/src/contrib/Meta/archive.rds"), "rb")); archive <- readRDS(con); close(con)
+path <- row.names(archive[["alpha"]])[1]
+stopifnot(inherits(archive$alpha$mtime, "POSIXct"), archive$alpha$size > 0, !archive$alpha$isdir)
+install.packages(paste0(repos, "/src/contrib/Archive/", path), repos = NULL, type = "source", quiet = TRUE)
+cat(path, packageVersion("alpha") == "1.0", "\\n")
+"""
+
+LISTED = """
+for (url in c({urls})) {{
+  db <- available.packages(repos = url, ignore_repo_cache = TRUE, filters = list())
+  cat(sort(paste(db[, "Package"], db[, "Version"])), sep = ",")
+  cat("\\n")
+}}
+"""
+
+
+async def test_r_installs_current_and_old_versions(tmp_path: Path) -> None:
+    needs_r()
+    library = tmp_path / "library"
+    library.mkdir()
+    async with world(tmp_path) as w:
+        await w.mirror("passive")
+        url = f"{w.daemon.url}/repo/stats/cran"
+        assert (await r(INSTALL.format(url=url), library)).strip() == "beta 2.0-1 + alpha 1.1"
+        assert (await r(OLD.format(url=url), library)).strip() == "alpha/alpha_1.0.tar.gz TRUE"
+
+
+@asynccontextmanager
+async def several_channels(folder: Path) -> AsyncIterator[tuple[World, dict[str, str]]]:
+    """Give a daemon with channels that show the present and the past: place -> what is listed there."""
+    async with world(folder) as w:
+        await w.mirror("active")
+        await w.mirror("active", channel="frozen")
+        await w.call("channel.freeze", channel="frozen")
+        day = utc_day(w.clock.now_ms())
+        w.clock.shift_ms += 86_400_000
+        w.cran.put("alpha", "1.2")
+        w.cran.put("gamma", "0.1")
+        await w.run("stats:m")
+        await w.run("frozen:m")
+        before, now = "alpha 1.1,beta 2.0-1", "alpha 1.2,beta 2.0-1,gamma 0.1"
+        places = {
+            "/repo/stats/cran": now,
+            "/repo/frozen/cran": before,
+            f"/snapshot/{day}/stats/cran": before,
+            "/snapshot/2/stats/cran": before,
+        }
+        yield w, places
+
+
+async def test_r_reads_active_frozen_and_dated_channels(tmp_path: Path) -> None:
+    needs_r()
+    async with several_channels(tmp_path) as (w, places):
+        urls = ", ".join(json.dumps(w.daemon.url + place) for place in places)
+        out = await r(LISTED.format(urls=urls))
+        assert out.splitlines() == list(places.values())
+
+
+@pytest.mark.deep
+async def test_r_installs_from_active_frozen_and_dated_channels(tmp_path: Path) -> None:
+    needs_r()
+    async with several_channels(tmp_path) as (w, places):
+        for number, (place, listed) in enumerate(places.items()):
+            library = tmp_path / f"library{number}"
+            await asyncio.to_thread(library.mkdir)
+            code = f'install.packages("alpha", repos = "{w.daemon.url}{place}", quiet = TRUE); cat(alpha::f())'
+            assert await r(code, library) == listed.partition(",")[0]
