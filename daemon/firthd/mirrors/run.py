@@ -12,9 +12,8 @@ from firth_protocol import units
 from firth_protocol.errors import FirthError, ShrinkGuard, WorkerLost
 from firth_protocol.types import Cause, MirrorMode, RunState, StepName
 from firthd.channels.publish import Publication
-from firthd.clock import utc_day
 from firthd.index.messages import PartResult, ReadParams, ReadResult
-from firthd.mirrors import plan, readers
+from firthd.mirrors import looks, plan, readers
 from firthd.mirrors.context import Context
 from firthd.mirrors.downloads import Result, bring
 from firthd.mirrors.fetch_index import Came, Index, IndexFetcher
@@ -137,7 +136,7 @@ class MirrorRuns:
         looked = await self._looked_to_the_end(job.mirror_id)
         index = await self._fetch(live, job, fetcher, known, thorough=not looked)
         if not index.unsettled:
-            await self._note_looked(job, index, known)
+            await looks.note_looked(self._p.db, job, index, known)
             return await self._nothing_new(live, job)
         read = await self._filter(live, job, index, folder)
         await live.skip(StepName.RESOLVE, "nothing asks for dependencies")
@@ -193,7 +192,7 @@ class MirrorRuns:
         """Bring the source's index; `kept`: what comes is written down at once, for a run that goes on after this."""
         async with live.step(StepName.FETCH_INDEX):
             now = self._p.clock.now_ms()
-            thorough = thorough or live.row.by != SCHEDULE or _not_yet_today(known, now)
+            thorough = thorough or live.row.by != SCHEDULE or looks.not_yet_today(known, now)
             since = live.row.params.get("since")
             index = await fetcher.fetch(
                 live,
@@ -436,19 +435,6 @@ class MirrorRuns:
             gone += await self._take_in.clean_sources(job.mirror_id)
             live.progress(cleaned(gone))
 
-    async def _note_looked(self, job: Job, index: Index, known: Mapping[str, SourceIndexRow]) -> None:
-        """Write down that what the source has not was looked for, or the next scheduled run would look again today."""
-        absent = [part.row for part in (*index.parts, *index.sides) if part.row.file is None]
-        looked = [row for row in absent if row != known.get(row.part)]
-
-        async def body(tx: Tx) -> None:
-            mirror = await catalog.mirror_by_id(tx, job.mirror_id)
-            if mirror is not None and job.still_that_of(mirror):
-                await catalog.note_looked(tx, job.mirror_id, looked)
-
-        if looked:
-            await self._p.db.write(body)
-
     async def _nothing_new(self, live: LiveRun, job: Job) -> Outcome:
         for name in (StepName.FILTER, StepName.RESOLVE, StepName.PLAN):
             await live.skip(name, "the source has not changed")
@@ -482,16 +468,6 @@ class MirrorRuns:
 
 def _state(live: LiveRun) -> RunState:
     return RunState.INCOMPLETE if live.counts.failed else RunState.COMPLETED
-
-
-def _not_yet_today(known: Mapping[str, SourceIndexRow], now_ms: int) -> bool:
-    """Tell whether nobody has looked today for the parts that the source had not."""
-    return utc_day(_looked_at(known.values())) != utc_day(now_ms)
-
-
-def _looked_at(rows: Iterable[SourceIndexRow]) -> int:
-    """Return when a part that the source has not was looked for last, 0 for never."""
-    return max((row.read_at for row in rows if row.file is None and row.beside is None), default=0)
 
 
 def _compared(adds: int, removes: int, needed: int) -> str:
