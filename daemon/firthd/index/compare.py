@@ -149,10 +149,11 @@ class PartReader:
         before = self._formats.elsewhere(self._spool.part, record.filename)
         if before is None:
             return record
-        known = self._state.digests(self._params.mirror_id, self._formats.family, *before)
-        if known is None or (None not in (known.size, record.size) and known.size != record.size):
+        known = self._state.bytes_known(self._params.mirror_id, self._formats.family, *before)
+        size, sha256, md5 = known or (None, None, None)
+        if known is None or (None not in (size, record.size) and size != record.size):
             return record
-        return replace(record, sha256=known.sha256, md5=known.md5, size=record.size or known.size)
+        return replace(record, sha256=sha256, md5=md5, size=record.size or size)
 
     def _refuse(self, filename: str, reason: str) -> None:
         self._invalid_count += 1

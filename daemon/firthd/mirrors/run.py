@@ -16,7 +16,7 @@ from firthd.index.messages import PartResult, ReadParams, ReadResult
 from firthd.mirrors import looks, plan, readers
 from firthd.mirrors.context import Context
 from firthd.mirrors.downloads import Result, bring
-from firthd.mirrors.fetch_index import Came, Index, IndexFetcher
+from firthd.mirrors.fetch_index import Came, Index, IndexFetcher, source_times
 from firthd.mirrors.fill import FillRuns
 from firthd.mirrors.publish_run import PublishRuns, cleaned, told
 from firthd.mirrors.source import Job, rules_of
@@ -472,10 +472,3 @@ def _state(live: LiveRun) -> RunState:
 
 def _compared(adds: int, removes: int, needed: int) -> str:
     return f"{adds:,} to add, {removes:,} to remove, {units.size(needed)} to download"
-
-
-def source_times(rows: Iterable[SourceIndexRow]) -> dict[str, int | None]:
-    """Return what a mirror's row notes of its source's clock; parts that were not taken in whole count as seen only."""
-    told = [(row, http_date_ms(row.last_modified)) for row in rows if row.file is not None and row.beside is None]
-    taken = max((at for row, at in told if at is not None and row.settled), default=None)
-    return {"source_time": taken, "source_seen": max((at for _, at in told if at is not None), default=None)}

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence, Set
 from operator import attrgetter
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from firthd.store.columns import selected
 from firthd.store.worker_objects import PAGE_ROWS, ObjectReads
@@ -59,14 +59,6 @@ class ShownRow(NamedTuple):
     fingerprint: bytes
     mirror_id: int
     raw: bytes
-
-
-class KnownDigests(NamedTuple):
-    """What is known of a file's bytes: from its source, or since they came."""
-
-    size: int | None
-    sha256: bytes | None
-    md5: bytes | None
 
 
 class OfferRow(NamedTuple):
@@ -158,16 +150,14 @@ class WorkerState(ObjectReads):
             last = LiveRow._make(page[-1])
             filename, artifact_id = last.filename, last.id
 
-    def digests(self, mirror_id: int, family: str, part: str, filename: str) -> KnownDigests | None:
-        """Return what is known of the newest file that a mirror ever listed under a name, if it is known at all."""
-        row = self._connection.execute(
-            "SELECT a.size, a.sha256, a.md5 FROM artifact a"
-            " WHERE a.channel_id = (SELECT channel_id FROM mirror WHERE id = ?) AND a.family = ? AND a.part = ?"
-            " AND a.filename = ? AND a.mirror_id = ? AND (a.sha256 IS NOT NULL OR a.md5 IS NOT NULL)"
-            " ORDER BY a.id DESC LIMIT 1",
+    def bytes_known(self, mirror_id: int, family: str, part: str, filename: str) -> Any:
+        """Return size, sha256, md5 of the newest file that a mirror ever listed under a name, or None."""
+        return self._connection.execute(
+            "SELECT size, sha256, md5 FROM artifact WHERE channel_id = (SELECT channel_id FROM mirror WHERE id = ?)"
+            " AND family = ? AND part = ? AND filename = ? AND mirror_id = ?"
+            " AND (sha256 IS NOT NULL OR md5 IS NOT NULL) ORDER BY id DESC LIMIT 1",
             (mirror_id, family, part, filename, mirror_id),
         ).fetchone()
-        return None if row is None else KnownDigests(*row)
 
     def shown_rows(self, channel_id: int, family: str, part: str) -> Iterator[list[ShownRow]]:
         """Yield the visible rows of one part with their records, by file name and section, page by page."""
