@@ -22,7 +22,7 @@ from firthd.channels.renders import render, worth_apart
 from firthd.clock import Clock
 from firthd.families.base import FamilyRules, Side
 from firthd.index.messages import PreviousFile, RenderParams, RenderResult
-from firthd.store import catalog, generations, objects, summaries
+from firthd.store import artifacts, catalog, generations, objects, summaries
 from firthd.store.catalog import ChannelRow
 from firthd.store.database import Database, Reader, Tx
 from firthd.store.generations import FamilyRow, GenerationRow
@@ -352,7 +352,7 @@ class Publisher:
         """Return the part whose objects a second worker is to make, if there is one."""
         if plan.full or self._workers.places < 2:
             return None
-        records = await self._db.read(lambda r: catalog.records_by_part(r, plan.channel.id, family))
+        records = await self._db.read(lambda r: artifacts.records_by_part(r, plan.channel.id, family))
         return worth_apart(records, sum(one.added for one in plan.draft))
 
     async def sides(self, channel_id: int, family: Family) -> list[Side]:

@@ -18,7 +18,6 @@ from firthd.runs.run import LiveRun
 from firthd.store.catalog import SourceIndexRow
 from firthd.upstream.client import Upstream as Upstreams
 from firthd.upstream.client import Validators
-from firthd.upstream.failures import http_date_ms
 from firthd.upstream.listing import list_folder
 from firthd.upstream.spool import Room
 
@@ -388,10 +387,3 @@ def _row(
         read_at=now_ms,
         beside=beside,
     )
-
-
-def source_times(rows: Iterable[SourceIndexRow]) -> dict[str, int | None]:
-    """Return what a mirror's row notes of its source's clock; parts that were not taken in whole count as seen only."""
-    told = [(row, http_date_ms(row.last_modified)) for row in rows if row.file is not None and row.beside is None]
-    taken = max((at for row, at in told if at is not None and row.settled), default=None)
-    return {"source_time": taken, "source_seen": max((at for _, at in told if at is not None), default=None)}
