@@ -183,6 +183,8 @@ class RenderParams(Struct, frozen=True, kw_only=True):
     proven_above: int = 0  # rows with ids up to this were read before every form was proven to hold them
     before: FamilyContent | None = None  # of what `shows` holds; None: nobody has worked it out
     full: bool = False  # everything is made anew, whatever is in force
+    objects_of: list[str] | None = None  # of these parts alone objects are made, and nothing is summed up; None: of all
+    objects_elsewhere: list[str] = []  # parts whose objects another task makes; what they show is summed up here
     lost: list[str] = []  # sha256 of packs that are not there any more: nothing is looked for in them
     sides: list[Side] = []  # the files beside the indexes of the channel's mirrors
     previous: dict[str, PreviousFile] = {}  # path -> file, of the objects in force that end in the family's `reads`
@@ -213,4 +215,5 @@ class RenderResult(Struct, frozen=True, kw_only=True):
     content: FamilyContent  # that the whole generation shows
     changed_packages: int  # rows in the run file's table `package`
     slices_new: int
+    left_out: int = 0  # rows that could not be written
     notes: list[str] = []  # what an administrator should know: rows that were left out and why, objects too large
