@@ -57,7 +57,7 @@ class PythonFormats:
         return ProjectRenderer(part, out)
 
     def conclude(self, rendered: Set[str], out: Output) -> None:
-        write_lists(out)
+        write_lists(rendered, out)
 
     def empty_part(self, part: str) -> Mapping[str, bytes]:
         return {}

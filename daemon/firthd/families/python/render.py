@@ -1,7 +1,7 @@
 """The only place that makes the pages of a Python index: a project's, and the project list, each in JSON and HTML."""
 
 import gzip
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Protocol
 from urllib.parse import quote
 
@@ -218,9 +218,11 @@ def status_beside(side: Side) -> Status | None:
         return None
 
 
-def write_lists(out: Output) -> None:
+def write_lists(rendered: Set[str], out: Output) -> None:
     """Write the project list in both forms: what the channel shows, and what the sources list that are read lazily."""
     names = {name: ListedProject(name) for name in out.packages()}
+    if not (rendered or names or out.sides(LIST) or out.has(list_path(JSON_FORM))):
+        return  # the channel has never had a Python mirror: there is nothing at its address
     for side in out.sides(LIST):
         try:
             found = names_of(Spool(part=LIST, file=side.file, encoding=side.encoding), PAGE_MAX_BYTES)
