@@ -12,7 +12,8 @@ from firthd.upstream.markup import ATTRIBUTES_MAX, Comment, End, Start, Text, pi
 
 UNITS = (
     "<", "<a ", "<a", "<!--", "<!", "<![", "<![CDATA[", "</", "</a", "<?", "&", "&#x", "&amp", "<a href=x>",
-    "<a href='", '<a href="<', "<script>", "<title>a", "<a =", "<a\n", "<a a=a a", "<!--->--", "<!-- --!", "<a / ", "a=", "<style>",
+    "<a href='", '<a href="<', "<script>", "<title>a", "<a =", "<a\n", "<a a=a a", "<!--->--", "<!-- --!", "<a / ",
+    "a=", "<style>",
 )  # fmt: skip
 
 
