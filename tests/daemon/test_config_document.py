@@ -104,37 +104,29 @@ async def test_an_export_makes_the_same_elsewhere(tmp_path: Path) -> None:
         assert (await w.call("config.export")).document == exported
 
 
-@pytest.mark.parametrize(
-    ("wrong", "path"),
-    [
-        ('[policies.bad.rules.packages]\nallow = ["alpha >=1 <2"]', "$.policies.bad.rules.packages.allow[0]"),
-        ("[channels.BAD]", "$.channels.BAD.name"),
-        ('[channels.new.mirrors.m]\ntype = "conda"\nsource = "nonsense"', "$.channels.new.mirrors.m.source"),
-        (
-            '[channels.new.mirrors.m]\ntype = "conda"\nsource = "file:///srv"\nschedule = "often"',
-            "$.channels.new.mirrors.m.schedule",
-        ),
-        (
-            '[channels.new.mirrors.m]\ntype = "conda"\nsource = "file:///srv"\nfilters = {r_versions = ["4.3"]}',
-            "$.channels.new.mirrors.m.filters.r_versions",
-        ),
-        (
-            '[channels.new.mirrors.m]\ntype = "conda"\nsource = "file:///srv"\nmax_rate = 3',
-            "$.channels.new.mirrors.m.max_rate",
-        ),
-        (
-            '[channels.new.mirrors.m]\ntype = "conda"\nsource = "file:///srv"\nproxy = "http://me:pw@127.0.0.1:3128"',
-            "$.channels.new.mirrors.m.proxy",
-        ),
-    ],
-)
-async def test_all_is_checked_before_anything_changes(tmp_path: Path, wrong: str, path: str) -> None:
+NEW = '[channels.new.mirrors.m]\ntype = "conda"\nsource = "file:///srv"\n'
+WRONG = {
+    '[policies.bad.rules.packages]\nallow = ["alpha >=1 <2"]': "$.policies.bad.rules.packages.allow[0]",
+    "[channels.BAD]": "$.channels.BAD.name",
+    '[channels.new.mirrors.m]\ntype = "conda"\nsource = "nonsense"': "$.channels.new.mirrors.m.source",
+    f'{NEW}schedule = "often"': "$.channels.new.mirrors.m.schedule",
+    f'{NEW}filters = {{r_versions = ["4.3"]}}': "$.channels.new.mirrors.m.filters.r_versions",
+    f"{NEW}max_rate = 3": "$.channels.new.mirrors.m.max_rate",
+    f'{NEW}proxy = "http://me:pw@127.0.0.1:3128"': "$.channels.new.mirrors.m.proxy",
+    f'{NEW}credentials = "@nobody"': "$.channels.new.mirrors.m.credentials",
+    '[[channels.main.notices]]\nmessage = "m"\nexpires_at = "soon"': "$.channels.main.notices[0].expires_at",
+}
+
+
+async def test_all_is_checked_before_anything_changes(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         before = (await w.call("config.export")).document
-        with pytest.raises(Invalid) as refused:
-            await w.call("config.apply", document=f"[policies.fine]\nrules = {{}}\n{wrong}")
-        assert refused.value.data["path"] == path
+        for wrong, path in WRONG.items():
+            with pytest.raises(Invalid) as refused:
+                await w.call("config.apply", document=f"[policies.fine]\nrules = {{}}\n{wrong}")
+            assert refused.value.data["path"] == path, wrong
         assert (await w.call("config.export")).document == before
+        assert not [one for one in await lines(w) if one[1] == "ok" and one[0] != "channel.create"]
 
 
 async def test_what_was_done_is_told_when_the_rest_cannot_be(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ A field that is not there is left as it is; an empty text or 0 takes away what m
 import difflib
 import math
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, time
 from typing import Any, TypeVar
@@ -131,14 +130,15 @@ def read(text: str) -> Installation:
 
 def _parsed(text: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
+        found: dict[str, Any] = msgspec.toml.decode(text)
     except RecursionError:
         raise Invalid("the document is nested too deeply", path="$.document") from None
-    except ValueError as error:  # tomllib.TOMLDecodeError, and a number with thousands of digits
+    except (msgspec.DecodeError, ValueError) as error:  # the latter for a number with thousands of digits
         hint = "the document is TOML, as `config.export` writes it"
         if "=" not in text and "[" not in text:
             hint = "firthctl reads a document from a file as config.apply @FILE"
         raise Invalid(f"the document is no TOML: {printable(str(error))[:_SHOWN]}", hint=hint, path="$") from None
+    return found
 
 
 def _plain(value: Any, path: str) -> Any:

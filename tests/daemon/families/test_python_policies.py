@@ -75,7 +75,7 @@ async def policy(w: PythonWorld, **rules: Any) -> None:
         assert (await w.daemon.ended(run.id)).state is RunState.COMPLETED
 
 
-@pytest.mark.parametrize("lazy", [True, False])
+@pytest.mark.parametrize("lazy", [True, pytest.param(False, marks=pytest.mark.deep)])
 async def test_a_page_shows_what_the_policy_keeps_and_the_rest_is_refused(tmp_path: Path, lazy: bool) -> None:
     async with python_world(tmp_path, index()) as w:
         await policy(w, packages={"exclude": ["Alpha_One <1.1"]})
