@@ -11,14 +11,14 @@ import pytest
 from firth_protocol.errors import Invalid, Upstream
 from firth_protocol.types import Filters
 from firthd.families.base import Form, InvalidRecordError, SourceRecord, Spool
-from firthd.families.r import filters, names, requests, versions
+from firthd.families.r import filters, names, requests
 from firthd.families.r.dcf import fields_of
 from firthd.families.r.document import Index
 from firthd.families.r.formats import FORMATS
 from firthd.families.r.names import ARCHIVE, SOURCES
 from firthd.families.r.records import depended_on, facts
 from firthd.families.r.render import COLUMNS_MAX, columns_of, packages_rds
-from firthd.families.r.requirements import requirement
+from firthd.families.r.requirement import numbers, requirement, sort_versions
 from firthd.families.r.source import normalise
 from tests.support.cran import packages, stanza
 from tests.support.r_client import needs_r, r
@@ -219,10 +219,10 @@ def test_versions_are_ordered_as_r_does() -> None:
     newest = ["10.0", "2.0.1", "2.0-1", "2.0", "1.10", "1.9.9", "1.9-8", "1.0-pre", "odd"]
     shuffled = newest[:]
     random.Random(1).shuffle(shuffled)
-    found = versions.sort_versions(shuffled)
+    found = sort_versions(shuffled)
     assert found[:1] + found[3:] == newest[:1] + newest[3:]
     assert set(found[1:3]) == {"2.0.1", "2.0-1"}  # one version in two spellings
-    assert versions.numbers("1.6-5") == versions.numbers("1.6.5")
+    assert numbers("1.6-5") == numbers("1.6.5")
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,9 @@ def test_versions_are_ordered_as_r_does() -> None:
         ("dplyr (>= 1.0.10)", True),
         ("dplyr >= 1.0-10", True),
         ("dplyr ==1.0.10", True),
-        ("dplyr 1.0.10", True),
+        ("dplyr ==1.0.10.0", True),
+        ("dplyr (==1.0.10.0)", True),
+        ("dplyr ==1.0.*", True),
         ("dplyr <1.0.2", False),
         ("dplyr !=1.0.10", False),
         ("Dplyr", False),
@@ -245,7 +247,8 @@ def test_specs(spec: str, fits: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", ["", "a b", "dplyr >=", "dplyr >=x", "dplyr (>= 1", "1dplyr", "x" * 2000, "dplyr >=1,,"]
+    "spec",
+    ["", "a b", "dplyr >=", "dplyr 1.0", "dplyr ()", "dplyr >=x", "dplyr (>= 1", "1dplyr", "x" * 2000, "dplyr >=1,,"],
 )
 def test_what_is_no_spec(spec: str) -> None:
     with pytest.raises(Invalid):
