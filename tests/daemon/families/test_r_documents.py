@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from firth_protocol.errors import Invalid, Upstream
 from firth_protocol.types import Filters
 from firthd.families.base import Form, InvalidRecordError, SourceRecord, Spool
 from firthd.families.r import filters, names, requests
+from firthd.families.r.dcf import fields_of
 from firthd.families.r.document import Index
 from firthd.families.r.formats import FORMATS
 from firthd.families.r.names import ARCHIVE, SOURCES
@@ -137,6 +139,15 @@ def test_what_is_no_index_is_no_index(tmp_path: Path, content: bytes) -> None:
 def test_nothing_but_line_ends_takes_no_time(tmp_path: Path) -> None:
     content = b"\n" * 1_000_000 + A + b"\n \n" * 200_000
     assert [record.filename for record in read(tmp_path, content)[0]] == ["alpha_1.0.tar.gz"]
+
+
+def test_a_value_of_many_lines_takes_no_time(tmp_path: Path) -> None:
+    lines = 300_000
+    began = time.process_time()
+    (record,), _ = read(tmp_path, A + b"\nTitle: x\n Title: y" + b"\n ." * lines + b"\nTitle:z\n y\n .\n x")
+    assert time.process_time() - began < 2
+    assert facts(SOURCES, bytes(record.raw)).name == "alpha"
+    assert fields_of(bytes(record.raw))["Title"] == "z\ny\n\nx"
 
 
 def test_fields_of_ones_own_are_in_the_table_up_to_a_limit() -> None:
