@@ -6,6 +6,7 @@ A field that is not there is left as it is; an empty text or 0 takes away what m
 import difflib
 import math
 import re
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, time
 from typing import Any, TypeVar
@@ -138,10 +139,10 @@ def _parsed(text: str) -> dict[str, Any]:
     if _ENDLESS_KEY.search(text) is not None:
         raise too_deep
     try:
-        found: dict[str, Any] = _plain(msgspec.toml.decode(text), "$")
+        found: dict[str, Any] = _plain(tomllib.loads(text), "$")
     except RecursionError:
         raise too_deep from None
-    except (msgspec.DecodeError, ValueError) as error:  # the latter for a number with thousands of digits
+    except ValueError as error:  # tomllib.TOMLDecodeError, and a number with thousands of digits
         hint = "the document is TOML, as `config.export` writes it"
         if "=" not in text and "[" not in text:
             hint = "firthctl reads a document from a file as config.apply @FILE"
