@@ -2,24 +2,35 @@
 
 import ast
 import re
+import shlex
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 
 import pytest
 
+from firth_protocol.ctl.arguments import has_column, parameters
 from firth_protocol.ctl.exits import Exit
+from firth_protocol.describe import item_of, struct_of
 from firth_protocol.events import Fact
 from firth_protocol.methods import METHODS
 from firth_protocol.types import Cause, MirrorMode, OnUpstreamRemoval, Privacy, Role, RunKind, RunState, StepName
 from firthd.config import Flags, describe, load
 from firthd.families import families
 from firthd.runs.steps import STEPS
+from tests.support.documents import blocks
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 SEMANTICS = (ROOT / "protocol" / "semantics.md").read_text()
-DOCUMENTS = ["README.md", "CHANGELOG.md", "protocol/README.md", "protocol/semantics.md", "daemon/README.md"]
+DOCUMENTS = [
+    "README.md",
+    "CHANGELOG.md",
+    "protocol/README.md",
+    "protocol/semantics.md",
+    "protocol/scripting.md",
+    "daemon/README.md",
+]
 
 
 def section(title: str) -> str:
@@ -48,6 +59,7 @@ def test_the_roles_are_those_of_the_protocol() -> None:
 
 
 GROUPS = {*(name.partition(".")[0] for name in METHODS), "policy", "store", "advisory", "snapshot", "export", "python"}
+COLUMNS = re.compile(r"--columns \S+")
 NAMED = re.compile(rf"(?<![\w./])((?:{'|'.join(sorted(GROUPS))})\.[a-z_]+)\b(?![.:(]\w|/)")
 FILES = {"run.sqlite"}
 
@@ -73,7 +85,7 @@ def sentences(tree: ast.AST) -> Iterator[str]:
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, "protocol/openrpc.json"])
 def test_methods_and_events_that_are_named_exist(document: str) -> None:
-    assert promised((ROOT / document).read_text()) == set()
+    assert promised(COLUMNS.sub("", (ROOT / document).read_text())) == set()
 
 
 @pytest.mark.parametrize("package", ["daemon/firthd", "protocol/firth_protocol", "tui/firth_tui"])
@@ -136,6 +148,26 @@ def test_the_steps_are_told_in_their_order() -> None:
     for kind, steps in STEPS.items():
         numbers = tuple(list(StepName).index(step) + 1 for step in steps)
         assert kinds[kind] == written.get(numbers, ", ".join(map(str, numbers)))
+
+
+CALLS = re.compile(r"(?:^|[\s(!;]|\./run ctl |&& )(?:firthctl|\./run ctl) ([a-z]+\.[a-z]+[^`\n|;)&<>#]*)")
+
+
+@pytest.mark.parametrize("document", ["README.md", "protocol/scripting.md"])
+def test_calls_that_are_shown_are_understood(document: str) -> None:
+    text = (ROOT / document).read_text()
+    code = "\n".join([*blocks(text), *blocks(text, "sh")]).replace("\\\n", " ")
+    found = CALLS.findall(code)
+    assert len(found) > 8
+    for call in found:
+        method, *words = shlex.split(COLUMNS.sub("", call), comments=True)
+        kind = item_of(METHODS[method].result) or struct_of(METHODS[method].result)
+        for chosen in COLUMNS.findall(call):
+            assert kind is not None
+            assert all(has_column(kind, column) for column in chosen.split()[1].split(",")), call
+        words = [re.sub(r"\$\w+", "1", word) for word in words]
+        given = [word for word in words if not word.startswith("--") and word != "2"]  # what is left of 2>
+        assert isinstance(parameters(METHODS[method], given, print), dict), call
 
 
 def test_the_exit_statuses_are_those_of_the_programs() -> None:
