@@ -157,6 +157,7 @@ CALLS = re.compile(r"(?:^|[\s(!;]|\./run ctl |&& )(?:firthctl|\./run ctl) ([a-z]
 def test_calls_that_are_shown_are_understood(document: str) -> None:
     text = (ROOT / document).read_text()
     code = "\n".join([*blocks(text), *blocks(text, "sh")]).replace("\\\n", " ")
+    code = re.sub(r"\$\(date[^)]*\)", "1", code)
     found = CALLS.findall(code)
     assert len(found) > 8
     for call in found:
