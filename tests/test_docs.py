@@ -125,7 +125,7 @@ def test_files_that_are_named_exist(document: str) -> None:
 
 def test_installed_files_of_the_service_exist() -> None:
     named = re.findall(r"(?<![\w/])(systemd/[\w.-]+)", section("As a service"))
-    assert len(named) >= 4
+    assert len(named) >= 2
     assert [name for name in named if not (ROOT / name).is_file()] == []
 
 
@@ -169,6 +169,16 @@ def test_calls_that_are_shown_are_understood(document: str) -> None:
         words = [re.sub(r"\$\w+", "1", word) for word in words]
         given = [word for word in words if not word.startswith("--") and word != "2"]  # what is left of 2>
         assert isinstance(parameters(METHODS[method], given, print), dict), call
+
+
+@pytest.mark.parametrize(("page", "module"), [("firth.1", "firth_tui"), ("firthd.8", "firthd")])
+def test_the_manual_pages_tell_every_option(page: str, module: str) -> None:
+    told = (ROOT / "man" / page).read_text().replace("\\-", "-")
+    there = (ROOT / {"firth_tui": "tui", "firthd": "daemon"}[module] / module / "__main__.py").read_text()
+    options = re.findall(r'add_argument\(\s*"(--[a-z-]+)"', there)
+    assert len(options) >= 3
+    assert [option for option in options if f" {option}" not in told and f"{option}\n" not in told] == []
+    assert [code for code in re.findall(r"^_EX_\w+ = (\d+)", there, re.MULTILINE) if f"\n.B {code}\n" not in told] == []
 
 
 def test_the_exit_statuses_are_those_of_the_programs() -> None:

@@ -40,6 +40,11 @@ Methods
 """
 
 
+def usage() -> str:
+    """Return what is said of the command line as a whole, without the methods."""
+    return _OVERVIEW.rpartition("\n\nMethods")[0]
+
+
 def overview(methods: Mapping[str, Method] = METHODS) -> str:
     """Return the help of firthctl as a whole."""
     width = max(len(name) for name in methods)
