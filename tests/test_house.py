@@ -138,7 +138,7 @@ SAID_ONCE = {
     r"\btomllib\b": "firthd/config.py",
     r"\bflock\b": "firthd/store/folder.py",
     r"\bprometheus_client\b": "firthd/vitals.py",
-    r"^(import html|from html)\b": "firthd/web/pages/html.py",
+    r"^(import html\b(?!\.)|from html import)": "firthd/web/pages/html.py",
     r"\bsock_sendfile\b|\bos\.sendfile\b": "firthd/web/wire.py",
 }
 """What one module of the daemon alone has to do with."""
@@ -155,6 +155,7 @@ def test_the_only_place_is_the_only_one(pattern: str, owner: str) -> None:
 
 
 WRITERS = {
+    "advisory": {"advisories"},
     "artifact": {"artifacts", "blocks", "dropped", "hand_over", "pages", "upkeep"},
     "artifact_record": {"artifacts", "blocks", "dropped", "hand_over", "upkeep"},
     "asked": {"asked"},
@@ -163,18 +164,20 @@ WRITERS = {
     "channel": {"catalog"},
     "delivered": {"delivered", "upkeep"},
     "event": {"journal"},
+    "first_sight": {"policies"},
     "generation": {"dropped", "generations"},
     "generation_family": {"generations"},
     "health": {"journal"},
     "mirror": {"blocks", "catalog", "pages"},
     "offered": {"dropped", "offers"},
     "page": {"pages"},
+    "policy": {"policies"},
     "page_span": {"pages", "upkeep"},
     "run": {"history", "runs"},
     "run_failure": {"runs"},
     "run_log": {"runs"},
     "setting": {"backup", "journal"},
-    "source_index": {"catalog"},
+    "source_index": {"catalog", "marks"},
     "token": {"tokens"},
     "usage": {"usage"},
     "unnamed_file": {"object_files", "objects"},

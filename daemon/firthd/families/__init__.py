@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from firth_protocol.types import Family
 from firthd.families.base import FamilyRules, Formats, Pages, Recogniser
+from firthd.families.policing import Policing
 
 
 def families() -> Mapping[Family, FamilyRules]:
@@ -15,9 +16,10 @@ def families() -> Mapping[Family, FamilyRules]:
     side.
     """
     from firthd.families.conda.family import CONDA
+    from firthd.families.python.family import PYTHON
     from firthd.families.r.family import R
 
-    return {Family.CONDA: CONDA, Family.R: R}
+    return {Family.CONDA: CONDA, Family.PYTHON: PYTHON, Family.R: R}
 
 
 def recognisers() -> Mapping[Family, Recogniser]:
@@ -37,6 +39,11 @@ def load_formats(place: str) -> Formats:
 def load_pages(place: str) -> Pages:
     """Return what makes the pages of a family's lazy parts."""
     return cast("Pages", _named(place))
+
+
+def load_policing(place: str) -> Policing:
+    """Return what policies ask of a family."""
+    return cast("Policing", _named(place))
 
 
 def _named(place: str) -> Any:

@@ -1,15 +1,29 @@
 """The only place that compares what a source lists with a mirror's live rows: added, replaced, gone, held."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from msgspec.structs import astuple, replace
 
-from firthd.families.base import Formats, InvalidRecordError, Listing, Plain, Signed, SourceRecord, Spool
-from firthd.index.messages import InvalidRecord, PartResult, ReadParams
+from firth_protocol.errors import TooLarge, Upstream
+from firthd.families.base import (
+    Formats,
+    InvalidRecordError,
+    Listing,
+    Plain,
+    Signed,
+    SourceRecord,
+    Spool,
+    Worded,
+)
+from firthd.index.messages import PACKAGES, POLICY, InvalidRecord, PartResult, ReadParams
 from firthd.store.run_file import AddRow, CloseRow, OfferRow, RunFile
 from firthd.store.worker_reads import LiveRow, WorkerState
 from firthd.upstream.masking import printable
 from firthd.workers import Report, TaskProgress
+
+if TYPE_CHECKING:
+    from firthd.index.judge import PolicyPass
 
 INVALID_LISTED = 1000
 FILENAME_SHOWN = 255
@@ -28,7 +42,9 @@ class PartReader:
         state: WorkerState,
         run_file: RunFile,
         report: Report,
+        policy: "PolicyPass | None" = None,
     ) -> None:
+        self._policy = policy
         self._formats = formats
         self._params = params
         self._spool = spool
@@ -42,13 +58,32 @@ class PartReader:
         self._invalid: list[InvalidRecord] = []
         self._invalid_count = 0
         self._replaced = self._unchanged = self._unhashed = self._before = self._filtered = 0
+        self._left_out = self._judged_away = 0
 
     def read(self) -> PartResult:
         """Read the part and write its differences."""
-        listing = self._formats.read(self._spool, self._params.max_part_bytes)
+        try:
+            listing = self._formats.read(self._spool, self._params.max_part_bytes)
+        except (Upstream, TooLarge) as error:
+            if not self._params.singly or self._params.page:
+                raise
+            return self._as_it_was(unreadable=error.message)
+        return self.compare(listing)
+
+    def compare(self, listing: Listing) -> PartResult:
+        """Write how a part that was read differs."""
         self._load_live()
+        refused = listing.refused if isinstance(listing, Worded) else None
+        if self._emptied(listing, refused):
+            reason = f"{self._spool.part} lists nothing any more, without a word"
+            if self._params.page:
+                raise Upstream(f"{reason}; what it listed stays", hint="look at the source")
+            return self._as_it_was(emptied=True)
+        if self._policy is not None:
+            self._names |= self._policy.judging.offered[self._spool.part]
         self._run_file.add(self._additions(listing))
-        gone, held = self._close_rest()
+        gone, held = self._close_rest(keep=self._params.keep and refused is None)
+        taken_back = gone if refused is not None else 0
         self._run_file.close_rows(self._closed)
         self._run_file.offers(changed_offers(self._state, self._params, self._formats, self._spool.part, self._names))
         bytes_to_store, bytes_unknown = self._weigh()
@@ -60,17 +95,47 @@ class PartReader:
             added=len(self._to_store) - self._replaced,
             replaced=self._replaced,
             unchanged=self._unchanged,
-            gone=gone,
+            gone=gone - taken_back,
             held=held,
-            filtered=self._filtered,
+            left_out=self._left_out,
+            judged_away=self._judged_away,
+            filtered=self._filtered + taken_back,
             unhashed=self._unhashed,
             bytes_to_store=bytes_to_store,
             bytes_unknown=bytes_unknown,
             base_url=listing.base_url,
-            signed=isinstance(listing, Signed) and listing.signed,
+            signed=isinstance(listing, Signed) and (listing.signed or self._nothing_taken(listing)),
+            refused=refused,
             notes=listing.notes,
             invalid=self._invalid,
             invalid_count=self._invalid_count,
+        )
+
+    def _emptied(self, listing: Listing, refused: str | None) -> bool:
+        """Tell whether a part that is one of many lists nothing where it had something, and the source says not why."""
+        there = self._spool.file is not None
+        empty = self._params.singly and there and self._before and not len(listing) and refused is None
+        return bool(empty) and not self._params.accept_removals
+
+    def _nothing_taken(self, listing: Listing) -> bool:
+        """Tell whether the filters leave nothing of what is listed: clients are shown that there is nothing."""
+        return self._params.singly and len(listing) > 0 and not self._unchanged and not self._to_store
+
+    def _as_it_was(self, *, unreadable: str | None = None, emptied: bool = False) -> PartResult:
+        if not self._before:
+            self._load_live()
+        return PartResult(
+            part=self._spool.part,
+            records=self._before,
+            kept=self._before,
+            before=self._before,
+            added=0,
+            replaced=0,
+            unchanged=self._before,
+            gone=0,
+            base_url=self._spool.base_url,
+            unreadable=unreadable,
+            emptied=emptied,
         )
 
     def _load_live(self) -> None:
@@ -93,13 +158,13 @@ class PartReader:
     def _additions(self, listing: Listing) -> Iterator[AddRow]:
         """Yield the records that are new or changed, in order; take those that are there off the live ones."""
         part, family, total = self._spool.part, self._formats.family, len(listing)
-        fingerprint, decode = self._formats.fingerprint, self._formats.record
+        fingerprint, decode, policy = self._formats.fingerprint, self._formats.record, self._policy
         plain = self._formats.plain_print if isinstance(self._formats, Plain) else None
         proven_above = self._state.proven_above()
         takes = self._formats.taker(self._params.filters)
         last: tuple[str, str] | None = None
         for number, entry in enumerate(listing):
-            filename, section, raw = entry
+            filename, section, raw = entry.filename, entry.section, entry.raw
             if number % REPORT_EVERY == 0:
                 self._report(TaskProgress(number, total, "records", f"{part}: {number:,} of {total:,} read"))
             of_section = self._live.get(section)
@@ -110,6 +175,13 @@ class PartReader:
                     self._filtered += 1
                     self._close(live, FILTERED)
                 continue
+            if policy is not None and policy.verdict(part, number) is not None:
+                self._left_out += 1
+                if live is not None:
+                    del self._live[section][filename]
+                    self._judged_away += 1
+                    self._close(live, POLICY)
+                continue
             try:
                 if (filename, section) == last:
                     raise InvalidRecordError("the file name is listed twice")
@@ -119,6 +191,8 @@ class PartReader:
                 else:
                     print16 = fingerprint(raw)
                 last = (filename, section)
+                if policy is not None:
+                    policy.keep(part, entry)
                 if live is not None and live.fingerprint == print16:
                     # It was found valid when it was added; leaving the checks out saves a third of a read.
                     self._unchanged += 1
@@ -149,10 +223,11 @@ class PartReader:
         before = self._formats.elsewhere(self._spool.part, record.filename)
         if before is None:
             return record
-        known = self._state.digests(self._params.mirror_id, self._formats.family, *before)
-        if known is None or (None not in (known.size, record.size) and known.size != record.size):
+        known = self._state.bytes_known(self._params.mirror_id, self._formats.family, *before)
+        size, sha256, md5 = known or (None, None, None)
+        if known is None or (None not in (size, record.size) and size != record.size):
             return record
-        return replace(record, sha256=known.sha256, md5=known.md5, size=record.size or known.size)
+        return replace(record, sha256=sha256, md5=md5, size=record.size or size)
 
     def _refuse(self, filename: str, reason: str) -> None:
         self._invalid_count += 1
@@ -162,16 +237,22 @@ class PartReader:
     def _close(self, row: LiveRow, reason: str) -> None:
         self._closed.append((row.id, self._formats.family, self._spool.part, row.name, reason))
 
-    def _close_rest(self) -> tuple[int, int]:
+    def _close_rest(self, *, keep: bool) -> tuple[int, int]:
         """Close what the source no longer lists; return how many, and how many stay because they are stored."""
         rest = [row for section in self._live.values() for row in section.values()]
         digests = (row.sha256 for row in rest if row.sha256)
-        stored = self._state.stored(self._params.channel_id, digests) if self._params.keep else set()
+        stored = self._state.stored(self._params.channel_id, digests) if keep else set()
         gone = [row for row in rest if row.sha256 is None or row.sha256 not in stored]
-        self._names.update(row.name for row in rest if row.sha256 in stored)
+        held = [row for row in rest if row.sha256 in stored]
+        against = {} if self._policy is None else self._policy.rules_against(self._spool.part, held)
+        self._names.update(row.name for row in held if against.get(row.id) != PACKAGES)
         for row in gone:
             self._close(row, GONE)
-        return len(gone), len(rest) - len(gone)
+        for row in held:
+            if row.id in against:
+                self._close(row, POLICY)
+        self._judged_away += len(against)
+        return len(gone), len(held) - len(against)
 
     def _weigh(self) -> tuple[int, int]:
         """Return the bytes to store for what is added and not stored yet, and how many of those have no size."""

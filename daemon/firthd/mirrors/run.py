@@ -3,63 +3,38 @@
 import asyncio
 import contextlib
 import shutil
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
-
-from msgspec import Struct
 
 from firth_protocol import units
 from firth_protocol.errors import FirthError, ShrinkGuard, WorkerLost
-from firth_protocol.types import Cause, MirrorMode, RunState, StepName
+from firth_protocol.types import Cause, MirrorMode, StepName
 from firthd.channels.publish import Publication
-from firthd.clock import utc_day
-from firthd.index.messages import PartResult, ReadParams, ReadResult
+from firthd.index.messages import ReadParams, ReadResult
 from firthd.mirrors import plan, readers
 from firthd.mirrors.context import Context
 from firthd.mirrors.downloads import Result, bring
 from firthd.mirrors.fetch_index import Came, Index, IndexFetcher
 from firthd.mirrors.fill import FillRuns
+from firthd.mirrors.judgement import JUDGEMENT, judged_by, note_judgement, planned, resolve
+from firthd.mirrors.parts import compared, end_state, not_yet_today, part_changes, source_times
 from firthd.mirrors.publish_run import PublishRuns, cleaned, told
+from firthd.mirrors.reading import Reading, marks_reader, note_read
 from firthd.mirrors.source import Job, rules_of
-from firthd.mirrors.take_in import TakeIn
+from firthd.mirrors.take_in import TakeIn, cause_of
 from firthd.runs.run import LiveRun, Outcome
-from firthd.store import catalog, generations
+from firthd.store import catalog, generations, marks
 from firthd.store.catalog import SourceIndexRow
 from firthd.store.database import Tx
 from firthd.store.run_reads import open_run_file
-from firthd.store.runs import Failure
 from firthd.upstream.failures import http_date_ms
 from firthd.workers import Report, TaskProgress
 
 SCHEDULE = "schedule"
 """Who asks for a run when its time has come: nobody who wants to see what is new at the source."""
-INVALID_SHOWN = 1000
+JUDGED_AGAIN_MOST = 5
 CURRENT_MS = 3_600_000
 """How long a copy that came before a crash is current for the run that goes on."""
-
-
-class _Read(Struct, frozen=True, kw_only=True):
-    """What reading the source's index gave: the differences lie in the run file."""
-
-    index: Index
-    parts: list[PartResult]
-
-    @property
-    def bytes_to_store(self) -> int:
-        return sum(part.bytes_to_store for part in self.parts)
-
-    def renewed(self, signed_before: set[str], *, empty: bool) -> list[str]:
-        """Return the parts that are to be rendered although no record of them may have changed.
-
-        `empty`: the parts too that the source has, and nothing in them that is taken.
-        """
-        signed = {part.part for part in self.parts if part.signed or part.part in signed_before}
-        there = {part.row.part for part in self.index.parts if part.row.file}
-        bare = {part.part for part in self.parts if empty and not part.kept and part.part in there}
-        return sorted({*self.index.renewed, *signed, *bare})
-
-    def total(self, field: str) -> int:
-        return sum(getattr(part, field) for part in self.parts)
 
 
 class MirrorRuns:
@@ -76,11 +51,15 @@ class MirrorRuns:
 
     async def mirror(self, live: LiveRun) -> Outcome:
         """Carry out the eight steps."""
+        return await self.work(live, self._mirror)
+
+    async def work(self, live: LiveRun, steps: Callable[[LiveRun, Job, Path], Awaitable[Outcome]]) -> Outcome:
+        """Carry out what writes a mirror's rows, in the run's own folder; tidy up whatever comes of it."""
         job = await self._p.job(live.row.mirror_id)
         folder = self._p.run_folder(live.id)
         keep_folder = False
         try:
-            return await self._mirror(live, job, folder)
+            return await steps(live, job, folder)
         except asyncio.CancelledError:
             keep_folder = live.stopping and live.stop_publish
             if keep_folder:
@@ -105,12 +84,12 @@ class MirrorRuns:
             known = await self._p.db.read(lambda r: catalog.source_indexes(r, job.mirror_id))
             fetcher = self._fetcher(job, folder)
             read = await self._read(live, job, fetcher, {}, folder, everything=True)
-            await live.skip(StepName.RESOLVE, "nothing asks for dependencies")
+            await resolve(live, read.judgement)
             async with live.step(StepName.PLAN):
                 shrink, notes, adds, removes = await self._changes(job, read)
                 needed = read.bytes_to_store if job.mode is MirrorMode.ACTIVE else 0
                 space = plan.space_reason(needed, await self._p.space.now())
-                live.progress(_compared(adds, removes, needed), done=adds + removes, total=adds + removes)
+                live.progress(compared(adds, removes, needed), done=adds + removes, total=adds + removes)
             result = {
                 "adds": adds,
                 "removes": removes,
@@ -118,6 +97,7 @@ class MirrorRuns:
                 "bytes_all": read.bytes_to_store,
                 "index_bytes": read.index.bytes,
                 "known_before": len(known),
+                **(planned(read.judgement) if read.judgement is not None else {}),
                 "warnings": [reason for reason in (shrink, space, *notes) if reason],
                 "parts": {
                     part.part: {"adds": part.added + part.replaced, "records": part.records} for part in read.parts
@@ -136,26 +116,53 @@ class MirrorRuns:
         fetcher = self._fetcher(job, self._p.source_folder(job.mirror_id))
         looked = await self._looked_to_the_end(job.mirror_id)
         index = await self._fetch(live, job, fetcher, known, thorough=not looked)
-        if not index.unsettled:
+        live.count(failed=index.failed)
+        if not index.unsettled and await self._p.judged_as(job) == self._p.policies.stamp(self._p.in_force(job)):
+            await self._note_marks(job, index)
             await self._note_looked(job, index, known)
             return await self._nothing_new(live, job)
+        return await self.carry_out(live, job, index, folder, known, fetcher)
+
+    async def carry_out(
+        self,
+        live: LiveRun,
+        job: Job,
+        index: Index,
+        folder: Path,
+        known: Mapping[str, SourceIndexRow],
+        fetcher: IndexFetcher | None,
+    ) -> Outcome:
+        """Carry out steps 3 to 8 on an index that is there; `fetcher` None: its source is not asked for another."""
         read = await self._filter(live, job, index, folder)
-        await live.skip(StepName.RESOLVE, "nothing asks for dependencies")
+        await resolve(live, read.judgement)
         await self._compare(live, job, read)
-        if job.mode is MirrorMode.ACTIVE:
-            result = await self._download(live, job, read, folder)
-            if result.changed and (again := await self._changed_meanwhile(live, job, fetcher, read)) is not None:
-                await live.forget_failures()  # of the index before: each is told again if it is still true
-                read = await self._filter(live, job, again, folder)
-                await self._compare(live, job, read)
-                await self._download(live, job, read, folder)
-        else:
-            await live.skip(StepName.DOWNLOAD, "passive: each file is fetched on its first request")
+        result = await self._bring(live, job, read, folder)
+        again = None
+        if result is not None and result.changed and fetcher is not None:
+            again = await self._changed_meanwhile(live, job, fetcher, read)
+        for _ in range(JUDGED_AGAIN_MOST):
+            moved = read.stamp != self._p.policies.stamp(self._p.in_force(job))
+            if again is None and not moved:
+                break
+            if moved:
+                live.note("the policy was changed meanwhile: what the source lists is judged again")
+            await live.forget_failures()  # of the index before: each is told again if it is still true
+            read = await self._filter(live, job, again or read.index, folder)
+            await resolve(live, read.judgement)
+            await self._compare(live, job, read)
+            await self._bring(live, job, read, folder)
+            again = None
         signed = {row.part for row in known.values() if row.signed}
         publication = await self._publish_run(live, job, read, folder, signed)
         await self._fills.bring_damaged(live, job)
         await self._clean(live, job)
         return self._outcome(live, publication)
+
+    async def _bring(self, live: LiveRun, job: Job, read: Reading, folder: Path) -> Result | None:
+        if job.mode is MirrorMode.ACTIVE:
+            return await self._download(live, job, read, folder)
+        await live.skip(StepName.DOWNLOAD, "passive: each file is fetched on its first request")
+        return None
 
     async def _connect(self, live: LiveRun, job: Job) -> None:
         async with live.step(StepName.CONNECT, "looks at the credentials and the free space"):
@@ -169,14 +176,22 @@ class MirrorRuns:
         mirror = await self._p.db.read(lambda r: catalog.mirror_by_id(r, mirror_id))
         return mirror is not None and mirror.settled
 
+    async def _note_marks(self, job: Job, index: Index) -> None:
+        """Remember what a list says of parts that have not changed all the same: they need not be asked for again."""
+        if index.marked:
+            await self._p.db.write(lambda tx: marks.note_marks(tx, job.mirror_id, index.marked))
+
     def _fetcher(self, job: Job, folder: Path) -> IndexFetcher:
+        rules = rules_of(self._p.families, job.type)
+
         return IndexFetcher(
             self._p.upstream,
-            rules_of(self._p.families, job.type),
+            rules,
             self._p.clock,
             folder,
             max_part_bytes=self._p.max_part_bytes,
             room=self._p.space.enough,
+            marks=marks_reader(self._p, rules, folder),
         )
 
     async def _fetch(
@@ -193,7 +208,7 @@ class MirrorRuns:
         """Bring the source's index; `kept`: what comes is written down at once, for a run that goes on after this."""
         async with live.step(StepName.FETCH_INDEX):
             now = self._p.clock.now_ms()
-            thorough = thorough or live.row.by != SCHEDULE or _not_yet_today(known, now)
+            thorough = thorough or live.row.by != SCHEDULE or not_yet_today(known, now)
             since = live.row.params.get("since")
             index = await fetcher.fetch(
                 live,
@@ -236,7 +251,7 @@ class MirrorRuns:
         folder: Path,
         *,
         everything: bool,
-    ) -> _Read:
+    ) -> Reading:
         index = await self._fetch(live, job, fetcher, known, kept=False)
         return await self._filter(live, job, index, folder, everything=everything, copies=folder)
 
@@ -249,10 +264,13 @@ class MirrorRuns:
         *,
         everything: bool = False,
         copies: Path | None = None,
-    ) -> _Read:
+    ) -> Reading:
         rules = rules_of(self._p.families, job.type)
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         only = rules.only(job.filters)
+        in_force = self._p.in_force(job)
+        stamp = self._p.policies.stamp(in_force)
+        everything = everything or bool(stamp) or stamp != await self._p.judged_as(job)
         params = ReadParams(
             formats=rules.formats,
             state_db=str(self._p.db.path),
@@ -263,6 +281,9 @@ class MirrorRuns:
             only=None if only is None else sorted(only),
             filters=job.filters,
             keep=job.keep,
+            singly=rules.small_parts,
+            accept_removals=bool(live.row.params.get("accept_removals")),
+            policy=judged_by(in_force, stamp, self._p.clock.now_ms(), folder / JUDGEMENT),
             max_part_bytes=self._p.max_part_bytes,
         )
 
@@ -276,8 +297,10 @@ class MirrorRuns:
                 if copies is None:  # what cannot be read is fetched anew, and lies on the disk for nothing
                     await self._p.db.write(lambda tx: catalog.drop_copies(tx, job.mirror_id))
                 raise
-            read = _Read(index=index, parts=result.parts)
-            self._note_read(live, read)
+            read = Reading(index=index, parts=result.parts, stamp=stamp, judgement=result.judgement)
+            if in_force is not None and result.judgement is not None:
+                note_judgement(live, in_force, result.judgement)
+            note_read(live, read)
             await self._take_in.leave_out_blocked(live, job, folder / "run.sqlite")
             live.progress(
                 f"{read.total('records'):,} read, {read.total('kept'):,} kept",
@@ -294,38 +317,18 @@ class MirrorRuns:
             live.log("the worker process was lost; memory may have run out", "error")
             raise
 
-    def _note_read(self, live: LiveRun, read: _Read) -> None:
-        for part in read.parts:
-            for note in part.notes:
-                live.log(f"{part.part}: {note}", "warning")
-            for invalid in part.invalid[:INVALID_SHOWN]:
-                live.fail_artifact(
-                    Failure(part=part.part, filename=invalid.filename, reason=invalid.reason, attempts=1)
-                )
-                live.log(f"{part.part}/{invalid.filename}: {invalid.reason}", "error")
-
-    async def _changes(self, job: Job, read: _Read) -> tuple[str | None, list[str], int, int]:
+    async def _changes(self, job: Job, read: Reading) -> tuple[str | None, list[str], int, int]:
         """Return why the source shrank too far, what else it lost, how many files come, and how many go."""
         mirror = await self._p.db.read(lambda r: catalog.mirror_by_id(r, job.mirror_id))
-        changes = [
-            plan.PartChange(
-                part=part.part,
-                before=part.before,
-                kept=part.kept,
-                added=part.added,
-                replaced=part.replaced,
-                removed=part.gone + part.filtered,
-                stopped=part.gone + part.held,
-            )
-            for part in read.parts
-        ]
+        changes = part_changes(read.parts)
         adds = sum(change.added + change.replaced for change in changes)
         removes = sum(change.removed + change.replaced for change in changes)
         whole = mirror.artifacts if mirror is not None else 0
-        shrink = plan.shrink_reason(changes, whole)
-        return shrink, plan.shrink_notes(changes, whole) if shrink is None else [], adds, removes
+        singly = rules_of(self._p.families, job.type).small_parts
+        shrink = plan.list_reason(read.lists) or plan.shrink_reason(changes, whole, singly=singly)
+        return shrink, plan.shrink_notes(changes, whole, singly=singly) if shrink is None else [], adds, removes
 
-    async def _compare(self, live: LiveRun, job: Job, read: _Read) -> None:
+    async def _compare(self, live: LiveRun, job: Job, read: Reading) -> None:
         async with live.step(StepName.PLAN):
             shrink, notes, adds, removes = await self._changes(job, read)
             for note in notes:
@@ -351,18 +354,19 @@ class MirrorRuns:
                 removed=removes,
                 unchanged=read.total("unchanged"),
                 unhashed=read.total("unhashed"),
-                failed=read.total("invalid_count"),
+                failed=read.failed,
             )
-            live.progress(_compared(adds, removes, needed), done=adds + removes, total=adds + removes)
+            live.progress(compared(adds, removes, needed), done=adds + removes, total=adds + removes)
 
-    async def _download(self, live: LiveRun, job: Job, read: _Read, folder: Path) -> Result:
-        base_urls = {part.part: part.base_url for part in read.parts}
+    async def _download(self, live: LiveRun, job: Job, read: Reading, folder: Path) -> Result:
+        urls = {part.row.part: part.row.url_path for part in read.index.parts}
+        places = {part.part: (urls.get(part.part, ""), part.base_url) for part in read.parts}
         async with live.step(StepName.DOWNLOAD), open_run_file(folder / "run.sqlite") as reads:
             total = live.counts.active_planned
-            result = await bring(live, self._p, job, base_urls, reads, total)
+            result = await bring(live, self._p, job, places, reads, total)
             live.count(
                 active=result.stored + result.present,
-                failed=read.total("invalid_count") + result.failed,
+                failed=read.failed + result.failed,
                 added=live.counts.added,
             )
             failed = f", {result.failed:,} could not be had" if result.failed else ""
@@ -375,7 +379,7 @@ class MirrorRuns:
             )
         return result
 
-    async def _changed_meanwhile(self, live: LiveRun, job: Job, fetcher: IndexFetcher, read: _Read) -> Index | None:
+    async def _changed_meanwhile(self, live: LiveRun, job: Job, fetcher: IndexFetcher, read: Reading) -> Index | None:
         """Read the source's index once more when files were not what it promised; return it if it has changed."""
         live.log("files are not what the index promised: the index is read again", "warning")
         known = {part.row.part: part.row for part in (*read.index.parts, *read.index.sides)}
@@ -386,19 +390,22 @@ class MirrorRuns:
         return again
 
     async def _publish_run(
-        self, live: LiveRun, job: Job, read: _Read, folder: Path, signed_before: set[str]
+        self, live: LiveRun, job: Job, read: Reading, folder: Path, signed_before: set[str]
     ) -> Publication:
         async with live.step(StepName.PUBLISH, "waits for its turn"):
             async with open_run_file(folder / "run.sqlite") as reads:
                 holes = await reads.incomplete_parts()
             before = await self._p.db.read(lambda r: catalog.source_indexes(r, job.mirror_id))
+            await self._p.policies.found(job.mirror_id, folder / JUDGEMENT)
             rules = rules_of(self._p.families, job.type)
             as_read = self._as_read(live, job, read, holes, before)
             copied = await self._take_in.take_in(
                 live, job, folder / "run.sqlite", as_read, renewed=read.renewed(signed_before, empty=rules.shows_empty)
             )
+            for part in read.parts:
+                await self._p.blocks.heed_refused(job.mirror_id, part.part, part.refused)
             live.count(added=copied.added, removed=copied.closed)
-            publication = await self._take_in.publish(live, job.channel_id, Cause.RUN, None)
+            publication = await self._take_in.publish(live, job.channel_id, cause_of(live), None)
             shadowed = publication.shadowed.get(job.mirror_id)
             if shadowed is not None:
                 live.count(shadowed=shadowed)
@@ -415,7 +422,7 @@ class MirrorRuns:
         return publication
 
     def _as_read(
-        self, live: LiveRun, job: Job, read: _Read, holes: Collection[str], before: Mapping[str, SourceIndexRow]
+        self, live: LiveRun, job: Job, read: Reading, holes: Collection[str], before: Mapping[str, SourceIndexRow]
     ) -> Callable[[Tx], Awaitable[None]]:
         """Return what writes down the source's index as this run has read it; parts with holes are read again."""
         rows = read.index.as_read(read.parts, holes, live.id)
@@ -423,7 +430,7 @@ class MirrorRuns:
 
         async def body(tx: Tx) -> None:
             await catalog.write_source_indexes(tx, job.mirror_id, before, rows)
-            await catalog.note_mirror(tx, job.mirror_id, times)
+            await catalog.note_mirror(tx, job.mirror_id, {**times, "judged": read.stamp})
             mirror = await catalog.mirror_by_id(tx, job.mirror_id)
             if mirror is None or not job.still_that_of(mirror):  # edited meanwhile: the next run reads all anew
                 await catalog.forget_source_indexes(tx, job.mirror_id)
@@ -470,36 +477,13 @@ class MirrorRuns:
         if mirror is not None:
             passive = mirror.artifacts if mirror.mode is MirrorMode.PASSIVE else 0
             live.count(unchanged=mirror.artifacts, passive=passive, shadowed=mirror.shadowed)
-        return Outcome(state=_state(live), generation=generation)
+        return Outcome(state=end_state(live), generation=generation)
 
     def _outcome(self, live: LiveRun, publication: Publication) -> Outcome:
         if live.counts.failed:
             live.log(f"{live.counts.failed:,} artifacts could not be had; the next run tries them again", "warning")
         if not publication.published and publication.reason:
             live.log(publication.reason)
-        return Outcome(state=_state(live), generation=publication.generation.number if publication.published else None)
-
-
-def _state(live: LiveRun) -> RunState:
-    return RunState.INCOMPLETE if live.counts.failed else RunState.COMPLETED
-
-
-def _not_yet_today(known: Mapping[str, SourceIndexRow], now_ms: int) -> bool:
-    """Tell whether nobody has looked today for the parts that the source had not."""
-    return utc_day(_looked_at(known.values())) != utc_day(now_ms)
-
-
-def _looked_at(rows: Iterable[SourceIndexRow]) -> int:
-    """Return when a part that the source has not was looked for last, 0 for never."""
-    return max((row.read_at for row in rows if row.file is None and row.beside is None), default=0)
-
-
-def _compared(adds: int, removes: int, needed: int) -> str:
-    return f"{adds:,} to add, {removes:,} to remove, {units.size(needed)} to download"
-
-
-def source_times(rows: Iterable[SourceIndexRow]) -> dict[str, int | None]:
-    """Return what a mirror's row notes of its source's clock; parts that were not taken in whole count as seen only."""
-    told = [(row, http_date_ms(row.last_modified)) for row in rows if row.file is not None and row.beside is None]
-    taken = max((at for row, at in told if at is not None and row.settled), default=None)
-    return {"source_time": taken, "source_seen": max((at for _, at in told if at is not None), default=None)}
+        return Outcome(
+            state=end_state(live), generation=publication.generation.number if publication.published else None
+        )
