@@ -11,7 +11,7 @@ import pytest
 
 from firth_protocol.ctl.arguments import has_column, parameters
 from firth_protocol.ctl.exits import Exit
-from firth_protocol.describe import item_of, struct_of
+from firth_protocol.describe import listed_in, struct_of
 from firth_protocol.events import Fact
 from firth_protocol.methods import METHODS
 from firth_protocol.types import Cause, MirrorMode, OnUpstreamRemoval, Privacy, Role, RunKind, RunState, StepName
@@ -150,7 +150,9 @@ def test_the_steps_are_told_in_their_order() -> None:
         assert kinds[kind] == written.get(numbers, ", ".join(map(str, numbers)))
 
 
-CALLS = re.compile(r"(?:^|[\s(!;]|\./run ctl |&& )(?:firthctl|\./run ctl) ([a-z]+\.[a-z]+[^`\n|;)&<>#]*)")
+CALLS = re.compile(
+    r"""(?:^|[\s(!;])(?:firthctl|\./run ctl) ([a-z]+\.[a-z_]+(?:'[^'\n]*'|"[^"\n]*"|[^`'"\n|;)&<>#])*)""", re.MULTILINE
+)
 
 
 @pytest.mark.parametrize("document", ["README.md", "protocol/scripting.md"])
@@ -162,11 +164,12 @@ def test_calls_that_are_shown_are_understood(document: str) -> None:
     assert len(found) > 8
     for call in found:
         method, *words = shlex.split(COLUMNS.sub("", call), comments=True)
-        kind = item_of(METHODS[method].result) or struct_of(METHODS[method].result)
+        listed = listed_in(METHODS[method].result)
+        kind = listed[1] if listed is not None else struct_of(METHODS[method].result)
         for chosen in COLUMNS.findall(call):
             assert kind is not None
             assert all(has_column(kind, column) for column in chosen.split()[1].split(",")), call
-        words = [re.sub(r"\$\w+", "1", word) for word in words]
+        words = [re.sub(r"=@[\w./]+", "={}", re.sub(r"\$\w+", "1", word)) for word in words]
         given = [word for word in words if not word.startswith("--") and word != "2"]  # what is left of 2>
         assert isinstance(parameters(METHODS[method], given, print), dict), call
 

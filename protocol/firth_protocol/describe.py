@@ -72,6 +72,19 @@ def item_of(result: Any) -> type[Struct] | None:
     return None
 
 
+def listed_in(result: Any) -> tuple[str, type[Struct]] | None:
+    """Return under which name a result holds a page of a list, and the struct of its items; None when it holds none."""
+    item = item_of(result)
+    if item is not None:
+        return "items", item
+    kind = struct_of(result)
+    fields = {field.name: field for field in fields_of(kind)} if kind is not None else {}
+    held = fields.get("rows")
+    if held is None or held.inner is None or "next_cursor" not in fields:
+        return None
+    return held.name, held.inner
+
+
 def struct_of(result: Any) -> type[Struct] | None:
     """Return the struct that a result is, None for a page and for what is no struct."""
     info = inspect.type_info(result)

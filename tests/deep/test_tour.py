@@ -58,12 +58,19 @@ def newcomer(folder: Path) -> Iterator[tuple[dict[str, str], int]]:
         assert daemon.wait(20) == 0
 
 
+def there(line: str) -> bool:
+    """Tell whether the client that a line calls is on this machine."""
+    if line.startswith("python3 -m pip"):
+        return subprocess.run(["python3", "-m", "pip", "--version"], capture_output=True, check=False).returncode == 0
+    return line.split()[0] not in CLIENTS or shutil.which(line.split()[0]) is not None
+
+
 def test_every_command_of_the_tour_works_in_its_order(tmp_path: Path) -> None:
     text = section("README.md", TOUR)
     said: dict[str, str] = {}
     with newcomer(tmp_path) as (environ, port):
         for line in (line for block in blocks(text, "sh")[1:] for line in commands(block)):
-            if (client := line.split()[0]) in CLIENTS and shutil.which(client) is None:
+            if not there(line):
                 print(f"NOT TESTED: {line}")
                 continue
             keep = tmp_path / "variables"
@@ -82,6 +89,9 @@ def test_every_command_of_the_tour_works_in_its_order(tmp_path: Path) -> None:
     assert re.search(
         r"^greeting +0.2.1", next(out for line, out in said.items() if "package.list" in line), re.MULTILINE
     )
+    after = next(out for line, out in said.items() if "package.list main query=tides" in line)
+    assert re.search(r"^tides +2026.3 +1 ", after, re.MULTILINE), "the policy keeps one"
+    assert not there("python3 -m pip") or (tmp_path / "library/python/alpha_one.py").exists()
     private = [out for line, out in said.items() if "$TOKEN" in line]
     assert ["tides-2026.3-0.conda" in out for out in private] == [True]
     assert any('"result"' in out for line, out in said.items() if "--unix-socket" in line)
@@ -95,7 +105,10 @@ def test_the_sources_grow_and_leave_other_folders_alone(tmp_path: Path) -> None:
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
 
     first, second = sample("a b"), sample("a b")
-    assert first.stdout == f"conda  file://{tmp_path}/a%20b/conda\nR      file://{tmp_path}/a%20b/cran\n"
+    assert (
+        first.stdout
+        == f"conda  file://{tmp_path}/a%20b/conda\nR      file://{tmp_path}/a%20b/cran\nPython file://{tmp_path}/a%20b/python/simple\n"
+    )
     assert second.stdout.startswith("the conda source has tides 2026.3 now\n")
     assert sorted(file.name for file in (tmp_path / "a b/conda/noarch").glob("tides*")) == [
         f"tides-2026.{number}-0.conda" for number in (1, 2, 3)

@@ -5,11 +5,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.support.python import sample_index
 from tests.support.sample import build_sample_channel
 from tests.support.sample_r import build_sample_cran
 
 TIDES = 2
 """Versions of the package tides at first."""
+INDEXES = (".json", ".zst", ".html", ".gz", ".rds", "")
 MARK = ".firth-sample"
 """How often the sources were made stands in here; a folder without it is somebody else's."""
 
@@ -23,8 +25,9 @@ def make(folder: Path) -> int:
     with tempfile.TemporaryDirectory(dir=folder) as made:
         build_sample_channel(Path(made, "conda"), TIDES + before)
         build_sample_cran(Path(made, "cran"))
+        sample_index(plain=True).write(Path(made, "python"))
         # Indexes come last, each in one step: a mirror may be reading.
-        for file in sorted(Path(made).rglob("*"), key=lambda file: file.suffix not in (".conda", ".bz2")):
+        for file in sorted(Path(made).rglob("*"), key=lambda file: file.suffix in INDEXES):
             if file.is_file():
                 target = folder / file.relative_to(made)
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -43,6 +46,7 @@ def main() -> int:
         print(f"the conda source has tides 2026.{TIDES + before} now")
     print(f"conda  {(folder / 'conda').as_uri()}")
     print(f"R      {(folder / 'cran').as_uri()}")
+    print(f"Python {(folder / 'python/simple').as_uri()}")
     return 0
 
 

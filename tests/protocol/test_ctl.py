@@ -186,6 +186,20 @@ async def test_a_report_is_csv_that_no_spreadsheet_works_out(tmp_path: Path) -> 
     assert theirs.out == "package,downloads\n'=cmd(),2\nb,1\n"
 
 
+async def test_a_report_of_rows_is_a_list_like_others(tmp_path: Path) -> None:
+    async def report(context: Context, params: Any) -> dict[str, Any]:
+        first = params.cursor is None
+        text = ("a,b\n1,2\n" if first else "3,4\n") if params.format == "csv" else None
+        rows = [] if text else [{"name": "zlib" if first else "xz", "needs": ["x"]}]
+        return {"rows": rows, "text": text, "next_cursor": "x" if first else None, "as_of": "e1:1"}
+
+    async with server(tmp_path, rig(mirror_dependency_report=report)) as up:
+        lines = await ctl("mirror.dependency_report", "1", socket=up.socket)
+        text = await ctl("mirror.dependency_report", "1", "format=csv", socket=up.socket)
+    assert [json.loads(line)["name"] for line in lines.out.splitlines()] == ["zlib", "xz"]
+    assert text.out == "a,b\n1,2\n3,4\n"
+
+
 async def test_a_single_reply_is_shown_line_by_line(tmp_path: Path) -> None:
     async with server(tmp_path, rig(channel_freeze=freeze)) as up:
         done = await ctl("channel.freeze", "main", "--table", socket=up.socket)

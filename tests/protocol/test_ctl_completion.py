@@ -19,7 +19,11 @@ from firth_protocol.ctl import completion
 from firth_protocol.methods import METHODS
 from firthd.rpc.dispatch import Context
 
-NAMES = {"channel.list": ["main", "mail", "bio/dev"], "mirror.list": ["main:forge", "main:cran", "bio/dev:forge"]}
+NAMES = {
+    "policy.list": ["safe", "strict"],
+    "channel.list": ["main", "mail", "bio/dev"],
+    "mirror.list": ["main:forge", "main:cran", "bio/dev:forge"],
+}
 
 
 def items(method: str, params: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -50,6 +54,8 @@ def complete(shell: str, line: str, breaks: str = "=:") -> list[str]:
         ("firthctl --limit 3 mirror.run main:", ["main:forge", "main:cran"]),
         ("firthctl mirror.get mirror=bio", ["mirror=bio/dev:forge"]),
         ("firthctl mirror.list channel=mai", ["channel=main", "channel=mail"]),
+        ("firthctl policy.update sa", ["safe"]),
+        ("firthctl mirror.update main:forge policy=st", ["policy=strict"]),
         ("firthctl run.get 1", ["12", "11"]),
         ("firthctl channel.create ma", []),
         ("firthctl mirror.create main name=fo", []),

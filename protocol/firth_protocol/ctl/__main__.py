@@ -16,7 +16,7 @@ from firth_protocol.ctl.arguments import has_column, meant, parameters, read_val
 from firth_protocol.ctl.exits import Exit, Unreachable, UsageError
 from firth_protocol.ctl.output import Format, Printer, clean
 from firth_protocol.ctl.transport import Daemon
-from firth_protocol.describe import fields_of, getter_of, item_of, struct_of
+from firth_protocol.describe import fields_of, getter_of, listed_in, struct_of
 from firth_protocol.errors import FirthError
 from firth_protocol.events import LOST
 from firth_protocol.methods import METHODS, Method
@@ -148,10 +148,11 @@ def _check_text(words: list[str]) -> None:
 
 
 def _method(daemon: Daemon, options: Options, method: Method, params: dict[str, Any]) -> Exit:
-    item = item_of(method.result)
+    listed = listed_in(method.result)
     _check_columns(options.columns, method)
-    if item is not None:
-        _printer(options).items(_pages(daemon, method, params, options.limit), item)
+    if listed is not None:
+        name, item = listed
+        _printer(options).items(_pages(daemon, method, name, params, options.limit), item)
         return Exit.DONE
     if options.limit is not None:
         raise UsageError(f"--limit is for lists; {method.name} is none")
@@ -163,7 +164,8 @@ def _method(daemon: Daemon, options: Options, method: Method, params: dict[str, 
 
 def _check_columns(columns: list[str], method: Method) -> None:
     """Raise UsageError for a column that no item or reply of the method has."""
-    kind = item_of(method.result) or struct_of(method.result)
+    listed = listed_in(method.result)
+    kind = listed[1] if listed is not None else struct_of(method.result)
     for column in columns:
         if kind is not None and not has_column(kind, column):
             names = [field.name for field in fields_of(kind)]
@@ -213,7 +215,7 @@ def _wait(daemon: Daemon, result: dict[str, Any]) -> Exit:
     return waiting.exit_of(ended)
 
 
-def _pages(daemon: Daemon, method: Method, params: dict[str, Any], cap: int | None) -> Iterator[list[Any]]:
+def _pages(daemon: Daemon, method: Method, name: str, params: dict[str, Any], cap: int | None) -> Iterator[list[Any]]:
     """Yield the items of every page; of one page only when the words ask for it by `limit` or `cursor`."""
     one_page = "limit" in params or "cursor" in params
     left = cap
@@ -221,7 +223,7 @@ def _pages(daemon: Daemon, method: Method, params: dict[str, Any], cap: int | No
         if not one_page:
             params["limit"] = PAGE if left is None else min(left, PAGE)
         result = daemon.call(method.name, params)
-        items = result["items"] if left is None else result["items"][:left]
+        items = result[name] if left is None else result[name][:left]
         if isinstance(text := result.get("text"), str):
             sys.stdout.write(text if not sys.stdout.isatty() else "\n".join(map(clean, text.split("\n"))))
             items = text.splitlines()

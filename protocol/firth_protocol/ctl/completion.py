@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from firth_protocol.ctl.arguments import struct_paths
-from firth_protocol.describe import fields_of, item_of, struct_of
+from firth_protocol.describe import fields_of, listed_in, struct_of
 from firth_protocol.events import Topic
 from firth_protocol.methods import METHODS, Method
 
@@ -134,7 +134,8 @@ def _candidates(before: list[str], current: str, ask: Ask) -> list[str]:
 
 def _columns(method: str, current: str) -> list[str]:
     row = METHODS.get(method)
-    kind = (item_of(row.result) or struct_of(row.result)) if row is not None else None
+    listed = listed_in(row.result) if row is not None else None
+    kind = listed[1] if listed is not None else struct_of(row.result) if row is not None else None
     chosen, comma, _ = current.rpartition(",")
     return [f"{chosen}{comma}{path}" for path in struct_paths(kind)] if kind is not None else []
 
