@@ -67,11 +67,12 @@ install_programs() {
     trap 'exit 130' INT TERM HUP
     "$home/bin/python" -m pip wheel --quiet --wheel-dir "$wheels" "$tree" ||
         die "the libraries could not be had; what was installed before is as it was"
+    broken="the programs could not be installed; when the cause is gone, run it again. No state is lost."
     set -- "$wheels"/firth-*.whl
     [ -e "$1" ] || die "no wheel was built"
-    "$home/bin/python" -m pip install --quiet --no-index --find-links "$wheels" --upgrade "$1"
+    "$home/bin/python" -m pip install --quiet --no-index --find-links "$wheels" --upgrade "$1" || die "$broken"
     # Of the same version as before pip would leave the old files.
-    "$home/bin/python" -m pip install --quiet --no-index --no-deps --force-reinstall "$1"
+    "$home/bin/python" -m pip install --quiet --no-index --no-deps --force-reinstall "$1" || die "$broken"
 }
 
 link_programs() {

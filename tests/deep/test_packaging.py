@@ -15,7 +15,7 @@ from tests.support.documents import ROOT
 pytestmark = [pytest.mark.deep, pytest.mark.e2e, pytest.mark.timeout(300)]
 
 SHARED = [
-    *(f"share/firth/systemd/{file.name}" for file in sorted((ROOT / "systemd").iterdir())),
+    *(f"share/firth/systemd/{file.name}" for file in sorted((ROOT / "systemd").iterdir()) if file.suffix != ".sh"),
     "share/man/man1/firth.1",
     "share/man/man1/firthctl.1",
     "share/man/man8/firthd.8",

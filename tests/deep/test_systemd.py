@@ -119,6 +119,15 @@ def test_the_service_is_taken_away_and_comes_back_with_its_state(host: Machine) 
     host.sh("systemctl is-enabled firthd.socket firthd.service")
 
 
+def test_an_upgrade_that_is_killed_is_done_by_the_next_one(host: Machine) -> None:
+    before = host.ask("channel.get", "main", "--columns", "generation,published_at,mirrors")
+    cut = f"cd {TREE} && setsid -w timeout -s KILL 10 ./run install"
+    host.run("bash", "-c", cut, online=True, timeout=120)
+    told = host.sh(f"cd {TREE} && ./run install", online=True, timeout=300)
+    assert "service      restarted" in told
+    assert host.ask("channel.get", "main", "--columns", "generation,published_at,mirrors") == before
+
+
 def test_what_is_installed_beside_the_programs_can_be_read_by_all(host: Machine) -> None:
     assert host.run("firthctl", "--version", user="bob").status == 0
     assert host.sh("stat -c %a /usr/local/share/man/man1/firthctl.1 /usr/local/share/zsh/site-functions/_firthctl") == (

@@ -120,7 +120,9 @@ START = {
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    "shell", ["bash", pytest.param("zsh", marks=pytest.mark.deep), pytest.param("fish", marks=pytest.mark.deep)]
+)
 async def test_tab_completes(shell: str, tmp_path: Path) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"NOT TESTED, completion in {shell}: {shell} is not installed")

@@ -78,6 +78,7 @@ def test_an_at_sign_can_be_meant(tmp_path: Path) -> None:
         ("mirror.update", ["1", "channel=b"], "channel is fixed after creation"),
         ("mirror.update", ["1", "run_now=true"], "mirror.update has no field 'run_now'"),
         ("mirror.update", [], "mirror.update needs mirror; see"),
+        ("channel.create", ["-", "description=@-"], "standard input can be the value of one field only"),
         ("mirror.create", ["main", "name=@-", "source=-"], "standard input can be the value of one field only"),
         ("mirror.create", ["source=@/no/such/file"], "/no/such/file cannot be read: No such file or directory"),
         ("run.get", ["twelve"], "run: 'twelve' is no whole number; it is integer >= 1"),

@@ -30,7 +30,8 @@ def parameters(method: Method, words: Iterable[str], warn: Callable[[str], None]
     fields = {field.name: field for field in fields_of(method.params)}
     params: dict[str, Any] = {}
     words = list(words)
-    if sum(word.partition("=")[2] in _STDIN for word in words) > 1:
+    values = (pair["value"] if (pair := _PAIR.fullmatch(word)) else word for word in words)
+    if sum(value in _STDIN for value in values) > 1:
         raise UsageError("standard input can be the value of one field only")
     for number, word in enumerate(words):
         pair = _PAIR.fullmatch(word)
