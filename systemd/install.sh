@@ -38,7 +38,15 @@ lay() {
 }
 
 # Is what stands at this path a link into our home, or nothing?
-ours() { [ ! -e "$1" ] && [ ! -L "$1" ] || { [ -L "$1" ] && case $(readlink "$1") in */opt/firth/bin/*) ;; *) false ;; esac; }; }
+ours() {
+    if [ -L "$1" ]; then
+        case $(readlink "$1") in
+        /opt/firth/bin/*) return 0 ;;
+        *) return 1 ;;
+        esac
+    fi
+    [ ! -e "$1" ]
+}
 
 check() {
     [ -n "$root" ] || [ "$(id -u)" = 0 ] || die "needs root: sudo ./run $what"

@@ -110,10 +110,13 @@ def test_an_upgrade_that_cannot_be_fetched_touches_nothing(root: Path) -> None:
 def test_what_is_not_ours_is_left_alone(root: Path) -> None:
     (root / "usr/local/bin").mkdir(parents=True)
     (root / "usr/local/bin/firth").write_text("another program")
+    (root / "usr/local/bin/firthd").symlink_to("/srv/elsewhere/firthd")
     done = install(root)
+    assert (root / "usr/local/bin/firthd").readlink() == Path("/srv/elsewhere/firthd")
     assert f"left alone   {root}/usr/local/bin/firth is somebody else's" in done.stdout
     install(root, "uninstall")
     assert (root / "usr/local/bin/firth").read_text() == "another program"
+    assert (root / "usr/local/bin/firthd").is_symlink()
     (root / "opt/firth").mkdir()
     (root / "opt/firth/work").touch()
     for what in ("install", "uninstall"):
