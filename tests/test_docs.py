@@ -169,7 +169,7 @@ def test_calls_that_are_shown_are_understood(document: str) -> None:
         for chosen in COLUMNS.findall(call):
             assert kind is not None
             assert all(has_column(kind, column) for column in chosen.split()[1].split(",")), call
-        words = [re.sub(r"=@[\w./]+", "={}", re.sub(r"\$\w+", "1", word)) for word in words]
+        words = [re.sub(r"(^|=)@[\w./:]+", r"\1{}", re.sub(r"\$\w+", "1", word)) for word in words]
         given = [word for word in words if not word.startswith("--") and word != "2"]  # what is left of 2>
         assert isinstance(parameters(METHODS[method], given, print), dict), call
 

@@ -20,7 +20,7 @@ from firth_protocol.describe import fields_of, getter_of, listed_in, struct_of
 from firth_protocol.errors import FirthError
 from firth_protocol.events import LOST
 from firth_protocol.methods import METHODS, Method
-from firth_protocol.types import RunState
+from firth_protocol.types import Document, RunState
 
 PAGE = 1000
 """Items asked for at once: the most that a page has."""
@@ -191,8 +191,16 @@ def _reply(daemon: Daemon, options: Options, method: str, result: Any) -> Exit:
             except (FirthError, Unreachable, KeyboardInterrupt):
                 _printer(options).one(result, kind)  # what was asked for is done, and may say what nothing else will
                 raise
+    if options.form is None and not options.columns and kind is not None and issubclass(kind, Document):
+        sys.stdout.write(_told(result["document"]))
+        return status
     _printer(options).one(result, kind)
     return status
+
+
+def _told(text: str) -> str:
+    """Return a text as it is; on a terminal without what it would take for a command."""
+    return text if not sys.stdout.isatty() else "\n".join(map(clean, text.split("\n")))
 
 
 def _wait(daemon: Daemon, result: dict[str, Any]) -> Exit:
@@ -225,7 +233,7 @@ def _pages(daemon: Daemon, method: Method, name: str, params: dict[str, Any], ca
         result = daemon.call(method.name, params)
         items = result[name] if left is None else result[name][:left]
         if isinstance(text := result.get("text"), str):
-            sys.stdout.write(text if not sys.stdout.isatty() else "\n".join(map(clean, text.split("\n"))))
+            sys.stdout.write(_told(text))
             items = text.splitlines()
         else:
             yield items
