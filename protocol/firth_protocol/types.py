@@ -351,6 +351,7 @@ class RunBrief(Struct, frozen=True, kw_only=True):
     started_at: Time | None
     finished_at: Time | None
     error: RunError | None
+    missing: int = 0  # files that could not be had
 
 
 class Mirror(Struct, frozen=True, kw_only=True):

@@ -114,6 +114,11 @@ class Reports:
     async def page(self, r: Reader, params: MirrorList, patterns: Patterns) -> Cut[Mirror]:
         """Return a page of the mirrors in channels of `patterns`."""
         channel = await browse.channel(r, params.channel) if params.channel else None
+        due: dict[str, int] = {}
+        if params.sort.removeprefix("-") == "next_run_at":
+            now = self._clock.now_ms()
+            found = [(schedule, self._next_due(schedule, now)) for schedule in await catalog.schedules(r)]
+            due = {schedule: time for schedule, time in found if time is not None}
         rows, following, total = await catalog.mirrors_page(
             r,
             channel_id=channel.id if channel else None,
@@ -125,6 +130,7 @@ class Reports:
             cursor=params.cursor,
             limit=params.limit,
             patterns=patterns,
+            due=due,
         )
         return Cut(items=[await self.describe(r, row) for row in rows], following=following, total=total)
 
