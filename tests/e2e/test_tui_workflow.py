@@ -66,7 +66,7 @@ async def test_a_killed_daemon_and_its_restart_while_a_run_is_watched(tmp_path: 
         async with firth_in_tmux(tmp_path, process.socket, (80, 24)) as term:
             await term.sees("● connected", "▸main")
             await term.press("2")
-            await term.sees("▸main: m")
+            await term.sees("▸main ", "never ran")
             await term.press("r")
             await term.sees("● running")
             await term.press("l")

@@ -183,8 +183,15 @@ class FakeDaemon(FakeWorld):
         return self._page(self._sorted(found, sort), cursor, limit)
 
     def _sorted(self, items: Iterable[T], sort: str) -> list[T]:
-        field = sort.removeprefix("-").replace("last_updated", "updated_at")
-        return sorted(items, key=lambda each: str(getattr(each, field)), reverse=sort.startswith("-"))
+        field = {"last_updated": "last_success_at", "mirror": "name"}.get(
+            sort.removeprefix("-"), sort.removeprefix("-")
+        )
+
+        def value(each: T) -> str:
+            channel = f"{getattr(each, 'channel', '')}\0" if sort.removeprefix("-") == "name" else ""
+            return f"{channel}{getattr(each, field)}".replace("/", " ")
+
+        return sorted(items, key=value, reverse=sort.startswith("-"))
 
     def _channel(self, name: str) -> t.Channel:
         if name not in self.channels:

@@ -1,6 +1,7 @@
 """The terminal UI in tests: an application on a socket, keys in, the screen's text out."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -34,6 +35,11 @@ class Terminal:
         return "\n".join(self.lines)
 
     @property
+    def words(self) -> str:
+        """What is on the screen, with one blank for each gap between columns."""
+        return re.sub(" {2,}", " ", self.text)
+
+    @property
     def place(self) -> PlaceScreen:
         screen = self.app.screen
         assert isinstance(screen, PlaceScreen), screen
@@ -55,7 +61,7 @@ class Terminal:
 
     async def sees(self, *texts: str) -> None:
         """Wait until every text is on the screen."""
-        await self.until(lambda: all(text in self.text for text in texts))
+        await self.until(lambda: all(text in self.text or text in self.words for text in texts))
 
     async def press(self, *keys: str) -> None:
         await self.pilot.press(*keys)

@@ -79,7 +79,7 @@ async def test_a_run_that_fails_says_why_and_health_names_it(tmp_path: Path) -> 
         async with terminal(daemon.socket) as term:
             await ready(term)
             await term.press("2")
-            await term.sees("▸main: forge", "never ran")
+            await term.sees("▸main forge", "never ran")
             await term.press("r")
             await daemon.ended(1)
             await term.sees("✗ failed")

@@ -177,7 +177,7 @@ async def test_editing_a_mirror_shows_what_is_fixed_and_never_its_secret(daemon:
         await term.until(lambda: daemon.called("mirror.update"))
         assert daemon.called("mirror.update") == [{"mirror": 2, "revision": 1, "name": "forge-2"}]
         await term.until(lambda: isinstance(term.app.screen, MirrorsScreen))
-        await term.sees("Saved the mirror forge-2", "▸main: forge-2")
+        await term.sees("Saved the mirror forge-2", "▸main forge-2")
 
 
 async def test_credentials_can_be_taken_away_and_replaced(daemon: FakeDaemon) -> None:

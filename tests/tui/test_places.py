@@ -114,24 +114,24 @@ async def test_sorting_keeps_the_selected_row(daemon: FakeDaemon) -> None:
     async with terminal(daemon.socket, NARROW) as term:
         await started(term)
         await term.press("2", "j")
-        await term.sees("▸main: forge", "MIRROR ▲")
+        await term.sees("▸main forge", "CHANNEL ▲")
         await term.press("O")
-        await term.sees("MIRROR ▼", "▸main: forge")
+        await term.sees("CHANNEL ▼", "▸main forge")
         await term.press("o")
-        await term.sees("TYPE ▲", "▸main: forge")
-        assert daemon.called("mirror.list")[-1]["sort"] == "type"
+        await term.sees("NAME ▲", "▸main forge")
+        assert daemon.called("mirror.list")[-1]["sort"] == "mirror"
 
 
 async def test_faults_only(daemon: FakeDaemon) -> None:
     async with terminal(daemon.socket, NARROW) as term:
         await started(term)
         await term.press("2")
-        await term.sees("main: forge")
+        await term.sees("forge")
         await term.press("exclamation_mark")
         await term.sees("faults only", "✗ failed")
-        assert "main: forge" not in term.text
+        assert "forge" not in term.text
         await term.press("escape")
-        await term.sees("main: forge")
+        await term.sees("forge")
 
 
 async def test_what_others_do_is_seen_and_the_selection_stays(daemon: FakeDaemon) -> None:
@@ -323,7 +323,7 @@ async def test_deleting_a_mirror_wants_its_name(daemon: FakeDaemon) -> None:
     async with terminal(daemon.socket, NARROW) as term:
         await started(term)
         await term.press("2", "j")
-        await term.sees("▸main: forge")
+        await term.sees("▸main forge")
         await term.press("d")
         await term.until(lambda: isinstance(term.app.screen, Confirm))
         await term.sees("Delete the mirror forge of main?", "700,000 files", "Type the name forge")
@@ -364,7 +364,7 @@ async def test_a_mirror_is_filled(daemon: FakeDaemon) -> None:
     async with terminal(daemon.socket, NARROW) as term:
         await started(term)
         await term.press("2", "j")
-        await term.sees("▸main: forge")
+        await term.sees("▸main forge")
         await term.press("f")
         await term.until(lambda: daemon.called("mirror.fill"))
 
@@ -392,7 +392,7 @@ async def test_an_error_stays_until_it_is_read_and_can_be_copied(daemon: FakeDae
     async with terminal(daemon.socket, NARROW) as term:
         await started(term)
         await term.press("2", "j")
-        await term.sees("▸main: forge")
+        await term.sees("▸main forge")
         daemon.mirrors.clear()
         await term.press("r")
         await term.sees("✗ Run now did not work", "there is no mirror 3")
@@ -528,13 +528,13 @@ async def test_the_order_of_a_list_is_remembered(daemon: FakeDaemon) -> None:
     async with terminal(daemon.socket, NARROW) as term:
         await started(term)
         await term.press("2")
-        await term.sees("MIRROR ▲", "main: forge")
+        await term.sees("CHANNEL ▲", "main forge")
         await term.press("O")
-        await term.sees("MIRROR ▼")
+        await term.sees("CHANNEL ▼")
         await term.press("1")
         await term.sees("Channels", "team")
         await term.press("2")
-        await term.sees("MIRROR ▼", "main: forge")
+        await term.sees("CHANNEL ▼", "main forge")
 
 
 async def test_colours_and_mouse_can_be_switched(daemon: FakeDaemon) -> None:

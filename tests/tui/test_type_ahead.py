@@ -54,7 +54,7 @@ WAYS: dict[Place, tuple[str, Sequence[str]]] = {
     Place.USE: ("Channels › main", (*MAIN, "6")),
     Place.PACKAGE: (r"Channels › main › \S+", (*MAIN, "1", "\r")),
     Place.MIRRORS: ("Mirrors", ("2",)),
-    Place.MIRROR: ("Mirrors › main / forge", ("2", "▸main: forge", "\r")),
+    Place.MIRROR: ("Mirrors › main / forge", ("2", "▸main +forge ", "\r")),
     Place.RUNS: ("Runs", ("3",)),
     Place.RUN: (r"(Mirrors|Channels) › main.* › run \d+.*", ("3", "\r")),
     Place.HEALTH: ("Health", ("4",)),
@@ -114,12 +114,15 @@ class Rig(Struct, frozen=True, kw_only=True):
         if isinstance(mirror, int):
             channel, name = self.mirrors[mirror]
             wanted = (
-                rf"^▸({channel}: )?{name}(  |$)|^ Mirrors › {channel} / {name}(  | ›|$)|the run of {name}\?"
-                rf"|Run {name} although|the mirror {name} of {channel}|│ +{channel} / {name} "
+                rf"^[▸◈]({channel} +)?{name}(  |$)|^ Mirrors › {channel} / {name}(  | ›|$)|the run of {name}\?"
+                rf"|Run {name} although|│   {channel}: {name} *│|the mirror {name} of {channel}|│ +{channel} / {name} "
             )
         else:
             name = re.escape(str(params.get("channel")))
-            wanted = rf"^▸{name}(  |$)|^ Channels › {name}(  | ›|$)|the channel {name}(\?|  )|Take {name} back"
+            wanted = (
+                rf"^[▸◈]{name}(  |$)|│   {name}( \(.*)? *│|^ Channels › {name}(  | ›|$)|the channel {name}(\?|  )"
+                rf"|Take {name} back"
+            )
         return any(re.search(wanted, line) for line in frame.lines)
 
 
@@ -177,8 +180,9 @@ def standing_in(term: Pseudo, place: Place) -> bool:
     return (
         term.plain
         and re.fullmatch(path, term.screen.lines[1].split("   ")[0].strip()) is not None
+        and not any(line.startswith(("◆", "◈")) for line in term.screen.lines)
         and (tab is None or f"┤ {tab} " in f"{term.screen.lines[2]} ")
-        and (place not in ROWS or any(line.startswith("▸") for line in term.screen.lines))
+        and (place not in ROWS or any(line.startswith(("▸", "◈")) for line in term.screen.lines))
     )
 
 
@@ -195,7 +199,7 @@ async def go(term: Pseudo, place: Place) -> None:
             term.write("g")
             await term.quiet()
             for step in itertools.count(1):
-                if any(line.startswith(each) for line in term.screen.lines):
+                if any(re.match(each, line) for line in term.screen.lines):
                     break
                 # from the top again, in case rows have come in above meanwhile
                 term.write("j" if step % 12 else "g")

@@ -29,6 +29,7 @@ LISTS = frozenset(
     }
 )
 SORTED = frozenset({Place.CHANNELS, Place.PACKAGES, Place.CHANNEL_MIRRORS, Place.MIRRORS})
+MARKED = frozenset({Place.CHANNELS, Place.CHANNEL_MIRRORS, Place.MIRRORS})
 
 
 def freeze_name(context: Context) -> str:
@@ -146,6 +147,7 @@ ACTIONS: tuple[Action, ...] = (
         method="channel.freeze",
         name=freeze_name,
         rank=3,
+        many=True,
     ),
     Action(
         id="channel.mirrors",
@@ -204,6 +206,7 @@ ACTIONS: tuple[Action, ...] = (
         why=reasons.already_running,
         rank=3,
         menu=True,
+        many=True,
     ),
     Action(
         id="mirror.stop",
@@ -218,6 +221,7 @@ ACTIONS: tuple[Action, ...] = (
         why=reasons.needs_a_run,
         rank=4,
         menu=True,
+        many=True,
     ),
     Action(
         id="mirror.restart",
@@ -230,6 +234,7 @@ ACTIONS: tuple[Action, ...] = (
         danger=Danger.CONFIRM,
         method="mirror.restart",
         menu=True,
+        many=True,
     ),
     Action(
         id="mirror.details",
@@ -274,6 +279,7 @@ ACTIONS: tuple[Action, ...] = (
         method="mirror.fill",
         why=reasons.needs_passive,
         menu=True,
+        many=True,
     ),
     Action(
         id="mirror.delete",
@@ -395,6 +401,14 @@ ACTIONS: tuple[Action, ...] = (
         help="Show only rows with this text; in a log: search. Esc clears it",
         places=LISTS | {Place.RUN},
         rank=6,
+    ),
+    Action(
+        id="list.mark",
+        key="space",
+        label="Mark",
+        help="Mark the row, or unmark it; what runs, stops and freezes then acts on all marked rows. Esc unmarks all",
+        places=MARKED,
+        subject=Subject.ROW,
     ),
     Action(id="list.sort", key="o", label="Sort", help="Sort by the next column", places=SORTED),
     Action(id="list.reverse", key="O", label="Reverse", help="Sort the other way round", places=SORTED),

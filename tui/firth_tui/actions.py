@@ -72,6 +72,7 @@ class Context(Struct, frozen=True, kw_only=True):
     rows: bool = True  # the place has a row under its cursor
     row: Any = None  # that row, and what it is known by
     row_key: Hashable = None
+    marks: frozenset[Hashable] = frozenset()  # what the marked rows are known by
 
 
 class Action(Struct, frozen=True, kw_only=True):
@@ -88,13 +89,20 @@ class Action(Struct, frozen=True, kw_only=True):
     method: str | None = None
     rank: int = 0
     menu: bool = False
+    many: bool = False  # acts on all marked rows when there are some
     changes: bool = True  # of actions that need more than a reader's role: false where they only look
     why: Callable[[Context], str | None] | None = None
     name: Callable[[Context], str] | None = None
 
     def title(self, context: Context) -> str:
         """Return the label, in the form that fits what it would do now."""
+        if self.on_marks(context):
+            return f"{self.label} {len(context.marks):,} marked"
         return self.name(context) if self.name else self.label
+
+    def on_marks(self, context: Context) -> bool:
+        """Tell whether it would act on the marked rows instead of that under the cursor."""
+        return self.many and bool(context.marks)
 
 
 T = TypeVar("T")
@@ -115,6 +123,7 @@ _KEY_NAMES = {
     "colon": ":",
     "escape": "esc",
     "enter": "enter",
+    "space": "space",
 }
 
 MOVING_KEYS = (
@@ -133,7 +142,8 @@ def key_name(key: str) -> str:
 
 def why_not(action: Action, context: Context) -> str | None:
     """Return the reason in one sentence why `action` cannot be done now; None when it can."""
-    lacking = _lacks_subject(action, context)
+    marked = action.on_marks(context)
+    lacking = None if marked else _lacks_subject(action, context)
     if lacking:
         return lacking
     if action.method is not None:
@@ -145,7 +155,8 @@ def why_not(action: Action, context: Context) -> str | None:
             return "firth was started with --read-only"
         if not context.role.covers(action.role):
             return f"needs the role {action.role}; yours is {context.role}"
-    return action.why(context) if action.why else None
+    # of marked rows each has its own reason: the dialog tells them
+    return action.why(context) if action.why and not marked else None
 
 
 def identity(action: Action, context: Context) -> Hashable:
@@ -184,6 +195,10 @@ def changed_meanwhile(action: Action, seen: Context, now: Context) -> str | None
     """Return in one sentence why `action` would not be what was `seen` when it was asked for; None when it is."""
     if action.subject is Subject.NONE:
         return None
+    if action.many and seen.marks != now.marks:
+        return "other rows are marked now; nothing was done"
+    if action.on_marks(seen):
+        return None if seen.place is now.place else "another list is in view now; nothing was done"
     what = called(action, seen)
     if seen.place is not now.place or identity(action, seen) != identity(action, now):
         return f"{what} is not under the cursor any more; nothing was done"

@@ -206,7 +206,8 @@ class Gate:
         reason = (
             why_not(action, asked.seen) or changed_meanwhile(action, asked.seen, context) or why_not(action, context)
         )
-        if reason is None and action.subject is not Subject.NONE and not place.cursor_shown():
+        by_cursor = action.subject is not Subject.NONE and not action.on_marks(context)
+        if reason is None and by_cursor and not place.cursor_shown():
             reason = "the cursor was out of view; now you see it. Nothing was done"
         if reason:
             self._app.tell(f"{title}: {reason}", warning=True)

@@ -124,6 +124,8 @@ _PLAIN: dict[str, str] = {
     Sign.SKIPPED: "-",
     Sign.FROZEN: "*",
     Sign.PICK: ">",
+    Sign.MARK: "+",
+    Sign.PICKED_MARK: "&",
     Sign.CRUMB: ">",
     Sign.UP: "^",
     Sign.DOWN: "v",

@@ -107,7 +107,8 @@ class ListPane(Vertical, Generic[T]):
         text = f"{len(self._rows) - 1:,}+ {what}" if total is None else counted(total, self.listing.noun, what)
         if self.wanted.query:
             text += f" with “{clean(self.wanted.query, 20)}”"
-        return text + (", faults only" if self.wanted.faults else "")
+        marked = f", {len(self.table.marks):,} marked" if self.table.marks else ""
+        return text + (", faults only" if self.wanted.faults else "") + marked
 
     def seek(self, key: Hashable) -> None:
         """Put the cursor on a row that has just come into being."""
@@ -195,8 +196,8 @@ class ListPane(Vertical, Generic[T]):
             self.ask(msgspec.structs.replace(self.wanted, query=self._typed))
 
     def sort_next(self) -> None:
-        """Sort by the next column that can be sorted by."""
-        able = [column.sort for column in self.listing.columns if column.sort]
+        """Sort by the next column in view that can be sorted by."""
+        able = [column.sort for column in self.table.in_view if column.sort]
         if able:
             now = (self.wanted.sort or "").removeprefix("-")
             following = able[(able.index(now) + 1) % len(able)] if now in able else able[0]

@@ -66,28 +66,35 @@ def _short(progress: Progress) -> str:
 
 
 def columns(screen: PlaceScreen, *, with_channel: bool) -> tuple[Column[Mirror], ...]:
-    """Return the columns of a list of mirrors; NEXT, MODE and TYPE go, in this order, where there is no room."""
+    """Return the columns of a list of mirrors; UPDATED, NEXT, MODE and TYPE go, in this order, for want of room."""
+    channel: Column[Mirror] = Column(
+        id="channel", title="CHANNEL", width=12, grow=2, cell=lambda m: Cell(clean(m.channel)), sort="name"
+    )
     name: Column[Mirror] = Column(
         id="name",
-        title="MIRROR",
-        width=16,
+        title="NAME",
+        width=14 if with_channel else 16,
         grow=2,
-        cell=lambda m: Cell(clean(f"{m.channel}: {m.name}" if with_channel else m.name), Tone.STRONG),
-        sort="name",
+        cell=lambda m: Cell(clean(m.name), Tone.STRONG),
+        sort="mirror" if with_channel else "name",
     )
     return (
+        *((channel,) if with_channel else ()),
         name,
         Column(id="type", title="TYPE", width=10, drop=1, cell=lambda m: Cell(type_name(m.type)), sort="type"),
         Column(id="mode", title="MODE", width=7, drop=2, cell=lambda m: Cell(mode_name(m.mode)), sort="mode"),
         Column(id="state", title="STATE", width=13, cell=state_of, sort="state"),
         Column(id="step", title="STEP OR RESULT", width=16, grow=3, cell=lambda m: step_of(m, screen)),
-        Column(id="success", title="LAST SUCCESS", width=12, cell=lambda m: _success(m, screen.now())),
+        Column(
+            id="success", title="LAST SUCCESS", width=12, cell=lambda m: _success(m, screen.now()), sort="last_updated"
+        ),
         Column(
             id="next",
             title="NEXT",
             width=7,
             drop=3,
             cell=lambda m: Cell(ahead(m.next_run_at, screen.now()) if m.enabled else "off", Tone.MUTED),
+            sort="next_run_at",
         ),
         Column(
             id="updated",
@@ -95,7 +102,7 @@ def columns(screen: PlaceScreen, *, with_channel: bool) -> tuple[Column[Mirror],
             width=10,
             drop=4,
             cell=lambda m: Cell(age(m.updated_at, screen.now()), Tone.MUTED),
-            sort="last_updated",
+            sort="updated_at",
         ),
     )
 

@@ -250,8 +250,15 @@ class PlaceScreen(Screen[None]):
             rows=self.pane is None or row is not None,
             row=row,
             row_key=key,
+            marks=self._marks(painted=painted),
             **self.subjects(painted=painted),
         )
+
+    def _marks(self, *, painted: bool) -> frozenset[Hashable]:
+        pane = self.pane
+        if pane is None:
+            return frozenset()
+        return pane.table.shown_marks if painted else frozenset(pane.table.marks)
 
     def compose(self) -> ComposeResult:
         yield self.head
@@ -338,7 +345,7 @@ class PlaceScreen(Screen[None]):
         self.redraw()
 
     def go_back(self) -> bool:
-        """Leave what is transient here (a filter, faults only); False when there was nothing to leave."""
+        """Leave what is transient here (a filter, faults only, marks); False when there was nothing to leave."""
         if self.filter_bar.shown:
             self.filter_bar.close()
             self.filter_to("")
@@ -346,5 +353,9 @@ class PlaceScreen(Screen[None]):
             return True
         if self.pane is not None and self.pane.wanted.faults:
             self.pane.toggle_faults()
+            return True
+        if self.pane is not None and self.pane.table.marks:
+            self.pane.table.unmark()
+            self.redraw()
             return True
         return False

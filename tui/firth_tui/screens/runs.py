@@ -27,7 +27,10 @@ def run_columns(screen: PlaceScreen) -> tuple[Column[Run], ...]:
     return (
         Column(id="id", title="RUN", width=5, right=True, cell=lambda r: Cell(str(r.id), Tone.STRONG)),
         Column(id="kind", title="KIND", width=11, cell=lambda r: Cell(kind_name(r.kind))),
-        Column(id="subject", title="OF", width=16, grow=2, cell=lambda r: Cell(clean(subject_of(r)), Tone.STRONG)),
+        Column(id="channel", title="CHANNEL", width=10, grow=1, cell=lambda r: Cell(clean(r.channel or "the store"))),
+        Column(
+            id="mirror", title="MIRROR", width=10, grow=2, cell=lambda r: Cell(clean(r.mirror_name or "–"), Tone.STRONG)
+        ),
         Column(id="state", title="STATE", width=12, cell=lambda r: state_cell(r.state)),
         Column(id="step", title="STEP OR RESULT", width=14, grow=3, cell=result_cell),
         Column(
