@@ -464,6 +464,13 @@ class FailedArtifact(Struct, frozen=True, kw_only=True):
     attempts: int
 
 
+class FailedReason(Struct, frozen=True, kw_only=True):
+    """Why files could not be had, and how many; what differs from file to file in it stands as `…`."""
+
+    reason: str
+    count: int
+
+
 class Collision(Struct, frozen=True, kw_only=True):
     """A file that two mirrors of a channel have under one name, with different bytes."""
 
@@ -488,6 +495,7 @@ class MirrorDetails(Struct, frozen=True, kw_only=True):
     parts: dict[str, int] = field(name="subdirs")
     failed: list[FailedArtifact]  # the first of them
     failed_total: int = 0
+    failed_reasons: list[FailedReason] = []  # the most frequent of them
     shadowed: list[str]  # the first of the names
     shadowed_total: int = 0
     collisions: list[Collision] = []  # the first of them

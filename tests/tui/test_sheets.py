@@ -7,7 +7,8 @@ import pytest
 
 from firth_protocol import types as t
 from firth_tui.format import Cell, Tone
-from firth_tui.screens.mirror import detail_lines, labelled, wrapped
+from firth_tui.screens.mirror import detail_lines, failure_lines, labelled, wrapped
+from firth_tui.screens.mirrors import missing_of, state_of
 from firth_tui.screens.package import newest_first
 from firth_tui.screens.run import counts_cells, plan_words
 from firth_tui.widgets.progress import amount, outcome, pieces, step_lines, step_note
@@ -116,12 +117,28 @@ def test_a_list_that_is_cut_tells_how_many_there_are() -> None:
         parts={"noarch": 9_000},
         failed=failed,
         failed_total=3_691,
+        failed_reasons=[
+            t.FailedReason(reason="the source says 404", count=3_000),
+            t.FailedReason(reason="nothing came for 30 s", count=600),
+        ],
         shadowed=[f"conda/p{n}" for n in range(1000)],
         shadowed_total=2_004,
         notes=[],
     )
-    shown = "\n".join("".join(cell.text for cell in line) for line in detail_lines(details))
+    shown = "\n".join("".join(cell.text for cell in line) for line in [*detail_lines(details), *failure_lines(details)])
+    before, _ = shown.split("f0.conda")
+    assert "    3,000  the source says 404\n         600  nothing came for 30 s\n          91  for other" in before
     assert "3,691 files could not be had" in shown
     assert "and 3,491 more" in shown
     assert "2,004 names: conda/p0, " in shown
     assert "1,000" not in shown
+
+
+def test_a_mirror_in_a_list_tells_how_many_files_are_missing() -> None:
+    daemon = FakeDaemon(Path("/nowhere"))
+    daemon.add_channel("main")
+    run = daemon.begin_run(daemon.add_mirror("main", "forge").id)
+    daemon.runs[run.id] = msgspec.structs.replace(run, counts=t.RunCounts(failed=3_691))
+    daemon.finish(run.id, t.RunState.INCOMPLETE)
+    (mirror,) = daemon.mirrors.values()
+    assert (state_of(mirror).text, missing_of(mirror)) == ("! incomplete", "3,691 missing")

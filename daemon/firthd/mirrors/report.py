@@ -1,9 +1,11 @@
 """The only place that describes mirrors and their runs to clients, and knows how a mirror is addressed."""
 
-from collections.abc import Callable, Mapping
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 
 from firth_protocol.methods import MirrorList, RunList
-from firth_protocol.types import Collision, FailedArtifact, Family, Mirror, MirrorDetails, Run
+from firth_protocol.types import Collision, FailedArtifact, FailedReason, Family, Mirror, MirrorDetails, Run
 from firthd.absent import no_mirror, no_run
 from firthd.channels import browse
 from firthd.clock import Clock, maybe_rfc3339, rfc3339
@@ -17,6 +19,10 @@ from firthd.store.database import Database, Reader
 from firthd.store.paging import Cut, Patterns
 
 LISTED = 1000
+
+REASONS = 20
+_OWN = re.compile(r"\b[0-9a-f]{16,}\b")
+"""What of a reason is its file's own: digests."""
 
 NextDue = Callable[[str, int], int | None]
 """(schedule, after ms) → the next due time in ms."""
@@ -34,6 +40,14 @@ async def find(r: Reader, ref: int | str) -> MirrorRow:
     if row is None:
         raise no_mirror(ref)
     return row
+
+
+def grouped(reasons: Sequence[tuple[str, int]]) -> list[FailedReason]:
+    """Return why files could not be had, the most frequent first; reasons that differ by a digest are one."""
+    counts: Counter[str] = Counter()
+    for reason, count in reasons:
+        counts[_OWN.sub("…", reason)] += count
+    return [FailedReason(reason=reason, count=count) for reason, count in counts.most_common(REASONS)]
 
 
 class Finder:
@@ -175,6 +189,7 @@ class Reports:
         totals = await self._db.read(lambda r: artifacts.mirror_totals(r, row.channel_id, row.id))
         failed = await self._db.read(lambda r: runs.failures(r, run.id, LISTED)) if run else []
         failures = await self._db.read(lambda r: runs.count_failures(r, run.id)) if run else 0
+        reasons = await self._db.read(lambda r: runs.failure_reasons(r, run.id, LISTED)) if run else []
         names, shadowed = await self._db.read(lambda r: artifacts.shadowed_names(r, row.channel_id, row.id, LISTED))
         collisions, colliding = await self._collisions(row)
         live = self._queue.live(run.id) if run else None
@@ -195,6 +210,7 @@ class Reports:
             ],
             # Of a broken index not every record's refusal is kept, but each is counted.
             failed_total=max(failures, shown.counts.failed) if shown else 0,
+            failed_reasons=grouped(reasons),
             shadowed=names,
             shadowed_total=shadowed,
             collisions=[

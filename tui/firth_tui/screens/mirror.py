@@ -144,14 +144,14 @@ def state_lines(screen: "MirrorScreen", mirror: MirrorGet, now: float) -> list[l
     if mirror.last_success_at:
         success += f" ({moment(mirror.last_success_at)})"
     return [
-        labelled("state", state_of(mirror), Cell(f"  {step_of(mirror, screen).text}")),
+        labelled("state", state_of(mirror), Cell(f" · {step}" if (step := step_of(mirror, screen).text) else "")),
         labelled("last success", Cell(success)),
         labelled("holds", Cell(stored)),
     ]
 
 
 def detail_lines(details: MirrorDetails) -> list[list[Cell]]:
-    """Return what the last run did, with each failure."""
+    """Return what the last run did."""
     counts = details.counts
     lines = [
         labelled(
@@ -180,10 +180,22 @@ def detail_lines(details: MirrorDetails) -> list[list[Cell]]:
         said = f"{counted(details.collisions_total, 'file')} with other bytes: {told}{more}"
         lines.append(labelled("collide", Cell(said, Tone.WARN)))
     lines.extend(labelled("note", Cell(clean(note))) for note in details.notes)
+    return lines
+
+
+def failure_lines(details: MirrorDetails) -> list[list[Cell]]:
+    """Return what could not be had: how many, why with how many each, then the files."""
     failed = max(details.failed_total, len(details.failed))
-    if failed:
-        lines.append([])
-        lines.append([Cell(f" {Sign.BAD} {counted(failed, 'file')} could not be had", Tone.BAD)])
+    if not failed:
+        return []
+    lines = [[], [Cell(f" {Sign.BAD} {counted(failed, 'file')} could not be had", Tone.BAD)]]
+    lines.extend(
+        [Cell(f"   {each.count:>9,}  "), Cell(clean(each.reason), Tone.WARN)] for each in details.failed_reasons
+    )
+    left = failed - sum(each.count for each in details.failed_reasons)
+    if details.failed_reasons and left > 0:
+        lines.append([Cell(f"   {left:>9,}  "), Cell("for other reasons", Tone.WARN)])
+    lines.append([])
     lines.extend(
         [Cell(f"   {clean(each.part)}/{clean(each.filename)}  "), Cell(clean(each.reason), Tone.WARN)]
         for each in details.failed[:MOST_FAILED]
@@ -306,6 +318,7 @@ class MirrorScreen(PlaceScreen):
             return
         lines = [[], *state_lines(self, mirror, now), [], *order_lines(mirror, now), []]
         if self.details is not None:
-            lines += [*detail_lines(self.details), [], *history_lines(self.history, now)]
+            history = history_lines(self.history, now)
+            lines += [*detail_lines(self.details), [], *history, *failure_lines(self.details)]
         self.sheet.put(lines)
         self.redraw()

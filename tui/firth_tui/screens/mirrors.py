@@ -47,6 +47,12 @@ def state_of(mirror: Mirror) -> Cell:
     return cell
 
 
+def missing_of(mirror: Mirror) -> str:
+    """Return how many files the last run could not get: `3,691 missing`; nothing where all came."""
+    run = mirror.last_run
+    return f"{run.missing:,} missing" if run is not None and run.state.ended and run.missing else ""
+
+
 def step_of(mirror: Mirror, screen: PlaceScreen) -> Cell:
     """Return what a mirror is at, or what came of its last run."""
     run = mirror.last_run
@@ -55,8 +61,11 @@ def step_of(mirror: Mirror, screen: PlaceScreen) -> Cell:
         if progress is not None and progress.name is not None:
             return Cell(f"{SHORT_TITLES[progress.name]} {_short(progress)}".strip(), Tone.PLAIN)
         return Cell(SHORT_TITLES[run.step] if run.step else clean(run.description) or "waits for its turn", Tone.PLAIN)
+    missing = missing_of(mirror)
     if run is not None and run.error is not None:
-        return Cell(clean(run.error.message), Tone.WARN)
+        return Cell(f"{missing}{': ' if missing else ''}{clean(run.error.message)}", Tone.WARN)
+    if missing:
+        return Cell(missing, Tone.WARN)
     return Cell(counted(mirror.artifacts, "file") if mirror.artifacts or run else "", Tone.MUTED)
 
 

@@ -1,7 +1,8 @@
-"""Lists of mirrors: sorted by what each column tells."""
+"""How mirrors are told: lists sorted by what each column tells, failures by their reason."""
 
 from pathlib import Path
 
+from firthd.mirrors.report import grouped
 from tests.support.world import world
 
 
@@ -33,3 +34,8 @@ async def test_mirrors_are_sorted_by_what_each_column_tells(tmp_path: Path) -> N
         assert await names("next_run_at") == ["beta", "alpha", "zeta", "off"]
         assert (await names("-last_updated"))[0] == "beta"
         assert sorted(await names("-updated_at")) == ["alpha", "beta", "off", "zeta"]
+
+
+def test_reasons_that_differ_by_a_digest_are_one() -> None:
+    found = grouped([(f"sha256 is {digit * 64}, not what the index says", 1) for digit in "abc"] + [("404", 2)])
+    assert [(one.reason, one.count) for one in found] == [("sha256 is …, not what the index says", 3), ("404", 2)]
