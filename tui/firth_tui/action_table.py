@@ -44,7 +44,7 @@ ACTIONS: tuple[Action, ...] = (
         key="enter",
         label="Open",
         help="Open what the cursor is on",
-        places=LISTS - {Place.CHANGES, Place.AUDIT} | {Place.MIRROR},
+        places=LISTS - {Place.CHANGES} | {Place.MIRROR, Place.HEALTH},
         subject=Subject.ROW,
         rank=1,
     ),

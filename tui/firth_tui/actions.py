@@ -36,6 +36,7 @@ class Target(Struct, frozen=True, kw_only=True):
     channel: str = ""
     number: int = 0
     package: Package | None = None
+    faults: bool = False  # of a list: what failed or is incomplete only
 
 
 class Danger(StrEnum):

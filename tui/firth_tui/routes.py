@@ -36,7 +36,7 @@ def _package(target: Target) -> PlaceScreen:
 def _mirrors(target: Target) -> PlaceScreen:
     from firth_tui.screens.mirrors import MirrorsScreen
 
-    return MirrorsScreen()
+    return MirrorsScreen(faults=target.faults)
 
 
 def _mirror(target: Target) -> PlaceScreen:

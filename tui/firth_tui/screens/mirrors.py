@@ -227,8 +227,9 @@ class MirrorsScreen(PlaceScreen):
     BINDINGS = bindings({Place.MIRRORS})
     words: ClassVar = WORDS
 
-    def __init__(self) -> None:
+    def __init__(self, *, faults: bool = False) -> None:
         super().__init__()
+        self._faults = faults
         self._pane: MirrorPane | None = None
 
     def where(self) -> Place:
@@ -247,6 +248,8 @@ class MirrorsScreen(PlaceScreen):
 
     def body(self) -> ComposeResult:
         self._pane = MirrorPane(listing(self, None), self)
+        if self._faults:
+            self._pane.toggle_faults()
         yield self._pane
 
     def name_to_copy(self, row: Any) -> str | None:

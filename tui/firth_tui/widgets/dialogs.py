@@ -178,6 +178,45 @@ class Failure(Dialog):
         self.action_copy()
 
 
+class Told(Dialog):
+    """Something in full, line by line, until it has been read; `y` copies it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y", "copy", "Copy", show=False, id="told.copy"),
+        Binding("q", "leave", "Back", show=False, id="told.leave"),
+    ]
+
+    def __init__(self, title: str, lines: Sequence[str]) -> None:
+        super().__init__()
+        self._title = title
+        self._lines = lines
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog -wide"):
+            yield Static(clean(self._title, 200), classes="dialog-title", markup=False)
+            with VerticalScroll(classes="dialog-body"):
+                for line in self._lines:
+                    yield Static(clean(line, 4000) or " ", markup=False)
+            with Horizontal(classes="buttons"):
+                yield button("Close", id="cancel")
+                yield button("Copy (y)", id="copy")
+
+    def on_mount(self) -> None:
+        self.set_focus(self.query_one("#cancel"))
+
+    def action_copy(self) -> None:
+        self.app.copy_to_clipboard("\n".join([self._title, *self._lines]))
+        self.app.notify("Copied.", markup=False)
+
+    @on(Button.Pressed, "#cancel")
+    def _close(self) -> None:
+        self.dismiss(None)
+
+    @on(Button.Pressed, "#copy")
+    def _copy(self) -> None:
+        self.action_copy()
+
+
 class Menu(ModalScreen[str | None]):
     """A mirror's actions, with the reason beside each that cannot be done now."""
 
