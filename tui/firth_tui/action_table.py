@@ -429,6 +429,15 @@ ACTIONS: tuple[Action, ...] = (
         subject=Subject.ROW,
     ),
     Action(
+        id="copy.file",
+        key="enter",
+        label="Copy address",
+        help="Copy the address of the file under the cursor to your terminal's clipboard",
+        places=frozenset({Place.PACKAGE}),
+        subject=Subject.ROW,
+        rank=1,
+    ),
+    Action(
         id="copy.url",
         key="u",
         label="Copy address",

@@ -268,6 +268,7 @@ COMMANDS: Mapping[str, Command] = {
     "open": _open,
     "copy.name": _copy_name,
     "copy.url": _copy_url,
+    "copy.file": _copy_url,
     "channel.create": _channel_create,
     "subchannel.create": _subchannel_create,
     "channel.edit": _channel_edit,

@@ -8,6 +8,7 @@ from msgspec import Struct
 from firth_protocol.types import DaemonStatus, HealthProblem, Mirror, RunState
 from firth_tui.format import Cell, Sign, Tone, age, clean, counted, since
 from firth_tui.model import FAULTS, worst_first
+from firth_tui.wording import for_people
 
 STALE_S = 35 * 86400
 """A mirror without success for longer than its usual month and some days is told."""
@@ -68,7 +69,7 @@ def _of_daemon(problem: HealthProblem, now: float) -> Fault:
         subject=problem.subject,
         text=problem.text,
         when=since(problem.since, now),
-        hint=problem.hint,
+        hint=for_people(problem.hint),
         mirror=name,
         channel=channel[1] if channel else "",
         run=int(run[1]) if run and len(run[1]) < 19 else None,
@@ -106,7 +107,7 @@ def _of_mirror(mirror: Mirror, hint: str, now: float) -> Fault:
         subject=f"{mirror.channel}: {mirror.name}",
         text=f"{mirror.state}{': ' if text else ''}{text}",
         when=since(run.finished_at, now) if run else "",
-        hint=f"{last}{'; ' if own or hint else ''}{own or hint}",
+        hint=f"{last}{'; ' if own or hint else ''}{for_people(own or hint)}",
         mirrors=(mirror.id,),
         channel=mirror.channel,
         run=run.id if run else None,

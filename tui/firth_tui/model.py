@@ -56,6 +56,7 @@ _CHANGES_A_CHANNEL = frozenset(
         Fact.MIRROR_DELETED,
         Fact.RUN_QUEUED,
         Fact.RUN_STARTED,
+        Fact.RUN_STOPPING,
         Fact.RUN_FINISHED,
     }
 )

@@ -18,6 +18,7 @@ from firth_tui.model import Touched
 from firth_tui.screens.channel_lists import (
     change_listing,
     generation_listing,
+    nothing_offered,
     package_listing,
     subchannel_listing,
 )
@@ -182,6 +183,7 @@ class ChannelScreen(PlaceScreen):
             self._panes[tab] = self._new_pane(tab)
             await self.query_one("#tabs", Vertical).mount(self._panes[tab])
         pane = self._panes[tab]
+        self._tell_what_waits()
         self.filter_bar.put(pane.wanted.query if isinstance(pane, ListPane) else "")
         if isinstance(pane, ListPane):
             pane.came_into_view()
@@ -261,10 +263,16 @@ class ChannelScreen(PlaceScreen):
             return
         except (FirthError, OSError):
             return
+        self._tell_what_waits()
         pane = self._panes.get(Place.USE)
         if isinstance(pane, UsePane) and pane.is_mounted:
             pane.put(self.channel_now, self.now())
         self.redraw()
+
+    def _tell_what_waits(self) -> None:
+        pane = self._panes.get(Place.PACKAGES)
+        if isinstance(pane, ListPane) and self.channel_now is not None:
+            pane.put_empty(nothing_offered(self.channel_now))
 
     def fact(self, about: Touched) -> None:
         for pane in self._panes.values():

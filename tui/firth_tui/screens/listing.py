@@ -110,6 +110,13 @@ class ListPane(Vertical, Generic[T]):
         marked = f", {len(self.table.marks):,} marked" if self.table.marks else ""
         return text + (", faults only" if self.wanted.faults else "") + marked
 
+    def put_empty(self, text: str) -> None:
+        """Say something else when there is no row and nothing was asked for."""
+        self.listing = msgspec.structs.replace(self.listing, empty=text)
+        if not (self.wanted.query or self.wanted.faults) and text != self.table.empty:
+            self.table.empty = text
+            self.table.refresh()
+
     def seek(self, key: Hashable) -> None:
         """Put the cursor on a row that has just come into being."""
         self.table.seek(key)

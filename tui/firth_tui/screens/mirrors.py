@@ -7,7 +7,7 @@ from textual.timer import Timer
 
 from firth_protocol.errors import FirthError, NotFound
 from firth_protocol.methods import MirrorGet
-from firth_protocol.types import Mirror, RunState
+from firth_protocol.types import Mirror, RunState, StepName
 from firth_tui.actions import Place, Target
 from firth_tui.format import Cell, Tone, age, ahead, clean, counted, mode_name, state_cell, type_name
 from firth_tui.model import FAULTS, SHORT_TITLES, Progress, Touched
@@ -56,6 +56,8 @@ def missing_of(mirror: Mirror) -> str:
 def step_of(mirror: Mirror, screen: PlaceScreen) -> Cell:
     """Return what a mirror is at, or what came of its last run."""
     run = mirror.last_run
+    if mirror.state is RunState.STOPPING:
+        return Cell("ends what is at work", Tone.WARN)
     if run is not None and not run.state.ended:
         progress = screen.session.live.of_mirror(mirror)
         if progress is not None and progress.name is not None:
@@ -70,8 +72,11 @@ def step_of(mirror: Mirror, screen: PlaceScreen) -> Cell:
 
 
 def _short(progress: Progress) -> str:
-    """Return how far a step is, in few cells."""
-    return f"{min(100, progress.done * 100 // progress.total)} %" if progress.total else amount(progress)
+    """Return how far a step is, in few cells; by bytes where these are known."""
+    done, total = progress.done, progress.total
+    if progress.name is StepName.DOWNLOAD and progress.bytes_total:
+        done, total = progress.bytes_done, progress.bytes_total
+    return f"{min(100, done * 100 // total)} %" if total else amount(progress)
 
 
 def columns(screen: PlaceScreen, *, with_channel: bool) -> tuple[Column[Mirror], ...]:

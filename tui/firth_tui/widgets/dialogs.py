@@ -17,6 +17,7 @@ from textual.widgets.option_list import Option
 from firth_protocol.errors import FirthError
 from firth_tui.actions import MOVING_KEYS, Action, Context, Danger, key_name, why_not
 from firth_tui.format import Sign, clean
+from firth_tui.wording import for_people
 
 
 class Question(Struct, frozen=True, kw_only=True):
@@ -157,7 +158,9 @@ class Failure(Dialog):
             with VerticalScroll(classes="dialog-body"):
                 yield Static(clean(str(self.error), 4000), markup=False)
                 if isinstance(self.error, FirthError) and self.error.hint:
-                    yield Static(f"What to do: {clean(self.error.hint, 1000)}", markup=False, classes="spaced")
+                    yield Static(
+                        f"What to do: {clean(for_people(self.error.hint), 1000)}", markup=False, classes="spaced"
+                    )
             with Horizontal(classes="buttons"):
                 yield button("Close", id="cancel")
                 yield button("Copy (y)", id="copy")

@@ -17,6 +17,7 @@ from firth_tui.screens.place import Application
 from firth_tui.widgets.dialogs import Confirm, Question, button
 from firth_tui.widgets.tones import Line
 from firth_tui.widgets.work import start
+from firth_tui.wording import for_people
 
 
 class Form(ModalScreen[Any]):
@@ -107,7 +108,7 @@ class Form(ModalScreen[Any]):
 
     def complain(self, error: Exception) -> None:
         """Show an error beside the field that it names, or above the buttons."""
-        hint = error.hint if isinstance(error, FirthError) else ""
+        hint = for_people(error.hint) if isinstance(error, FirthError) else ""
         text = f"{error}{'; ' if hint else ''}{hint}"
         path = str(error.data.get("path", "")) if isinstance(error, FirthError) else ""
         named = set(path.replace("$", "").split("."))
