@@ -155,6 +155,7 @@ def test_the_only_place_is_the_only_one(pattern: str, owner: str) -> None:
 
 
 WRITERS = {
+    "advisory": {"advisories"},
     "artifact": {"artifacts", "blocks", "dropped", "hand_over", "pages", "upkeep"},
     "artifact_record": {"artifacts", "blocks", "dropped", "hand_over", "upkeep"},
     "asked": {"asked"},
@@ -163,12 +164,14 @@ WRITERS = {
     "channel": {"catalog"},
     "delivered": {"delivered", "upkeep"},
     "event": {"journal"},
+    "first_sight": {"policies"},
     "generation": {"dropped", "generations"},
     "generation_family": {"generations"},
     "health": {"journal"},
     "mirror": {"blocks", "catalog", "pages"},
     "offered": {"dropped", "offers"},
     "page": {"pages"},
+    "policy": {"policies"},
     "page_span": {"pages", "upkeep"},
     "run": {"history", "runs"},
     "run_failure": {"runs"},

@@ -13,6 +13,7 @@ from firthd.channels.usage import Usage
 from firthd.clock import Clock
 from firthd.families.base import FamilyRules
 from firthd.mirrors.caretakers import Caretakers
+from firthd.mirrors.governance import Governance
 from firthd.mirrors.manage import Mirrors
 from firthd.mirrors.report import Reports
 from firthd.notify.notifications import Notifications
@@ -35,6 +36,7 @@ class Engine(Struct, frozen=True, kw_only=True):
     mirrors: Mirrors
     reports: Reports
     keepers: Caretakers
+    governance: Governance
     tokens: Tokens
     usage: Usage
     notifications: Notifications

@@ -41,7 +41,7 @@ _DISK = "space"
 DAMAGE_TOLD_MS = 86_400_000
 """How long damaged files are told of when the right ones have come again: the disk may be about to fail."""
 _SERVED = "nothing is changed, what is stored is served"
-_MIRROR, _PUBLICATION = "mirror ", "publication of "
+_MIRROR, _PUBLICATION, _POLICY = "mirror ", "publication of ", "policy of "
 """How the subjects of what is wrong begin."""
 
 
@@ -261,6 +261,8 @@ class Health:
         """Keep health in step with how runs end, inside the transaction that writes the end."""
         if row.kind is RunKind.MIRROR:
             subject = f"{_MIRROR}{row.channel}:{row.mirror_name}"
+        elif row.kind is RunKind.REFILTER:
+            subject = f"{_POLICY}{row.channel}:{row.mirror_name}"
         elif row.kind in {RunKind.PUBLISH, RunKind.ROLLBACK, RunKind.DELETE}:
             subject = f"{_PUBLICATION}{row.channel}"
         else:
@@ -278,6 +280,7 @@ class Health:
             await self._well(tx, subject)
         if row.kind is RunKind.MIRROR and row.state in {RunState.COMPLETED, RunState.INCOMPLETE}:
             await self._well(tx, f"{SUBJECT}{row.channel}:{row.mirror_name}")
+            await self._well(tx, f"{_POLICY}{row.channel}:{row.mirror_name}")  # it has judged by the policy in force
         done = row.state in {RunState.COMPLETED, RunState.INCOMPLETE}
         if done and row.channel_id is not None and not await generations.finished_change_sets(tx, row.channel_id):
             await self._well(tx, f"{_PUBLICATION}{row.channel}")  # what a failed one owed has come with this one
@@ -296,6 +299,7 @@ class Health:
 
         async def gone(r: Reader) -> list[str]:
             there = {f"{_MIRROR}{mirror.channel}:{mirror.name}" for mirror in await catalog.all_mirrors(r)}
+            there |= {f"{_POLICY}{mirror.channel}:{mirror.name}" for mirror in await catalog.all_mirrors(r)}
             there |= {f"{SUBJECT}{mirror.channel}:{mirror.name}" for mirror in await catalog.all_mirrors(r)}
             there |= {f"{_PUBLICATION}{channel.name}" for channel in await catalog.all_channels(r)}
             subjects = [problem.subject for problem in await journal.health(r)]
@@ -358,7 +362,7 @@ def damaged(tally: quarantine.Tally, now_ms: int) -> HealthProblem | None:
 
 def _channel_of(subject: str) -> str | None:
     """Return the channel that something wrong belongs to, None when it is the daemon's own."""
-    for kind in (_MIRROR, _PUBLICATION, SUBJECT):
+    for kind in (_MIRROR, _PUBLICATION, _POLICY, SUBJECT):
         if subject.startswith(kind):
             return subject.removeprefix(kind).partition(":")[0]
     return None

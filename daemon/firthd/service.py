@@ -17,6 +17,7 @@ from firthd.channels.blocks import Blocks
 from firthd.channels.drops import Retention
 from firthd.channels.manage import Channels
 from firthd.channels.mend import Mender
+from firthd.channels.policies import Policies
 from firthd.channels.publish import Publisher
 from firthd.channels.published import Published
 from firthd.channels.tokens import Tokens
@@ -32,6 +33,7 @@ from firthd.health import Health
 from firthd.mirrors.caretakers import caretakers
 from firthd.mirrors.context import Context
 from firthd.mirrors.deliveries import Deliveries, helpers
+from firthd.mirrors.governance import governance
 from firthd.mirrors.manage import Mirrors
 from firthd.mirrors.on_demand import OnDemand
 from firthd.mirrors.pages import LazyPages
@@ -121,6 +123,7 @@ class Daemon:
         await self.settling.settle()
         await self.published.load()
         await self.blocks.load()
+        await self.policies.load()
         await self.tokens.load()
         if self.settling.done:
             await self.keepers.damage.after_restoring()
@@ -146,7 +149,8 @@ class Daemon:
         self.space = SpaceGuard(self.blobs, settings.store.floor_percent, clock)
         grace_ms = settings.store.grace_ms
         self.blocks = Blocks(db, families)
-        self.published = Published(db, clock, grace_ms, self.blocks.refuse)
+        self.policies = Policies(db, clock, families, state / "judgements", self.blocks)
+        self.published = Published(db, clock, grace_ms, self.policies.refuse, self.policies.refuse_absent)
         self.objects = ObjectStore(db, self.rendered, clock)
         retention = Retention(db, self.objects, self.published, clock, grace_ms)
         deliveries = Deliveries(db, self.blobs, self.published.forget_files)
@@ -175,19 +179,10 @@ class Daemon:
             also=lambda: self.notifications.problem(),
         )
         self.notifications = Notifications(db, clock, settings.notify, self.health.health)
-        self.workers = Workers(
-            settings.runs.index_workers or min(2, os.cpu_count() or 1),
-            clock,
-            memory_bytes=memory_for(settings.upstream.max_index_bytes),
-        )
-        self.queue = RunQueue(
-            db,
-            self.journal,
-            self.hub,
-            clock,
-            max_active=settings.runs.max_active,
-            resume=settings.runs.resume_interrupted,
-        )
+        slots = settings.runs.index_workers or min(2, os.cpu_count() or 1)
+        self.workers = Workers(slots, clock, memory_bytes=memory_for(settings.upstream.max_index_bytes))
+        at_once, resume = settings.runs.max_active, settings.runs.resume_interrupted
+        self.queue = RunQueue(db, self.journal, self.hub, clock, max_active=at_once, resume=resume)
         publisher = Publisher(
             db, self.journal, clock, self.workers, self.objects, self.published, retention, families, state / "sources"
         )
@@ -207,6 +202,7 @@ class Daemon:
             publisher=publisher,
             mender=mender,
             blocks=self.blocks,
+            policies=self.policies,
             on_demand=self.on_demand,
             partials=Partials(self.blobs, clock),
             families=families,
@@ -217,6 +213,7 @@ class Daemon:
         self.take_in = TakeIn(context)
         self.keepers = caretakers(context, repairs, self.take_in, rooms, settings, self.published.forget_files)
         self.runs = MirrorRuns(context, publications, self.keepers.fills)
+        self.governance = governance(context, self.runs)
         self.queue.connect(
             {
                 RunKind.MIRROR: self.runs.mirror,
@@ -224,13 +221,14 @@ class Daemon:
                 RunKind.PUBLISH: publications.publish,
                 RunKind.ROLLBACK: publications.rollback,
                 **self.keepers.executors(),
+                **self.governance.executors(),
             },
             self.notifications.beside(self.health.run_ended),
         )
         self.pages = LazyPages(context, self.published.forget_files, grace_ms, ttl_s=settings.upstream.page_ttl_s)
         await self.pages.prepare()
         self._stack.push_async_callback(self.pages.close)
-        reports = Reports(db, clock, self.queue, families, self.schedules.next_due)
+        reports = Reports(db, clock, self.queue, self.policies, self.schedules.next_due)
         self.mirrors = Mirrors(
             db=db,
             journal=self.journal,
@@ -242,6 +240,7 @@ class Daemon:
             secrets=self.secrets,
             blocks=self.blocks,
             upstream=self.upstream,
+            policies=self.policies,
             families=families,
             schedules=self.schedules,
         )
@@ -252,6 +251,7 @@ class Daemon:
         )
         self.usage = Usage(db, clock)
         self.upkeep = Upkeep(
+            governor=self.governance.governor,
             db=db,
             clock=clock,
             blobs=self.blobs,
@@ -265,11 +265,12 @@ class Daemon:
         )
         self.settling = Settling(db, self.journal, clock, self.queue, self.upkeep.note_named)
         self.engine = Engine(
+            governance=self.governance,
             db=db,
             journal=self.journal,
             clock=clock,
             queue=self.queue,
-            channels=Channels(db, self.journal, clock, self.queue, publisher, self.published, families),
+            channels=Channels(db, self.journal, clock, self.queue, publisher, self.published, self.policies, families),
             mirrors=self.mirrors,
             reports=reports,
             keepers=self.keepers,

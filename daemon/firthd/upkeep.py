@@ -12,6 +12,7 @@ from firthd.clock import Clock
 from firthd.config import StoreSettings
 from firthd.health import Health
 from firthd.mirrors.caretakers import Caretakers
+from firthd.mirrors.govern import Governor
 from firthd.mirrors.take_in import TakeIn
 from firthd.store import disk, journal, pages, upkeep
 from firthd.store.blobs import BlobStore
@@ -39,9 +40,11 @@ class Upkeep:
         tokens: WebTokens,
         health: Health,
         keepers: Caretakers,
+        governor: Governor,
         usage: Usage,
         settings: StoreSettings,
     ) -> None:
+        self._governor = governor
         self._db = db
         self._clock = clock
         self._blobs = blobs
@@ -90,6 +93,7 @@ class Upkeep:
             ("taking away files that nothing names", self._objects.take_away),
             ("looking after damaged files", self._keepers.repairs.note_mended),
             ("counting after damage", self._keepers.damage.count),
+            ("judging anew what has come of age", self._governor.daily),
             ("scrubbing once a month", self._keepers.care.scrub_monthly),
             ("taking up deletions", self._keepers.deletions.take_up),
             ("dropping what nobody asks for", self._keepers.unused.look),

@@ -11,6 +11,8 @@ class Topic(StrEnum):
     MIRROR = "mirror"
     RUN = "run"
     PACKAGE = "package"
+    POLICY = "policy"
+    ADVISORY = "advisory"
     STORE = "store"
     TOKEN = "token"
     PROGRESS = "progress"
@@ -39,6 +41,11 @@ class Fact(StrEnum):
     RUN_FINISHED = "run.finished"  # data: state, error
     PACKAGE_REMOVED = "package.removed"  # ids: channel; data: spec, family, files
     PACKAGE_RESTORED = "package.restored"
+    POLICY_CREATED = "policy.created"  # ids: policy (name)
+    POLICY_UPDATED = "policy.updated"
+    POLICY_DELETED = "policy.deleted"
+    ADVISORIES_IMPORTED = "advisory.imported"  # data: added, changed, withdrawn, skipped
+    ADVISORY_SET = "advisory.set"  # ids: advisory; data: status, score
     STORE_DAMAGED = "store.damaged"  # data: what (package, index), sha256, reason
     TOKEN_CREATED = "token.created"  # ids: token
     TOKEN_REVOKED = "token.revoked"

@@ -153,12 +153,47 @@ class TokenCreated(Struct, frozen=True, kw_only=True):
     seq: int
 
 
+class PolicyReply(Struct, frozen=True, kw_only=True):
+    policy: t.Policy
+    runs: list[t.Run] = []
+    warnings: list[str] = []
+    seq: int
+
+
+class PolicyGet(t.Policy, frozen=True, kw_only=True):
+    as_of: str
+
+
+class PolicyPreviewReply(Struct, frozen=True, kw_only=True):
+    summary: list[str]
+    effects: list[t.PolicyEffect]
+    warnings: list[str] = []
+
+
+class DependencyReportReply(Struct, frozen=True, kw_only=True):
+    """Rows, or `text` of the same: its header stands on the first page only."""
+
+    rows: list[t.DependencyRow]
+    text: str | None = None
+    next_cursor: str | None = None
+    as_of: str
+
+
+class AdvisoryReply(Struct, frozen=True, kw_only=True):
+    advisory: t.AdvisoryInfo
+    runs: list[t.Run] = []
+    seq: int
+
+
 class TokenReply(Struct, frozen=True, kw_only=True):
     item: t.Token
     seq: int
 
 
 # --- parameters ---------------------------------------------------------------------------------
+
+
+PolicyName = Annotated[str, Meta(min_length=1, max_length=100, description="a policy's name")]
 
 
 class NoParams(Params, frozen=True):
@@ -179,6 +214,7 @@ class ChannelCreate(Params, frozen=True, kw_only=True):
     description: Annotated[str, Meta(max_length=2000, description="a sentence for people")] = ""
     privacy: t.Privacy = t.Privacy.PUBLIC
     keep_generations: t.KeepGenerations | None = None
+    policy: PolicyName | None = None
     dry_run: DryRun = False
 
 
@@ -200,6 +236,11 @@ class ChannelUpdate(Params, frozen=True, kw_only=True):
         Annotated[
             list[t.Notice], Meta(max_length=20, description="what conda shows to the channel's users; all of them")
         ]
+        | UnsetType
+    ) = UNSET
+    policy: (
+        Annotated[PolicyName, Meta(description="judges what its mirrors bring that have none of their own")]
+        | None
         | UnsetType
     ) = UNSET
     dry_run: DryRun = False
@@ -291,6 +332,7 @@ class MirrorCreate(Params, frozen=True, kw_only=True):
     max_rate: MaxRate | None = None
     max_rate_hours: MaxRateHours | None = None
     enabled: Annotated[bool, Meta(description="false: never by schedule")] = True
+    policy: Annotated[PolicyName, Meta(description="replaces the channel's")] | None = None
     run_now: Annotated[bool, Meta(description="start a run at once")] = False
     check: Annotated[bool, Meta(description="ask the source first (at most 10 s)")] = True
     dry_run: DryRun = False
@@ -333,6 +375,7 @@ class MirrorUpdate(Params, frozen=True, kw_only=True):
     max_rate: MaxRate | None | UnsetType = UNSET
     max_rate_hours: MaxRateHours | None | UnsetType = UNSET
     enabled: bool | UnsetType = UNSET
+    policy: Annotated[PolicyName, Meta(description="replaces the channel's")] | None | UnsetType = UNSET
     check: bool = True
     dry_run: DryRun = False
 
@@ -470,6 +513,96 @@ class PackageRestore(Params, frozen=True, kw_only=True):
     channel: ChannelName
     spec: Annotated[str, Meta(min_length=1, max_length=1024, description="the spec of a block, letter by letter")]
     family: t.Family = t.Family.CONDA
+    dry_run: DryRun = False
+
+
+class PackageExplain(PageParams, frozen=True, kw_only=True):
+    channel: ChannelName
+    spec: Spec
+    family: t.Family = t.Family.CONDA
+
+
+class MirrorExcluded(PageParams, frozen=True, kw_only=True):
+    mirror: MirrorRef
+    reason: Annotated[str, Meta(max_length=40, description="a rule, such as `licenses`")] | None = None
+    query: Annotated[str, Meta(max_length=200, description="part of a file's name, in any case")] | None = None
+
+
+class ReportFormat(StrEnum):
+    JSON = "json"
+    CSV = "csv"
+
+
+class MirrorDependencyReport(PageParams, frozen=True, kw_only=True):
+    mirror: MirrorRef
+    format: Annotated[ReportFormat, Meta(description="`csv`: `text`, whose pages joined are the file")] = (
+        ReportFormat.JSON
+    )
+
+
+Families = Annotated[
+    list[t.Family], Meta(min_length=1, max_length=3, description="which packages it judges; all unless given")
+]
+
+
+class PolicyCreate(Params, frozen=True, kw_only=True):
+    name: PolicyName
+    description: Annotated[str, Meta(max_length=2000, description="a sentence for people")] = ""
+    families: Families | None = None
+    rules: t.Rules
+    dry_run: DryRun = False
+
+
+class PolicyUpdate(Params, frozen=True, kw_only=True):
+    policy: PolicyName
+    revision: Revision
+    description: Annotated[str, Meta(max_length=2000)] | UnsetType = UNSET
+    families: Families | None | UnsetType = UNSET
+    rules: t.Rules | UnsetType = UNSET
+    dry_run: DryRun = False
+
+
+class PolicyParams(Params, frozen=True, kw_only=True):
+    policy: PolicyName
+
+
+class PolicyDelete(Params, frozen=True, kw_only=True):
+    policy: PolicyName
+    dry_run: DryRun = False
+
+
+class PolicyList(PageParams, frozen=True, kw_only=True):
+    query: Query | None = None
+
+
+class PolicyPreview(Params, frozen=True, kw_only=True):
+    """Either `rules` or the name of a policy, for a mirror or for all mirrors of a channel."""
+
+    policy: PolicyName | None = None
+    rules: t.Rules | None = None
+    families: Families | None = None
+    mirror: MirrorRef | None = None
+    channel: ChannelName | None = None
+
+
+class AdvisoryImport(Params, frozen=True, kw_only=True):
+    source: Annotated[
+        str, Meta(min_length=1, max_length=2000, description="a zip, folder or file of this machine, or its address")
+    ]
+    format: t.AdvisoryFormat = t.AdvisoryFormat.OSV
+    dry_run: DryRun = False
+
+
+class AdvisoryList(PageParams, frozen=True, kw_only=True):
+    query: Annotated[str, Meta(max_length=200, description="part of an id or of a package's name")] | None = None
+    status: t.AdvisoryStatus | None = None
+
+
+class AdvisorySet(Params, frozen=True, kw_only=True):
+    id: Annotated[str, Meta(min_length=1, max_length=200, description="an advisory's id")]
+    status: t.AdvisoryStatus | UnsetType = UNSET
+    score: Annotated[float, Meta(ge=0, le=10, description="null: the advisory's own")] | None | UnsetType = UNSET
+    note: Annotated[str, Meta(max_length=2000)] | UnsetType = UNSET
     dry_run: DryRun = False
 
 
@@ -810,6 +943,27 @@ _ROWS = (
         _MI,
         NotFound,
     ),
+    _row(
+        "mirror.excluded",
+        _R,
+        MirrorExcluded,
+        t.Page[t.Excluded],
+        "List what a policy keeps out of a mirror, each with the first rule that decided",
+        _MI,
+        NotFound,
+        CursorExpired,
+    ),
+    _row(
+        "mirror.dependency_report",
+        _R,
+        MirrorDependencyReport,
+        DependencyReportReply,
+        "List what a policy allows with all that it needs, and what is missing",
+        _MI,
+        NotFound,
+        WrongState,
+        CursorExpired,
+    ),
     _row("run.list", _R, RunList, t.Page[t.Run], "List runs, newest first", _LI, CursorExpired),
     _row("run.get", _R, RunParams, RunGet, "Show a run with its steps", _RU, NotFound),
     _row("run.log", _R, RunLog, t.Page[t.LogLine], "Read a run's log", _RU, NotFound),
@@ -846,6 +1000,84 @@ _ROWS = (
         changes=True,
     ),
     _row("package.get", _R, PackageGet, t.PackageDetail, "Show a package with its versions and files", _CH, NotFound),
+    _row(
+        "package.explain",
+        _R,
+        PackageExplain,
+        t.Page[t.Explained],
+        "Tell what became of each artifact of the sources that a spec matches, and why",
+        _CH,
+        NotFound,
+        Invalid,
+        CursorExpired,
+    ),
+    _row(
+        "policy.create",
+        _M,
+        PolicyCreate,
+        PolicyReply,
+        "Create a policy: rules that say which artifacts may enter a channel",
+        ScopeBy.NONE,
+        Conflict,
+        Invalid,
+        changes=True,
+    ),
+    _row("policy.list", _R, PolicyList, t.Page[t.Policy], "List policies", ScopeBy.LIST, CursorExpired),
+    _row("policy.get", _R, PolicyParams, PolicyGet, "Show a policy and where it is in force", ScopeBy.LIST, NotFound),
+    _row(
+        "policy.update",
+        _M,
+        PolicyUpdate,
+        PolicyReply,
+        "Edit a policy; it acts at once where it is in force",
+        ScopeBy.NONE,
+        NotFound,
+        Conflict,
+        Invalid,
+        changes=True,
+    ),
+    _row(
+        "policy.delete",
+        _M,
+        PolicyDelete,
+        SeqReply,
+        "Delete a policy that is in force nowhere",
+        ScopeBy.NONE,
+        NotFound,
+        InUse,
+        changes=True,
+    ),
+    _row(
+        "policy.preview",
+        _O,
+        PolicyPreview,
+        PolicyPreviewReply,
+        "Tell what a policy or rules would keep and drop, without changing anything",
+        _MI,
+        NotFound,
+        Invalid,
+    ),
+    _row(
+        "advisory.import",
+        _M,
+        AdvisoryImport,
+        RunReply,
+        "Read advisories into the state; what was set by hand stays",
+        ScopeBy.NONE,
+        Invalid,
+        changes=True,
+    ),
+    _row("advisory.list", _R, AdvisoryList, t.Page[t.AdvisoryInfo], "List advisories", ScopeBy.LIST, CursorExpired),
+    _row(
+        "advisory.set",
+        _M,
+        AdvisorySet,
+        AdvisoryReply,
+        "Set an advisory's status, score and note by hand; policies about flaws act at once",
+        ScopeBy.NONE,
+        NotFound,
+        changes=True,
+    ),
     _row(
         "token.create",
         _A,

@@ -71,6 +71,8 @@ class RunKind(StrEnum):
     GC = "gc"  # takes away stored files that nothing needs
     SCRUB = "scrub"  # reads every stored file and compares it with its digest
     BACKUP = "backup"  # copies the state
+    REFILTER = "refilter"  # judges what is known of a source by the policy in force
+    ADVISORY = "advisory"  # reads advisories into the state
 
 
 class RunState(StrEnum):
@@ -125,6 +127,7 @@ class Cause(StrEnum):
     ROLLBACK = "rollback"
     UNFREEZE = "unfreeze"
     REMOVAL = "removal"
+    POLICY = "policy"
 
 
 class ArtifactState(StrEnum):
@@ -232,6 +235,7 @@ class Channel(Struct, frozen=True, kw_only=True):
     updated_at: Time
     revision: int
     notices: list[Notice] = []
+    policy: str | None = None
 
 
 class Credentials(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -265,6 +269,225 @@ class Filters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
     packages: list[str] | None = None
     r_versions: list[str] | None = None
     archive: bool | None = None
+
+
+class Verdicts(StrEnum):
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+class Membership(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One of the two: only these, or all but these."""
+
+    in_: Annotated[list[str], Meta(min_length=1, max_length=100)] | None = field(default=None, name="in")
+    not_in: Annotated[list[str], Meta(min_length=1, max_length=100)] | None = None
+
+
+class LicenseRule(Membership, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Licence families; `unknown` is what becomes of a licence text that nobody can map (absent: deny)."""
+
+    unknown: Verdicts = Verdicts.DENY
+
+
+PolicySpec = Annotated[str, Meta(min_length=1, max_length=1024)]
+PolicySpecs = Annotated[list[PolicySpec], Meta(max_length=10_000)]
+
+
+class PackageRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Which packages: those of `allow` (null: all), less those of `exclude`, with what they depend on if wanted."""
+
+    allow: PolicySpecs | None = None
+    exclude: PolicySpecs = []
+    include_dependencies: bool = False
+
+
+Day = Annotated[str, Meta(pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}$", description="a UTC day, YYYY-MM-DD")]
+
+
+class DateRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """First and last UTC day of upload, or of the build where the source does not tell the upload."""
+
+    from_: Day | None = field(default=None, name="from")
+    to: Day | None = None
+
+
+class Comparison(StrEnum):
+    LESS = "<"
+    AT_MOST = "<="
+    EQUAL = "=="
+    AT_LEAST = ">="
+    MORE = ">"
+
+
+class ScoreRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Scores that are kept out: `{op: ">=", value: 7}`."""
+
+    op: Comparison
+    value: Annotated[float, Meta(ge=0, le=10)]
+
+
+class AdvisoryStatus(StrEnum):
+    REPORTED = "reported"  # as it came
+    ACTIVE = "active"  # looked at: it holds
+    MITIGATED = "mitigated"  # the build carries a patch
+    CLEARED = "cleared"  # it does not apply
+    DISPUTED = "disputed"
+
+
+class StatusRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Advisories of these statuses count for nothing."""
+
+    not_in: Annotated[list[AdvisoryStatus], Meta(min_length=1, max_length=5)]
+
+
+class CveRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What is kept out for a known flaw. `unreviewed`: of status reported; `unscored`: without a score."""
+
+    score: ScoreRule | None = None
+    statuses: StatusRule | None = None
+    unreviewed: Verdicts = Verdicts.DENY
+    unscored: Verdicts = Verdicts.DENY
+
+
+class Rules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a policy asks; an artifact is kept when it passes all of it, or matches an exception."""
+
+    platforms: Membership | None = None
+    licenses: LicenseRule | None = None
+    packages: PackageRule | None = None
+    exceptions: PolicySpecs = []
+    signed_only: bool = False
+    legacy: Annotated[bool, Meta(description="false: no old form where the new one of the same build is there")] = True
+    dates: DateRule | None = None
+    min_age: Annotated[int, Meta(ge=1, le=36500, description="whole UTC days")] | None = None
+    keep_latest: Annotated[int, Meta(ge=1, le=10_000, description="newest versions of a package")] | None = None
+    cve: CveRule | None = None
+
+
+class AdvisoryFormat(StrEnum):
+    OSV = "osv"  # records of OSV: a zip, a folder, or one file
+    LINES = "lines"  # our own: a JSON object a line, {id, name, spec, family?, score?, status?, summary?, aliases?}
+
+
+class AdvisoryInfo(Struct, frozen=True, kw_only=True):
+    """An advisory, and what was said of it by hand."""
+
+    id: str
+    aliases: list[str]
+    families: list[Family]
+    packages: list[str]
+    summary: str
+    score: float | None
+    status: AdvisoryStatus
+    withdrawn: bool
+    modified: str
+    imported_at: Time
+    set_by: str | None
+    set_at: Time | None
+    note: str
+
+
+class PolicyUse(Struct, frozen=True, kw_only=True):
+    """Where a policy is in force: a channel, or one mirror of it."""
+
+    channel: str
+    mirror: int | None = None
+    mirror_name: str | None = None
+
+
+class Policy(Struct, frozen=True, kw_only=True):
+    id: int
+    name: str
+    description: str
+    families: list[Family]
+    rules: Rules
+    summary: list[str]
+    used_by: list[PolicyUse]
+    created_at: Time
+    updated_at: Time
+    revision: int
+
+
+class PolicyInForce(Struct, frozen=True, kw_only=True):
+    """Which policy judges a mirror's packages, and whose it is."""
+
+    name: str
+    of: str  # "mirror" or "channel"
+    judges: bool  # false: it leaves the mirror's family alone
+
+
+class Excluded(Struct, frozen=True, kw_only=True):
+    """An artifact of a source that a policy keeps out, and the first rule that decided."""
+
+    part: str = field(name="subdir")
+    filename: str
+    name: str
+    version: str
+    build: str
+    size: Bytes | None
+    rule: str
+    why: str
+
+
+class MissingDependency(Struct, frozen=True, kw_only=True):
+    """A requirement that nothing meets, and the chain of packages that leads to it, the allowed one first."""
+
+    requirement: str
+    platform: str
+    chain: list[str]
+    why: str = ""
+
+
+class PolicyEffect(Struct, frozen=True, kw_only=True):
+    """What a policy keeps and drops of what a mirror's source lists, and what would change for clients."""
+
+    mirror: int
+    mirror_name: str
+    records: int
+    kept: int
+    bytes: Bytes
+    filtered: list["FilteredCount"]
+    names_added: list[str]  # the first of them
+    names_added_total: int
+    names_removed: list[str]
+    names_removed_total: int
+    missing: list[MissingDependency]
+    missing_total: int
+    unsolvable: list[str]
+    unmapped_licenses: list[str]
+    notes: list[str]
+
+
+class DependencyRow(Struct, frozen=True, kw_only=True):
+    """One artifact of a dependency report, or one requirement that is missing."""
+
+    name: str
+    version: str
+    build: str
+    part: str = field(name="subdir")
+    filename: str
+    role: str  # direct, transitive
+    required_by: str
+    license: str | None
+    size: Bytes | None
+    state: str  # present, missing
+    reason: str
+
+
+class Explained(Struct, frozen=True, kw_only=True):
+    """What became of one artifact that a mirror's source lists."""
+
+    mirror: int
+    mirror_name: str
+    part: str = field(name="subdir")
+    filename: str
+    name: str
+    version: str
+    build: str
+    verdict: str  # kept, excluded, blocked, shadowed
+    policy: str | None
+    rule: str | None
+    why: str
 
 
 class RunError(Struct, frozen=True, kw_only=True):
@@ -384,6 +607,8 @@ class Mirror(Struct, frozen=True, kw_only=True):
     created_at: Time
     updated_at: Time
     revision: int
+    policy: str | None = None
+    in_force: PolicyInForce | None = None
 
 
 class Addresses(Struct, frozen=True, kw_only=True):
@@ -501,6 +726,10 @@ class MirrorDetails(Struct, frozen=True, kw_only=True):
     collisions: list[Collision] = []  # the first of them
     collisions_total: int = 0
     notes: list[str]
+    in_force: PolicyInForce | None = None
+    missing: list[MissingDependency] = []  # the first of them
+    missing_total: int = 0
+    unsolvable: list[str] = []
 
 
 class LogLine(Struct, frozen=True, kw_only=True):

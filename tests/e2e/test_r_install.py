@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from firthd.clock import utc_day
+from tests.support.cran import tarball
 from tests.support.r_client import needs_r, r
 from tests.support.r_world import World, world
 
@@ -89,3 +90,54 @@ async def test_r_installs_from_active_frozen_and_dated_channels(tmp_path: Path) 
             await asyncio.to_thread(library.mkdir)
             code = f'install.packages("alpha", repos = "{w.daemon.url}{place}", quiet = TRUE); cat(alpha::f())'
             assert await r(code, library) == listed.partition(",")[0]
+
+
+WRITES = """
+contrib <- "{folder}/src/contrib"
+stopifnot(tools::write_PACKAGES(contrib, type = "source", latestOnly = FALSE, addFiles = TRUE) == 3)
+dir.create(file.path(contrib, "Meta")); setwd(file.path(contrib, "Archive"))
+files <- lapply(setNames(nm = list.files(".")), function(name) file.info(list.files(name, full.names = TRUE)))
+saveRDS(files, file.path(contrib, "Meta/archive.rds"), version = 2)
+"""
+
+SAME = """
+read <- function(root) {{
+  db <- available.packages(repos = root, ignore_repo_cache = TRUE, filters = list(), fields = c("Note", "Title"))
+  db <- db[order(db[, "Package"], db[, "Version"]), colnames(db) != "Repository"]
+  db[] <- gsub("[[:space:]]+", " ", db)  # R's own forms of one index break lines differently
+  files <- readRDS(gzcon(url(paste0(root, "/src/contrib/Meta/archive.rds"), "rb")))
+  list(db, lapply(files, function(frame) list(row.names(frame), frame$size, trunc(as.numeric(frame$mtime)))))
+}}
+first <- read("{first}")
+for (root in c({others})) stopifnot(identical(first, read(root)))
+cat(nrow(first[[1]]), length(first[[2]]))
+"""
+
+
+@pytest.mark.deep
+async def test_a_tree_that_r_wrote_is_the_same_through_one_daemon_and_two(tmp_path: Path) -> None:
+    needs_r()
+    tree = tmp_path / "tree"
+    packages = {
+        "src/contrib/alpha_1.1.tar.gz": tarball("alpha", "1.1", Suggests="beta,\ngamma"),
+        "src/contrib/beta_2.0-1.tar.gz": tarball("beta", "2.0-1", Depends="R (>= 3.5.0), methods", Imports="alpha"),
+        "src/contrib/beta_1.9.tar.gz": tarball("beta", "1.9", License="MIT + file LICENSE"),
+        "src/contrib/Archive/alpha/alpha_1.0.tar.gz": tarball("alpha", "1.0"),
+        "src/contrib/Archive/gone/gone_0.1.tar.gz": tarball("gone", "0.1"),
+    }
+
+    def write() -> None:
+        for path, content in packages.items():
+            (tree / path).parent.mkdir(parents=True, exist_ok=True)
+            (tree / path).write_bytes(content)
+
+    await asyncio.to_thread(write)
+    await r(WRITES.format(folder=tree))
+    async with world(tmp_path) as w:
+        await w.mirror("passive", source=tree.as_uri())
+        await w.mirror("active", channel="second", source=f"{w.daemon.url}/repo/stats/cran")
+        assert await w.digest("second") == await w.digest("stats")
+        others = ", ".join(f'"{w.daemon.url}/repo/{channel}/cran"' for channel in ("stats", "second"))
+        assert await r(SAME.format(first=tree.as_uri(), others=others)) == "3 2"
+        for path, content in packages.items():
+            assert (await w.get(path, at="/repo/second/cran/")).body == content

@@ -70,7 +70,7 @@ async def test_a_killed_daemon_and_its_restart_while_a_run_is_watched(tmp_path: 
             await term.press("r")
             await term.sees("● running")
             await term.press("l")
-            await term.sees("● 6 Download packages", "10 / 12")
+            await term.sees("● 6 Download packages", "10 of 12 files")
             await process.kill()
             await term.sees("✗ disconnected", "trying again", "what is shown is from", "● 6 Download packages")
             upstream.heal()

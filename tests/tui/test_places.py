@@ -221,8 +221,11 @@ async def test_a_package(daemon: FakeDaemon) -> None:
         await term.sees("package-000000")
         await term.press("j", "enter")
         await term.until(lambda: isinstance(term.app.screen, PackageScreen))
-        await term.sees("py_0", "○ on demand", "✓ stored", "needs       python, numpy", "package-000002")
+        await term.sees("py_0", "○ on demand", "✓ stored", "needs       python >=3.9, numpy", "package-000002")
+        await term.sees("file        package-000001-2.1.0-py_0.conda", "sha256      " + "ab" * 32)
         await term.sees("fetched     0 times in the last 30 days")
+        await term.press("enter")
+        await term.sees("Copied http")
 
 
 async def test_the_hook_is_tried_from_the_health_screen(daemon: FakeDaemon) -> None:

@@ -1,4 +1,4 @@
-"""The only place that puts what the daemon advises, in words of the protocol, into words of what stands on the screen."""
+"""The only place that puts the daemon's advice, which speaks of methods, into words of what stands on the screen."""
 
 import re
 from collections.abc import Mapping

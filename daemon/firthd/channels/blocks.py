@@ -101,6 +101,13 @@ class Blocks:
 
         return await asyncio.to_thread(taken) if asked else []
 
+    def against(self, channel_id: int, one: Judged) -> str | None:
+        """Return the spec of a block that takes an artifact out; None: none does."""
+        for judge in self._by_channel.get(channel_id, ()):
+            if judge.row.family == one.family and judge.takes(one.part, one.raw):
+                return judge.row.spec
+        return None
+
     async def let_in_again(self, channel_id: int) -> list[Judged]:
         """Return the rows that blocks have taken out and none of those in force does."""
         judges = self._by_channel.get(channel_id, [])

@@ -95,6 +95,7 @@ async def describe(r: Reader, row: ChannelRow, patterns: Patterns) -> Channel:
         created_at=rfc3339(row.created_at),
         updated_at=rfc3339(row.updated_at),
         revision=row.revision,
+        policy=row.policy,
     )
 
 

@@ -20,6 +20,7 @@ from firth_protocol.methods import (
 from firth_protocol.types import Channel, ContentChange, Family, KeepGenerations, Notice, RunKind
 from firthd.access import Caller
 from firthd.channels import browse
+from firthd.channels.policies import Policies, assignable, not_on_both, queue_own, queue_refilters
 from firthd.channels.publish import Publisher
 from firthd.channels.published import Published
 from firthd.clock import Clock, from_rfc3339, rfc3339
@@ -28,6 +29,7 @@ from firthd.runs import steps
 from firthd.runs.halt import halt
 from firthd.runs.queue import RunQueue
 from firthd.store import artifacts, catalog, generations, journal, runs
+from firthd.store.catalog import ChannelRow
 from firthd.store.database import Database, Reader, Tx, more_to_come
 from firthd.store.generations import FamilyRow
 from firthd.store.journal import Journal
@@ -72,8 +74,10 @@ class Channels:
         queue: RunQueue,
         publisher: Publisher,
         published: Published,
+        policies: Policies,
         families: Mapping[Family, FamilyRules],
     ) -> None:
+        self._policies = policies
         self._db = db
         self._journal = log
         self._clock = clock
@@ -90,6 +94,7 @@ class Channels:
         async def body(tx: Tx, first: list[ObjectRow], families: list[FamilyRow]) -> ChannelReply:
             if await catalog.channel_by_name(tx, params.name):
                 raise Conflict(f"channel {params.name} exists already", hint="choose another name", channel=params.name)
+            await assignable(tx, params.policy)
             parent_id = (await browse.channel(tx, parent)).id if parent else None
             channel_id = await catalog.insert_channel(
                 tx,
@@ -99,6 +104,7 @@ class Channels:
                 privacy=params.privacy,
                 keep_days=keep.days,
                 keep_months=keep.months,
+                policy=params.policy,
                 now_ms=self._clock.now_ms(),
             )
             row = await catalog.channel_by_id(tx, channel_id)
@@ -112,12 +118,14 @@ class Channels:
             return ChannelReply(channel=await self._describe(tx, channel_id, caller), seq=seq)
 
         async with self._publisher.first_objects() as (first, families):
-            return await write(self._db, lambda tx: body(tx, first, families), dry_run=params.dry_run)
+            reply = await write(self._db, lambda tx: body(tx, first, families), dry_run=params.dry_run)
+        await self._policies.load()
+        return reply
 
     async def update(self, params: ChannelUpdate, caller: Caller) -> ChannelReply:
-        """Change a channel's description, privacy or what it keeps; raise Conflict on a stale revision."""
+        """Change a channel's description, privacy, policy or what it keeps; raise Conflict on a stale revision."""
 
-        async def body(tx: Tx) -> ChannelReply:
+        async def body(tx: Tx) -> tuple[ChannelReply, list[int]]:
             row, seen = await browse.channel(tx, params.channel), caller.patterns()
             if row.revision != params.revision:
                 current = await browse.describe(tx, row, seen)
@@ -134,18 +142,39 @@ class Channels:
                 notices = dated(params.notices, row.notices, self._clock.now_ms())
                 if notices != row.notices:
                     changes["notices"] = msgspec.json.encode(notices).decode()
+            queued: list[int] = []
+            if params.policy is not UNSET and params.policy != row.policy:
+                changes["policy"] = params.policy
             if not changes:
-                return ChannelReply(channel=await browse.describe(tx, row, seen), seq=await journal.newest(tx))
+                reply = ChannelReply(channel=await browse.describe(tx, row, seen), seq=await journal.newest(tx))
+                return reply, queued
             await catalog.update_channel(tx, row.id, changes, self._clock.now_ms())
+            if "policy" in changes:
+                queued = await self._assign(tx, row, changes["policy"], caller.user)
             if "privacy" in changes:
                 privacy = changes["privacy"]
                 tx.after_commit(lambda: self._published.set_privacy(row.name, privacy))
             seq = await self._journal.fact(
                 tx, Fact.CHANNEL_UPDATED, ids={"channel": row.name}, data={"fields": sorted(changes)}
             )
-            return ChannelReply(channel=await self._describe(tx, row.id, caller), seq=seq)
+            return ChannelReply(channel=await self._describe(tx, row.id, caller), seq=seq), queued
 
-        return await write(self._db, body, dry_run=params.dry_run)
+        reply, queued = await write(self._db, body, dry_run=params.dry_run)
+        if params.policy is not UNSET:
+            await self._policies.load()
+        runs_shown = [] if params.dry_run else [await self._queue.get(run) for run in queued]
+        return structs.replace(reply, runs=runs_shown)
+
+    async def _assign(self, tx: Tx, row: ChannelRow, policy: str | None, by: str) -> list[int]:
+        """Check a policy that a channel is to have; queue what makes it true."""
+        await assignable(tx, policy)
+        mirrors = await catalog.mirrors_of(tx, row.id)
+        for mirror in mirrors:
+            not_on_both(policy, mirror.policy, f"mirror {row.name}:{mirror.name}")
+        judged = [mirror for mirror in mirrors if mirror.policy is None]
+        cause = f"policy {policy} was assigned" if policy else "the channel has no policy any more"
+        own = await queue_own(tx, self._queue, row, cause=cause, by=by)
+        return [*own, *await queue_refilters(tx, self._queue, judged, cause=cause, by=by)]
 
     async def delete(self, name: str, confirm: str, caller: Caller, *, dry_run: bool) -> SeqReply:
         """Delete a channel with its mirrors and generations; its runs are stopped first."""

@@ -27,7 +27,15 @@ Refuse = Callable[[str, FileRow], Awaitable[None]]
 """Raises Forbidden for a file of a channel (its name) that nobody may have."""
 
 
+RefuseAbsent = Callable[[int, str, str, str, str], Awaitable[None]]
+"""Raises Forbidden for a file (channel's id and name, family, part, file name) that a policy has never let in."""
+
+
 async def _nobody(channel: str, file: FileRow) -> None:
+    pass
+
+
+async def _nothing(channel_id: int, channel: str, family: str, part: str, filename: str) -> None:
     pass
 
 
@@ -46,9 +54,17 @@ class View(Struct, frozen=True, kw_only=True):
 class Published:
     """Every channel's published generation in memory, older ones on request."""
 
-    def __init__(self, db: Database, clock: Clock, grace_ms: int, refuse: Refuse = _nobody) -> None:
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        grace_ms: int,
+        refuse: Refuse = _nobody,
+        refuse_absent: RefuseAbsent = _nothing,
+    ) -> None:
         self._db = db
         self._refuse = refuse
+        self._refuse_absent = refuse_absent
         self._clock = clock
         self._grace_ms = grace_ms
         self._views: dict[str, View] = {}
@@ -183,6 +199,8 @@ class Published:
                     self._files.popitem(last=False)
         if row is not None:
             await self._refuse(view.channel, row)
+        else:
+            await self._refuse_absent(view.channel_id, view.channel, family, part, filename)
         return row
 
 

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from firth_protocol.types import Family
 from firthd.families.base import FamilyRules, Formats, Pages, Recogniser
+from firthd.families.policing import Policing
 
 
 def families() -> Mapping[Family, FamilyRules]:
@@ -37,6 +38,11 @@ def load_formats(place: str) -> Formats:
 def load_pages(place: str) -> Pages:
     """Return what makes the pages of a family's lazy parts."""
     return cast("Pages", _named(place))
+
+
+def load_policing(place: str) -> Policing:
+    """Return what policies ask of a family."""
+    return cast("Policing", _named(place))
 
 
 def _named(place: str) -> Any:

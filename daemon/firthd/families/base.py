@@ -332,6 +332,12 @@ class Facts(Struct, frozen=True, kw_only=True):
     sha256: str | None
     md5: str | None
     depends: list[str]
+    filename: str = ""
+    platform: str = ""  # what the file is for, in the words of `Policing.platforms`
+    license_family: str | None = None  # a family that the source names beside the licence
+    classifiers: tuple[str, ...] = ()  # licence classifiers, where the family has them
+    signed: bool | None = None  # None: not known here
+    indexed: int | None = None  # milliseconds, when the source's own server took it in
 
 
 class Life(StrEnum):
@@ -483,3 +489,4 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     sort_versions: Callable[[Collection[str]], list[str]]  # newest first
     reserved_names: frozenset[str]  # that no channel may have, because a client would misread the address
     lazy: LazyParts | None = None  # None: every part is read by runs
+    policing: str | None = None  # "package.module:name" of its `Policing`; None: policies leave it alone

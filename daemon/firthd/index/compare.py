@@ -1,15 +1,19 @@
 """The only place that compares what a source lists with a mirror's live rows: added, replaced, gone, held."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from msgspec.structs import astuple, replace
 
 from firthd.families.base import Formats, InvalidRecordError, Listing, Plain, Signed, SourceRecord, Spool
-from firthd.index.messages import InvalidRecord, PartResult, ReadParams
+from firthd.index.messages import PACKAGES, POLICY, InvalidRecord, PartResult, ReadParams
 from firthd.store.run_file import AddRow, CloseRow, OfferRow, RunFile
 from firthd.store.worker_reads import LiveRow, WorkerState
 from firthd.upstream.masking import printable
 from firthd.workers import Report, TaskProgress
+
+if TYPE_CHECKING:
+    from firthd.index.judge import PolicyPass
 
 INVALID_LISTED = 1000
 FILENAME_SHOWN = 255
@@ -28,7 +32,9 @@ class PartReader:
         state: WorkerState,
         run_file: RunFile,
         report: Report,
+        policy: "PolicyPass | None" = None,
     ) -> None:
+        self._policy = policy
         self._formats = formats
         self._params = params
         self._spool = spool
@@ -42,11 +48,17 @@ class PartReader:
         self._invalid: list[InvalidRecord] = []
         self._invalid_count = 0
         self._replaced = self._unchanged = self._unhashed = self._before = self._filtered = 0
+        self._left_out = self._judged_away = 0
 
     def read(self) -> PartResult:
         """Read the part and write its differences."""
-        listing = self._formats.read(self._spool, self._params.max_part_bytes)
+        return self.compare(self._formats.read(self._spool, self._params.max_part_bytes))
+
+    def compare(self, listing: Listing) -> PartResult:
+        """Write how a part that was read differs."""
         self._load_live()
+        if self._policy is not None:
+            self._names |= self._policy.judging.offered[self._spool.part]
         self._run_file.add(self._additions(listing))
         gone, held = self._close_rest()
         self._run_file.close_rows(self._closed)
@@ -62,6 +74,8 @@ class PartReader:
             unchanged=self._unchanged,
             gone=gone,
             held=held,
+            left_out=self._left_out,
+            judged_away=self._judged_away,
             filtered=self._filtered,
             unhashed=self._unhashed,
             bytes_to_store=bytes_to_store,
@@ -93,7 +107,7 @@ class PartReader:
     def _additions(self, listing: Listing) -> Iterator[AddRow]:
         """Yield the records that are new or changed, in order; take those that are there off the live ones."""
         part, family, total = self._spool.part, self._formats.family, len(listing)
-        fingerprint, decode = self._formats.fingerprint, self._formats.record
+        fingerprint, decode, policy = self._formats.fingerprint, self._formats.record, self._policy
         plain = self._formats.plain_print if isinstance(self._formats, Plain) else None
         proven_above = self._state.proven_above()
         takes = self._formats.taker(self._params.filters)
@@ -110,6 +124,13 @@ class PartReader:
                     self._filtered += 1
                     self._close(live, FILTERED)
                 continue
+            if policy is not None and policy.verdict(part, number) is not None:
+                self._left_out += 1
+                if live is not None:
+                    del self._live[section][filename]
+                    self._judged_away += 1
+                    self._close(live, POLICY)
+                continue
             try:
                 if (filename, section) == last:
                     raise InvalidRecordError("the file name is listed twice")
@@ -119,6 +140,8 @@ class PartReader:
                 else:
                     print16 = fingerprint(raw)
                 last = (filename, section)
+                if policy is not None:
+                    policy.keep(part, entry)
                 if live is not None and live.fingerprint == print16:
                     # It was found valid when it was added; leaving the checks out saves a third of a read.
                     self._unchanged += 1
@@ -149,10 +172,11 @@ class PartReader:
         before = self._formats.elsewhere(self._spool.part, record.filename)
         if before is None:
             return record
-        known = self._state.digests(self._params.mirror_id, self._formats.family, *before)
-        if known is None or (None not in (known.size, record.size) and known.size != record.size):
+        known = self._state.bytes_known(self._params.mirror_id, self._formats.family, *before)
+        size, sha256, md5 = known or (None, None, None)
+        if known is None or (None not in (size, record.size) and size != record.size):
             return record
-        return replace(record, sha256=known.sha256, md5=known.md5, size=record.size or known.size)
+        return replace(record, sha256=sha256, md5=md5, size=record.size or size)
 
     def _refuse(self, filename: str, reason: str) -> None:
         self._invalid_count += 1
@@ -168,10 +192,16 @@ class PartReader:
         digests = (row.sha256 for row in rest if row.sha256)
         stored = self._state.stored(self._params.channel_id, digests) if self._params.keep else set()
         gone = [row for row in rest if row.sha256 is None or row.sha256 not in stored]
-        self._names.update(row.name for row in rest if row.sha256 in stored)
+        held = [row for row in rest if row.sha256 in stored]
+        against = {} if self._policy is None else self._policy.rules_against(self._spool.part, held)
+        self._names.update(row.name for row in held if against.get(row.id) != PACKAGES)
         for row in gone:
             self._close(row, GONE)
-        return len(gone), len(rest) - len(gone)
+        for row in held:
+            if row.id in against:
+                self._close(row, POLICY)
+        self._judged_away += len(against)
+        return len(gone), len(held) - len(against)
 
     def _weigh(self) -> tuple[int, int]:
         """Return the bytes to store for what is added and not stored yet, and how many of those have no size."""

@@ -5,10 +5,28 @@ Plain values only: paths are absolute and of type str, digests are lower hex, ti
 
 from msgspec import Struct
 
-from firth_protocol.types import Filters
+from firth_protocol.types import Filters, Rules
 from firthd.families.base import Side, Spool
 
+PACKAGES = "packages"
+"""The rule that gives names up; what any other one leaves out stays its mirror's."""
+
+POLICY = "policy"
+"""Why a row is closed that a policy leaves out."""
+
 # --- read: a source's index against the mirror's rows -----------------------------------------------------------------
+
+
+class JudgedBy(Struct, frozen=True, kw_only=True):
+    """The policy by which a read judges what the source lists."""
+
+    policy: str
+    stamp: str  # the policy with its revision and what else its verdicts hang on
+    rules: Rules
+    policing: str  # "package.module:name" of the family's Policing
+    now_ms: int
+    file: str | None = None  # receives what is left out and why; None: nobody asks
+    solve: bool = False  # ask whether what is allowed can be installed
 
 
 class ReadParams(Struct, frozen=True, kw_only=True):
@@ -24,6 +42,7 @@ class ReadParams(Struct, frozen=True, kw_only=True):
     close_filtered: bool = True  # False: another worker of the run closes the parts that `only` does not name
     filters: Filters = Filters()  # what of a part's entries the mirror takes
     keep: bool = False  # on_upstream_removal = keep
+    policy: JudgedBy | None = None  # None: everything that the source lists is kept
     page: bool = False  # what is read is the page of a lazy part; False: rows that came with pages are replaced
     max_part_bytes: int = 1 << 30  # of one part, decompressed: `upstream.max_index_bytes`
 
@@ -33,6 +52,30 @@ class InvalidRecord(Struct, frozen=True):
 
     filename: str  # cut to 255 characters, only printable ones
     reason: str
+
+
+class MissingOne(Struct, frozen=True, kw_only=True):
+    """A requirement that nothing meets, and the files that lead to it."""
+
+    requirement: str
+    platform: str
+    chain: list[str]
+    why: str
+
+
+class JudgementResult(Struct, frozen=True, kw_only=True):
+    """What a policy made of all that was read."""
+
+    records: int
+    kept: int
+    bytes: int
+    closes: bool  # dependencies were looked at
+    counts: dict[str, int]  # rule -> records that it left out
+    missing: list[MissingOne] = []  # the first of them
+    missing_total: int = 0
+    unsolvable: list[str] = []
+    unmapped: list[str] = []  # licence texts that nobody knows
+    notes: list[str] = []
 
 
 class PartResult(Struct, frozen=True, kw_only=True):
@@ -48,6 +91,8 @@ class PartResult(Struct, frozen=True, kw_only=True):
     gone: int  # rows closed because the source stopped listing them
     held: int = 0  # rows the source stopped listing that stay, because they are stored and `keep` is set
     filtered: int = 0  # rows closed because the filters do not take them, or name their part
+    left_out: int = 0  # records that the source lists and a policy leaves out
+    judged_away: int = 0  # rows closed because a policy leaves them out
     unhashed: int = 0  # kept records without any digest
     bytes_to_store: int = 0  # sizes of the added and replaced ones whose blob is not in the store
     bytes_unknown: int = 0  # of these, how many have no size
@@ -62,6 +107,37 @@ class ReadResult(Struct, frozen=True, kw_only=True):
     """One entry a part, then one a part that only the filter closed."""
 
     parts: list[PartResult]
+    judgement: JudgementResult | None = None
+
+
+class PreviewResult(Struct, frozen=True, kw_only=True):
+    """What a policy would make of what a source lists, and which names come and go by it."""
+
+    judgement: JudgementResult
+    names_added: list[str]
+    names_removed: list[str]
+
+
+# --- advisories -------------------------------------------------------------------------------------------------------
+
+
+class AdvisoriesParams(Struct, frozen=True, kw_only=True):
+    """What a task reads advisories from."""
+
+    place: str  # a zip, a folder or a file
+    own: bool  # lines of our own format
+    policings: list[str]  # "package.module:name" of each family's Policing
+    out: str  # receives a JSON document a line
+    max_bytes: int  # of all that is read, decompressed
+
+
+class AdvisoriesResult(Struct, frozen=True, kw_only=True):
+    """What was read."""
+
+    read: int
+    withdrawn: int
+    skipped: int
+    reasons: dict[str, int]  # why documents were skipped; the first of them
 
 
 # --- render: what a channel shows, as objects -------------------------------------------------------------------------
@@ -102,6 +178,8 @@ class RenderParams(Struct, frozen=True, kw_only=True):
     proven_above: int = 0  # rows with ids up to this were read before every form was proven to hold them
     before: FamilyContent | None = None  # of what `shows` holds; None: nobody has worked it out
     full: bool = False  # everything is made anew, whatever is in force
+    objects_of: list[str] | None = None  # of these parts alone objects are made, and nothing is summed up; None: of all
+    objects_elsewhere: list[str] = []  # parts whose objects another task makes; what they show is summed up here
     lost: list[str] = []  # sha256 of packs that are not there any more: nothing is looked for in them
     sides: list[Side] = []  # the files beside the indexes of the channel's mirrors
     previous: dict[str, PreviousFile] = {}  # path -> file, of the objects in force that end in the family's `reads`
@@ -132,4 +210,5 @@ class RenderResult(Struct, frozen=True, kw_only=True):
     content: FamilyContent  # that the whole generation shows
     changed_packages: int  # rows in the run file's table `package`
     slices_new: int
+    left_out: int = 0  # rows that could not be written
     notes: list[str] = []  # what an administrator should know: rows that were left out and why, objects too large

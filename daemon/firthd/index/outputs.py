@@ -12,7 +12,8 @@ from firthd.index.messages import PreviousFile, RenderedFile
 from firthd.index.owners import precedence
 from firthd.index.packs import Pack, sync
 from firthd.store.run_file import RunFile
-from firthd.store.worker_reads import PackedAt, WorkerState
+from firthd.store.worker_objects import PackedAt
+from firthd.store.worker_reads import WorkerState
 
 PACK = "slices.pack"
 NOTES_MAX = 100

@@ -27,18 +27,33 @@ def read_task(params: ReadParams, report: Report) -> ReadResult:
     state = WorkerState(params.state_db)
     state.count_sets(state.lasting_sets(params.channel_id))
     results: list[PartResult] = []
+    judgement = None
     with RunFile(params.run_file) as run_file:
         run_file.start_read(COLUMNS)
         spools = [spool for spool in params.spools if params.only is None or spool.part in params.only]
         spools.sort(key=attrgetter("part"))
-        results.extend(PartReader(formats, params, spool, state, run_file, report).read() for spool in spools)
+        if params.policy is None:
+            results.extend(PartReader(formats, params, spool, state, run_file, report).read() for spool in spools)
+        else:
+            # What they import would cost a run without a policy 40 ms.
+            from firthd.index.judge import PolicyPass
+            from firthd.store.judge_reads import JudgeState
+
+            known = JudgeState(params.state_db)
+            with PolicyPass(params, params.policy, formats, known, report) as judged:
+                for spool, listing in judged.judge_all(spools):
+                    reader = PartReader(formats, params, spool, state, run_file, report, judged)
+                    results.append(reader.compare(listing))
+                judgement = judged.finish()
+            run_file.sights(judged.sights.new)
+            known.close()
         if params.only is not None and params.close_filtered:
             offered = state.parts_offered(params.channel_id, params.mirror_id, formats.family)
             for part in sorted({*state.parts(params.channel_id, formats.family), *offered}):
                 if part not in params.only:
                     results.extend(close_part(formats, params, part, state, run_file))
     state.close()
-    return ReadResult(parts=results)
+    return ReadResult(parts=results, judgement=judgement)
 
 
 def close_part(

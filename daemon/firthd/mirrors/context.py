@@ -9,11 +9,12 @@ from firth_protocol.errors import NotFound
 from firth_protocol.types import Family
 from firthd.channels.blocks import Blocks
 from firthd.channels.mend import Mender
+from firthd.channels.policies import InForce, Policies
 from firthd.channels.publish import Publisher
 from firthd.clock import Clock
 from firthd.families.base import FamilyRules
 from firthd.mirrors.on_demand import OnDemand
-from firthd.mirrors.source import Job, job_of
+from firthd.mirrors.source import NO_MIRROR, Job, job_of
 from firthd.mirrors.space import SpaceGuard
 from firthd.runs.queue import RunQueue
 from firthd.store import catalog
@@ -41,6 +42,7 @@ class Context(Struct, frozen=True, kw_only=True):
     publisher: Publisher
     mender: Mender
     blocks: Blocks
+    policies: Policies
     on_demand: OnDemand
     partials: Partials
     families: Mapping[Family, FamilyRules]
@@ -56,6 +58,17 @@ class Context(Struct, frozen=True, kw_only=True):
         if mirror is None:
             raise NotFound("the mirror was deleted, or the plan was forgotten when the daemon ended")
         return job_of(mirror, self.secrets)
+
+    def in_force(self, job: Job) -> InForce | None:
+        """Return the policy that judges what a run reads; None: there is none."""
+        if job.mirror_id == NO_MIRROR:
+            return self.policies.of_new(job.channel_id, job.type.value)
+        return self.policies.of_mirror(job.mirror_id)
+
+    async def judged_as(self, job: Job) -> str:
+        """Return by what a mirror's rows were judged: the stamp of a policy."""
+        mirror = await self.db.read(lambda r: catalog.mirror_by_id(r, job.mirror_id))
+        return mirror.judged if mirror is not None else ""
 
     def source_folder(self, mirror_id: int) -> Path:
         """Return where the copies of a mirror's index lie."""

@@ -37,6 +37,8 @@ class DeleteRuns:
             async with self._turns[channel_id]:
                 live.progress("looks at what stays")
                 handed = await self._hand_over(live, channel_id, mirror_id)
+                if self._p.policies.judges_own(channel_id):
+                    await self._take_in.judge_own(channel_id, live.id)
             total = handed.kept + handed.dropped
             live.progress(f"{handed.kept:,} files stay, {handed.dropped:,} do not", done=total, total=total)
         async with live.step(StepName.PUBLISH, "waits for its turn"):

@@ -36,6 +36,7 @@ from firthd.absent import no_mirror
 from firthd.channels import browse
 from firthd.channels.blocks import Blocks
 from firthd.channels.manage import stale, write
+from firthd.channels.policies import Policies, assignable, not_on_both, queue_refilters
 from firthd.clock import Clock
 from firthd.families import recognisers
 from firthd.families.base import FamilyRules
@@ -84,9 +85,11 @@ class Mirrors:
         secrets: SecretFile,
         blocks: Blocks,
         upstream: Upstreams,
+        policies: Policies,
         families: Mapping[Family, FamilyRules],
         schedules: Schedules,
     ) -> None:
+        self._policies = policies
         self._db = db
         self._journal = journal
         self._clock = clock
@@ -175,6 +178,8 @@ class Mirrors:
                 raise Conflict(
                     f"{channel.name} has a mirror {params.name!r} already", hint="choose another name", path="$.name"
                 )
+            await assignable(tx, params.policy)
+            not_on_both(params.policy, channel.policy, f"channel {channel.name}")
             others = await catalog.mirrors_of(tx, channel.id)
             more = []
             if others:
@@ -197,6 +202,7 @@ class Mirrors:
                     "ca_file": params.ca_file,
                     "has_credentials": int(source.credentials is not None),
                     "enabled": int(params.enabled),
+                    "policy": params.policy,
                     **transfer,
                 },
                 self._clock.now_ms(),
@@ -213,6 +219,8 @@ class Mirrors:
         if params.dry_run:
             return MirrorReply(mirror=mirror, warnings=warnings, seq=seq)
         await self._secrets.put(mirror.id, secrets)
+        await self._policies.load()
+        mirror = await self._db.read(lambda r: self._reports.mirror(r, mirror.id))
         run = None
         if params.run_now:
             reply = await self.run(mirror.id, by, cause="run now")
@@ -221,8 +229,8 @@ class Mirrors:
             mirror = await self._db.read(lambda r: self._reports.describe(r, row))
         return MirrorReply(mirror=mirror, run=run, warnings=warnings, seq=seq)
 
-    async def update(self, params: MirrorUpdate) -> MirrorReply:
-        """Edit a mirror; what the source gives is read anew at the next run when source or filters changed."""
+    async def update(self, params: MirrorUpdate, by: str) -> MirrorReply:
+        """Edit a mirror; a policy acts at once, a changed source or filter at the next run, which reads all anew."""
         before = await self._db.read(lambda r: find(r, params.mirror))
         changes: dict[str, Any] = {}
         warnings: list[str] = []
@@ -244,8 +252,10 @@ class Mirrors:
         warnings += await asyncio.to_thread(checks.absent_folders, params.also_from)
         secrets, anew = await self._new_source(params, before, changes, warnings)
 
-        async def body(tx: Tx) -> int:
+        async def body(tx: Tx) -> tuple[int, list[int]]:
             row = await _row(tx, before.id)
+            if params.policy is not UNSET and params.policy != row.policy:
+                changes["policy"] = params.policy
             if row.revision != params.revision:
                 current = await self._reports.describe(tx, row)
                 raise stale(f"mirror {row.channel}:{row.name}", params.revision, row.revision, current)
@@ -260,20 +270,32 @@ class Mirrors:
                 await catalog.owners_changed(tx, row.channel_id)
             if "schedule" in changes or "enabled" in changes:
                 await catalog.note_mirror(tx, row.id, {"scheduled_from": self._clock.now_ms()})
-            return await self._journal.fact(
+            queued = await self._assign(tx, row.id, by) if "policy" in changes else []
+            seq = await self._journal.fact(
                 tx,
                 Fact.MIRROR_UPDATED,
                 ids={"channel": row.channel, "mirror": row.id},
                 data={"fields": sorted(changes)},
             )
+            return seq, queued
 
         with more_to_come(secrets is not None):
-            seq = await write(self._db, body, dry_run=params.dry_run)
+            seq, queued = await write(self._db, body, dry_run=params.dry_run)
+        await self._policies.load()
         if not params.dry_run and secrets is not None:
             await self._secrets.put(before.id, secrets)
         row = await self._db.read(lambda r: _row(r, before.id))
         mirror = await self._db.read(lambda r: self._reports.describe(r, row))
-        return MirrorReply(mirror=mirror, warnings=warnings, seq=seq)
+        run = await self._queue.get(queued[0]) if queued and not params.dry_run else None
+        return MirrorReply(mirror=mirror, run=run, warnings=warnings, seq=seq)
+
+    async def _assign(self, tx: Tx, mirror_id: int, by: str) -> list[int]:
+        """Check the policy that a mirror's row has now; queue the run that makes it true."""
+        row = await _row(tx, mirror_id)
+        await assignable(tx, row.policy)
+        not_on_both(row.policy, (await browse.channel(tx, row.channel)).policy, f"channel {row.channel}")
+        cause = f"policy {row.policy} was assigned" if row.policy else "the mirror has no policy of its own any more"
+        return await queue_refilters(tx, self._queue, [row], cause=cause, by=by)
 
     async def _new_source(
         self, params: MirrorUpdate, before: MirrorRow, changes: dict[str, Any], warnings: list[str]
@@ -441,7 +463,9 @@ class Mirrors:
 
     async def delete(self, params: MirrorDelete, by: str) -> MirrorDeleteReply:
         """Delete a mirror; its stored artifacts stay with the channel, or all of its artifacts go."""
-        return await self._removals.delete(params, by)
+        reply = await self._removals.delete(params, by)
+        await self._policies.load()
+        return reply
 
     async def forget_deleted(self) -> None:
         """Take away what mirrors left that went with their channel: their secrets first of all."""

@@ -18,6 +18,7 @@ from firthd.families.base import COLUMNS, Ask, FamilyRules, Form, Spool
 from firthd.index.messages import ReadParams, ReadResult
 from firthd.index.read import read_task
 from firthd.mirrors.context import Context
+from firthd.mirrors.judgement import judged_by
 from firthd.mirrors.readers import READ
 from firthd.mirrors.source import Job
 from firthd.store import artifacts, catalog, generations, pages
@@ -187,6 +188,7 @@ class PageReader:
 
     async def _compare(self, job: Job, part: str, fresh: Fresh, folder: Path, run_file: Path) -> None:
         there = fresh.body is not None
+        in_force = self._p.in_force(job)
         params = ReadParams(
             formats=self._rules(job).formats,
             state_db=str(self._p.db.path),
@@ -195,6 +197,7 @@ class PageReader:
             mirror_id=job.mirror_id,
             spools=[Spool(part=part, file=str(folder / "part") if there else None, encoding=fresh.encoding)],
             keep=job.keep,
+            policy=judged_by(in_force, self._p.policies.stamp(in_force), self._p.clock.now_ms(), None),
             page=True,
             max_part_bytes=PAGE_MAX_BYTES,
         )

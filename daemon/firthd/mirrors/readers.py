@@ -23,7 +23,9 @@ async def read(workers: Workers, params: ReadParams, tell: Report, *, worth_byte
     What each has found lies in a file of its own, of those that `store.run_file.files_of` names.
     """
     sizes = await asyncio.to_thread(_prepare, params)
-    groups = spread(params.spools, sizes, workers.places, worth_bytes)
+    # What a policy makes of one record may hang on others: one worker sees them all.
+    places = workers.places if params.policy is None else 1
+    groups = spread(params.spools, sizes, places, worth_bytes)
     if len(groups) == 1:
         return await workers.run(READ, params, ReadResult, progress=tell)
     progress: dict[int, TaskProgress] = {}

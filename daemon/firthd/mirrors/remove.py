@@ -100,6 +100,8 @@ class Removal:
         async with live.step(StepName.PLAN, "looks at what the blocks mean"):
             gone = await self._take_in.take_out_blocked(channel_id, live.id)
             back = await self._take_in.let_in_unblocked(channel_id, live.id)
+            let_in, left_out = await self._take_in.judge_own(channel_id, live.id)
+            back, gone = back + let_in, gone + left_out
             live.count(added=back, removed=gone)
             live.progress(f"{back:,} to add, {gone:,} to remove", done=back + gone, total=back + gone)
         async with live.step(StepName.PUBLISH, "waits for its turn"):

@@ -1,15 +1,19 @@
 """The only place that describes mirrors and their runs to clients, and knows how a mirror is addressed."""
 
+import asyncio
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+
+import msgspec
 
 from firth_protocol.methods import MirrorList, RunList
-from firth_protocol.types import Collision, FailedArtifact, FailedReason, Family, Mirror, MirrorDetails, Run
+from firth_protocol.types import Collision, FailedArtifact, FailedReason, Mirror, MirrorDetails, MissingDependency, Run
 from firthd.absent import no_mirror, no_run
 from firthd.channels import browse
+from firthd.channels.policies import InForce, Policies
 from firthd.clock import Clock, maybe_rfc3339, rfc3339
-from firthd.families.base import FamilyRules
+from firthd.mirrors.judgement import counted
 from firthd.runs import steps
 from firthd.runs.queue import RunQueue
 from firthd.store import artifacts, catalog, collisions, paging, runs
@@ -74,13 +78,13 @@ class Reports:
         db: Database,
         clock: Clock,
         queue: RunQueue,
-        families: Mapping[Family, FamilyRules],
+        policies: Policies,
         next_due: NextDue,
     ) -> None:
+        self._policies = policies
         self._db = db
         self._clock = clock
         self._queue = queue
-        self._families = families
         self._next_due = next_due
         self._colliding: dict[int, tuple[int, tuple[list[CollisionRow], int]]] = {}  # mirror -> mark, what was found
 
@@ -92,6 +96,7 @@ class Reports:
             last, state = seen, seen.state
         live = self._queue.live(row.last_run_id) if row.last_run_id else None
         now = self._clock.now_ms()
+        in_force = self._policies.of_mirror(row.id)
         due = self._next_due(row.schedule, now) if row.enabled else None
         return Mirror(
             id=row.id,
@@ -123,6 +128,8 @@ class Reports:
             created_at=rfc3339(row.created_at),
             updated_at=rfc3339(row.updated_at),
             revision=row.revision,
+            policy=row.policy,
+            in_force=in_force.told() if in_force is not None else None,
         )
 
     async def page(self, r: Reader, params: MirrorList, patterns: Patterns) -> Cut[Mirror]:
@@ -182,6 +189,7 @@ class Reports:
     async def details(self, ref: int | str, run_id: int | None) -> MirrorDetails:
         """Return what a mirror's run (None: its newest) did, with each failure; raise NotFound."""
         row = await self._db.read(lambda r: find(r, ref))
+        newest = run_id is None
         run_id = run_id or row.last_run_id
         run = await self._queue.row(run_id) if run_id else None
         if run is not None and run.mirror_id != row.id:
@@ -191,13 +199,19 @@ class Reports:
         failures = await self._db.read(lambda r: runs.count_failures(r, run.id)) if run else 0
         reasons = await self._db.read(lambda r: runs.failure_reasons(r, run.id, LISTED)) if run else []
         names, shadowed = await self._db.read(lambda r: artifacts.shadowed_names(r, row.channel_id, row.id, LISTED))
+        in_force = self._policies.of_mirror(row.id)
+        missing, lacks, unsolvable, left_out = await asyncio.to_thread(self._judged, row.id, in_force)
         collisions, colliding = await self._collisions(row)
         live = self._queue.live(run.id) if run else None
         shown = live.snapshot() if live is not None else run
+        counts = shown.counts if shown else steps.NO_COUNTS
+        if newest and in_force is not None:  # runs that judge anew count too, and may come after the one that is shown
+            filtered = counted(in_force, left_out)
+            counts = msgspec.structs.replace(counts, filtered=filtered, missing=lacks)
         return MirrorDetails(
             mirror=row.id,
             run=run.id if run else None,
-            counts=shown.counts if shown else steps.NO_COUNTS,
+            counts=counts,
             artifacts=totals.artifacts,
             stored=totals.stored,
             on_demand=totals.artifacts - totals.stored,
@@ -225,4 +239,24 @@ class Reports:
             ],
             collisions_total=colliding,
             notes=shown.notes if shown else [],
+            in_force=in_force.told() if in_force is not None else None,
+            missing=missing,
+            missing_total=lacks,
+            unsolvable=unsolvable,
         )
+
+    def _judged(
+        self, mirror_id: int, in_force: InForce | None
+    ) -> tuple[list[MissingDependency], int, list[str], dict[str, int]]:
+        """Return what the policy in force found last: requirements that nothing meets, how many there are, specs that
+        cannot be solved, and how many records each rule leaves out."""
+        judgement = self._policies.files.of(mirror_id)
+        about = judgement.about() if in_force is not None and in_force.judge is not None else None
+        if about is None or in_force is None or about.policy != in_force.policy.name:
+            return [], 0, [], {}
+        found, total = judgement.missing_page(0, LISTED)
+        told = [
+            MissingDependency(requirement=one.requirement, platform=one.platform, chain=one.chain, why=one.why)
+            for one in found
+        ]
+        return told, total, about.unsolvable, judgement.counts()

@@ -3,37 +3,37 @@
 import asyncio
 import contextlib
 import shutil
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 
 from msgspec import Struct
 
 from firth_protocol import units
 from firth_protocol.errors import FirthError, ShrinkGuard, WorkerLost
-from firth_protocol.types import Cause, MirrorMode, RunState, StepName
+from firth_protocol.types import Cause, MirrorMode, StepName
 from firthd.channels.publish import Publication
-from firthd.clock import utc_day
-from firthd.index.messages import PartResult, ReadParams, ReadResult
+from firthd.index.messages import JudgementResult, PartResult, ReadParams, ReadResult
 from firthd.mirrors import plan, readers
 from firthd.mirrors.context import Context
 from firthd.mirrors.downloads import Result, bring
 from firthd.mirrors.fetch_index import Came, Index, IndexFetcher
 from firthd.mirrors.fill import FillRuns
+from firthd.mirrors.judgement import JUDGEMENT, judged_by, note_judgement, planned, resolve
+from firthd.mirrors.parts import compared, end_state, not_yet_today, note_parts, part_changes, source_times
 from firthd.mirrors.publish_run import PublishRuns, cleaned, told
 from firthd.mirrors.source import Job, rules_of
-from firthd.mirrors.take_in import TakeIn
+from firthd.mirrors.take_in import TakeIn, cause_of
 from firthd.runs.run import LiveRun, Outcome
 from firthd.store import catalog, generations
 from firthd.store.catalog import SourceIndexRow
 from firthd.store.database import Tx
 from firthd.store.run_reads import open_run_file
-from firthd.store.runs import Failure
 from firthd.upstream.failures import http_date_ms
 from firthd.workers import Report, TaskProgress
 
 SCHEDULE = "schedule"
 """Who asks for a run when its time has come: nobody who wants to see what is new at the source."""
-INVALID_SHOWN = 1000
+JUDGED_AGAIN_MOST = 5
 CURRENT_MS = 3_600_000
 """How long a copy that came before a crash is current for the run that goes on."""
 
@@ -43,6 +43,8 @@ class _Read(Struct, frozen=True, kw_only=True):
 
     index: Index
     parts: list[PartResult]
+    stamp: str  # of the policy by which it was judged
+    judgement: JudgementResult | None = None
 
     @property
     def bytes_to_store(self) -> int:
@@ -76,11 +78,15 @@ class MirrorRuns:
 
     async def mirror(self, live: LiveRun) -> Outcome:
         """Carry out the eight steps."""
+        return await self.work(live, self._mirror)
+
+    async def work(self, live: LiveRun, steps: Callable[[LiveRun, Job, Path], Awaitable[Outcome]]) -> Outcome:
+        """Carry out what writes a mirror's rows, in the run's own folder; tidy up whatever comes of it."""
         job = await self._p.job(live.row.mirror_id)
         folder = self._p.run_folder(live.id)
         keep_folder = False
         try:
-            return await self._mirror(live, job, folder)
+            return await steps(live, job, folder)
         except asyncio.CancelledError:
             keep_folder = live.stopping and live.stop_publish
             if keep_folder:
@@ -105,12 +111,12 @@ class MirrorRuns:
             known = await self._p.db.read(lambda r: catalog.source_indexes(r, job.mirror_id))
             fetcher = self._fetcher(job, folder)
             read = await self._read(live, job, fetcher, {}, folder, everything=True)
-            await live.skip(StepName.RESOLVE, "nothing asks for dependencies")
+            await resolve(live, read.judgement)
             async with live.step(StepName.PLAN):
                 shrink, notes, adds, removes = await self._changes(job, read)
                 needed = read.bytes_to_store if job.mode is MirrorMode.ACTIVE else 0
                 space = plan.space_reason(needed, await self._p.space.now())
-                live.progress(_compared(adds, removes, needed), done=adds + removes, total=adds + removes)
+                live.progress(compared(adds, removes, needed), done=adds + removes, total=adds + removes)
             result = {
                 "adds": adds,
                 "removes": removes,
@@ -118,6 +124,7 @@ class MirrorRuns:
                 "bytes_all": read.bytes_to_store,
                 "index_bytes": read.index.bytes,
                 "known_before": len(known),
+                **(planned(read.judgement) if read.judgement is not None else {}),
                 "warnings": [reason for reason in (shrink, space, *notes) if reason],
                 "parts": {
                     part.part: {"adds": part.added + part.replaced, "records": part.records} for part in read.parts
@@ -136,26 +143,51 @@ class MirrorRuns:
         fetcher = self._fetcher(job, self._p.source_folder(job.mirror_id))
         looked = await self._looked_to_the_end(job.mirror_id)
         index = await self._fetch(live, job, fetcher, known, thorough=not looked)
-        if not index.unsettled:
+        if not index.unsettled and await self._p.judged_as(job) == self._p.policies.stamp(self._p.in_force(job)):
             await self._note_looked(job, index, known)
             return await self._nothing_new(live, job)
+        return await self.carry_out(live, job, index, folder, known, fetcher)
+
+    async def carry_out(
+        self,
+        live: LiveRun,
+        job: Job,
+        index: Index,
+        folder: Path,
+        known: Mapping[str, SourceIndexRow],
+        fetcher: IndexFetcher | None,
+    ) -> Outcome:
+        """Carry out steps 3 to 8 on an index that is there; `fetcher` None: its source is not asked for another."""
         read = await self._filter(live, job, index, folder)
-        await live.skip(StepName.RESOLVE, "nothing asks for dependencies")
+        await resolve(live, read.judgement)
         await self._compare(live, job, read)
-        if job.mode is MirrorMode.ACTIVE:
-            result = await self._download(live, job, read, folder)
-            if result.changed and (again := await self._changed_meanwhile(live, job, fetcher, read)) is not None:
-                await live.forget_failures()  # of the index before: each is told again if it is still true
-                read = await self._filter(live, job, again, folder)
-                await self._compare(live, job, read)
-                await self._download(live, job, read, folder)
-        else:
-            await live.skip(StepName.DOWNLOAD, "passive: each file is fetched on its first request")
+        result = await self._bring(live, job, read, folder)
+        again = None
+        if result is not None and result.changed and fetcher is not None:
+            again = await self._changed_meanwhile(live, job, fetcher, read)
+        for _ in range(JUDGED_AGAIN_MOST):
+            moved = read.stamp != self._p.policies.stamp(self._p.in_force(job))
+            if again is None and not moved:
+                break
+            if moved:
+                live.note("the policy was changed meanwhile: what the source lists is judged again")
+            await live.forget_failures()  # of the index before: each is told again if it is still true
+            read = await self._filter(live, job, again or read.index, folder)
+            await resolve(live, read.judgement)
+            await self._compare(live, job, read)
+            await self._bring(live, job, read, folder)
+            again = None
         signed = {row.part for row in known.values() if row.signed}
         publication = await self._publish_run(live, job, read, folder, signed)
         await self._fills.bring_damaged(live, job)
         await self._clean(live, job)
         return self._outcome(live, publication)
+
+    async def _bring(self, live: LiveRun, job: Job, read: _Read, folder: Path) -> Result | None:
+        if job.mode is MirrorMode.ACTIVE:
+            return await self._download(live, job, read, folder)
+        await live.skip(StepName.DOWNLOAD, "passive: each file is fetched on its first request")
+        return None
 
     async def _connect(self, live: LiveRun, job: Job) -> None:
         async with live.step(StepName.CONNECT, "looks at the credentials and the free space"):
@@ -193,7 +225,7 @@ class MirrorRuns:
         """Bring the source's index; `kept`: what comes is written down at once, for a run that goes on after this."""
         async with live.step(StepName.FETCH_INDEX):
             now = self._p.clock.now_ms()
-            thorough = thorough or live.row.by != SCHEDULE or _not_yet_today(known, now)
+            thorough = thorough or live.row.by != SCHEDULE or not_yet_today(known, now)
             since = live.row.params.get("since")
             index = await fetcher.fetch(
                 live,
@@ -253,6 +285,9 @@ class MirrorRuns:
         rules = rules_of(self._p.families, job.type)
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         only = rules.only(job.filters)
+        in_force = self._p.in_force(job)
+        stamp = self._p.policies.stamp(in_force)
+        everything = everything or bool(stamp) or stamp != await self._p.judged_as(job)
         params = ReadParams(
             formats=rules.formats,
             state_db=str(self._p.db.path),
@@ -263,6 +298,7 @@ class MirrorRuns:
             only=None if only is None else sorted(only),
             filters=job.filters,
             keep=job.keep,
+            policy=judged_by(in_force, stamp, self._p.clock.now_ms(), folder / JUDGEMENT),
             max_part_bytes=self._p.max_part_bytes,
         )
 
@@ -276,8 +312,10 @@ class MirrorRuns:
                 if copies is None:  # what cannot be read is fetched anew, and lies on the disk for nothing
                     await self._p.db.write(lambda tx: catalog.drop_copies(tx, job.mirror_id))
                 raise
-            read = _Read(index=index, parts=result.parts)
-            self._note_read(live, read)
+            read = _Read(index=index, parts=result.parts, stamp=stamp, judgement=result.judgement)
+            if in_force is not None and result.judgement is not None:
+                note_judgement(live, in_force, result.judgement)
+            note_parts(live, read.parts)
             await self._take_in.leave_out_blocked(live, job, folder / "run.sqlite")
             live.progress(
                 f"{read.total('records'):,} read, {read.total('kept'):,} kept",
@@ -294,31 +332,10 @@ class MirrorRuns:
             live.log("the worker process was lost; memory may have run out", "error")
             raise
 
-    def _note_read(self, live: LiveRun, read: _Read) -> None:
-        for part in read.parts:
-            for note in part.notes:
-                live.log(f"{part.part}: {note}", "warning")
-            for invalid in part.invalid[:INVALID_SHOWN]:
-                live.fail_artifact(
-                    Failure(part=part.part, filename=invalid.filename, reason=invalid.reason, attempts=1)
-                )
-                live.log(f"{part.part}/{invalid.filename}: {invalid.reason}", "error")
-
     async def _changes(self, job: Job, read: _Read) -> tuple[str | None, list[str], int, int]:
         """Return why the source shrank too far, what else it lost, how many files come, and how many go."""
         mirror = await self._p.db.read(lambda r: catalog.mirror_by_id(r, job.mirror_id))
-        changes = [
-            plan.PartChange(
-                part=part.part,
-                before=part.before,
-                kept=part.kept,
-                added=part.added,
-                replaced=part.replaced,
-                removed=part.gone + part.filtered,
-                stopped=part.gone + part.held,
-            )
-            for part in read.parts
-        ]
+        changes = part_changes(read.parts)
         adds = sum(change.added + change.replaced for change in changes)
         removes = sum(change.removed + change.replaced for change in changes)
         whole = mirror.artifacts if mirror is not None else 0
@@ -353,7 +370,7 @@ class MirrorRuns:
                 unhashed=read.total("unhashed"),
                 failed=read.total("invalid_count"),
             )
-            live.progress(_compared(adds, removes, needed), done=adds + removes, total=adds + removes)
+            live.progress(compared(adds, removes, needed), done=adds + removes, total=adds + removes)
 
     async def _download(self, live: LiveRun, job: Job, read: _Read, folder: Path) -> Result:
         base_urls = {part.part: part.base_url for part in read.parts}
@@ -392,13 +409,14 @@ class MirrorRuns:
             async with open_run_file(folder / "run.sqlite") as reads:
                 holes = await reads.incomplete_parts()
             before = await self._p.db.read(lambda r: catalog.source_indexes(r, job.mirror_id))
+            await self._p.policies.found(job.mirror_id, folder / JUDGEMENT)
             rules = rules_of(self._p.families, job.type)
             as_read = self._as_read(live, job, read, holes, before)
             copied = await self._take_in.take_in(
                 live, job, folder / "run.sqlite", as_read, renewed=read.renewed(signed_before, empty=rules.shows_empty)
             )
             live.count(added=copied.added, removed=copied.closed)
-            publication = await self._take_in.publish(live, job.channel_id, Cause.RUN, None)
+            publication = await self._take_in.publish(live, job.channel_id, cause_of(live), None)
             shadowed = publication.shadowed.get(job.mirror_id)
             if shadowed is not None:
                 live.count(shadowed=shadowed)
@@ -423,7 +441,7 @@ class MirrorRuns:
 
         async def body(tx: Tx) -> None:
             await catalog.write_source_indexes(tx, job.mirror_id, before, rows)
-            await catalog.note_mirror(tx, job.mirror_id, times)
+            await catalog.note_mirror(tx, job.mirror_id, {**times, "judged": read.stamp})
             mirror = await catalog.mirror_by_id(tx, job.mirror_id)
             if mirror is None or not job.still_that_of(mirror):  # edited meanwhile: the next run reads all anew
                 await catalog.forget_source_indexes(tx, job.mirror_id)
@@ -470,36 +488,13 @@ class MirrorRuns:
         if mirror is not None:
             passive = mirror.artifacts if mirror.mode is MirrorMode.PASSIVE else 0
             live.count(unchanged=mirror.artifacts, passive=passive, shadowed=mirror.shadowed)
-        return Outcome(state=_state(live), generation=generation)
+        return Outcome(state=end_state(live), generation=generation)
 
     def _outcome(self, live: LiveRun, publication: Publication) -> Outcome:
         if live.counts.failed:
             live.log(f"{live.counts.failed:,} artifacts could not be had; the next run tries them again", "warning")
         if not publication.published and publication.reason:
             live.log(publication.reason)
-        return Outcome(state=_state(live), generation=publication.generation.number if publication.published else None)
-
-
-def _state(live: LiveRun) -> RunState:
-    return RunState.INCOMPLETE if live.counts.failed else RunState.COMPLETED
-
-
-def _not_yet_today(known: Mapping[str, SourceIndexRow], now_ms: int) -> bool:
-    """Tell whether nobody has looked today for the parts that the source had not."""
-    return utc_day(_looked_at(known.values())) != utc_day(now_ms)
-
-
-def _looked_at(rows: Iterable[SourceIndexRow]) -> int:
-    """Return when a part that the source has not was looked for last, 0 for never."""
-    return max((row.read_at for row in rows if row.file is None and row.beside is None), default=0)
-
-
-def _compared(adds: int, removes: int, needed: int) -> str:
-    return f"{adds:,} to add, {removes:,} to remove, {units.size(needed)} to download"
-
-
-def source_times(rows: Iterable[SourceIndexRow]) -> dict[str, int | None]:
-    """Return what a mirror's row notes of its source's clock; parts that were not taken in whole count as seen only."""
-    told = [(row, http_date_ms(row.last_modified)) for row in rows if row.file is not None and row.beside is None]
-    taken = max((at for row, at in told if at is not None and row.settled), default=None)
-    return {"source_time": taken, "source_seen": max((at for _, at in told if at is not None), default=None)}
+        return Outcome(
+            state=end_state(live), generation=publication.generation.number if publication.published else None
+        )

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from firth_protocol.errors import FirthError
 from firth_protocol.events import Fact
-from firth_protocol.types import Cause
+from firth_protocol.types import Cause, RunKind
 from firthd.channels import retention
 from firthd.channels.publish import Publication
 from firthd.families.base import COLUMNS
 from firthd.mirrors.context import Context
 from firthd.mirrors.source import Job, rules_of
 from firthd.runs.run import LiveRun
-from firthd.store import artifacts, blocks, catalog, generations, runs
+from firthd.store import artifacts, blocks, catalog, generations, policies, runs
 from firthd.store.artifacts import Copied, MirrorTotals
 from firthd.store.database import Tx
 from firthd.store.run_file import files_of
@@ -74,6 +74,8 @@ class TakeIn:
                         only_stored=only_stored,
                         report=report,
                     )
+                    if closings:
+                        await policies.copy_sights(self._p.db, schema, job.mirror_id)
 
             async def finish(tx: Tx) -> None:
                 await also(tx)
@@ -113,7 +115,7 @@ class TakeIn:
                 channel_id=job.channel_id,
                 mirror_id=job.mirror_id,
                 run_id=live.id,
-                cause=Cause.RUN,
+                cause=cause_of(live),
                 now_ms=self._p.clock.now_ms(),
             )
         )
@@ -196,11 +198,22 @@ class TakeIn:
 
     async def let_in_unblocked(self, channel_id: int, run_id: int) -> int:
         """Open the rows again that no block takes out any more; return how many."""
-        found = [one.id for one in await self._p.blocks.let_in_again(channel_id)]
+        free = await self._p.blocks.let_in_again(channel_id)
+        found = [one.id for one in free if not await self._p.policies.leaves_out(channel_id, one)]
         await self._change(
             channel_id, run_id, found, partial(blocks.open_again, columns=COLUMNS), added=len(found), closed=0
         )
         return len(found)
+
+    async def judge_own(self, channel_id: int, run_id: int) -> tuple[int, int]:
+        """Let the rows that are the channel's own be what its policy says; return how many came back, and went."""
+        await self._p.policies.load()  # whoever queued the run may still be at it
+        out, back = await self._p.policies.own(channel_id)
+        close = partial(blocks.close, reason=blocks.POLICY)
+        await self._change(channel_id, run_id, out, close, added=0, closed=len(out))
+        opened = partial(blocks.open_again, columns=COLUMNS)
+        await self._change(channel_id, run_id, back, opened, added=len(back), closed=0)
+        return len(back), len(out)
 
     async def _change(
         self,
@@ -274,6 +287,8 @@ class TakeIn:
         for mirror_id in sorted(known - living):
             await self._p.secrets.put(mirror_id, Secrets())
             await asyncio.to_thread(shutil.rmtree, self._p.source_folder(mirror_id), ignore_errors=True)
+        every = [mirror.id for mirror in await self._p.db.read(catalog.all_mirrors)]
+        await asyncio.to_thread(self._p.policies.files.forget_others, every)
 
     async def forget_ended(self) -> None:
         """Take away the folders of runs that a crash has left; those that an open run works with stay."""
@@ -290,6 +305,11 @@ class TakeIn:
 
     def _with_folders(self) -> set[int]:
         return {int(folder.name) for folder in (self._p.state / "sources").iterdir() if folder.name.isdecimal()}
+
+
+def cause_of(live: LiveRun) -> Cause:
+    """Return why a run publishes that took in what a mirror lists."""
+    return Cause.POLICY if live.row.kind is RunKind.REFILTER else Cause.RUN
 
 
 def _numbered(rooms: list[Path]) -> list[Path]:

@@ -37,9 +37,9 @@ LENT = 16
 Executor = Callable[[LiveRun], Awaitable[Outcome]]
 OnEnd = Callable[[Tx, RunRow], Awaitable[None]]
 
-TAKE_IN = frozenset({RunKind.MIRROR, RunKind.PUBLISH, RunKind.FILL})
+TAKE_IN = frozenset({RunKind.MIRROR, RunKind.PUBLISH, RunKind.FILL, RunKind.REFILTER})
 """Kinds that write rows or files of a mirror when they have one: never two of them for one mirror at once."""
-OF_STORE = frozenset({RunKind.GC, RunKind.SCRUB, RunKind.BACKUP})
+OF_STORE = frozenset({RunKind.GC, RunKind.SCRUB, RunKind.BACKUP, RunKind.ADVISORY})
 """Kinds of which one works at a time: they read the whole store."""
 
 
@@ -354,7 +354,8 @@ class RunQueue:
     def _same_mirror(self, row: RunRow) -> str | None:
         if row.mirror_id is not None and row.kind in TAKE_IN:
             for other in self._live.values():
-                if other.row.mirror_id == row.mirror_id and other.row.kind in TAKE_IN:
+                beside = row.params.get("sweeps") or other.row.params.get("sweeps")
+                if other.row.mirror_id == row.mirror_id and other.row.kind in TAKE_IN and not beside:
                     return f"run {other.id} of the same mirror"
         if row.kind in OF_STORE:
             for other in self._live.values():

@@ -15,9 +15,11 @@ STEPS = {
     RunKind.GC: (StepName.PLAN, StepName.CLEAN),
     RunKind.SCRUB: (StepName.PLAN, StepName.CLEAN),
     RunKind.BACKUP: (StepName.PLAN, StepName.CLEAN),
+    RunKind.REFILTER: tuple(StepName)[2:],
+    RunKind.ADVISORY: (StepName.FETCH_INDEX, StepName.PLAN),
 }
 NO_COUNTS = RunCounts()
-URGENT = frozenset({RunKind.PUBLISH, RunKind.ROLLBACK, RunKind.REMOVE, RunKind.DELETE})
+URGENT = frozenset({RunKind.PUBLISH, RunKind.ROLLBACK, RunKind.REMOVE, RunKind.DELETE, RunKind.REFILTER})
 """Kinds that go before the others in the queue."""
 PLACED = frozenset({RunKind.MIRROR, RunKind.FILL})
 """Kinds that need one of the run places: they load a source, the line and the disk for long."""

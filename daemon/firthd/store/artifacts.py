@@ -329,6 +329,17 @@ async def mirror_totals(r: Reader, channel_id: int, mirror_id: int) -> MirrorTot
     )
 
 
+async def records_by_part(r: Reader, channel_id: int, type_: str) -> dict[str, int]:
+    """Return how many records the sources of a channel's mirrors of a type had, by part."""
+    rows = await r.rows(
+        "SELECT i.part, sum(i.records) FROM source_index i JOIN mirror m ON m.id = i.mirror_id"
+        " WHERE m.channel_id = ? AND m.type = ? AND m.deleted_at IS NULL AND i.beside IS NULL AND i.file IS NOT NULL"
+        " GROUP BY i.part",
+        (channel_id, type_),
+    )
+    return {row[0]: row[1] or 0 for row in rows}
+
+
 class PackageRow(Struct, frozen=True, kw_only=True):
     """A file of a package with its raw record."""
 
@@ -359,6 +370,35 @@ async def package_files(r: Reader, channel_id: int, shows: int, family: str, nam
             generation=row[16],
             raw=bytes(row[18]),
         )
+        for row in rows
+    ]
+
+
+class LiveRecord(Struct, frozen=True, kw_only=True):
+    """A live row with its record."""
+
+    id: int
+    mirror_id: int
+    part: str
+    filename: str
+    raw: bytes
+    blocked: bool  # closed by a block, with nothing that has come for it since
+
+
+async def live_records(r: Reader, channel_id: int, family: str, name: str, limit: int) -> list[LiveRecord]:
+    """Return the live rows of a package, whoever lists it, that are written to their end, and what blocks closed."""
+    rows = await r.rows(
+        "SELECT a.id, a.mirror_id, a.part, a.filename, k.raw, a.closed_set IS NOT NULL"
+        " FROM artifact a INDEXED BY artifact_package"
+        " JOIN artifact_record k ON k.artifact_id = a.id JOIN change_set s ON s.id = a.added_set"
+        " WHERE a.channel_id = ? AND a.family = ? AND a.name = ? AND s.state IN ('finished', 'published')"
+        " AND (a.closed_set IS NULL OR (a.closed_reason = 'blocked' AND NOT EXISTS (SELECT 1 FROM artifact n"
+        " WHERE n.channel_id = a.channel_id AND n.family = a.family AND n.part = a.part AND n.filename = a.filename"
+        " AND n.mirror_id = a.mirror_id AND n.section = a.section AND n.id > a.id))) ORDER BY a.id LIMIT ?",
+        (channel_id, family, name, limit),
+    )
+    return [
+        LiveRecord(id=row[0], mirror_id=row[1], part=row[2], filename=row[3], raw=bytes(row[4]), blocked=bool(row[5]))
         for row in rows
     ]
 

@@ -6,11 +6,13 @@ from msgspec import Struct
 
 from firthd.store import offers
 from firthd.store.columns import Column, in_the_row
-from firthd.store.database import Reader, Tx
+from firthd.store.database import Reader, Row, Tx
 
 PAGE = 500
 BLOCKED = "blocked"
 """Why a row was closed that a block takes out."""
+POLICY = "policy"
+"""Why a row was closed that a policy leaves out."""
 
 
 class BlockRow(Struct, frozen=True, kw_only=True):
@@ -31,6 +33,15 @@ class Judged(Struct, frozen=True, kw_only=True):
     part: str
     filename: str
     raw: bytes
+    mirror_id: int = 0
+    section: str = ""
+
+
+_JUDGED = "a.id, a.family, a.part, a.filename, k.raw, a.mirror_id, a.section"
+
+
+def _judged(row: Row) -> Judged:
+    return Judged(**dict(zip(Judged.__struct_fields__, row, strict=True)))
 
 
 async def every(r: Reader, channel_id: int | None = None) -> list[BlockRow]:
@@ -65,37 +76,53 @@ async def live(r: Reader, channel_id: int, family: str, name: str | None, after:
     """Return the next live rows of a package (None: of all) that are written to their end, by id."""
     by, of = ("NOT INDEXED", "") if name is None else ("INDEXED BY artifact_package", " AND a.name = :name")
     rows = await r.rows(
-        f"SELECT a.id, a.family, a.part, a.filename, k.raw FROM artifact a {by}"
+        f"SELECT {_JUDGED} FROM artifact a {by}"
         " JOIN artifact_record k ON k.artifact_id = a.id"
         f" WHERE a.channel_id = :channel AND a.family = :family{of} AND a.id > :after AND a.closed_set IS NULL"
         " AND EXISTS (SELECT 1 FROM change_set s WHERE s.id = a.added_set AND s.state IN ('finished', 'published'))"
         " ORDER BY a.id LIMIT :limit",
         {"channel": channel_id, "family": family, "name": name, "after": after, "limit": PAGE},
     )
-    return [Judged(id=row[0], family=row[1], part=row[2], filename=row[3], raw=bytes(row[4])) for row in rows]
+    return [_judged(row) for row in rows]
 
 
-async def closed_by_blocks(r: Reader, channel_id: int, after: int) -> list[Judged]:
-    """Return the next rows that blocks have taken out and nothing has come for since, by id."""
+async def own(r: Reader, channel_id: int, after: int) -> list[Judged]:
+    """Return the next live rows that are the channel's own, by id."""
     rows = await r.rows(
-        "SELECT a.id, a.family, a.part, a.filename, k.raw FROM artifact a NOT INDEXED"
+        f"SELECT {_JUDGED} FROM artifact a INDEXED BY artifact_live JOIN artifact_record k ON k.artifact_id = a.id"
+        " WHERE a.channel_id = :channel AND a.mirror_id = 0 AND a.closed_set IS NULL AND a.id > :after"
+        " AND EXISTS (SELECT 1 FROM change_set s WHERE s.id = a.added_set AND s.state IN ('finished', 'published'))"
+        " ORDER BY a.id LIMIT :limit",
+        {"channel": channel_id, "after": after, "limit": PAGE},
+    )
+    return [_judged(row) for row in rows]
+
+
+async def closed_by_blocks(r: Reader, channel_id: int, after: int, reason: str = BLOCKED) -> list[Judged]:
+    """Return the next rows that blocks have taken out and nothing has come for since, by id.
+
+    With reason `policy` those that are the channel's own and its policy has taken out.
+    """
+    rows = await r.rows(
+        f"SELECT {_JUDGED} FROM artifact a NOT INDEXED"
         " JOIN artifact_record k ON k.artifact_id = a.id JOIN change_set e ON e.id = a.closed_set"
-        " WHERE a.channel_id = :channel AND a.id > :after AND a.closed_reason = :blocked"
+        " WHERE a.channel_id = :channel AND a.id > :after AND a.closed_reason = :reason"
+        " AND (:reason = 'blocked' OR a.mirror_id = 0)"
         " AND e.state IN ('finished', 'published')"
         " AND (a.mirror_id = 0 OR EXISTS (SELECT 1 FROM mirror m WHERE m.id = a.mirror_id AND m.deleted_at IS NULL))"
         " AND NOT EXISTS (SELECT 1 FROM artifact n WHERE n.channel_id = a.channel_id AND n.family = a.family"
         " AND n.part = a.part AND n.filename = a.filename AND n.mirror_id = a.mirror_id AND n.section = a.section"
         " AND n.id > a.id) ORDER BY a.id LIMIT :limit",
-        {"channel": channel_id, "after": after, "blocked": BLOCKED, "limit": PAGE},
+        {"channel": channel_id, "after": after, "reason": reason, "limit": PAGE},
     )
-    return [Judged(id=row[0], family=row[1], part=row[2], filename=row[3], raw=bytes(row[4])) for row in rows]
+    return [_judged(row) for row in rows]
 
 
-async def close(tx: Tx, change_set: int, rows: Sequence[int]) -> None:
-    """Close rows because of a block; those that somebody else has closed meanwhile stay as they are."""
+async def close(tx: Tx, change_set: int, rows: Sequence[int], *, reason: str = BLOCKED) -> None:
+    """Close rows because of a block or a policy; those that somebody else has closed meanwhile stay as they are."""
     await tx.many(
         "UPDATE artifact SET closed_set = ?, closed_reason = ? WHERE id = ? AND closed_set IS NULL",
-        [(change_set, BLOCKED, row) for row in rows],
+        [(change_set, reason, row) for row in rows],
     )
 
 

@@ -29,6 +29,7 @@ class ChannelRow(Struct, frozen=True, kw_only=True):
     updated_at: int
     revision: int
     notices: list[Notice] = []
+    policy: str | None = None
 
 
 _CHANNEL = selected(ChannelRow.__struct_fields__, "c")
@@ -87,16 +88,17 @@ async def insert_channel(
     keep_days: int,
     keep_months: int,
     now_ms: int,
+    policy: str | None = None,
 ) -> int:
     return await tx.insert(
-        "INSERT INTO channel(name, parent_id, description, privacy, keep_days, keep_months, created_at,"
-        " updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (name, parent_id, description, privacy, keep_days, keep_months, now_ms, now_ms),
+        "INSERT INTO channel(name, parent_id, description, privacy, keep_days, keep_months, policy, created_at,"
+        " updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (name, parent_id, description, privacy, keep_days, keep_months, policy, now_ms, now_ms),
     )
 
 
 _CHANNEL_COLUMNS = frozenset(
-    {"description", "privacy", "keep_days", "keep_months", "frozen_at", "frozen_by", "notices"}
+    {"description", "privacy", "keep_days", "keep_months", "frozen_at", "frozen_by", "notices", "policy"}
 )
 
 
@@ -225,6 +227,8 @@ class MirrorRow(Struct, frozen=True, kw_only=True):
     bytes_stored: int
     shadowed: int
     settled: bool  # the last look at what parts the source has came to its end
+    policy: str | None
+    judged: str  # by what its rows were judged: the stamp of a policy, "" for none
     encoded: bool  # the source wants `+`, `!` and `~` in file names percent-encoded
     created_at: int
     updated_at: int
@@ -337,7 +341,7 @@ async def insert_mirror(tx: Tx, fields: dict[str, Any], now_ms: int) -> int:
 
 _MIRROR_COLUMNS = frozenset(
     {"name", "source", "schedule", "filters", "on_upstream_removal", "proxy", "ca_file", "has_credentials"}
-    | {"enabled", "scheduled_from", "also_from", "drop_unused_days", "max_rate", "max_rate_hours"}
+    | {"enabled", "scheduled_from", "also_from", "drop_unused_days", "max_rate", "max_rate_hours", "policy"}
 )
 
 
@@ -348,7 +352,7 @@ async def update_mirror(tx: Tx, mirror_id: int, changes: dict[str, Any], now_ms:
 
 _PROGRESS_COLUMNS = frozenset(
     {"state", "last_run_id", "last_success_at", "scheduled_from", "coalesced", "artifacts", "bytes", "stored"}
-    | {"bytes_stored", "shadowed", "settled", "encoded", "source_time", "source_seen"}
+    | {"bytes_stored", "shadowed", "settled", "encoded", "judged", "source_time", "source_seen"}
 )
 
 

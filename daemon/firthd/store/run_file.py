@@ -16,6 +16,7 @@ READ_TABLES = """
 DROP TABLE IF EXISTS "add";
 DROP TABLE IF EXISTS "close";
 DROP TABLE IF EXISTS offer;
+DROP TABLE IF EXISTS sight;
 CREATE TABLE "add" (
   ordinal INTEGER PRIMARY KEY,              -- rises with (family, part, filename)
   family TEXT NOT NULL,
@@ -29,7 +30,7 @@ CREATE TABLE "close" (
   family TEXT NOT NULL,
   part TEXT NOT NULL,
   name TEXT NOT NULL,
-  reason TEXT NOT NULL,                     -- gone, replaced, filtered
+  reason TEXT NOT NULL,                     -- gone, replaced, filtered, policy
   skipped INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE offer (                        -- names that the mirror begins or ceases to offer in a part
@@ -38,6 +39,12 @@ CREATE TABLE offer (                        -- names that the mirror begins or c
   part TEXT NOT NULL,
   name TEXT NOT NULL,
   begins INTEGER NOT NULL
+) STRICT;
+CREATE TABLE sight (                        -- records whose age is counted from here on
+  part TEXT NOT NULL,
+  filename TEXT NOT NULL,
+  digest TEXT NOT NULL,
+  seen_at INTEGER NOT NULL
 ) STRICT;
 """
 
@@ -72,6 +79,7 @@ AddRow = tuple[object, ...]  # family, part, the columns that `start_read` was g
 CloseRow = tuple[int, str, str, str, str]  # artifact_id, family, part, name, reason
 PackedRow = tuple[str, bytes, int, bytes, int]  # path, sha256, size, pack, offset
 OfferRow = tuple[str, str, str, bool]  # family, part, name, begins
+SightRow = tuple[str, str, str, int]  # part, filename, digest, seen_at in milliseconds
 SummaryLine = tuple[
     str, str, str, int, int, int, str, str, bytes | None, str
 ]  # family, name, version, versions, files, bytes, platforms, depends, digest, hidden
@@ -153,6 +161,10 @@ class RunFile:
     def offers(self, rows: Iterable[OfferRow]) -> None:
         """Append names that the mirror begins or ceases to offer."""
         self._connection.executemany("INSERT INTO offer (family, part, name, begins) VALUES (?, ?, ?, ?)", rows)
+
+    def sights(self, rows: Iterable[SightRow]) -> None:
+        """Append records that were seen for the first time."""
+        self._connection.executemany("INSERT INTO sight VALUES (?, ?, ?, ?)", rows)
 
     def files(self, rows: Iterable[tuple[str, str, int]]) -> None:
         """Write objects that are files of their own: path, sha256 in hex, size."""

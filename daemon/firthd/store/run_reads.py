@@ -90,7 +90,8 @@ class RunFileReads:
                 'UPDATE "add" SET failed = 1 WHERE ordinal = ?', [(one - number * _OF_ONE,) for one, _ in failed]
             )
             await connection.executemany(
-                "UPDATE \"close\" SET skipped = 1 WHERE name = ? AND reason <> 'filtered'", [(name,) for name in names]
+                "UPDATE \"close\" SET skipped = 1 WHERE name = ? AND reason NOT IN ('filtered', 'policy')",
+                [(name,) for name in names],
             )
             await connection.commit()
 

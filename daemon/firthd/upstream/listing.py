@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from firth_protocol.errors import NoSpace, TooLarge, Upstream
@@ -54,17 +54,18 @@ async def list_folder(
     validators: Validators | None,
     until: float | None,
     room: Room | None,
+    most: int = FOLDERS_MAX,
 ) -> Fetched:
     """Write into `spool` a line for each file below a folder and the folders in it: path, size, time, tabs between.
 
     The validator that comes with it is a digest of the list, so that the same list is `not_modified`. A folder that is
-    not there, or has no page, is `absent`. Raises errors.Upstream, TooLarge and NoSpace.
+    not there, or has no page, is `absent`. Raises errors.Upstream, NoSpace, and TooLarge for more than `most` folders.
     """
     url = mask(f"{source.url}/{path}")
     if is_file(source):
         found = await in_thread(_on_disk, folder_of(source.url), unquote(path))
     else:
-        found = await _by_pages(upstream, source, path.rstrip("/") + "/", spool, until, room)
+        found = await _by_pages(upstream, source, path.rstrip("/") + "/", spool, until, room, most)
     if found is None:
         return Fetched(status="absent", url=url, answered=404)
     text = "".join("\t".join(file) + "\n" for file in sorted(found)).encode()
@@ -81,33 +82,51 @@ async def list_folder(
 
 
 def _on_disk(root: Path, path: str) -> list[File] | None:
+    real = root.resolve()
     folder = (root / path).resolve()
     if not root.is_dir():
         raise Upstream(f"the folder {root} is not there", hint="is the medium mounted?")
-    if not folder.is_relative_to(root.resolve()) or not folder.is_dir():
+    if not folder.is_relative_to(real) or not folder.is_dir():
         return None
     found: list[File] = []
-    for below in ("", *sorted(entry.name for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False))):
-        for entry in os.scandir(folder / below):
-            if _fit(entry.name) and entry.is_file(follow_symlinks=False):
-                status = entry.stat(follow_symlinks=False)
-                name = f"{below}/{entry.name}" if below else entry.name
-                found.append((name, str(status.st_size), str(int(status.st_mtime))))
-    _check(len(found))
+    top = _inside(folder, real)
+    for below in [top, *(_inside(Path(entry), real, f"{entry.name}/") for entry in top.folders)]:
+        found += below.files
+        _check(len(found))
     return found
 
 
+class _Folder(NamedTuple):
+    files: list[File]
+    folders: list["os.DirEntry[str]"]
+
+
+def _inside(folder: Path, root: Path, prefix: str = "") -> _Folder:
+    """Return what lies in a folder; a link that leads out of the source is nothing, as it is for whoever opens it."""
+    files: list[File] = []
+    folders = []
+    for entry in os.scandir(folder):
+        if not _fit(entry.name) or (entry.is_symlink() and not Path(entry).resolve().is_relative_to(root)):
+            continue
+        if entry.is_file():
+            status = entry.stat()
+            files.append((f"{prefix}{entry.name}", str(status.st_size), str(int(status.st_mtime))))
+        elif entry.is_dir():
+            folders.append(entry)
+    return _Folder(files, folders)
+
+
 async def _by_pages(
-    upstream: Fetcher, source: Source, path: str, spool: Path, until: float | None, room: Room | None
+    upstream: Fetcher, source: Source, path: str, spool: Path, until: float | None, room: Room | None, most: int
 ) -> list[File] | None:
-    page = await _page(upstream, source, path, spool, until, room)
+    page = await _page(upstream, source, path, spool.with_name(f"{spool.name}.page"), until, room)
     if page is None:
         return None
     names = list(dict.fromkeys(_names(page, f"{source.url}/{path}")))
     found: list[File] = [(name, "", "") for name in names if not name.endswith("/")]
     folders = [name for name in names if name.endswith("/")]
-    if len(folders) > FOLDERS_MAX:
-        raise TooLarge(f"{mask(source.url)}/{path} has more than {FOLDERS_MAX:,} folders")
+    if len(folders) > most:
+        raise TooLarge(f"{mask(source.url)}/{path} has more than {most:,} folders")
     places = asyncio.Semaphore(AT_ONCE)
 
     async def one(number: int, folder: str) -> list[File]:

@@ -15,7 +15,7 @@ from firthd.families.r.document import Index
 from firthd.families.r.formats import FORMATS
 from firthd.families.r.names import ARCHIVE, SOURCES
 from firthd.families.r.records import depended_on, facts
-from firthd.families.r.render import packages_rds
+from firthd.families.r.render import COLUMNS_MAX, columns_of, packages_rds
 from firthd.families.r.requirements import requirement
 from firthd.families.r.source import normalise
 from tests.support.cran import packages, stanza
@@ -52,6 +52,7 @@ B = b"Package: beta\nVersion: 2.0-1"
         pytest.param(
             b"\n \n\t\n" + A + b"\n \t \n\n\n" + B + b"\n\n \n", ["alpha_1.0.tar.gz", "beta_2.0-1.tar.gz"], id="blanks"
         ),
+        pytest.param(b" \n\t\n" + A + b"\n \n", ["alpha_1.0.tar.gz"], id="blank lines at the ends"),
         pytest.param(b"\xef\xbb\xbf" + A, ["alpha_1.0.tar.gz"], id="byte order mark"),
         pytest.param(b"Package:alpha\nVersion:1.0", ["alpha_1.0.tar.gz"], id="no blank behind the colon"),
         pytest.param(A + b"\nX-Own: y\n z\n .\n w", ["alpha_1.0.tar.gz"], id="unknown fields, several lines"),
@@ -131,6 +132,19 @@ def test_what_r_or_a_path_cannot_take_is_left_out_alone(tmp_path: Path, raw: byt
 def test_what_is_no_index_is_no_index(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(Upstream, match="no record that is one"):
         read(tmp_path, content)
+
+
+def test_nothing_but_line_ends_takes_no_time(tmp_path: Path) -> None:
+    content = b"\n" * 1_000_000 + A + b"\n \n" * 200_000
+    assert [record.filename for record in read(tmp_path, content)[0]] == ["alpha_1.0.tar.gz"]
+
+
+def test_fields_of_ones_own_are_in_the_table_up_to_a_limit() -> None:
+    records = [{"Package": f"p{number}", f"Own{number % 300}": "x", "Usual": "y"} for number in range(600)]
+    columns = columns_of(records)
+    assert len(columns) == COLUMNS_MAX
+    assert "Usual" in columns
+    assert columns[:4] == ["Package", "Version", "Priority", "Depends"]
 
 
 def test_old_encodings_are_kept(tmp_path: Path) -> None:

@@ -231,6 +231,7 @@ def pages(files: dict[str, bytes], folder: str) -> "dict[str, bytes]":
     }
 
 
+@pytest.mark.deep
 async def test_an_archive_without_a_table_is_read_by_its_pages(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         del w.upstream.files[f"{CONTRIB}/Meta/archive.rds"]

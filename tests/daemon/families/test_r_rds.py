@@ -60,7 +60,7 @@ def walk(thing: rds.Thing) -> None:
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 def test_damage_is_an_error_and_no_harm(data: st.DataObject) -> None:
     content = bytearray(WHOLE)
     for _ in range(data.draw(st.integers(1, 6))):

@@ -64,7 +64,8 @@ class PackageScreen(PlaceScreen):
     def _columns(self) -> tuple[Column[PackageFile], ...]:
         return (
             Column(id="version", title="VERSION", width=12, cell=lambda f: Cell(clean(f.version), Tone.STRONG)),
-            Column(id="build", title="BUILD", width=12, grow=2, cell=lambda f: Cell(clean(f.build))),
+            # Where a family has no builds, the file's name tells what it is.
+            Column(id="build", title="BUILD", width=12, grow=2, cell=lambda f: Cell(clean(f.build or f.filename))),
             Column(id="subdir", title="PLATFORM", width=13, cell=lambda f: Cell(clean(f.part))),
             Column(id="size", title="SIZE", width=8, right=True, cell=lambda f: Cell(size(f.size))),
             Column(id="state", title="STATE", width=11, cell=_state),

@@ -59,6 +59,7 @@ class Document(Struct):
 
 
 _decode_document = msgspec.json.Decoder(Document).decode
+_decode_signatures = msgspec.json.Decoder(dict[str, object]).decode
 _decode_url = msgspec.json.Decoder(dict[str, object]).decode
 
 
@@ -72,12 +73,29 @@ class Repodata:
         self.base_url = base_url if isinstance(base_url, str) and base_url else None
         self.notes = list(notes(spool.part, document))
         self.signed = bytes(document.signatures) not in (b"null", b"{}")
+        self._signatures = document.signatures
+        self._signed_files: frozenset[str] | None = None
+
+    def signs(self, filename: str) -> bool:
+        """Tell whether the source has a signature of a file's record."""
+        if self._signed_files is None:
+            self._signed_files = signed_files(self._signatures) if self.signed else frozenset()
+        return filename in self._signed_files
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self._entries)
+
+
+def signed_files(signatures: Raw) -> frozenset[str]:
+    """Return the files for which there is any signature; none for what cannot be read."""
+    try:
+        found = _decode_signatures(signatures)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return frozenset()
+    return frozenset(filename for filename, keys in found.items() if isinstance(keys, dict) and keys)
 
 
 def read_document(spool: Spool, max_bytes: int = 1 << 30) -> Document:

@@ -38,4 +38,5 @@ CONDA = FamilyRules(
     check_archive=check_archive,
     sort_versions=sort_versions,
     reserved_names=frozenset(KNOWN_SUBDIRS),
+    policing="firthd.families.conda.policing:POLICING",
 )

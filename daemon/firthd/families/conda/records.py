@@ -145,7 +145,12 @@ def checked(fields: RecordFields) -> tuple[int | None, bytes | None, bytes | Non
 
 def license_of(fields: RecordFields) -> str | None:
     """Return the licence as it is shown, None for what is no text."""
-    return printable(fields.license, LICENSE_MAX) if isinstance(fields.license, str) else None
+    return license_text(fields.license)
+
+
+def license_text(value: object) -> str | None:
+    """Return what a record says of its licence as it is shown, None for what is no text."""
+    return printable(value, LICENSE_MAX) if isinstance(value, str) else None
 
 
 def printable(text: str, length: int) -> str:

@@ -20,6 +20,12 @@ def version_key(version: str) -> Key:
         return (0, natural(version), version)
 
 
+@lru_cache(maxsize=65536)
+def order_key(version: str) -> tuple[int, object]:
+    """Return a sort key in which spellings of one version are equal."""
+    return version_key(version)[:2]
+
+
 def natural(text: str) -> tuple[tuple[int, int | str], ...]:
     """Split into runs of digits, compared as numbers, and of other characters, compared as text."""
     runs: list[list[str]] = []

@@ -10,13 +10,14 @@ FIELDS_MAX = 200
 STANZA_MAX_BYTES = 1 << 20
 """Real stanzas have 20 fields in a kilobyte."""
 
-_blank_lines = re.compile(rb"\n[ \t]*(?=\n)")
+_blank_lines = re.compile(rb"\n(?:[ \t]*\n)+")
 _name = re.compile(r"[!-9;-~](?:[ -9;-~]{0,126}[!-9;-~])?").fullmatch
 _ends = b" \t\n"
 
 
 def stanzas(content: bytes) -> Iterator[bytes]:
     """Yield the stanzas of a text: what stands between lines with nothing but blanks, as it stands there."""
+    content = b"\n" + content  # a blank line at the beginning is one too
     start = 0
     for blank in _blank_lines.finditer(content):
         if (found := content[start : blank.start()]).strip(_ends):

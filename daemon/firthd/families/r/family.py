@@ -39,4 +39,5 @@ R = FamilyRules(
     check_archive=check_archive,
     sort_versions=sort_versions,
     reserved_names=frozenset(),
+    policing="firthd.families.r.policing:POLICING",
 )

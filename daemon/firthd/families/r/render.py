@@ -39,6 +39,8 @@ STANDARD = (
 )
 """The fields that R looks for, in the order that it writes them."""
 COLUMNS_MAX = 100
+CELLS_MAX = 20_000_000
+"""Fields that R does not look for are in its table as long as it has no more cells than this."""
 MODE = 0o644
 TIMES = rds.texts(["POSIXct", "POSIXt"])
 
@@ -116,7 +118,8 @@ def columns_of(records: Iterable[Mapping[str, str]]) -> list[str]:
     counts = Counter(name for record in records for name in record)
     known = [name for name in STANDARD if name in counts or name in STANDARD[:15]]
     others = sorted(counts.keys() - set(STANDARD), key=lambda name: (-counts[name], name))
-    return [*known, *sorted(others[: COLUMNS_MAX - len(known)])]
+    room = min(COLUMNS_MAX, CELLS_MAX // max(counts["Package"], 1)) - len(known)
+    return [*known, *sorted(others[: max(room, 0)])]
 
 
 def archive_rds(rows: Sequence[ShownRow]) -> bytes:

@@ -2,12 +2,24 @@
 
 from firthd.engine import Engine
 from firthd.rpc.dispatch import Handler
-from firthd.rpc.handlers import audit, channels, daemon, mirrors, packages, reports, runs, schedules, store, tokens
+from firthd.rpc.handlers import (
+    audit,
+    channels,
+    daemon,
+    mirrors,
+    packages,
+    policies,
+    reports,
+    runs,
+    schedules,
+    store,
+    tokens,
+)
 
 
 def handlers(engine: Engine) -> dict[str, Handler]:
     """Return every method's handler by name."""
     found: dict[str, Handler] = {}
-    for room in (daemon, channels, mirrors, runs, packages, tokens, schedules, audit, store, reports):
+    for room in (daemon, channels, mirrors, runs, packages, policies, tokens, schedules, audit, store, reports):
         found.update(room.handlers(engine))
     return found

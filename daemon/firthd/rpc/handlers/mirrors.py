@@ -44,7 +44,7 @@ def handlers(engine: Engine) -> dict[str, Handler]:
         return await engine.db.read(body)
 
     async def update(context: Context, params: MirrorUpdate) -> MirrorReply:
-        return await engine.mirrors.update(params)
+        return await engine.mirrors.update(params, context.caller.user)
 
     async def run(context: Context, params: MirrorRun) -> RunReply:
         return await engine.mirrors.run(

@@ -41,7 +41,7 @@ FILTERS: dict[str, tuple[tuple[str, str, str], ...]] = {
     MirrorType.R: (
         ("packages", "Only packages", "Names with commas between; empty: all that the source has."),
         ("platforms", "Platforms", "source, windows, macos, with commas between; empty: source."),
-        ("r_versions", "Only R", "Such as 4.4, 4.5, for windows and macos; empty: all that the source has."),
+        ("r_versions", "Only R", "Such as 4.4, 4.5, for windows and macos; empty: all from 4.0 on."),
     ),
 }
 

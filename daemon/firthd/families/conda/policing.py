@@ -1,0 +1,145 @@
+"""The only place that answers what policies ask of conda: facts of records, specs, dependencies, the twin of a file."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from firth_protocol.errors import Invalid
+from firth_protocol.types import Family
+from firthd.families.base import Entry, Facts, InvalidRecordError
+from firthd.families.conda.names import KNOWN_SUBDIRS, NOARCH
+from firthd.families.conda.records import license_text, milliseconds, printable
+from firthd.families.conda.requirements import CondaRequirement, requirement, strict_requirement
+from firthd.families.conda.solving import unsolved
+from firthd.families.conda.versions import order_key
+from firthd.families.policing import Brief, LicenseSyntax
+
+VIRTUAL = "__"
+"""How the names of virtual packages begin: the machine has them, no channel does."""
+OLD_FORM, NEW_FORM = ".tar.bz2", ".conda"
+
+# The letter of 1.1.1a and 2024a is part of a release; only with a number behind it does it mean a pre-release.
+_prerelease = re.compile(r"(?<![a-z])(?:(?:alpha|beta|rc|pre|preview|dev)\d*|[abc]\d+)(?![a-z])", re.IGNORECASE).search
+
+
+class _Fields(Struct, gc=False):
+    """What rules need of a record; what is not as it should be is refused, like at reading."""
+
+    name: str
+    version: str
+    build: str = ""
+    build_number: int = 0
+    size: int | None = None
+    sha256: str | None = None
+    md5: str | None = None
+    license: object = None
+    license_family: object = None
+    timestamp: object = None
+    indexed_timestamp: object = None
+    depends: list[str] = []
+
+
+class _Brief(Struct, gc=False):
+    name: str
+    version: str
+    build: str = ""
+    size: int | None = None
+
+
+_decode_brief = msgspec.json.Decoder(_Brief).decode
+_decode = msgspec.json.Decoder(_Fields).decode
+
+
+class CondaPolicing:
+    """A part is a subdir, and says what its files are for."""
+
+    family = Family.CONDA
+    syntax = LicenseSyntax.CONDA
+    platforms = frozenset(KNOWN_SUBDIRS)
+    ecosystem: str | None = None
+    everywhere = NOARCH
+
+    def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
+        self._licenses: dict[str, str] = {}
+
+    def facts(self, part: str, entry: Entry, signed: bool | None = None) -> Facts:
+        try:
+            fields = _decode(entry.raw)
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise InvalidRecordError(f"the record is not as it should be: {printable(str(error), 200)}") from None
+        except RecursionError:
+            raise InvalidRecordError("the record is nested too deeply") from None
+        one = self._texts.setdefault  # an index says the same few thousand texts half a million times
+        family = fields.license_family
+        return Facts(
+            name=one(fields.name, fields.name),
+            version=one(fields.version, fields.version),
+            build=fields.build,
+            build_number=fields.build_number,
+            part=part,
+            license=self._license(fields.license),
+            timestamp=milliseconds(fields.timestamp),
+            size=fields.size,
+            sha256=fields.sha256,
+            md5=None
+            if fields.sha256
+            else fields.md5,  # half a million of them are 60 MB that one digest makes needless
+            depends=[one(text, text) for text in fields.depends],
+            filename=entry.filename,
+            platform=part,
+            license_family=self._license(family),
+            signed=signed,
+            indexed=None if fields.indexed_timestamp is None else milliseconds(fields.indexed_timestamp),
+        )
+
+    def brief(self, entry: Entry) -> Brief:
+        try:
+            fields = _decode_brief(entry.raw)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            raise InvalidRecordError("the record is not as it should be") from None
+        return Brief(fields.name, fields.version, fields.build, fields.size)
+
+    def _license(self, said: object) -> str | None:
+        if not isinstance(said, str):
+            return None
+        found = self._licenses.get(said)
+        if found is None:
+            found = self._licenses[said] = license_text(said) or ""
+        return found
+
+    def name_key(self, name: str) -> str:
+        return name.lower()
+
+    def requirement(self, spec: str) -> CondaRequirement:
+        return strict_requirement(spec)
+
+    def depends(self, facts: Facts, platform: str) -> Iterable[str]:
+        return facts.depends
+
+    def dependency(self, text: str) -> CondaRequirement | None:
+        if text.lstrip().startswith(VIRTUAL):
+            return None
+        try:
+            return requirement(text)
+        except Invalid as error:
+            raise ValueError(error.message) from None
+
+    def version_key(self, version: str) -> object:
+        return order_key(version)
+
+    def prerelease(self, version: str) -> bool:
+        return _prerelease(version) is not None
+
+    def newer_form(self, facts: Facts) -> str | None:
+        if not facts.filename.endswith(OLD_FORM):
+            return None
+        return facts.filename.removesuffix(OLD_FORM) + NEW_FORM
+
+    def unsolved(self, kept: Sequence[tuple[str, Entry]], wanted: Sequence[tuple[str, str]]) -> list[str]:
+        return unsolved(kept, wanted)
+
+
+POLICING = CondaPolicing()

@@ -1,0 +1,90 @@
+"""The only place that says what policies ask of a family: facts of records, specs, dependencies, versions.
+
+`FamilyRules.policing` names the one object of a family that answers; worker processes import it, and it reads nothing.
+"""
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from firth_protocol.types import Family
+from firthd.families.base import Comparable, Entry, Facts, Requirement
+
+
+class Need(Requirement, Protocol):
+    """A parsed spec as policies use it."""
+
+    @property
+    def versions_only(self) -> bool:
+        """Whether name and version alone decide: then one file of a version stands for all of them."""
+
+
+class LicenseSyntax(StrEnum):
+    """How a family's licence texts are written."""
+
+    CONDA = "conda"  # SPDX or free text, a family beside it
+    PYTHON = "python"  # an SPDX expression, classifiers, or free text
+    R = "r"  # alternatives of names with versions
+
+
+@runtime_checkable
+class SignsFiles(Protocol):
+    """A listing that knows which of its files are signed."""
+
+    def signs(self, filename: str) -> bool: ...
+
+
+class Brief(NamedTuple):
+    """What is told of a record that is left out."""
+
+    name: str
+    version: str
+    build: str
+    size: int | None
+
+
+@runtime_checkable
+class Policing(Protocol):
+    """What policies ask of a family; pure, imported by worker processes too."""
+
+    family: Family
+    syntax: LicenseSyntax
+    platforms: frozenset[str]
+    """The words for platforms that its files can have; they are the same in all families."""
+    ecosystem: str | None
+    """What OSV calls its packages; None: OSV has none of them."""
+    everywhere: str
+    """The platform whose files go with those of every other one."""
+
+    def facts(self, part: str, entry: Entry, signed: bool | None = None, /) -> Facts:
+        """Return what rules need to know of a record; raise InvalidRecordError for what is none."""
+
+    def brief(self, entry: Entry, /) -> Brief:
+        """Return the little that is told of a record whose name says that it is left out; raise InvalidRecordError."""
+
+    def name_key(self, name: str, /) -> str:
+        """Return a package's name in the spelling that `Need.name` has."""
+
+    def requirement(self, spec: str, /) -> Need:
+        """Parse a spec as people write it; raise Invalid, with a hint, for what is none or means nothing."""
+
+    def depends(self, facts: Facts, platform: str, /) -> Iterable[str]:
+        """Return what a record needs on a platform, each as `dependency` takes it."""
+
+    def dependency(self, text: str, /) -> Need | None:
+        """Parse a requirement of a record; None: it is given. Raise ValueError for one that cannot be read."""
+
+    def version_key(self, version: str, /) -> Comparable:
+        """Return a sort key; spellings of one version have equal ones."""
+
+    def prerelease(self, version: str, /) -> bool:
+        """Tell whether a version comes before a release."""
+
+    def newer_form(self, facts: Facts, /) -> str | None:
+        """Return the file name of the same build in a newer form, None where this is the newest."""
+
+    def unsolved(self, kept: Sequence[tuple[str, Entry]], wanted: Sequence[tuple[str, str]], /) -> list[str]:
+        """Return a sentence for each of `wanted` that cannot be installed; [] where the family has no solver.
+
+        `kept` are all records with their parts, `wanted` are specs with the platforms on which they are wanted.
+        """

@@ -1,0 +1,311 @@
+"""The only place that judges what a source lists by a policy; it runs in a worker process, before rows are compared."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+
+import msgspec
+
+from firth_protocol.errors import Invalid
+from firthd.families import load_formats, load_policing
+from firthd.families.base import COLUMNS, Entry, Facts, Formats, InvalidRecordError, Listing, Spool
+from firthd.families.policing import Policing, SignsFiles
+from firthd.index.messages import (
+    PACKAGES,
+    POLICY,
+    JudgedBy,
+    JudgementResult,
+    MissingOne,
+    PartResult,
+    PreviewResult,
+    ReadParams,
+    ReadResult,
+)
+from firthd.policies.advisories import Advisory, Flaws
+from firthd.policies.closure import Candidate
+from firthd.policies.evaluate import KEPT, Judge, Judging, Verdict
+from firthd.store.excluded import About, JudgementFile
+from firthd.store.judge_reads import JudgeState
+from firthd.store.run_file import RunFile, SightRow
+from firthd.store.worker_reads import LiveRow
+from firthd.workers import Report, TaskProgress
+
+REPORT_EVERY = 20_000
+MISSING_TOLD = 1000
+LICENSES_TOLD = 100
+SOLVED_RECORDS = 60_000
+"""More records are not given to a solver: it would need more time and memory than the rest of the run."""
+SOLVED_SPECS = 100
+
+
+_decode_advisory = msgspec.json.Decoder(Advisory).decode
+
+
+class Sights:
+    """When records without a server's own time were seen first, by part."""
+
+    def __init__(self, state: JudgeState, mirror_id: int, family: str, now_ms: int) -> None:
+        self._state = state
+        self._mirror_id = mirror_id
+        self._family = family
+        self._now_ms = now_ms
+        self._part = ""
+        self._known: Mapping[str, tuple[str, int]] = {}
+        self.new: list[SightRow] = []
+
+    def first_seen(self, facts: Facts) -> int:
+        """Return when a record counts as come: what the first look at a part finds, when it was built."""
+        if facts.part != self._part:
+            self._part = facts.part
+            self._known = self._state.sights(self._mirror_id, facts.part)
+        digest = facts.sha256 or facts.md5 or str(facts.size)
+        known = self._known.get(facts.filename)
+        if known is not None and known[0] == digest:
+            return known[1]
+        seen = self._now_ms
+        if not self._known and facts.timestamp is not None:
+            seen = min(seen, facts.timestamp)
+        self.new.append((facts.part, facts.filename, digest, seen))
+        return seen
+
+
+class PolicyPass:
+    """Judges all parts of a mirror that are read; `of` tells what became of each record of one of them."""
+
+    def __init__(self, params: ReadParams, by: JudgedBy, formats: Formats, state: JudgeState, report: Report) -> None:
+        self._by = by
+        self._state = state
+        self._filters = params.filters
+        self._formats = formats
+        self._max_bytes = params.max_part_bytes
+        self._report = report
+        self.policing: Policing = load_policing(by.policing)
+        flaws = Flaws(self.policing, by.rules.cve, read_advisories(state, formats.family)) if by.rules.cve else None
+        self.judge = Judge(by.rules, self.policing, now_ms=by.now_ms, flaw=flaws.worst if flaws else None)
+        self.sights = Sights(state, params.mirror_id, formats.family, by.now_ms)
+        self.judging = Judging(self.judge, self.sights.first_seen, self._drop)
+        self._file = JudgementFile(by.file) if by.file is not None else None
+        self._kept: list[tuple[str, Entry]] = []
+
+    def __enter__(self) -> "PolicyPass":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.__exit__(kind, error, trace)
+
+    def judge_all(self, spools: Sequence[Spool]) -> Iterator[tuple[Spool, Listing]]:
+        """Judge parts; yield each with its listing once it is sure what becomes of its records."""
+        if not self.judging.waits:
+            for spool in spools:
+                listing = self._formats.read(spool, self._max_bytes)
+                self._judge_part(spool, listing)
+                yield spool, listing
+            self.judging.end()
+            return
+        for spool in spools:
+            self._judge_part(spool, self._formats.read(spool, self._max_bytes))
+        self._report(TaskProgress(0, None, "records", "resolves dependencies"))
+        self.judging.end()
+        for spool in spools:
+            yield spool, self._formats.read(spool, self._max_bytes)
+
+    def _judge_part(self, spool: Spool, listing: Listing) -> None:
+        judging, facts_of, part, total = self.judging, self.policing.facts, spool.part, len(listing)
+        signs = listing.signs if self._by.rules.signed_only and isinstance(listing, SignsFiles) else None
+        judging.begin(part, total)
+        cut, takes = self.judge.cut, self._formats.taker(self._filters)
+        for number, entry in enumerate(listing):
+            if number % REPORT_EVERY == 0:
+                self._report(TaskProgress(number, total, "records", f"{part}: {number:,} of {total:,} judged"))
+            if takes is not None and not takes(entry):
+                continue  # what the mirror's filters leave is all that a policy sees
+            try:
+                if cut is not None:
+                    brief = self.policing.brief(entry)
+                    if cut(self.policing.name_key(brief.name)):
+                        code = judging.cut_out(number, part)
+                        if self._file is not None:
+                            self._file.leave_out((part, entry.filename, *brief, code))
+                        continue
+                facts = facts_of(part, entry, signs(entry.filename) if signs is not None else None)
+            except InvalidRecordError:
+                continue  # whoever compares it refuses it, with the reason
+            judging.see(number, facts)
+        judging.end_part()
+
+    def _drop(self, facts: Facts, code: int) -> None:
+        if self._file is not None:
+            self._file.leave_out((facts.part, facts.filename, facts.name, facts.version, facts.build, facts.size, code))
+
+    def verdict(self, part: str, number: int) -> Verdict | None:
+        """Return why a record of a part, by its number in the listing, is left out; None: it is kept."""
+        code = self.judging.codes[part][number]
+        return None if code == KEPT else self.judging.verdicts[code]
+
+    def rules_against(self, part: str, rows: Sequence[LiveRow]) -> dict[int, str]:
+        """Return which rows that the source lists no more are left out, each with the rule that says so."""
+        by_id = {row.id: row for row in rows}
+        found = {}
+        for row_id, raw in self._state.raws(list(by_id)):
+            row = by_id[row_id]
+            rule = self._rule_against(part, Entry(row.filename, row.section, raw))
+            if rule is not None:
+                found[row_id] = rule
+        return found
+
+    def _rule_against(self, part: str, entry: Entry) -> str | None:
+        try:
+            facts = self.policing.facts(part, entry)
+        except InvalidRecordError:
+            return None
+        verdict = self.judge.alone(facts, self.sights.first_seen)
+        if verdict is not None:
+            return verdict.rule
+        if not self.judge.closes or facts.name in self.judging.names:
+            return None
+        key = self.policing.name_key(facts.name)
+        return None if self.judge.allowed(key, facts) or self.judge.excepted(key, facts) else PACKAGES
+
+    def keep(self, part: str, entry: Entry) -> None:
+        """Take note of a record that is kept, for the solver."""
+        if self.judge.closes and len(self._kept) <= SOLVED_RECORDS:
+            self._kept.append((part, Entry(entry.filename, entry.section, bytes(entry.raw))))
+
+    def finish(self) -> JudgementResult:
+        """Write what was found, and return it."""
+        judging = self.judging
+        missing = judging.missing
+        unsolved, note = self._solve()
+        if self._file is not None:
+            self._file.about(
+                About(policy=self._by.policy, stamp=self._by.stamp, closes=self.judge.closes, unsolvable=unsolved)
+            )
+            self._file.verdicts(
+                (code, verdict.rule, verdict.why, verdict.refuses)
+                for code, verdict in enumerate(judging.verdicts)
+                if verdict is not None
+            )
+            self._file.chosen(map(_chosen, sorted(judging.chosen, key=_by_name)))
+            self._file.missing((one.requirement, one.platform, one.chain, one.why) for one in missing)
+        return JudgementResult(
+            records=judging.records,
+            kept=judging.kept,
+            bytes=judging.bytes,
+            closes=self.judge.closes,
+            counts=dict(judging.counts),
+            missing=[
+                MissingOne(requirement=one.requirement, platform=one.platform, chain=one.chain, why=one.why)
+                for one in missing[:MISSING_TOLD]
+            ],
+            missing_total=len(missing),
+            unsolvable=unsolved,
+            unmapped=[text for text, _ in self.judge.unmapped.most_common(LICENSES_TOLD)],
+            notes=[note] if note else [],
+        )
+
+    def _solve(self) -> tuple[list[str], str]:
+        """Ask the family's solver for each allowed spec on each platform that has it; return what it cannot do."""
+        pairs = sorted(self.judging.allowed_on())
+        if not pairs or not self._by.solve:
+            return [], ""
+        if len(self._kept) > SOLVED_RECORDS or len(pairs) > SOLVED_SPECS:
+            return [], "whether environments can be solved was not looked at: too much is allowed"
+        self._report(TaskProgress(0, len(pairs), "specs", "asks whether what is allowed can be installed"))
+        return list(self.policing.unsolved(self._kept, pairs)), ""
+
+
+def sweep_task(params: ReadParams, report: Report) -> ReadResult:
+    """Close the live rows that a policy speaks against by their own records; nothing is read of a source.
+
+    What hangs on other records, on age or on signatures is left to the run that judges all. Raises Invalid where no
+    policy is given.
+    """
+    if params.policy is None:
+        raise Invalid("there is nothing to judge by")
+    formats = load_formats(params.formats)
+    state = JudgeState(params.state_db)
+    state.count_sets(state.lasting_sets(params.channel_id))
+    policing = load_policing(params.policy.policing)
+    judge = Judge(params.policy.rules, policing, now_ms=params.policy.now_ms)
+    results = []
+    with RunFile(params.run_file) as run_file:
+        run_file.start_read(COLUMNS)
+        for part in state.parts(params.channel_id, formats.family):
+            rows = {row.id: row for row in state.live_rows(params.channel_id, params.mirror_id, formats.family, part)}
+            report(TaskProgress(0, len(rows), "records", f"{part}: {len(rows):,} judged"))
+            out = [rows[row_id] for row_id, raw in state.raws(list(rows)) if _against(judge, part, rows[row_id], raw)]
+            run_file.close_rows((row.id, formats.family, part, row.name, POLICY) for row in out)
+            results.append(
+                PartResult(
+                    part=part,
+                    records=0,
+                    kept=len(rows) - len(out),
+                    before=len(rows),
+                    added=0,
+                    replaced=0,
+                    unchanged=len(rows) - len(out),
+                    gone=0,
+                    judged_away=len(out),
+                )
+            )
+    state.close()
+    return ReadResult(parts=results)
+
+
+def _against(judge: Judge, part: str, row: LiveRow, raw: bytes) -> bool:
+    try:
+        facts = judge.policing.facts(part, Entry(row.filename, row.section, raw))
+    except InvalidRecordError:
+        return False
+    return judge.alone(facts) is not None
+
+
+def preview_task(params: ReadParams, report: Report) -> PreviewResult:
+    """Judge what a source lists and change nothing; raise Invalid where no policy is given."""
+    if params.policy is None:
+        raise Invalid("a preview is of a policy")
+    formats = load_formats(params.formats)
+    state = JudgeState(params.state_db)
+    state.count_sets(state.lasting_sets(params.channel_id))
+    spools = [spool for spool in params.spools if params.only is None or spool.part in params.only]
+    with PolicyPass(params, params.policy, formats, state, report) as judged:
+        for spool, listing in judged.judge_all(spools):
+            if judged.judge.closes:
+                for number, entry in enumerate(listing):
+                    if judged.verdict(spool.part, number) is None:
+                        judged.keep(spool.part, entry)
+        judgement = judged.finish()
+    shown = {
+        row.name
+        for part in state.parts(params.channel_id, formats.family)
+        for row in state.live_rows(params.channel_id, params.mirror_id, formats.family, part)
+    }
+    state.close()
+    kept = judged.judging.names
+    return PreviewResult(judgement=judgement, names_added=sorted(kept - shown), names_removed=sorted(shown - kept))
+
+
+def read_advisories(state: JudgeState, family: str) -> list[Advisory]:
+    """Return the advisories about packages of a family."""
+    return [_decode_advisory(document) for document in state.advisories(family)]
+
+
+def _by_name(one: Candidate) -> tuple[str, str, str]:
+    return one.key, one.facts.part, one.facts.filename
+
+
+def _chosen(one: Candidate) -> tuple[str, str, str, str, str, int | None, str | None, bool, str]:
+    facts, by = one.facts, one.needed_by
+    return (
+        facts.part,
+        facts.filename,
+        facts.name,
+        facts.version,
+        facts.build,
+        facts.size,
+        facts.license,
+        one.direct or one.excepted,
+        by.facts.filename if by is not None else "",
+    )

@@ -1,0 +1,1 @@
+"""Decides, purely, which artifacts may enter a channel: rules, verdicts, the closure of dependencies, licences."""

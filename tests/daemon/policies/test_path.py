@@ -1,0 +1,40 @@
+"""What a worker keeps by a policy, name index and early cuts and all, is what py-rattler says of every record."""
+
+from pathlib import Path
+
+from firth_protocol.types import Rules
+from tests.daemon.policies.records import rules_of
+from tests.support.judging import random_specs, reference, worker_path
+from tests.support.records import real_records
+
+
+def test_the_kept_set_is_that_of_the_reference_library(tmp_path: Path) -> None:
+    path = worker_path(tmp_path)
+    everything = {(subdir, name) for subdir, listed in real_records().items() for name in listed}
+    assert path.kept(None) == path.kept(Rules()) == everything
+    specs = random_specs(100, seed=1)
+    for start in range(0, 100, 20):
+        allow, exclude = specs[start : start + 14], specs[start + 14 : start + 20]
+        kept = path.kept(rules_of(packages={"allow": allow, "exclude": exclude}))
+        assert kept == reference(allow) - reference(exclude), (allow, exclude)
+        assert path.result is not None
+        assert path.result.judgement is not None
+        assert sum(path.result.judgement.counts.values()) == len(everything) - len(kept)
+
+
+def test_a_closure_over_real_records_needs_nothing_that_is_there(tmp_path: Path) -> None:
+    path = worker_path(tmp_path)
+    rules = rules_of(
+        packages={"allow": ["numpy >=1.20", "pandas", "flask"], "include_dependencies": True},
+        platforms={"in": ["linux-64"]},
+    )
+    kept = path.kept(rules)
+    assert {subdir for subdir, _ in kept} == {"linux-64", "noarch"}
+    names = {real_records()[subdir][filename]["name"] for subdir, filename in kept}
+    assert names >= {"numpy", "pandas", "flask", "python", "libblas", "jinja2", "_libgcc_mutex"}
+    assert names.isdisjoint({"requests", "r-base", "vc"})
+    assert path.result is not None
+    assert path.result.judgement is not None
+    for missing in path.result.judgement.missing:
+        assert missing.chain
+        assert missing.why in {"the source has no such package", "no version that is kept meets it"}
