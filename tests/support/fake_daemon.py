@@ -40,6 +40,7 @@ class FakeDaemon(FakeWorld):
         self.delay_s = 0.0
         self.offered = set(METHODS)
         self.blocks: list[dict[str, Any]] = []
+        self.tokens: dict[int, t.Token] = {}
         self.freed = 0
         self.notifies = True
         self.scrubs = 0
@@ -373,6 +374,29 @@ class FakeDaemon(FakeWorld):
 
     def _do_mirror_fill(self, mirror: int | str) -> Any:
         return {"run": msgspec.to_builtins(self.begin_run(self._mirror(mirror).id)), "seq": len(self.events)}
+
+    def _do_token_list(self, query: str = "", cursor: str | None = None, limit: int = 100) -> Any:
+        return self._page([each for each in self.tokens.values() if query in each.name], cursor, limit)
+
+    def _do_token_create(self, name: str, channels: list[str] | None = None, expires_at: str | None = None) -> Any:
+        token = t.Token(
+            id=len(self.tokens) + 1,
+            name=name,
+            channels=channels or [],
+            created_at=rfc3339(self.now),
+            created_by="ada",
+            expires_at=expires_at,
+            last_used_at=None,
+            revoked=False,
+        )
+        self.tokens[token.id] = token
+        self.tell(Fact.TOKEN_CREATED, {"token": token.id})
+        return {"token": f"secret-of-{name}", "item": token, "seq": len(self.events)}
+
+    def _do_token_revoke(self, id: int) -> Any:
+        self.tokens[id] = msgspec.structs.replace(self.tokens[id], revoked=True)
+        self.tell(Fact.TOKEN_REVOKED, {"token": id})
+        return {"item": self.tokens[id], "seq": len(self.events)}
 
     def _do_store_gc(self, dry_run: bool = False) -> Any:
         self.freed += not dry_run

@@ -51,14 +51,14 @@ async def test_every_tab_of_a_channel(daemon: FakeDaemon, size: tuple[int, int])
     async with terminal(daemon.socket, size, now=lambda: daemon.now) as term:
         await started(term)
         await term.press("enter")
-        await term.sees("Channels › main", "100,000 packages", "package-000000", "6 Use it")
+        await term.sees("Channels › main", "100,000 packages", "package-000000", "U Use it")
         for key, text in (
-            ("2", "forge"),
-            ("3", "There is no subchannel"),
-            ("4", "● published"),
-            ("5", "Nothing was changed"),
-            ("6", "conda config --add channels"),
-            ("1", "package-000000"),
+            ("M", "forge"),
+            ("B", "There is no subchannel"),
+            ("V", "● published"),
+            ("C", "Nothing was changed"),
+            ("U", "conda config --add channels"),
+            ("P", "package-000000"),
         ):
             await term.press(key)
             await term.sees(text)
@@ -100,11 +100,11 @@ async def test_each_tab_keeps_its_filter_and_shows_it(daemon: FakeDaemon) -> Non
         await term.sees("package-000000")
         await term.press("slash")
         await term.type("0777")
-        await term.press("enter", "2")
-        await term.sees("┤ 2 Mirrors ├", "▸extra")
+        await term.press("enter", "M")
+        await term.sees("┤ M Mirrors ├", "▸extra")
         await term.until(lambda: "filter:" not in term.text)
-        await term.press("1")
-        await term.sees("┤ 1 Packages ├", "package-007770", "with “0777”", "filter: 0777")
+        await term.press("P")
+        await term.sees("┤ P Packages ├", "package-007770", "with “0777”", "filter: 0777")
         await term.press("escape")
         await term.sees("100,000 packages")
         assert "filter:" not in term.text
@@ -445,7 +445,7 @@ async def test_a_reader_of_hostile_names_is_safe(daemon: FakeDaemon) -> None:
         await started(term)
         await term.press("enter")
         await term.sees("aaa?[31m[bold]evil[/bold]", "[red]1[/red]")
-        await term.press("2")
+        await term.press("M")
         await term.sees("?[31m[bold]evil[/bol…")
         await term.press("g", "enter")
         await term.until(lambda: isinstance(term.app.screen, MirrorScreen))

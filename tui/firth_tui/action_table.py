@@ -10,7 +10,6 @@ from firth_tui import reasons
 from firth_tui.actions import Action, Context, Danger, Place, Subject, why_not
 
 EVERYWHERE = frozenset(Place)
-VIEWS = frozenset({Place.CHANNELS, Place.MIRRORS, Place.RUNS, Place.HEALTH, Place.AUDIT})
 CHANNEL_TABS = frozenset(
     {Place.PACKAGES, Place.CHANNEL_MIRRORS, Place.SUBCHANNELS, Place.GENERATIONS, Place.CHANGES, Place.USE}
 )
@@ -26,6 +25,7 @@ LISTS = frozenset(
         Place.MIRRORS,
         Place.RUNS,
         Place.AUDIT,
+        Place.TOKENS,
     }
 )
 SORTED = frozenset({Place.CHANNELS, Place.PACKAGES, Place.CHANNEL_MIRRORS, Place.MIRRORS})
@@ -44,7 +44,7 @@ ACTIONS: tuple[Action, ...] = (
         key="enter",
         label="Open",
         help="Open what the cursor is on",
-        places=LISTS - {Place.CHANGES} | {Place.MIRROR, Place.HEALTH},
+        places=LISTS - {Place.CHANGES, Place.TOKENS} | {Place.MIRROR, Place.HEALTH},
         subject=Subject.ROW,
         rank=1,
     ),
@@ -53,57 +53,67 @@ ACTIONS: tuple[Action, ...] = (
         key="1",
         label="Channels",
         help="Show all channels",
-        places=VIEWS | {Place.MIRROR, Place.RUN},
+        places=EVERYWHERE,
     ),
     Action(
         id="view.mirrors",
         key="2",
         label="Mirrors",
         help="Show the mirrors of all channels",
-        places=VIEWS | {Place.MIRROR, Place.RUN},
+        places=EVERYWHERE,
     ),
     Action(
         id="view.runs",
         key="3",
         label="Runs",
         help="Show all runs, newest first",
-        places=VIEWS | {Place.MIRROR, Place.RUN},
+        places=EVERYWHERE,
     ),
     Action(
         id="view.health",
         key="4",
         label="Health",
         help="Show how the daemon, its store and its mirrors are",
-        places=VIEWS | {Place.MIRROR, Place.RUN},
+        places=EVERYWHERE,
     ),
     Action(
         id="view.audit",
         key="5",
         label="Audit log",
         help="Show who changed what, newest first",
-        places=VIEWS | {Place.MIRROR, Place.RUN},
+        places=EVERYWHERE,
         role=Role.ADMIN,
         method="audit.list",
         changes=False,
     ),
-    Action(id="tab.packages", key="1", label="Packages", help="What the channel offers now", places=CHANNEL_TABS),
-    Action(id="tab.mirrors", key="2", label="Mirrors", help="What the channel is filled from", places=CHANNEL_TABS),
-    Action(id="tab.subchannels", key="3", label="Subchannels", help="Channels below this one", places=CHANNEL_TABS),
+    Action(
+        id="view.tokens",
+        key="6",
+        label="Tokens",
+        help="Show the tokens that clients may have",
+        places=EVERYWHERE,
+        role=Role.ADMIN,
+        method="token.list",
+        changes=False,
+    ),
+    Action(id="tab.packages", key="P", label="Packages", help="What the channel offers now", places=CHANNEL_TABS),
+    Action(id="tab.mirrors", key="M", label="Mirrors", help="What the channel is filled from", places=CHANNEL_TABS),
+    Action(id="tab.subchannels", key="B", label="Subchannels", help="Channels below this one", places=CHANNEL_TABS),
     Action(
         id="tab.generations",
-        key="4",
+        key="V",
         label="Generations",
         help="What was published when; each publication makes one",
         places=CHANNEL_TABS,
     ),
     Action(
         id="tab.changes",
-        key="5",
+        key="C",
         label="Changes",
         help="What a generation added and removed; of a frozen channel: what waits",
         places=CHANNEL_TABS,
     ),
-    Action(id="tab.use", key="6", label="Use it", help="Set-up lines for each client, to copy", places=CHANNEL_TABS),
+    Action(id="tab.use", key="U", label="Use it", help="Set-up lines for each client, to copy", places=CHANNEL_TABS),
     # --- channels
     Action(
         id="channel.create",
@@ -336,6 +346,30 @@ ACTIONS: tuple[Action, ...] = (
         danger=Danger.CONFIRM,
         method="package.restore",
     ),
+    # --- tokens
+    Action(
+        id="token.create",
+        key="n",
+        label="New token",
+        help="Make a token for clients; its secret is shown once, and copied to your terminal's clipboard",
+        places=frozenset({Place.TOKENS, Place.USE}),
+        role=Role.ADMIN,
+        method="token.create",
+        rank=2,
+    ),
+    Action(
+        id="token.revoke",
+        key="d",
+        label="Revoke",
+        help="Have the token open nothing any more, from now on",
+        places=frozenset({Place.TOKENS}),
+        subject=Subject.TOKEN,
+        role=Role.ADMIN,
+        danger=Danger.CONFIRM,
+        method="token.revoke",
+        why=reasons.revoked,
+        rank=3,
+    ),
     # --- the store
     Action(
         id="store.gc",
@@ -442,7 +476,7 @@ ACTIONS: tuple[Action, ...] = (
         key="u",
         label="Copy address",
         help="Copy the address under the cursor to your terminal's clipboard",
-        places=EVERYWHERE - {Place.HEALTH, Place.AUDIT, Place.RUNS, Place.RUN, Place.CHANGES},
+        places=EVERYWHERE - {Place.HEALTH, Place.AUDIT, Place.RUNS, Place.RUN, Place.CHANGES, Place.TOKENS},
         subject=Subject.ROW,
     ),
     # --- the application

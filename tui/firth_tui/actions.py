@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from firth_protocol.errors import NotFound
-from firth_protocol.types import Channel, Generation, Mirror, Package, Role, Run
+from firth_protocol.types import Channel, Generation, Mirror, Package, Role, Run, Token
 
 
 class Place(StrEnum):
@@ -27,6 +27,7 @@ class Place(StrEnum):
     RUN = "run"
     HEALTH = "health"
     AUDIT = "audit log"
+    TOKENS = "tokens"
 
 
 class Target(Struct, frozen=True, kw_only=True):
@@ -54,6 +55,7 @@ class Subject(StrEnum):
     RUN = "run"
     PACKAGE = "package"
     GENERATION = "generation"
+    TOKEN = "token"
     ROW = "row"  # whatever the cursor is on
 
 
@@ -70,6 +72,7 @@ class Context(Struct, frozen=True, kw_only=True):
     run: Run | None = None
     package: Package | None = None
     generation: Generation | None = None
+    token: Token | None = None
     rows: bool = True  # the place has a row under its cursor
     row: Any = None  # that row, and what it is known by
     row_key: Hashable = None
@@ -172,7 +175,7 @@ def identity(action: Action, context: Context) -> Hashable:
         case Subject.GENERATION:
             return context.generation.number if context.generation else None
         case _:
-            found: Channel | Mirror | Run | None = getattr(context, action.subject.value)
+            found: Channel | Mirror | Run | Token | None = getattr(context, action.subject.value)
             return found.id if found else None
 
 
@@ -187,6 +190,8 @@ def called(action: Action, context: Context) -> str:
             return f"run {context.run.id}"
         case Subject.PACKAGE if context.package:
             return context.package.name
+        case Subject.TOKEN if context.token:
+            return f"the token {context.token.name}"
         case Subject.GENERATION if context.generation:
             return f"generation {context.generation.number}"
     return str(getattr(context.row, "name", "") or "the row")

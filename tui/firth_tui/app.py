@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from msgspec import Struct
+from rich.text import Text
 from textual import events
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.filter import LineFilter, Monochrome, NoColor
+from textual.markup import escape
 from textual.screen import Screen
 from textual.scrollbar import ScrollBar
 from textual.style import Style
 
 from firth_protocol.types import DaemonStatus, Event
-from firth_tui.action_table import at
-from firth_tui.actions import Action, Context, Place, Target, why_not
+from firth_tui.action_table import CHANNEL_TABS, at
+from firth_tui.actions import Action, Context, Place, Target, key_name, why_not
 from firth_tui.format import Cell, Tone, clean
 from firth_tui.gate import Gate
 from firth_tui.model import Connection, Listener, Session, Stage, Touched
@@ -59,18 +61,35 @@ class Actions(Provider):
         for action in at(context.place):
             reason = why_not(action, context)
             help_text = f"not now: {reason}" if reason else action.help
-            yield action.title(context), help_text, partial(place.action_act, action.id, context)
+            key = f"  ({key_name(action.key)})" if action.key else ""
+            yield action.title(context) + key, help_text, partial(place.action_act, action.id, context)
 
     async def discover(self) -> Hits:
         for title, help_text, do in self._lines():
-            yield DiscoveryHit(title, do, help=clean(help_text))
+            yield DiscoveryHit(title, do, help=escape(clean(help_text)))
 
     async def search(self, query: str) -> Hits:
         matcher = self.matcher(query)
         for title, help_text, do in self._lines():
             score = matcher.match(f"{title} {help_text}")
             if score > 0:
-                yield Hit(score, matcher.highlight(title), do, help=clean(help_text))
+                yield Hit(score, matcher.highlight(title), do, help=escape(clean(help_text)))
+
+
+class Objects(Provider):
+    """The command palette finds channels, mirrors, packages and runs by name; choosing one opens it."""
+
+    async def search(self, query: str) -> Hits:
+        from firth_tui.finding import found
+
+        app, screen = self.app, self.screen
+        if isinstance(app, Application) and app.session.connected:
+            inside = isinstance(screen, PlaceScreen) and screen.where() in CHANNEL_TABS | {Place.PACKAGE}
+            channel = screen.context().channel if isinstance(screen, PlaceScreen) and inside else None
+            async for each in found(app.link, query, channel.name if channel is not None else ""):
+                # as they are: names from a source are no markup
+                title, help_text = Text(clean(each.title)), escape(clean(each.help))
+                yield Hit(each.score, title, partial(app.open, each.target), text=each.title, help=help_text)
 
 
 async def _do(place: PlaceScreen, action: Action, context: Context) -> None:
@@ -85,7 +104,7 @@ class FirthApp(Application, Listener):
 
     CSS_PATH = "firth.tcss"
     TITLE = "Firth"
-    COMMANDS: ClassVar = {Actions}
+    COMMANDS: ClassVar = {Actions, Objects}
     ESCAPE_TO_MINIMIZE = False
 
     def __init__(

@@ -12,6 +12,7 @@ from firth_tui.commands_marked import on_marks
 from firth_tui.commands_mirror import MIRROR_COMMANDS
 from firth_tui.commands_package import PACKAGE_COMMANDS
 from firth_tui.commands_store import STORE_COMMANDS
+from firth_tui.commands_token import TOKEN_COMMANDS
 from firth_tui.dialogue import confirmed, tell_run, unfreezing
 from firth_tui.format import clean, counted, moment, size
 from firth_tui.screens.place import PlaceScreen
@@ -259,6 +260,7 @@ COMMANDS: Mapping[str, Command] = {
     "view.runs": _view(Place.RUNS),
     "view.health": _view(Place.HEALTH),
     "view.audit": _view(Place.AUDIT),
+    "view.tokens": _view(Place.TOKENS),
     "list.filter": _filter,
     "list.mark": _mark,
     "list.sort": _sort,
@@ -279,5 +281,6 @@ COMMANDS: Mapping[str, Command] = {
     **MIRROR_COMMANDS,
     **PACKAGE_COMMANDS,
     **STORE_COMMANDS,
+    **TOKEN_COMMANDS,
     "mirror.menu": _mirror_menu,
 }

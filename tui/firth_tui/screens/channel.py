@@ -10,9 +10,9 @@ from textual.widgets import Static
 
 from firth_protocol.errors import FirthError, NotFound
 from firth_protocol.methods import ChannelGet
-from firth_protocol.types import Change, Channel, Generation, Mirror, Package
-from firth_tui.action_table import CHANNEL_TABS
-from firth_tui.actions import Place, Target
+from firth_protocol.types import Change, Channel, Generation, Mirror, Package, Privacy
+from firth_tui.action_table import BY_ID, CHANNEL_TABS
+from firth_tui.actions import Place, Target, key_name
 from firth_tui.format import Cell, Sign, Tone, age, clean, count, family_name, moment, since
 from firth_tui.model import Touched
 from firth_tui.screens.channel_lists import (
@@ -49,6 +49,21 @@ WORDS = (
 )
 
 
+def tab_action(title: str) -> str:
+    """Return the id of the action that opens a tab."""
+    return f"tab.{title.split()[0].lower()}"
+
+
+NEEDS = {
+    Privacy.AUTHENTICATED: "Any valid token, as TOKEN in http://user:TOKEN@… or as a bearer. Press n to make one.",
+    Privacy.PRIVATE: (
+        "A token that names this channel; to all others it is not there. It goes in place of TOKEN in\n"
+        "http://user:TOKEN@… or as a bearer. Press n to make one that opens it."
+    ),
+}
+"""What clients of a channel need that is not public."""
+
+
 class UsePane(Scroll):
     """Set-up lines for each client."""
 
@@ -74,6 +89,8 @@ class UsePane(Scroll):
             f"kept        the last content of each day for {kept.days} days, of each month {months}\n"
             f"created     {moment(channel.created_at)}, changed {age(channel.updated_at, now)}"
         )
+        if channel.privacy in NEEDS:
+            shown.append(("what a client needs", NEEDS[channel.privacy]))
         about = [(f"{clean(channel.description)}\n", "")] if channel.description else []
         told = [
             *about,
@@ -102,7 +119,7 @@ class ChannelScreen(PlaceScreen):
         self.channel_now: ChannelGet | None = None
         self.tab = tab
         self.generation: int | None = None
-        self.tab_bar = TabBar([title for _, title in TABS])
+        self.tab_bar = TabBar([(key_name(BY_ID[tab_action(title)].key), title) for _, title in TABS])
         self._panes: dict[Place, Widget] = {}
         self._reading = Repeated(self, self._read, group="channel")
 
@@ -212,7 +229,7 @@ class ChannelScreen(PlaceScreen):
         if name == "tab.changes" and self.generation is not None:
             await self._show_changes(None)
             return
-        tabs = {f"tab.{title.split()[0].lower()}": place for place, title in TABS}
+        tabs = {tab_action(title): place for place, title in TABS}
         if name in tabs:
             await self.open_tab(tabs[name])
 

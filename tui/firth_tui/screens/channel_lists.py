@@ -13,7 +13,7 @@ from firth_tui.screens.place import PlaceScreen
 from firth_tui.widgets.keyed_table import Column
 
 NO_PACKAGE = (
-    "The channel offers no package yet.\nPress n to create a mirror that fills it, or 2 to see the mirrors it has."
+    "The channel offers no package yet.\nPress n to create a mirror that fills it, or M to see the mirrors it has."
 )
 
 
@@ -21,11 +21,11 @@ def nothing_offered(channel: Channel) -> str:
     """Return why a channel has no package to show, and what to do."""
     if channel.frozen and channel.draft is not None and channel.draft.added:
         waits = counted(channel.draft.added, "file")
-        return f"The channel is frozen with nothing in it; {waits} wait.\nPress z to unfreeze it, 5 to see what waits."
+        return f"The channel is frozen with nothing in it; {waits} wait.\nPress z to unfreeze it, C to see what waits."
     if channel.frozen:
         return "The channel is frozen with nothing in it.\nWhat mirrors bring waits until z unfreezes it."
     if channel.mirrors:
-        return "The channel offers no package yet.\nPress 2 to see its mirrors; r runs one."
+        return "The channel offers no package yet.\nPress M to see its mirrors; r runs one."
     return NO_PACKAGE
 
 

@@ -177,7 +177,7 @@ class Flash(Static):
 
 
 class TabBar(Widget):
-    """The tabs of a place on one line, each with the number that opens it."""
+    """The tabs of a place on one line, each with the key that opens it."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"tab--active", *TONE_CLASSES}
     DEFAULT_CSS = "TabBar { height: 1; }"
@@ -187,9 +187,9 @@ class TabBar(Widget):
             super().__init__()
             self.index = index
 
-    def __init__(self, titles: Sequence[str]) -> None:
+    def __init__(self, tabs: Sequence[tuple[str, str]]) -> None:
         super().__init__()
-        self.titles = list(titles)
+        self.tabs = list(tabs)  # the key and the title of each
         self.active = 0
 
     def put(self, active: int) -> None:
@@ -198,7 +198,7 @@ class TabBar(Widget):
             self.refresh()
 
     def _pieces(self) -> list[str]:
-        return [f" {number} {title} " for number, title in enumerate(self.titles, 1)]
+        return [f" {key} {title} " for key, title in self.tabs]
 
     def render_line(self, y: int) -> Strip:
         base = self.rich_style

@@ -220,6 +220,44 @@ class Told(Dialog):
         self.action_copy()
 
 
+class Secret(Dialog):
+    """A token's secret, this once; enter does not close it, so that no key typed ahead takes it away."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("y", "copy", "Copy", show=False, id="secret.copy")]
+
+    def __init__(self, name: str, secret: str) -> None:
+        super().__init__()
+        self._called = name
+        self._secret = secret
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog -wide"):
+            yield Static(f"The token {clean(self._called)}", classes="dialog-title", markup=False)
+            yield Static(clean(self._secret, 1000), id="secret", markup=False)
+            yield Static(
+                "It is in your terminal's clipboard, if the terminal takes that.", markup=False, classes="spaced"
+            )
+            yield Static("It is not shown again: nobody can read it here any more.", markup=False)
+            with Horizontal(classes="buttons"):
+                yield button("Copy (y)", id="copy")
+                yield button("Close", id="cancel")
+
+    def on_mount(self) -> None:
+        self.set_focus(self.query_one("#copy"))
+
+    def action_copy(self) -> None:
+        self.app.copy_to_clipboard(self._secret)
+        self.app.notify("Copied the token.", markup=False)
+
+    @on(Button.Pressed, "#cancel")
+    def _close(self) -> None:
+        self.dismiss(None)
+
+    @on(Button.Pressed, "#copy")
+    def _copy(self) -> None:
+        self.action_copy()
+
+
 class Menu(ModalScreen[str | None]):
     """A mirror's actions, with the reason beside each that cannot be done now."""
 
