@@ -109,7 +109,7 @@ async def test_a_poor_terminal_says_the_same(tmp_path: Path) -> None:
             tmp_path, process.socket, (80, 24), "--ascii", NO_COLOR="1", COLORTERM="", TERM="screen"
         ) as term:
             shown = await term.sees(">main", "* frozen", "* connected", "? help")
-            assert re.fullmatch(r"[\x20-\x7e\n─-╿]*", shown)
+            assert shown.isascii()
             await term.press("d")
             await term.sees("Delete the channel main?")
             assert not re.search(r"\x1b\[(\d+;)*[34]8;", await term.text(styled=True))

@@ -18,7 +18,7 @@ import msgspec
 from aiohttp import web
 
 from firth_protocol import types as t
-from firth_protocol.errors import CursorExpired, FirthError, Forbidden, Invalid, MethodNotFound, NotFound
+from firth_protocol.errors import CursorExpired, FirthError, Forbidden, Invalid, MethodNotFound, NotFound, Upstream
 from firth_protocol.events import Fact
 from firth_protocol.methods import METHODS
 from firthd.scheduler import CronSchedules
@@ -312,14 +312,24 @@ class FakeDaemon(FakeWorld):
         self._channel(channel)
         if any(each.channel == channel and each.name == name for each in self.mirrors.values()):
             raise Invalid(f"{channel} has a mirror {name} already", path="name")
-        for each in ("check", "dry_run", "credentials"):
+        if "down" in fields["source"] and fields.get("check", True):
+            raise Upstream(
+                f"{fields['source']} does not answer", hint="`check: false` takes the address without asking"
+            )
+        more = any(each.channel == channel for each in self.mirrors.values())
+        warnings = [f"{channel} has another mirror of that type: the older one wins"] if more else []
+        dry = fields.pop("dry_run", False)
+        for each in ("check", "credentials"):
             fields.pop(each, None)
         fields["filters"] = msgspec.convert(fields.get("filters", {}), t.Filters)
         fields["type"] = t.MirrorType(fields["type"])
         mirror = self.add_mirror(channel, name, **fields)
+        if dry:
+            del self.mirrors[mirror.id]
+            return {"mirror": mirror, "run": None, "warnings": warnings, "seq": len(self.events)}
         self.tell(Fact.MIRROR_CREATED, {"channel": channel, "mirror": mirror.id})
         run = self.begin_run(mirror.id) if run_now else None
-        return {"mirror": self.mirrors[mirror.id], "run": run, "warnings": [], "seq": len(self.events)}
+        return {"mirror": self.mirrors[mirror.id], "run": run, "warnings": warnings, "seq": len(self.events)}
 
     def _do_mirror_list(
         self,

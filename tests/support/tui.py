@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -87,11 +87,11 @@ async def terminal(
     now: Callable[[], float] | None = None,
     read_only: bool = False,
     ascii: bool = False,
+    keys: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Terminal]:
     """Give a terminal of a size with firth on a socket; it has been started, but may not be connected yet."""
     given = {} if now is None else {"now": now}
-    app = FirthApp(
-        Options(socket=socket, read_only=read_only, ascii=ascii), environment={"COLORTERM": "truecolor"}, **given
-    )
+    options = Options(socket=socket, read_only=read_only, ascii=ascii, keys=keys or {})
+    app = FirthApp(options, environment={"COLORTERM": "truecolor"}, **given)
     async with app.run_test(size=size) as pilot:
         yield Terminal(app, pilot)

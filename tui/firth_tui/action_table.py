@@ -3,11 +3,11 @@
 Keys, footer, command palette, help and the actions menu are all made from it. Nothing here knows Textual.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from firth_protocol.types import Role
 from firth_tui import reasons
-from firth_tui.actions import Action, Context, Danger, Place, Subject, why_not
+from firth_tui.actions import Action, Context, Danger, Place, Subject, key_name, key_of, why_not
 
 EVERYWHERE = frozenset(Place)
 CHANNEL_TABS = frozenset(
@@ -29,6 +29,9 @@ LISTS = frozenset(
     }
 )
 SORTED = frozenset({Place.CHANNELS, Place.PACKAGES, Place.CHANNEL_MIRRORS, Place.MIRRORS})
+MOVES = frozenset(
+    {"open", "app.back", "channel.mirrors", "mirror.open_run", "mirror.details", "log.follow", "log.next"}
+)
 MARKED = frozenset({Place.CHANNELS, Place.CHANNEL_MIRRORS, Place.MIRRORS})
 
 
@@ -532,6 +535,29 @@ def footer(place: Place, context: Context, most: int = 6) -> list[tuple[Action, 
 def menu(context: Context) -> list[tuple[Action, str | None]]:
     """Return a mirror's actions menu, each with why it is greyed."""
     return [(action, why_not(action, context)) for action in ACTIONS if action.menu]
+
+
+def listed(moved: Mapping[str, str]) -> list[str]:
+    """Return a line for each action that has a key, as it stands in keys.toml."""
+    lines = []
+    for action in ACTIONS:
+        if action.key:
+            keys = " ".join(key_name(key) for key in key_of(action, moved).split(","))
+            moving = f'"{action.id}" = "{keys}"'
+            lines.append(f"{moving:<34} # {action.help}")
+    return lines
+
+
+def sections(place: Place) -> list[tuple[str, list[Action]]]:
+    """Return the actions of a place for its help, each once: those that move, those of this place, the others."""
+    here = at(place)
+    moves = [action for action in here if action.id in MOVES or action.id.startswith(("view.", "tab."))]
+    rest = [action for action in here if action not in moves]
+    return [
+        ("Move", moves),
+        ("This place", [action for action in rest if action.places != EVERYWHERE]),
+        ("Everywhere", [action for action in rest if action.places == EVERYWHERE]),
+    ]
 
 
 def for_keys(places: Iterable[Place]) -> list[Action]:

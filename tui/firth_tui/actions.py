@@ -1,6 +1,6 @@
 """What an action is, and the only place that decides whether it can be done now, with the reason why not."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -76,6 +76,7 @@ class Context(Struct, frozen=True, kw_only=True):
     rows: bool = True  # the place has a row under its cursor
     row: Any = None  # that row, and what it is known by
     row_key: Hashable = None
+    keys: Mapping[str, str] = {}  # those that somebody has moved, by action id
     marks: frozenset[Hashable] = frozenset()  # what the marked rows are known by
 
 
@@ -120,7 +121,7 @@ def subject(context: Context, name: str, kind: type[T]) -> T:
     return found
 
 
-_KEY_NAMES = {
+NAMED_KEYS = {
     "slash": "/",
     "question_mark": "?",
     "exclamation_mark": "!",
@@ -141,7 +142,12 @@ MOVING_KEYS = (
 def key_name(key: str) -> str:
     """Return a key as it stands on the keyboard; of several the first."""
     first = key.split(",")[0]
-    return _KEY_NAMES.get(first, first)
+    return NAMED_KEYS.get(first, first)
+
+
+def key_of(action: Action, moved: Mapping[str, str]) -> str:
+    """Return an action's keys, as somebody has moved them."""
+    return moved.get(action.id, action.key)
 
 
 def why_not(action: Action, context: Context) -> str | None:

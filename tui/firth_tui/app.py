@@ -19,7 +19,7 @@ from textual.style import Style
 
 from firth_protocol.types import DaemonStatus, Event
 from firth_tui.action_table import CHANNEL_TABS, at
-from firth_tui.actions import Action, Context, Place, Target, key_name, why_not
+from firth_tui.actions import Action, Context, Place, Target, key_name, key_of, why_not
 from firth_tui.format import Cell, Tone, clean
 from firth_tui.gate import Gate
 from firth_tui.model import Connection, Listener, Session, Stage, Touched
@@ -44,6 +44,7 @@ class Options(Struct, frozen=True, kw_only=True):
     socket: Path
     read_only: bool = False
     ascii: bool = False
+    keys: Mapping[str, str] = {}  # those that somebody has moved, by action id
 
 
 class Actions(Provider):
@@ -61,7 +62,8 @@ class Actions(Provider):
         for action in at(context.place):
             reason = why_not(action, context)
             help_text = f"not now: {reason}" if reason else action.help
-            key = f"  ({key_name(action.key)})" if action.key else ""
+            keys = key_of(action, context.keys)
+            key = f"  ({key_name(keys)})" if keys else ""
             yield action.title(context) + key, help_text, partial(place.action_act, action.id, context)
 
     async def discover(self) -> Hits:
@@ -121,6 +123,8 @@ class FirthApp(Application, Listener):
         self.options = options
         self.now = now
         self.session = Session(Connection(stage=Stage.CONNECTING, since=now()), read_only=options.read_only)
+        self.session.keys = options.keys
+        self.set_keymap(dict(options.keys))
         self._link: Link | None = None
         self._mouse = True
         self.gate = Gate(self, _do)

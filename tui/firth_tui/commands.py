@@ -6,7 +6,7 @@ from typing import TypeVar
 from firth_protocol.errors import FirthError
 from firth_protocol.methods import ChannelReply, FreezeReply, RunReply, SeqReply
 from firth_protocol.types import Channel, Generation, Mirror
-from firth_tui.action_table import BY_ID, at, menu
+from firth_tui.action_table import BY_ID, menu, sections
 from firth_tui.actions import Action, Context, Place, Target, subject
 from firth_tui.commands_marked import on_marks
 from firth_tui.commands_mirror import MIRROR_COMMANDS
@@ -47,7 +47,7 @@ async def _quit(place: PlaceScreen, context: Context) -> None:
 
 
 async def _help(place: PlaceScreen, context: Context) -> None:
-    place.firth.push_screen(Help(place.crumbs()[-1], at(context.place), context, place.words))
+    place.firth.push_screen(Help(place.crumbs()[-1], sections(context.place), context, place.words))
 
 
 async def _palette(place: PlaceScreen, context: Context) -> None:

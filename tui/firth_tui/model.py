@@ -106,6 +106,7 @@ class Session:
         self.methods: frozenset[str] | None = None
         self.live = Live()
         self.rates = History()
+        self.keys: Mapping[str, str] = {}  # those that somebody has moved, by action id
         self.orders: dict[str, str] = {}  # how the user last sorted each kind of list
 
     @property

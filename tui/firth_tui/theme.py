@@ -144,7 +144,7 @@ _PLAIN: dict[str, str] = {
     "”": '"',
     "’": "'",
     "🔎": "/ ",
-    "▔": "─",
+    "▔": "-",
     "▎": "|",
     "▌": "|",
     "▐": "|",
@@ -153,13 +153,15 @@ _PLAIN: dict[str, str] = {
 
 
 def _plain(character: str) -> str:
-    if character.isascii() or "─" <= character <= "╿":
+    if character.isascii():
         return character
+    if "─" <= character <= "╿":
+        return "-" if character in "─━═╌╍┄┅┈┉╴╶╸╺" else "|" if character in "│┃║╎╏┆┇┊┋╵╷╹╻" else "+"
     return _PLAIN.get(character) or "?" * max(0, Segment(character).cell_length)
 
 
 class AsciiOnly(LineFilter):
-    """Shows ASCII and box drawing alone, cell for cell, so that nothing moves."""
+    """Shows ASCII alone, cell for cell, so that nothing moves."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
         return [

@@ -12,7 +12,7 @@ from firth_protocol.errors import FirthError, NotFound
 from firth_protocol.methods import ChannelGet
 from firth_protocol.types import Change, Channel, Generation, Mirror, Package, Privacy
 from firth_tui.action_table import BY_ID, CHANNEL_TABS
-from firth_tui.actions import Place, Target, key_name
+from firth_tui.actions import Place, Target, key_name, key_of
 from firth_tui.format import Cell, Sign, Tone, age, clean, count, family_name, moment, since
 from firth_tui.model import Touched
 from firth_tui.screens.channel_lists import (
@@ -119,7 +119,7 @@ class ChannelScreen(PlaceScreen):
         self.channel_now: ChannelGet | None = None
         self.tab = tab
         self.generation: int | None = None
-        self.tab_bar = TabBar([(key_name(BY_ID[tab_action(title)].key), title) for _, title in TABS])
+        self.tab_bar = TabBar([])
         self._panes: dict[Place, Widget] = {}
         self._reading = Repeated(self, self._read, group="channel")
 
@@ -178,6 +178,9 @@ class ChannelScreen(PlaceScreen):
         return addresses.conda
 
     def body(self) -> ComposeResult:
+        keys = self.session.keys
+        tabs = [(key_name(key_of(BY_ID[tab_action(title)], keys)), title) for _, title in TABS]
+        self.tab_bar.tabs = tabs
         yield self.tab_bar
         yield Vertical(id="tabs")
 

@@ -245,6 +245,7 @@ class PlaceScreen(Screen[None]):
             place=self.where(),
             role=session.role,
             read_only=session.read_only,
+            keys=session.keys,
             connected=session.connected,
             methods=session.methods,
             rows=self.pane is None or row is not None,

@@ -15,7 +15,7 @@ from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import Input, Static
 
-from firth_tui.actions import Action, Context, key_name
+from firth_tui.actions import Action, Context, key_name, key_of
 from firth_tui.format import Cell, Sign, Tone, clean, clock
 from firth_tui.model import Connection, Stage
 from firth_tui.widgets.tones import TONE_CLASSES, Line, tone_style
@@ -107,9 +107,10 @@ class Foot(Widget):
 
     def put(self, items: Sequence[tuple[Action, str | None]], context: Context) -> None:
         """Show actions, each with the reason why it is greyed."""
-        shown = [
-            (action.id, key_name(action.key), action.title(context).lower(), reason is None) for action, reason in items
-        ]
+        shown = []
+        for action, reason in items:
+            key = key_name(key_of(action, context.keys))
+            shown.append((action.id, key, action.title(context).lower(), reason is None))
         if shown != self._items:
             self._items = shown
             self.refresh()

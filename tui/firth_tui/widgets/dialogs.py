@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from msgspec import Struct
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 from textual import events, on
@@ -15,7 +16,7 @@ from textual.widgets import Button, Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from firth_protocol.errors import FirthError
-from firth_tui.actions import MOVING_KEYS, Action, Context, Danger, key_name, why_not
+from firth_tui.actions import MOVING_KEYS, Action, Context, Danger, key_name, key_of, why_not
 from firth_tui.format import Sign, clean
 from firth_tui.wording import for_people
 
@@ -286,7 +287,11 @@ class Menu(ModalScreen[str | None]):
         row.add_column(width=19)
         row.add_column(ratio=1)
         title = Text(action.title(self._situation) + danger, style="dim" if reason else "")
-        row.add_row(Text(key_name(action.key), style="bold"), title, Text(clean(reason or ""), style="dim"))
+        row.add_row(
+            Text(key_name(key_of(action, self._situation.keys)), style="bold"),
+            title,
+            Text(clean(reason or ""), style="dim"),
+        )
         return Option(row, id=action.id, disabled=reason is not None)
 
     def on_mount(self) -> None:
@@ -294,7 +299,7 @@ class Menu(ModalScreen[str | None]):
 
     def on_key(self, event: events.Key) -> None:
         for action, reason in self._items:
-            if event.key == action.key and reason is None:
+            if event.key == key_of(action, self._situation.keys) and reason is None:
                 event.stop()
                 self.dismiss(action.id)
 
@@ -313,42 +318,84 @@ class Menu(ModalScreen[str | None]):
 
 
 class Help(ModalScreen[None]):
-    """The keys of this place, the words used here, and why what is greyed is greyed."""
+    """The keys of this place by section, the words used here, and why what is greyed is greyed; `/` searches."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q,question_mark,ctrl+c", "leave", "Back", show=False, id="help.leave"),
+        Binding("escape", "clear_or_leave", "Back", show=False, id="help.back"),
+        Binding("q,question_mark,ctrl+c", "leave", "Back", show=False, id="help.leave"),
+        Binding("slash", "search", show=False, id="help.search"),
         Binding("j,down", "scroll(1)", show=False, id="help.down"),
         Binding("k,up", "scroll(-1)", show=False, id="help.up"),
     ]
 
     def __init__(
-        self, title: str, actions: Sequence[Action], context: Context, words: Sequence[tuple[str, str]]
+        self,
+        title: str,
+        parts: Sequence[tuple[str, Sequence[Action]]],
+        context: Context,
+        words: Sequence[tuple[str, str]],
     ) -> None:
         super().__init__()
         self._title = title
-        self._actions = actions
+        self._parts = parts
         self._situation = context
         self._words = words
+        self._wanted = Input(id="help-search", max_length=100)
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -wide -full"):
             yield Static(f"Keys of {clean(self._title)}", classes="dialog-title", markup=False)
             with VerticalScroll(classes="dialog-body"):
-                yield Static(
-                    _two_columns([*MOVING_KEYS, *(row for action in self._actions for row in self._rows(action))])
-                )
-                if self._words:
-                    yield Static("Words used here", classes="dialog-title spaced", markup=False)
-                    yield Static(_two_columns(self._words))
-            yield Static("esc: back · j k: scroll", classes="hint", markup=False)
+                yield Static(id="help-rows")
+            yield self._wanted
+            yield Static("/: search · esc: back · j k: scroll", classes="hint", markup=False)
 
-    def _rows(self, action: Action) -> list[tuple[str, str]]:
-        keys = " ".join(key_name(key) for key in action.key.split(",")) if action.key else ":"
-        rows = [(keys, f"{action.title(self._situation)}: {action.help}")]
+    def _shown(self, wanted: str) -> Group:
+        """Return the sections with the rows that have what is wanted; sections without one are left out."""
+        shown: list[Text | Table] = []
+        sections = [(title, [row for action in part for row in self._rows(action)]) for title, part in self._parts]
+        sections[0] = (sections[0][0], [*((key, text, "") for key, text in MOVING_KEYS), *sections[0][1]])
+        sections.append(("Words used here", [(word, meaning, "") for word, meaning in self._words]))
+        for title, rows in sections:
+            kept = [row for row in rows if wanted in " ".join(row).casefold()]
+            if kept:
+                both = [part for key, text, why in kept for part in ((key, text), *((("", why),) if why else ()))]
+                shown += [Text(title, style="bold underline"), _two_columns(both), Text("")]
+        return Group(*(shown or [Text("Nothing here has that in it; esc shows all again.")]))
+
+    def _rows(self, action: Action) -> list[tuple[str, str, str]]:
+        given = key_of(action, self._situation.keys)
+        keys = " ".join(key_name(key) for key in given.split(",")) if given else ":"
         reason = why_not(action, self._situation)
-        return [*rows, ("", f"({reason})")] if reason else rows
+        return [(keys, f"{action.title(self._situation)}: {action.help}", f"({reason})" if reason else "")]
 
     def on_mount(self) -> None:
+        self._wanted.display = False
+        self._show()
+        self.set_focus(self.query_one(VerticalScroll))
+
+    def _show(self) -> None:
+        self.query_one("#help-rows", Static).update(self._shown(self._wanted.value.strip().casefold()))
+
+    @on(Input.Changed, "#help-search")
+    def _typed(self) -> None:
+        self._show()
+
+    @on(Input.Submitted, "#help-search")
+    def _found(self) -> None:
+        self.set_focus(self.query_one(VerticalScroll))
+
+    def action_search(self) -> None:
+        self._wanted.display = True
+        self.set_focus(self._wanted)
+
+    def action_clear_or_leave(self) -> None:
+        """Show all again after a search, else leave."""
+        if not self._wanted.display:
+            self.dismiss(None)
+            return
+        self._wanted.value = ""
+        self._wanted.display = False
         self.set_focus(self.query_one(VerticalScroll))
 
     def action_leave(self) -> None:

@@ -26,6 +26,7 @@ class Form(ModalScreen[Any]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "cancel", show=False, id="form.cancel"),
         Binding("ctrl+c", "cancel", show=False, id="form.cancel_c", priority=True),
+        Binding("ctrl+o,ctrl+enter", "save", show=False, id="form.save", priority=True),
         Binding("down", "app.focus_next", show=False, id="form.next"),
         Binding("up", "app.focus_previous", show=False, id="form.previous"),
     ]
@@ -70,7 +71,7 @@ class Form(ModalScreen[Any]):
 
     def compose(self) -> ComposeResult:
         yield Line(
-            [Cell(" "), Cell(clean(self._title), Tone.STRONG)], [Cell("esc: cancel · tab: next field ", Tone.MUTED)]
+            [Cell(" "), Cell(clean(self._title), Tone.STRONG)], [Cell("ctrl+o: save · esc: cancel ", Tone.MUTED)]
         )
         with VerticalScroll(can_focus=False, id="form-fields"):
             yield from self.fields()
@@ -105,6 +106,15 @@ class Form(ModalScreen[Any]):
         if field is not None:
             self.query_one("#form-hint", Static).update(clean(field.help, 200))
             field.scroll_visible(animate=False)
+        elif isinstance(event.widget, Button):
+            told = BUTTONS.get(event.widget.id or "", "")
+            self.query_one("#form-hint", Static).update(told)
+
+    def action_save(self) -> None:
+        """Save, wherever the cursor is."""
+        if not self.busy:
+            self.busy = True
+            start(self, self._press, "save", group="form")
 
     def complain(self, error: Exception) -> None:
         """Show an error beside the field that it names, or above the buttons."""
@@ -171,6 +181,14 @@ class Form(ModalScreen[Any]):
         if await self.firth.push_screen_wait(Confirm(question)):
             self.dismiss(None)
 
+
+BUTTONS: dict[str, str] = {
+    "cancel": "Leave without saving; asks first when something was changed.",
+    "plan": "Tells what a run would add, remove and download; saves nothing.",
+    "run": "Saves, and runs it at once.",
+    "save": "Saves; ctrl+o does so from every field.",
+}
+"""What each button does."""
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "secret": ("credentials", "token", "bearer", "password"),
