@@ -8,11 +8,12 @@ import pytest
 from firth_protocol import types as t
 from firth_tui.format import Cell, Tone
 from firth_tui.screens.channel_lists import nothing_offered
-from firth_tui.screens.mirror import detail_lines, failure_lines, labelled, wrapped
+from firth_tui.screens.mirror import detail_lines, failure_lines, labelled
 from firth_tui.screens.mirrors import missing_of, state_of
 from firth_tui.screens.package import newest_first
 from firth_tui.screens.run import counts_cells, plan_words
 from firth_tui.widgets.progress import amount, outcome, pieces, step_lines, step_note
+from firth_tui.widgets.sheet import wrapped
 from firth_tui.widgets.tones import length
 from firth_tui.wording import for_people
 from firthd.mirrors import probe

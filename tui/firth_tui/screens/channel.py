@@ -26,7 +26,7 @@ from firth_tui.screens.listing import ListPane
 from firth_tui.screens.mirrors import WORDS as MIRROR_WORDS
 from firth_tui.screens.mirrors import MirrorPane
 from firth_tui.screens.mirrors import listing as mirror_listing
-from firth_tui.screens.place import PlaceScreen, bindings
+from firth_tui.screens.place import PlaceScreen, RowPreviews, bindings
 from firth_tui.widgets.chrome import TabBar
 from firth_tui.widgets.scroll import Scroll
 from firth_tui.widgets.work import Repeated
@@ -215,11 +215,11 @@ class ChannelScreen(PlaceScreen):
     def _new_pane(self, tab: Place) -> Widget:
         name, orders = self.channel_name, self.session.orders
         if tab is Place.PACKAGES:
-            return ListPane(package_listing(self, name), orders)
+            return ListPane(package_listing(self, name), orders, RowPreviews(self))
         if tab is Place.CHANNEL_MIRRORS:
             return MirrorPane(mirror_listing(self, name), self)
         if tab is Place.SUBCHANNELS:
-            return ListPane(subchannel_listing(self, name), orders)
+            return ListPane(subchannel_listing(self, name), orders, RowPreviews(self))
         if tab is Place.GENERATIONS:
             return ListPane(generation_listing(self, name), orders)
         return ListPane(change_listing(self, name, self.generation), orders) if tab is Place.CHANGES else UsePane()

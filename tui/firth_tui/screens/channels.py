@@ -21,7 +21,7 @@ from firth_tui.format import (
 from firth_tui.model import FAULTS
 from firth_tui.rows import Fetch, filtered
 from firth_tui.screens.listing import Listing, ListPane, Wanted
-from firth_tui.screens.place import PlaceScreen, bindings
+from firth_tui.screens.place import PlaceScreen, RowPreviews, bindings
 from firth_tui.widgets.keyed_table import Column
 
 WORDS = (
@@ -131,6 +131,7 @@ class ChannelsScreen(PlaceScreen):
                 sort="name",
             ),
             self.session.orders,
+            RowPreviews(self),
         )
         yield self._pane
 

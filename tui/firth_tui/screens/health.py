@@ -15,12 +15,13 @@ from firth_tui.format import Cell, Sign, Tone, age, ahead, clean, count, counted
 from firth_tui.model import FAULTS, Touched
 from firth_tui.rows import Fetch, LocalRows
 from firth_tui.screens.listing import Listing, ListPane, Wanted
-from firth_tui.screens.mirror import Sheet, labelled
+from firth_tui.screens.mirror import labelled
 from firth_tui.screens.place import PlaceScreen, bindings
 from firth_tui.widgets.dialogs import Told
 from firth_tui.widgets.keyed_table import Column, KeyedTable
 from firth_tui.widgets.progress import bar
 from firth_tui.widgets.scroll import Scroll
+from firth_tui.widgets.sheet import Sheet
 from firth_tui.widgets.sparkline import spark
 from firth_tui.widgets.work import Repeated
 

@@ -1,24 +1,26 @@
 """A list as every place has it: its columns and pages, filter and order, and how it follows the daemon's events."""
 
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
 from textual import on
 from textual.app import ComposeResult
-from textual.containers import Vertical
+from textual.containers import Horizontal, Vertical
 from textual.timer import Timer
 
 from firth_protocol.errors import FirthError
 from firth_tui.actions import Place
-from firth_tui.format import clean, counted
+from firth_tui.format import Cell, clean, counted
 from firth_tui.model import Touched
 from firth_tui.rows import Fetch, PagedRows
 from firth_tui.widgets.keyed_table import Column, KeyedTable
+from firth_tui.widgets.sheet import Sheet
 from firth_tui.widgets.work import Repeated
 
 T = TypeVar("T")
+R_contra = TypeVar("R_contra", contravariant=True)
 
 REFRESH_S = 1.0
 """A list is read again at most this often, however many events come."""
@@ -26,6 +28,20 @@ SETTLE_S = 0.1
 """How long a list waits after an event for the next one."""
 TYPING_S = 0.2
 """How long a filter waits for the next key."""
+
+
+REST_S = 0.15
+"""How long the cursor must rest before more than its row is asked for."""
+WIDE = 140
+"""From how many columns on a list has a preview beside it."""
+KEPT_PREVIEWS = 200
+
+
+class Previews(Protocol[R_contra]):
+    """What a preview shows of a row: what is known of it, and what the daemon has to add."""
+
+    def brief(self, row: R_contra) -> list[list[Cell]]: ...
+    async def more(self, row: R_contra) -> list[list[Cell]]: ...
 
 
 class Wanted(Struct, frozen=True):
@@ -51,13 +67,25 @@ class Listing(Struct, Generic[T], frozen=True, kw_only=True):
     sort: str | None = None
 
 
-class ListPane(Vertical, Generic[T]):
-    """One list with its filter, order and selection."""
+class ListPane(Horizontal, Generic[T]):
+    """One list with its filter, order and selection; on a wide terminal with a preview of the row under the cursor.
 
-    DEFAULT_CSS = "ListPane { height: 1fr; }"
+    The preview is looked at only: it never has the focus, and no action acts on what it shows.
+    """
 
-    def __init__(self, listing: Listing[T], orders: dict[str, str]) -> None:
+    DEFAULT_CSS = """
+    ListPane { height: 1fr; }
+    ListPane > KeyedTable { width: 1fr; }
+    ListPane > #preview { width: 48; height: 1fr; display: none; overflow: hidden hidden; }
+    """
+
+    def __init__(self, listing: Listing[T], orders: dict[str, str], previews: "Previews[T] | None" = None) -> None:
         super().__init__()
+        self._previews = previews
+        self.preview = Sheet()
+        self._known: dict[Hashable, list[list[Cell]]] = {}
+        self._resting: Timer | None = None
+        self._asking = Repeated(self, self._ask_more, group="preview")
         self.listing = listing
         self._orders = orders
         self.wanted = Wanted(sort=orders.get(listing.place, listing.sort))
@@ -72,6 +100,50 @@ class ListPane(Vertical, Generic[T]):
 
     def compose(self) -> ComposeResult:
         yield self.table
+        with Vertical(id="preview"):
+            yield self.preview
+
+    # --- the preview
+
+    def on_resize(self) -> None:
+        self.query_one("#preview").display = self._previews is not None and self._wide
+        self.show_preview()
+
+    @property
+    def _wide(self) -> bool:
+        return self.app.size.width >= WIDE
+
+    @on(KeyedTable.Highlighted)
+    def show_preview(self) -> None:
+        """Show what is known of the row at once, and ask for more once the cursor rests."""
+        if self._resting is not None:
+            self._resting.stop()
+            self._resting = None
+        if self._previews is None or not self._wide:
+            return
+        self._draw_preview()
+        if self.row is not None:
+            self._resting = self.set_timer(REST_S, self._asking.ask)
+
+    def _draw_preview(self) -> None:
+        row = self.row
+        if row is None or self._previews is None:
+            self.preview.put([])
+        else:
+            self.preview.put([*self._previews.brief(row), *self._known.get(self.listing.key(row), [])])
+
+    async def _ask_more(self) -> None:
+        row = self.row
+        if row is None or self._previews is None or not self.in_view:
+            return
+        try:
+            found = await self._previews.more(row)
+        except (FirthError, OSError):
+            return  # what the row itself tells stands there already
+        if len(self._known) >= KEPT_PREVIEWS:
+            self._known.clear()
+        self._known[self.listing.key(row)] = found
+        self._draw_preview()
 
     def _new_rows(self) -> PagedRows[T]:
         return PagedRows(self.listing.fetch(self.wanted), self.listing.key)

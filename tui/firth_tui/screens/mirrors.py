@@ -13,7 +13,7 @@ from firth_tui.format import Cell, Tone, age, ahead, clean, counted, mode_name, 
 from firth_tui.model import FAULTS, SHORT_TITLES, Progress, Touched
 from firth_tui.rows import Fetch, filtered
 from firth_tui.screens.listing import Listing, ListPane, Wanted
-from firth_tui.screens.place import PlaceScreen, bindings
+from firth_tui.screens.place import PlaceScreen, RowPreviews, bindings
 from firth_tui.widgets.keyed_table import Column
 from firth_tui.widgets.progress import amount
 from firth_tui.widgets.work import Repeated
@@ -165,7 +165,7 @@ class MirrorPane(ListPane[Mirror]):
     """A list of mirrors that shows where running ones are."""
 
     def __init__(self, listing: Listing[Mirror], screen: PlaceScreen) -> None:
-        super().__init__(listing, screen.session.orders)
+        super().__init__(listing, screen.session.orders, RowPreviews(screen))
         self._place = screen
         self._moving: set[int] = set()
         self._changed: set[int] = set()
@@ -197,6 +197,8 @@ class MirrorPane(ListPane[Mirror]):
         if self.in_view:
             for mirror in moving:
                 self.table.cell_changed(mirror, "step")
+            if self.row is not None and self.row.id in moving:
+                self.show_preview()
 
     def _read_changed(self) -> None:
         self._row_timer = None
@@ -223,6 +225,7 @@ class MirrorPane(ListPane[Mirror]):
                 return
             if self._rows.replace(row) is not None:
                 self.table.row_changed(mirror)
+                self.show_preview()
         self._place.redraw()
 
 

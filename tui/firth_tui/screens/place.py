@@ -99,6 +99,23 @@ class Application(App[None]):
         raise NotImplementedError
 
 
+class RowPreviews:
+    """The previews of a place's rows; what they look like is read when the first is shown."""
+
+    def __init__(self, place: "PlaceScreen") -> None:
+        self._place = place
+
+    def brief(self, row: Any) -> list[list[Cell]]:
+        from firth_tui.screens.previews import brief
+
+        return brief(self._place, row)
+
+    async def more(self, row: Any) -> list[list[Cell]]:
+        from firth_tui.screens.previews import more
+
+        return await more(self._place, row)
+
+
 class PlaceScreen(Screen[None]):
     """A place: chrome round a body. A subclass says where it is, the way to it, and what an action acts on."""
 

@@ -11,7 +11,7 @@ from firth_tui.format import Cell, Tone, age, clean, count, duration, kind_name,
 from firth_tui.model import FAULTS, SHORT_TITLES, Touched
 from firth_tui.rows import Fetch, filtered
 from firth_tui.screens.listing import Listing, ListPane, Wanted
-from firth_tui.screens.place import PlaceScreen, bindings
+from firth_tui.screens.place import PlaceScreen, RowPreviews, bindings
 from firth_tui.widgets.keyed_table import Column
 
 WORDS = (
@@ -123,7 +123,7 @@ class RunsScreen(PlaceScreen):
         return self._pane
 
     def body(self) -> ComposeResult:
-        self._pane = ListPane(run_listing(self), self.session.orders)
+        self._pane = ListPane(run_listing(self), self.session.orders, RowPreviews(self))
         yield self._pane
 
     def fact(self, about: Touched) -> None:
