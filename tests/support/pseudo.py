@@ -226,7 +226,7 @@ class Pseudo:
         return (
             lines[-1].endswith("q quit")
             and not any(line.startswith((" filter:", " search:")) for line in lines)
-            and not any(each in self.text for each in ("┌", "🔎", "faults only"))
+            and not any(each in self.text for each in ("┌", "🔎", "faults only", "running only", "ok only"))
         )
 
     def _at_the_top(self) -> bool:

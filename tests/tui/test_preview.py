@@ -64,3 +64,23 @@ async def test_rows_that_are_passed_by_are_not_asked_for(daemon: FakeDaemon) -> 
         await term.sees("▸c19")
         await term.until(lambda: daemon.called("channel.get")[-1] == {"channel": "c19"})
         assert len(daemon.called("channel.get")) - asked <= 10
+
+
+async def test_the_header_counts_mirrors_and_the_list_walks_through_their_states(daemon: FakeDaemon) -> None:
+    daemon.finish(daemon.begin_run(daemon.add_mirror("c00", "bad").id).id, t.RunState.FAILED)
+    daemon.finish(daemon.begin_run(daemon.add_mirror("c00", "good").id).id)
+    async with terminal(daemon.socket, SKETCHED, now=lambda: daemon.now) as term:
+        await started(term)
+        await term.sees("✓ 1 ok   ✗ 1 failed   ● connected")
+        daemon.begin_run(daemon.add_mirror("c00", "busy").id)
+        await term.sees("✓ 1 ok   ✗ 1 failed   ● 1 running")
+        await term.press("2")
+        await term.sees("▸bio", "4 mirrors")
+        for only, name in (("faults only", "bad"), ("running only", "busy"), ("ok only", "good")):
+            await term.press("exclamation_mark")
+            await term.sees(only, f"▸c00 {name}")
+        await term.press("exclamation_mark")
+        await term.sees("4 mirrors")
+        await term.until(lambda: "only" not in term.lines[1])
+        await term.press("exclamation_mark", "escape")
+        await term.until(lambda: "only" not in term.lines[1])

@@ -453,7 +453,7 @@ ACTIONS: tuple[Action, ...] = (
         id="list.faults",
         key="exclamation_mark",
         label="Faults only",
-        help="Show only what failed or is incomplete; again: show all",
+        help="Show only what failed or is incomplete; of mirrors then what runs, what is well; again: show all",
         places=frozenset({Place.CHANNELS, Place.MIRRORS, Place.CHANNEL_MIRRORS, Place.RUNS}),
     ),
     Action(id="list.refresh", key="ctrl+r", label="Refresh", help="Ask the daemon again now", places=EVERYWHERE),

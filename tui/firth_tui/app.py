@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -16,14 +17,17 @@ from textual.markup import escape
 from textual.screen import Screen
 from textual.scrollbar import ScrollBar
 from textual.style import Style
+from textual.timer import Timer
 
-from firth_protocol.types import DaemonStatus, Event
+from firth_protocol.errors import FirthError
+from firth_protocol.types import DaemonStatus, Event, Mirror, RunState
 from firth_tui.action_table import CHANNEL_TABS, at
 from firth_tui.actions import Action, Context, Place, Target, key_name, key_of, why_not
 from firth_tui.format import Cell, Tone, clean
 from firth_tui.gate import Gate
 from firth_tui.model import Connection, Listener, Session, Stage, Touched
 from firth_tui.routes import screen_for
+from firth_tui.screens.listing import WIDE
 from firth_tui.screens.place import Application, PlaceScreen
 from firth_tui.theme import DARK, LIGHT, THEMES, AsciiOnly, SolidScrollBar, fitting
 from firth_tui.widgets.work import start
@@ -34,6 +38,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+COUNT_S = 0.5
+"""How long facts are gathered before mirrors are counted again."""
+COUNTED = (RunState.COMPLETED, RunState.FAILED, RunState.INCOMPLETE, RunState.RUNNING)
 HEAD_CELLS = 32
 """What the connection's state, the clock and the blanks between take of the header."""
 
@@ -127,6 +134,7 @@ class FirthApp(Application, Listener):
         self.set_keymap(dict(options.keys))
         self._link: Link | None = None
         self._mouse = True
+        self._counting: Timer | None = None
         self.gate = Gate(self, _do)
         ScrollBar.renderer = SolidScrollBar
         for theme in THEMES:
@@ -224,6 +232,18 @@ class FirthApp(Application, Listener):
         """Return what an action that was chosen in a menu acts on now."""
         return await self.gate.chosen(place, action, seen)
 
+    def preview(self, place: PlaceScreen, row: Any) -> list[list[Cell]]:
+        """What is known of a row without asking anybody; narrow terminals never read the module."""
+        from firth_tui.screens.previews import brief
+
+        return brief(place, row)
+
+    async def preview_more(self, place: PlaceScreen, row: Any) -> list[list[Cell]]:
+        """What the daemon has to add about a row."""
+        from firth_tui.screens.previews import more
+
+        return await more(place, row)
+
     @property
     def can_go_back(self) -> bool:
         """Whether a place is open above the top-level one; Textual's own empty screen lies below that."""
@@ -258,6 +278,7 @@ class FirthApp(Application, Listener):
 
     def link_fresh(self, status: DaemonStatus) -> None:
         self.session.status = status
+        self._count_soon()
         for place in self.places():
             place.redraw()
             place.reload()
@@ -269,8 +290,30 @@ class FirthApp(Application, Listener):
 
     def link_event(self, event: Event) -> None:
         about: Touched = self.session.live.apply(event)
+        if about.changes_states:
+            self._count_soon()
         for place in self.places():
             place.fact(about)
+
+    def _count_soon(self) -> None:
+        """Count mirrors by state, where there is room to show it; a burst of facts makes one count."""
+        if self.size.width >= WIDE and self._counting is None:
+            self._counting = self.set_timer(COUNT_S, self._count_now)
+
+    def _count_now(self) -> None:
+        self._counting = None
+        start(self, self._count, group="tally", exclusive=True)
+
+    async def _count(self) -> None:
+        with suppress(FirthError, OSError):
+            pages = [(state, await self.link.page(Mirror, "mirror.list", state=state, limit=1)) for state in COUNTED]
+            self.session.tally = {state: page.total or 0 for state, page in pages}
+        for place in self.places():
+            place.redraw()
+
+    def on_resize(self) -> None:
+        if not self.session.tally and self.session.connected:
+            self._count_soon()
 
     def _tick(self) -> None:
         now = self.now()

@@ -76,7 +76,7 @@ def channel_columns(pane: PlaceScreen) -> tuple[Column[Channel], ...]:
             sort="published_at",
         ),
         Column(id="privacy", title="OPEN TO", width=13, drop=1, cell=lambda c: privacy_cell(c.privacy)),
-        Column(id="families", title="FAMILIES", width=10, grow=1, drop=4, cell=families_cell),
+        Column(id="families", title="FAMILIES", width=13, grow=1, drop=4, cell=families_cell),
         Column(
             id="updated",
             title="CHANGED",

@@ -50,6 +50,7 @@ class Wanted(Struct, frozen=True):
     query: str = ""
     sort: str | None = None
     faults: bool = False
+    state: str = ""  # of what kind only: one of `Listing.walk`
 
 
 class Listing(Struct, Generic[T], frozen=True, kw_only=True):
@@ -65,6 +66,7 @@ class Listing(Struct, Generic[T], frozen=True, kw_only=True):
     empty: str
     subject: str | None = None
     sort: str | None = None
+    walk: tuple[tuple[str, str], ...] = ()  # what `!` goes through after faults: a state and how it is called
 
 
 class ListPane(Horizontal, Generic[T]):
@@ -180,12 +182,14 @@ class ListPane(Horizontal, Generic[T]):
         if self.wanted.query:
             text += f" with “{clean(self.wanted.query, 20)}”"
         marked = f", {len(self.table.marks):,} marked" if self.table.marks else ""
-        return text + (", faults only" if self.wanted.faults else "") + marked
+        kind = dict(self.listing.walk).get(self.wanted.state, "")
+        only = ", faults only" if self.wanted.faults else f", {kind} only" if kind else ""
+        return text + only + marked
 
     def put_empty(self, text: str) -> None:
         """Say something else when there is no row and nothing was asked for."""
         self.listing = msgspec.structs.replace(self.listing, empty=text)
-        if not (self.wanted.query or self.wanted.faults) and text != self.table.empty:
+        if not (self.wanted.query or self.narrowed) and text != self.table.empty:
             self.table.empty = text
             self.table.refresh()
 
@@ -255,7 +259,7 @@ class ListPane(Horizontal, Generic[T]):
             self._orders[self.listing.place] = wanted.sort
         self._rows = self._new_rows()
         self.table.sort = wanted.sort
-        narrowed = bool(wanted.query or wanted.faults)
+        narrowed = bool(wanted.query or wanted.faults or wanted.state)
         self.table.empty = "Nothing matches; esc shows all again." if narrowed else self.listing.empty
         self.table.show(self._rows)
         if key is not None:
@@ -288,8 +292,21 @@ class ListPane(Horizontal, Generic[T]):
             other = now.removeprefix("-") if now.startswith("-") else f"-{now}"
             self.ask(msgspec.structs.replace(self.wanted, sort=other))
 
+    @property
+    def narrowed(self) -> bool:
+        """Whether only faults, or only rows of one state, are asked for."""
+        return self.wanted.faults or bool(self.wanted.state)
+
     def toggle_faults(self) -> None:
-        self.ask(msgspec.structs.replace(self.wanted, faults=not self.wanted.faults))
+        """Show faults only, then each kind that the list has besides, then all again."""
+        steps = [(True, ""), *((False, state) for state, _ in self.listing.walk), (False, "")]
+        now = (self.wanted.faults, self.wanted.state)
+        faults, state = steps[(steps.index(now) + 1) % len(steps)] if now in steps else steps[0]
+        self.ask(msgspec.structs.replace(self.wanted, faults=faults, state=state))
+
+    def show_all(self) -> None:
+        """Lift what narrows the list but for the filter."""
+        self.ask(msgspec.structs.replace(self.wanted, faults=False, state=""))
 
     @on(KeyedTable.SortAsked)
     def _sort_asked(self, message: KeyedTable.SortAsked) -> None:

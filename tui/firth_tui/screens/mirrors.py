@@ -80,14 +80,14 @@ def _short(progress: Progress) -> str:
 
 
 def columns(screen: PlaceScreen, *, with_channel: bool) -> tuple[Column[Mirror], ...]:
-    """Return the columns of a list of mirrors; UPDATED, NEXT, MODE and TYPE go, in this order, for want of room."""
+    """Return the columns of a list of mirrors; UPDATED, NEXT, MODE, TYPE, LAST SUCCESS go in this order."""
     channel: Column[Mirror] = Column(
-        id="channel", title="CHANNEL", width=12, grow=2, cell=lambda m: Cell(clean(m.channel)), sort="name"
+        id="channel", title="CHANNEL", width=16, grow=2, cell=lambda m: Cell(clean(m.channel)), sort="name"
     )
     name: Column[Mirror] = Column(
         id="name",
         title="NAME",
-        width=14 if with_channel else 16,
+        width=12 if with_channel else 16,
         grow=2,
         cell=lambda m: Cell(clean(m.name), Tone.STRONG),
         sort="mirror" if with_channel else "name",
@@ -95,18 +95,23 @@ def columns(screen: PlaceScreen, *, with_channel: bool) -> tuple[Column[Mirror],
     return (
         *((channel,) if with_channel else ()),
         name,
-        Column(id="type", title="TYPE", width=10, drop=1, cell=lambda m: Cell(type_name(m.type)), sort="type"),
-        Column(id="mode", title="MODE", width=7, drop=2, cell=lambda m: Cell(mode_name(m.mode)), sort="mode"),
+        Column(id="type", title="TYPE", width=10, drop=2, cell=lambda m: Cell(type_name(m.type)), sort="type"),
+        Column(id="mode", title="MODE", width=7, drop=3, cell=lambda m: Cell(mode_name(m.mode)), sort="mode"),
         Column(id="state", title="STATE", width=13, cell=state_of, sort="state"),
-        Column(id="step", title="STEP OR RESULT", width=16, grow=3, cell=lambda m: step_of(m, screen)),
+        Column(id="step", title="STEP OR RESULT", width=11, grow=4, cell=lambda m: step_of(m, screen)),
         Column(
-            id="success", title="LAST SUCCESS", width=12, cell=lambda m: _success(m, screen.now()), sort="last_updated"
+            id="success",
+            title="LAST SUCCESS",
+            width=12,
+            drop=1,
+            cell=lambda m: _success(m, screen.now()),
+            sort="last_updated",
         ),
         Column(
             id="next",
             title="NEXT",
             width=7,
-            drop=3,
+            drop=4,
             cell=lambda m: Cell(ahead(m.next_run_at, screen.now()) if m.enabled else "off", Tone.MUTED),
             sort="next_run_at",
         ),
@@ -114,7 +119,7 @@ def columns(screen: PlaceScreen, *, with_channel: bool) -> tuple[Column[Mirror],
             id="updated",
             title="UPDATED",
             width=10,
-            drop=4,
+            drop=5,
             cell=lambda m: Cell(age(m.updated_at, screen.now()), Tone.MUTED),
             sort="updated_at",
         ),
@@ -137,6 +142,7 @@ def listing(screen: PlaceScreen, channel: str | None) -> Listing[Mirror]:
                 channel=channel,
                 query=wanted.query or None,
                 sort=wanted.sort,
+                state=wanted.state or None,
                 cursor=cursor,
                 limit=limit,
             )
@@ -158,6 +164,7 @@ def listing(screen: PlaceScreen, channel: str | None) -> Listing[Mirror]:
         ),
         subject="mirror",
         sort="name",
+        walk=((RunState.RUNNING, "running"), (RunState.COMPLETED, "ok")),
     )
 
 

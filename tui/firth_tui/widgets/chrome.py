@@ -74,9 +74,9 @@ class Head(Vertical):
         yield self._path
         yield self._banner
 
-    def put_daemon(self, what: Sequence[Cell], connection: Connection) -> None:
-        """Show which daemon this is and how the connection to it is."""
-        self._daemon.put(what, [stage_cell(connection)])
+    def put_daemon(self, what: Sequence[Cell], connection: Connection, tally: Sequence[Cell]) -> None:
+        """Show which daemon this is, how its mirrors are, and how the connection to it is."""
+        self._daemon.put(what, [*tally, stage_cell(connection)])
 
     def put_clock(self, now: float) -> None:
         self._clock.put([], [Cell(clock(now) + " ", Tone.MUTED)])
