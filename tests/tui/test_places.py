@@ -446,7 +446,7 @@ async def test_a_reader_of_hostile_names_is_safe(daemon: FakeDaemon) -> None:
         await term.press("enter")
         await term.sees("aaa?[31m[bold]evil[/bold]", "[red]1[/red]")
         await term.press("M")
-        await term.sees("?[31m[bold]evil[/bol…")
+        await term.sees("?[31m[bold]evil[/bo")
         await term.press("g", "enter")
         await term.until(lambda: isinstance(term.app.screen, MirrorScreen))
         await term.sees("?[31m[bold]evil[/bold] ?")
