@@ -42,6 +42,8 @@ class ReadParams(Struct, frozen=True, kw_only=True):
     close_filtered: bool = True  # False: another worker of the run closes the parts that `only` does not name
     filters: Filters = Filters()  # what of a part's entries the mirror takes
     keep: bool = False  # on_upstream_removal = keep
+    singly: bool = False  # a part that cannot be read, or is empty without a word, stays as it was; the others go on
+    accept_removals: bool = False  # what is empty without a word is taken at its word
     policy: JudgedBy | None = None  # None: everything that the source lists is kept
     page: bool = False  # what is read is the page of a lazy part; False: rows that came with pages are replaced
     max_part_bytes: int = 1 << 30  # of one part, decompressed: `upstream.max_index_bytes`
@@ -101,6 +103,9 @@ class PartResult(Struct, frozen=True, kw_only=True):
     notes: list[str] = []
     invalid: list[InvalidRecord] = []  # at most 1000
     invalid_count: int = 0
+    refused: str | None = None  # why the source takes back all that the part listed; its rows count as `filtered`
+    unreadable: str | None = None  # why it could not be read; its rows stay
+    emptied: bool = False  # it lists nothing any more, without a word; its rows stay
 
 
 class ReadResult(Struct, frozen=True, kw_only=True):
