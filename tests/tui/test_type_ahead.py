@@ -17,7 +17,8 @@ from msgspec import Struct
 from firth_protocol.client import Client
 from firth_protocol.errors import FirthError
 from firth_protocol.types import AuditEntry
-from firth_tui.action_table import ACTIONS, LISTS, at
+from firth_tui.action_table import ACTIONS, at
+from firth_tui.action_table_common import LISTS
 from firth_tui.actions import Place
 from tests.support.daemon import DaemonProcess
 from tests.support.pseudo import Ended, Frame, Pseudo, firth_on_pty

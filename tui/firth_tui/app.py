@@ -21,7 +21,8 @@ from textual.timer import Timer
 
 from firth_protocol.errors import FirthError
 from firth_protocol.types import DaemonStatus, Event, Mirror, RunState
-from firth_tui.action_table import CHANNEL_TABS, at
+from firth_tui.action_table import at
+from firth_tui.action_table_common import CHANNEL_TABS
 from firth_tui.actions import Action, Context, Place, Target, key_name, key_of, why_not
 from firth_tui.format import Cell, Tone, clean
 from firth_tui.gate import Gate

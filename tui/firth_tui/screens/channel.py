@@ -11,7 +11,8 @@ from textual.widgets import Static
 from firth_protocol.errors import FirthError, NotFound
 from firth_protocol.methods import ChannelGet
 from firth_protocol.types import Change, Channel, Generation, Mirror, Package, Privacy
-from firth_tui.action_table import BY_ID, CHANNEL_TABS
+from firth_tui.action_table import BY_ID
+from firth_tui.action_table_common import CHANNEL_TABS
 from firth_tui.actions import Place, Target, key_name, key_of
 from firth_tui.format import Cell, Sign, Tone, age, clean, count, family_name, moment, since
 from firth_tui.model import Touched
