@@ -92,6 +92,7 @@ async def test_every_fault_leads_to_what_it_is_about(daemon: FakeDaemon) -> None
             await term.until(lambda: isinstance(term.app.screen, HealthScreen))
 
 
+@pytest.mark.deep
 async def test_many_mirrors_of_one_cause_lead_to_their_list(daemon: FakeDaemon) -> None:
     for name in ("a", "b", "c"):
         ended(daemon, name, t.RunState.FAILED, "refused")

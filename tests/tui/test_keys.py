@@ -52,6 +52,7 @@ def test_help_has_each_action_once(place: Place) -> None:
     assert len(ids) == len(set(ids))
 
 
+@pytest.mark.deep
 async def test_a_moved_key_works_and_is_shown(tmp_path: Path) -> None:
     async with FakeDaemon(tmp_path / "firth.sock") as daemon:
         daemon.add_channel("main")

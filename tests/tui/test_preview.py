@@ -46,6 +46,7 @@ async def test_a_wide_terminal_shows_what_enter_would(daemon: FakeDaemon) -> Non
         assert isinstance(term.app.screen.focused, KeyedTable)  # there is nothing else to go to
 
 
+@pytest.mark.deep
 async def test_a_narrower_one_has_the_list_alone_and_asks_nothing(daemon: FakeDaemon) -> None:
     async with terminal(daemon.socket, WIDE, now=lambda: daemon.now) as term:
         await started(term)
@@ -55,6 +56,7 @@ async def test_a_narrower_one_has_the_list_alone_and_asks_nothing(daemon: FakeDa
         assert daemon.called("channel.get") == []
 
 
+@pytest.mark.deep
 async def test_rows_that_are_passed_by_are_not_asked_for(daemon: FakeDaemon) -> None:
     async with terminal(daemon.socket, SKETCHED, now=lambda: daemon.now) as term:
         await started(term)
