@@ -1,7 +1,9 @@
 """The only place that reads files of advisories; it runs in a worker process, for there may be a hundred thousand."""
 
 import io
+import lzma
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,8 @@ DOCUMENT_MAX_BYTES = 16_000_000
 REPORT_EVERY = 1000
 REASONS = 20
 ZIP = b"PK\x03\x04"
+DAMAGED = (zipfile.BadZipFile, RuntimeError, NotImplementedError, zlib.error, lzma.LZMAError, EOFError)
+"""What unpacking raises for a zip that is none, or not whole."""
 
 
 def read_task(params: AdvisoriesParams, report: Report) -> AdvisoriesResult:
@@ -57,13 +61,15 @@ def _documents(place: Path, own: bool) -> Iterator[bytes]:
                 if file.is_file() and not file.is_symlink():
                     yield from _of_file(file.read_bytes()[:DOCUMENT_MAX_BYTES], own)
             return
+        if place.exists() and not place.is_file():  # whoever opens a pipe waits for somebody who writes
+            raise Invalid("the advisories cannot be read: it is neither a file nor a folder", path="$.source")
         with place.open("rb") as opened:
             zipped = opened.read(4) == ZIP
         if zipped:
             yield from _of_zip(place, own)
         else:
             yield from _of_file(place.read_bytes(), own)
-    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+    except (OSError, *DAMAGED) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise Invalid(f"the advisories cannot be read: {reason}", path="$.source") from None
 

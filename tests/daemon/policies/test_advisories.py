@@ -1,5 +1,7 @@
 """Advisories as OSV writes them: which versions they name, which are one flaw, and what a rule makes of them."""
 
+import os
+import random
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -225,3 +227,20 @@ def test_a_folder_a_zip_and_one_file_are_read(tmp_path: Path) -> None:
     packed.write_bytes(packed.read_bytes()[:200])
     with pytest.raises(Invalid, match="cannot be read"):
         read_task(msgspec.structs.replace(params, place=str(packed)), lambda progress: None)
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_damage_within_a_zip_and_what_is_no_file_are_told(tmp_path: Path, packing: int) -> None:
+    packed, pipe = tmp_path / "all.zip", tmp_path / "pipe"
+    with zipfile.ZipFile(packed, "w", packing) as archive:
+        archive.writestr("1.json", osv(summary=random.Random(1).randbytes(3000).hex()))
+    content = bytearray(packed.read_bytes())
+    content[60:600] = bytes(540)
+    packed.write_bytes(content)
+    os.mkfifo(pipe)
+    for place in (packed, pipe):
+        params = AdvisoriesParams(
+            place=str(place), own=False, policings=[], out=str(tmp_path / "out"), max_bytes=10_000_000
+        )
+        with pytest.raises(Invalid, match="cannot be read"):
+            read_task(params, lambda progress: None)
