@@ -10,6 +10,7 @@ from firth_tui.action_table import BY_ID, at, menu
 from firth_tui.actions import Action, Context, Place, Target, subject
 from firth_tui.commands_mirror import MIRROR_COMMANDS
 from firth_tui.commands_package import PACKAGE_COMMANDS
+from firth_tui.commands_policy import POLICY_COMMANDS
 from firth_tui.commands_store import STORE_COMMANDS
 from firth_tui.dialogue import confirmed, tell_run
 from firth_tui.format import clean, counted, moment, size
@@ -150,7 +151,8 @@ async def _channel_edit(place: PlaceScreen, context: Context) -> None:
     channel = subject(context, "channel", Channel)
     reply = await place.firth.asked(place, ChannelForm(channel))
     if isinstance(reply, ChannelReply):
-        place.firth.tell(f"Saved {reply.channel.name}.")
+        judged = f" {len(reply.runs):,} runs judge by its policy now." if reply.runs else ""
+        place.firth.tell(f"Saved {reply.channel.name}.{judged}")
 
 
 async def _channel_freeze(place: PlaceScreen, context: Context) -> None:
@@ -267,6 +269,7 @@ COMMANDS: Mapping[str, Command] = {
     "view.runs": _view(Place.RUNS),
     "view.health": _view(Place.HEALTH),
     "view.audit": _view(Place.AUDIT),
+    "view.policies": _view(Place.POLICIES),
     "list.filter": _filter,
     "list.sort": _sort,
     "list.reverse": _reverse,
@@ -284,6 +287,7 @@ COMMANDS: Mapping[str, Command] = {
     "channel.rollback": _rollback,
     **MIRROR_COMMANDS,
     **PACKAGE_COMMANDS,
+    **POLICY_COMMANDS,
     **STORE_COMMANDS,
     "mirror.menu": _mirror_menu,
 }

@@ -69,6 +69,30 @@ def _audit(target: Target) -> PlaceScreen:
     return AuditScreen()
 
 
+def _policies(target: Target) -> PlaceScreen:
+    from firth_tui.screens.policies import PoliciesScreen
+
+    return PoliciesScreen()
+
+
+def _policy(target: Target) -> PlaceScreen:
+    from firth_tui.screens.policy import PolicyScreen
+
+    return PolicyScreen(target.name)
+
+
+def _excluded(target: Target) -> PlaceScreen:
+    from firth_tui.screens.excluded import ExcludedScreen
+
+    return ExcludedScreen(target.number)
+
+
+def _explain(target: Target) -> PlaceScreen:
+    from firth_tui.screens.explain import ExplainScreen
+
+    return ExplainScreen(target.channel, target.name, target.package)
+
+
 _MAKERS: Mapping[Place, Callable[[Target], PlaceScreen]] = {
     Place.CHANNELS: _channels,
     Place.PACKAGES: _channel,
@@ -84,4 +108,8 @@ _MAKERS: Mapping[Place, Callable[[Target], PlaceScreen]] = {
     Place.RUN: _run,
     Place.HEALTH: _health,
     Place.AUDIT: _audit,
+    Place.POLICIES: _policies,
+    Place.POLICY: _policy,
+    Place.EXCLUDED: _excluded,
+    Place.EXPLAIN: _explain,
 }

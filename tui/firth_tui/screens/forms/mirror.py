@@ -22,6 +22,7 @@ from firth_tui.actions import Place, Target
 from firth_tui.format import Tone, count, counted, moment, size, type_name
 from firth_tui.screens.forms.fields import Field, choice_field, lines, text_field, words
 from firth_tui.screens.forms.form import Form
+from firth_tui.screens.forms.policy_choice import offer_policies, policy_field, say_in_force
 from firth_tui.widgets.work import Repeated, start
 
 TYPING_S = 0.7
@@ -56,6 +57,7 @@ SWITCHES: dict[str, tuple[str, str, str]] = {
 """Filters that are a yes or a no."""
 
 SECRETS = (("none", "none"), ("token", "token"), ("user", "user and password"), ("bearer", "bearer"))
+NO_POLICY = "none of its own"
 MEGABYTE = 1_000_000
 TRANSFER = ("also_from", "drop_unused_days", "max_rate", "max_rate_hours")
 PLAN_FIELDS = ("channel", "name", "type", "mode", "source", "filters", "on_upstream_removal", "proxy", "ca_file")
@@ -73,6 +75,7 @@ class MirrorForm(Form):
         self._revision = mirror.revision if mirror else 0
         self._typing: Timer | None = None
         self._times = Repeated(self, self._show_times, group="times")
+        self._in_force = Repeated(self, self._say_in_force, group="policy")
 
     # --- the fields
 
@@ -111,6 +114,11 @@ class MirrorForm(Form):
                 placeholder="such as https://conda.example.org/main",
             ),
             *self._when(),
+            policy_field(
+                mirror.policy if mirror else None,
+                nobody=NO_POLICY,
+                help="The rules for what it may bring in; one of its own replaces that of its channel.",
+            ),
             *self._filters(mirror.type if mirror else MirrorType.CONDA),
             choice_field(
                 "on_removal",
@@ -231,6 +239,12 @@ class MirrorForm(Form):
 
     def on_mount(self) -> None:
         self._show_what_applies()
+        start(self, offer_policies, self.firth, self.field("policy"), NO_POLICY, group="policies")
+        self._in_force.ask()
+
+    async def _say_in_force(self) -> None:
+        channel = self.channel or self.field("channel").value
+        await say_in_force(self.firth, self.field("policy"), channel)
 
     def _show_what_applies(self) -> None:
         secret = self.field("credentials").value
@@ -278,6 +292,8 @@ class MirrorForm(Form):
             start(self, self._other_filters, group="filters", exclusive=True)
         if name in {"credentials", "schedule", "cron", "mode"}:
             self._show_what_applies()
+        if name in {"policy", "channel"}:
+            self._in_force.ask()
         if name in {"type", "source", "credentials", "secret", "user", "proxy", "ca_file"}:
             if self._typing is not None:
                 self._typing.stop()
@@ -344,6 +360,7 @@ class MirrorForm(Form):
             "enabled": values["enabled"] == "yes",
             **self._reaching(),
             **self._transfer_given(),
+            **({"policy": values["policy"]} if values["policy"] else {}),
         }
 
     async def press(self, button: str) -> None:
@@ -379,7 +396,7 @@ class MirrorForm(Form):
         for name in ("proxy", "ca_file"):
             if given.get(name) != getattr(mirror, name):
                 changed[name] = given.get(name)
-        for name in TRANSFER:
+        for name in (*TRANSFER, "policy"):
             if (given.get(name) or None) != (getattr(mirror, name) or None):
                 changed[name] = given.get(name)
         secret = self.field("credentials").value
