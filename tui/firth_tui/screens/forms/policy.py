@@ -286,7 +286,7 @@ class PolicyForm(Form):
             changed["description"] = values["description"]
         if sorted(families) != sorted(held.families):
             changed["families"] = given["families"]
-        if given["rules"] != held.rules:
+        if given["rules"] != rules_of(lines_of(held.rules)):
             changed["rules"] = given["rules"]
         self.dismiss(await link.ask(PolicyReply, "policy.update", policy=held.name, revision=self._revision, **changed))
 

@@ -8,7 +8,7 @@ from textual.widgets import Static
 from firth_protocol.errors import Invalid
 from firth_protocol.types import Mirror
 from firth_tui.dependency_report import ReportFile, write_report
-from firth_tui.format import counted
+from firth_tui.format import Tone, counted
 from firth_tui.screens.forms.fields import Field, choice_field, text_field
 from firth_tui.screens.forms.form import Form
 
@@ -64,7 +64,9 @@ class ReportForm(Form):
             )
         except FileExistsError:
             self._replaces = str(path)
-            raise Invalid("it is there already; Write again to replace it, or name another", path="file") from None
+            said = "! it is there already; Write again to replace it, or name another"
+            self.field("file").say(said, Tone.WARN)
+            return
         except ConnectionError:
             raise
         except OSError as error:
