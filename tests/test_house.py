@@ -138,7 +138,7 @@ SAID_ONCE = {
     r"\btomllib\b": "firthd/config.py",
     r"\bflock\b": "firthd/store/folder.py",
     r"\bprometheus_client\b": "firthd/vitals.py",
-    r"^(import html|from html)\b": "firthd/web/pages/html.py",
+    r"^(import html\b(?!\.)|from html import)": "firthd/web/pages/html.py",
     r"\bsock_sendfile\b|\bos\.sendfile\b": "firthd/web/wire.py",
 }
 """What one module of the daemon alone has to do with."""
@@ -177,7 +177,7 @@ WRITERS = {
     "run_failure": {"runs"},
     "run_log": {"runs"},
     "setting": {"backup", "journal"},
-    "source_index": {"catalog"},
+    "source_index": {"catalog", "marks"},
     "token": {"tokens"},
     "usage": {"usage"},
     "unnamed_file": {"object_files", "objects"},

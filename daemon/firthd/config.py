@@ -135,9 +135,6 @@ class Loaded(Struct, frozen=True, kw_only=True):
     origins: Mapping[str, str]  # "web.listen" -> "FIRTH_LISTEN"
 
 
-WITHOUT_EFFECT = frozenset({"upstream.page_ttl_s"})
-"""Settings that a file may hold and that nobody is told of: no family that this version serves has a use for them."""
-
 _RENAMED = {("python", "index_ttl_s"): ("upstream", "page_ttl_s")}
 """What files of 0.1.0 call by another name; the new name wins where a file holds both."""
 
@@ -226,13 +223,11 @@ def parse_listen(text: str) -> tuple[str, int]:
 
 
 def describe(loaded: Loaded) -> list[tuple[str, str, str]]:
-    """Return (setting, value as JSON, origin) for each setting in force that has an effect; secrets are hidden."""
+    """Return (setting, value as JSON, origin) for each setting in force; secrets are hidden."""
     rows = []
     for name, value in msgspec.to_builtins(public(loaded.settings), enc_hook=str).items():
         pairs = [(f"{name}.{key}", item) for key, item in value.items()] if isinstance(value, dict) else [(name, value)]
         for key, item in pairs:
-            if key in WITHOUT_EFFECT:
-                continue
             text = "unset" if item is None else msgspec.json.encode(item).decode()
             rows.append((key, text, loaded.origins[key]))
     return rows

@@ -28,11 +28,13 @@ from firth_protocol import types as t
 from firth_protocol.client import Client, DaemonUnreachable
 from firth_protocol.errors import FirthError, Upstream
 from firth_protocol.events import PROGRESS, Fact
+from tests.support.python import Installer, sample_index
 from tests.support.sample import TO_INSTALL, build_sample_channel
 from tests.support.sample_r import TO_INSTALL as R_TO_INSTALL
 from tests.support.sample_r import build_sample_cran
 
 CHANNEL = "main"
+PYTHON_TO_INSTALL = "alpha-one"
 START_S = 30
 STOP_S = 20
 SAMPLE_RUN_S = 90
@@ -292,10 +294,12 @@ async def story(client: Client, daemon: Firthd, source: str, url: str | None, fo
         await show_download(small[0].files[0], screen)
     if url is None:
         await show_r(client, folder, screen)
+        await show_python(client, folder, screen)
     screen.headline("Where it is")
     screen.line(f"clients     conda install -c {address} --override-channels NAME")
     if url is None:
         screen.line(f'R           install.packages("{R_TO_INSTALL}", repos = "{address}/cran")')
+        screen.line(f"pip         pip install --index-url {address}/simple/ {PYTHON_TO_INSTALL}")
     screen.line(f"browser     {address}/")
     screen.line(f"scripts     ./run ctl --socket {daemon.socket} mirror.list")
     screen.line(f"terminal    ./run tui --socket {daemon.socket}")
@@ -355,6 +359,32 @@ async def show_r(client: Client, folder: Path, screen: Screen) -> None:
     if R_TO_INSTALL not in installed:
         raise DemoFailed(f"R could not install {R_TO_INSTALL}: {told.decode(errors='replace')[-600:]}")
     screen.line(f"installed by R: {', '.join(installed)}")
+
+
+async def show_python(client: Client, folder: Path, screen: Screen) -> None:
+    """Mirror a whole Python index into the same channel, page by page as pip asks, and install with pip."""
+    sample = folder / "python"
+    index = sample_index(plain=True)
+    await asyncio.to_thread(index.write, sample)
+    with served(sample) as site:
+        screen.headline(f"A Python index comes into the same channel, from {site}/simple: {', '.join(index.projects)}")
+        before: m.ChannelGet = await client.call("channel.get", channel=CHANNEL)
+        mirror: m.MirrorReply = await client.call(
+            "mirror.create", channel=CHANNEL, name="python", type="python", source=f"{site}/simple", run_now=True
+        )
+        if mirror.run is None:
+            raise DemoFailed("the mirror of a Python index was created, but its run was not")
+        await follow_run(client, mirror.run, before.as_of, screen, SAMPLE_RUN_S)
+        after: m.ChannelGet = await client.call("channel.get", channel=CHANNEL)
+        address = str(after.addresses.python)
+        screen.line(f"pip install --index-url {address} {PYTHON_TO_INSTALL}")
+        pip = Installer(folder / "pip")
+        async with asyncio.timeout(INSTALL_S):
+            status, told = await pip.pip(address, PYTHON_TO_INSTALL)
+    if status:
+        raise DemoFailed(f"pip could not install {PYTHON_TO_INSTALL}: {told[-600:]}")
+    installed = sorted(file.stem for file in await asyncio.to_thread(list, pip.target.glob("*.py")))
+    screen.line(f"installed by pip: {', '.join(installed)}")
 
 
 async def show_download(file: t.PackageFile, screen: Screen) -> None:

@@ -17,7 +17,7 @@ from firthd.access import WebTokens, token_hash
 from firthd.channels.published import View
 from firthd.clock import Clock, SystemClock
 from firthd.config import UpstreamSettings, WebSettings
-from firthd.families.base import PageAt
+from firthd.families.addresses import PageAt
 from firthd.families.conda.family import CONDA
 from firthd.mirrors.on_demand import Helpers, OnDemand
 from firthd.serving import Limits, web_limits
@@ -243,7 +243,7 @@ class Site:
         self.fetched.append((file.filename, kept.sha256))
 
     async def page(
-        self, channel_id: int, family: Family, at: PageAt, as_of_ms: int | None, client: str
+        self, channel_id: int, family: Family, at: PageAt, as_of_ms: int | None, client: str, *, gzipped: bool = False
     ) -> bytes | None:
         """Conda has no lazy parts."""
         return None

@@ -37,6 +37,7 @@ class Blocks:
         self._families = families
         self._by_channel: dict[int, list[_Judge]] = {}
         self._refused_mirrors: set[int] = set()
+        self._refused_parts: dict[tuple[int, str], str] = {}  # (mirror, part) -> why its source takes its files back
 
     async def load(self) -> None:
         """Read them again; called at start and after each change to them."""
@@ -44,7 +45,13 @@ class Blocks:
         for row in await self._db.read(blocks.every):
             found.setdefault(row.channel_id, []).append(self.judge(row))
         self._refused_mirrors = await self._db.read(blocks.refused_mirrors)
+        self._refused_parts = await self._db.read(blocks.refused_parts)
         self._by_channel = found
+
+    async def heed_refused(self, mirror_id: int, part: str, reason: str | None) -> None:
+        """Refuse a part's files, or do so no more, as its source says."""
+        if self._refused_parts.get((mirror_id, part)) != reason:
+            self._refused_parts = await self._db.read(blocks.refused_parts)
 
     def judge(self, row: BlockRow) -> _Judge:
         """Return what judges by a block; raise Invalid for a spec that is none, NotFound for a family not served."""
@@ -59,6 +66,8 @@ class Blocks:
             lambda r: blocks.offered(r, file.channel_id, file.family, file.part, file.filename)
         ):
             raise Forbidden(f"{file.filename} was removed from {channel} together with its mirror")
+        if (reason := self._refused_parts.get((file.mirror_id, file.part))) is not None:
+            raise Forbidden(f"{file.filename} is refused in {channel}: {reason}")
         named = [
             judge
             for judge in self._by_channel.get(file.channel_id, ())
@@ -85,6 +94,18 @@ class Blocks:
                 after = page[-1].id
                 found |= {one.id: one for one in await asyncio.to_thread(_matching, [judge], page)}
         return list(found.values())
+
+    async def out_of_part(self, channel_id: int, mirror_id: int, family: Family, part: str) -> frozenset[str]:
+        """Return the names of a part's files that blocks take out of its page."""
+        if not self.any(channel_id, family):
+            return frozenset()
+        judges = [judge for judge in self._by_channel.get(channel_id, ()) if judge.row.family == family]
+        rows = await self._db.read(lambda r: blocks.of_part(r, channel_id, mirror_id, family, part))
+
+        def out() -> frozenset[str]:
+            return frozenset(name for name, raw in rows if any(judge.takes(part, raw) for judge in judges))
+
+        return await asyncio.to_thread(out)
 
     def any(self, channel_id: int, family: Family) -> bool:
         """Tell whether a channel has blocks of a family."""

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from firth_protocol.types import Family
-from firthd.channels.publish import RENDER, Publisher, Report
+from firthd.channels.publish import Publisher, Report
 from firthd.channels.published import Published
+from firthd.channels.renders import RENDER
 from firthd.families.base import FamilyRules
 from firthd.index.messages import RenderParams, RenderResult
 from firthd.store import catalog, generations, object_files, objects

@@ -5,6 +5,7 @@ import contextlib
 import shutil
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,10 +18,11 @@ from firthd.channels.drops import Retention
 from firthd.channels.families import content_before, digest_of, empty_row, family_row, to_render
 from firthd.channels.plan import Plan, owes_its_present, plan_publication
 from firthd.channels.published import Published, superseded, view_of
+from firthd.channels.renders import render, worth_apart
 from firthd.clock import Clock
 from firthd.families.base import FamilyRules, Side
 from firthd.index.messages import PreviousFile, RenderParams, RenderResult
-from firthd.store import catalog, generations, objects, summaries
+from firthd.store import artifacts, catalog, generations, objects, summaries
 from firthd.store.catalog import ChannelRow
 from firthd.store.database import Database, Reader, Tx
 from firthd.store.generations import FamilyRow, GenerationRow
@@ -33,7 +35,6 @@ T = TypeVar("T")
 Report = Callable[[str, int, int | None], None]
 """(description, done, total)"""
 
-RENDER = "firthd.index.render:render_task"
 _COPY_ROWS = 1_000
 
 
@@ -308,13 +309,12 @@ class Publisher:
         self, plan: Plan, family: Family, rules: FamilyRules, before: FamilyRow | None, one: "_Once", hold: Hold
     ) -> RenderResult:
         out = one.work / family
-        run_file = one.work / f"{family}.run"
         await asyncio.to_thread(out.mkdir, parents=True)
         reads = await self._db.read(lambda r: objects.in_force(r, plan.channel.id, family, rules.reads))
         params = RenderParams(
             formats=rules.formats,
             state_db=str(self._db.path),
-            run_file=str(run_file),
+            run_file=str(one.work / f"{family}.run"),
             out_dir=str(out),
             channel_id=plan.channel.id,
             number=plan.number,
@@ -335,19 +335,25 @@ class Publisher:
             one.report(progress.description, progress.done, progress.total)
 
         try:
-            result = await self._workers.run(RENDER, params, RenderResult, progress=tell, pressed=True)
+            rendered = await render(self._workers, params, tell, await self._apart(plan, family))
         except FirthError as error:
             raise _RenderFailed(error) from None
-        await asyncio.gather(
-            *(
-                hold.adopt(Path(file.file), file.sha256, file.size)
-                for file in (*result.files, *([result.pack] if result.pack else []))
+        files = (*rendered.result.files, *rendered.packs)
+        await asyncio.gather(*(hold.adopt(Path(file.file), file.sha256, file.size) for file in files))
+        for pack in rendered.packs:
+            await self._db.write(
+                partial(objects.name_pack, channel_id=plan.channel.id, file=pack.sha256, size=pack.size)
             )
-        )
-        if (pack := result.pack) is not None:
-            await self._db.write(lambda tx: objects.name_pack(tx, plan.channel.id, pack.sha256, pack.size))
-        await self._copy(plan, family, run_file)
-        return result
+        for run_file in rendered.run_files:
+            await self._copy(plan, family, run_file)
+        return rendered.result
+
+    async def _apart(self, plan: Plan, family: Family) -> str | None:
+        """Return the part whose objects a second worker is to make, if there is one."""
+        if plan.full or self._workers.places < 2:
+            return None
+        records = await self._db.read(lambda r: artifacts.records_by_part(r, plan.channel.id, family))
+        return worth_apart(records, sum(one.added for one in plan.draft))
 
     async def sides(self, channel_id: int, family: Family) -> list[Side]:
         """Return the files that the channel's mirrors keep beside their indexes, and those indexes that are signed."""

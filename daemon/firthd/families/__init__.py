@@ -16,9 +16,10 @@ def families() -> Mapping[Family, FamilyRules]:
     side.
     """
     from firthd.families.conda.family import CONDA
+    from firthd.families.python.family import PYTHON
     from firthd.families.r.family import R
 
-    return {Family.CONDA: CONDA, Family.R: R}
+    return {Family.CONDA: CONDA, Family.PYTHON: PYTHON, Family.R: R}
 
 
 def recognisers() -> Mapping[Family, Recogniser]:

@@ -6,14 +6,14 @@ are absolute and of type str, digests are lower hex, times are milliseconds sinc
 
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol, runtime_checkable
 
 from msgspec import Raw, Struct
 
 from firth_protocol.errors import Upstream
-from firth_protocol.types import Credentials, Family, Filters, MirrorMode, Notice, SourceFound
+from firth_protocol.types import Credentials, Family, Filters, MirrorMode, SourceFound
+from firthd.families.addresses import Located, SetUp
 from firthd.store.columns import columns_of
 from firthd.store.worker_reads import ShownRow
 
@@ -61,6 +61,9 @@ class Spool(Struct, frozen=True, kw_only=True):
     part: str  # what the house calls it (conda: the subdir)
     file: str | None  # None: the source has no such part any more, or it is empty
     encoding: str = ""  # the last extension of the form that was fetched
+    mark: str | None = None  # what a list of the source said of it: an older one is not what the source has
+    base_url: str | None = None  # where it was in the end, if the source has sent us elsewhere
+    lists: bool = False  # it is a list of parts
 
 
 class Entry(NamedTuple):
@@ -69,6 +72,7 @@ class Entry(NamedTuple):
     filename: str
     section: str
     raw: Raw | bytes
+    package: str = ""  # its name, where the part says it and not the record
 
 
 class Listing(Protocol):
@@ -114,6 +118,33 @@ class Signed(Protocol):
         """Whether there is a signature."""
 
 
+@runtime_checkable
+class Worded(Protocol):
+    """A listing whose source can take back all that it listed, with a word."""
+
+    @property
+    def refused(self) -> str | None:
+        """Why nobody may have the part's files any more; None: the source says nothing of the kind."""
+
+
+@runtime_checkable
+class Lists(Protocol):
+    """Formats of a source that lists its parts."""
+
+    def marks(self, spool: Spool, names: Set[str] | None, max_bytes: int, /) -> Mapping[str, "Listed"]:
+        """Return what a list says of these parts (None: of all); those that it lacks are absent.
+
+        Raises Upstream for what is no list.
+        """
+
+
+class Listed(Struct, frozen=True, gc=False):
+    """What a list says of a part: how it is spelled there, and a mark that changes when the part does."""
+
+    spelled: str
+    mark: str | None = None
+
+
 class Output(Protocol):
     """Takes the objects of an index as a family makes them."""
 
@@ -137,6 +168,9 @@ class Output(Protocol):
 
     def slice(self, path: str, sha256: bytes, content: bytes) -> None:
         """Add a small object whose path holds its own digest; bytes that lie there already are not written again."""
+
+    def put(self, path: str, content: bytes) -> None:
+        """Add a small object that the next publication may change; it lies in a pack with others."""
 
     def again(self, path: str, where: str) -> None:
         """Let a path that holds its own digest show the bytes that lie under another one."""
@@ -267,6 +301,7 @@ class Form(Struct, frozen=True):
 
     path: str
     accept: str | None = None  # the Accept header it is asked for with
+    in_folder: bool | None = None  # True: only folders have it; False: only servers
     folder: bool = False  # a folder: what is taken is a list of the files below it, as pages or the disk tell
 
 
@@ -276,6 +311,9 @@ class Ask(Struct, frozen=True, kw_only=True):
     part: str
     forms: tuple[Form, ...]  # the best one first
     beside: str | None = None  # a file that may be there beside this part ("": beside all of them), and is none itself
+    mark: str | None = None  # what a list says of it; what was read under the same mark is not asked for
+    lists: bool = False  # it lists parts: `Answer.marks` tells what it says of those in `names`
+    names: Set[str] | None = None  # None: of all of them
 
 
 class Batch(Struct, frozen=True, kw_only=True):
@@ -291,6 +329,7 @@ class Known(Struct, frozen=True, kw_only=True):
     path: str  # of the form that it came in
     there: bool  # False: the source had no such part
     beside: str | None = None  # as in `Ask`
+    mark: str | None = None
 
 
 class Answer(Struct, frozen=True, kw_only=True):
@@ -301,6 +340,7 @@ class Answer(Struct, frozen=True, kw_only=True):
     size: int | None = None  # bytes of the form, None when the source does not say
     changed: bool = True  # False: it is as it was read before
     refusal: Upstream | None = None  # why there is no form, where the source did not just say that there is none
+    marks: Mapping[str, Listed] | None = None  # of an ask that `lists`; None: it has not changed, or is not there
 
 
 Requests = Generator[Batch, Sequence[Answer], None]
@@ -340,67 +380,6 @@ class Facts(Struct, frozen=True, kw_only=True):
     indexed: int | None = None  # milliseconds, when the source's own server took it in
 
 
-class Life(StrEnum):
-    """How long clients may keep what an address gives."""
-
-    SHORT = "short"  # an index: the next publication may change it
-    HOUR = "hour"  # a file whose name may be given to other bytes one day
-    FOREVER = "forever"  # the address holds the digest of its bytes
-
-
-class ObjectAt(Struct, frozen=True, kw_only=True):
-    """An address at which an object of an index is."""
-
-    path: str  # of the object
-    media_type: str
-    life: Life = Life.SHORT
-    also: str | None = None  # where the object may lie as well
-    absent: Callable[[], bytes] | None = None  # makes what is served where there is none
-    gzip: str | None = None  # path of the object that is this one gzipped: what clients get that accept it so
-
-
-class ArtifactAt(Struct, frozen=True, kw_only=True):
-    """An address at which a package's file is."""
-
-    part: str
-    filename: str
-    media_type: str = "application/octet-stream"
-    life: Life = Life.HOUR
-    also: tuple[tuple[str, str], ...] = ()  # parts and file names that are looked for where it is not there
-
-
-class PageAt(Struct, frozen=True, kw_only=True):
-    """An address at which a part's page is, made when it is asked for if its mirror reads the part lazily."""
-
-    part: str
-    form: str  # which of the family's forms of a page
-    media_type: str
-    path: str | None = None  # of the object that shows the part where a run read it
-
-
-class RedirectTo(Struct, frozen=True):
-    """An address that has another spelling, relative to the channel's address."""
-
-    path: str
-
-
-class NoticesAt(Struct, frozen=True, kw_only=True):
-    """An address at which clients ask what a channel tells its users; nothing is there when it tells nothing."""
-
-    media_type: str
-    make: Callable[[Sequence[Notice]], bytes]
-
-
-Located = ObjectAt | ArtifactAt | PageAt | RedirectTo | NoticesAt
-
-
-class SetUp(Struct, frozen=True):
-    """What people type so that one client uses a channel."""
-
-    client: str
-    lines: str
-
-
 class Requirement(Protocol):
     """A parsed spec."""
 
@@ -419,6 +398,7 @@ class FetchPlace(Struct, frozen=True, kw_only=True):
     section: str
     filename: str
     base_url: str | None = None  # of `source_index`
+    page: str | None = None  # where the part's index was read: a rooted path on its host, or below a folder
     raw: bytes | None = None  # only sections for which `needs_record` is true
 
 
@@ -444,8 +424,8 @@ class Normalise(Protocol):
 class Pages(Protocol):
     """Makes the pages of lazy parts; worker processes import it."""
 
-    def page(self, part: str, form: str, records: Sequence[SourceRecord], /) -> bytes:
-        """Return a part's page in one form; the records come by file name and section."""
+    def page(self, part: str, form: str, records: Sequence[SourceRecord], listing: Listing, /) -> bytes:
+        """Return a part's page in one form; the records of the listing come by file name and section."""
 
 
 class LazyParts(Struct, frozen=True, kw_only=True):
@@ -489,4 +469,7 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     sort_versions: Callable[[Collection[str]], list[str]]  # newest first
     reserved_names: frozenset[str]  # that no channel may have, because a client would misread the address
     lazy: LazyParts | None = None  # None: every part is read by runs
+    small_parts: bool = False  # parts are many: one that cannot be read, or is empty without a word, stays as it was
+    instead: Callable[[Form, bytes, str], str | None] | None = None  # as `encoding`, of the first 64 KiB -> what it is
+    other_places: tuple[Form, ...] = ()  # where an index may stand whose address was not given in full
     policing: str | None = None  # "package.module:name" of its `Policing`; None: policies leave it alone

@@ -5,7 +5,17 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import astuple, replace
 
-from firthd.families.base import Formats, InvalidRecordError, Listing, Plain, Signed, SourceRecord, Spool
+from firth_protocol.errors import TooLarge, Upstream
+from firthd.families.base import (
+    Formats,
+    InvalidRecordError,
+    Listing,
+    Plain,
+    Signed,
+    SourceRecord,
+    Spool,
+    Worded,
+)
 from firthd.index.messages import PACKAGES, POLICY, InvalidRecord, PartResult, ReadParams
 from firthd.store.run_file import AddRow, CloseRow, OfferRow, RunFile
 from firthd.store.worker_reads import LiveRow, WorkerState
@@ -52,15 +62,28 @@ class PartReader:
 
     def read(self) -> PartResult:
         """Read the part and write its differences."""
-        return self.compare(self._formats.read(self._spool, self._params.max_part_bytes))
+        try:
+            listing = self._formats.read(self._spool, self._params.max_part_bytes)
+        except (Upstream, TooLarge) as error:
+            if not self._params.singly or self._params.page:
+                raise
+            return self._as_it_was(unreadable=error.message)
+        return self.compare(listing)
 
     def compare(self, listing: Listing) -> PartResult:
         """Write how a part that was read differs."""
         self._load_live()
+        refused = listing.refused if isinstance(listing, Worded) else None
+        if self._emptied(listing, refused):
+            reason = f"{self._spool.part} lists nothing any more, without a word"
+            if self._params.page:
+                raise Upstream(f"{reason}; what it listed stays", hint="look at the source")
+            return self._as_it_was(emptied=True)
         if self._policy is not None:
             self._names |= self._policy.judging.offered[self._spool.part]
         self._run_file.add(self._additions(listing))
-        gone, held = self._close_rest()
+        gone, held = self._close_rest(keep=self._params.keep and refused is None)
+        taken_back = gone if refused is not None else 0
         self._run_file.close_rows(self._closed)
         self._run_file.offers(changed_offers(self._state, self._params, self._formats, self._spool.part, self._names))
         bytes_to_store, bytes_unknown = self._weigh()
@@ -72,19 +95,47 @@ class PartReader:
             added=len(self._to_store) - self._replaced,
             replaced=self._replaced,
             unchanged=self._unchanged,
-            gone=gone,
+            gone=gone - taken_back,
             held=held,
             left_out=self._left_out,
             judged_away=self._judged_away,
-            filtered=self._filtered,
+            filtered=self._filtered + taken_back,
             unhashed=self._unhashed,
             bytes_to_store=bytes_to_store,
             bytes_unknown=bytes_unknown,
             base_url=listing.base_url,
-            signed=isinstance(listing, Signed) and listing.signed,
+            signed=isinstance(listing, Signed) and (listing.signed or self._nothing_taken(listing)),
+            refused=refused,
             notes=listing.notes,
             invalid=self._invalid,
             invalid_count=self._invalid_count,
+        )
+
+    def _emptied(self, listing: Listing, refused: str | None) -> bool:
+        """Tell whether a part that is one of many lists nothing where it had something, and the source says not why."""
+        there = self._spool.file is not None
+        empty = self._params.singly and there and self._before and not len(listing) and refused is None
+        return bool(empty) and not self._params.accept_removals
+
+    def _nothing_taken(self, listing: Listing) -> bool:
+        """Tell whether the filters leave nothing of what is listed: clients are shown that there is nothing."""
+        return self._params.singly and len(listing) > 0 and not self._unchanged and not self._to_store
+
+    def _as_it_was(self, *, unreadable: str | None = None, emptied: bool = False) -> PartResult:
+        if not self._before:
+            self._load_live()
+        return PartResult(
+            part=self._spool.part,
+            records=self._before,
+            kept=self._before,
+            before=self._before,
+            added=0,
+            replaced=0,
+            unchanged=self._before,
+            gone=0,
+            base_url=self._spool.base_url,
+            unreadable=unreadable,
+            emptied=emptied,
         )
 
     def _load_live(self) -> None:
@@ -113,7 +164,7 @@ class PartReader:
         takes = self._formats.taker(self._params.filters)
         last: tuple[str, str] | None = None
         for number, entry in enumerate(listing):
-            filename, section, raw = entry
+            filename, section, raw = entry.filename, entry.section, entry.raw
             if number % REPORT_EVERY == 0:
                 self._report(TaskProgress(number, total, "records", f"{part}: {number:,} of {total:,} read"))
             of_section = self._live.get(section)
@@ -186,11 +237,11 @@ class PartReader:
     def _close(self, row: LiveRow, reason: str) -> None:
         self._closed.append((row.id, self._formats.family, self._spool.part, row.name, reason))
 
-    def _close_rest(self) -> tuple[int, int]:
+    def _close_rest(self, *, keep: bool) -> tuple[int, int]:
         """Close what the source no longer lists; return how many, and how many stay because they are stored."""
         rest = [row for section in self._live.values() for row in section.values()]
         digests = (row.sha256 for row in rest if row.sha256)
-        stored = self._state.stored(self._params.channel_id, digests) if self._params.keep else set()
+        stored = self._state.stored(self._params.channel_id, digests) if keep else set()
         gone = [row for row in rest if row.sha256 is None or row.sha256 not in stored]
         held = [row for row in rest if row.sha256 in stored]
         against = {} if self._policy is None else self._policy.rules_against(self._spool.part, held)

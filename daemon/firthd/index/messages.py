@@ -42,6 +42,8 @@ class ReadParams(Struct, frozen=True, kw_only=True):
     close_filtered: bool = True  # False: another worker of the run closes the parts that `only` does not name
     filters: Filters = Filters()  # what of a part's entries the mirror takes
     keep: bool = False  # on_upstream_removal = keep
+    singly: bool = False  # a part that cannot be read, or is empty without a word, stays as it was; the others go on
+    accept_removals: bool = False  # what is empty without a word is taken at its word
     policy: JudgedBy | None = None  # None: everything that the source lists is kept
     page: bool = False  # what is read is the page of a lazy part; False: rows that came with pages are replaced
     max_part_bytes: int = 1 << 30  # of one part, decompressed: `upstream.max_index_bytes`
@@ -101,6 +103,9 @@ class PartResult(Struct, frozen=True, kw_only=True):
     notes: list[str] = []
     invalid: list[InvalidRecord] = []  # at most 1000
     invalid_count: int = 0
+    refused: str | None = None  # why the source takes back all that the part listed; its rows count as `filtered`
+    unreadable: str | None = None  # why it could not be read; its rows stay
+    emptied: bool = False  # it lists nothing any more, without a word; its rows stay
 
 
 class ReadResult(Struct, frozen=True, kw_only=True):
@@ -178,6 +183,8 @@ class RenderParams(Struct, frozen=True, kw_only=True):
     proven_above: int = 0  # rows with ids up to this were read before every form was proven to hold them
     before: FamilyContent | None = None  # of what `shows` holds; None: nobody has worked it out
     full: bool = False  # everything is made anew, whatever is in force
+    objects_of: list[str] | None = None  # of these parts alone objects are made, and nothing is summed up; None: of all
+    objects_elsewhere: list[str] = []  # parts whose objects another task makes; what they show is summed up here
     lost: list[str] = []  # sha256 of packs that are not there any more: nothing is looked for in them
     sides: list[Side] = []  # the files beside the indexes of the channel's mirrors
     previous: dict[str, PreviousFile] = {}  # path -> file, of the objects in force that end in the family's `reads`
@@ -208,4 +215,5 @@ class RenderResult(Struct, frozen=True, kw_only=True):
     content: FamilyContent  # that the whole generation shows
     changed_packages: int  # rows in the run file's table `package`
     slices_new: int
+    left_out: int = 0  # rows that could not be written
     notes: list[str] = []  # what an administrator should know: rows that were left out and why, objects too large

@@ -12,7 +12,8 @@ from firthd.index.messages import PreviousFile, RenderedFile
 from firthd.index.owners import precedence
 from firthd.index.packs import Pack, sync
 from firthd.store.run_file import RunFile
-from firthd.store.worker_reads import PackedAt, WorkerState
+from firthd.store.worker_objects import PackedAt
+from firthd.store.worker_reads import WorkerState
 
 PACK = "slices.pack"
 NOTES_MAX = 100
@@ -65,6 +66,7 @@ class Outputs:
         self._pack = Pack(folder / PACK)
         self._new: dict[str, bytes] = {}  # path -> sha256 of slices that are in the pack
         self._elsewhere: dict[str, tuple[bytes, PackedAt]] = {}  # path -> sha256, where older packs hold it
+        self._changing: dict[str, bytes] = {}  # path -> sha256 of what is in the pack, and may change
         self._ended: list[str] = []
         self.files: list[RenderedFile] = []
         self.notes: list[str] = []
@@ -117,6 +119,12 @@ class Outputs:
         else:
             self._elsewhere[path] = (sha256, place)
 
+    def put(self, path: str, content: bytes) -> None:
+        """Add a small object that the next publication may change; it lies in the pack with others."""
+        digest = hashlib.sha256(content).digest()
+        self._pack.add(digest, content)
+        self._changing[path] = digest
+
     def again(self, path: str, where: str) -> None:
         """Let a path that holds its own digest show the bytes that lie under another one."""
         found = self._state.packed_object(self._channel_id, self._family, where)
@@ -155,5 +163,8 @@ class Outputs:
         run_file.files((file.path, file.sha256, file.size) for file in self.files)
         run_file.packed((path, sha256, *self._pack.place(sha256)) for path, sha256 in self._new.items())
         run_file.packed((path, sha256, *place) for path, (sha256, place) in self._elsewhere.items())
+        run_file.packed(
+            ((path, sha256, *self._pack.place(sha256)) for path, sha256 in self._changing.items()), lasting=False
+        )
         run_file.ended(self._ended)
         return pack, len(self._new)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from firthd.index.messages import RenderedFile
-from firthd.store.worker_reads import PackedAt
+from firthd.store.worker_objects import PackedAt
 
 
 class Pack:

@@ -2,14 +2,15 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import zstandard
 from msgspec import Struct
 
+from firth_protocol.types import Filters
 from firthd.families import load_formats, load_pages
-from firthd.families.base import Formats, InvalidRecordError, Listing, SourceRecord, Spool
+from firthd.families.base import Entry, Formats, InvalidRecordError, Listing, SourceRecord, Spool
 from firthd.workers import Report
 
 COPY_BYTES = 1 << 20
@@ -30,6 +31,8 @@ class PageParams(Struct, frozen=True, kw_only=True):
     packed: str = ""
     out: str = ""
     until_ms: int | None = None
+    filters: Filters = Filters()  # of the mirror
+    left_out: list[str] = []  # names of files that it does not show
 
 
 class PageResult(Struct, frozen=True):
@@ -63,8 +66,11 @@ def made(params: PageParams, file: str) -> tuple[bytes, int]:
     """Return the page of the part that lies in a file, and how many records it shows."""
     formats = load_formats(params.formats)
     listing = formats.read(Spool(part=params.part, file=file, encoding=params.encoding), params.max_bytes)
-    records = [record for record in valid(formats, listing) if until(record, params.until_ms)]
-    return load_pages(params.pages).page(params.part, params.form, records), len(records)
+    takes = formats.taker(params.filters)
+    left_out = set(params.left_out)
+    shown = (record for record in valid(formats, listing, takes) if until(record, params.until_ms))
+    records = [record for record in shown if record.filename not in left_out]
+    return load_pages(params.pages).page(params.part, params.form, records, listing), len(records)
 
 
 def unpack(packed: Path, plain: Path) -> None:
@@ -73,10 +79,12 @@ def unpack(packed: Path, plain: Path) -> None:
         zstandard.ZstdDecompressor().copy_stream(source, target, COPY_BYTES, COPY_BYTES)
 
 
-def valid(formats: Formats, listing: Listing) -> Iterator[SourceRecord]:
-    """Yield the records of a listing that can be taken, each file name and section once."""
+def valid(formats: Formats, listing: Listing, takes: Callable[[Entry], bool] | None) -> Iterator[SourceRecord]:
+    """Yield the records of a listing that can be taken and that the filters take, each file name and section once."""
     last: tuple[str, str] | None = None
     for entry in listing:
+        if takes is not None and not takes(entry):
+            continue
         try:
             record = formats.record(entry, formats.fingerprint(entry.raw))
         except InvalidRecordError:

@@ -30,7 +30,7 @@ def read_task(params: ReadParams, report: Report) -> ReadResult:
     judgement = None
     with RunFile(params.run_file) as run_file:
         run_file.start_read(COLUMNS)
-        spools = [spool for spool in params.spools if params.only is None or spool.part in params.only]
+        spools = [spool for spool in params.spools if params.only is None or spool.part in params.only or spool.lists]
         spools.sort(key=attrgetter("part"))
         if params.policy is None:
             results.extend(PartReader(formats, params, spool, state, run_file, report).read() for spool in spools)

@@ -12,9 +12,10 @@ from msgspec.structs import replace
 from firth_protocol.errors import Internal
 from firthd.families import load_formats
 from firthd.families.base import Formats, GoesOn, InvalidRecordError, PartRenderer, ShownPackage
-from firthd.index.messages import RenderedPart, RenderParams, RenderResult
+from firthd.index.messages import FamilyContent, RenderedPart, RenderParams, RenderResult
 from firthd.index.outputs import Outputs
 from firthd.index.owners import NO_CONTEST, Owners, find_owners, moved_names
+from firthd.index.set_hash import EMPTY
 from firthd.index.summaries import Summaries
 from firthd.store.run_file import RunFile
 from firthd.store.worker_reads import ShownRow, SummaryInForce, WorkerState
@@ -54,6 +55,7 @@ def _render(params: RenderParams, state: WorkerState, run_file: RunFile, report:
 
 
 NOTHING_HIDDEN = "{}"
+NOTHING = FamilyContent(state=EMPTY, artifacts=0, packages=0, bytes=0)
 
 
 class Renderer:
@@ -91,6 +93,8 @@ class Renderer:
         """Render what is touched."""
         self._owners = self._find_owners()
         touched = self._touched()
+        if self._params.objects_of is not None:
+            return self._objects_only(touched, self._params.objects_of)
         names: set[str] = set().union(*touched.values()) | self._owners.moved
         in_force = self._in_force(names)
         parts = self._parts_to_render(touched)
@@ -113,6 +117,24 @@ class Renderer:
             else self._summaries.content(self._params.before, in_force),
             changed_packages=len(seen | gone),
             slices_new=slices,
+            left_out=self._left_out,
+            notes=self._notes(),
+        )
+
+    def _objects_only(self, touched: dict[str, set[str]], parts: list[str]) -> RenderResult:
+        """Make the objects of some parts; another task sums up what they show."""
+        for part in parts:
+            if part in touched:
+                self._render_part(part, touched[part], set())
+        pack, slices = self._out.finish(self._run_file)
+        return RenderResult(
+            files=sorted(self._out.files, key=attrgetter("path")),
+            pack=pack,
+            parts=self._parts,
+            content=NOTHING,
+            changed_packages=0,
+            slices_new=slices,
+            left_out=self._left_out,
             notes=self._notes(),
         )
 
@@ -181,6 +203,9 @@ class Renderer:
         return self._formats.renderer(part, touched, self._out)
 
     def _render_part(self, part: str, touched: set[str], summed: set[str] | None) -> None:
+        if part in self._params.objects_elsewhere:
+            self._sum_part(part, touched, summed)
+            return
         renderer = self._renderer(part, None if self._full else touched)
         artifacts = 0
         going_on: GoesOn | None = None
@@ -199,6 +224,11 @@ class Renderer:
         renderer.finish(self._tell)
         if going_on is not None:
             artifacts = going_on.shown
+        self._parts.append(RenderedPart(part=part, artifacts=artifacts))
+
+    def _sum_part(self, part: str, touched: set[str], summed: set[str] | None) -> None:
+        pages = self._state.shown_rows(self._params.channel_id, self._formats.family, part)
+        artifacts = sum(len(self._take(part, page, touched, summed)) for page in pages)
         self._parts.append(RenderedPart(part=part, artifacts=artifacts))
 
     def _changed_rows(self, part: str, renderer: GoesOn, names: set[str]) -> Iterator[list[ShownRow]]:

@@ -28,6 +28,7 @@ from firthd.upstream.client import Source
 from firthd.upstream.client import Upstream as Upstreams
 from firthd.upstream.failures import Passing, Slow
 from firthd.upstream.hosts import Lane
+from firthd.upstream.source import page_address
 
 TRANSFERS = 14
 """Files that one run brings at once: two fewer than a host has connections, so that clients find one free."""
@@ -336,20 +337,28 @@ class Downloads:
 
 
 async def bring(
-    live: LiveRun, context: Context, job: Job, base_urls: Mapping[str, str | None], files: Files, total: int
+    live: LiveRun,
+    context: Context,
+    job: Job,
+    places: Mapping[str, tuple[str, str | None]],
+    files: Files,
+    total: int,
 ) -> Result:
     """Download for a run inside the step in progress, and remember how the mirror's source takes names.
 
-    `base_urls` are those that the source's index gives, by part. Raises as `Downloads.run` does.
+    `places`: where below the source each part's index was, and the base of addresses that it gives. Raises as
+    `Downloads.run` does.
     """
     rules = rules_of(context.families, job.type)
 
     def place(wanted: Wanted) -> FetchPlace:
+        page, base_url = places.get(wanted.part, (None, None))
         return FetchPlace(
             part=wanted.part,
             section=wanted.section,
             filename=wanted.filename,
-            base_url=base_urls.get(wanted.part),
+            base_url=base_url,
+            page=None if page is None else page_address(job.source, page),
             raw=wanted.raw,
         )
 

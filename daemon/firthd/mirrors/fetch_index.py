@@ -1,8 +1,9 @@
 """The only place that brings a source's index: it drives a family's requests, part by part, and keeps the copies."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Set
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from msgspec import Struct
@@ -11,46 +12,29 @@ from msgspec.structs import replace
 from firth_protocol import units
 from firth_protocol.errors import Upstream
 from firthd.clock import Clock
-from firthd.families.base import Answer, Ask, FamilyRules, Form, Known, Requests, Spool
+from firthd.families.base import Answer, Ask, FamilyRules, Form, Known, Listed, Spool
 from firthd.index.messages import PartResult
+from firthd.mirrors.asking import not_it, odd, walk
 from firthd.mirrors.source import Job
 from firthd.runs.run import LiveRun
 from firthd.store.catalog import SourceIndexRow
+from firthd.store.runs import Failure
+from firthd.upstream.client import Fetched, Validators
 from firthd.upstream.client import Upstream as Upstreams
-from firthd.upstream.client import Validators
+from firthd.upstream.failures import Unreachable
 from firthd.upstream.listing import list_folder
+from firthd.upstream.source import is_file
 from firthd.upstream.spool import Room
 
 Progress = Callable[[int, int | None], None]
 """(bytes done, bytes in all)"""
 Came = Callable[[SourceIndexRow], Awaitable[None]]
 """Hears of a part that has come, or is gone, before it is taken in."""
+Marks = Callable[[Spool, Set[str] | None], Awaitable[Mapping[str, Listed]]]
+"""Reads a list of parts: what it says of those that are named (None: of all). Raises Upstream for what is none."""
 _NOT_YOURS = frozenset({401, 403})
-
-
-async def walk(requests: Requests, ask: Callable[[Ask], Awaitable[Answer]]) -> list[Answer]:
-    """Ask for what a family's requests want, a batch at a time, and return every answer in the order of the asks."""
-    answers: list[Answer] = []
-    batch = next(requests, None)
-    while batch is not None:
-        places = asyncio.Semaphore(batch.at_once)
-
-        async def one(asked: Ask, places: asyncio.Semaphore = places) -> Answer:
-            async with places:
-                return await ask(asked)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(asked)) for asked in batch.asks]
-        except BaseExceptionGroup as several:
-            raise several.exceptions[0] from None
-        got = [task.result() for task in tasks]
-        answers += got
-        try:
-            batch = requests.send(got)
-        except StopIteration:
-            batch = None
-    return answers
+FAILURES_IN_A_ROW = 20
+"""Parts of many that cannot be had one after the other before it is their source that fails."""
 
 
 class FetchedPart(Struct, frozen=True, kw_only=True):
@@ -58,6 +42,7 @@ class FetchedPart(Struct, frozen=True, kw_only=True):
 
     row: SourceIndexRow
     changed: bool
+    lists: bool = False  # it is a list of parts
 
     @property
     def must_be_read(self) -> bool:
@@ -67,6 +52,8 @@ class FetchedPart(Struct, frozen=True, kw_only=True):
 class Index(Struct, frozen=True, kw_only=True):
     parts: list[FetchedPart]
     sides: list[FetchedPart] = []  # files beside them
+    failed: int = 0  # parts that could not be had and stay as they were
+    marked: dict[str, str] = {}  # parts that a list marks anew and that have not changed
 
     @property
     def changed(self) -> bool:
@@ -93,6 +80,9 @@ class Index(Struct, frozen=True, kw_only=True):
                 part=part.row.part,
                 file=str(folder / part.row.file) if part.row.file else None,
                 encoding=part.row.encoding,
+                mark=part.row.mark,
+                base_url=part.row.base_url,
+                lists=part.lists,
             )
             for part in self.parts
             if part.must_be_read or everything
@@ -106,12 +96,16 @@ class Index(Struct, frozen=True, kw_only=True):
             result = by_part.get(row.part)
             if result is None:
                 return row
-            whole = not result.invalid_count and row.part not in holes
+            if result.unreadable is not None:  # it is asked for anew
+                void: dict[str, Any] = {"file": None, "size": 0, "etag": None, "last_modified": None, "mark": None}
+                return replace(row, **void, settled=0)
+            whole = not result.invalid_count and not result.emptied and row.part not in holes
             return replace(
                 row,
                 records=result.records,
                 base_url=result.base_url,
                 signed=result.signed,
+                refused=result.refused,
                 settled=run_id if whole else 0,
             )
 
@@ -125,8 +119,17 @@ class IndexFetcher:
     """Brings the index of one source; copies lie in `folder` under names of their own."""
 
     def __init__(
-        self, upstream: Upstreams, rules: FamilyRules, clock: Clock, folder: Path, *, max_part_bytes: int, room: Room
+        self,
+        upstream: Upstreams,
+        rules: FamilyRules,
+        clock: Clock,
+        folder: Path,
+        *,
+        max_part_bytes: int,
+        room: Room,
+        marks: Marks,
     ) -> None:
+        self.marks = marks
         self._upstream = upstream
         self._max_part_bytes = max_part_bytes
         self._room = room
@@ -157,7 +160,10 @@ class IndexFetcher:
         until = self._upstream.index_deadline()  # one that sends a little now and then would keep the run for days
         usable = await asyncio.to_thread(self._usable, known)
         fetch = _Fetch(self, live, job, known, usable, tag, until, came, current_since)
-        seen = {name: Known(path=row.url_path, there=_there(row), beside=row.beside) for name, row in known.items()}
+        seen = {
+            name: Known(path=row.url_path, there=_there(row), beside=row.beside, mark=row.mark)
+            for name, row in known.items()
+        }
         answers = await walk(self._rules.requests(seen, job.filters, thorough, job.mode), fetch.ask)
         sides = {part.row.part for part in fetch.parts if part.row.beside is not None}
         answers = [answer for answer in answers if answer.part not in sides]
@@ -171,7 +177,7 @@ class IndexFetcher:
                 hint="`mirror.check` tells what stands at the address",
             )
         for answer in answers:
-            if answer.refusal is not None:
+            if answer.refusal is not None and answer.part not in fetch.failed:
                 live.log(f"{answer.part}: taken as absent: {answer.refusal.message}", "warning")
         asked = {part.row.part for part in fetch.parts}
         there_now = {answer.part for answer in there}
@@ -185,6 +191,8 @@ class IndexFetcher:
         return Index(
             parts=[part for part in every if part.row.beside is None],
             sides=[part for part in every if part.row.beside is not None],
+            failed=len(fetch.failed),
+            marked=fetch.marked,
         )
 
     def _usable(self, known: Mapping[str, SourceIndexRow]) -> dict[str, SourceIndexRow]:
@@ -205,8 +213,8 @@ class IndexFetcher:
         validators: Validators | None,
         until: float,
         progress: Progress,
-    ) -> tuple[str, str, int, Validators, int]:
-        """Fetch one form; return (status, encoding, bytes, validators, HTTP status)."""
+    ) -> tuple[Fetched, str]:
+        """Fetch one form; return what came of it, and how it is encoded."""
         encoding = ""
 
         def look(start: bytes, content_type: str) -> bool:
@@ -219,7 +227,7 @@ class IndexFetcher:
                 self._upstream, job.source, form.path, spool, validators=validators, until=until, room=self._room
             )
             encoding = self._rules.encoding(form, b"", "") or ""
-            return listed.status, encoding, listed.bytes, listed.validators, listed.answered
+            return listed, encoding
         fetched = await self._upstream.fetch(
             job.source,
             form.path,
@@ -233,10 +241,18 @@ class IndexFetcher:
             look=look,
             room=self._room,
         )
-        return fetched.status, encoding, fetched.bytes, fetched.validators, fetched.answered
+        return fetched, encoding
+
+    @property
+    def small_parts(self) -> bool:
+        return self._rules.small_parts
 
     def now_ms(self) -> int:
         return self._clock.now_ms()
+
+    def spool_of(self, row: SourceIndexRow) -> Spool:
+        """Return a part whose copy is there, as worker processes read it."""
+        return Spool(part=row.part, file=str(self._folder / row.file) if row.file else None, encoding=row.encoding)
 
     def spool(self, part: str, tag: str, number: int) -> Path:
         """Return where a new copy goes; a part's name may hold slashes."""
@@ -270,11 +286,16 @@ class _Fetch:
         self._tag = tag
         self._until = until
         self.parts: list[FetchedPart] = []
+        self.failed: set[str] = set()
+        self.marked: dict[str, str] = {}
+        self._in_a_row = 0
 
     async def ask(self, asked: Ask) -> Answer:
         """Bring the first form of a part that is there; a file beside the index that cannot be had stays as it was."""
+        if asked.lists:
+            return await self._list(asked)
         if asked.beside is None:
-            return await self._ask(asked)
+            return await self._ask(asked) if not self._fetcher.small_parts else await self._one_of_many(asked)
         try:
             return await self._ask(asked)
         except Upstream as error:
@@ -283,6 +304,50 @@ class _Fetch:
         row = before or replace(_row(asked.part, asked.forms[0].path, 0, beside=asked.beside), settled=self._live.id)
         self.parts.append(FetchedPart(row=row, changed=False))
         return Answer(part=asked.part, form=None, changed=False)
+
+    async def _list(self, asked: Ask) -> Answer:
+        """Bring a list of parts; one that is none counts as absent where it is not needed."""
+        answer = await self._ask(asked)
+        part = self.parts.pop()
+        if answer.form is not None and answer.changed:
+            try:
+                marks = await self._fetcher.marks(self._fetcher.spool_of(part.row), asked.names)
+            except Upstream as error:
+                if asked.names is None:
+                    raise
+                self._live.log(f"{error.message}; each page is asked for without it", "warning")
+                row = _row(asked.part, asked.forms[0].path, self._fetcher.now_ms())
+                self.parts.append(FetchedPart(row=replace(row, settled=self._live.id), changed=False, lists=True))
+                return Answer(part=asked.part, form=None)
+            answer = replace(answer, marks=marks)
+        self.parts.append(replace(part, lists=True))
+        return answer
+
+    async def _one_of_many(self, asked: Ask) -> Answer:
+        """Bring a part that is one of many: if it cannot be had it stays as it was, and the others go on.
+
+        A host that cannot be reached, or that fails many times in a row, fails the run.
+        """
+        had = self._usable.get(asked.part)
+        if had is not None and asked.mark is not None and had.mark == asked.mark:
+            self.parts.append(FetchedPart(row=had, changed=False))
+            form = next((form for form in asked.forms if form.path == had.url_path), asked.forms[0])
+            return Answer(part=asked.part, form=form, size=had.size, changed=False)
+        try:
+            answer = await self._ask(asked)
+        except Upstream as error:
+            self._in_a_row += 1
+            if isinstance(error, Unreachable) or self._in_a_row >= FAILURES_IN_A_ROW:
+                raise
+            self.failed.add(asked.part)
+            failure = Failure(part=asked.part, filename="", reason=error.message, attempts=1)
+            self._live.fail_artifact(failure)
+            self._live.log(f"{asked.part}: {error.message}; it stays as it was", "error")
+            if (before := self._known.get(asked.part)) is not None:
+                self.parts.append(FetchedPart(row=replace(before, mark=None), changed=False))
+            return Answer(part=asked.part, form=None, changed=False, refusal=error)
+        self._in_a_row = 0
+        return answer
 
     async def _ask(self, asked: Ask) -> Answer:
         had = self._usable.get(asked.part)
@@ -293,14 +358,17 @@ class _Fetch:
                 self.parts.append(FetchedPart(row=had, changed=False))
                 return Answer(part=asked.part, form=form, size=had.size, changed=False)
         # The form it had before comes first, so that a validator helps; a folder's list costs more than any file.
-        forms = sorted(asked.forms, key=lambda form: had is None or form.folder or form.path != had.url_path)
+        on_disk = is_file(self._job.source)
+        there = (form for form in asked.forms if form.in_folder in {None, on_disk})
+        forms = sorted(there, key=lambda form: had is None or form.folder or form.path != had.url_path)
         refusal: Upstream | None = None
+        statuses: list[int] = []
         for number, form in enumerate(forms):
             same = had is not None and had.url_path == form.path
             validators = Validators(etag=had.etag, last_modified=had.last_modified) if had and same else None
             spool = self._fetcher.spool(asked.part, self._tag, number)
             try:
-                status, encoding, size, validators, answered = await self._fetcher.bring(
+                fetched, encoding = await self._fetcher.bring(
                     self._job, form, spool, validators, self._until, self._progress(form.path)
                 )
             except Upstream as error:
@@ -308,15 +376,20 @@ class _Fetch:
                     raise
                 refusal = refusal or error
                 continue
-            if status == "not_modified" and had is not None:
-                self._live.log(f"{form.path}: not changed")
+            answered = fetched.answered
+            statuses.append(answered)
+            if fetched.status == "not_modified" and had is not None:
+                self._say(asked, f"{form.path}: not changed")
+                if asked.mark is not None and asked.mark != had.mark:
+                    had = replace(had, mark=asked.mark)
+                    self.marked[asked.part] = asked.mark
                 self.parts.append(FetchedPart(row=had, changed=False))
                 return Answer(part=asked.part, form=form, size=had.size, changed=False)
-            if status == "fetched":
+            if fetched.status == "fetched":
                 new = "" if self._first or asked.part in self._had else ", new at the source"
-                self._live.log(f"{form.path}: {units.size(size)}{new}")
-                await self._take(asked, form, encoding, spool.name, size, validators)
-                return Answer(part=asked.part, form=form, size=size)
+                self._say(asked, f"{form.path}: {units.size(fetched.bytes)}{new}")
+                await self._take(asked, form, encoding, spool.name, fetched)
+                return Answer(part=asked.part, form=form, size=fetched.bytes)
             if answered in _NOT_YOURS:
                 refusal = refusal or Upstream(
                     f"the source answered {answered} for {form.path}",
@@ -324,6 +397,8 @@ class _Fetch:
                     status=answered,
                 )
         gone = asked.part in self._had
+        if gone and self._fetcher.small_parts and (said := odd(statuses)) is not None:
+            raise refusal or not_it(asked.part, said)
         if gone:
             self._live.log(f"{asked.part}: the source has it no more", "warning")
         row = _row(asked.part, asked.forms[0].path, self._fetcher.now_ms(), beside=asked.beside)
@@ -333,15 +408,24 @@ class _Fetch:
             self.parts.append(FetchedPart(row=replace(row, settled=self._live.id), changed=False))
         return Answer(part=asked.part, form=None, refusal=refusal, changed=gone)
 
-    async def _take(self, asked: Ask, form: Form, encoding: str, file: str, size: int, validators: Validators) -> None:
-        row = _row(asked.part, form.path, self._fetcher.now_ms(), encoding, file, size, validators, asked.beside)
-        await self._changed(row)
+    def _say(self, asked: Ask, text: str) -> None:
+        """Write into the run's log; of parts that are many only what is wrong with one is told."""
+        if asked.lists or not self._fetcher.small_parts:
+            self._live.log(text)
 
-    async def _changed(self, row: SourceIndexRow) -> None:
+    async def _take(self, asked: Ask, form: Form, encoding: str, file: str, fetched: Fetched) -> None:
+        now, size, validators = self._fetcher.now_ms(), fetched.bytes, fetched.validators
+        row = _row(asked.part, form.path, now, encoding, file, size, validators, asked.beside)
+        await self._changed(replace(row, mark=asked.mark), fetched.landed)
+
+    async def _changed(self, row: SourceIndexRow, landed: str | None = None) -> None:
         """Note a part that is not what it was; where its files are is known by what was read of it before."""
         before = self._had.get(row.part)
         if before is not None:
             row = replace(row, records=before.records, base_url=before.base_url, signed=before.signed)
+            row = replace(row, refused=before.refused)
+        if self._fetcher.small_parts:
+            row = replace(row, base_url=landed)
         if self._came is not None:
             await self._came(row)
         self.parts.append(FetchedPart(row=row, changed=True))

@@ -12,7 +12,7 @@ from firthd.mirrors.downloads import bring
 from firthd.mirrors.source import Job, rules_of
 from firthd.mirrors.take_in import TakeIn
 from firthd.runs.run import LiveRun, Outcome
-from firthd.store import catalog, missing, quarantine
+from firthd.store import catalog, missing, pages, quarantine
 from firthd.store.missing import ChosenFiles
 from firthd.store.run_reads import Wanted
 
@@ -104,8 +104,9 @@ class FillRuns:
     async def bring(self, live: LiveRun, job: Job, chosen: Sequence[int]) -> int:
         """Download files by their rows, inside the step in progress; return how many could not be had."""
         indexes = await self._p.db.read(lambda r: catalog.source_indexes(r, job.mirror_id))
-        base_urls = {part: index.base_url for part, index in indexes.items()}
-        result = await bring(live, self._p, job, base_urls, ChosenFiles(self._p.db, chosen), len(chosen))
+        places = await self._p.db.read(lambda r: pages.newest_places(r, job.mirror_id))
+        places |= {part: (index.url_path, index.base_url) for part, index in indexes.items() if index.beside is None}
+        result = await bring(live, self._p, job, places, ChosenFiles(self._p.db, chosen), len(chosen))
         live.count(active=result.stored + result.present, failed=live.counts.failed + result.failed)
         failed = f", {result.failed:,} could not be had" if result.failed else ""
         live.progress(

@@ -134,7 +134,7 @@ class Mirrors:
     ) -> SourceFound:
         rules = rules_of(self._families, type_)
         found = await Probe(self._upstream, source, rules, recognisers()).run(filters or Filters())
-        return msgspec.structs.replace(found, source=source.url, warnings=[*warnings, *found.warnings])
+        return msgspec.structs.replace(found, warnings=[*warnings, *found.warnings])
 
     def _normalise(
         self,
@@ -170,6 +170,7 @@ class Mirrors:
         await self._db.read(lambda r: browse.channel(r, params.channel))
         if params.check:
             answer = await self._ask(params.type, source, [], params.filters)
+            source = msgspec.structs.replace(source, url=answer.source)
             warnings += answer.warnings
 
         async def body(tx: Tx) -> tuple[Mirror, int, list[str]]:
@@ -318,7 +319,9 @@ class Mirrors:
         source, said = self._normalise(before.type, given, credentials, proxy, ca_file, stored=stored)
         warnings += said
         if params.check:
-            warnings += (await self._ask(before.type, source, [])).warnings
+            answer = await self._ask(before.type, source, [])
+            source = msgspec.structs.replace(source, url=answer.source)
+            warnings += answer.warnings
         changes.update(
             source=source.url,
             proxy=mask(proxy) if proxy else None,

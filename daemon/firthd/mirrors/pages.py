@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gzip
 import logging
 import shutil
 from collections import Counter, OrderedDict
@@ -9,12 +10,14 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
 from firth_protocol.errors import FirthError, Internal, NoSpace, NotFound, Unavailable, Upstream
-from firth_protocol.types import Family
-from firthd.families.base import Ask, FamilyRules, LazyParts, PageAt
+from firth_protocol.types import Family, Filters
+from firthd.families.addresses import PageAt
+from firthd.families.base import Ask, FamilyRules, LazyParts
 from firthd.index.page import PageParams, PageResult, small_page
 from firthd.mirrors.context import Context
 from firthd.mirrors.read_page import (
@@ -40,9 +43,12 @@ FAILED_S = 15.0
 """Seconds for which a page, or a source that gave no answer, is not asked for again after a failure."""
 REMEMBERED = 10_000
 RENDERED_BYTES = 32_000_000
+GZIP_LEVEL = 6
 
 _Key = tuple[int, str]
 """A page: mirror, part."""
+_Rendering = tuple[int, str, bytes, bool]
+"""A version of a page, its form, what of it is shown, and whether it is compressed."""
 
 
 class _Flight:
@@ -53,6 +59,14 @@ class _Flight:
         self.clients: Counter[str] = Counter()
         self.waits_for: str | None = None
         self.task: asyncio.Task[PageRow | None] | None = None
+
+
+class _Shows(Struct, frozen=True):
+    """What a page shows of its version: what the mirror's filters take, no blocked files, none that is younger."""
+
+    filters: Filters
+    left_out: frozenset[str]
+    until_ms: int | None
 
 
 class _Failure(Struct, frozen=True):
@@ -77,8 +91,8 @@ class LazyPages:
         self._ttl_s = ttl_s
         self._wait_s = wait_s
         self._flights: dict[_Key, _Flight] = {}
-        self._rendering: dict[tuple[int, str, int | None], asyncio.Task[bytes]] = {}
-        self._rendered: OrderedDict[tuple[int, str, int | None], bytes] = OrderedDict()
+        self._rendering: dict[_Rendering, asyncio.Task[bytes]] = {}
+        self._rendered: OrderedDict[_Rendering, bytes] = OrderedDict()
         self._rendered_bytes = 0
         self._absent: OrderedDict[_Key, float] = OrderedDict()  # until when, monotonic seconds
         self._failed: OrderedDict[_Key, _Failure] = OrderedDict()
@@ -99,9 +113,16 @@ class LazyPages:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def page(
-        self, channel_id: int, family: Family, at: PageAt, as_of_ms: int | None, client: str
+        self,
+        channel_id: int,
+        family: Family,
+        at: PageAt,
+        as_of_ms: int | None,
+        client: str,
+        *,
+        gzipped: bool = False,
     ) -> bytes | None:
-        """Return a page as it was at a moment (None: now), of the oldest mirror that has it.
+        """Return a page as it was at a moment (None: now), of the oldest mirror that has it, `gzipped` if need be.
 
         None: no mirror that reads the part lazily has it, or an older one lists the part by its runs. Raises Upstream
         (also for a while afterwards, without asking), NoSpace or Unavailable when it was never read and cannot be.
@@ -109,9 +130,11 @@ class LazyPages:
         rules = self._p.families[family]
         if rules.lazy is None:
             return None
-        for mirror in await self._p.db.read(lambda r: catalog.mirrors_of(r, channel_id)):
-            if mirror.type.value != family.value:
-                continue
+        mirrors = await self._p.db.read(lambda r: catalog.mirrors_of(r, channel_id))
+        mirrors = [mirror for mirror in mirrors if mirror.type.value == family.value]
+        if not any(rules.lazy.is_lazy(at.part, mirror.filters, mirror.mode) for mirror in mirrors):
+            return None
+        for mirror in mirrors:
             if not rules.lazy.is_lazy(at.part, mirror.filters, mirror.mode):
                 if await self._listed(channel_id, mirror.id, family, at.part):
                     return None
@@ -119,7 +142,9 @@ class LazyPages:
             version = await self._version(mirror, rules.lazy, at.part, as_of_ms, client)
             if version is not None and version.there:
                 until_ms = as_of_ms if as_of_ms is not None and version.read_at > as_of_ms else None
-                return await self._render(rules, rules.lazy, version, at.form, until_ms)
+                blocked = await self._p.blocks.out_of_part(channel_id, mirror.id, family, at.part)
+                shows = _Shows(mirror.filters, blocked, until_ms)
+                return await self._render(rules, rules.lazy, shows, version, at.form, gzipped)
         return None
 
     async def _listed(self, channel_id: int, mirror_id: int, family: Family, part: str) -> bool:
@@ -136,7 +161,7 @@ class LazyPages:
         row = await self._p.db.read(lambda r: pages.page_as_of(r, job.mirror_id, part, time_ms))
         if row is not None:
             if as_of_ms is None and row.checked_at < mirror.updated_at:  # maybe another source: what it said is void
-                self._look_again(job, lazy, part, replace(row, etag=None, last_modified=None))
+                self._look_again(job, lazy, part, row, anew=True)
             elif as_of_ms is None and now_ms - row.checked_at >= self._ttl_s * 1000:
                 self._look_again(job, lazy, part, row)
             return row
@@ -145,12 +170,12 @@ class LazyPages:
             return None
         return await self._wait(self._flight(job, ask, None), part, client)
 
-    def _look_again(self, job: Job, lazy: LazyParts, part: str, row: PageRow) -> None:
+    def _look_again(self, job: Job, lazy: LazyParts, part: str, row: PageRow, *, anew: bool = False) -> None:
         """Let a page be asked for anew while the one that is there is served."""
         ask = lazy.ask(part)
         if ask is not None:
             with contextlib.suppress(FirthError):
-                self._flight(job, ask, row)
+                self._flight(job, ask, row, anew=anew)
 
     async def _wait(self, flight: _Flight, part: str, client: str) -> PageRow | None:
         assert flight.task is not None
@@ -176,7 +201,7 @@ class LazyPages:
 
     # --- reading
 
-    def _flight(self, job: Job, ask: Ask, had: PageRow | None) -> _Flight:
+    def _flight(self, job: Job, ask: Ask, had: PageRow | None, *, anew: bool = False) -> _Flight:
         """Return the reading of a page that is under way, else a new one; raise what it failed with a moment ago."""
         if self._closed:
             raise Unavailable("the daemon is stopping", hint="ask again in a minute")
@@ -188,7 +213,7 @@ class LazyPages:
                 if failure is not None and failure.until > now:
                     raise failure.error.again()
             flight = self._flights[key] = _Flight(job.channel_id)
-            flight.task = self._task(self._fly(key, flight, job, ask, had), f"read {ask.part}")
+            flight.task = self._task(self._fly(key, flight, job, ask, had, anew=anew), f"read {ask.part}")
             flight.task.add_done_callback(lambda _: self._landed(key, flight))
         return flight
 
@@ -208,7 +233,9 @@ class LazyPages:
         if not task.cancelled():
             task.exception()  # whoever waits has it; where nobody does it is in the log
 
-    async def _fly(self, key: _Key, flight: _Flight, job: Job, ask: Ask, had: PageRow | None) -> PageRow | None:
+    async def _fly(
+        self, key: _Key, flight: _Flight, job: Job, ask: Ask, had: PageRow | None, *, anew: bool
+    ) -> PageRow | None:
         task = asyncio.current_task()
         assert task is not None
 
@@ -219,7 +246,7 @@ class LazyPages:
         try:
             host = budget_of(job.source, ask.forms[0].path)
             async with self._p.on_demand.places.place(flight, host, give_up):
-                row = await self._reader.read(job, ask, had)
+                row = await self._reader.read(job, ask, had, anew=anew)
         except (Upstream, NoSpace, NotFound, Unavailable) as error:
             log.warning("%s could not be read for a client: %s", ask.part, error.message)
             failure = _Failure(error, self._p.clock.monotonic() + FAILED_S)
@@ -243,15 +270,23 @@ class LazyPages:
     # --- rendering
 
     async def _render(
-        self, rules: FamilyRules, lazy: LazyParts, version: PageRow, form: str, until_ms: int | None
+        self,
+        rules: FamilyRules,
+        lazy: LazyParts,
+        shows: "_Shows",
+        version: PageRow,
+        form: str,
+        gzipped: bool,
     ) -> bytes:
-        key = (version.id, form, until_ms)
+        key = (version.id, form, msgspec.json.encode(shows, order="deterministic"), gzipped)
         if key in self._rendered:
             self._rendered.move_to_end(key)
             return self._rendered[key]
         task = self._rendering.get(key)
         if task is None:
-            task = self._rendering[key] = self._task(self._made(rules, lazy, version, form, until_ms), "render a page")
+            task = self._rendering[key] = self._task(
+                self._made(rules, lazy, shows, version, form, gzipped), "render a page"
+            )
             task.add_done_callback(lambda _: self._rendering.pop(key, None))
         made = await asyncio.shield(task)
         if key not in self._rendered and len(made) <= RENDERED_BYTES // 8:
@@ -262,8 +297,17 @@ class LazyPages:
         return made
 
     async def _made(
-        self, rules: FamilyRules, lazy: LazyParts, version: PageRow, form: str, until_ms: int | None
+        self,
+        rules: FamilyRules,
+        lazy: LazyParts,
+        shows: "_Shows",
+        version: PageRow,
+        form: str,
+        gzipped: bool,
     ) -> bytes:
+        if gzipped:
+            plain = await self._render(rules, lazy, shows, version, form, gzipped=False)
+            return await asyncio.to_thread(gzip.compress, plain, GZIP_LEVEL, mtime=0)
         body = await self._p.db.read(lambda r: pages.body(r, version.id))
         if body is None:
             raise Unavailable(f"{version.part} was read anew in this moment", hint="ask again")
@@ -274,7 +318,9 @@ class LazyPages:
             form=form,
             encoding=version.encoding,
             max_bytes=PAGE_MAX_BYTES,
-            until_ms=until_ms,
+            until_ms=shows.until_ms,
+            filters=shows.filters,
+            left_out=sorted(shows.left_out),
         )
         if version.size < SMALL_BYTES:
             return await asyncio.to_thread(small_page, params, body)

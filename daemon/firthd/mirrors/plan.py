@@ -38,18 +38,27 @@ def floor_bytes(total: int, percent: float) -> int:
     return max(GIB, int(total * percent / 100))
 
 
-def shrink_reason(parts: Sequence[PartChange], whole: int = 0) -> str | None:
+def list_reason(lists: Sequence[tuple[int, int]]) -> str | None:
+    """Return why a list of parts cannot be believed: it names nothing any more. (names before, names now)"""
+    for before, now in lists:
+        if before and not now:
+            return f"the source's list is empty or gone; {before:,} names were there"
+    return None
+
+
+def shrink_reason(parts: Sequence[PartChange], whole: int = 0, *, singly: bool = False) -> str | None:
     """Return why the source shrank too far to go on unseen, None when it did not.
 
     Too far: a part or the whole that had content and has none now; or more than 20 % and more than 100 artifacts of
     the mirror or of one part are no longer listed. `whole`: the mirror's artifacts, when only some parts were read.
+    `singly`: parts are many, and one that goes is none of these.
     """
     read = sum(part.before for part in parts)
     before = max(read, whole)
     stopped = sum(part.stopped for part in parts)
     if before == read and before and stopped and not any(part.kept for part in parts):
         return f"the source lists nothing any more; {before:,} artifacts were there"
-    for part in parts:
+    for part in () if singly else parts:
         if part.before and not part.kept and part.stopped:
             return f"{part.part} is empty or gone at the source; {part.before:,} artifacts were there"
         if _too_many(part.stopped, part.before):
@@ -59,11 +68,14 @@ def shrink_reason(parts: Sequence[PartChange], whole: int = 0) -> str | None:
     return None
 
 
-def shrink_notes(parts: Sequence[PartChange], whole: int = 0) -> list[str]:
-    """Return what people should know of losses that are large for what there was, but too small to stop a run."""
+def shrink_notes(parts: Sequence[PartChange], whole: int = 0, *, singly: bool = False) -> list[str]:
+    """Return what people should know of losses that are large for what there was, but too small to stop a run.
+
+    `singly`: parts are many, and what one of them loses is not noted.
+    """
     notes = [
         f"the source stopped listing {part.stopped:,} of {part.before:,} artifacts of {part.part}"
-        for part in parts
+        for part in (() if singly else parts)
         if _many(part.stopped, part.before)
     ]
     stopped, before = sum(part.stopped for part in parts), max(sum(part.before for part in parts), whole)

@@ -8,13 +8,16 @@ from msgspec.structs import replace
 from firth_protocol.errors import FirthError, Invalid, Upstream
 from firth_protocol.types import Family, Filters, MirrorMode, MirrorType, SourceFound
 from firthd.families.base import Answer, Ask, FamilyRules, Form, Recogniser
-from firthd.mirrors.fetch_index import walk
+from firthd.mirrors.asking import walk
 from firthd.upstream.client import LOOK_BYTES, Peek, Source, mask
 from firthd.upstream.client import Upstream as Upstreams
+from firthd.upstream.source import is_file
 
 UNCHECKED = "`check: false` takes the address without asking"
 PROBE_S = 10.0
 TELL_TALE_BYTES = 8192
+INSTEAD_BYTES = 65_536
+ELSEWHERE_S = 1.0
 _LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
 _HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
 
@@ -31,6 +34,7 @@ class Probe:
         self._recognisers = recognisers
         self._answers: list[Answer] = []
         self._instead: tuple[Form, Peek] | None = None  # what answered 200 and was no index
+        self._what: str | None = None  # what that is, in the words of the family
 
     async def run(self, filters: Filters, timeout_s: float = PROBE_S) -> SourceFound:
         """Return which parts the source has, of those that its family looks at.
@@ -63,11 +67,17 @@ class Probe:
 
     async def _first_form(self, asked: Ask) -> Answer:
         refusal: Upstream | None = None
-        for form in asked.forms:
-            peek = await self._upstream.peek(self._source, form.path, max_bytes=LOOK_BYTES, accept=form.accept)
+        instead = self._rules.instead
+        in_folder = is_file(self._source)
+        for form in (form for form in asked.forms if form.in_folder in {None, in_folder}):
+            most = LOOK_BYTES if instead is None else INSTEAD_BYTES
+            peek = await self._upstream.peek(self._source, form.path, max_bytes=most, accept=form.accept)
             if peek.status == 200:
                 if self._rules.encoding(form, peek.body, peek.content_type) is not None:
-                    return Answer(part=asked.part, form=form, size=peek.length)
+                    what = None if instead is None else instead(form, peek.body, peek.content_type)
+                    if what is None:
+                        return Answer(part=asked.part, form=form, size=peek.length)
+                    self._what = self._what or what
                 self._instead = self._instead or (form, peek)
             elif peek.status in {401, 403} or peek.status in _LATER:
                 refusal = refusal or self._refused(peek)
@@ -97,14 +107,20 @@ class Probe:
                 found=MirrorType(other),
                 path="source",
             )
+        if (place := await self._elsewhere()) is not None:
+            return Invalid(
+                f"{wrong} itself, but {mask(place)} is",
+                hint="take that address as the source",
+                path="source",
+            )
         refusal = next((answer.refusal for answer in self._answers if answer.refusal is not None), None)
         if refusal is not None:
             return Upstream(refusal.message, hint=f"{refusal.hint}; {UNCHECKED}", **refusal.data)
         if self._instead is not None:
             form, peek = self._instead
-            what = "a web page" if peek.content_type in _HTML_TYPES else "something else"
+            what = self._what or ("a web page" if peek.content_type in _HTML_TYPES else "something else")
             return Invalid(
-                f"{wrong}: there is {what} where the index {form.path} should be",
+                f"{wrong}: there is {what} where the index {form.path or 'itself'} should be",
                 hint="look at the address in a browser",
                 path="source",
             )
@@ -113,6 +129,24 @@ class Probe:
             hint=f"look at the address in a browser; {UNCHECKED}",
             path="source",
         )
+
+    async def _elsewhere(self) -> str | None:
+        """Return where below the address an index stands, None when none of the usual places has one."""
+        instead = self._rules.instead
+        for form in () if is_file(self._source) else self._rules.other_places:
+            try:
+                async with asyncio.timeout(ELSEWHERE_S):
+                    peek = await self._upstream.peek(
+                        self._source, form.path, max_bytes=INSTEAD_BYTES, accept=form.accept
+                    )
+            except TimeoutError:
+                return None
+            except FirthError:
+                continue
+            there = peek.status == 200 and self._rules.encoding(form, peek.body, peek.content_type) is not None
+            if there and (instead is None or instead(form, peek.body, peek.content_type) is None):
+                return f"{self._source.url}/{form.path}"
+        return None
 
     async def _other(self) -> Family | None:
         """Return the family that the source is one of instead, None when that cannot be told."""

@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import zstandard
+from msgspec.structs import replace
 
 from firth_protocol.errors import FirthError, NotFound, Upstream
 from firth_protocol.types import Cause, Family
@@ -17,6 +18,7 @@ from firthd.clock import day_end_ms, utc_day
 from firthd.families.base import COLUMNS, Ask, FamilyRules, Form, Spool
 from firthd.index.messages import ReadParams, ReadResult
 from firthd.index.read import read_task
+from firthd.mirrors.asking import not_it, odd
 from firthd.mirrors.context import Context
 from firthd.mirrors.judgement import judged_by
 from firthd.mirrors.readers import READ
@@ -26,6 +28,7 @@ from firthd.store.database import Reader, Tx
 from firthd.store.pages import Fresh, PageRow
 from firthd.upstream.client import Validators
 from firthd.upstream.hosts import Lane
+from firthd.upstream.source import is_file
 from firthd.workers import TaskProgress
 
 log = logging.getLogger(__name__)
@@ -54,13 +57,15 @@ class PageReader:
         self.folder = context.state / "pages"
         """For files of the moment."""
 
-    async def read(self, job: Job, ask: Ask, had: PageRow | None) -> PageRow | None:
+    async def read(self, job: Job, ask: Ask, had: PageRow | None, *, anew: bool = False) -> PageRow | None:
         """Ask for a page and take it in; return the version that is the source's now, None when it has none.
+
+        `anew`: it is taken in whatever it is, because the mirror has changed.
 
         Raises Upstream (SourceDown without any answer), NoSpace, NotFound when the mirror is gone.
         """
         async with working_folder(self.folder) as folder:
-            fresh = await self._bring(job, ask, had, folder / "part")
+            fresh = await self._bring(job, ask, None if anew else had, folder / "part")
             now = self._p.clock.now_ms()
             if isinstance(fresh, Validators):
                 assert had is not None
@@ -79,7 +84,10 @@ class PageReader:
     async def _bring(self, job: Job, ask: Ask, had: PageRow | None, file: Path) -> Fresh | Validators:
         """Return what the source has, or its validators when that is what was read before."""
         refusal: Upstream | None = None
-        forms = sorted(ask.forms, key=lambda form: had is None or form.path != had.url_path)
+        statuses: list[int] = []
+        in_folder = is_file(job.source)
+        there = (form for form in ask.forms if form.in_folder in {None, in_folder})
+        forms = sorted(there, key=lambda form: had is None or form.path != had.url_path)
         for form in forms:
             known = had if had is not None and had.there and had.url_path == form.path else None
             validators = Validators(etag=known.etag, last_modified=known.last_modified) if known else None
@@ -123,11 +131,15 @@ class PageReader:
                     last_modified=fetched.validators.last_modified,
                     size=fetched.bytes,
                     body=packed,
+                    base_url=fetched.landed,
                 )
+            statuses.append(fetched.answered)
             if fetched.answered == 403:
                 refusal = refusal or Upstream(f"the source answered 403 for {form.path}", status=403)
         if refusal is not None:
             raise refusal
+        if self._rules(job).small_parts and (said := odd(statuses)) is not None:
+            raise not_it(ask.part, said)
         return Fresh(url_path=ask.forms[0].path)
 
     async def _body(self, page_id: int) -> bytes | None:
@@ -140,7 +152,8 @@ class PageReader:
 
     async def _take_in(self, job: Job, part: str, fresh: Fresh, folder: Path, now: int) -> None:
         db, run_file = self._p.db, folder / "run.sqlite"
-        await self._compare(job, part, fresh, folder, run_file)
+        refused = await self._compare(job, part, fresh, folder, run_file)
+        fresh = replace(fresh, refused=refused)
         change_set = await db.write(
             lambda tx: generations.open_change_set(
                 tx, channel_id=job.channel_id, mirror_id=job.mirror_id, run_id=None, cause=Cause.RUN, now_ms=now
@@ -183,10 +196,12 @@ class PageReader:
         except BaseException:
             await asyncio.shield(db.write(lambda tx: generations.mark_abandoned(tx, change_set)))
             raise
+        await self._p.blocks.heed_refused(job.mirror_id, part, refused)
         if copied.closed:
             self._forget_files()
 
-    async def _compare(self, job: Job, part: str, fresh: Fresh, folder: Path, run_file: Path) -> None:
+    async def _compare(self, job: Job, part: str, fresh: Fresh, folder: Path, run_file: Path) -> str | None:
+        """Write the differences into the run file; return why the source takes the part's files back, if it does."""
         there = fresh.body is not None
         in_force = self._p.in_force(job)
         params = ReadParams(
@@ -197,6 +212,8 @@ class PageReader:
             mirror_id=job.mirror_id,
             spools=[Spool(part=part, file=str(folder / "part") if there else None, encoding=fresh.encoding)],
             keep=job.keep,
+            filters=job.filters,
+            singly=self._rules(job).small_parts,
             policy=judged_by(in_force, self._p.policies.stamp(in_force), self._p.clock.now_ms(), None),
             page=True,
             max_part_bytes=PAGE_MAX_BYTES,
@@ -209,6 +226,7 @@ class PageReader:
             if read.invalid:
                 first = f"{read.invalid[0].filename}: {read.invalid[0].reason}"
                 log.warning("%s: %d records cannot be taken, the first: %s", part, read.invalid_count, first)
+        return next((read.refused for read in result.parts if read.refused is not None), None)
 
     async def _forget(self, job: Job, part: str, now: int) -> None:
         """Take away the versions that nothing needs any more; a failure costs room only."""

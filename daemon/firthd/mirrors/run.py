@@ -6,25 +6,24 @@ import shutil
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 
-from msgspec import Struct
-
 from firth_protocol import units
 from firth_protocol.errors import FirthError, ShrinkGuard, WorkerLost
 from firth_protocol.types import Cause, MirrorMode, StepName
 from firthd.channels.publish import Publication
-from firthd.index.messages import JudgementResult, PartResult, ReadParams, ReadResult
+from firthd.index.messages import ReadParams, ReadResult
 from firthd.mirrors import plan, readers
 from firthd.mirrors.context import Context
 from firthd.mirrors.downloads import Result, bring
 from firthd.mirrors.fetch_index import Came, Index, IndexFetcher
 from firthd.mirrors.fill import FillRuns
 from firthd.mirrors.judgement import JUDGEMENT, judged_by, note_judgement, planned, resolve
-from firthd.mirrors.parts import compared, end_state, not_yet_today, note_parts, part_changes, source_times
+from firthd.mirrors.parts import compared, end_state, not_yet_today, part_changes, source_times
 from firthd.mirrors.publish_run import PublishRuns, cleaned, told
+from firthd.mirrors.reading import Reading, marks_reader, note_read
 from firthd.mirrors.source import Job, rules_of
 from firthd.mirrors.take_in import TakeIn, cause_of
 from firthd.runs.run import LiveRun, Outcome
-from firthd.store import catalog, generations
+from firthd.store import catalog, generations, marks
 from firthd.store.catalog import SourceIndexRow
 from firthd.store.database import Tx
 from firthd.store.run_reads import open_run_file
@@ -36,32 +35,6 @@ SCHEDULE = "schedule"
 JUDGED_AGAIN_MOST = 5
 CURRENT_MS = 3_600_000
 """How long a copy that came before a crash is current for the run that goes on."""
-
-
-class _Read(Struct, frozen=True, kw_only=True):
-    """What reading the source's index gave: the differences lie in the run file."""
-
-    index: Index
-    parts: list[PartResult]
-    stamp: str  # of the policy by which it was judged
-    judgement: JudgementResult | None = None
-
-    @property
-    def bytes_to_store(self) -> int:
-        return sum(part.bytes_to_store for part in self.parts)
-
-    def renewed(self, signed_before: set[str], *, empty: bool) -> list[str]:
-        """Return the parts that are to be rendered although no record of them may have changed.
-
-        `empty`: the parts too that the source has, and nothing in them that is taken.
-        """
-        signed = {part.part for part in self.parts if part.signed or part.part in signed_before}
-        there = {part.row.part for part in self.index.parts if part.row.file}
-        bare = {part.part for part in self.parts if empty and not part.kept and part.part in there}
-        return sorted({*self.index.renewed, *signed, *bare})
-
-    def total(self, field: str) -> int:
-        return sum(getattr(part, field) for part in self.parts)
 
 
 class MirrorRuns:
@@ -143,7 +116,9 @@ class MirrorRuns:
         fetcher = self._fetcher(job, self._p.source_folder(job.mirror_id))
         looked = await self._looked_to_the_end(job.mirror_id)
         index = await self._fetch(live, job, fetcher, known, thorough=not looked)
+        live.count(failed=index.failed)
         if not index.unsettled and await self._p.judged_as(job) == self._p.policies.stamp(self._p.in_force(job)):
+            await self._note_marks(job, index)
             await self._note_looked(job, index, known)
             return await self._nothing_new(live, job)
         return await self.carry_out(live, job, index, folder, known, fetcher)
@@ -183,7 +158,7 @@ class MirrorRuns:
         await self._clean(live, job)
         return self._outcome(live, publication)
 
-    async def _bring(self, live: LiveRun, job: Job, read: _Read, folder: Path) -> Result | None:
+    async def _bring(self, live: LiveRun, job: Job, read: Reading, folder: Path) -> Result | None:
         if job.mode is MirrorMode.ACTIVE:
             return await self._download(live, job, read, folder)
         await live.skip(StepName.DOWNLOAD, "passive: each file is fetched on its first request")
@@ -201,14 +176,22 @@ class MirrorRuns:
         mirror = await self._p.db.read(lambda r: catalog.mirror_by_id(r, mirror_id))
         return mirror is not None and mirror.settled
 
+    async def _note_marks(self, job: Job, index: Index) -> None:
+        """Remember what a list says of parts that have not changed all the same: they need not be asked for again."""
+        if index.marked:
+            await self._p.db.write(lambda tx: marks.note_marks(tx, job.mirror_id, index.marked))
+
     def _fetcher(self, job: Job, folder: Path) -> IndexFetcher:
+        rules = rules_of(self._p.families, job.type)
+
         return IndexFetcher(
             self._p.upstream,
-            rules_of(self._p.families, job.type),
+            rules,
             self._p.clock,
             folder,
             max_part_bytes=self._p.max_part_bytes,
             room=self._p.space.enough,
+            marks=marks_reader(self._p, rules, folder),
         )
 
     async def _fetch(
@@ -268,7 +251,7 @@ class MirrorRuns:
         folder: Path,
         *,
         everything: bool,
-    ) -> _Read:
+    ) -> Reading:
         index = await self._fetch(live, job, fetcher, known, kept=False)
         return await self._filter(live, job, index, folder, everything=everything, copies=folder)
 
@@ -281,7 +264,7 @@ class MirrorRuns:
         *,
         everything: bool = False,
         copies: Path | None = None,
-    ) -> _Read:
+    ) -> Reading:
         rules = rules_of(self._p.families, job.type)
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         only = rules.only(job.filters)
@@ -298,6 +281,8 @@ class MirrorRuns:
             only=None if only is None else sorted(only),
             filters=job.filters,
             keep=job.keep,
+            singly=rules.small_parts,
+            accept_removals=bool(live.row.params.get("accept_removals")),
             policy=judged_by(in_force, stamp, self._p.clock.now_ms(), folder / JUDGEMENT),
             max_part_bytes=self._p.max_part_bytes,
         )
@@ -312,10 +297,10 @@ class MirrorRuns:
                 if copies is None:  # what cannot be read is fetched anew, and lies on the disk for nothing
                     await self._p.db.write(lambda tx: catalog.drop_copies(tx, job.mirror_id))
                 raise
-            read = _Read(index=index, parts=result.parts, stamp=stamp, judgement=result.judgement)
+            read = Reading(index=index, parts=result.parts, stamp=stamp, judgement=result.judgement)
             if in_force is not None and result.judgement is not None:
                 note_judgement(live, in_force, result.judgement)
-            note_parts(live, read.parts)
+            note_read(live, read)
             await self._take_in.leave_out_blocked(live, job, folder / "run.sqlite")
             live.progress(
                 f"{read.total('records'):,} read, {read.total('kept'):,} kept",
@@ -332,17 +317,18 @@ class MirrorRuns:
             live.log("the worker process was lost; memory may have run out", "error")
             raise
 
-    async def _changes(self, job: Job, read: _Read) -> tuple[str | None, list[str], int, int]:
+    async def _changes(self, job: Job, read: Reading) -> tuple[str | None, list[str], int, int]:
         """Return why the source shrank too far, what else it lost, how many files come, and how many go."""
         mirror = await self._p.db.read(lambda r: catalog.mirror_by_id(r, job.mirror_id))
         changes = part_changes(read.parts)
         adds = sum(change.added + change.replaced for change in changes)
         removes = sum(change.removed + change.replaced for change in changes)
         whole = mirror.artifacts if mirror is not None else 0
-        shrink = plan.shrink_reason(changes, whole)
-        return shrink, plan.shrink_notes(changes, whole) if shrink is None else [], adds, removes
+        singly = rules_of(self._p.families, job.type).small_parts
+        shrink = plan.list_reason(read.lists) or plan.shrink_reason(changes, whole, singly=singly)
+        return shrink, plan.shrink_notes(changes, whole, singly=singly) if shrink is None else [], adds, removes
 
-    async def _compare(self, live: LiveRun, job: Job, read: _Read) -> None:
+    async def _compare(self, live: LiveRun, job: Job, read: Reading) -> None:
         async with live.step(StepName.PLAN):
             shrink, notes, adds, removes = await self._changes(job, read)
             for note in notes:
@@ -368,18 +354,19 @@ class MirrorRuns:
                 removed=removes,
                 unchanged=read.total("unchanged"),
                 unhashed=read.total("unhashed"),
-                failed=read.total("invalid_count"),
+                failed=read.failed,
             )
             live.progress(compared(adds, removes, needed), done=adds + removes, total=adds + removes)
 
-    async def _download(self, live: LiveRun, job: Job, read: _Read, folder: Path) -> Result:
-        base_urls = {part.part: part.base_url for part in read.parts}
+    async def _download(self, live: LiveRun, job: Job, read: Reading, folder: Path) -> Result:
+        urls = {part.row.part: part.row.url_path for part in read.index.parts}
+        places = {part.part: (urls.get(part.part, ""), part.base_url) for part in read.parts}
         async with live.step(StepName.DOWNLOAD), open_run_file(folder / "run.sqlite") as reads:
             total = live.counts.active_planned
-            result = await bring(live, self._p, job, base_urls, reads, total)
+            result = await bring(live, self._p, job, places, reads, total)
             live.count(
                 active=result.stored + result.present,
-                failed=read.total("invalid_count") + result.failed,
+                failed=read.failed + result.failed,
                 added=live.counts.added,
             )
             failed = f", {result.failed:,} could not be had" if result.failed else ""
@@ -392,7 +379,7 @@ class MirrorRuns:
             )
         return result
 
-    async def _changed_meanwhile(self, live: LiveRun, job: Job, fetcher: IndexFetcher, read: _Read) -> Index | None:
+    async def _changed_meanwhile(self, live: LiveRun, job: Job, fetcher: IndexFetcher, read: Reading) -> Index | None:
         """Read the source's index once more when files were not what it promised; return it if it has changed."""
         live.log("files are not what the index promised: the index is read again", "warning")
         known = {part.row.part: part.row for part in (*read.index.parts, *read.index.sides)}
@@ -403,7 +390,7 @@ class MirrorRuns:
         return again
 
     async def _publish_run(
-        self, live: LiveRun, job: Job, read: _Read, folder: Path, signed_before: set[str]
+        self, live: LiveRun, job: Job, read: Reading, folder: Path, signed_before: set[str]
     ) -> Publication:
         async with live.step(StepName.PUBLISH, "waits for its turn"):
             async with open_run_file(folder / "run.sqlite") as reads:
@@ -415,6 +402,8 @@ class MirrorRuns:
             copied = await self._take_in.take_in(
                 live, job, folder / "run.sqlite", as_read, renewed=read.renewed(signed_before, empty=rules.shows_empty)
             )
+            for part in read.parts:
+                await self._p.blocks.heed_refused(job.mirror_id, part.part, part.refused)
             live.count(added=copied.added, removed=copied.closed)
             publication = await self._take_in.publish(live, job.channel_id, cause_of(live), None)
             shadowed = publication.shadowed.get(job.mirror_id)
@@ -433,7 +422,7 @@ class MirrorRuns:
         return publication
 
     def _as_read(
-        self, live: LiveRun, job: Job, read: _Read, holes: Collection[str], before: Mapping[str, SourceIndexRow]
+        self, live: LiveRun, job: Job, read: Reading, holes: Collection[str], before: Mapping[str, SourceIndexRow]
     ) -> Callable[[Tx], Awaitable[None]]:
         """Return what writes down the source's index as this run has read it; parts with holes are read again."""
         rows = read.index.as_read(read.parts, holes, live.id)

@@ -9,14 +9,14 @@ from firth_protocol.errors import Invalid, NotFound, Unavailable
 from firth_protocol.types import Family, Filters, MirrorMode, MirrorType, OnUpstreamRemoval
 from firthd.families.base import FamilyRules, FetchPlace
 from firthd.mirrors.checks import host_of
-from firthd.store import catalog
+from firthd.store import catalog, pages
 from firthd.store.artifacts import FileRow, raw_record
 from firthd.store.catalog import MirrorRow
 from firthd.store.database import Database, Reader
 from firthd.store.secrets import SecretFile
 from firthd.upstream.client import Source, mask
 from firthd.upstream.shape import RateLimit, parse_hours
-from firthd.upstream.source import is_absolute
+from firthd.upstream.source import is_absolute, page_address
 
 NO_MIRROR = -1
 """Stands for the mirror of a plan that was asked for before the mirror exists: it has no rows."""
@@ -157,14 +157,23 @@ class Locator:
         """Return the source and the address of a file; raise NotFound when its mirror is gone."""
         rules = self._families[Family(file.family)]
 
-        async def body(r: Reader) -> tuple[MirrorRow | None, str | None, bytes | None]:
+        async def body(r: Reader) -> tuple[MirrorRow | None, tuple[str, str | None] | None, bytes | None]:
             mirror = await catalog.mirror_by_id(r, file.mirror_id)
-            index = (await catalog.source_indexes(r, file.mirror_id)).get(file.part)
+            index = await catalog.source_index(r, file.mirror_id, file.part)
+            place = await pages.newest_place(r, file.mirror_id, file.part) if index is None else None
             raw = await raw_record(r, file.id) if rules.needs_record(file.section) else None
-            return mirror, index.base_url if index else None, raw
+            return mirror, place if index is None else (index.url_path, index.base_url), raw
 
-        mirror, base_url, raw = await self._db.read(body)
+        mirror, found, raw = await self._db.read(body)
         if mirror is None:
             raise NotFound(f"{file.filename} is not stored, and the mirror that offered it is gone")
-        place = FetchPlace(part=file.part, section=file.section, filename=file.filename, base_url=base_url, raw=raw)
-        return source_of(mirror, self._secrets), rules.fetch_url(place)
+        source = source_of(mirror, self._secrets)
+        place = FetchPlace(
+            part=file.part,
+            section=file.section,
+            filename=file.filename,
+            base_url=None if found is None else found[1],
+            page=None if found is None else page_address(source, found[0]),
+            raw=raw,
+        )
+        return source, rules.fetch_url(place)

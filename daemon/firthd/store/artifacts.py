@@ -329,6 +329,17 @@ async def mirror_totals(r: Reader, channel_id: int, mirror_id: int) -> MirrorTot
     )
 
 
+async def records_by_part(r: Reader, channel_id: int, type_: str) -> dict[str, int]:
+    """Return how many records the sources of a channel's mirrors of a type had, by part."""
+    rows = await r.rows(
+        "SELECT i.part, sum(i.records) FROM source_index i JOIN mirror m ON m.id = i.mirror_id"
+        " WHERE m.channel_id = ? AND m.type = ? AND m.deleted_at IS NULL AND i.beside IS NULL AND i.file IS NOT NULL"
+        " GROUP BY i.part",
+        (channel_id, type_),
+    )
+    return {row[0]: row[1] or 0 for row in rows}
+
+
 class PackageRow(Struct, frozen=True, kw_only=True):
     """A file of a package with its raw record."""
 

@@ -141,6 +141,27 @@ async def open_again(tx: Tx, change_set: int, rows: Sequence[int], *, columns: S
     await offers.begin_with_files(tx, change_set, places[0][0], places[-1][0])
 
 
+async def of_part(r: Reader, channel_id: int, mirror_id: int, family: str, part: str) -> list[tuple[str, bytes]]:
+    """Return (file name, record) of all that a mirror's part has listed, what blocks have taken out included."""
+    rows = await r.rows(
+        "SELECT a.filename, n.raw FROM artifact a INDEXED BY artifact_file"
+        " JOIN artifact_record n ON n.artifact_id = a.id"
+        " WHERE a.channel_id = ? AND a.family = ? AND a.part = ? AND a.mirror_id = ?",
+        (channel_id, family, part, mirror_id),
+    )
+    return [(row[0], bytes(row[1])) for row in rows]
+
+
+async def refused_parts(r: Reader) -> dict[tuple[int, str], str]:
+    """Return the parts, by mirror, whose source takes back what they listed, and why."""
+    rows = await r.rows(
+        "SELECT mirror_id, part, refused FROM source_index WHERE refused IS NOT NULL"
+        " UNION SELECT mirror_id, part, refused FROM page p WHERE refused IS NOT NULL AND NOT EXISTS"
+        " (SELECT 1 FROM page n WHERE n.mirror_id = p.mirror_id AND n.part = p.part AND n.read_at > p.read_at)"
+    )
+    return {(row[0], row[1]): row[2] for row in rows}
+
+
 async def refused_mirrors(r: Reader) -> set[int]:
     """Return the mirrors that were deleted together with their packages."""
     return {row[0] for row in await r.rows("SELECT id FROM mirror WHERE refused")}

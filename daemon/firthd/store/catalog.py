@@ -412,7 +412,7 @@ async def _update(
 # --- what was last read of a source --------------------------------------------------------------------
 
 
-class SourceIndexRow(Struct, frozen=True, kw_only=True):
+class SourceIndexRow(Struct, frozen=True):
     """One index file of a source as last read; `file` is its stored copy's name, None when the source has none."""
 
     part: str
@@ -428,20 +428,27 @@ class SourceIndexRow(Struct, frozen=True, kw_only=True):
     settled: int = 0  # the run that took it in without a hole; 0: the mirror's rows are not yet what it says
     beside: str | None = None  # of a file beside the index: the part that it belongs to; None for a part
     signed: bool = False  # the source signs records of the part
+    mark: str | None = None  # what a list of the source said of it when it was read
+    refused: str | None = None  # why the source takes back all that the part listed
+
+
+_SELECT_INDEX = f"SELECT {selected(SourceIndexRow.__struct_fields__, 'i')} FROM source_index i WHERE i.mirror_id = ?"
 
 
 async def source_indexes(r: Reader, mirror_id: int) -> dict[str, SourceIndexRow]:
-    rows = await r.rows(
-        f"SELECT {selected(SourceIndexRow.__struct_fields__, 'i')} FROM source_index i WHERE i.mirror_id = ?",
-        (mirror_id,),
-    )
-    found = [SourceIndexRow(**dict(zip(SourceIndexRow.__struct_fields__, row, strict=True))) for row in rows]
-    return {index.part: index for index in found}
+    return {row[0]: SourceIndexRow(*row) for row in await r.rows(_SELECT_INDEX, (mirror_id,))}
+
+
+async def source_index(r: Reader, mirror_id: int, part: str) -> SourceIndexRow | None:
+    """Return what was last read of one part."""
+    row = await r.row(f"{_SELECT_INDEX} AND i.part = ?", (mirror_id, part))
+    return SourceIndexRow(*row) if row else None
 
 
 _WRITE_INDEX = (
     "INSERT OR REPLACE INTO source_index(mirror_id, part, url_path, encoding, etag, last_modified, file, size, records,"
-    " base_url, read_at, settled, beside, signed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " base_url, read_at, settled, beside, signed, mark, refused)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 
@@ -472,7 +479,7 @@ async def note_looked(tx: Tx, mirror_id: int, absent: Sequence[SourceIndexRow]) 
 async def drop_copies(tx: Tx, mirror_id: int) -> None:
     """Forget the copies that were not taken in; their parts count as the source's, and are asked for without them."""
     await tx.execute(
-        "UPDATE source_index SET file = NULL, size = 0, etag = NULL, last_modified = NULL"
+        "UPDATE source_index SET file = NULL, size = 0, etag = NULL, last_modified = NULL, mark = NULL"
         " WHERE mirror_id = ? AND settled = 0 AND beside IS NULL",
         (mirror_id,),
     )
@@ -486,7 +493,7 @@ async def unsettle(tx: Tx, mirror_id: int, run_id: int) -> None:
 async def forget_source_indexes(tx: Tx, mirror_id: int) -> None:
     """Make the next run read the source's index anew, and look which parts the source has."""
     await tx.execute(
-        "UPDATE source_index SET etag = NULL, last_modified = NULL, read_at = 0,"
+        "UPDATE source_index SET etag = NULL, last_modified = NULL, mark = NULL, read_at = 0,"
         " settled = CASE WHEN file IS NULL THEN settled ELSE 0 END WHERE mirror_id = ?",
         (mirror_id,),
     )

@@ -78,7 +78,7 @@ async def keep_packed_only(db: Database, channel_id: int, pointer: int, now_ms: 
             " AND (t.until IS NULL OR t.until > o.since) LIMIT 1) AS twin FROM object o"
             " WHERE o.channel_id = ? AND o.until <= ? AND o.encoding IS NULL AND o.offset IS NULL"
             " AND NOT o.lasting"
-            " AND substr(o.path, -5) = '.json' AND twin IS NOT NULL LIMIT ?",
+            " AND substr(o.path, -5) IN ('.json', '.html') AND twin IS NOT NULL LIMIT ?",
             (channel_id, pointer, BATCH),
         )
         await tx.many("UPDATE object SET file = ?, encoding = 'zstd' WHERE id = ?", [(row[2], row[0]) for row in rows])

@@ -52,18 +52,25 @@ async def begin(tx: Tx, schema: str, params: dict[str, int]) -> int:
     )
 
 
-async def end(tx: Tx, schema: str, params: dict[str, int]) -> int:
-    """Write the offers that end, of the same; one of whose files something still lies there goes on."""
-    return await tx.execute(
+def ending_sql(schema: str) -> str:
+    """Return the SQL that ends what a window of an attached run file's table `offer` says to have ended.
+
+    CROSS: each of those is looked up. The other way round, every offer there is would walk through the window.
+    """
+    return (
         "UPDATE offered AS o SET closed_set = :set WHERE o.closed_set IS NULL AND o.id IN"
-        f" (SELECT l.id FROM {schema}.offer n JOIN offered l INDEXED BY offered_live ON l.channel_id = :channel"
+        f" (SELECT l.id FROM {schema}.offer n CROSS JOIN offered l INDEXED BY offered_live ON l.channel_id = :channel"
         " AND l.mirror_id = :mirror AND l.family = n.family AND l.part = n.part AND l.name = n.name"
         " AND l.closed_set IS NULL WHERE n.ordinal > :low AND n.ordinal <= :high AND NOT n.begins)"
         " AND NOT EXISTS (SELECT 1 FROM artifact a INDEXED BY artifact_package WHERE a.channel_id = :channel"
         " AND a.family = o.family AND a.name = o.name AND a.mirror_id = :mirror AND a.part = o.part"
-        " AND a.closed_set IS NULL)",
-        params,
+        " AND a.closed_set IS NULL)"
     )
+
+
+async def end(tx: Tx, schema: str, params: dict[str, int]) -> int:
+    """Write the offers that end, of the same; one of whose files something still lies there goes on."""
+    return await tx.execute(ending_sql(schema), params)
 
 
 async def begin_with_files(tx: Tx, change_set: int, low: int, high: int) -> int:

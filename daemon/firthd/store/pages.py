@@ -29,6 +29,8 @@ class PageRow(Struct, frozen=True, kw_only=True):
     etag: str | None
     last_modified: str | None
     size: int
+    refused: str | None
+    base_url: str | None
     there: bool
 
 
@@ -41,13 +43,18 @@ class Fresh(Struct, frozen=True, kw_only=True):
     last_modified: str | None = None
     size: int = 0
     body: bytes | None = None
+    refused: str | None = None
+    base_url: str | None = None
 
 
-_PAGE = "id, mirror_id, part, read_at, checked_at, url_path, encoding, etag, last_modified, size, body IS NOT NULL"
+_PAGE = (
+    "id, mirror_id, part, read_at, checked_at, url_path, encoding, etag, last_modified, size, refused, base_url,"
+    " body IS NOT NULL"
+)
 
 
 def _page(row: Row) -> PageRow:
-    return PageRow(**dict(zip(PageRow.__struct_fields__, (*row[:10], bool(row[10])), strict=True)))
+    return PageRow(**dict(zip(PageRow.__struct_fields__, (*row[:12], bool(row[12])), strict=True)))
 
 
 async def page_as_of(r: Reader, mirror_id: int, part: str, time_ms: int) -> PageRow | None:
@@ -61,6 +68,25 @@ async def page_as_of(r: Reader, mirror_id: int, part: str, time_ms: int) -> Page
         if row is not None:
             return _page(row)
     return None
+
+
+async def newest_place(r: Reader, mirror_id: int, part: str) -> tuple[str, str | None] | None:
+    """Return where below its source the newest version of a page was, and where its files' addresses begin."""
+    row = await r.row(
+        "SELECT url_path, base_url FROM page WHERE mirror_id = ? AND part = ? AND body IS NOT NULL"
+        " ORDER BY read_at DESC LIMIT 1",
+        (mirror_id, part),
+    )
+    return None if row is None else (row[0], row[1])
+
+
+async def newest_places(r: Reader, mirror_id: int) -> dict[str, tuple[str, str | None]]:
+    """Return what `newest_place` does for each page of a mirror."""
+    rows = await r.rows(
+        "SELECT part, url_path, base_url FROM page WHERE mirror_id = ? AND body IS NOT NULL ORDER BY read_at",
+        (mirror_id,),
+    )
+    return {row[0]: (row[1], row[2]) for row in rows}
 
 
 async def body(r: Reader, page_id: int) -> bytes | None:
@@ -196,8 +222,8 @@ async def take_in(
         pass
     await tx.execute("DELETE FROM change_set WHERE id = ?", (change_set,))
     return await tx.insert(
-        "INSERT INTO page(mirror_id, part, read_at, checked_at, url_path, encoding, etag, last_modified, size, body)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO page(mirror_id, part, read_at, checked_at, url_path, encoding, etag, last_modified, size, body,"
+        " refused, base_url) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             mirror_id,
             part,
@@ -209,6 +235,8 @@ async def take_in(
             fresh.last_modified,
             fresh.size,
             fresh.body,
+            fresh.refused,
+            fresh.base_url,
         ),
     )
 

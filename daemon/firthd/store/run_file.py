@@ -173,10 +173,11 @@ class RunFile:
             ((path, bytes.fromhex(sha256), size) for path, sha256, size in rows),
         )
 
-    def packed(self, rows: Iterable[PackedRow]) -> None:
-        """Write objects in packs whose paths hold their own hash."""
+    def packed(self, rows: Iterable[PackedRow], *, lasting: bool = True) -> None:
+        """Write objects in packs; `lasting`: their paths hold their own hash."""
         self._connection.executemany(
-            "INSERT INTO object (path, sha256, size, file, offset, lasting) VALUES (?, ?, ?, ?, ?, 1)", rows
+            f"INSERT INTO object (path, sha256, size, file, offset, lasting) VALUES (?, ?, ?, ?, ?, {int(lasting)})",
+            rows,
         )
 
     def ended(self, paths: Iterable[str]) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from firthd.store.columns import selected
+from firthd.store.worker_objects import PAGE_ROWS, ObjectReads
 
 T = TypeVar("T")
-PAGE_ROWS = 5000
 NAMES_PER_QUERY = 500
 
 LIVE = (
@@ -83,15 +83,7 @@ SHOWN = selected(ShownRow._fields, "a", raw="r.raw")
 """The columns of a ShownRow, in its order."""
 
 
-class PackedAt(NamedTuple):
-    """Where an object's bytes lie: the sha256 of the pack, and from where on."""
-
-    size: int
-    pack: bytes
-    offset: int
-
-
-class WorkerState:
+class WorkerState(ObjectReads):
     """The state database, read-only. `count_sets` must come before whatever reads artifacts."""
 
     def __init__(self, path: str) -> None:
@@ -444,52 +436,6 @@ class WorkerState:
             (channel_id, family, number),
         )
         return [(name, version, json.loads(platforms)) for name, version, platforms, files, _ in rows if files]
-
-    # --- served objects
-
-    def in_force(self, channel_id: int, family: str, folder: str) -> Iterator[str]:
-        """Yield the paths of the objects in force below a folder, whose name ends in a slash."""
-        last = folder
-        while True:
-            page = self._connection.execute(
-                "SELECT path FROM object WHERE channel_id = ? AND family = ? AND path > ? AND path < ?"
-                f" AND until IS NULL ORDER BY path LIMIT {PAGE_ROWS}",
-                (channel_id, family, last, folder[:-1] + chr(ord("/") + 1)),
-            ).fetchall()
-            yield from (row[0] for row in page)
-            if len(page) < PAGE_ROWS:
-                return
-            last = page[-1][0]
-
-    def serves(self, channel_id: int, family: str, path: str) -> bool:
-        """Tell whether an object is in force at a path."""
-        row = self._connection.execute(
-            "SELECT EXISTS (SELECT 1 FROM object WHERE channel_id = ? AND family = ? AND path = ? AND until IS NULL)",
-            (channel_id, family, path),
-        ).fetchone()
-        return bool(row[0])
-
-    def packed(self, channel_id: int, family: str) -> bool:
-        """Tell whether anything that a family showed in a channel, at whatever generation, lies in a pack."""
-        row = self._connection.execute(
-            "SELECT EXISTS (SELECT 1 FROM object WHERE channel_id = ? AND family = ? AND offset IS NOT NULL)",
-            (channel_id, family),
-        ).fetchone()
-        return bool(row[0])
-
-    def packed_object(self, channel_id: int, family: str, path: str) -> tuple[bytes, PackedAt] | None:
-        """Return sha256 and place of what a path showed in a pack, at whatever generation; None when nowhere."""
-        row = self._connection.execute(
-            "SELECT sha256, size, file, offset FROM object"
-            " WHERE channel_id = ? AND family = ? AND offset IS NOT NULL AND path = ? LIMIT 1",
-            (channel_id, family, path),
-        ).fetchone()
-        return None if row is None else (row[0], PackedAt._make(row[1:]))
-
-    def place(self, channel_id: int, family: str, path: str) -> PackedAt | None:
-        """Return where what a path showed lies in a pack, at whatever generation; None when nowhere."""
-        found = self.packed_object(channel_id, family, path)
-        return None if found is None else found[1]
 
 
 def _slices(values: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -22,7 +22,7 @@ from firthd.upstream.masking import mask
 from firthd.upstream.proxies import NO_PROXIES, Proxies
 from firthd.upstream.rate import Meter
 from firthd.upstream.shape import Shaper, parse_hours
-from firthd.upstream.source import Source, Validators, is_absolute, is_file
+from firthd.upstream.source import Source, Validators, holds_secret, is_absolute, is_file
 from firthd.upstream.spool import Room, Spool
 
 __all__ = ["Body", "Fetched", "Head", "Peek", "Source", "Upstream", "Validators", "mask"]
@@ -54,6 +54,9 @@ class Fetched(Struct, frozen=True, kw_only=True):
     url: str
     content_type: str = ""
     answered: int = 200  # HTTP's status, for folders 200 or 404
+    landed: str | None = (
+        None  # the address that answered in the end, where the source sent us on to one without secrets
+    )
 
 
 class Head(Struct, frozen=True, kw_only=True):
@@ -329,6 +332,7 @@ class Upstream:
                 validators=reply.validators,
                 url=reply.url,
                 content_type=reply.content_type,
+                landed=reply.landed if reply.landed and not holds_secret(source, reply.landed) else None,
             )
 
     async def _copy(self, source: Source, file: Spool, wanted: _Wanted) -> Fetched:

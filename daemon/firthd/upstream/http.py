@@ -71,6 +71,7 @@ class Reply:
         self.url = asked.url
         self.asked = asked
         self.date = response.headers.get("Date")
+        self.landed: str | None = None  # the address without its query, where a redirect led here
         self.validators = Validators(
             etag=response.headers.get("ETag"), last_modified=response.headers.get("Last-Modified")
         )
@@ -237,6 +238,7 @@ class Http:
                     location = reply.location
                     if location is None:
                         self._heed(here, reply)
+                        reply.landed = url.partition("?")[0] if hop else None
                         yield reply
                         return
             except Held as held:

@@ -191,6 +191,11 @@ def address(source: Source, path_or_url: str) -> str:
     return _with_query(source, _with_token(source, url)) if home == there else url
 
 
+def page_address(source: Source, path: str) -> str:
+    """Return where a page of a source is, to join what it says with: rooted in its host, or below the folder."""
+    return path if is_file(source) else f"{urlsplit(source.url).path.rstrip('/')}/{path}"
+
+
 def redirected(url: str, location: str) -> str:
     """Return where a redirect leads, without user and fragment; raise ValueError when it is not to be followed."""
     target = _tidy(urljoin(url, location.strip()))

@@ -14,7 +14,7 @@ from aiohttp import web
 from firth_protocol.errors import FirthError
 from firthd.clock import Clock, utc_day
 from firthd.config import WebSettings
-from firthd.families.base import SetUp
+from firthd.families.addresses import SetUp
 from firthd.serving import Limits, Serving
 from firthd.web.admission import Admission, Door, Visitor, address_of, inside, networks
 from firthd.web.context import WebContext

@@ -10,7 +10,8 @@ from msgspec import Struct
 from firth_protocol.types import Family, Notice, Package, Privacy
 from firthd.clock import Clock
 from firthd.config import WebSettings
-from firthd.families.base import FamilyRules, PageAt
+from firthd.families.addresses import PageAt
+from firthd.families.base import FamilyRules
 from firthd.mirrors.in_flight import InFlight
 from firthd.store.artifacts import FileRow
 from firthd.store.objects import ObjectRow
@@ -55,7 +56,15 @@ class LazyPages(Protocol):
     """Pages of lazy parts, made when they are asked for."""
 
     async def page(
-        self, channel_id: int, family: Family, at: PageAt, as_of_ms: int | None, client: str, /
+        self,
+        channel_id: int,
+        family: Family,
+        at: PageAt,
+        as_of_ms: int | None,
+        client: str,
+        /,
+        *,
+        gzipped: bool = False,
     ) -> bytes | None:
         """Return a page as it was at a moment (None: now); None when no mirror that reads lazily has it."""
 

@@ -10,7 +10,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from firth_protocol.types import Family, Privacy
-from firthd.families.base import ArtifactAt, FamilyRules, Life, NoticesAt, ObjectAt, PageAt, RedirectTo
+from firthd.families.addresses import ArtifactAt, Life, NoticesAt, ObjectAt, PageAt, RedirectTo
+from firthd.families.base import FamilyRules
 from firthd.store.objects import ObjectRow
 from firthd.web.admission import Visitor
 from firthd.web.conditions import Content, accepts_gzip
@@ -74,6 +75,8 @@ class Site:
         path = "/".join(rest)
         for family, rules in self._families.items():
             found = rules.locate(path, request.headers.get("Accept", ""))
+            if isinstance(found, ObjectAt | PageAt) and found.folder and not request.rel_url.raw_path.endswith("/"):
+                return _moved(f"{request.rel_url.raw_path}/")
             if isinstance(found, ObjectAt):
                 return await self._object(request, visitor, edition, family, found)
             if isinstance(found, ArtifactAt):
@@ -83,13 +86,8 @@ class Site:
             if isinstance(found, NoticesAt):
                 return await self._notices(request, edition, found)
             if isinstance(found, RedirectTo):
-                raise web.HTTPMovedPermanently(self._spelled(request, path, found.path))
+                return _moved(_spelled(request.rel_url.raw_path, len(rest), found.path))
         raise not_found()
-
-    def _spelled(self, request: web.Request, path: str, better: str) -> str:
-        """Return the address of the request with the end of its path spelled better; the token before it stays."""
-        raw = request.rel_url.raw_path
-        return raw[: len(raw) - len(path)] + better if raw.endswith(path) else better
 
     async def _artifact(
         self, request: web.Request, visitor: Visitor, edition: Edition, family: Family, at: ArtifactAt
@@ -123,7 +121,7 @@ class Site:
             media_type=at.media_type,
             cache_control=edition.cache_control(at.life),
             encoding="gzip" if packed is not None else None,
-            vary="Accept-Encoding" if at.gzip is not None else None,
+            vary=_vary(at),
         )
         try:
             response = await self._send(request, visitor, content, row)
@@ -159,19 +157,33 @@ class Site:
         self, request: web.Request, visitor: Visitor, edition: Edition, family: Family, at: PageAt
     ) -> web.StreamResponse:
         view = edition.view
-        body = await self._pages.page(view.channel_id, family, at, view.as_of_ms, visitor.client)
+        packed = at.gzip is not None and accepts_gzip(request.headers.get("Accept-Encoding", ""))
+        body = await self._pages.page(view.channel_id, family, at, view.as_of_ms, visitor.client, gzipped=packed)
         if body is None:
             if at.path is None:
                 raise not_found()
             return await self._object(
-                request, visitor, edition, family, ObjectAt(path=at.path, media_type=at.media_type)
+                request,
+                visitor,
+                edition,
+                family,
+                ObjectAt(path=at.path, media_type=at.media_type, vary=at.vary, gzip=at.gzip),
             )
         if view.as_of_ms is None:  # it goes with the time, whatever names the generation
             edition = replace(edition, index_life=INDEX_LIFE)
-        return await self._made(request, body, at.media_type, edition.cache_control(Life.SHORT), None)
+        return await self._made(
+            request, body, at.media_type, edition.cache_control(Life.SHORT), None, _vary(at), "gzip" if packed else None
+        )
 
     async def _made(
-        self, request: web.Request, body: bytes, media_type: str, cache_control: str, modified_ms: int | None
+        self,
+        request: web.Request,
+        body: bytes,
+        media_type: str,
+        cache_control: str,
+        modified_ms: int | None,
+        vary: str | None = None,
+        encoding: str | None = None,
     ) -> web.StreamResponse:
         content = Content(
             size=len(body),
@@ -179,9 +191,28 @@ class Site:
             modified_ms=modified_ms,
             media_type=media_type,
             cache_control=cache_control,
+            vary=vary,
+            encoding=encoding,
         )
         return await self._files.made(request, content, body)
 
     def _place(self, row: ObjectRow) -> Place:
         local = partial(self._rendered.local, row.file)
         return Place(local=local, sha256=row.sha256, size=row.size, offset=row.offset)
+
+
+def _vary(at: ObjectAt | PageAt) -> str | None:
+    """Return the headers of a request that decide what is sent."""
+    return ", ".join(filter(None, (at.vary, "Accept-Encoding" if at.gzip is not None else None))) or None
+
+
+def _moved(path: str) -> web.Response:
+    return web.Response(status=301, headers={"Location": path})
+
+
+def _spelled(raw_path: str, segments: int, better: str) -> str:
+    """Return a path with its last segments spelled better; the token before them stays. Slashes in a row are one."""
+    parts = raw_path.split("/")
+    while segments:
+        segments -= bool(parts.pop())
+    return "/".join([*parts, better])

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from firth_protocol.errors import Invalid
 from firth_protocol.types import Family
 from firthd.families import families
-from firthd.families.base import ArtifactAt, Facts, FetchPlace, Life, ObjectAt
+from firthd.families.addresses import ArtifactAt, Life, ObjectAt
+from firthd.families.base import Facts, FetchPlace
 from firthd.families.conda.addresses import file_address, locate
 from firthd.families.conda.paths import fetch_url, needs_record
 from firthd.families.conda.requirements import facts, requirement

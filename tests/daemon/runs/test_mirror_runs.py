@@ -412,7 +412,7 @@ async def test_what_is_no_conda_channel_is_refused_with_what_was_found(tmp_path:
         (w.source.path / "simple" / "index.html").write_text("<html><body>no channel</body></html>")
         with pytest.raises((Invalid, Upstream)):
             await w.call("mirror.create", channel="main", name="x", type="conda", source=f"{w.upstream.url}/simple")
-        with pytest.raises(Invalid, match="not yet served"):
+        with pytest.raises(Invalid, match="there is a conda channel"):
             await w.call("mirror.create", channel="main", name="x", type="python", source=w.upstream.url)
         with pytest.raises(Upstream) as caught:
             await w.call("mirror.create", channel="main", name="x", type="conda", source="http://127.0.0.1:9/x")

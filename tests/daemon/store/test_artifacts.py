@@ -282,6 +282,18 @@ async def test_only_what_is_stored_is_copied_when_that_is_asked(s: Shelf, tmp_pa
     assert await live(s) == {(1, "a-1")}
 
 
+async def test_each_ending_offer_is_looked_up_and_none_of_the_others(s: Shelf, tmp_path: Path) -> None:
+    path = tmp_path / "run.sqlite"
+    await write_run_file(path, add=[("a-1", None)])
+    keys = {"set": 1, "channel": 1, "mirror": 1, "low": 0, "high": 500}
+    async with s.db.attached(path) as schema:
+        plan = await s.db.write(lambda tx: tx.rows(f"EXPLAIN QUERY PLAN {offers.ending_sql(schema)}", keys))
+    steps = [row[3] for row in plan]
+    window = next(at for at, step in enumerate(steps) if step.startswith("SEARCH n USING INTEGER PRIMARY KEY"))
+    assert steps[window + 1].startswith("SEARCH l USING")
+    assert "name=?" in steps[window + 1]
+
+
 async def test_an_empty_run_file_changes_nothing(s: Shelf, tmp_path: Path) -> None:
     path = tmp_path / "run.sqlite"
     await write_run_file(path)

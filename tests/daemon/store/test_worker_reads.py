@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from firthd.store.worker_reads import OFFERS_A_LOOK, PAGE_ROWS, WorkerState
+from firthd.store.worker_objects import PAGE_ROWS
+from firthd.store.worker_reads import OFFERS_A_LOOK, WorkerState
 from tests.support.conda_state import CondaState
 
 ROWS = 2 * PAGE_ROWS + 7

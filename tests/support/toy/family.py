@@ -7,23 +7,8 @@ from msgspec import Struct
 
 from firth_protocol.types import Credentials, Family, Filters, MirrorMode, MirrorType, SourceFound
 from firthd.families import families
-from firthd.families.base import (
-    Answer,
-    ArtifactAt,
-    Ask,
-    Batch,
-    Facts,
-    FamilyRules,
-    Form,
-    Known,
-    LazyParts,
-    Located,
-    ObjectAt,
-    PageAt,
-    Recogniser,
-    Requests,
-    SetUp,
-)
+from firthd.families.addresses import ArtifactAt, Located, ObjectAt, PageAt, SetUp
+from firthd.families.base import Answer, Ask, Batch, Facts, FamilyRules, Form, Known, LazyParts, Recogniser, Requests
 from tests.support.toy.formats import decode
 
 PLACE = "tests.support.toy.formats:FORMATS"

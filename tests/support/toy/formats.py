@@ -9,7 +9,7 @@ from msgspec import Raw, Struct
 
 from firth_protocol.errors import Upstream
 from firth_protocol.types import Family, Filters
-from firthd.families.base import Comparable, Entry, InvalidRecordError, Output, SourceRecord, Spool
+from firthd.families.base import Comparable, Entry, InvalidRecordError, Listing, Output, SourceRecord, Spool
 from firthd.store.worker_reads import ShownRow
 
 
@@ -147,7 +147,7 @@ class ToyFormats:
     def platform(self, part: str, filename: str) -> str:
         return "any"
 
-    def page(self, part: str, form: str, records: Sequence[SourceRecord]) -> bytes:
+    def page(self, part: str, form: str, records: Sequence[SourceRecord], listing: Listing) -> bytes:
         return written(form, [record.raw for record in records])
 
 

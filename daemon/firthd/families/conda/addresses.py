@@ -4,7 +4,7 @@ import re
 from functools import partial
 from urllib.parse import quote
 
-from firthd.families.base import ArtifactAt, Life, Located, NoticesAt, ObjectAt, SetUp
+from firthd.families.addresses import ArtifactAt, Life, Located, NoticesAt, ObjectAt, SetUp
 from firthd.families.conda.names import EXTENSIONS, KNOWN_SUBDIRS, valid_filename, valid_subdir
 from firthd.families.conda.notices import NOTICES, notices_json
 from firthd.families.conda.paths import CHANNELDATA, REPODATA, REPODATA_ZST, RUN_EXPORTS, SHARD_INDEX, SHARDS

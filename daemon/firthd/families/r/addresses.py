@@ -1,6 +1,6 @@
 """The only place that knows the addresses of a channel as R's clients ask for them: a CRAN root below `cran`."""
 
-from firthd.families.base import ArtifactAt, Located, ObjectAt, SetUp
+from firthd.families.addresses import ArtifactAt, Located, ObjectAt, SetUp
 from firthd.families.r.names import ARCHIVE, SOURCES, filename_problem, valid_part
 from firthd.families.r.paths import ARCHIVED, CURRENT, PACKAGES, elsewhere, file_path
 

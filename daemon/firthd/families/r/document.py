@@ -40,16 +40,14 @@ class Index:
                 hint="Check the source; if it is right, its index is damaged.",
                 part=spool.part,
             ) from None
-        if found and all(section == _NO_RECORD for _, section, _ in found):
+        if found and all(entry.section == _NO_RECORD for entry in found):
             raise Upstream(
                 f"The source's index of {spool.part} has no record that is one.",
                 hint="Look at it in a browser: it may be a page.",
                 part=spool.part,
             )
         found.sort(key=itemgetter(0, 1))
-        self._entries = [
-            Entry(filename, LISTED if section == _NO_RECORD else section, raw) for filename, section, raw in found
-        ]
+        self._entries = [entry._replace(section=LISTED) if entry.section == _NO_RECORD else entry for entry in found]
 
     def __len__(self) -> int:
         return len(self._entries)

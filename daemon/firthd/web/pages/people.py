@@ -8,7 +8,7 @@ from aiohttp import web
 
 from firth_protocol.types import Package, Privacy
 from firthd.clock import rfc3339
-from firthd.families.base import SetUp
+from firthd.families.addresses import SetUp
 from firthd.web.pages.html import Html, fill, join, page
 
 if TYPE_CHECKING:

@@ -1,0 +1,47 @@
+"""The only place that gathers what Python provides into the interface of a family."""
+
+from firth_protocol.types import Family
+from firthd.families.base import FamilyRules, Form, LazyParts
+from firthd.families.python.addresses import file_address, locate, set_up
+from firthd.families.python.archives import check_archive
+from firthd.families.python.filters import FIELDS, check_filters, only
+from firthd.families.python.paths import fetch_url, needs_record
+from firthd.families.python.recognise import ACCEPT, RECOGNISER
+from firthd.families.python.requests import encoding, found, instead, is_lazy, lazy_ask, probe, requests
+from firthd.families.python.requirements import facts, requirement, sort_versions
+from firthd.families.python.source import normalise
+
+FORMATS = "firthd.families.python.formats:FORMATS"
+ELSEWHERE = ("+simple/", "pypi/simple/", "root/pypi/+simple/", "simple/simple/", "index/", "pypi/")
+"""Where index servers have their list whose own address shows something else."""
+
+PYTHON = FamilyRules(
+    family=Family.PYTHON,
+    requests=requests,
+    probe=probe,
+    encoding=encoding,
+    recogniser=RECOGNISER,
+    filters=FIELDS,
+    check_filters=check_filters,
+    only=only,
+    found=found,
+    formats=FORMATS,
+    reads=(),
+    first_parts=(),
+    empty_part=lambda part: {},
+    locate=locate,
+    address=file_address,
+    set_up=set_up,
+    needs_record=needs_record,
+    fetch_url=fetch_url,
+    requirement=requirement,
+    facts=facts,
+    normalise=normalise,
+    check_archive=check_archive,
+    sort_versions=sort_versions,
+    reserved_names=frozenset(),
+    lazy=LazyParts(is_lazy=is_lazy, ask=lazy_ask, pages=FORMATS),
+    small_parts=True,
+    instead=instead,
+    other_places=tuple(Form(path, accept=ACCEPT, in_folder=False) for path in ELSEWHERE),
+)

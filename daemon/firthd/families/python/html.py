@@ -1,0 +1,151 @@
+"""The only place that reads an index's HTML pages (PEP 503): links, their attributes, and what the head says."""
+
+from html.parser import HTMLParser
+from urllib.parse import unquote, urljoin, urlsplit
+
+import msgspec
+from msgspec import Struct
+
+from firthd.families.python.names import ENDINGS
+
+TEXT_MAX = 300
+_HASHES = ("sha256", "sha512", "sha384", "sha224", "sha1", "md5")
+_SIDE_ENDINGS = (".asc", ".sig", ".metadata")
+
+
+class Link(Struct, frozen=True):
+    """An anchor of a page."""
+
+    href: str
+    text: str
+    attributes: dict[str, str | None]
+
+
+class Links(HTMLParser):
+    """Everything of a page that says something of an index; whatever is wrong with the rest of it is passed over."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.base: str | None = None
+        self.meta: dict[str, str] = {}
+        self.links: list[Link] = []
+        self.title = ""
+        self.headings = ""
+        self.asks_for_password = False
+        self.serial: str | None = None
+        self._open: tuple[str, dict[str, str | None]] | None = None
+        self._text: list[str] = []
+        self._inside = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found: dict[str, str | None] = {}
+        for name, value in attrs:
+            found.setdefault(name, value)
+        if tag == "a":
+            self._end_link()
+            href = found.get("href")
+            if href is not None:
+                self._open = (href.strip(), found)
+        elif tag == "base" and self.base is None:
+            self.base = found.get("href")
+        elif tag == "meta" and found.get("name"):
+            self.meta.setdefault(str(found["name"]).lower(), found.get("content") or "")
+        elif tag == "input":
+            self.asks_for_password |= (found.get("type") or "").lower() == "password"
+        elif tag in {"title", "h1"}:
+            self._inside = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "a":
+            self._end_link()
+        elif tag == self._inside:
+            self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "title":
+            self.title = (self.title + data)[:TEXT_MAX]
+        elif self._inside == "h1":
+            self.headings = (self.headings + data)[:TEXT_MAX]
+        if self._open is not None:
+            self._text.append(data)
+
+    def handle_comment(self, data: str) -> None:
+        word, _, number = data.strip().partition(" ")
+        if word == "SERIAL" and number.strip().isdigit():
+            self.serial = number.strip()
+
+    def close(self) -> None:
+        super().close()
+        self._end_link()
+
+    def _end_link(self) -> None:
+        if self._open is not None:
+            href, attributes = self._open
+            self.links.append(Link(href, "".join(self._text).strip(), attributes))
+        self._open = None
+        self._text = []
+
+
+def links_of(content: bytes) -> Links:
+    """Read a page; bytes that are no UTF-8 are replaced."""
+    found = Links()
+    found.feed(content.decode("utf-8", "replace"))
+    found.close()
+    return found
+
+
+def last_segment(href: str) -> str:
+    """Return the last segment of an address's path, decoded; empty for a folder and for what is no address."""
+    try:
+        path = urlsplit(href).path
+    except ValueError:
+        return ""
+    return unquote(path.rpartition("/")[2])
+
+
+def record_of(link: Link, base: str | None = None) -> tuple[str, bytes] | None:
+    """Return file name and record of a link to a distribution, None for any other link; `base` is the page's own."""
+    filename = last_segment(link.href)
+    if not filename.endswith(ENDINGS) and link.text.endswith(ENDINGS) and "/" not in link.text:
+        filename = link.text  # such as download?id=7
+    if not filename.endswith(ENDINGS) or filename.endswith(_SIDE_ENDINGS):
+        return None
+    url, _, fragment = link.href.partition("#")
+    if base:
+        try:
+            url = urljoin(base, url)
+        except ValueError:
+            return None
+    record: dict[str, object] = {"filename": filename, "url": url, "hashes": _hashes(fragment)}
+    attributes = link.attributes
+    if attributes.get("data-requires-python"):
+        record["requires-python"] = attributes["data-requires-python"]
+    if "data-yanked" in attributes:
+        record["yanked"] = attributes["data-yanked"] or True
+    for name in ("data-core-metadata", "data-dist-info-metadata"):
+        if name in attributes and "core-metadata" not in record:
+            told = _metadata(attributes[name] or "true")
+            if told is not None:
+                record["core-metadata"] = told
+    if attributes.get("data-gpg-sig") in {"true", "false"}:
+        record["gpg-sig"] = attributes["data-gpg-sig"] == "true"
+    if attributes.get("data-provenance"):
+        record["provenance"] = attributes["data-provenance"]
+    return filename, msgspec.json.encode(record)
+
+
+def _hashes(fragment: str) -> dict[str, str]:
+    found = {}
+    for pair in fragment.split("&"):
+        name, _, value = pair.partition("=")
+        if name in _HASHES and value:
+            found[name] = value.lower()
+    return found
+
+
+def _metadata(told: str) -> object:
+    """Return what an attribute says of the core metadata; None where it denies it."""
+    if told.lower() == "false":
+        return None
+    name, equals, value = told.partition("=")
+    return {name: value.lower()} if equals and name in _HASHES and value else True

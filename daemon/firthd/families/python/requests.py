@@ -1,0 +1,160 @@
+"""The only place that says how a Python source is asked for its project list and pages, and what an answer is."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+
+from firth_protocol.types import Filters, MirrorMode, MirrorType, SourceFound
+from firthd.families.base import Answer, Ask, Batch, Form, Known, Listed, Requests
+from firthd.families.python.html import last_segment, links_of
+from firthd.families.python.names import normalised, valid_project
+from firthd.families.python.page import GATE, HTML_FORM, JSON_FORM, LIST, html_kind, json_kind, leads_to_index
+from firthd.families.python.paths import SIMPLE
+from firthd.families.python.recognise import ACCEPT, HTML, JSON, PAGES
+
+GATED_FROM = 100
+"""From so many projects on the source's list is asked first: one request tells which of them have changed."""
+AT_ONCE = 12
+BATCH = 240
+PROBED = 3
+FOLDER_FILES = ("index.v1_json", "index.json", "index.html")
+PREFIXES = ("", f"{SIMPLE}/")
+_BLANKS = b"\xef\xbb\xbf \t\r\n"
+_JSON_TYPES = frozenset({JSON, "application/json", "text/json"})
+_HTML_TYPES = frozenset({HTML, *PAGES})
+_NO_TYPES = frozenset({"", "application/octet-stream", "text/plain"})
+
+
+def forms(folder: str, prefixes: Sequence[str] = PREFIXES) -> tuple[Form, ...]:
+    """Return what may hold a page, below the index's address or its folder `simple`: a server's answer, or files."""
+    return (
+        *(Form(f"{prefix}{folder}", accept=ACCEPT, in_folder=False) for prefix in prefixes),
+        *(Form(f"{prefix}{folder}{name}", in_folder=True) for prefix in prefixes for name in FOLDER_FILES),
+    )
+
+
+def ask(part: str, spelled: str = "", prefixes: Sequence[str] = PREFIXES, mark: str | None = None) -> Ask:
+    """Return how a project's page is asked for: by its one spelling, then by that of the source's list."""
+    also = forms(f"{spelled}/", prefixes) if spelled and spelled != part else ()
+    return Ask(part=part, forms=(*forms(f"{part}/", prefixes), *also), mark=mark)
+
+
+def lazy_ask(part: str) -> Ask | None:
+    """Return how a page is asked for that a client wants; None: no project can be called so."""
+    return ask(part) if valid_project(part) else None
+
+
+def is_lazy(part: str, filters: Filters, mode: MirrorMode) -> bool:
+    """Tell whether a mirror reads a project's page on request: it is passive and mirrors all of its source."""
+    return mode is MirrorMode.PASSIVE and filters.projects is None and valid_project(part)
+
+
+def requests(known: Mapping[str, Known], filters: Filters, thorough: bool, mode: MirrorMode) -> Requests:
+    """Ask for the project list alone (passive, without a name list), or for the pages that have changed.
+
+    The list's marks say which have; without a list, or marks in it, each page's validator does.
+    """
+    wanted = None if filters.projects is None else {normalised(name): name for name in filters.projects}
+    if wanted is None and mode is MirrorMode.PASSIVE:
+        yield Batch(asks=(Ask(part=LIST, forms=forms("")),))
+        return
+    marks: Mapping[str, Listed] | None = None
+    prefixes: Sequence[str] = PREFIXES
+    if wanted is None or len(wanted) >= GATED_FROM:
+        names = None if wanted is None else frozenset(wanted)
+        (listed,) = yield Batch(asks=(Ask(part=GATE, forms=forms(""), lists=True, names=names),))
+        if listed.form is not None:
+            prefixes = (listed.form.path.removesuffix(listed.form.path.rpartition("/")[2]),)
+            marks = listed.marks
+            if marks is None:
+                yield from _in_batches(_as_before(known, wanted, prefixes))
+                return
+        elif wanted is None:
+            return
+    yield from _in_batches(_of_list(known, wanted, marks or {}, prefixes, thorough=thorough))
+
+
+def _in_batches(asks: Iterator[Ask]) -> Requests:
+    """Ask a batch at a time: of ten thousand at once, others would wait while they are made."""
+    while batch := tuple(islice(asks, BATCH)):
+        yield Batch(asks=batch, at_once=AT_ONCE)
+
+
+def _as_before(known: Mapping[str, Known], wanted: Mapping[str, str] | None, prefixes: Sequence[str]) -> Iterator[Ask]:
+    """Yield the pages of a list that has not changed: those that it marked are as they were."""
+    for part in sorted(known.keys() | (wanted or {}).keys()):
+        before = known.get(part)
+        if not valid_project(part) or (wanted is not None and part not in wanted):
+            continue
+        if before is None or before.there:
+            yield ask(part, wanted[part] if wanted else "", prefixes, before.mark if before else None)
+
+
+def _of_list(
+    known: Mapping[str, Known],
+    wanted: Mapping[str, str] | None,
+    marks: Mapping[str, Listed],
+    prefixes: Sequence[str],
+    *,
+    thorough: bool,
+) -> Iterator[Ask]:
+    there = {part for part, before in known.items() if before.there and valid_project(part)}
+    for part in sorted((there | marks.keys()) if wanted is None else wanted.keys()):
+        listed = marks.get(part)
+        before = known.get(part)
+        if listed is not None:
+            yield ask(part, listed.spelled, prefixes, listed.mark)
+        elif part in there or before is None or thorough:  # gone, quarantined, or a list that is behind: its page says
+            yield ask(part, wanted[part] if wanted else "", prefixes)
+
+
+def probe(filters: Filters) -> Requests:
+    """Ask for the project list, and where there is none for the pages of the first projects that the filter names."""
+    (listed,) = yield Batch(asks=(Ask(part=LIST, forms=forms("")),))
+    if listed.form is None and filters.projects:
+        yield Batch(asks=tuple(ask(normalised(name), name) for name in filters.projects[:PROBED]))
+
+
+def encoding(form: Form, start: bytes, content_type: str) -> str | None:
+    """Return the form of a page by its type and first bytes, None for what is none."""
+    kind = content_type.lower()
+    begins = start.lstrip(_BLANKS)[:1]
+    if begins == b"{" and kind in _JSON_TYPES | _NO_TYPES:
+        return JSON_FORM
+    return HTML_FORM if begins == b"<" and kind in _HTML_TYPES | _NO_TYPES else None
+
+
+def instead(form: Form, start: bytes, content_type: str) -> str | None:
+    """Return what the beginning of an answer is that is no project list, None for one that may be it."""
+    if encoding(form, start, content_type) == JSON_FORM:
+        if b'"projects"' in start:
+            return None
+        return "the page of a project" if b'"files"' in start else json_kind(start).removeprefix("it is ")
+    found = links_of(start)
+    if (place := leads_to_index(found)) is not None:
+        return f"a web page that leads to {place}"
+    files = sum(1 for link in found.links if last_segment(link.href).endswith((".whl", ".tar.gz", ".zip")))
+    if files > len(found.links) // 2:
+        return "the page of a project, with files"
+    if any(link.href.partition("#")[0].endswith("/") for link in found.links) and not found.asks_for_password:
+        return None
+    kind = html_kind(found)
+    return None if kind is None else kind.removeprefix("it is ")
+
+
+def found(source: str, answers: Sequence[Answer]) -> SourceFound:
+    """Return what to tell of a source that answered so."""
+    listed = next((answer for answer in answers if answer.part == LIST and answer.form is not None), None)
+    warnings = []
+    if listed is None:
+        warnings.append("there is no project list: only the projects that are named can be mirrored")
+    elif listed.form is not None and listed.form.path.startswith(f"{SIMPLE}/") and not source.startswith("file:"):
+        source = f"{source}/{SIMPLE}"
+        warnings.append(f"the index is below /{SIMPLE}/ there: that is the source")
+    return SourceFound(
+        type=MirrorType.PYTHON,
+        source=source,
+        subdirs=[],
+        projects=None,
+        index_bytes=None if listed is None else listed.size,
+        warnings=warnings,
+    )

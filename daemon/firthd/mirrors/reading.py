@@ -1,0 +1,92 @@
+"""The only place that says what reading a source's index gave, and tells the run of it."""
+
+import asyncio
+from collections.abc import Mapping, Set
+from pathlib import Path
+
+from msgspec import Struct
+
+from firth_protocol.errors import Upstream
+from firthd.families.base import FamilyRules, Listed, Spool
+from firthd.index.marks import MarksParams, MarksResult, read_marks
+from firthd.index.messages import JudgementResult, PartResult
+from firthd.mirrors.context import Context
+from firthd.mirrors.fetch_index import Index, Marks
+from firthd.mirrors.parts import note_parts
+from firthd.runs.run import LiveRun
+from firthd.store.runs import Failure
+
+MARKS = "firthd.index.marks:marks_task"
+
+
+class Reading(Struct, frozen=True, kw_only=True):
+    """What reading the source's index gave: the differences lie in the run file."""
+
+    index: Index
+    parts: list[PartResult]
+    stamp: str  # of the policy by which it was judged
+    judgement: JudgementResult | None = None
+
+    @property
+    def bytes_to_store(self) -> int:
+        return sum(part.bytes_to_store for part in self.parts)
+
+    def renewed(self, signed_before: set[str], *, empty: bool) -> list[str]:
+        """Return the parts that are to be rendered although no record of them may have changed.
+
+        `empty`: the parts too that the source has, and nothing in them that is taken.
+        """
+        signed = {part.part for part in self.parts if part.signed or part.part in signed_before}
+        there = {part.row.part for part in self.index.parts if part.row.file}
+        bare = {part.part for part in self.parts if empty and not part.kept and part.part in there}
+        return sorted({*self.index.renewed, *signed, *bare})
+
+    @property
+    def failed(self) -> int:
+        """Records that cannot be taken, and parts that could not be had or read."""
+        unreadable = sum(part.unreadable is not None for part in self.parts)
+        return self.total("invalid_count") + unreadable + self.index.failed
+
+    @property
+    def lists(self) -> list[tuple[int, int]]:
+        """Of each list of parts that was read: how many names it had before, and has now."""
+        now = {part.part: part.records for part in self.parts}
+        read = [part.row for part in self.index.parts if part.lists and part.row.part in now]
+        return [(row.records, now[row.part]) for row in read]
+
+    def total(self, field: str) -> int:
+        return sum(getattr(part, field) for part in self.parts)
+
+
+def note_read(live: LiveRun, read: Reading) -> None:
+    """Tell what is to be known of what was read; raise Upstream when none of it could be."""
+    unread = [part for part in read.parts if part.unreadable is not None]
+    if unread and len(unread) == len(read.parts):
+        raise Upstream(unread[0].unreadable or "", hint="look at the source")
+    for part in unread:
+        live.fail_artifact(Failure(part=part.part, filename="", reason=part.unreadable or "", attempts=1))
+        live.log(f"{part.part}: {part.unreadable}; it stays as it was", "error")
+    for part in read.parts:
+        if part.emptied:
+            live.note(f"{part.part} lists nothing any more, without a word: its {part.kept:,} files stay")
+        if part.refused is not None:
+            live.log(f"{part.part}: {part.refused}", "warning")
+    note_parts(live, read.parts)
+
+
+def marks_reader(context: Context, rules: FamilyRules, folder: Path) -> Marks:
+    """Return what lets a worker read a list of parts; `folder` takes its answer."""
+
+    async def marks(spool: Spool, names: Set[str] | None) -> Mapping[str, Listed]:
+        out = folder / "marks"
+        params = MarksParams(
+            formats=rules.formats,
+            spool=spool,
+            names=None if names is None else sorted(names),
+            max_bytes=context.max_part_bytes,
+            out=str(out),
+        )
+        await context.workers.run(MARKS, params, MarksResult)
+        return await asyncio.to_thread(read_marks, out)
+
+    return marks

@@ -1,0 +1,54 @@
+"""A render that two workers share: what they leave is what one would have left."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from firthd.channels.renders import render, worth_apart
+from firthd.clock import SystemClock
+from firthd.workers import Workers
+from tests.support.conda_state import CondaState, run_rows
+
+
+@pytest.mark.parametrize(
+    ("records", "added", "apart"),
+    [
+        ({"a": 30_000, "b": 50_000}, 80_000, "b"),
+        ({"a": 30_000, "b": 50_000}, 1_000, None),
+        ({"a": 3_000, "b": 500_000}, 503_000, None),
+        ({"b": 500_000}, 500_000, None),
+        ({}, 0, None),
+    ],
+)
+def test_a_second_worker_is_asked_when_both_have_much_to_do(
+    records: dict[str, int], added: int, apart: str | None
+) -> None:
+    assert worth_apart(records, added) == apart
+
+
+def source(folder: Path, part: str, names: list[str]) -> Path:
+    records = {f"{name}-1-0.conda": {"name": name, "version": "1", "build": "0", "size": 5} for name in names}
+    (folder / f"{part}.json").write_text(json.dumps({"packages.conda": records}))
+    return folder / f"{part}.json"
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_two_workers_leave_what_one_leaves(tmp_path: Path, damaged: bool) -> None:
+    state = CondaState(tmp_path, mirrors=2)
+    state.take({"noarch": source(tmp_path, "noarch", ["a", "b"]), "osx-64": source(tmp_path, "osx-64", ["b", "c"])})
+    state.take({"osx-64": source(tmp_path, "osx-64", ["c", "d"])}, mirror=2)
+    if damaged:  # behind the daemon's back: one leaves out what the other has counted
+        state.execute("UPDATE artifact_record SET raw = x'7b' WHERE artifact_id = (SELECT max(id) FROM artifact)")
+        state.execute("UPDATE offered SET closed_set = added_set WHERE mirror_id = 1 AND part = 'osx-64'")
+    alone, apart = state.render_params(), state.render_params()
+    one = asyncio.run(render(Workers(1, SystemClock()), alone, lambda progress: None, None)).result
+    both = asyncio.run(render(Workers(2, SystemClock()), apart, lambda progress: None, "osx-64"))
+    assert len(both.run_files) == len(both.packs) == (1 if damaged else 2)
+    assert [(file.path, file.sha256) for file in both.result.files] == [(file.path, file.sha256) for file in one.files]
+    assert replace(both.result, files=[], pack=None) == replace(one, files=[], pack=None)
+    for table, columns in (("object", "path, sha256, size"), ("package", "name, files, digest, hidden")):
+        found = [row for file in both.run_files for row in run_rows(file, table, columns)]
+        assert sorted(found) == sorted(run_rows(Path(alone.run_file), table, columns))
