@@ -417,13 +417,7 @@ class FakeDaemon(FakePolicies):
                 removed=17,
                 unchanged=698_779,
                 failed=2,
-                filtered=[
-                    t.FilteredCount(reason="subdir", whose="filters", count=412_000),
-                    *(
-                        t.FilteredCount(reason=rule, whose=held.in_force.name if held.in_force else "", count=1)
-                        for rule in sorted({one.rule for one in self.left_out})
-                    ),
-                ],
+                filtered=self.filtered(held),
             ),
             artifacts=held.artifacts,
             stored=held.stored,

@@ -92,6 +92,16 @@ class FakePolicies(FakeWorld):
             if "<<" in spec:
                 raise Invalid(f"{spec!r} is no spec", hint="numpy >=2", path=f"$.rules.packages.allow[{number}]")
 
+    def filtered(self, mirror: t.Mirror) -> list[t.FilteredCount]:
+        """Return how many files each rule keeps out of a mirror."""
+        if mirror.in_force is None:
+            return [t.FilteredCount(reason="subdir", whose="filters", count=412_000)]
+        whose = f"policy {mirror.in_force.name} of the {mirror.in_force.of}"
+        return [
+            t.FilteredCount(reason=rule, whose=whose, count=sum(one.rule == rule for one in self.left_out))
+            for rule in sorted({one.rule for one in self.left_out})
+        ]
+
     def _do_policy_list(self, query: str = "", cursor: str | None = None, limit: int = 100) -> Any:
         return self._page([self._told(name) for name in sorted(self.policies) if query in name], cursor, limit)
 

@@ -156,9 +156,7 @@ class ExcludedScreen(PlaceScreen):
 
     async def _next_rule(self) -> None:
         """Show what the next rule keeps out; after the last one all."""
-        in_force = self.mirror_now.in_force if self.mirror_now else None
-        rules: list[str | None] = [None]
-        rules += [one.reason for one in self._filtered if in_force is not None and one.whose == in_force.name]
+        rules: list[str | None] = [None, *(one.reason for one in self._filtered)]
         self.rule = rules[(rules.index(self.rule) + 1) % len(rules)] if self.rule in rules else None
         old = self._pane
         self._pane = ListPane(excluded_listing(self, self.number, self.rule), self.session.orders)
