@@ -31,7 +31,7 @@ async def daemon(tmp_path: Path) -> AsyncIterator[FakeDaemon]:
 
 async def test_what_is_wrong_is_told_beside_its_line_and_not_saved(daemon: FakeDaemon) -> None:
     async with terminal(daemon.socket, WIDE) as term:
-        form_now = await form(term, "6", "n")
+        form_now = await form(term, "7", "n")
         await term.type("bad")
         form_now.field("takes").value = "only"
         form_now.field("allow").value = "numpy; scipy << 2"
@@ -47,7 +47,7 @@ async def test_what_is_wrong_is_told_beside_its_line_and_not_saved(daemon: FakeD
 
 async def test_a_name_that_is_taken_and_an_edit_that_was_overtaken_keep_what_was_typed(daemon: FakeDaemon) -> None:
     async with terminal(daemon.socket, WIDE) as term:
-        form_now = await form(term, "6", "n")
+        form_now = await form(term, "7", "n")
         await term.type("few")
         await press_button(term)
         await term.sees("✗ policy few exists already")
@@ -146,9 +146,9 @@ async def test_without_a_policy_the_forms_say_what_makes_one(tmp_path: Path) -> 
     daemon.add_channel("main")
     async with daemon, terminal(daemon.socket, WIDE) as term:
         await form(term, "e")
-        await term.sees("there is no policy yet: 6, then n makes one")
+        await term.sees("there is no policy yet: 7, then n makes one")
         await term.press("escape")
-        await at(term, "6")
+        await at(term, "7")
         await term.sees("There is no policy yet", "Press n to make one")
         assert isinstance(term.app.screen, PoliciesScreen)
 
@@ -156,7 +156,7 @@ async def test_without_a_policy_the_forms_say_what_makes_one(tmp_path: Path) -> 
 async def test_a_reader_is_told_what_he_cannot_do(daemon: FakeDaemon) -> None:
     daemon.role = t.Role.READER
     async with terminal(daemon.socket, WIDE) as term:
-        await at(term, "6")
+        await at(term, "7")
         await term.sees("3 policies")
         await term.press("e")
         await term.sees("Edit policy: needs the role manager; yours is reader")
@@ -173,7 +173,7 @@ async def test_from_a_new_policy_to_a_channel_that_follows_its_edit(tmp_path: Pa
         await client.call("channel.create", name="main")
         async with firth_in_tmux(tmp_path, process.socket, (80, 24)) as term:
             await term.sees("● connected", "▸main")
-            await term.press("6")
+            await term.press("7")
             await term.sees("There is no policy yet")
             await term.press("n")
             await term.sees("New policy", "It keeps everything")
@@ -222,7 +222,7 @@ async def test_from_a_new_policy_to_a_channel_that_follows_its_edit(tmp_path: Pa
             await term.sees("rows to")
             assert "greetings" in (tmp_path / "report.csv").read_text()
 
-            await term.press("6")
+            await term.press("7")
             await term.sees("▸few", "main: forge")
             await term.press("e")
             await term.sees("Edit the policy few", "On forge", "Only hello")

@@ -59,7 +59,7 @@ async def press_button(term: Terminal, name: str = "save") -> None:
 
 async def test_the_list_tells_rules_in_words_and_where_each_is_in_force(daemon: FakeDaemon) -> None:
     async with terminal(daemon.socket, NARROW, now=lambda: daemon.now) as term:
-        await at(term, "6")
+        await at(term, "7")
         await term.sees("3 policies", "no-gpl", "Licences: all but GPL", "main: own", "nowhere", "e edit policy")
         assert max(map(len, term.lines)) <= NARROW[0]
         await term.press("G", "d")
@@ -81,7 +81,7 @@ async def test_the_list_tells_rules_in_words_and_where_each_is_in_force(daemon: 
 
 async def test_a_policy_is_made_while_its_meaning_and_effect_are_told(daemon: FakeDaemon) -> None:
     async with terminal(daemon.socket, NARROW) as term:
-        form_now = await form(term, "6", "n")
+        form_now = await form(term, "7", "n")
         await term.sees("It keeps everything.", "On forge", "998 of 1,000")
         await term.type("cool")
         form_now.field("licenses_how").value = "not"
@@ -115,7 +115,7 @@ async def test_details_say_which_is_in_force_and_why_with_the_list_behind_each_r
         await term.press("v")
         await term.sees("2 files")
         assert max(map(len, term.lines)) <= NARROW[0]
-        await term.press("escape", "P")
+        await term.press("escape", "i")
         await term.sees("Policies › no-gpl")
 
 

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 
-from firth_protocol.events import Fact, Topic
+from firth_protocol.events import Topic
 from firth_protocol.types import Policy
 from firth_tui.actions import Place, Target
 from firth_tui.format import Cell, Tone, age, clean
@@ -19,7 +19,7 @@ from firth_tui.widgets.keyed_table import Column
 
 def changes_policies(about: Touched) -> bool:
     """Tell whether a policy, or where one is in force, may be another now."""
-    return about.topic == Topic.POLICY or about.changes_lists_of_mirrors or about.type == Fact.CHANNEL_UPDATED
+    return about.topic == Topic.POLICY or about.changes_lists_of_mirrors
 
 
 def policy_listing(screen: PlaceScreen) -> Listing[Policy]:

@@ -37,7 +37,7 @@ async def offer_policies(app: Application, field: Field, nobody: str) -> None:
     except (FirthError, OSError):
         control.offer([("", nobody)], reason="the list could not be read")
         return
-    missing = "" if found or control.value else "there is no policy yet: 6, then n makes one"
+    missing = "" if found or control.value else "there is no policy yet: 7, then n makes one"
     control.offer([("", nobody), *((each.name, each.name) for each in found)], reason=missing)
 
 
