@@ -10,7 +10,6 @@ import pytest
 
 from firth_protocol import types as t
 from firth_tui.screens.forms.form import Form
-from firth_tui.screens.forms.picked import PickList
 from firth_tui.screens.forms.policy import PolicyForm
 from firth_tui.screens.policies import PoliciesScreen
 from tests.support.daemon import DaemonProcess
@@ -111,34 +110,6 @@ async def test_the_report_is_written_where_somebody_says_and_greyed_with_what_is
         await term.until(lambda: term.place.context().mirror.in_force.report_lacks)  # type: ignore[union-attr]
         await term.press("c")
         await term.sees("Dependency report: policy no-gpl names no packages")
-
-
-async def test_a_policy_is_picked_from_a_list_in_the_forms_of_mirror_and_channel(daemon: FakeDaemon) -> None:
-    async with terminal(daemon.socket, WIDE) as term:
-        form_now = await form(term, "2", "e")
-        await term.sees("▸ none of its own", "in force: no-gpl, that of channel main")
-        form_now.field("policy").control.focus()
-        await term.press("enter")
-        await term.until(lambda: isinstance(term.app.screen, PickList))
-        await term.type("unu")
-        await term.press("enter")
-        await term.sees("▸ unused", "in force: unused, its own; it replaces the channel's no-gpl")
-        form_now.field("policy").value = "no-gpl"
-        await term.sees("! no-gpl is that of channel main already")
-        form_now.field("policy").value = "unused"
-        await press_button(term)
-        await term.until(lambda: daemon.called("mirror.update"))
-        assert daemon.called("mirror.update")[0] == {"mirror": daemon_mirror(daemon), "revision": 1, "policy": "unused"}
-        form_now = await form(term, "1", "e")
-        await term.sees("Edit the channel main", "▸ no-gpl")
-        form_now.field("policy").value = ""
-        await press_button(term)
-        await term.until(lambda: daemon.called("channel.update"))
-        assert daemon.called("channel.update")[0] == {"channel": "main", "revision": 1, "policy": None}
-
-
-def daemon_mirror(daemon: FakeDaemon) -> int:
-    return next(each.id for each in daemon.mirrors.values() if each.name == "forge")
 
 
 async def test_without_a_policy_the_forms_say_what_makes_one(tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ import pytest
 from firth_tui.screens.excluded import ExcludedScreen
 from firth_tui.screens.explain import ExplainScreen
 from firth_tui.screens.forms.form import Form
+from firth_tui.screens.forms.picked import PickList
 from firth_tui.screens.mirror import MirrorScreen
 from firth_tui.screens.policy import PolicyScreen
 from firth_tui.widgets.dialogs import Confirm
 from tests.support.fake_daemon import FakeDaemon
 from tests.support.fake_policies import excluded
-from tests.support.tui import NARROW, Terminal, terminal
+from tests.support.tui import NARROW, WIDE, Terminal, terminal
 
 
 def judged_world(socket: Path) -> FakeDaemon:
@@ -134,3 +135,31 @@ async def test_why_a_package_is_hidden_also_of_one_that_no_list_shows(daemon: Fa
         await term.sees("'a<<b' is no spec")
         await term.press("escape", "escape", "escape", "w")
         await term.sees("why hidden? › package-000000", "No source of the channel lists package-000000")
+
+
+async def test_a_policy_is_picked_from_a_list_in_the_forms_of_mirror_and_channel(daemon: FakeDaemon) -> None:
+    async with terminal(daemon.socket, WIDE) as term:
+        form_now = await form(term, "2", "e")
+        await term.sees("▸ none of its own", "in force: no-gpl, that of channel main")
+        form_now.field("policy").control.focus()
+        await term.press("enter")
+        await term.until(lambda: isinstance(term.app.screen, PickList))
+        await term.type("unu")
+        await term.press("enter")
+        await term.sees("▸ unused", "in force: unused, its own; it replaces the channel's no-gpl")
+        form_now.field("policy").value = "no-gpl"
+        await term.sees("! no-gpl is that of channel main already")
+        form_now.field("policy").value = "unused"
+        await press_button(term)
+        await term.until(lambda: daemon.called("mirror.update"))
+        assert daemon.called("mirror.update")[0] == {"mirror": daemon_mirror(daemon), "revision": 1, "policy": "unused"}
+        form_now = await form(term, "1", "e")
+        await term.sees("Edit the channel main", "▸ no-gpl")
+        form_now.field("policy").value = ""
+        await press_button(term)
+        await term.until(lambda: daemon.called("channel.update"))
+        assert daemon.called("channel.update")[0] == {"channel": "main", "revision": 1, "policy": None}
+
+
+def daemon_mirror(daemon: FakeDaemon) -> int:
+    return next(each.id for each in daemon.mirrors.values() if each.name == "forge")

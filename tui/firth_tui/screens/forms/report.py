@@ -31,7 +31,7 @@ class ReportForm(Form):
                 "file",
                 "File",
                 "On the machine where firth runs; ~ is your home.",
-                f"{Path.cwd()}/{safe}-dependencies.csv",
+                f"~/{safe}-dependencies.csv",
             ),
             choice_field("format", "Format", "What the file holds.", FORMATS, "csv"),
         ]
