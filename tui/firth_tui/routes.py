@@ -36,7 +36,7 @@ def _package(target: Target) -> PlaceScreen:
 def _mirrors(target: Target) -> PlaceScreen:
     from firth_tui.screens.mirrors import MirrorsScreen
 
-    return MirrorsScreen()
+    return MirrorsScreen(faults=target.faults)
 
 
 def _mirror(target: Target) -> PlaceScreen:
@@ -93,6 +93,12 @@ def _explain(target: Target) -> PlaceScreen:
     return ExplainScreen(target.channel, target.name, target.package)
 
 
+def _tokens(target: Target) -> PlaceScreen:
+    from firth_tui.screens.tokens import TokensScreen
+
+    return TokensScreen()
+
+
 _MAKERS: Mapping[Place, Callable[[Target], PlaceScreen]] = {
     Place.CHANNELS: _channels,
     Place.PACKAGES: _channel,
@@ -112,4 +118,5 @@ _MAKERS: Mapping[Place, Callable[[Target], PlaceScreen]] = {
     Place.POLICY: _policy,
     Place.EXCLUDED: _excluded,
     Place.EXPLAIN: _explain,
+    Place.TOKENS: _tokens,
 }

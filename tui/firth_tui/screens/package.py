@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar
 
+from textual import on
 from textual.app import ComposeResult
 from textual.widgets import Static
 
@@ -54,6 +55,7 @@ class PackageScreen(PlaceScreen):
         self.channel_name = channel
         self.package = package
         self.more = Static("", markup=False)
+        self._fetched = ""
         self.detail: PackageDetail | None = None
         self.channel_now: ChannelGet | None = None
         self._reading = Repeated(self, self._read, group="package")
@@ -64,7 +66,7 @@ class PackageScreen(PlaceScreen):
             Column(id="version", title="VERSION", width=12, cell=lambda f: Cell(clean(f.version), Tone.STRONG)),
             # Where a family has no builds, the file's name tells what it is.
             Column(id="build", title="BUILD", width=12, grow=2, cell=lambda f: Cell(clean(f.build or f.filename))),
-            Column(id="subdir", title="PLATFORM", width=10, cell=lambda f: Cell(clean(f.part))),
+            Column(id="subdir", title="PLATFORM", width=13, cell=lambda f: Cell(clean(f.part))),
             Column(id="size", title="SIZE", width=8, right=True, cell=lambda f: Cell(size(f.size))),
             Column(id="state", title="STATE", width=11, cell=_state),
             Column(id="time", title="BUILT", width=11, drop=1, cell=lambda f: Cell(age(f.timestamp, self.now()))),
@@ -143,10 +145,19 @@ class PackageScreen(PlaceScreen):
             return
         self.table.source = LocalRows(newest_first(self.detail), _key)
         self.table.changed()
-        needed_by = _names(self.detail.dependants, self.detail.dependants_total)
-        lines = [f"needs       {_names(self.detail.dependencies)}", f"needed by   {needed_by}"]
-        self.more.update("\n".join([*lines, f"fetched     {fetched(self.detail, await self._by_token())}"]))
+        self._fetched = fetched(self.detail, await self._by_token())
+        self._tell()
         self.redraw()
+
+    @on(KeyedTable.Highlighted)
+    def _other_file(self) -> None:
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tell of the file under the cursor what its row has no room for, then of the package."""
+        detail, file = self.detail, self.files.cursor_row
+        if detail is not None:
+            self.more.update("\n".join([*(file_lines(file) if file else ()), *package_lines(detail, self._fetched)]))
 
     async def _by_token(self) -> list[DownloadCount]:
         """Return who fetched the package; nobody where the daemon is too old to tell."""
@@ -162,6 +173,21 @@ class PackageScreen(PlaceScreen):
         except (FirthError, OSError):
             return []
         return page.items
+
+
+def file_lines(file: PackageFile) -> list[str]:
+    """Return what identifies a file, uncut, and what it needs."""
+    return [
+        f"file        {clean(file.filename)}",
+        f"platform    {clean(file.part)}   built {clean(file.build) or '–'}   licence {clean(file.license or '–')}",
+        f"sha256      {clean(file.sha256 or 'not told by the source')}",
+        f"needs       {_names(file.depends)}",
+    ]
+
+
+def package_lines(detail: PackageDetail, fetched_by: str) -> list[str]:
+    """Return what is to be said of a whole package."""
+    return [f"needed by   {_names(detail.dependants, detail.dependants_total)}", f"fetched     {fetched_by}"]
 
 
 def fetched(detail: PackageDetail, by_token: list[DownloadCount]) -> str:

@@ -9,11 +9,11 @@ from firth_protocol.methods import PolicyGet, PolicyPreviewReply
 from firth_tui.actions import Place
 from firth_tui.format import Cell, Sign, Tone, clean, counted
 from firth_tui.model import Touched
-from firth_tui.screens.mirror import Sheet
 from firth_tui.screens.place import PlaceScreen, bindings
 from firth_tui.screens.policies import changes_policies
 from firth_tui.screens.policy_lines import WORDS, effect_lines, policy_lines
 from firth_tui.widgets.scroll import Scroll
+from firth_tui.widgets.sheet import Sheet
 from firth_tui.widgets.work import Repeated
 
 MOST_TRIED = 10

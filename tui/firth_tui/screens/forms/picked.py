@@ -12,7 +12,7 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from firth_tui.format import Sign, clean
-from firth_tui.screens.forms.fields import Choice, Field
+from firth_tui.screens.forms.fields import REASON, Choice, Field
 
 PICK_HINT = "\0"
 """No value of a field."""
@@ -105,7 +105,7 @@ class Picked(Choice):
     def _pieces(self) -> list[tuple[str, str]]:
         label = clean(dict(self.options).get(self.value, self.value), 40)
         if self._reason:
-            return [(self.value, label)]
+            return [(self.value, label), (REASON, f"({clean(self._reason)})")]
         return [(self.value, f"{Sign.PICK} {label}"), (PICK_HINT, f"enter: pick from {len(self.options):,}")]
 
     def on_click(self, event: events.Click) -> None:

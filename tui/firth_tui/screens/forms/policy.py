@@ -24,8 +24,8 @@ from firth_tui.policy_rules import (
 from firth_tui.screens.forms.fields import Field, choice_field, text_field
 from firth_tui.screens.forms.form import Form
 from firth_tui.screens.forms.picked import picked, picked_field
-from firth_tui.screens.mirror import Sheet
 from firth_tui.screens.policy_lines import effect_lines
+from firth_tui.widgets.sheet import Sheet
 from firth_tui.widgets.work import Repeated, start
 
 TYPING_S = 0.3

@@ -11,6 +11,8 @@ from firth_tui.screens.place import Application
 LISTED = 1000
 """Policies that are offered; nobody has as many."""
 READING = "reading…"
+NO_POLICY = "none of its own"
+"""What stands for a mirror without one."""
 
 
 def policy_field(now: str | None, *, nobody: str, help: str) -> Field:
