@@ -33,6 +33,7 @@ SWEEPS = "sweeps"
 SEEN_BY_RUNS = frozenset({"signed_only", "min_age", "cve"})
 """Rules that need more than a record: what a run has found counts for them."""
 PACKAGES = "packages"
+NO_POLICY_JUDGES = "no policy judges it"
 
 
 class InForce(Struct, frozen=True):
@@ -45,7 +46,18 @@ class InForce(Struct, frozen=True):
 
     def told(self) -> PolicyInForce:
         """Return it as clients see it."""
-        return PolicyInForce(name=self.policy.name, of=self.of, judges=self.judge is not None)
+        return PolicyInForce(
+            name=self.policy.name, of=self.of, judges=self.judge is not None, report_lacks=self.report_lacks
+        )
+
+    @property
+    def report_lacks(self) -> str:
+        """Return what it lacks to give a dependency report; empty: nothing."""
+        if self.judge is None:
+            return NO_POLICY_JUDGES
+        if self.judge.allow is None:
+            return f"policy {self.policy.name} names no packages"
+        return "" if self.judge.closes else f"policy {self.policy.name} does not include dependencies"
 
 
 class Policies:
