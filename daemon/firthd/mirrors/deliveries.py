@@ -10,6 +10,7 @@ from firthd.mirrors.space import SpaceGuard
 from firthd.store import artifacts, catalog, delivered
 from firthd.store.artifacts import FileRow
 from firthd.store.blobs import BlobStore, Kept
+from firthd.store.columns import goes_along
 from firthd.store.database import Database, Tx
 
 
@@ -30,7 +31,7 @@ class Deliveries:
         if size is None or file.size not in {None, size}:
             return None
         if found.taken:
-            await self._db.write(lambda tx: catalog.add_stored(tx, file.mirror_id, 1, size))
+            await self._db.write(lambda tx: _add(tx, file, size))
         return Kept(sha256=file.sha256, size=size, channel_id=file.channel_id)
 
     async def stored(self, file: FileRow, kept: Kept) -> None:
@@ -39,11 +40,16 @@ class Deliveries:
         async def body(tx: Tx) -> None:
             if file.sha256 is None:
                 await artifacts.record_first_sight(tx, file.id, kept.sha256, kept.size)
-            await catalog.add_stored(tx, file.mirror_id, 1, kept.size)
+            await _add(tx, file, kept.size)
 
         await self._db.write(body)
         if file.sha256 is None:
             self._forget_files()
+
+
+async def _add(tx: Tx, file: FileRow, size: int) -> None:
+    if not goes_along(file.section):
+        await catalog.add_stored(tx, file.mirror_id, 1, size)
 
 
 def helpers(

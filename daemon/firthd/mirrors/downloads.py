@@ -21,6 +21,7 @@ from firthd.mirrors.transfer import Hooks, Incoming, Patience, transfer
 from firthd.runs.run import LiveRun
 from firthd.store import catalog, delivered
 from firthd.store.blobs import BlobMismatch, BlobStore, BlobWriter, Kept
+from firthd.store.columns import goes_along
 from firthd.store.partials import Partials
 from firthd.store.run_reads import Wanted
 from firthd.store.runs import Failure
@@ -161,8 +162,8 @@ class Downloads:
             there = await asyncio.to_thread(self._there, page, given)
             for wanted in page:
                 if wanted.ordinal in there:
-                    self._present += 1
-                    self._done += 1
+                    self._present += counts(wanted)
+                    self._done += counts(wanted)
                 else:
                     await self._queue.put(wanted)
 
@@ -206,12 +207,12 @@ class Downloads:
                 raise NoSpace("the disk is full", hint="free space on the store's file system") from None
             else:
                 self._refusals.clear()
-                self._stored += 1
+                self._stored += counts(wanted)
                 self._live.moved(kept.size, verified=True)
                 self._spent(kept.size)
                 if wanted.sha256 is None:
                     self._digests.append((wanted.ordinal, kept.sha256, kept.size))
-            self._done += 1
+            self._done += counts(wanted)
             self._tell(wanted.filename)
 
     def _tell(self, filename: str) -> None:
@@ -390,6 +391,11 @@ async def bring(
         encoded = int(downloads.encoded)
         await context.db.write(lambda tx: catalog.note_mirror(tx, job.mirror_id, {"encoded": encoded}))
     return result
+
+
+def counts(wanted: Wanted) -> bool:
+    """Tell whether this is a file that people count."""
+    return not goes_along(wanted.section)
 
 
 def _first(errors: Sequence[BaseException]) -> BaseException:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from firth_protocol.errors import FirthError, Invalid
-from firth_protocol.types import RunState
+from firth_protocol.types import RunState, StepName
 from firthd.config import UpstreamSettings
 from tests.support.daemon import HastyClock, settings_in
 from tests.support.python import HTML, JSON, PythonIndex, PythonWorld, python_world, sample_index
@@ -331,3 +331,61 @@ async def test_a_lazy_page_follows_its_source_and_the_calendar(tmp_path: Path) -
         await shows(3)
         assert (await w.get(newest)).status == 200
         assert await w.page("nowhere") == 404
+
+
+async def test_metadata_beside_a_wheel_is_counted_nowhere(tmp_path: Path) -> None:
+    async with python_world(tmp_path) as w:
+        await w.python("active", filters={"projects": ["alpha-one", "beta", "gamma"]})
+        run = await w.run("main:p")
+        assert (run.counts.added, run.counts.active, run.counts.active_planned) == (4, 4, 4), run.counts
+        said = {step.name: step.description for step in run.steps}
+        assert said[StepName.FILTER] == "4 read, 4 kept"
+        assert said[StepName.PLAN].startswith("4 to add, 0 to remove")
+        assert said[StepName.DOWNLOAD].startswith("4 files")
+
+        mirror = await w.call("mirror.get", mirror="main:p")
+        assert (mirror.artifacts, mirror.stored) == (4, 4)
+        details = await w.call("mirror.details", mirror="main:p")
+        assert details.parts == {"alpha-one": 1, "beta": 2, "gamma": 1}
+        channel = await w.call("channel.get", channel="main")
+        assert [(one.artifacts, one.stored) for one in channel.families if one.family == "python"] == [(4, 4)]
+        newest = (await w.call("channel.generations", channel="main")).items[0]
+        assert (newest.added, newest.artifacts) == (4, 4)
+        changes = (await w.call("channel.changes", channel="main")).items
+        assert sorted(one.filename[-4:] for one in changes) == [".whl", ".whl", ".whl", "r.gz"]
+        listed = (await w.call("package.list", channel="main")).items
+        assert [(one.name, one.files, one.stored) for one in listed] == [
+            ("alpha-one", 1, 1), ("beta", 2, 2), ("gamma", 1, 1),
+        ]  # fmt: skip
+        package = await w.call("package.get", channel="main", family="python", name="beta")
+        assert [one.filename for one in package.files] == ["beta-1.0-py3-none-any.whl", "beta-2.0-py3-none-any.whl"]
+
+        # It is advertised and served all the same; only the wheel is a download.
+        page = await w.page("beta")
+        assert all(file["core-metadata"]["sha256"] for file in page["files"])
+        wheel = "/repo/main/packages/beta/beta-1.0-py3-none-any.whl"
+        assert (await w.get(f"{wheel}.metadata")).status == 200
+        assert (await w.get(wheel)).status == 200
+        report = await w.call("report.downloads", channel="main", by=["version"])
+        assert [(row.package, row.version, row.downloads) for row in report.items] == [("beta", "1.0", 1)]
+
+        del w.index.projects["beta"][0]
+        w.index.touch("beta")
+        run = await w.run("main:p")
+        assert (run.counts.added, run.counts.removed, run.counts.unchanged) == (0, 1, 3), run.counts
+        kept = await w.call("mirror.delete", mirror="main:p", confirm="p", dry_run=True)
+        assert (kept.kept, kept.dropped) == (3, 0)
+
+
+async def test_a_passive_mirror_counts_and_fills_files_not_their_metadata(tmp_path: Path) -> None:
+    async with python_world(tmp_path) as w:
+        await w.python("passive", filters={"projects": ["beta"]})
+        assert (await w.run("main:p")).counts.passive == 2
+        wheel = "/repo/main/packages/beta/beta-1.0-py3-none-any.whl"
+        assert (await w.get(f"{wheel}.metadata")).status == 200
+        assert (await w.call("mirror.get", mirror="main:p")).stored == 0
+        assert (await w.get(wheel)).status == 200
+        assert (await w.call("mirror.get", mirror="main:p")).stored == 1
+        run = await w.daemon.ended((await w.call("mirror.fill", mirror="main:p")).run.id)
+        assert (run.counts.active, run.counts.active_planned) == (1, 1), run
+        assert (await w.call("mirror.get", mirror="main:p")).stored == 2

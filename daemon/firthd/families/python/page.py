@@ -79,6 +79,7 @@ class ProjectPage:
         self.status: Status | None = None
         self._project = spool.part
         self._entries: list[Entry] = []
+        self._files = 0
         if spool.file is None:
             return
         content = content_of(spool, max_bytes)
@@ -97,7 +98,8 @@ class ProjectPage:
         self._entries.sort(key=itemgetter(0, 1))
 
     def __len__(self) -> int:
-        return len(self._entries)
+        """How many distributions there are."""
+        return self._files
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self._entries)
@@ -117,6 +119,7 @@ class ProjectPage:
         )
 
     def _add(self, filename: str, raw: Raw | bytes) -> None:
+        self._files += 1
         self._entries.append(Entry(filename, FILES, raw, self._project))
         metadata = metadata_entry(self._project, filename, raw)
         if metadata is not None:
