@@ -120,3 +120,30 @@ async def test_many_clients_ask_for_one_page_and_one_file_once(tmp_path: Path) -
         assert {reply.body for reply in files} == {file.content}
         assert len(w.upstream.asked("simple/beta/")) == 1
         assert len(w.upstream.asked(f"files/beta/{file.filename}")) == 1
+
+
+async def test_a_deleted_mirror_of_a_whole_index_leaves_no_project_list(tmp_path: Path) -> None:
+    async with python_world(tmp_path) as w:
+        await w.python("passive")
+        await w.run("main:p")
+        assert "alpha-one" in (await w.get("/repo/main/simple/")).body.decode()
+        deleted = await w.call("mirror.delete", mirror="main:p", confirm="p")
+        await w.daemon.ended(deleted.run.id)
+        listed = await w.get("/repo/main/simple/")
+        assert listed.status == 200
+        assert "alpha" not in listed.body.decode()
+        assert (await w.get("/repo/main/simple/alpha-one/")).status == 404
+
+
+async def test_a_deleted_mirror_takes_what_it_said_of_a_project_along(tmp_path: Path) -> None:
+    index = sample_index()
+    index.status["beta"] = {"status": "archived", "reason": "done"}
+    async with python_world(tmp_path, index) as w:
+        await w.python("active", filters={"projects": ["beta"]})
+        await w.run("main:p")
+        assert (await w.page("beta"))["project-status"]["status"] == "archived"
+        deleted = await w.call("mirror.delete", mirror="main:p", confirm="p")
+        await w.daemon.ended(deleted.run.id)
+        page = await w.page("beta")
+        assert len(page["files"]) == 2
+        assert "project-status" not in page
