@@ -389,3 +389,16 @@ async def test_a_passive_mirror_counts_and_fills_files_not_their_metadata(tmp_pa
         run = await w.daemon.ended((await w.call("mirror.fill", mirror="main:p")).run.id)
         assert (run.counts.active, run.counts.active_planned) == (1, 1), run
         assert (await w.call("mirror.get", mirror="main:p")).stored == 2
+
+
+async def test_what_an_administrator_asks_first_is_answered(tmp_path: Path) -> None:
+    async with python_world(tmp_path) as w:
+        await w.python("passive", "few", filters={"projects": ["Alpha.One", "nothere"]})
+        run = await w.run("main:few")
+        assert run.notes == ["the source has no nothere"]
+        package = await w.call("package.get", channel="main", family="python", name="Alpha.One")
+        assert package.name == "alpha-one"
+        await w.call("channel.create", name="whole")
+        await w.python("passive", channel="whole")
+        steps = (await w.run("whole:p")).steps
+        assert "3 listed, each read when a client first asks for it" in [step.description for step in steps]

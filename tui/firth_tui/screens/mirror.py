@@ -10,7 +10,7 @@ from textual.widget import Widget
 
 from firth_protocol.errors import FirthError, NotFound
 from firth_protocol.methods import MirrorGet
-from firth_protocol.types import MirrorDetails, Run
+from firth_protocol.types import MirrorDetails, MirrorType, Run
 from firth_tui.actions import Place, Target
 from firth_tui.format import (
     Cell,
@@ -40,6 +40,7 @@ from firth_tui.widgets.work import Repeated
 HISTORY = 40
 LABEL_CELLS = 14
 MOST_FAILED = 200
+PARTS_SHOWN = 30
 
 WORDS = (
     ("shadowed", "not offered, because an older mirror of the channel has packages of that name"),
@@ -150,7 +151,7 @@ def state_lines(screen: "MirrorScreen", mirror: MirrorGet, now: float) -> list[l
     ]
 
 
-def detail_lines(details: MirrorDetails) -> list[list[Cell]]:
+def detail_lines(details: MirrorDetails, *, python: bool = False) -> list[list[Cell]]:
     """Return what the last run did, with each failure."""
     counts = details.counts
     lines = [
@@ -160,8 +161,10 @@ def detail_lines(details: MirrorDetails) -> list[list[Cell]]:
         )
     ]
     if details.parts:
-        shown = ", ".join(f"{clean(name)} {count(number)}" for name, number in sorted(details.parts.items()))
-        lines.append(labelled("platforms", Cell(shown)))
+        parts = sorted(details.parts.items())
+        shown = ", ".join(f"{clean(name)} {count(number)}" for name, number in parts[:PARTS_SHOWN])
+        more = f" and {count(len(parts) - PARTS_SHOWN)} more" if len(parts) > PARTS_SHOWN else ""
+        lines.append(labelled("projects" if python else "platforms", Cell(f"{shown}{more}")))
     lines.extend(
         labelled("dropped", Cell(f"{count(each.count)} by {clean(each.reason)}, rule of {clean(each.whose)}"))
         for each in counts.filtered
@@ -306,6 +309,7 @@ class MirrorScreen(PlaceScreen):
             return
         lines = [[], *state_lines(self, mirror, now), [], *order_lines(mirror, now), []]
         if self.details is not None:
-            lines += [*detail_lines(self.details), [], *history_lines(self.history, now)]
+            python = mirror.type is MirrorType.PYTHON
+            lines += [*detail_lines(self.details, python=python), [], *history_lines(self.history, now)]
         self.sheet.put(lines)
         self.redraw()

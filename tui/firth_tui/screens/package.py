@@ -7,7 +7,7 @@ from textual.widgets import Static
 
 from firth_protocol.errors import FirthError
 from firth_protocol.methods import ChannelGet
-from firth_protocol.types import ArtifactState, DownloadCount, DownloadsBy, Package, PackageDetail, PackageFile
+from firth_protocol.types import ArtifactState, DownloadCount, DownloadsBy, Family, Package, PackageDetail, PackageFile
 from firth_tui.actions import Place
 from firth_tui.format import Cell, Sign, Tone, age, clean, count, counted, family_name, size
 from firth_tui.model import Touched
@@ -60,11 +60,19 @@ class PackageScreen(PlaceScreen):
         self.files: KeyedTable[PackageFile] = KeyedTable(self._columns(), LocalRows[PackageFile]([], _key))
 
     def _columns(self) -> tuple[Column[PackageFile], ...]:
+        platform: Column[PackageFile] = Column(
+            id="subdir", title="PLATFORM", width=10, cell=lambda f: Cell(clean(f.part))
+        )
+        # Where a family has no builds, the file's name tells what it is; Python's says for which platform too.
+        file: tuple[Column[PackageFile], ...] = (
+            Column(id="file", title="FILE", width=28, grow=4, cell=lambda f: Cell(clean(f.filename))),
+        )
+        if self.package.family is Family.CONDA:
+            file = (Column(id="build", title="BUILD", width=12, grow=2, cell=lambda f: Cell(clean(f.build))),)
         return (
             Column(id="version", title="VERSION", width=12, cell=lambda f: Cell(clean(f.version), Tone.STRONG)),
-            # Where a family has no builds, the file's name tells what it is.
-            Column(id="build", title="BUILD", width=12, grow=2, cell=lambda f: Cell(clean(f.build or f.filename))),
-            Column(id="subdir", title="PLATFORM", width=10, cell=lambda f: Cell(clean(f.part))),
+            *file,
+            *(() if self.package.family is Family.PYTHON else (platform,)),
             Column(id="size", title="SIZE", width=8, right=True, cell=lambda f: Cell(size(f.size))),
             Column(id="state", title="STATE", width=11, cell=_state),
             Column(id="time", title="BUILT", width=11, drop=1, cell=lambda f: Cell(age(f.timestamp, self.now()))),
