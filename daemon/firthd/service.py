@@ -153,7 +153,7 @@ class Daemon:
         self.published = Published(db, clock, grace_ms, self.policies.refuse, self.policies.refuse_absent)
         self.objects = ObjectStore(db, self.rendered, clock)
         retention = Retention(db, self.objects, self.published, clock, grace_ms)
-        deliveries = Deliveries(db, self.blobs, self.published.forget_files)
+        deliveries = Deliveries(db, self.blobs, self.published.forget_files, families)
         self.on_demand = OnDemand(
             self.upstream,
             self.blobs,

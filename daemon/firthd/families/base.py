@@ -436,6 +436,16 @@ class LazyParts(Struct, frozen=True, kw_only=True):
     pages: str  # "package.module:name" of its `Pages`
 
 
+class Inside(NamedTuple):
+    """A file that another one holds: the other's name, and what takes it out of that, which blocks.
+
+    `take_out` raises ValueError with a sentence where it is not there.
+    """
+
+    filename: str
+    take_out: Callable[[Path], bytes]
+
+
 class FamilyRules(Struct, frozen=True, kw_only=True):
     """Everything that the house asks of a family; each field is a function or the name of a worker's task."""
 
@@ -472,4 +482,5 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     small_parts: bool = False  # parts are many: one that cannot be read, or is empty without a word, stays as it was
     instead: Callable[[Form, bytes, str], str | None] | None = None  # as `encoding`, of the first 64 KiB -> what it is
     other_places: tuple[Form, ...] = ()  # where an index may stand whose address was not given in full
+    inside: Callable[[str], Inside | None] = lambda filename: None  # the file of a part that holds this one too
     policing: str | None = None  # "package.module:name" of its `Policing`; None: policies leave it alone

@@ -17,10 +17,13 @@ from firthd.store.database import Database, Tx
 class Deliveries:
     """What passive fetches ask of the state. `forget_files` is called when a file's digest has become known."""
 
-    def __init__(self, db: Database, blobs: BlobStore, forget_files: Callable[[], None]) -> None:
+    def __init__(
+        self, db: Database, blobs: BlobStore, forget_files: Callable[[], None], families: Mapping[Family, FamilyRules]
+    ) -> None:
         self._db = db
         self._blobs = blobs
         self._forget_files = forget_files
+        self._families = families
 
     async def present(self, file: FileRow) -> Kept | None:
         """Return a file that its channel has, or takes over from one that is as open; None when it must be fetched."""
@@ -46,6 +49,14 @@ class Deliveries:
         if file.sha256 is None:
             self._forget_files()
 
+    async def holder(self, file: FileRow) -> tuple[FileRow, Callable[[Kept], bytes]] | None:
+        """Return the file of the same mirror that holds this one too, and what takes it out of that; it blocks."""
+        found = self._families[Family(file.family)].inside(file.filename)
+        if found is None:
+            return None
+        row = await self._db.read(lambda r: artifacts.beside(r, file, found.filename))
+        return None if row is None else (row, lambda kept: found.take_out(self._blobs.path(kept.sha256)))
+
 
 async def _add(tx: Tx, file: FileRow, size: int) -> None:
     if not goes_along(file.section):
@@ -64,5 +75,6 @@ def helpers(
         space=space.enough,
         check_archive=lambda file, path: families[Family(file.family)].check_archive(path, file.filename),
         present=deliveries.present,
+        holder=deliveries.holder,
         stored=deliveries.stored,
     )

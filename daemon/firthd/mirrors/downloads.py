@@ -52,6 +52,7 @@ class Files(Protocol):
     async def wanted(self, after: int, limit: int, /) -> list[Wanted]: ...
     async def record_digests(self, digests: Sequence[tuple[int, str, int]], /) -> None: ...
     async def mark_failed(self, failed: Sequence[tuple[int, str]], /) -> None: ...
+    async def leave_out(self, ordinals: Sequence[int], /) -> None: ...
 
 
 class Result(Struct, frozen=True, kw_only=True):
@@ -119,6 +120,7 @@ class Downloads:
         self._digests: list[tuple[int, str, int]] = []
         self._refusals: Counter[str] = Counter()
         self._refused: Upstream | None = None
+        self._lacking: list[Wanted] = []
         self._changed = 0
         self._stored = 0
         self._present = 0
@@ -150,6 +152,9 @@ class Downloads:
             raise _first(group_of.exceptions) from None
         if self._digests:
             await reads.record_digests(self._digests)
+        if self._lacking:
+            await reads.leave_out([wanted.ordinal for wanted in self._lacking])
+            self._live.note(lacks(self._lacking))
         if self._failed:
             await reads.mark_failed(self._failed)
         return Result(stored=self._stored, present=self._present, failed=len(self._failed), changed=self._changed)
@@ -194,6 +199,9 @@ class Downloads:
                 self._changed += 1
                 self._fail(wanted, str(error), tries)
             except NotFound as error:
+                if not counts(wanted):  # what it goes along with is good without it
+                    self._lacking.append(wanted)
+                    continue
                 self._changed += 1
                 self._fail(wanted, error.message, tries)
             except Upstream as error:
@@ -396,6 +404,12 @@ async def bring(
 def counts(wanted: Wanted) -> bool:
     """Tell whether this is a file that people count."""
     return not goes_along(wanted.section)
+
+
+def lacks(files: Sequence[Wanted]) -> str:
+    """Return what to tell of files that the source lists beside others and does not have."""
+    more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
+    return f"the source lists {files[0].filename}{more} and does not have them: they are left out"
 
 
 def _first(errors: Sequence[BaseException]) -> BaseException:

@@ -109,6 +109,17 @@ async def find_file(
     return None
 
 
+async def beside(r: Reader, file: FileRow, filename: str) -> FileRow | None:
+    """Return the newest file of another name that the same mirror has, or had, in the same part."""
+    row = await r.row(
+        f"SELECT {FILE_COLUMNS}, a.closed_set IS NOT NULL, d.sha256 IS NOT NULL FROM artifact a LEFT JOIN {DELIVERED}"
+        " WHERE a.channel_id = ? AND a.family = ? AND a.part = ? AND a.filename = ? AND a.mirror_id = ?"
+        " ORDER BY a.closed_set IS NOT NULL, a.id DESC LIMIT 1",
+        (file.channel_id, file.family, file.part, filename, file.mirror_id),
+    )
+    return None if row is None else file_row(row, retired=bool(row[-2]), delivered=bool(row[-1]))
+
+
 async def record_first_sight(tx: Tx, artifact_id: int, sha256: str, size: int) -> None:
     """Record our own digest of a file whose source gives none, at first sight."""
     await tx.execute(

@@ -402,3 +402,49 @@ async def test_what_an_administrator_asks_first_is_answered(tmp_path: Path) -> N
         await w.python("passive", channel="whole")
         steps = (await w.run("whole:p")).steps
         assert "3 listed, each read when a client first asks for it" in [step.description for step in steps]
+
+
+async def test_metadata_that_the_source_lacks_is_left_out_by_an_active_mirror(tmp_path: Path) -> None:
+    async with python_world(tmp_path) as w:
+        w.upstream.fail("files/beta/beta-1.0*.metadata", Fault(status=404), times=None)
+        await w.python("active", filters={"projects": ["beta"]})
+        run = await w.run("main:p")
+        assert (run.state, run.counts.active, run.counts.failed) == (RunState.COMPLETED, 2, 0), run
+        assert run.notes == [
+            "the source lists beta-1.0-py3-none-any.whl.metadata and does not have them: they are left out"
+        ]
+        page = await w.page("beta")
+        assert ["core-metadata" in file for file in page["files"]] == [False, True]
+        assert await w.run("main:p") is not None
+        assert ["core-metadata" in file for file in (await w.page("beta"))["files"]] == [False, True]
+
+
+@pytest.mark.parametrize("lazily", [False, True])
+async def test_metadata_that_the_source_lacks_is_taken_out_of_the_wheel_by_a_passive_mirror(
+    tmp_path: Path, lazily: bool
+) -> None:
+    async with python_world(tmp_path) as w:
+        w.upstream.fail("files/beta/*.metadata", Fault(status=404), times=None)
+        await w.python("passive", filters={} if lazily else {"projects": ["beta"]})
+        await w.run("main:p")
+        assert len(await w.files("beta")) == 2
+        wheel = "/repo/main/packages/beta/beta-1.0-py3-none-any.whl"
+        told = await w.get(f"{wheel}.metadata")
+        assert (told.status, told.body) == (200, w.index.projects["beta"][0].metadata)
+        assert (await w.get(wheel)).status == 200
+        asked = [seen.path for seen in w.upstream.requests if seen.path.endswith("1.0-py3-none-any.whl")]
+        assert len(asked) == 1, asked  # it is in the store since then
+
+        w.index.projects["beta"][1].content = b"no wheel"
+        assert (await w.get("/repo/main/packages/beta/beta-2.0-py3-none-any.whl.metadata")).status == 502
+
+
+async def test_metadata_that_a_wheel_holds_otherwise_than_promised_is_not_given(tmp_path: Path) -> None:
+    index = sample_index()
+    index.projects["beta"][0].metadata = b"Metadata-Version: 2.1\nName: beta\nVersion: 1.0\nSummary: another\n"
+    async with python_world(tmp_path, index) as w:
+        w.upstream.fail("files/beta/*.metadata", Fault(status=404), times=None)
+        await w.python("passive", filters={"projects": ["beta"]})
+        await w.run("main:p")
+        reply = await w.get("/repo/main/packages/beta/beta-1.0-py3-none-any.whl.metadata")
+        assert reply.status == 502

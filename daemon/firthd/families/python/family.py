@@ -3,7 +3,7 @@
 from firth_protocol.types import Family
 from firthd.families.base import FamilyRules, Form, LazyParts
 from firthd.families.python.addresses import file_address, locate, set_up
-from firthd.families.python.archives import check_archive
+from firthd.families.python.archives import check_archive, inside
 from firthd.families.python.filters import FIELDS, check_filters, only
 from firthd.families.python.paths import fetch_url, needs_record
 from firthd.families.python.recognise import ACCEPT, RECOGNISER
@@ -38,6 +38,7 @@ PYTHON = FamilyRules(
     facts=facts,
     normalise=normalise,
     check_archive=check_archive,
+    inside=inside,
     sort_versions=sort_versions,
     reserved_names=frozenset(),
     lazy=LazyParts(is_lazy=is_lazy, ask=lazy_ask, pages=FORMATS),
