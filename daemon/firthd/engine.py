@@ -14,6 +14,7 @@ from firthd.clock import Clock
 from firthd.families.base import FamilyRules
 from firthd.mirrors.caretakers import Caretakers
 from firthd.mirrors.governance import Governance
+from firthd.mirrors.installation import Installations
 from firthd.mirrors.manage import Mirrors
 from firthd.mirrors.report import Reports
 from firthd.notify.notifications import Notifications
@@ -37,6 +38,7 @@ class Engine(Struct, frozen=True, kw_only=True):
     reports: Reports
     keepers: Caretakers
     governance: Governance
+    installations: Installations
     tokens: Tokens
     usage: Usage
     notifications: Notifications

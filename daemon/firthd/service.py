@@ -34,6 +34,7 @@ from firthd.mirrors.caretakers import caretakers
 from firthd.mirrors.context import Context
 from firthd.mirrors.deliveries import Deliveries, helpers
 from firthd.mirrors.governance import governance
+from firthd.mirrors.installation import Installations
 from firthd.mirrors.manage import Mirrors
 from firthd.mirrors.on_demand import OnDemand
 from firthd.mirrors.pages import LazyPages
@@ -264,13 +265,15 @@ class Daemon:
             settings=settings.store,
         )
         self.settling = Settling(db, self.journal, clock, self.queue, self.upkeep.note_named)
+        channels = Channels(db, self.journal, clock, self.queue, publisher, self.published, self.policies, families)
         self.engine = Engine(
             governance=self.governance,
+            installations=Installations(context, channels, self.mirrors, self.governance, self.schedules, AuditLog(db)),
             db=db,
             journal=self.journal,
             clock=clock,
             queue=self.queue,
-            channels=Channels(db, self.journal, clock, self.queue, publisher, self.published, self.policies, families),
+            channels=channels,
             mirrors=self.mirrors,
             reports=reports,
             keepers=self.keepers,

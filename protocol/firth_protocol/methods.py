@@ -170,6 +170,54 @@ class PolicyPreviewReply(Struct, frozen=True, kw_only=True):
     warnings: list[str] = []
 
 
+class ConfigAction(StrEnum):
+    CREATED = "created"
+    CHANGED = "changed"
+
+
+class ConfigKind(StrEnum):
+    POLICY = "policy"
+    CHANNEL = "channel"
+    MIRROR = "mirror"
+
+
+class ConfigField(Struct, frozen=True, kw_only=True):
+    """A field as the document spells it; `before` is null for what is created."""
+
+    field: str
+    before: Any = None
+    after: Any
+
+
+class ConfigChange(Struct, frozen=True, kw_only=True):
+    """What a document creates or changes; a mirror is `channel:name`."""
+
+    action: ConfigAction
+    kind: ConfigKind
+    name: str
+    fields: list[ConfigField]
+
+
+class ConfigPreview(PolicyPreviewReply, frozen=True, kw_only=True):
+    policy: str
+
+
+class ConfigExportReply(t.Document, frozen=True, kw_only=True):
+    as_of: str
+
+
+class ConfigApplyReply(Struct, frozen=True, kw_only=True):
+    """`unchanged` is named and is so already, `left_alone` is not named; `previews` are of a dry run."""
+
+    changes: list[ConfigChange]
+    unchanged: list[str]
+    left_alone: list[str]
+    previews: list[ConfigPreview] = []
+    runs: list[t.Run] = []
+    warnings: list[str] = []
+    seq: int
+
+
 class DependencyReportReply(Struct, frozen=True, kw_only=True):
     """Rows, or `text` of the same: its header stands on the first page only."""
 
@@ -594,6 +642,25 @@ class AdvisorySet(Params, frozen=True, kw_only=True):
     status: t.AdvisoryStatus | UnsetType = UNSET
     score: Annotated[float, Meta(ge=0, le=10, description="null: the advisory's own")] | None | UnsetType = UNSET
     note: Annotated[str, Meta(max_length=2000)] | UnsetType = UNSET
+    dry_run: DryRun = False
+
+
+class ConfigExport(Params, frozen=True, kw_only=True):
+    channel: Annotated[ChannelName, Meta(description="this one alone, with its mirrors and their policies")] | None = (
+        None
+    )
+
+
+class ConfigApply(Params, frozen=True, kw_only=True):
+    document: Annotated[str, Meta(description="TOML, as `config.export` writes it")]
+    secrets: Annotated[
+        dict[str, t.Credentials],
+        Meta(
+            description='`{"channel:mirror": credentials}` for mirrors whose `credentials` the document calls `given`'
+        ),
+    ] = {}
+    check: Annotated[bool, Meta(description="ask new and changed sources first (at most 10 s each)")] = False
+    run_now: Annotated[bool, Meta(description="start a run of each mirror that is created")] = False
     dry_run: DryRun = False
 
 
@@ -1067,6 +1134,28 @@ _ROWS = (
         "Set an advisory's status, score and note by hand; policies about flaws act at once",
         ScopeBy.NONE,
         NotFound,
+        changes=True,
+    ),
+    _row(
+        "config.export",
+        _M,
+        ConfigExport,
+        ConfigExportReply,
+        "Write policies, channels and mirrors as one TOML document, without secrets",
+        ScopeBy.LIST,
+        NotFound,
+    ),
+    _row(
+        "config.apply",
+        _M,
+        ConfigApply,
+        ConfigApplyReply,
+        "Make policies, channels and mirrors what a document says; what it does not name is left alone",
+        ScopeBy.NONE,
+        Invalid,
+        NotFound,
+        Conflict,
+        Upstream,
         changes=True,
     ),
     _row(

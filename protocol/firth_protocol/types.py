@@ -156,6 +156,12 @@ NAMED_SCHEDULES: Mapping[str, str] = MappingProxyType(
 """Schedules that have a name, each with the expression that it stands for."""
 
 
+class Document(Struct, frozen=True, kw_only=True):
+    """A reply that is a text to be kept in a file."""
+
+    document: str
+
+
 class ScheduleNext(Struct, frozen=True, kw_only=True):
     """What a schedule means: the expression as it is stored, when it comes next, and what may be unwise about it."""
 

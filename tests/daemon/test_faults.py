@@ -65,9 +65,10 @@ def told(run: Run) -> str:
     return f"{run.error.kind}: {run.error.message}"
 
 
+@pytest.mark.deep
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("make", FAMILIES)
-@pytest.mark.parametrize("mode", [pytest.param("active", marks=pytest.mark.deep), "passive"])
+@pytest.mark.parametrize("mode", ["active", "passive"])
 async def test_an_index_that_cannot_be_had_fails_the_run_and_the_next_one_makes_up_for_it(
     tmp_path: Path, make: Callable[[Path], FamilySource], mode: str
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 from firth_protocol.errors import Conflict, InUse, Invalid, NotFound, WrongState
 from firth_protocol.types import Run, RunState
 from tests.support.conda import PackageSpec
+from tests.support.rattler import CondaClient
 from tests.support.upstream import Fault
 from tests.support.world import World, edit, world
 
@@ -217,8 +218,9 @@ async def test_advisories_act_at_once_and_are_judged_by_hand(tmp_path: Path) -> 
             {"id": "OWN-3", "name": "beta", "spec": "beta >=1 <2"},
         ]
         file.write_text("\n".join(map(json.dumps, lines)))
-        with pytest.raises(Invalid):
-            await w.call("advisory.import", source="flaws.jsonl", format="lines")
+        for place in ("flaws.jsonl", "http://[::1", "http://127.0.0.1:99999/", "//[", "/flaws\0.jsonl"):
+            with pytest.raises(Invalid):
+                await w.call("advisory.import", source=place, format="lines")
         reply = await w.call("advisory.import", source=str(file), format="lines")
         done = await ended(w, reply.run)
         assert done.result == {"added": 2, "changed": 0, "withdrawn": 0, "skipped": 1}
@@ -299,3 +301,23 @@ async def test_a_lost_copy_of_the_index_is_told_and_the_next_run_judges(tmp_path
         await w.run()
         assert await shown(w) == ALPHA
         assert "policy of main:m" not in [one.subject for one in (await w.call("daemon.status")).health]
+
+
+async def test_a_client_that_knows_a_refused_file_is_told_policy_and_rule(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.mirror("passive")
+        await w.run()
+        client = CondaClient(tmp_path / "client")
+        locked = await client.solve(f"{w.daemon.url}/repo/main", "alpha ==1.9")
+        await make(w, "old", packages={"exclude": ["alpha <1.10"]})
+        mirror = await w.call("mirror.get", mirror="main:m")
+        reply = await w.call("mirror.update", mirror="main:m", revision=mirror.revision, policy="old")
+        await ended(w, reply.run)
+        # rattler shows the reason phrase, as pip does; conda and uv show the detail of the body
+        with pytest.raises(Exception, match=r"by policy old, packages: excluded by `alpha <1\.10`") as refused:
+            await client.install_records(locked)
+        assert "403" in str(refused.value)
+        assert await answer(w, "alpha-1.9-0.conda") == (
+            403,
+            "alpha-1.9-0.conda is kept out of main by policy old, packages: excluded by `alpha <1.10`",
+        )

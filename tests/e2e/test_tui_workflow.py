@@ -21,7 +21,7 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+@pytest.mark.parametrize("size", [(80, 24), pytest.param((120, 40), marks=pytest.mark.deep)])
 async def test_the_workflow_from_an_empty_daemon_to_packages(tmp_path: Path, size: tuple[int, int]) -> None:
     build_sample_channel(tmp_path / "source")
     async with DaemonProcess(tmp_path) as process, AsyncExitStack() as opened:

@@ -15,13 +15,15 @@ from firth_protocol.types import Rules
 from firthd.clock import SystemClock
 from firthd.families.base import Spool
 from firthd.families.conda.policing import POLICING
-from firthd.index.messages import JudgedBy, ReadParams, ReadResult
+from firthd.index.messages import JudgedBy, JudgementResult, ReadParams, ReadResult
 from firthd.index.read import read_task
 from firthd.store.database import Database
+from firthd.workers import Workers
 from tests.support.records import Records, real_records, write_indexes
 
 PLACE = "firthd.families.conda.formats:FORMATS"
 POLICING_PLACE = "firthd.families.conda.policing:POLICING"
+READ = "firthd.index.read:read_task"
 NOW_MS = 1_790_000_000_000
 
 File = tuple[str, str]
@@ -41,7 +43,18 @@ class WorkerPath:
 
     def kept(self, rules: Rules | None) -> set[File]:
         """Return the files that a read with these rules would add."""
-        run_file = self._folder / "run.sqlite"
+        self.result = read_task(self._params(rules, solve=False), lambda progress: None)
+        with closing(sqlite3.connect(self._folder / "run.sqlite")) as connection:
+            return set(connection.execute('SELECT part, filename FROM "add"').fetchall())
+
+    def solved(self, rules: Rules) -> JudgementResult:
+        """Return what a worker process finds that solves environments as well."""
+        workers = Workers(1, SystemClock())
+        result = asyncio.run(workers.run(READ, self._params(rules, solve=True), ReadResult))
+        assert result.judgement is not None
+        return result.judgement
+
+    def _params(self, rules: Rules | None, *, solve: bool) -> ReadParams:
         by = JudgedBy(
             policy="p",
             stamp="p:1",
@@ -49,19 +62,17 @@ class WorkerPath:
             policing=POLICING_PLACE,
             now_ms=NOW_MS,
             file=str(self._folder / "judgement.sqlite"),
+            solve=solve,
         )
-        params = ReadParams(
+        return ReadParams(
             formats=PLACE,
             state_db=str(self._folder / "firth.sqlite"),
-            run_file=str(run_file),
+            run_file=str(self._folder / "run.sqlite"),
             channel_id=1,
             mirror_id=1,
             spools=self._spools,
             policy=by if rules is not None else None,
         )
-        self.result = read_task(params, lambda progress: None)
-        with closing(sqlite3.connect(run_file)) as connection:
-            return set(connection.execute('SELECT part, filename FROM "add"').fetchall())
 
 
 def worker_path(folder: Path) -> WorkerPath:

@@ -1,6 +1,6 @@
 """A real conda client for tests: rattler with caches of its own, which outlive each of its processes."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -44,11 +44,14 @@ class CondaClient:
 
     async def install(self, address: str, *specs: str) -> Path:
         """Make a new environment from a channel; return its folder."""
-        records = await self.solve(address, *specs)
+        return await self.install_records(await self.solve(address, *specs))
+
+    async def install_records(self, records: Sequence[rattler.RepoDataRecord]) -> Path:
+        """Make a new environment of what was solved before, as a lock file does; return its folder."""
         self._environments += 1
         prefix = self.folder / f"environment-{self._environments}"
         await rattler.install(
-            records,
+            list(records),
             prefix,
             cache_dir=self.folder / "packages",
             platform=PLATFORM,

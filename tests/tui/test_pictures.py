@@ -167,7 +167,7 @@ PLACES: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "packages": (["G", "up", "enter"], ("zstd",)),
     "mirrors": (["2"], ("running 6/8", "python-index")),
     "run": (["3", "enter"], ("311 / 1,204", "following", "62.9 MB")),
-    "mirror-form": (["2", "j", "j", "e"], ("next: ", "Any name")),
+    "mirror-form": (["2", "j", "j", "e"], ("next: ", "Any name", "index 62.9 MB")),
     "health": (["4"], ("812 GB free", "main: forge")),
     "delete": (["2", "j", "j", "d"], ("Type the name",)),
 }

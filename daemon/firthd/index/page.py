@@ -2,18 +2,24 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 import zstandard
 from msgspec import Struct
 
 from firth_protocol.types import Filters
-from firthd.families import load_formats, load_pages
+from firthd.families import load_formats, load_pages, load_policing
 from firthd.families.base import Entry, Formats, InvalidRecordError, Listing, SourceRecord, Spool
+from firthd.index.messages import JudgedBy
+from firthd.policies.advisories import Advisory, Flaws
+from firthd.policies.evaluate import KEPT, Judge, Judging
 from firthd.workers import Report
 
 COPY_BYTES = 1 << 20
+
+_decode_advisory = msgspec.json.Decoder(Advisory).decode
 
 
 class PageParams(Struct, frozen=True, kw_only=True):
@@ -33,6 +39,8 @@ class PageParams(Struct, frozen=True, kw_only=True):
     until_ms: int | None = None
     filters: Filters = Filters()  # of the mirror
     left_out: list[str] = []  # names of files that it does not show
+    policy: JudgedBy | None = None  # judges what is shown now, whenever the page was read
+    flaws: list[bytes] = []  # advisories about the part's package, where the policy asks for them
 
 
 class PageResult(Struct, frozen=True):
@@ -70,7 +78,23 @@ def made(params: PageParams, file: str) -> tuple[bytes, int]:
     left_out = set(params.left_out)
     shown = (record for record in valid(formats, listing, takes) if until(record, params.until_ms))
     records = [record for record in shown if record.filename not in left_out]
+    if params.policy is not None:
+        records = kept(params.policy, params.flaws, params.part, records)
     return load_pages(params.pages).page(params.part, params.form, records, listing), len(records)
+
+
+def kept(by: JudgedBy, flaws: Sequence[bytes], part: str, records: Sequence[SourceRecord]) -> list[SourceRecord]:
+    """Return the records that a policy keeps, as far as the part alone tells it."""
+    policing = load_policing(by.policing)
+    known = Flaws(policing, by.rules.cve, [_decode_advisory(one) for one in flaws]) if by.rules.cve else None
+    judge = Judge(by.rules, policing, now_ms=by.now_ms, flaw=known.worst if known else None)
+    judging = Judging(judge, lambda facts: facts.timestamp or 0, lambda facts, code: None)
+    judging.begin(part, len(records))
+    for number, record in enumerate(records):
+        judging.see(number, policing.facts(part, Entry(record.filename, record.section, record.raw, record.name)))
+    judging.end_part()
+    judging.end()
+    return [record for record, code in zip(records, judging.codes[part], strict=True) if code == KEPT]
 
 
 def unpack(packed: Path, plain: Path) -> None:

@@ -44,7 +44,13 @@ class Advisories:
 
     async def import_(self, params: AdvisoryImport, by: str) -> RunReply:
         """Queue a run that reads advisories; raise Invalid for what is neither a path nor an address."""
-        parts = urlsplit(params.source)
+        try:
+            parts = urlsplit(params.source)
+            _ = parts.port
+        except ValueError:
+            raise Invalid("the address of the advisories cannot be taken apart", path="$.source") from None
+        if "\0" in params.source:
+            raise Invalid("a place of advisories cannot hold a NUL character", path="$.source")
         if parts.username or parts.password:
             raise Invalid("an address of advisories carries no secrets", path="$.source")
         if parts.scheme not in {"http", "https"} and not Path(params.source).is_absolute():

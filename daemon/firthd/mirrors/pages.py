@@ -20,6 +20,7 @@ from firthd.families.addresses import PageAt
 from firthd.families.base import Ask, FamilyRules, LazyParts
 from firthd.index.page import PageParams, PageResult, small_page
 from firthd.mirrors.context import Context
+from firthd.mirrors.judgement import judged_by
 from firthd.mirrors.read_page import (
     PAGE_MAX_BYTES,
     SMALL_BYTES,
@@ -28,7 +29,7 @@ from firthd.mirrors.read_page import (
     working_folder,
 )
 from firthd.mirrors.source import Job, job_of
-from firthd.store import catalog, disk, pages
+from firthd.store import advisories, catalog, disk, pages
 from firthd.store.catalog import MirrorRow
 from firthd.store.pages import PageRow
 from firthd.upstream.source import budget_of
@@ -62,11 +63,16 @@ class _Flight:
 
 
 class _Shows(Struct, frozen=True):
-    """What a page shows of its version: what the mirror's filters take, no blocked files, none that is younger."""
+    """What a page shows of its version: what filters take and the policy keeps, nothing blocked, none that is younger.
+
+    `judged`: what the policy's verdicts hang on.
+    """
 
     filters: Filters
     left_out: frozenset[str]
     until_ms: int | None
+    mirror_id: int
+    judged: str
 
 
 class _Failure(Struct, frozen=True):
@@ -143,7 +149,8 @@ class LazyPages:
             if version is not None and version.there:
                 until_ms = as_of_ms if as_of_ms is not None and version.read_at > as_of_ms else None
                 blocked = await self._p.blocks.out_of_part(channel_id, mirror.id, family, at.part)
-                shows = _Shows(mirror.filters, blocked, until_ms)
+                stamp = self._p.policies.stamp(self._p.policies.of_mirror(mirror.id))
+                shows = _Shows(mirror.filters, blocked, until_ms, mirror.id, stamp)
                 return await self._render(rules, rules.lazy, shows, version, at.form, gzipped)
         return None
 
@@ -311,6 +318,11 @@ class LazyPages:
         body = await self._p.db.read(lambda r: pages.body(r, version.id))
         if body is None:
             raise Unavailable(f"{version.part} was read anew in this moment", hint="ask again")
+        in_force = self._p.policies.of_mirror(shows.mirror_id)
+        policy = judged_by(in_force, shows.judged, self._p.clock.now_ms(), None)
+        flaws: list[bytes] = []
+        if policy is not None and policy.rules.cve is not None:
+            flaws = await self._p.db.read(lambda r: advisories.about(r, rules.family, version.part))
         params = PageParams(
             formats=rules.formats,
             pages=lazy.pages,
@@ -321,6 +333,8 @@ class LazyPages:
             until_ms=shows.until_ms,
             filters=shows.filters,
             left_out=sorted(shows.left_out),
+            policy=policy,
+            flaws=flaws,
         )
         if version.size < SMALL_BYTES:
             return await asyncio.to_thread(small_page, params, body)

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable, Iterator
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -19,7 +20,8 @@ MASK = "***"
 AUDITED_BYTES = 20_000
 _NAMING = ("channel", "mirror", "run", "name", "id")
 
-_SECRET_FIELDS = frozenset(("credentials", "token", "password", "bearer", "secret"))
+_SECRET_FIELDS = frozenset(("credentials", "token", "password", "bearer", "secret", "secrets"))
+_DOCUMENT = "document"
 _SHOWN = 100
 """Characters of a caller's own text that an error repeats at the most."""
 
@@ -79,6 +81,8 @@ def _masked(name: str, value: Any) -> Any:
     if isinstance(value, list):
         return [_masked(name, item) for item in value]
     if isinstance(value, str):
+        if name == _DOCUMENT:  # each step of it has a line of its own
+            return {"bytes": len(value.encode()), "sha256": sha256(value.encode()).hexdigest()}
         if "://" in value or name == "source":
             return mask(value)
         if name == "proxy" and "@" in value:

@@ -20,6 +20,8 @@ RESUMED = frozenset(
         RunKind.FILL,
         RunKind.GC,
         RunKind.SCRUB,
+        RunKind.REFILTER,
+        RunKind.ADVISORY,
     }
 )
 
@@ -38,8 +40,10 @@ _ASKED_BY = {
     RunKind.GC: "store.gc",
     RunKind.SCRUB: "store.scrub",
     RunKind.BACKUP: "daemon.backup",
+    RunKind.REFILTER: "mirror.run",
+    RunKind.ADVISORY: "advisory.import",
 }
-"""The method by which somebody starts such a run anew."""
+"""The method by which somebody starts such a run anew; the next start goes on with what is not among them."""
 
 
 def run_error(error: FirthError) -> RunError:
@@ -64,7 +68,7 @@ def interrupted(row: RunRow, again: int | None, *, gave_up: bool) -> RunError:
     if again is not None:
         return msgspec.structs.replace(INTERRUPTED, hint=f"{INTERRUPTED.hint}; run {again} goes on with it")
     why = "it was cut off too often without bringing anything new, and is given up" if gave_up else ""
-    todo = f"start it anew with {_ASKED_BY[row.kind]}"
+    todo = f"start it anew with {_ASKED_BY[row.kind]}" if row.kind in _ASKED_BY else ""
     return msgspec.structs.replace(INTERRUPTED, hint="; ".join(part for part in (INTERRUPTED.hint, why, todo) if part))
 
 

@@ -51,6 +51,16 @@ async def page(
     return shown, following, int(total)
 
 
+async def about(r: Reader, family: str, name: str) -> list[bytes]:
+    """Return the documents of the advisories that name one package of a family."""
+    rows = await r.rows(
+        "SELECT document FROM advisory WHERE families LIKE ?"
+        " AND instr(char(10) || names || char(10), char(10) || ? || char(10))",
+        (f'%"{family}"%', name),
+    )
+    return [row[0] for row in rows]
+
+
 async def put(tx: Tx, rows: Sequence[AdvisoryRow]) -> None:
     """Write advisories, new or in place of those that are there."""
     await tx.many(

@@ -15,7 +15,7 @@ from msgspec import Struct
 from firth_protocol.types import AuditEntry, Json, Role
 from firthd.clock import rfc3339
 from firthd.store import paging
-from firthd.store.database import Database, Reader, Tx, accompanied
+from firthd.store.database import Database, Reader, Tx, accompanied, companion
 from firthd.store.paging import Cut
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,11 @@ class AuditLine:
         self._outcome = ""
         self._written_in: tuple[Tx, int] | None = None  # not committed yet: a full disk may take it back
         self._ended = False
+
+    @property
+    def entry(self) -> Audited:
+        """Who called what."""
+        return self._entry
 
     def beside(self) -> AbstractContextManager[None]:
         """Write the line with the first transaction inside this block that changes anything."""
@@ -78,6 +83,18 @@ class AuditLine:
         await self._db.write(lambda tx: self.write(tx, outcome))
 
 
+class StepLine(AuditLine):
+    """The line of one step of a call that does the work of several: the call's own line begins no later."""
+
+    def __init__(self, db: Database, entry: Audited, call: AuditLine) -> None:
+        super().__init__(db, entry)
+        self._call = call
+
+    async def changed(self, tx: Tx, *, more: bool) -> None:
+        await self._call.changed(tx, more=True)
+        await super().changed(tx, more=more)
+
+
 class AuditLog:
     """Opens the lines of calls."""
 
@@ -87,6 +104,16 @@ class AuditLog:
     def open(self, entry: Audited) -> AuditLine:
         """Return the line of a call that begins."""
         return AuditLine(self._db, entry)
+
+    def step(self, method: str, params: Json) -> AuditLine | None:
+        """Return the line of a step of the call that this task carries out; None where no line goes with it.
+
+        It says what was called on the way, and by whom the whole was. `params` hold no secret.
+        """
+        call = companion()
+        if not isinstance(call, AuditLine):
+            return None
+        return StepLine(self._db, msgspec.structs.replace(call.entry, method=method, params=params), call)
 
 
 async def line_of(tx: Tx) -> int | None:

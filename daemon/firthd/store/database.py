@@ -98,6 +98,11 @@ def accompanied(companion: Companion) -> Iterator[None]:
         _companion.reset(token)
 
 
+def companion() -> Companion | None:
+    """Return what goes with this task's transactions, if anything does."""
+    return _companion.get()
+
+
 @contextlib.contextmanager
 def more_to_come(when: bool = True) -> Iterator[None]:
     """Say of the transactions inside the block that they are not the last of their change."""

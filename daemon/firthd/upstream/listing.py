@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -12,6 +11,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 from firth_protocol.errors import NoSpace, TooLarge, Upstream
 from firthd.upstream.client import Fetched, Look, Source, Validators, mask
 from firthd.upstream.files import folder_of, in_thread
+from firthd.upstream.markup import Start, pieces
 from firthd.upstream.source import is_file
 from firthd.upstream.spool import Room
 
@@ -19,10 +19,8 @@ FOLDERS_MAX = 20_000
 FILES_MAX = 2_000_000
 PAGE_MAX_BYTES = 16 * 1024**2
 AT_ONCE = 8
+LINK_MAX = 2000
 _PAGE = frozenset({"text/html", "application/xhtml+xml"})
-_link = re.compile(
-    r"""<a\b[^>]{0,2000}?\bhref\s*=\s*(?:"([^"<>]{1,2000})"|'([^'<>]{1,2000})'|([^\s"'<>]{1,2000}))""", re.IGNORECASE
-)
 
 File = tuple[str, str, str]
 """Path below the folder, size in bytes and time in seconds, empty where they are not told."""
@@ -122,7 +120,7 @@ async def _by_pages(
     page = await _page(upstream, source, path, spool.with_name(f"{spool.name}.page"), until, room)
     if page is None:
         return None
-    names = list(dict.fromkeys(_names(page, f"{source.url}/{path}")))
+    names = await _linked(page, f"{source.url}/{path}")
     found: list[File] = [(name, "", "") for name in names if not name.endswith("/")]
     folders = [name for name in names if name.endswith("/")]
     if len(folders) > most:
@@ -133,7 +131,7 @@ async def _by_pages(
         async with places:
             below = f"{path}{quote(folder)}"
             text = await _page(upstream, source, below, spool.with_name(f"{spool.name}.{number}"), until, room)
-        names = [] if text is None else _names(text, f"{source.url}/{below}")
+        names = [] if text is None else await _linked(text, f"{source.url}/{below}")
         return [(folder + name, "", "") for name in names if not name.endswith("/")]
 
     try:
@@ -168,13 +166,20 @@ async def _page(
         await asyncio.to_thread(spool.unlink, missing_ok=True)
 
 
-def _names(page: str, url: str) -> Iterator[str]:
+async def _linked(page: str, url: str) -> list[str]:
+    """Return what a page links to, each once; read beside the event loop, for a page may be large."""
+    return await asyncio.to_thread(lambda: list(dict.fromkeys(names_in(page, url))))
+
+
+def names_in(page: str, url: str) -> Iterator[str]:
     """Yield what a folder's page links to that lies in the folder itself; folders end in a slash."""
     base = urlsplit(url)
-    for match in _link.finditer(page):
-        link = (match[1] or match[2] or match[3]).replace("&amp;", "&").strip()
+    for piece in pieces(page):
+        link = piece.attributes.get("href") if isinstance(piece, Start) and piece.name == "a" else None
+        if link is None or len(link) > LINK_MAX:
+            continue
         try:
-            parts = urlsplit(urljoin(url, link))
+            parts = urlsplit(urljoin(url, link.strip()))
         except ValueError:
             continue
         if parts.netloc != base.netloc or parts.query or not parts.path.startswith(base.path):

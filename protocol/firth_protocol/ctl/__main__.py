@@ -20,7 +20,7 @@ from firth_protocol.describe import item_of
 from firth_protocol.errors import FirthError
 from firth_protocol.events import LOST
 from firth_protocol.methods import METHODS, Method
-from firth_protocol.types import RunState
+from firth_protocol.types import Document, RunState
 
 PAGE = 1000
 """Items asked for at once: the most that a page has."""
@@ -165,8 +165,20 @@ def _reply(daemon: Daemon, options: Options, method: str, result: Any) -> Exit:
             _warn(str(warning))
         if options.wait:
             status = _wait(daemon, result)
+    if options.form is None and row is not None and issubclass(_struct(row), Document):
+        sys.stdout.write(_told(result["document"]))
+        return status
     _printer(options).one(result)
     return status
+
+
+def _struct(row: Method) -> type[Any]:
+    return row.result if isinstance(row.result, type) else dict
+
+
+def _told(text: str) -> str:
+    """Return a text as it is; on a terminal without what it would take for a command."""
+    return text if not sys.stdout.isatty() else "\n".join(map(clean, text.split("\n")))
 
 
 def _wait(daemon: Daemon, result: dict[str, Any]) -> Exit:
@@ -197,7 +209,7 @@ def _pages(daemon: Daemon, method: Method, params: dict[str, Any], cap: int | No
         result = daemon.call(method.name, params)
         items = result["items"] if left is None else result["items"][:left]
         if isinstance(text := result.get("text"), str):
-            sys.stdout.write(text if not sys.stdout.isatty() else "\n".join(map(clean, text.split("\n"))))
+            sys.stdout.write(_told(text))
             items = text.splitlines()
         else:
             yield items

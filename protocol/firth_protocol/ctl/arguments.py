@@ -1,6 +1,7 @@
 """The only place that turns words of the command line into a method's parameters."""
 
 import difflib
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -23,7 +24,8 @@ _FALSE = ("false", "no", "off", "0")
 def parameters(method: Method, words: Iterable[str], warn: Callable[[str], None]) -> dict[str, Any]:
     """Return the parameters that `words` give: the first required one alone, others as key=value.
 
-    A value `@file` is read from a file, `-` from standard input, `@@text` is the text `@text`. Raises UsageError.
+    A value `@file` is read from a file, `@env:NAME` from the environment, `-` from standard input, `@@text` is the text
+    `@text`. Raises UsageError.
     """
     fields = {field.name: field for field in fields_of(method.params)}
     params: dict[str, Any] = {}
@@ -44,7 +46,7 @@ def parameters(method: Method, words: Iterable[str], warn: Callable[[str], None]
 
 
 def read_value(text: str) -> str:
-    """Return the text itself, or what `@file` and `-` stand for, without the line end."""
+    """Return the text itself, or what `@file`, `@env:NAME` and `-` stand for, without the line end."""
     if text.startswith("@@"):
         return text[1:]
     if text == "-":
@@ -52,6 +54,11 @@ def read_value(text: str) -> str:
             return sys.stdin.buffer.read().decode().rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise UsageError("standard input is no UTF-8 text") from error
+    if text.startswith("@env:"):
+        name = text.removeprefix("@env:")
+        if name not in os.environ:
+            raise UsageError(f"the environment has no {name}; write @@ for a value that begins with @")
+        return os.environ[name]
     if text.startswith("@"):
         try:
             return Path(text[1:]).expanduser().read_text(encoding="utf-8").rstrip("\r\n")
@@ -114,7 +121,8 @@ def _on_command_line(text: str) -> bool:
 
 
 def _is_secret(field: Field) -> bool:
-    return field.struct is Credentials
+    of_many = isinstance(field.kind, inspect.DictType) and field.kind.value_type
+    return field.struct is Credentials or (isinstance(of_many, inspect.StructType) and of_many.cls is Credentials)
 
 
 def _value(field: Field, key: str, text: str) -> Any:

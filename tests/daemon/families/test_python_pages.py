@@ -2,6 +2,7 @@
 
 import json
 import string
+import time
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,31 @@ def page_of(*files: dict[str, Any], **top: Any) -> str:
 
 def names(listing: ProjectPage) -> list[str]:
     return [entry.filename for entry in listing]
+
+
+@pytest.mark.parametrize("number", ["\u00b2", "\u0663", "9" * 5000, "-1", "1e3", ""])
+def test_a_number_that_is_none_is_passed_over(tmp_path: Path, number: str) -> None:
+    meta = {"api-version": number, "_last-serial": number}
+    name = f"numpy-{number}.0-py3-none-any.whl"
+    said = {"filename": name, "url": name, "hashes": {}, "requires-python": f">={number}"}
+    listing = read(tmp_path, page_of(said, meta=meta), mark="\u00b2")
+    assert names(read(tmp_path, page_of(said, meta=meta), mark="7")) == names(listing) == [name]
+    takes = taker(Filters(python_versions=["3.12"], prereleases=False))
+    assert takes is not None
+    (entry,) = listing
+    assert takes(entry) or len(number) < 9  # a version that is none by PEP 440 is no reason to leave it out
+
+
+def test_what_no_file_is_called_is_not_taken_apart() -> None:
+    takes = taker(Filters(package_types=["sdist"]))
+    assert takes is not None
+    began = time.process_time()
+    assert takes(Entry(f"{'a-' * 50_000}.tar.gz", "files", b"{}", "numpy"))
+    needs = json.dumps({"filename": "x", "url": "x", "hashes": {}, "requires-python": ">=3," * 60_000}).encode()
+    takes = taker(Filters(python_versions=["3.12"]))
+    assert takes is not None
+    assert takes(Entry("numpy-1.0.tar.gz", "files", needs, "numpy"))
+    assert time.process_time() - began < 0.5
 
 
 @pytest.mark.parametrize(

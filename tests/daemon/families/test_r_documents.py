@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,14 @@ import pytest
 from firth_protocol.errors import Invalid, Upstream
 from firth_protocol.types import Filters
 from firthd.families.base import Form, InvalidRecordError, SourceRecord, Spool
-from firthd.families.r import filters, names, requests, versions
+from firthd.families.r import filters, names, requests
+from firthd.families.r.dcf import fields_of
 from firthd.families.r.document import Index
 from firthd.families.r.formats import FORMATS
 from firthd.families.r.names import ARCHIVE, SOURCES
 from firthd.families.r.records import depended_on, facts
 from firthd.families.r.render import COLUMNS_MAX, columns_of, packages_rds
-from firthd.families.r.requirements import requirement
+from firthd.families.r.requirement import numbers, requirement, sort_versions
 from firthd.families.r.source import normalise
 from tests.support.cran import packages, stanza
 from tests.support.r_client import needs_r, r
@@ -139,6 +141,15 @@ def test_nothing_but_line_ends_takes_no_time(tmp_path: Path) -> None:
     assert [record.filename for record in read(tmp_path, content)[0]] == ["alpha_1.0.tar.gz"]
 
 
+def test_a_value_of_many_lines_takes_no_time(tmp_path: Path) -> None:
+    lines = 300_000
+    began = time.process_time()
+    (record,), _ = read(tmp_path, A + b"\nTitle: x\n Title: y" + b"\n ." * lines + b"\nTitle:z\n y\n .\n x")
+    assert time.process_time() - began < 2
+    assert facts(SOURCES, bytes(record.raw)).name == "alpha"
+    assert fields_of(bytes(record.raw))["Title"] == "z\ny\n\nx"
+
+
 def test_fields_of_ones_own_are_in_the_table_up_to_a_limit() -> None:
     records = [{"Package": f"p{number}", f"Own{number % 300}": "x", "Usual": "y"} for number in range(600)]
     columns = columns_of(records)
@@ -208,10 +219,10 @@ def test_versions_are_ordered_as_r_does() -> None:
     newest = ["10.0", "2.0.1", "2.0-1", "2.0", "1.10", "1.9.9", "1.9-8", "1.0-pre", "odd"]
     shuffled = newest[:]
     random.Random(1).shuffle(shuffled)
-    found = versions.sort_versions(shuffled)
+    found = sort_versions(shuffled)
     assert found[:1] + found[3:] == newest[:1] + newest[3:]
     assert set(found[1:3]) == {"2.0.1", "2.0-1"}  # one version in two spellings
-    assert versions.numbers("1.6-5") == versions.numbers("1.6.5")
+    assert numbers("1.6-5") == numbers("1.6.5")
 
 
 @pytest.mark.parametrize(
@@ -222,7 +233,9 @@ def test_versions_are_ordered_as_r_does() -> None:
         ("dplyr (>= 1.0.10)", True),
         ("dplyr >= 1.0-10", True),
         ("dplyr ==1.0.10", True),
-        ("dplyr 1.0.10", True),
+        ("dplyr ==1.0.10.0", True),
+        ("dplyr (==1.0.10.0)", True),
+        ("dplyr ==1.0.*", True),
         ("dplyr <1.0.2", False),
         ("dplyr !=1.0.10", False),
         ("Dplyr", False),
@@ -234,7 +247,8 @@ def test_specs(spec: str, fits: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", ["", "a b", "dplyr >=", "dplyr >=x", "dplyr (>= 1", "1dplyr", "x" * 2000, "dplyr >=1,,"]
+    "spec",
+    ["", "a b", "dplyr >=", "dplyr 1.0", "dplyr ()", "dplyr >=x", "dplyr (>= 1", "1dplyr", "x" * 2000, "dplyr >=1,,"],
 )
 def test_what_is_no_spec(spec: str) -> None:
     with pytest.raises(Invalid):

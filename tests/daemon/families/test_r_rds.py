@@ -115,6 +115,28 @@ def test_a_hostile_file_costs_nothing(content: bytes) -> None:
     assert peak < 3 * len(content) + 200_000
 
 
+def spelled_run(count: float) -> bytes:
+    """Return the vector of texts that R keeps row names 1, 2, 3 … in: what is to be spelled, and how many there are."""
+
+    def form(name: str) -> bytes:
+        words = [struct.pack(">iii", 1, 0x00040009, len(word)) + word.encode() for word in (name, "base")]
+        ends = struct.pack(">i", 2)
+        return struct.pack(">i", 238) + ends + words[0] + ends + words[1] + ends + rds.ints([13]) + nil
+
+    nil = struct.pack(">i", 0xFE)
+    run = form("compact_realseq") + rds.reals([count, 1.0, 1.0]) + nil
+    return form("deferred_string") + struct.pack(">i", 2) + run + rds.ints([0]) + nil
+
+
+@pytest.mark.parametrize(("count", "frames"), [(2.0**40, 1), (1e300, 1), (3_000_000.0, 2)])
+def test_numbers_that_a_file_only_speaks_of_are_counted(tmp_path: Path, count: float, frames: int) -> None:
+    few = rds.things([rds.things([], names=rds.texts([]), row_names=spelled_run(5.0))])
+    assert len(index(tmp_path, rds.written(few), ARCHIVE)) == 0
+    many = [rds.things([], names=rds.texts([]), row_names=spelled_run(count)) for _ in range(frames)]
+    with pytest.raises(Upstream, match="run"):
+        index(tmp_path, rds.written(rds.things(many)), ARCHIVE)
+
+
 def index(folder: Path, content: bytes, part: str = SOURCES, encoding: str = "rds", limit: int = 1 << 30) -> Index:
     file = folder / "spool"
     file.write_bytes(content)

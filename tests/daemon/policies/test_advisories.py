@@ -1,14 +1,19 @@
 """Advisories as OSV writes them: which versions they name, which are one flaw, and what a rule makes of them."""
 
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from firth_protocol.errors import Invalid, TooLarge
 from firth_protocol.types import AdvisoryStatus, CveRule, Family
 from firthd.families.conda.policing import POLICING
 from firthd.families.python import requirement as python
 from firthd.families.r import requirement as r
+from firthd.index.advisories import read_task
+from firthd.index.messages import AdvisoriesParams
 from firthd.policies.advisories import Advisory, Affected, Flaws, VersionEvent, in_range, same_flaws
 from firthd.policies.osv import Skipped, advisories_of
 from tests.daemon.policies.records import facts
@@ -185,3 +190,38 @@ def test_what_a_rule_counts(rule: dict[str, Any], fields: dict[str, Any], out: b
 
 def test_a_range_without_a_beginning_holds_nothing() -> None:
     assert not in_range(r.version_key("1.0"), [VersionEvent(fixed="2.0")], r.version_key)
+
+
+def test_a_folder_a_zip_and_one_file_are_read(tmp_path: Path) -> None:
+    def made(number: int) -> bytes:
+        return osv(id=f"PYSEC-{number}", affected=[affected("Alpha", {"introduced": "0"}, {"fixed": f"1.{number}"})])
+
+    folder, packed, single = tmp_path / "osv", tmp_path / "all", tmp_path / "one.json"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "1.json").write_bytes(made(1))
+    (folder / "deep" / "2.json").write_bytes(made(2))
+    (folder / "3.json").write_bytes(b"{")
+    (folder / "notes.txt").write_bytes(made(4))
+    (folder / "link.json").symlink_to(tmp_path / "secret")
+    with zipfile.ZipFile(packed, "w") as archive:
+        for number in (1, 2):
+            archive.writestr(f"CRAN/{number}.json", made(number))
+        archive.writestr("../3.json", b"[]")
+    single.write_bytes(made(1))
+    for place, read, skipped in ((folder, 2, 1), (packed, 2, 1), (single, 1, 0)):
+        params = AdvisoriesParams(
+            place=str(place),
+            own=False,
+            policings=["firthd.families.r.policing:POLICING"],
+            out=str(tmp_path / "out"),
+            max_bytes=10_000,
+        )
+        found = read_task(params, lambda progress: None)
+        assert (found.read, found.skipped) == (read, skipped)
+        lines = (tmp_path / "out").read_bytes().splitlines()
+        assert [msgspec.json.decode(line)["id"] for line in lines] == [f"PYSEC-{one}" for one in (1, 2)][:read]
+        with pytest.raises(TooLarge):
+            read_task(msgspec.structs.replace(params, max_bytes=100), lambda progress: None)
+    packed.write_bytes(packed.read_bytes()[:200])
+    with pytest.raises(Invalid, match="cannot be read"):
+        read_task(msgspec.structs.replace(params, place=str(packed)), lambda progress: None)

@@ -1,10 +1,12 @@
 """What a worker keeps by a policy, name index and early cuts and all, is what py-rattler says of every record."""
 
 from pathlib import Path
+from typing import Any
 
 from firth_protocol.types import Rules
+from firthd.index.messages import JudgementResult
 from tests.daemon.policies.records import rules_of
-from tests.support.judging import random_specs, reference, worker_path
+from tests.support.judging import WorkerPath, random_specs, reference, worker_path
 from tests.support.records import real_records
 
 
@@ -38,3 +40,24 @@ def test_a_closure_over_real_records_needs_nothing_that_is_there(tmp_path: Path)
     for missing in path.result.judgement.missing:
         assert missing.chain
         assert missing.why in {"the source has no such package", "no version that is kept meets it"}
+
+
+def solved(path: WorkerPath, **packages: Any) -> JudgementResult:
+    rules = rules_of(packages={"include_dependencies": True, **packages}, platforms={"in": ["linux-64"]})
+    return path.solved(rules)
+
+
+def test_what_is_cut_from_real_records_solves_and_what_is_excluded_is_told_with_its_chain(tmp_path: Path) -> None:
+    path = worker_path(tmp_path)
+    allow = ["openssl", "zlib"]
+    assert solved(path, allow=allow).unsolvable == []
+    found = solved(path, allow=allow, exclude=["ca-certificates"])
+    (missing,) = [one for one in found.missing if one.requirement == "ca-certificates"]
+    assert missing.why == "what there is is left out by packages: excluded by `ca-certificates`"
+    assert [name.partition("-")[0] for name in missing.chain] == ["openssl"]
+    (unsolvable,) = found.unsolvable
+    assert unsolvable.startswith("openssl on linux-64: ")
+    assert "ca-certificates" in unsolvable
+    deeper = solved(path, allow=["zlib"], exclude=["_openmp_mutex"])
+    (missing,) = [one for one in deeper.missing if one.requirement.startswith("_openmp_mutex")]
+    assert [name.partition("-")[0] for name in missing.chain] == ["zlib", "libgcc"]

@@ -162,3 +162,14 @@ async def test_files_from_before_the_run_are_no_gain(db: Database) -> None:
     await db.write(lambda tx: upkeep.name_blobs(tx, [Kept(sha256=sha("x"), size=1)], 4))
     await works.queue.recover()
     assert await runs_of(db) == [(run, MIRROR, RunState.FAILED, 2)]
+
+
+@pytest.mark.parametrize("kind", RunKind)
+async def test_a_run_of_any_kind_may_be_cut_off(db: Database, kind: RunKind) -> None:
+    works = Works(db, resume=False)
+    run = await works.submit(kind)
+    async with works.working():
+        await works.until(lambda: works.started == [run])
+    row = await works.row(run)
+    assert row.error is not None
+    assert (row.state, row.error.kind) == (RunState.FAILED, "interrupted")

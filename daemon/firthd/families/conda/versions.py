@@ -7,6 +7,8 @@ import rattler
 
 Key = tuple[int, object, str]
 
+DIGITS_MAX = 1000
+
 
 @lru_cache(maxsize=65536)
 def version_key(version: str) -> Key:
@@ -38,8 +40,8 @@ def natural(text: str) -> tuple[tuple[int, int | str], ...]:
 
 
 def run_key(run: str) -> tuple[int, int | str]:
-    """Return the key of one run: text before numbers."""
-    return (1, int(run)) if run.isdecimal() else (0, run)
+    """Return the key of one run: text before numbers; a number of more digits than any has is text."""
+    return (1, int(run)) if run.isdecimal() and len(run) <= DIGITS_MAX else (0, run)
 
 
 def sort_versions(versions: Collection[str]) -> list[str]:

@@ -41,6 +41,7 @@ PYTHON = FamilyRules(
     inside=inside,
     sort_versions=sort_versions,
     reserved_names=frozenset(),
+    policing="firthd.families.python.policing:POLICING",
     lazy=LazyParts(is_lazy=is_lazy, ask=lazy_ask, pages=FORMATS),
     small_parts=True,
     instead=instead,

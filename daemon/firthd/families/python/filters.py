@@ -16,6 +16,7 @@ from firthd.families.python.names import (
     PLATFORMS,
     WHEEL,
     FileName,
+    filename_problem,
     normalised,
     parsed_version,
     platforms_of,
@@ -24,6 +25,8 @@ from firthd.families.python.names import (
 )
 from firthd.families.python.records import fields_of
 
+REQUIRED_MAX = 1000
+"""Characters of Requires-Python that are looked at: numbers and commas without end take time without end."""
 FIELDS = frozenset({"projects", "package_types", "python_versions", "platforms", "prereleases"})
 _python = re.compile(r"[23]\.\d{1,2}").fullmatch
 _tag = re.compile(r"([a-z]+)(\d)(\d*)").fullmatch
@@ -96,6 +99,8 @@ def taker(filters: Filters) -> Callable[[Entry], bool] | None:
         return None
 
     def taken(entry: Entry) -> bool:
+        if filename_problem(entry.filename) is not None:
+            return True  # what is wrong with it is told when it is read
         filename = entry.filename.removesuffix(METADATA_ENDING)
         told = taken_apart(filename, entry.package)
         if filters.package_types is not None and told.kind not in filters.package_types:
@@ -129,7 +134,7 @@ def _for_pythons(told: FileName, entry: Entry, wanted: Sequence[str]) -> bool:
         required = fields_of(entry.raw).requires_python
     except InvalidRecordError:
         return True  # what is wrong with it is told when it is read
-    if not required:
+    if not required or len(required) > REQUIRED_MAX:
         return True
     try:
         specifiers = SpecifierSet(required)

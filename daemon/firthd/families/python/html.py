@@ -1,12 +1,12 @@
 """The only place that reads an index's HTML pages (PEP 503): links, their attributes, and what the head says."""
 
-from html.parser import HTMLParser
 from urllib.parse import unquote, urljoin, urlsplit
 
 import msgspec
 from msgspec import Struct
 
 from firthd.families.python.names import ENDINGS
+from firthd.upstream.markup import Comment, End, Start, Text, pieces
 
 TEXT_MAX = 300
 _HASHES = ("sha256", "sha512", "sha384", "sha224", "sha1", "md5")
@@ -21,11 +21,10 @@ class Link(Struct, frozen=True):
     attributes: dict[str, str | None]
 
 
-class Links(HTMLParser):
+class Links:
     """Everything of a page that says something of an index; whatever is wrong with the rest of it is passed over."""
 
     def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
         self.base: str | None = None
         self.meta: dict[str, str] = {}
         self.links: list[Link] = []
@@ -37,10 +36,26 @@ class Links(HTMLParser):
         self._text: list[str] = []
         self._inside = ""
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found: dict[str, str | None] = {}
-        for name, value in attrs:
-            found.setdefault(name, value)
+    def read(self, page: str) -> None:
+        """Take in a whole page."""
+        for piece in pieces(page):
+            match piece:
+                case Start(name, attributes):
+                    self._begin(name, attributes)
+                case End(name):
+                    if name == "a":
+                        self._end_link()
+                    elif name == self._inside:
+                        self._inside = ""
+                case Text(text):
+                    self._take(text)
+                case Comment(text):
+                    word, _, number = text.strip().partition(" ")
+                    if word == "SERIAL" and number.strip().isdigit():
+                        self.serial = number.strip()
+        self._end_link()
+
+    def _begin(self, tag: str, found: dict[str, str | None]) -> None:
         if tag == "a":
             self._end_link()
             href = found.get("href")
@@ -55,28 +70,13 @@ class Links(HTMLParser):
         elif tag in {"title", "h1"}:
             self._inside = tag
 
-    def handle_endtag(self, tag: str) -> None:
-        if tag == "a":
-            self._end_link()
-        elif tag == self._inside:
-            self._inside = ""
-
-    def handle_data(self, data: str) -> None:
+    def _take(self, text: str) -> None:
         if self._inside == "title":
-            self.title = (self.title + data)[:TEXT_MAX]
+            self.title = (self.title + text)[:TEXT_MAX]
         elif self._inside == "h1":
-            self.headings = (self.headings + data)[:TEXT_MAX]
+            self.headings = (self.headings + text)[:TEXT_MAX]
         if self._open is not None:
-            self._text.append(data)
-
-    def handle_comment(self, data: str) -> None:
-        word, _, number = data.strip().partition(" ")
-        if word == "SERIAL" and number.strip().isdigit():
-            self.serial = number.strip()
-
-    def close(self) -> None:
-        super().close()
-        self._end_link()
+            self._text.append(text)
 
     def _end_link(self) -> None:
         if self._open is not None:
@@ -89,8 +89,7 @@ class Links(HTMLParser):
 def links_of(content: bytes) -> Links:
     """Read a page; bytes that are no UTF-8 are replaced."""
     found = Links()
-    found.feed(content.decode("utf-8", "replace"))
-    found.close()
+    found.read(content.decode("utf-8", "replace"))
     return found
 
 

@@ -4,7 +4,7 @@ import re
 from functools import lru_cache
 
 from msgspec import Struct
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 MAX_NAME = 200
 MAX_FILENAME_BYTES = 255
@@ -108,7 +108,7 @@ def parsed_version(version: str) -> Version | None:
     """Return a version as it is compared, None for what is none."""
     try:
         return Version(version)
-    except InvalidVersion:
+    except ValueError:  # no version, or one with a number of thousands of digits
         return None
 
 

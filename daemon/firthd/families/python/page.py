@@ -20,6 +20,7 @@ LIST, GATE = "+list", "+gate"
 ACTIVE, QUARANTINED = "active", "quarantined"
 MAJOR = 1
 SHOWN = 120
+DIGITS_MAX = 18
 INDEX_FOLDERS = frozenset({"simple", "+simple"})
 WELCOME_LINKS = 20
 
@@ -133,7 +134,7 @@ class ProjectPage:
         if page.files is None:
             raise NotPageError(json_kind(content))
         check_version(page.meta.api_version if page.meta else None)
-        if isinstance(page.name, str) and normalised(page.name) != project:
+        if isinstance(page.name, str) and (not valid_name(page.name) or normalised(page.name) != project):
             raise NotPageError(f"it is the page of {printable(page.name)[:SHOWN]}")
         self.status = status_of(page.project_status, page.project_status_reason)
         for raw in page.files:
@@ -252,7 +253,7 @@ def marks(spool: Spool, names: Set[str] | None, max_bytes: int) -> Mapping[str, 
 def check_version(version: object) -> None:
     """Raise NotPageError for an interface that this version does not know (PEP 629)."""
     major = str(version).partition(".")[0] if version is not None else ""
-    if major.isdigit() and int(major) > MAJOR:
+    if (number := _number(major)) is not None and number > MAJOR:
         raise NotPageError(
             f"it follows version {printable(str(version))[:20]} of the interface, which is not known here"
         )
@@ -270,7 +271,14 @@ def status_of(told: object, reason: object) -> Status | None:
 
 def older(serial: object, mark: str | None) -> bool:
     """Tell whether a page is an older one than a list says."""
-    return mark is not None and mark.isdigit() and str(serial).isdigit() and int(str(serial)) < int(mark)
+    told, wanted = _number(serial), _number(mark)
+    return told is not None and wanted is not None and told < wanted
+
+
+def _number(told: object) -> int | None:
+    """Return what a source counts with, None for what is no number of a length that is one."""
+    text = str(told)[: DIGITS_MAX + 1] if isinstance(told, str | int) else ""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX else None
 
 
 def json_kind(content: bytes) -> str:

@@ -7,7 +7,7 @@ from packaging.requirements import InvalidRequirement
 from packaging.requirements import Requirement as Parsed
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from firth_protocol.errors import Invalid
 from firthd.families.base import Facts
@@ -84,7 +84,7 @@ def parsed(version: str) -> Version | None:
     """Return a version; None for what is none by PEP 440."""
     try:
         return Version(version)
-    except InvalidVersion:
+    except ValueError:  # no version, or one with a number of thousands of digits
         return None
 
 

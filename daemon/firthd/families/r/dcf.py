@@ -46,22 +46,24 @@ def fields_of(raw: bytes) -> Mapping[str, str]:
     if b"\0" in raw:
         raise InvalidRecordError("the record holds a NUL character, at which clients cut a text off")
     found: dict[str, str] = {}
+    more: dict[str, list[str]] = {}  # lines that go on with a value, joined once: a stanza may have 300,000 of them
     last: str | None = None
     for line in decoded(raw).split("\n"):
         if line[:1] in (" ", "\t"):
             if last is None:
                 raise InvalidRecordError("the record begins with a line that goes on with another one")
             rest = line.strip(" \t")
-            found[last] += "\n" + ("" if rest == "." else rest)
+            more.setdefault(last, [found[last]]).append("" if rest == "." else rest)
             continue
         name, colon, value = line.partition(":")
         if not colon or _name(name) is None:
             raise InvalidRecordError("a line of the record is no field, for which clients refuse the whole index")
         last = name
         found[last] = value.strip(" \t")
+        more.pop(last, None)
         if len(found) > FIELDS_MAX:
             raise InvalidRecordError(f"the record has more than {FIELDS_MAX} fields")
-    return found
+    return found | {name: "\n".join(lines) for name, lines in more.items()}
 
 
 def repeats(raw: bytes) -> bool:

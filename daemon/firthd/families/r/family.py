@@ -8,9 +8,8 @@ from firthd.families.r.filters import FIELDS, check_filters, only
 from firthd.families.r.paths import elsewhere, fetch_url
 from firthd.families.r.records import facts
 from firthd.families.r.requests import RECOGNISER, encoding, found, probe, requests
-from firthd.families.r.requirements import requirement
+from firthd.families.r.requirement import requirement, sort_versions
 from firthd.families.r.source import normalise
-from firthd.families.r.versions import sort_versions
 
 R = FamilyRules(
     family=Family.R,

@@ -12,7 +12,7 @@ from firthd.families.r.names import platform_of, valid_part
 from firthd.families.r.paths import elsewhere
 from firthd.families.r.records import depended_on, fingerprint, source_record
 from firthd.families.r.render import PartRenderer, check_row, conclude
-from firthd.families.r.versions import version_key
+from firthd.families.r.requirement import version_key
 from firthd.store.worker_reads import ShownRow
 
 

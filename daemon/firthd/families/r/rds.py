@@ -13,6 +13,8 @@ from typing import overload
 DEPTH_MAX = 32
 """Lists in lists: a table of archived files has 3."""
 ATTRIBUTES_MAX = 64
+RUNS_MAX = 4_000_000
+"""Numbers that the runs of a file may stand for: row names of tables with a line a package."""
 HEADER = b"X\n"
 
 _NIL, _SYMBOL, _PAIRS, _CHARS, _LOGICAL, _INTS, _REALS, _TEXTS, _LIST = 0xFE, 1, 2, 9, 10, 13, 14, 16, 19
@@ -168,13 +170,17 @@ def read(content: bytes) -> Thing:
 
 
 class _Reader:
-    """Reads one file from its beginning on; each step takes at least 4 bytes, so none is without end."""
+    """Reads one file from its beginning on; each step takes at least 4 bytes, so none is without end.
+
+    A run of numbers says in 24 bytes how many they are: all runs together stand for a bounded count.
+    """
 
     def __init__(self, content: bytes) -> None:
         self._content = content
         self._view = memoryview(content)
         self._at = 0
         self._symbols: list[str] = []
+        self._in_runs = 0
 
     def file(self) -> Thing:
         if self._content[:2] != HEADER:
@@ -287,7 +293,11 @@ class _Reader:
         inner = self._state(depth)
         attributes = self._alternative_attributes(depth)
         if kind in ("compact_intseq", "compact_realseq"):
-            return Thing(_run(inner), attributes)
+            run = _run(inner)
+            self._in_runs += len(run)
+            if self._in_runs > RUNS_MAX:
+                raise RdsError(f"its runs of numbers stand for more than {RUNS_MAX:,}")
+            return Thing(run, attributes)
         if kind.startswith("wrap_"):
             return Thing(inner.values, attributes)
         if kind == "deferred_string":
@@ -323,7 +333,7 @@ def _run(state: Thing) -> range:
     if len(numbers) != 3 or any(number is None for number in numbers):
         raise RdsError("a run of numbers is not as it should be")
     count, first, step = (int(number or 0) for number in numbers)
-    if count < 0 or step not in (1, -1):
+    if not 0 <= count <= RUNS_MAX or step not in (1, -1):
         raise RdsError("a run of numbers is not as it should be")
     return range(first, first + step * count, step)
 

@@ -1,12 +1,12 @@
 """The only place that reads R requirements and orders R versions as the operators of `package_version` do.
 
 R has two orders: `compareVersion` takes 1.0 for less than 1.0.0, the operators, which every client uses, for equal. A
-dependency field knows one comparison in parentheses; people write several after the name, as in other families.
+dependency field knows one comparison in parentheses; people write several, there or after the name.
 """
 
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import lru_cache
 
 from msgspec import Struct
@@ -31,6 +31,7 @@ _OPERATORS: dict[str, Callable[[Key, Key], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
+_RUNS = re.compile(r"[0-9]{1,20}|[^0-9]+|[0-9]+")
 INTEGER_MAX = 2**31
 """R's integers end here; larger ones become NA."""
 
@@ -68,12 +69,14 @@ class RRequirement(Struct, frozen=True):
 
 
 def requirement(spec: str) -> RRequirement:
-    """Parse a spec such as `Rcpp >=1.0,<2`; raises Invalid with the reason."""
+    """Parse a spec such as `Rcpp >=1.0,<2` or `Rcpp (>= 1.0)`; raises Invalid with the reason."""
     match = _SPEC.fullmatch(spec)
     if match is None or len(spec) > SPEC_MAX:
         raise Invalid(f"{spec[:SPEC_MAX]!r} is no R spec: it begins with the name of a package", hint=HINT)
-    bounds = _bounds(spec, match["rest"])
-    return RRequirement(match["name"], bounds)
+    rest = match["rest"]
+    if rest.startswith("(") and rest.endswith(")"):
+        rest = rest[1:-1].strip() or "()"
+    return RRequirement(match["name"], _bounds(spec, rest))
 
 
 def dependency(text: str) -> RRequirement:
@@ -123,6 +126,8 @@ def numbers(version: str) -> Key | None:
     """Return a version's numbers; None for what R refuses or turns into NA."""
     if _VERSION.fullmatch(version) is None:
         return None
+    if len(version) > SPEC_MAX:  # nothing that R keeps in integers is as long
+        return None
     found = tuple(int(part) for part in re.split(r"[.-]", version))
     return found if max(found) < INTEGER_MAX else None
 
@@ -139,6 +144,16 @@ def version_key(version: str) -> tuple[int, Key, str]:
     """Return a sort key in which spellings of one version are equal; what R refuses comes before all others."""
     found = numbers(version)
     return (0, (), version) if found is None else (1, filled(found), "")
+
+
+def sort_versions(versions: Collection[str]) -> list[str]:
+    """Return versions, newest first; spellings of one version beside each other, what R refuses in a natural order."""
+    return sorted(versions, key=lambda version: (version_key(version)[:2], _natural(version)), reverse=True)
+
+
+def _natural(version: str) -> list[tuple[int, int, str]]:
+    runs = _RUNS.findall(version)
+    return [(1, int(run), "") if run.isascii() and run.isdigit() and len(run) <= 20 else (0, 0, run) for run in runs]
 
 
 def prerelease(version: str) -> bool:

@@ -5,6 +5,7 @@ from firthd.rpc.dispatch import Handler
 from firthd.rpc.handlers import (
     audit,
     channels,
+    config,
     daemon,
     mirrors,
     packages,
@@ -20,6 +21,6 @@ from firthd.rpc.handlers import (
 def handlers(engine: Engine) -> dict[str, Handler]:
     """Return every method's handler by name."""
     found: dict[str, Handler] = {}
-    for room in (daemon, channels, mirrors, runs, packages, policies, tokens, schedules, audit, store, reports):
+    for room in (daemon, channels, mirrors, runs, packages, policies, config, tokens, schedules, audit, store, reports):
         found.update(room.handlers(engine))
     return found
