@@ -17,6 +17,7 @@ from firthd.channels.blocks import Blocks
 from firthd.channels.drops import Retention
 from firthd.channels.manage import Channels
 from firthd.channels.mend import Mender
+from firthd.channels.needs import Needs
 from firthd.channels.policies import Policies
 from firthd.channels.publish import Publisher
 from firthd.channels.published import Published
@@ -279,6 +280,7 @@ class Daemon:
             keepers=self.keepers,
             tokens=Tokens(db, self.journal, clock, self.tokens),
             usage=self.usage,
+            needs=Needs(db, self.blobs.path, families),
             notifications=self.notifications,
             families=families,
             base_url=self.base_url,

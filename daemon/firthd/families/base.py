@@ -482,5 +482,6 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     small_parts: bool = False  # parts are many: one that cannot be read, or is empty without a word, stays as it was
     instead: Callable[[Form, bytes, str], str | None] | None = None  # as `encoding`, of the first 64 KiB -> what it is
     other_places: tuple[Form, ...] = ()  # where an index may stand whose address was not given in full
+    needs: Callable[[Path, str], list[str]] | None = None  # a stored file, its name -> specs; None: records say it
     inside: Callable[[str], Inside | None] = lambda filename: None  # the file of a part that holds this one too
     policing: str | None = None  # "package.module:name" of its `Policing`; None: policies leave it alone

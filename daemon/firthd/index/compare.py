@@ -59,7 +59,7 @@ class PartReader:
         self._invalid: list[InvalidRecord] = []
         self._invalid_count = 0
         self._replaced = self._unchanged = self._unhashed = self._before = self._filtered = 0
-        self._left_out = self._judged_away = self._taken = 0
+        self._left_out = self._judged_away = self._taken = self._along = 0
 
     def read(self) -> PartResult:
         """Read the part and write its differences."""
@@ -90,7 +90,7 @@ class PartReader:
         bytes_to_store, bytes_unknown = self._weigh()
         return PartResult(
             part=self._spool.part,
-            records=len(listing),
+            records=len(listing) - self._along,
             kept=self._unchanged + self._taken,
             before=self._before,
             added=self._taken - self._replaced,
@@ -169,6 +169,7 @@ class PartReader:
             if number % REPORT_EVERY == 0:
                 self._report(TaskProgress(number, total, "records", f"{part}: {number:,} of {total:,} read"))
             counts = not goes_along(section)
+            self._along += not counts
             of_section = self._live.get(section)
             live = of_section.get(filename) if of_section else None
             if takes is not None and not takes(entry):

@@ -403,6 +403,20 @@ async def package_files(r: Reader, channel_id: int, shows: int, family: str, nam
     ]
 
 
+async def stored_files(
+    r: Reader, channel_id: int, shows: int, family: str, name: str, version: str, *, max_bytes: int, limit: int
+) -> list[tuple[str, str]]:
+    """Return file name and sha256 of a version's files that the channel has, those first that go along with others."""
+    rows = await r.rows(
+        f"SELECT a.filename, a.sha256 FROM {_VERSIONS} JOIN {DELIVERED} WHERE a.channel_id = :channel"
+        f" AND a.family = :family AND a.name = :name AND a.version = :version AND coalesce(a.size, 0) <= :most"
+        f" AND {_LIVE} AND NOT {_SHADOWED} ORDER BY {_COUNTED}, a.size LIMIT :limit",
+        {"channel": channel_id, "shows": shows, "family": family, "name": name, "version": version}
+        | {"most": max_bytes, "limit": limit},
+    )
+    return [(row[0], row[1].hex()) for row in rows]
+
+
 class LiveRecord(Struct, frozen=True, kw_only=True):
     """A live row with its record."""
 

@@ -448,3 +448,22 @@ async def test_metadata_that_a_wheel_holds_otherwise_than_promised_is_not_given(
         await w.run("main:p")
         reply = await w.get("/repo/main/packages/beta/beta-1.0-py3-none-any.whl.metadata")
         assert reply.status == 502
+
+
+async def test_what_a_package_needs_is_told_once_something_that_says_it_is_stored(tmp_path: Path) -> None:
+    index = sample_index()
+    index.add("delta", "1.0", needs=["beta>=1.0", "gamma; extra == 'more'"])
+    async with python_world(tmp_path, index) as w:
+        await w.python("passive", filters={"projects": ["delta", "gamma"]})
+        await w.run("main:p")
+
+        async def needed(name: str) -> tuple[bool, list[str], bool]:
+            found = await w.call("package.get", channel="main", family="python", name=name)
+            return found.dependencies_known, found.dependencies, found.dependants_known
+
+        assert await needed("delta") == (False, [], False)
+        wheel = "/repo/main/packages/delta/delta-1.0-py3-none-any.whl"
+        assert (await w.get(f"{wheel}.metadata")).status == 200
+        assert await needed("delta") == (True, ["beta>=1.0", "gamma; extra == 'more'"], False)
+        assert (await w.get("/repo/main/packages/gamma/gamma-0.1.tar.gz")).status == 200
+        assert await needed("gamma") == (False, [], False)  # a source archive is not built to ask it

@@ -43,6 +43,13 @@ def _names(names: list[str], total: int = 0) -> str:
     return (shown + more) or "nothing"
 
 
+def needs_of(detail: PackageDetail) -> str:
+    """Return what a package needs; what says so may not have been fetched yet."""
+    if detail.dependencies or detail.dependencies_known:
+        return _names(detail.dependencies)
+    return "unknown until a file of the newest version is stored"
+
+
 class PackageScreen(PlaceScreen):
     """One package."""
 
@@ -151,8 +158,10 @@ class PackageScreen(PlaceScreen):
             return
         self.table.source = LocalRows(newest_first(self.detail), _key)
         self.table.changed()
-        needed_by = _names(self.detail.dependants, self.detail.dependants_total)
-        lines = [f"needs       {_names(self.detail.dependencies)}", f"needed by   {needed_by}"]
+        needs, needed_by = needs_of(self.detail), "not told by the index"
+        if self.detail.dependants_known or self.detail.dependants:
+            needed_by = _names(self.detail.dependants, self.detail.dependants_total)
+        lines = [f"needs       {needs}", f"needed by   {needed_by}"]
         self.more.update("\n".join([*lines, f"fetched     {fetched(self.detail, await self._by_token())}"]))
         self.redraw()
 

@@ -8,7 +8,7 @@ from firthd.families.python.filters import FIELDS, check_filters, only
 from firthd.families.python.paths import fetch_url, needs_record
 from firthd.families.python.recognise import ACCEPT, RECOGNISER
 from firthd.families.python.requests import encoding, found, instead, is_lazy, lazy_ask, probe, requests
-from firthd.families.python.requirements import facts, requirement, sort_versions
+from firthd.families.python.requirements import facts, needs, requirement, sort_versions
 from firthd.families.python.source import normalise
 
 FORMATS = "firthd.families.python.formats:FORMATS"
@@ -39,6 +39,7 @@ PYTHON = FamilyRules(
     normalise=normalise,
     check_archive=check_archive,
     inside=inside,
+    needs=needs,
     sort_versions=sort_versions,
     reserved_names=frozenset(),
     policing="firthd.families.python.policing:POLICING",

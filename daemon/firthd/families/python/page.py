@@ -80,7 +80,6 @@ class ProjectPage:
         self.status: Status | None = None
         self._project = spool.part
         self._entries: list[Entry] = []
-        self._files = 0
         if spool.file is None:
             return
         content = content_of(spool, max_bytes)
@@ -99,8 +98,7 @@ class ProjectPage:
         self._entries.sort(key=itemgetter(0, 1))
 
     def __len__(self) -> int:
-        """How many distributions there are."""
-        return self._files
+        return len(self._entries)
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self._entries)
@@ -120,7 +118,6 @@ class ProjectPage:
         )
 
     def _add(self, filename: str, raw: Raw | bytes) -> None:
-        self._files += 1
         self._entries.append(Entry(filename, FILES, raw, self._project))
         metadata = metadata_entry(self._project, filename, raw)
         if metadata is not None:
