@@ -131,6 +131,18 @@ async def test_a_command_that_cannot_do_it_is_an_error_with_its_reason(tmp_path:
         assert caught.value.message == reason
 
 
+async def test_a_command_that_floods_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(Upstream, match="took longer"):
+        await command.run(["/bin/sh", "-c", "yes 'no end\x1b[2J' >&2"], b"", 0.3)
+    (line,) = caplog.messages
+    assert line.startswith("/bin/sh says: no end")
+    assert len(line) < 2 * command.SAID_MAX_BYTES
+    assert line.isprintable()
+    caplog.clear()
+    await command.run(["/bin/sh", "-c", "echo once >&2; setsid sleep 3 & exit 0"], b"", 10)  # it holds the pipe open
+    assert caplog.messages == ["/bin/sh says: once"]
+
+
 def alive(pid: int) -> bool:
     with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

@@ -17,7 +17,7 @@ from firthd.families.base import FetchPlace
 from firthd.mirrors.context import Context
 from firthd.mirrors.nearby import Nearby
 from firthd.mirrors.source import Job, elsewhere, near_path, rules_of
-from firthd.mirrors.transfer import Hooks, Incoming, Patience, transfer
+from firthd.mirrors.transfer import MAX_UNKNOWN, Hooks, Incoming, Patience, transfer
 from firthd.runs.run import LiveRun
 from firthd.store import catalog, delivered
 from firthd.store.blobs import BlobMismatch, BlobStore, BlobWriter, Kept
@@ -38,8 +38,6 @@ IN_HAND = 3 * TRANSFERS
 PAGE = 500
 PATIENCE = Patience(pauses_s=(1.0, 2.0))
 REFUSALS_IN_A_ROW = 20
-MAX_UNKNOWN = 16 << 30
-"""Bytes taken at the most of a file whose size nobody tells."""
 FLUSH_S = 1.0
 
 CheckArchive = Callable[[Path, str], None]

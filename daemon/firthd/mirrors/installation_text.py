@@ -6,6 +6,7 @@ A field that is not there is left as it is; an empty text or 0 takes away what m
 import difflib
 import math
 import re
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, time
 from typing import Any, TypeVar
@@ -38,6 +39,8 @@ format = {FORMAT}
 """
 _NAMED = re.compile(r"@[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
+# A chain of dotted keys costs the square of its length to read; no document has as deep a one.
+_ENDLESS_KEY = re.compile(r"""(?<![A-Za-z0-9_-])(?:(?:[A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){50}""")
 _PLACED = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
 _STEP = re.compile(r"\.(?P<field>[^.\[\]]+)|\[[^\]]*\]")
@@ -100,9 +103,10 @@ class Installation(Struct, frozen=True, kw_only=True):
 
 def place(kind: str, *names: str) -> str:
     """Return the path of an entry, such as `$.channels.main.mirrors.forge`."""
+    keys = [_key(name[:_SHOWN]) for name in names]
     if kind == "policies":
-        return f"$.policies.{_key(names[0])}"
-    return f"$.channels.{_key(names[0])}" + (f".mirrors.{_key(names[1])}" if len(names) > 1 else "")
+        return f"$.policies.{keys[0]}"
+    return f"$.channels.{keys[0]}" + (f".mirrors.{keys[1]}" if len(keys) > 1 else "")
 
 
 # --- reading -----------------------------------------------------------------------------------------------
@@ -110,7 +114,7 @@ def place(kind: str, *names: str) -> str:
 
 def read(text: str) -> Installation:
     """Return what a document says; raise Invalid, with the place, for one that is not understood."""
-    top = _plain(_parsed(text), "$")
+    top = _parsed(text)
     if top.get("format", FORMAT) != FORMAT:
         raise Invalid(f"this version reads documents of format {FORMAT}", path="$.format")
     _only(top, ("format", "policies", "channels"), "$")
@@ -129,11 +133,16 @@ def read(text: str) -> Installation:
 
 
 def _parsed(text: str) -> dict[str, Any]:
+    too_deep = Invalid(
+        "the document is nested too deeply", hint="it has tables of a few levels only", path="$.document"
+    )
+    if _ENDLESS_KEY.search(text) is not None:
+        raise too_deep
     try:
-        found: dict[str, Any] = msgspec.toml.decode(text)
+        found: dict[str, Any] = _plain(tomllib.loads(text), "$")
     except RecursionError:
-        raise Invalid("the document is nested too deeply", path="$.document") from None
-    except (msgspec.DecodeError, ValueError) as error:  # the latter for a number with thousands of digits
+        raise too_deep from None
+    except ValueError as error:  # tomllib.TOMLDecodeError, and a number with thousands of digits
         hint = "the document is TOML, as `config.export` writes it"
         if "=" not in text and "[" not in text:
             hint = "firthctl reads a document from a file as config.apply @FILE"
@@ -202,7 +211,7 @@ def _explained(text: str, kind: type[_Entry], path: str, more: Sequence[str]) ->
     if unknown := _UNKNOWN.fullmatch(what):
         known = [*_fields_at(kind, below), *(() if below else more)]
         return _unknown(unknown["name"], known, here)
-    return Invalid(f"`{here}`: {what[:1].lower()}{what[1:]}", path=here)
+    return Invalid(f"`{here}`: {what[:1].lower()}{what[1 : 2 * _SHOWN]}", path=here)
 
 
 def _only(fields: Mapping[str, Any], known: Sequence[str], path: str) -> None:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from firth_protocol.errors import Invalid, NotFound, TooLarge, Upstream
 from firthd.clock import Clock
-from firthd.mirrors.transfer import Hooks, Incoming, Opener, Patience, transfer
+from firthd.mirrors.transfer import MAX_UNKNOWN, Hooks, Incoming, Opener, Patience, transfer
 from firthd.store.blobs import BlobMismatch, BlobWriter, Kept
 from firthd.upstream.client import mask
 from firthd.upstream.failures import Passing, Slow, Unreachable
@@ -50,11 +50,14 @@ class NearBlobs(Protocol):
 class Nearby:
     """Takes files from places that are asked before a source."""
 
-    def __init__(self, upstream: Opener, blobs: NearBlobs, clock: Clock, *, idle_s: float = IDLE_S) -> None:
+    def __init__(
+        self, upstream: Opener, blobs: NearBlobs, clock: Clock, *, idle_s: float = IDLE_S, most: int = MAX_UNKNOWN
+    ) -> None:
         self._upstream = upstream
         self._blobs = blobs
         self._clock = clock
         self._idle_s = idle_s
+        self._most = most
         self._away: dict[str, float] = {}  # place -> monotonic seconds until which it is left alone
         self._wrong: dict[tuple[str, str], float] = {}  # (place, digest) -> likewise
         self._in_a_row: Counter[str] = Counter()  # place -> files that could not be had since one came
@@ -88,19 +91,31 @@ class Nearby:
         `wrote` is told how many new bytes came, and takes them back (negative) when they do not count; `opened`
         gets what they are written to. Raises OSError when the disk is full, and what the store raises.
         """
-        writer = await self._blobs.open_writer(size=size, sha256=sha256, md5=md5)
+        writer = await self._blobs.open_writer(size=size, sha256=sha256, md5=md5, max_bytes=self._most)
         opened(writer)
+        told = 0  # less than was written, where a copy broke off in the middle of a stretch
+
+        def came(more: int) -> None:
+            nonlocal told
+            told += more
+            wrote(more)
+
+        def give_back() -> None:
+            wrote(-told)
+            writer.abort()
+
         try:
-            if not await self._copy(place, path, writer, size, lane, wrote):
-                return self._give_back(writer, wrote)
+            if not await self._copy(place, path, writer, size, lane, came):
+                give_back()
+                return None
         except BaseException:
-            self._give_back(writer, wrote)
+            give_back()
             raise
         try:
             return await self._blobs.keep(writer, channel_id)
         except BlobMismatch as error:
             self._note_wrong(place, sha256 or md5 or "", path, error.reason)
-            wrote(-writer.written)
+            wrote(-told)
             return None
 
     def not_again(self, place: Source, digest: str | None) -> None:
@@ -108,11 +123,6 @@ class Nearby:
         if len(self._wrong) >= _REMEMBERED:
             self._wrong.clear()
         self._wrong[(place.url, digest or "")] = self._clock.monotonic() + WRONG_S
-
-    @staticmethod
-    def _give_back(writer: BlobWriter, wrote: Callable[[int], None]) -> None:
-        wrote(-writer.written)
-        writer.abort()
 
     async def _copy(
         self,

@@ -16,7 +16,7 @@ from firthd.clock import Clock
 from firthd.mirrors.in_flight import InFlight
 from firthd.mirrors.nearby import Nearby
 from firthd.mirrors.places import Places
-from firthd.mirrors.transfer import Hooks, Incoming, Opener, Patience, transfer
+from firthd.mirrors.transfer import MAX_UNKNOWN, Hooks, Incoming, Opener, Patience, transfer
 from firthd.store.artifacts import FileRow
 from firthd.store.blobs import BlobMismatch, BlobWriter, Kept
 from firthd.upstream.failures import Passing, Slow, Unreachable
@@ -41,8 +41,6 @@ PATIENCE = Patience(pauses_s=(0.5, 1.5, 3.0), within_s=10.0, answer_s=(3.0, 3.0)
 """Before a client hears of a failure the source is asked again, three times within ten seconds.
 
 A source that is silent is asked anew soon, for the connection may be dead; the last time it may think for long."""
-MAX_UNKNOWN = 16 * 1024**3
-"""Bytes taken at the most of a file whose length nobody tells."""
 _MAX_REMEMBERED = 10_000
 
 _Key = tuple[int, object, int | None]

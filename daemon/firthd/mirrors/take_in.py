@@ -193,41 +193,35 @@ class TakeIn:
     async def take_out_blocked(self, channel_id: int, run_id: int) -> int:
         """Close the rows that blocks take out, in a change set of their own; return how many."""
         found = [one.id for one in await self._p.blocks.taken_out(channel_id)]
-        await self._change(channel_id, run_id, found, blocks.close, added=0, closed=len(found))
-        return len(found)
+        return await self._change(channel_id, run_id, found, blocks.close, adds=False)
 
     async def let_in_unblocked(self, channel_id: int, run_id: int) -> int:
         """Open the rows again that no block takes out any more; return how many."""
         free = await self._p.blocks.let_in_again(channel_id)
         found = [one.id for one in free if not await self._p.policies.leaves_out(channel_id, one)]
-        await self._change(
-            channel_id, run_id, found, partial(blocks.open_again, columns=COLUMNS), added=len(found), closed=0
-        )
-        return len(found)
+        return await self._change(channel_id, run_id, found, partial(blocks.open_again, columns=COLUMNS), adds=True)
 
     async def judge_own(self, channel_id: int, run_id: int) -> tuple[int, int]:
         """Let the rows that are the channel's own be what its policy says; return how many came back, and went."""
         await self._p.policies.load()  # whoever queued the run may still be at it
         out, back = await self._p.policies.own(channel_id)
         close = partial(blocks.close, reason=blocks.POLICY)
-        await self._change(channel_id, run_id, out, close, added=0, closed=len(out))
+        left_out = await self._change(channel_id, run_id, out, close, adds=False)
         opened = partial(blocks.open_again, columns=COLUMNS)
-        await self._change(channel_id, run_id, back, opened, added=len(back), closed=0)
-        return len(back), len(out)
+        return await self._change(channel_id, run_id, back, opened, adds=True), left_out
 
     async def _change(
         self,
         channel_id: int,
         run_id: int,
         found: list[int],
-        change: Callable[[Tx, int, list[int]], Awaitable[None]],
+        change: Callable[[Tx, int, list[int]], Awaitable[int]],
         *,
-        added: int,
-        closed: int,
-    ) -> None:
-        """Write one finished change set of the channel itself, in short transactions."""
+        adds: bool,
+    ) -> int:
+        """Write one finished change set of the channel itself, in short transactions; return how many rows changed."""
         if not found:
-            return
+            return 0
         now = self._p.clock.now_ms()
         change_set = await self._p.db.write(
             lambda tx: generations.open_change_set(
@@ -235,18 +229,21 @@ class TakeIn:
             )
         )
 
-        async def some(tx: Tx, start: int) -> None:
-            await change(tx, change_set, found[start : start + blocks.PAGE])
+        async def some(tx: Tx, start: int) -> int:
+            return await change(tx, change_set, found[start : start + blocks.PAGE])
 
         try:
+            changed = 0
             for start in range(0, len(found), blocks.PAGE):
-                await self._p.db.write(partial(some, start=start))
+                changed += await self._p.db.write(partial(some, start=start))
+            added, closed = (changed, 0) if adds else (0, changed)
             await self._p.db.write(
                 lambda tx: generations.finish_change_set(tx, change_set, added=added, closed=closed, now_ms=now)
             )
         except BaseException:
             await asyncio.shield(self._p.db.write(lambda tx: generations.mark_abandoned(tx, change_set)))
             raise
+        return changed
 
     async def clean_channel(self, channel_id: int) -> int:
         channel = await self._p.db.read(lambda r: catalog.channel_by_id(r, channel_id))

@@ -57,6 +57,10 @@ class Opener(Protocol):
     ) -> AbstractAsyncContextManager[Incoming]: ...
 
 
+MAX_UNKNOWN = 16 * 1024**3
+"""Bytes taken at the most of a file whose size nobody tells, wherever it comes from."""
+
+
 class Patience(Struct, frozen=True, kw_only=True):
     """How long a transfer is tried.
 

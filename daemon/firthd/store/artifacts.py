@@ -1,5 +1,6 @@
 """The SQL of artifact rows: finding a file, copying a run's file in, discarding, browsing."""
 
+import sqlite3
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -199,11 +200,22 @@ async def copy_in(
             f" AND id IN (SELECT n.replaces {source} AND n.replaces IS NOT NULL)",
             params,
         )
-        added += await tx.execute(
+        insert = (
             f"INSERT INTO artifact(id, channel_id, mirror_id, family, part, {', '.join(names)}, added_set)"
-            f" SELECT :base + n.ordinal, :channel, :mirror, n.family, n.part, {selected(names, 'n')}, :set {source}",
-            params,
+            f" SELECT :base + n.ordinal, :channel, :mirror, n.family, n.part, {selected(names, 'n')}, :set {source}"
         )
+        try:
+            added += await tx.execute(insert, params)
+        except sqlite3.IntegrityError:  # a block was lifted since the file was compared, and its rows are open again
+            closed += await tx.execute(
+                "UPDATE artifact SET closed_set = :set, closed_reason = 'replaced' WHERE id IN"
+                f' (SELECT l.id FROM {schema}."add" n CROSS JOIN artifact l INDEXED BY artifact_live'
+                " ON l.channel_id = :channel AND l.mirror_id = :mirror AND l.family = n.family AND l.part = n.part"
+                " AND l.section = n.section AND l.filename = n.filename AND l.closed_set IS NULL"
+                f" WHERE n.ordinal > :low AND n.ordinal <= :high AND {wanted})",
+                params,
+            )
+            added += await tx.execute(insert, params)
         await tx.execute(
             f"INSERT INTO artifact_record(artifact_id, {RAW}) SELECT :base + n.ordinal, n.{RAW} {source}", params
         )

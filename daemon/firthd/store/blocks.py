@@ -1,5 +1,6 @@
 """The only place with the SQL of blocks: what may not be shown or given, and the rows that they close or open."""
 
+import json
 from collections.abc import Sequence
 
 from msgspec import Struct
@@ -118,16 +119,26 @@ async def closed_by_blocks(r: Reader, channel_id: int, after: int, reason: str =
     return [_judged(row) for row in rows]
 
 
-async def close(tx: Tx, change_set: int, rows: Sequence[int], *, reason: str = BLOCKED) -> None:
-    """Close rows because of a block or a policy; those that somebody else has closed meanwhile stay as they are."""
-    await tx.many(
-        "UPDATE artifact SET closed_set = ?, closed_reason = ? WHERE id = ? AND closed_set IS NULL",
-        [(change_set, reason, row) for row in rows],
+async def close(tx: Tx, change_set: int, rows: Sequence[int], *, reason: str = BLOCKED) -> int:
+    """Close rows because of a block or a policy; return how many.
+
+    Those that somebody else has closed meanwhile stay as they are.
+    """
+    return await tx.execute(
+        "UPDATE artifact SET closed_set = ?, closed_reason = ?"
+        " WHERE id IN (SELECT value FROM json_each(?)) AND closed_set IS NULL",
+        (change_set, reason, _as_json(rows)),
     )
 
 
-async def open_again(tx: Tx, change_set: int, rows: Sequence[int], *, columns: Sequence[Column]) -> None:
-    """Write rows once more that a block had closed; `columns` are those of a record."""
+async def open_again(tx: Tx, change_set: int, rows: Sequence[int], *, columns: Sequence[Column]) -> int:
+    """Write rows once more that a block had closed; return how many. `columns` are those of a record.
+
+    A file that another run has brought back meanwhile has its live row already.
+    """
+    rows = await _without_live_row(tx, rows)
+    if not rows:
+        return 0
     names = ", ".join(in_the_row(columns))
     base = await tx.value("UPDATE artifact_id_range SET next = next + ? RETURNING next", (len(rows),))
     places = list(enumerate(rows, int(base) - len(rows)))
@@ -139,6 +150,22 @@ async def open_again(tx: Tx, change_set: int, rows: Sequence[int], *, columns: S
     )
     # What was blocked was offered all the time; where its source has ceased to list it meanwhile, it is so again.
     await offers.begin_with_files(tx, change_set, places[0][0], places[-1][0])
+    return len(rows)
+
+
+async def _without_live_row(r: Reader, rows: Sequence[int]) -> list[int]:
+    found = await r.rows(
+        "SELECT a.id FROM artifact a WHERE a.id IN (SELECT value FROM json_each(?)) AND NOT EXISTS"
+        " (SELECT 1 FROM artifact l INDEXED BY artifact_live WHERE l.channel_id = a.channel_id"
+        " AND l.mirror_id = a.mirror_id AND l.family = a.family AND l.part = a.part AND l.section = a.section"
+        " AND l.filename = a.filename AND l.closed_set IS NULL) ORDER BY a.id",
+        (_as_json(rows),),
+    )
+    return [row[0] for row in found]
+
+
+def _as_json(rows: Sequence[int]) -> str:
+    return json.dumps(list(rows))
 
 
 async def of_part(r: Reader, channel_id: int, mirror_id: int, family: str, part: str) -> list[tuple[str, bytes]]:

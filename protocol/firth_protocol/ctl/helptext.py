@@ -25,7 +25,8 @@ Options
 Values
   The first required field may stand alone: firthctl channel.freeze main
   Lists: a,b,c or JSON. Objects: JSON, or field by field: filters.subdirs=linux-64,noarch
-  null clears a field. @FILE reads a value from a file, - from standard input, @@x is the text @x.
+  null clears a field. @FILE reads a value from a file, @env:NAME from the environment, - from
+  standard input, @@x is the text @x.
   Secrets belong into a file or standard input: other users can read a command line.
 
 Exit status

@@ -39,7 +39,9 @@ def steps(made: Plan) -> list[tuple[str, str, dict[str, Any]]]:
 
 
 texts = st.text(max_size=12)
-keys = st.one_of(st.text(string.ascii_lowercase, min_size=1, max_size=6), st.text(min_size=1, max_size=6))
+keys = st.one_of(st.text(string.ascii_lowercase, min_size=1, max_size=6), st.text(min_size=1, max_size=6)).filter(
+    lambda key: "/" not in key
+)
 mirrors = st.builds(
     MirrorEntry,
     type=st.sampled_from(MirrorType),
@@ -94,6 +96,8 @@ def test_what_is_written_is_read_back(
         ("firth.toml", "$", "@FILE"),
         ("a = [", "$", "no TOML"),
         ("a = " + "[" * 100_000, "$.document", "nested too deeply"),
+        ("a." * 300_000 + "b = 1", "$.document", "nested too deeply"),
+        ('["a"' + " . 'a'" * 100 + "]", "$.document", "nested too deeply"),
         ("a = " + "9" * 5000, "$", "no TOML"),
         ("format = 2", "$.format", "format 1"),
         ("[policy.few]", "$.policy", "did you mean `policies`?"),
@@ -131,6 +135,20 @@ def test_what_is_not_understood_is_told_with_its_place(document: str, path: str,
     whole = f"{refused.value.message} {refused.value.hint}"
     assert told in whole
     assert "s3cr3t" not in whole
+
+
+def test_what_is_told_of_a_hostile_document_is_short() -> None:
+    long = "x" * 100_000
+    for document in (
+        f"[channels.{long}]\nkeep = 1",
+        f"[channels.{long}.mirrors.{long}]\n{long} = 1",
+        f'[channels.main]\nprivacy = "{long}"',
+        f"{long} = 1",
+        f'"{long}',
+    ):
+        with pytest.raises(Invalid) as refused:
+            read(document)
+        assert len(refused.value.message) + len(refused.value.data["path"]) < 2000
 
 
 def test_days_may_stand_there_as_toml_has_them() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,36 @@ async def test_a_place_that_hangs_is_left_alone_and_what_came_is_taken_back(tmp_
     await upstream.close()
     await blobs.close()
     assert await asyncio.to_thread(lambda: list((tmp_path / "tmp").iterdir())) == []
+
+
+async def test_a_file_without_an_end_is_left_where_it_is(tmp_path: Path) -> None:
+    clock = FakeClock()
+    blobs, upstream = BlobStore(tmp_path / "store"), Upstream(UpstreamSettings(), clock)
+    await asyncio.to_thread(blobs.prepare)
+    await upstream.start()
+    folder = tmp_path / "near"
+    folder.mkdir()
+    with (folder / "x").open("wb") as file:
+        file.truncate(1 << 40)
+    os.mkfifo(folder / "pipe")
+    (folder / "zero").symlink_to("/dev/zero")
+    async with FaultyUpstream() as server:
+        server.fail("x", Fault(endless=b"x" * 10_000), times=None)
+        nearby, moved = Nearby(upstream, blobs, clock, idle_s=5, most=3_000_000), [0]
+        for place, name in (
+            (Source(url=server.url), "x"),
+            (Source(url=folder.as_uri()), "x"),
+            (Source(url=folder.as_uri()), "zero"),
+            (Source(url=folder.as_uri()), "pipe"),
+        ):
+            # The digest alone is known of an R package, not how long it is.
+            found = await nearby.bring(
+                place, name, size=None, sha256=None, md5="0" * 32, channel_id=1, lane=Lane.RUN, wrote=moved.append
+            )
+            assert (found, sum(moved)) == (None, 0)
+    await upstream.close()
+    await blobs.close()
+    assert await asyncio.to_thread(lambda: list((tmp_path / "store" / "tmp").iterdir())) == []
 
 
 SOURCE_DOWN = "source-down"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from firthd.families.base import COLUMNS
-from firthd.store import artifacts, generations, offers
+from firthd.store import artifacts, blocks, generations, offers
 from firthd.store import hand_over as handing
 from firthd.store.artifacts import FileRow
 from firthd.store.hand_over import HandedOver
@@ -446,3 +446,23 @@ async def test_a_record_is_given_as_the_source_wrote_it(s: Shelf) -> None:
     ids = await s.change(add=["a-1"])
     assert await s.db.read(lambda r: artifacts.raw_record(r, ids["a-1"])) == b"a-1"
     assert await s.db.read(lambda r: artifacts.raw_record(r, 999)) is None
+
+
+# --- what two runs bring back at once ------------------------------------------------------------------------
+
+
+async def test_a_file_that_two_runs_bring_back_has_one_live_row(s: Shelf, tmp_path: Path) -> None:
+    ids = list((await s.change(add=["a-1", "b-1", "c-1"])).values())
+    first, second, third = await open_set(s), await open_set(s), await open_set(s)
+    assert await s.db.write(lambda tx: blocks.close(tx, first, ids)) == 3
+    assert await s.db.write(lambda tx: blocks.close(tx, second, ids)) == 0
+    assert await s.db.write(lambda tx: blocks.open_again(tx, first, ids[:2], columns=COLUMNS)) == 2
+    assert await s.db.write(lambda tx: blocks.open_again(tx, second, ids, columns=COLUMNS)) == 1
+    assert await s.db.write(lambda tx: blocks.open_again(tx, second, ids, columns=COLUMNS)) == 0
+    assert await live(s) == {(1, name) for name in ("a-1", "b-1", "c-1")}
+    path = tmp_path / "run.sqlite"  # of a run that looked while they were blocked
+    await write_run_file(path, add=[("a-1", None), ("d-1", None)])
+    assert (await copy(s, path, third))[:2] == (2, 1)
+    assert await live(s) == {(1, name) for name in ("a-1", "b-1", "c-1", "d-1")}
+    await artifacts.discard(s.db, third)
+    assert await live(s) == {(1, name) for name in ("a-1", "b-1", "c-1")}
