@@ -147,4 +147,4 @@ def test_a_mirror_of_thousands_of_projects_shows_the_first() -> None:
     shown = "\n".join("".join(cell.text for cell in line) for line in detail_lines(details, python=True))
     assert "projects" in shown
     assert "platforms" not in shown
-    assert "p0029 1 and 8,970 more" in shown
+    assert "p0011 1 and 8,988 more" in shown

@@ -40,7 +40,7 @@ from firth_tui.widgets.work import Repeated
 HISTORY = 40
 LABEL_CELLS = 14
 MOST_FAILED = 200
-PARTS_SHOWN = 30
+PARTS_SHOWN = 12
 
 WORDS = (
     ("shadowed", "not offered, because an older mirror of the channel has packages of that name"),
