@@ -21,7 +21,7 @@ from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
-from tests.bench.serving import take
+from tests.bench.serving import cpu_s, take
 from tests.deep.test_python_servers import PLACE, free_port, server
 from tests.support.daemon import DaemonProcess
 from tests.support.python import HTML, JSON, PythonIndex
@@ -32,6 +32,15 @@ SERVER = "simple-repository-server"
 CONNECTIONS = 16
 CURL_AT_ONCE = 14
 PROJECT = "project-000"
+
+
+class Run(NamedTuple):
+    """An active run: its seconds, the daemon's CPU seconds until its end, and the seconds of a run of no change."""
+
+    seconds: float
+    cpu_s: float
+    unchanged: float
+    url: str
 
 
 class Answer(NamedTuple):
@@ -162,41 +171,44 @@ async def curl(index: PythonIndex, url: str, folder: Path) -> float:
     return await asyncio.to_thread(bring)
 
 
-async def run_of(process: DaemonProcess, source: str, again: Callable[[], None]) -> tuple[float, float, str]:
-    """Return the seconds of an active run, and of one after it; leaves the index's address at the daemon."""
+async def run_of(process: DaemonProcess, source: str, again: Callable[[], None]) -> Run:
+    """Make a mirror of everything and run it twice."""
     client = await process.start()
     await client.call("channel.create", name="main")
     fields = {"type": "python", "mode": "active", "source": source, "check": False}
     await client.call("mirror.create", channel="main", name="p", **fields)
-    seconds = []
+    seconds, cpu = [], 0.0
     for _ in range(2):
         began = time.perf_counter()
         run = (await client.call("mirror.run", mirror="main:p")).run
         ended = await client.call("run.wait", run=run.id, timeout=600)
         seconds.append(time.perf_counter() - began)
         assert ended.state == "completed", ended
+        cpu = cpu or cpu_s(process.pid)
         again()
-    return seconds[0], seconds[1], await process.url(client)
+    return Run(seconds[0], cpu, seconds[1], await process.url(client))
 
 
 async def measure(folder: Path, projects: int, files: int, seconds: float, rounds: int) -> None:
     index = made_index(projects, files)
-    ours, unchanged, theirs = [], [], []
+    ours: list[Run] = []
+    theirs: list[float] = []
     async with FaultyUpstream() as upstream:
         index.serve(upstream)
         for number in range(rounds):
             (place := folder / str(number)).mkdir()
             async with DaemonProcess(place) as process:
-                first, second, url = await run_of(process, f"{upstream.url}/simple", upstream.requests.clear)
-                ours.append(first)
-                unchanged.append(second)
+                ours.append(await run_of(process, f"{upstream.url}/simple", upstream.requests.clear))
                 theirs.append(await curl(index, upstream.url, place / "curl"))
                 if number == rounds - 1:
-                    one, other = statistics.median(ours), statistics.median(theirs)
-                    print(f"active run of {projects:,} projects, {files:,} files: {one:.2f} s")
+                    one, other = statistics.median(run.seconds for run in ours), statistics.median(theirs)
+                    cpu = statistics.median(run.cpu_s for run in ours)
+                    print(
+                        f"active run of {projects:,} projects, {files:,} files: {one:.2f} s, {cpu:.2f} s CPU of the daemon"
+                    )
                     print(f"curl --parallel, sha256sum, sync: {other:.2f} s, ratio {one / other:.2f}")
-                    print(f"a run of no change: {statistics.median(unchanged):.2f} s")
-                    await out(f"{url}/repo/main/simple", place, index, seconds, rounds)
+                    print(f"a run of no change: {statistics.median(run.unchanged for run in ours):.2f} s")
+                    await out(f"{ours[-1].url}/repo/main/simple", place, index, seconds, rounds)
 
 
 def main() -> None:
