@@ -204,7 +204,7 @@ async def measure(folder: Path, projects: int, files: int, seconds: float, round
                     one, other = statistics.median(run.seconds for run in ours), statistics.median(theirs)
                     cpu = statistics.median(run.cpu_s for run in ours)
                     print(
-                        f"active run of {projects:,} projects, {files:,} files: {one:.2f} s, {cpu:.2f} s CPU of the daemon"
+                        f"active run of {projects:,} projects, {files:,} files: {one:.2f} s, {cpu:.2f} s of daemon CPU"
                     )
                     print(f"curl --parallel, sha256sum, sync: {other:.2f} s, ratio {one / other:.2f}")
                     print(f"a run of no change: {statistics.median(run.unchanged for run in ours):.2f} s")

@@ -378,6 +378,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     classifiers: tuple[str, ...] = ()  # licence classifiers, where the family has them
     signed: bool | None = None  # None: not known here
     indexed: int | None = None  # milliseconds, when the source's own server took it in
+    counts: bool = True  # whether people count the file: it does not only go along with another
 
 
 class Requirement(Protocol):

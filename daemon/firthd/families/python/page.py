@@ -23,6 +23,8 @@ SHOWN = 120
 DIGITS_MAX = 18
 INDEX_FOLDERS = frozenset({"simple", "+simple"})
 WELCOME_LINKS = 20
+PAGE_FILES = frozenset({"index.json", "index.v1_json", "index.html", "index.htm"})
+"""What a server lists of a folder's files beside its projects."""
 
 
 class Status(Struct, frozen=True):
@@ -225,7 +227,7 @@ def _names_in_html(found: Links) -> list[ListedProject]:
             continue
         path = link.href.partition("#")[0].partition("?")[0]
         name = last_segment(path.rstrip("/"))
-        if path and valid_name(name):
+        if path and valid_name(name) and name not in PAGE_FILES:
             names.setdefault(name, ListedProject(name))
     if files > len(names):
         raise NotPageError("it is the page of a project, with files")
