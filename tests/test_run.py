@@ -86,6 +86,41 @@ exit 0"""
     assert installed() == [f"-e {tree}"] * 2
 
 
+WORKS_WITHOUT_PIP = """
+if [ "$1 $2" = '-m venv' ]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; fi
+exit 0"""
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "link"])
+def test_a_venv_of_somebody_else_is_never_removed(tree: Path, kind: str) -> None:
+    stub(tree, "python3", WORKS_WITHOUT_PIP)
+    venv, elsewhere = tree / ".venv", tree / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "work").write_text("of a week")
+    match kind:
+        case "folder":
+            elsewhere.rename(venv)
+        case "file":
+            venv.write_text("of a week")
+        case "link":
+            venv.symlink_to(elsewhere)
+    done = run(tree, "env")
+    assert done.returncode == 1
+    assert done.stderr == f"run: {venv} does not work, and is not of this script's making; please move it away\n"
+    kept = venv if kind == "file" else venv / "work"
+    assert kept.read_text() == "of a week"
+
+
+def test_a_venv_that_was_cut_off_is_made_anew(tree: Path) -> None:
+    stub(tree, "python3", 'if [ "$1 $2" = "-m venv" ]; then kill -9 $PPID; fi')
+    assert run(tree, "env").returncode == -9
+    assert not (tree / ".venv/bin/python").exists()
+    stub(tree, "python3", WORKS_WITHOUT_PIP)
+    done = run(tree, "env")
+    assert done.returncode == 0, done.stderr
+    assert (tree / ".venv/bin/python").exists()
+
+
 def test_an_unknown_word_shows_what_there_is(tree: Path) -> None:
     done = run(tree, "dmeo")
     assert done.returncode == 2

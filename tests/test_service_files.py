@@ -21,11 +21,12 @@ def unit(name: str) -> configparser.ConfigParser:
     return found
 
 
-def test_the_readme_installs_every_unit() -> None:
+def test_the_installer_lays_every_unit_and_takes_it_away() -> None:
     section = (ROOT / "README.md").read_text().split("\n## As a service\n")[1].split("\n## ")[0]
-    block = section.split("```\n")[1]
+    laid, taken = (SYSTEMD / "install.sh").read_text().split("uninstall_all() {")
     for file in [*SYSTEMD.glob("*.service"), *SYSTEMD.glob("*.socket"), *SYSTEMD.glob("firth.*")]:
-        assert f"systemd/{file.name}" in block
+        assert file.name in laid
+        assert file.name in taken or file.name.startswith("firth.")
     for file in SYSTEMD.glob("*.socket"):
         assert file.name in re.findall(r"`systemctl stop ([^`]*)`", section)[0].split()
 

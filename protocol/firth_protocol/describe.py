@@ -5,7 +5,10 @@ from typing import Any
 import msgspec
 from msgspec import NODEFAULT, Struct, inspect
 
+from firth_protocol.methods import METHODS, Method
 from firth_protocol.types import MAX_INT, Page, TextPage
+
+_COMPOUND = (inspect.StructType, inspect.ListType, inspect.DictType, inspect.AnyType)
 
 
 class Field(Struct, frozen=True, kw_only=True):
@@ -24,6 +27,25 @@ class Field(Struct, frozen=True, kw_only=True):
         """Return the struct that the field holds or may hold, if there is one."""
         members = self.kind.types if isinstance(self.kind, inspect.UnionType) else (self.kind,)
         return next((member.cls for member in members if isinstance(member, inspect.StructType)), None)
+
+    @property
+    def scalar(self) -> bool:
+        """Tell whether the field holds one value: no list, no object."""
+        members = self.kind.types if isinstance(self.kind, inspect.UnionType) else (self.kind,)
+        return not any(isinstance(member, _COMPOUND) for member in members)
+
+    @property
+    def takes_number(self) -> bool:
+        """Tell whether a whole number is one of the field's values."""
+        members = self.kind.types if isinstance(self.kind, inspect.UnionType) else (self.kind,)
+        return any(isinstance(member, inspect.IntType) for member in members)
+
+    @property
+    def inner(self) -> type[Struct] | None:
+        """Return the struct that the field holds, alone or in a list, if there is one."""
+        members = self.kind.types if isinstance(self.kind, inspect.UnionType) else (self.kind,)
+        items = (_bare(member.item_type) if isinstance(member, inspect.ListType) else member for member in members)
+        return next((item.cls for item in items if isinstance(item, inspect.StructType)), None)
 
     @property
     def values(self) -> list[str]:
@@ -48,6 +70,41 @@ def item_of(result: Any) -> type[Struct] | None:
             kind = _bare(field.type.item_type)
             return kind.cls if isinstance(kind, inspect.StructType) else None
     return None
+
+
+def listed_in(result: Any) -> tuple[str, type[Struct]] | None:
+    """Return under which name a result holds a page of a list, and the struct of its items; None when it holds none."""
+    item = item_of(result)
+    if item is not None:
+        return "items", item
+    kind = struct_of(result)
+    fields = {field.name: field for field in fields_of(kind)} if kind is not None else {}
+    held = fields.get("rows")
+    if held is None or held.inner is None or "next_cursor" not in fields:
+        return None
+    return held.name, held.inner
+
+
+def struct_of(result: Any) -> type[Struct] | None:
+    """Return the struct that a result is, None for a page and for what is no struct."""
+    info = inspect.type_info(result)
+    return info.cls if isinstance(info, inspect.StructType) and not _is_page(info.cls) else None
+
+
+def getter_of(method: Method) -> Method | None:
+    """Return the method that shows what `method` edits, None where it edits nothing by revision."""
+    if not any(field.name == "revision" and field.required for field in fields_of(method.params)):
+        return None
+    return METHODS.get(f"{method.name.partition('.')[0]}.get")
+
+
+def fixed_after_creation(method: Method, name: str) -> bool:
+    """Tell whether `name` is a property that is given at creation, is shown, and cannot be edited by `method`."""
+    create, get = (METHODS.get(f"{method.name.partition('.')[0]}.{verb}") for verb in ("create", "get"))
+    if not method.name.endswith(".update") or create is None or get is None or name in method.params.__struct_fields__:
+        return False
+    shown = struct_of(get.result)
+    return name in create.params.__struct_fields__ and shown is not None and name in shown.__struct_fields__
 
 
 def result_text(result: Any) -> str:

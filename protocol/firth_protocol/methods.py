@@ -268,7 +268,10 @@ class ChannelCreate(Params, frozen=True, kw_only=True):
 
 class ChannelList(PageParams, frozen=True, kw_only=True):
     query: Query | None = None
-    sort: Annotated[str, Meta(description="`name`, `created_at`, `updated_at`, each with `-` for descending")] = "name"
+    sort: Annotated[
+        str,
+        Meta(description="`name`, `created_at`, `updated_at`, `published_at`, each with `-` for descending"),
+    ] = "name"
 
 
 class ChannelUpdate(Params, frozen=True, kw_only=True):
@@ -390,7 +393,13 @@ class MirrorList(PageParams, frozen=True, kw_only=True):
     mode: t.MirrorMode | None = None
     state: t.RunState | None = None
     sort: Annotated[
-        str, Meta(description="`type`, `mode`, `state`, `last_updated`, `name`, each with `-` for descending")
+        str,
+        Meta(
+            description=(
+                "`name` (channel, then mirror), `mirror`, `type`, `mode`, `state`, `last_updated` (the last success),"
+                " `next_run_at`, `updated_at`, each with `-` for descending"
+            )
+        ),
     ] = "name"
 
 

@@ -1,6 +1,6 @@
 """The only place that writes the method table down for others: the OpenRPC document and the reference table.
 
-`python -m firth_protocol.openrpc` writes protocol/openrpc.json and the reference in protocol/README.md.
+`python -m firth_protocol.openrpc` writes protocol/openrpc.json, the reference in protocol/README.md, man/firthctl.1.
 """
 
 import re
@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from firth_protocol import API
+from firth_protocol.ctl import manual
 from firth_protocol.describe import Field, fields_of, result_text
 from firth_protocol.errors import every_error
 from firth_protocol.methods import METHODS, Method
@@ -95,12 +96,13 @@ def _param(field: Field, schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Write both files where the protocol's sources lie."""
+    """Write the three files where the protocol's sources lie."""
     folder = Path(__file__).resolve().parents[1]
     readme = folder / "README.md"
     if not readme.exists():
         sys.exit(f"{folder} holds no README.md: this writes into the sources, not into an installed package")
     (folder / "openrpc.json").write_bytes(text())
+    (folder.parent / "man" / "firthctl.1").write_text(manual.page(), encoding="utf-8")
     readme.write_text(with_reference(readme.read_text(encoding="utf-8")), encoding="utf-8")
 
 

@@ -580,6 +580,7 @@ class RunBrief(Struct, frozen=True, kw_only=True):
     started_at: Time | None
     finished_at: Time | None
     error: RunError | None
+    missing: int = 0  # files that could not be had
 
 
 class Mirror(Struct, frozen=True, kw_only=True):
@@ -694,6 +695,13 @@ class FailedArtifact(Struct, frozen=True, kw_only=True):
     attempts: int
 
 
+class FailedReason(Struct, frozen=True, kw_only=True):
+    """Why files could not be had, and how many; what differs from file to file in it stands as `…`."""
+
+    reason: str
+    count: int
+
+
 class Collision(Struct, frozen=True, kw_only=True):
     """A file that two mirrors of a channel have under one name, with different bytes."""
 
@@ -718,6 +726,7 @@ class MirrorDetails(Struct, frozen=True, kw_only=True):
     parts: dict[str, int] = field(name="subdirs")
     failed: list[FailedArtifact]  # the first of them
     failed_total: int = 0
+    failed_reasons: list[FailedReason] = []  # the most frequent of them
     shadowed: list[str]  # the first of the names
     shadowed_total: int = 0
     collisions: list[Collision] = []  # the first of them

@@ -200,6 +200,7 @@ async def test_no_parameters_break_a_method(method: str, params: Any) -> None:
             "$.chanel",
             "`$.chanel`: the daemon knows no such field (api 1, version 0.1.0); did you mean `channel`?",
         ),
+        ("mirror.update", {"mirror": 1, "revision": 1, "mode": "active"}, "$.mode", "`$.mode` is fixed after creation"),
         ("rpc.discover", {"x": 1}, "$.x", "`$.x`: the daemon knows no such field (api 1, version 0.1.0)"),
         (
             "mirror.create",

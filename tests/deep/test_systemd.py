@@ -93,9 +93,49 @@ def test_the_readme_makes_a_service_that_serves_in_a_sandbox(host: Machine) -> N
 
 def test_the_readme_run_again_upgrades(host: Machine) -> None:
     before = main_pid(host)
-    host.sh(f"umask 077; cd {TREE}\n{readme_block('As a service')}", online=True, timeout=300)
+    told = host.sh(f"umask 077; cd {TREE}\n{readme_block('As a service')}", online=True, timeout=300)
+    assert "(before: firthd 0.1.0" in told
+    assert "service      restarted" in told
+    assert "state        /var/lib/firth, kept as it was" in told
     assert active(host)
     assert main_pid(host) != before
+
+
+def test_the_service_is_taken_away_and_comes_back_with_its_state(host: Machine) -> None:
+    before = host.ask("channel.get", "main", "--columns", "generation,published_at,mirrors")
+    gone = host.sh(f"cd {TREE} && ./run uninstall")
+    assert "removed      programs, units, man pages and completion" in gone
+    assert "left         /var/lib/firth\n" in gone
+    assert host.sh("ls -d /opt/firth /etc/systemd/system/firthd* /usr/local/bin/firth* 2>/dev/null || true") == ""
+    assert host.run("systemctl", "cat", "firthd.service").status != 0
+    assert host.run("pgrep", "-u", "firth").status == 1, "a process of the service is left"
+    assert host.sh(f"cd {TREE} && ./run uninstall") != "", "twice is no error"
+    told = host.sh(f"umask 077; cd {TREE} && ./run install", online=True, timeout=300)
+    assert "installed    firthd 0.1.0" in told
+    assert "service      started, and enabled for every boot" in told
+    assert "state        /var/lib/firth, kept as it was" in told
+    assert host.ask("channel.get", "main", "--columns", "generation,published_at,mirrors") == before
+    assert active(host)
+    host.sh("systemctl is-enabled firthd.socket firthd.service")
+
+
+def test_an_upgrade_that_is_killed_is_done_by_the_next_one(host: Machine) -> None:
+    before = host.ask("channel.get", "main", "--columns", "generation,published_at,mirrors")
+    cut = f"cd {TREE} && setsid -w timeout -s KILL 10 ./run install"
+    host.run("bash", "-c", cut, online=True, timeout=120)
+    told = host.sh(f"cd {TREE} && ./run install", online=True, timeout=300)
+    assert "service      restarted" in told
+    assert host.ask("channel.get", "main", "--columns", "generation,published_at,mirrors") == before
+
+
+def test_what_is_installed_beside_the_programs_can_be_read_by_all(host: Machine) -> None:
+    assert host.run("firthctl", "--version", user="bob").status == 0
+    assert host.sh("stat -c %a /usr/local/share/man/man1/firthctl.1 /usr/local/share/zsh/site-functions/_firthctl") == (
+        "644\n644\n"
+    )
+    host.sh("bash -n /usr/local/share/bash-completion/completions/firthctl")
+    compiled = host.sh("find /opt/firth/lib/python3*/site-packages/firthd -name '*.pyc' | wc -l")
+    assert int(compiled) > 50, "the service's sandbox cannot write bytecode"
 
 
 def test_the_roles_are_those_of_the_socket(host: Machine) -> None:

@@ -251,8 +251,8 @@ async def install(address: str, name: str, folder: Path) -> list[str]:
     return sorted(f"{record['name']} {record['version']}" for record in installed)
 
 
-async def story(client: Client, daemon: Firthd, source: str, url: str | None, folder: Path, screen: Screen) -> None:
-    """Take the source to an installed package, telling what happens."""
+async def story(client: Client, daemon: Firthd, source: str, url: str | None, folder: Path, screen: Screen) -> str:
+    """Take the source to an installed package, telling what happens; return the channel's address."""
     status = await daemon.ready(client)
     screen.headline(f"firthd {status.version} is up at {', '.join(status.addresses)}")
     screen.line(f"socket {daemon.socket}")
@@ -295,7 +295,12 @@ async def story(client: Client, daemon: Firthd, source: str, url: str | None, fo
     if url is None:
         await show_r(client, folder, screen)
         await show_python(client, folder, screen)
-    screen.headline("Where it is")
+    return address
+
+
+def tell_places(daemon: Firthd, address: str, url: str | None, screen: Screen) -> None:
+    """Name what can be visited for as long as the demo stays."""
+    screen.headline("Where it is, until the demo ends")
     screen.line(f"clients     conda install -c {address} --override-channels NAME")
     if url is None:
         screen.line(f'R           install.packages("{R_TO_INSTALL}", repos = "{address}/cran")')
@@ -415,9 +420,11 @@ async def key_pressed(seconds: float) -> bool:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
-async def look_around(daemon: Firthd, stay: bool, screen: Screen) -> None:
+async def look_around(daemon: Firthd, stay: bool, address: str, url: str | None, screen: Screen) -> None:
     """Stay up when asked to: in the terminal UI, or without a terminal until told to stop."""
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    if stay or terminal:
+        tell_places(daemon, address, url, screen)
     if not terminal:
         if stay:
             screen.headline(f"Staying up until stopped (kill {os.getpid()})")
@@ -456,12 +463,12 @@ async def demo(url: str | None, stay: bool, folder: Path) -> None:
         stack.callback(daemon.stop)
         async with Client(daemon.socket) as client:
             try:
-                await story(client, daemon, source, url, folder, screen)
+                address = await story(client, daemon, source, url, folder, screen)
             except Upstream as error:
                 raise DemoFailed(f"{error.message}\n   {error.hint}".rstrip()) from error
             except (FirthError, DaemonUnreachable) as error:
                 raise DemoFailed(f"{error}\n{daemon.last_words()}") from error
-        await look_around(daemon, stay, screen)
+        await look_around(daemon, stay, address, url, screen)
     screen.headline("Done; the daemon has stopped and everything is removed")
     screen.line("next: ./run demo --stay keeps it up; README.md starts a daemon of your own")
 

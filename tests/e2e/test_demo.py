@@ -51,7 +51,10 @@ def test_the_demo_runs_to_its_end_and_cleans_up(tmp_path: Path) -> None:
     assert "clients still see 0 packages" in out
     assert "installed: " in out
     assert ("installed by R: greeting, words" in out) == (shutil.which("Rscript") is not None)
-    assert "conda install -c http://127.0.0.1:" in out
+    assert "Where it is" not in out, "nothing is any more"
+    last = out[out.index("Done; ") :]
+    assert "http" not in last
+    assert str(tmp_path) not in last
     assert list(tmp_path.iterdir()) == []
     assert processes_below(tmp_path) == []
 
@@ -73,11 +76,15 @@ def test_a_source_that_is_not_there_is_said_in_a_sentence(tmp_path: Path) -> Non
 def test_a_demo_that_stays_ends_when_it_is_told_to(tmp_path: Path) -> None:
     with start(tmp_path, "--stay") as demo:
         assert demo.stdout is not None
+        told = ""
         for line in demo.stdout:
+            told += line
             if "Staying up" in line:
                 break
         else:
             pytest.fail("the demo did not stay")
+        assert "conda install -c http://127.0.0.1:" in told
+        assert f"./run tui --socket {tmp_path}/" in told
         assert processes_below(tmp_path) != []
         demo.send_signal(signal.SIGTERM)
         demo.communicate(timeout=60)

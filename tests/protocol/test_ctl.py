@@ -4,7 +4,6 @@ import asyncio
 import csv
 import io
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +14,7 @@ import pytest
 from tests.support.ctl import ctl, ctl_on_a_terminal
 from tests.support.rpc import Server, handlers, rig, server
 
-from firth_protocol.ctl.completion import complete
-from firth_protocol.errors import ChannelFrozen
+from firth_protocol.errors import ChannelFrozen, Conflict
 from firth_protocol.methods import METHODS, ChannelDelete, ChannelList, MirrorCreate, ReportDownloads, RunWait, SeqReply
 from firth_protocol.types import Credentials
 from firthd.rpc.dispatch import Context
@@ -91,15 +89,54 @@ async def test_a_list_can_be_capped(tmp_path: Path) -> None:
     assert page.err == "firthctl: there is more: cursor=c0006\n"
 
 
-async def test_csv_has_every_field(tmp_path: Path) -> None:
+async def test_csv_has_what_is_one_value_and_what_is_chosen(tmp_path: Path) -> None:
     async with server(tmp_path, rig(channel_list=channels('a,"b', "c"))) as up:
         done = await ctl("channel.list", "--csv", socket=up.socket)
         empty = await ctl("channel.list", "query=x", "--csv", "cursor=z", socket=up.socket)
+        chosen = await ctl(
+            "channel.list", "--csv", "--columns", "name,keep_generations.days,keep_generations", socket=up.socket
+        )
     rows = list(csv.DictReader(io.StringIO(done.out)))
     assert [row["name"] for row in rows] == ['a,"b', "c"]
-    assert rows[0]["keep_generations"] == '{"days":90,"months":1200}'
     assert (rows[0]["frozen_by"], rows[0]["frozen"]) == ("", "false")
+    assert not {"keep_generations", "families", "draft"} & set(rows[0])
     assert empty.out.splitlines() == [done.out.splitlines()[0]]
+    assert list(csv.reader(io.StringIO(chosen.out))) == [
+        ["name", "keep_generations.days", "keep_generations"],
+        ['a,"b', "90", '{"days":90,"months":1200}'],
+        ["c", "90", '{"days":90,"months":1200}'],
+    ]
+
+
+async def test_columns_are_chosen_in_every_form(tmp_path: Path) -> None:
+    async with server(tmp_path, rig(channel_list=channels("main"), channel_freeze=freeze)) as up:
+        words = ("channel.list", "--columns=mirrors,name")
+        shown = [(await ctl(*words, form, socket=up.socket)).out for form in ("--json", "--table", "--csv")]
+        one = await ctl("channel.freeze", "main", "--columns", "changed,channel.name", "--csv", socket=up.socket)
+        table = await ctl("channel.freeze", "main", "--columns", "channel.name", "--table", socket=up.socket)
+        wrong = await ctl("channel.list", "--columns", "name,mirors", socket=up.socket)
+    assert shown == ['{"mirrors":2,"name":"main"}\n', "MIRRORS  NAME\n      2  main\n", "mirrors,name\n2,main\n"]
+    assert one.out == "changed,channel.name\ntrue,main\n"
+    assert table.out == "channel.name  main\n"
+    assert (wrong.status, wrong.out) == (3, "")
+    assert "there is no column 'mirors'; did you mean mirrors? (there are id, name," in wrong.err
+
+
+async def test_a_channel_is_a_page_that_can_be_read(tmp_path: Path) -> None:
+    mirror = {"id": 1, "channel": "main", "name": "forge", "type": "conda", "state": "completed", "schedule": "daily"}
+    setup = {"pixi": '[workspace]\nchannels = ["x\x1b[2J"]', "conda": "one line"}
+
+    async def get(context: Context, params: Any) -> dict[str, Any]:
+        return CHANNEL | {"mirror_list": [mirror], "addresses": {"conda": "http://x", "setup": setup}, "as_of": "e1:1"}
+
+    async with server(tmp_path, rig(channel_get=get)) as up:
+        done = await ctl_on_a_terminal("channel.get", "main", socket=up.socket, columns=72)
+    lines = done.out.split("\r\n")
+    at = lines.index("mirror_list")
+    assert lines[at + 1].split() == ["ID", "CHANNEL", "NAME", "TYPE", "MODE", "STATE", "ARTIFACTS", "BYTES", "LAST_SU…"]
+    assert "    pixi   [workspace]" in lines
+    assert '           channels = ["x[2J"]' in lines
+    assert max(map(len, lines)) <= 72
 
 
 async def test_a_terminal_gets_a_table(tmp_path: Path) -> None:
@@ -147,6 +184,20 @@ async def test_a_report_is_csv_that_no_spreadsheet_works_out(tmp_path: Path) -> 
         theirs = await ctl("report.downloads", "format=csv", socket=up.socket)
     assert ours.out == "channel,family,package,day,version,token,downloads\nmain,conda,'=cmd(),,'-1,,2\n"
     assert theirs.out == "package,downloads\n'=cmd(),2\nb,1\n"
+
+
+async def test_a_report_of_rows_is_a_list_like_others(tmp_path: Path) -> None:
+    async def report(context: Context, params: Any) -> dict[str, Any]:
+        first = params.cursor is None
+        text = ("a,b\n1,2\n" if first else "3,4\n") if params.format == "csv" else None
+        rows = [] if text else [{"name": "zlib" if first else "xz", "needs": ["x"]}]
+        return {"rows": rows, "text": text, "next_cursor": "x" if first else None, "as_of": "e1:1"}
+
+    async with server(tmp_path, rig(mirror_dependency_report=report)) as up:
+        lines = await ctl("mirror.dependency_report", "1", socket=up.socket)
+        text = await ctl("mirror.dependency_report", "1", "format=csv", socket=up.socket)
+    assert [json.loads(line)["name"] for line in lines.out.splitlines()] == ["zlib", "xz"]
+    assert text.out == "a,b\n1,2\n3,4\n"
 
 
 async def test_a_single_reply_is_shown_line_by_line(tmp_path: Path) -> None:
@@ -252,14 +303,18 @@ async def test_secrets_come_from_a_file_or_from_stdin(tmp_path: Path) -> None:
         runs = [
             await ctl(*words, f"credentials.token=@{tmp_path / 'secret'}", socket=up.socket),
             await ctl(*words, "credentials.token=-", socket=up.socket, stdin="from-stdin\n"),
+            await ctl(*words, "credentials.token=@-", socket=up.socket, stdin="from-stdin\n"),
             await ctl(*words, "credentials.token=in-argv", socket=up.socket),
             await ctl(*words, "credentials=@@forge", socket=up.socket),
         ]
     given = [params.credentials for params in seen]
-    assert given == [*(Credentials(token=text) for text in ("from-file", "from-stdin", "in-argv")), "@forge"]
-    assert [done.err for done in (*runs[:2], runs[3])] == ["", "", ""]
-    assert "credentials.token can be read by other users while this runs" in runs[2].err
-    assert "in-argv" not in runs[2].err
+    assert given == [
+        *(Credentials(token=text) for text in ("from-file", "from-stdin", "from-stdin", "in-argv")),
+        "@forge",
+    ]
+    assert [done.err for done in (*runs[:3], runs[4])] == ["", "", "", ""]
+    assert "credentials.token can be read by other users while this runs" in runs[3].err
+    assert "in-argv" not in runs[3].err
 
 
 async def test_warnings_go_to_stderr(tmp_path: Path) -> None:
@@ -366,6 +421,86 @@ async def test_waiting_for_nothing_is_said(tmp_path: Path) -> None:
     assert (done.status, done.err) == (0, "firthctl: this started no run; there is nothing to wait for\n")
 
 
+async def test_objects_stand_in_the_reply_as_they_are_after_the_run(tmp_path: Path) -> None:
+    mirror = {"id": 1, "channel": "main", "name": "forge", "state": "pending", "artifacts": 0, "revision": 1}
+
+    async def create(context: Context, params: Any) -> dict[str, Any]:
+        return {"mirror": mirror, "channel": CHANNEL, "run": run_of("pending"), "warnings": [], "seq": 1}
+
+    async def get(context: Context, params: Any) -> dict[str, Any]:
+        assert params.mirror == 1  # a name may have changed meanwhile
+        return mirror | {"state": "incomplete", "artifacts": 4, "as_of": "e1:9"}
+
+    parts = rig(mirror_create=create, mirror_get=get, **_without(running(run_of("incomplete")), "mirror_run"))
+    words = ("mirror.create", "main", "name=forge", "type=conda", "source=file:///x", "run_now=true", "--wait")
+    async with server(tmp_path, parts) as up:
+        done = await ctl(*words, socket=up.socket)
+    reply = json.loads(done.out)
+    assert (done.status, reply["run"]["state"]) == (4, "incomplete")
+    assert reply["mirror"] == mirror | {"state": "incomplete", "artifacts": 4}
+    assert reply["channel"] == CHANNEL
+    assert "channel is told as it was before the run: nothing behind channel.get" in done.err
+
+
+def _without(handlers: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: handler for key, handler in handlers.items() if key != name}
+
+
+async def test_the_reply_is_told_when_its_run_is_not_seen_to_its_end(tmp_path: Path) -> None:
+    async with server(tmp_path, rig(mirror_run=running()["mirror_run"])) as up:
+        done = await ctl("mirror.run", "main:forge", "--wait", socket=up.socket)
+    assert done.status == 1
+    assert "not_found" in done.err
+    assert json.loads(done.out)["run"]["state"] == "pending"
+
+
+# --- edits ----------------------------------------------------------------------------------------------
+
+
+def edited(*revisions: int) -> tuple[dict[str, Any], list[Any]]:
+    """Return handlers of channel.get and channel.update; the channel has these revisions one after the other."""
+    left = list(revisions)
+    asked: list[Any] = []
+
+    async def get(context: Context, params: Any) -> dict[str, Any]:
+        return CHANNEL | {"revision": left[0], "as_of": "e1:1"}
+
+    async def update(context: Context, params: Any) -> dict[str, Any]:
+        asked.append(params)
+        if len(left) > 1:
+            left.pop(0)
+        if params.revision != left[0]:
+            raise Conflict("main was changed meanwhile", current=CHANNEL | {"revision": left[0]})
+        return {"channel": CHANNEL, "warnings": [], "runs": [], "seq": 1}
+
+    return {"channel_get": get, "channel_update": update}, asked
+
+
+async def test_an_edit_without_revision_reads_it_first(tmp_path: Path) -> None:
+    parts, asked = edited(7)
+    async with server(tmp_path, rig(**parts)) as up:
+        done = await ctl("channel.update", "main", "description=new", socket=up.socket)
+        stale = await ctl("channel.update", "main", "description=new", "revision=3", socket=up.socket)
+    assert (done.status, done.err, asked[0].revision) == (0, "", 7)
+    assert (stale.status, asked[1].revision) == (1, 3)
+    assert stale.err.startswith("firthctl: conflict: main was changed meanwhile")
+
+
+async def test_an_edit_that_meets_another_one_is_repeated_and_says_so(tmp_path: Path) -> None:
+    parts, asked = edited(7, 8)
+    async with server(tmp_path, rig(**parts)) as up:
+        done = await ctl("channel.update", "main", "description=new", socket=up.socket)
+    assert (done.status, [params.revision for params in asked]) == (0, [7, 8])
+    assert done.err == "firthctl: main was changed meanwhile; the edit is repeated on what it is now\n"
+
+
+async def test_an_edit_that_always_meets_another_one_ends(tmp_path: Path) -> None:
+    parts, asked = edited(*range(1, 30))
+    async with server(tmp_path, rig(**parts)) as up:
+        done = await ctl("channel.update", "main", "description=new", socket=up.socket)
+    assert (done.status, len(asked)) == (1, 5)
+
+
 # --- watching, leaving ----------------------------------------------------------------------------------
 
 
@@ -427,7 +562,7 @@ async def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
         assert (await process.wait(), err) == (141, b"")
 
 
-# --- help, completion, start ----------------------------------------------------------------------------
+# --- help, start ----------------------------------------------------------------------------
 
 
 async def test_the_overview_lists_every_method() -> None:
@@ -454,7 +589,7 @@ async def test_help_of_a_method_documents_secrets() -> None:
     done = await ctl("mirror.create", "--help")
     assert done.out.startswith("firthctl mirror.create CHANNEL name=... type=... source=... [field=value ...]\n")
     assert 'schedule  text  (default "0 0 1 * *")' in done.out
-    assert "credentials.token=@FILE, or credentials.token=- from standard input" in done.out
+    assert "credentials.token=@FILE, or credentials.token=@- from standard input" in done.out
     assert (await ctl("--version")).out == "firthctl, api 1\n"
 
 
@@ -465,70 +600,6 @@ async def test_discover_prints_what_the_daemon_says(tmp_path: Path) -> None:
     async with server(tmp_path, rig(rpc_discover=discover)) as up:
         done = await ctl("discover", socket=up.socket)
     assert json.loads(done.out) == {"openrpc": "1.3.2", "methods": []}
-
-
-@pytest.mark.parametrize(
-    ("line", "found"),
-    [
-        ("firthctl channel.fr", ["channel.freeze"]),
-        ("firthctl mirror.create channel=main ty", ["type="]),
-        ("firthctl mirror.create type=", ["type=conda", "type=python", "type=r"]),
-        ("firthctl mirror.create type=p", ["type=python"]),
-        ("firthctl mirror.create main filters.sub", ["filters.subdirs="]),
-        ("firthctl mirror.create main type=conda ty", []),
-        ("firthctl mirror.run m ", ["accept_removals=", "dry_run="]),
-        ("firthctl mirror.run m --wa", ["--wait"]),
-        ("firthctl mirror.create main run_now=", ["run_now=true", "run_now=false"]),
-        ("firthctl call chan", [name for name in METHODS if name.startswith("chan")]),
-        ("firthctl watch pro", ["progress"]),
-        ("firthctl completion f", ["fish"]),
-        ("firthctl --socket /tmp/x", []),
-        ("firthctl no.such x", []),
-        ("firthctl mirror.create name='a b ty", []),
-    ],
-)
-def test_completion(line: str, found: list[str]) -> None:
-    assert complete("fish", line) == found
-
-
-def test_completion_of_an_empty_word_offers_everything() -> None:
-    assert set(METHODS) < set(complete("zsh", "firthctl "))
-    assert complete("bash", "firthctl mirror.create type=c") == ["conda"]
-
-
-async def outcome(*command: str) -> tuple[int | None, str, str]:
-    """Run a command to its end; return its status and what it wrote."""
-    process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    out, err = await process.communicate()
-    return process.returncode, out.decode(), err.decode()
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-async def test_the_shell_understands_its_script(shell: str, tmp_path: Path) -> None:
-    script = tmp_path / "script"
-    script.write_text((await ctl("completion", shell)).out)
-    if shutil.which(shell) is None:
-        pytest.skip(f"{shell} is not installed")
-    assert await outcome(shell, "-n", str(script)) == (0, "", "")
-
-
-@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
-async def test_bash_completes(tmp_path: Path) -> None:
-    bin_folder = tmp_path / "bin"
-    bin_folder.mkdir()
-    command = bin_folder / "firthctl"
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m firth_protocol.ctl "$@"\n')
-    command.chmod(0o755)
-    script = tmp_path / "script"
-    script.write_text((await ctl("completion", "bash")).out)
-    ask = (
-        f'PATH={bin_folder}:$PATH; source {script}; COMP_LINE="firthctl mirror.create type=py"; '
-        "COMP_POINT=${#COMP_LINE}; COMP_WORDS=(firthctl mirror.create type = py); COMP_CWORD=4; "
-        '_firthctl; printf "%s\\n" "${COMPREPLY[@]}"'
-    )
-    assert await outcome("bash", "-c", ask) == (0, "python\n", "")
 
 
 def test_firthctl_starts_without_the_heavy_libraries() -> None:

@@ -74,6 +74,12 @@ def test_an_at_sign_can_be_meant(tmp_path: Path) -> None:
         ("mirror.create", ["run_now=maybe"], "run_now: 'maybe' is neither true nor false"),
         ("mirror.create", ["filters=x"], "filters: 'x' is no JSON"),
         ("mirror.create", ["main"], "mirror.create needs name, type, source"),
+        ("mirror.update", ["1", "mode=active"], "mode is fixed after creation: a new mirror can have another one"),
+        ("mirror.update", ["1", "channel=b"], "channel is fixed after creation"),
+        ("mirror.update", ["1", "run_now=true"], "mirror.update has no field 'run_now'"),
+        ("mirror.update", [], "mirror.update needs mirror; see"),
+        ("channel.create", ["-", "description=@-"], "standard input can be the value of one field only"),
+        ("mirror.create", ["main", "name=@-", "source=-"], "standard input can be the value of one field only"),
         ("mirror.create", ["source=@/no/such/file"], "/no/such/file cannot be read: No such file or directory"),
         ("run.get", ["twelve"], "run: 'twelve' is no whole number; it is integer >= 1"),
         ("run.get", ["0"], "run: expected `int` >= 1"),
@@ -91,7 +97,7 @@ def test_nonsense_is_told(method: str, given: list[str], text: str) -> None:
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
 def test_any_text_goes_through_unchanged(text: str) -> None:
     written = f"@{text}" if text.startswith("@") else text
-    if text == "-":
+    if written == "-":
         return  # standard input, on purpose
     assert words("channel.create", "main", f"description={written}")["description"] == text
 

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from firth_protocol import openrpc
+from firth_protocol.ctl import manual
 from firth_protocol.describe import fields_of, item_of, result_text
 from firth_protocol.errors import FirthError, every_error, from_wire
 from firth_protocol.methods import METHODS, MirrorCreate, MirrorUpdate, Params, ScopeBy
@@ -46,6 +47,14 @@ def test_the_readme_lists_the_methods_of_the_table() -> None:
     assert openrpc.with_reference(readme) == readme, "run python -m firth_protocol.openrpc"
     for name in METHODS:
         assert f"| `{name}` |" in readme
+
+
+def test_the_manual_page_is_that_of_the_table() -> None:
+    page = FOLDER.parent / "man" / "firthctl.1"
+    assert page.read_text(encoding="utf-8") == manual.page(), "run python -m firth_protocol.openrpc"
+    for name, row in METHODS.items():
+        section = manual.page().split(f".SS {name}\n")[1].split("\n.SS ")[0]
+        assert all(f".BR {field.name} " in section for field in fields_of(row.params))
 
 
 def test_the_readme_lists_the_errors_of_the_tree() -> None:

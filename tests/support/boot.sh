@@ -41,7 +41,8 @@ ln -s fd/1 dev/stdout
 ln -s fd/2 dev/stderr
 ip link set lo up
 rm -rf etc/systemd/system/*.wants etc/systemd/system/firthd* etc/sysusers.d/firth.conf etc/tmpfiles.d/firth.conf \
-    var/lib/firth var/cache/firth etc/firth opt/firth usr/local/bin/firth usr/local/bin/firthctl
+    var/lib/firth var/cache/firth etc/firth opt/firth usr/local/bin/firth usr/local/bin/firthctl \
+    usr/local/bin/firthd
 : >etc/machine-id
 mkdir tmp/old
 pivot_root . tmp/old

@@ -18,7 +18,7 @@ import msgspec
 from aiohttp import web
 
 from firth_protocol import types as t
-from firth_protocol.errors import CursorExpired, FirthError, Forbidden, Invalid, MethodNotFound, NotFound
+from firth_protocol.errors import CursorExpired, FirthError, Forbidden, Invalid, MethodNotFound, NotFound, Upstream
 from firth_protocol.events import Fact
 from firth_protocol.methods import METHODS
 from firthd.scheduler import CronSchedules
@@ -40,6 +40,7 @@ class FakeDaemon(FakeWorld):
         self.delay_s = 0.0
         self.offered = set(METHODS)
         self.blocks: list[dict[str, Any]] = []
+        self.tokens: dict[int, t.Token] = {}
         self.freed = 0
         self.notifies = True
         self.scrubs = 0
@@ -183,8 +184,15 @@ class FakeDaemon(FakeWorld):
         return self._page(self._sorted(found, sort), cursor, limit)
 
     def _sorted(self, items: Iterable[T], sort: str) -> list[T]:
-        field = sort.removeprefix("-").replace("last_updated", "updated_at")
-        return sorted(items, key=lambda each: str(getattr(each, field)), reverse=sort.startswith("-"))
+        field = {"last_updated": "last_success_at", "mirror": "name"}.get(
+            sort.removeprefix("-"), sort.removeprefix("-")
+        )
+
+        def value(each: T) -> str:
+            channel = f"{getattr(each, 'channel', '')}\0" if sort.removeprefix("-") == "name" else ""
+            return f"{channel}{getattr(each, field)}".replace("/", " ")
+
+        return sorted(items, key=value, reverse=sort.startswith("-"))
 
     def _channel(self, name: str) -> t.Channel:
         if name not in self.channels:
@@ -304,14 +312,24 @@ class FakeDaemon(FakeWorld):
         self._channel(channel)
         if any(each.channel == channel and each.name == name for each in self.mirrors.values()):
             raise Invalid(f"{channel} has a mirror {name} already", path="name")
-        for each in ("check", "dry_run", "credentials"):
+        if "down" in fields["source"] and fields.get("check", True):
+            raise Upstream(
+                f"{fields['source']} does not answer", hint="`check: false` takes the address without asking"
+            )
+        more = any(each.channel == channel for each in self.mirrors.values())
+        warnings = [f"{channel} has another mirror of that type: the older one wins"] if more else []
+        dry = fields.pop("dry_run", False)
+        for each in ("check", "credentials"):
             fields.pop(each, None)
         fields["filters"] = msgspec.convert(fields.get("filters", {}), t.Filters)
         fields["type"] = t.MirrorType(fields["type"])
         mirror = self.add_mirror(channel, name, **fields)
+        if dry:
+            del self.mirrors[mirror.id]
+            return {"mirror": mirror, "run": None, "warnings": warnings, "seq": len(self.events)}
         self.tell(Fact.MIRROR_CREATED, {"channel": channel, "mirror": mirror.id})
         run = self.begin_run(mirror.id) if run_now else None
-        return {"mirror": self.mirrors[mirror.id], "run": run, "warnings": [], "seq": len(self.events)}
+        return {"mirror": self.mirrors[mirror.id], "run": run, "warnings": warnings, "seq": len(self.events)}
 
     def _do_mirror_list(
         self,
@@ -366,6 +384,29 @@ class FakeDaemon(FakeWorld):
 
     def _do_mirror_fill(self, mirror: int | str) -> Any:
         return {"run": msgspec.to_builtins(self.begin_run(self._mirror(mirror).id)), "seq": len(self.events)}
+
+    def _do_token_list(self, query: str = "", cursor: str | None = None, limit: int = 100) -> Any:
+        return self._page([each for each in self.tokens.values() if query in each.name], cursor, limit)
+
+    def _do_token_create(self, name: str, channels: list[str] | None = None, expires_at: str | None = None) -> Any:
+        token = t.Token(
+            id=len(self.tokens) + 1,
+            name=name,
+            channels=channels or [],
+            created_at=rfc3339(self.now),
+            created_by="ada",
+            expires_at=expires_at,
+            last_used_at=None,
+            revoked=False,
+        )
+        self.tokens[token.id] = token
+        self.tell(Fact.TOKEN_CREATED, {"token": token.id})
+        return {"token": f"secret-of-{name}", "item": token, "seq": len(self.events)}
+
+    def _do_token_revoke(self, id: int) -> Any:
+        self.tokens[id] = msgspec.structs.replace(self.tokens[id], revoked=True)
+        self.tell(Fact.TOKEN_REVOKED, {"token": id})
+        return {"item": self.tokens[id], "seq": len(self.events)}
 
     def _do_store_gc(self, dry_run: bool = False) -> Any:
         self.freed += not dry_run

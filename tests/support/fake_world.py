@@ -274,6 +274,7 @@ class FakeWorld:
             started_at=held.started_at,
             finished_at=held.finished_at,
             error=held.error,
+            missing=held.counts.failed,
         )
         mirror = msgspec.structs.replace(self.mirrors[held.mirror], state=held.state, last_run=brief)
         if held.state is t.RunState.COMPLETED:

@@ -226,12 +226,12 @@ class Pseudo:
         return (
             lines[-1].endswith("q quit")
             and not any(line.startswith((" filter:", " search:")) for line in lines)
-            and not any(each in self.text for each in ("┌", "Search for commands", "faults only"))
+            and not any(each in self.text for each in ("┌", "🔎", "faults only", "running only", "ok only"))
         )
 
     def _at_the_top(self) -> bool:
         path = self.screen.lines[1].split("  ")[0].strip()
-        return self.plain and path in {"Channels", "Mirrors", "Runs", "Health", "Health › Audit log"}
+        return self.plain and path in {"Channels", "Mirrors", "Runs", "Health", "Health › Audit log", "Tokens"}
 
 
 @asynccontextmanager

@@ -7,8 +7,9 @@ from tests.support.conda import ChannelFolder, PackageSpec
 TO_INSTALL = "hello"  # needs greetings
 
 
-def build_sample_channel(folder: Path) -> None:
-    """Write the channel's packages and indexes below the folder."""
+def build_sample_channel(folder: Path, tides: int = 2) -> None:
+    """Write the channel's packages and indexes below the folder; of tides as many versions as told, at least two."""
+    newer = (PackageSpec(name="tides", version=f"2026.{n}", content=f"tide {n}\n") for n in range(3, tides + 1))
     ChannelFolder(folder, ("noarch",)).add(
         PackageSpec(name="greetings", version="1.0", extension=".tar.bz2", content="hello\n"),
         PackageSpec(name="greetings", version="1.4", content="hello\nbonjour\n"),
@@ -18,4 +19,5 @@ def build_sample_channel(folder: Path) -> None:
         PackageSpec(name="hello", version="1.10", depends=("greetings >=1.4",), content="1.10\n"),
         PackageSpec(name="tides", version="2026.1", license="CC0-1.0", content="high 04:12\nlow 10:31\n"),
         PackageSpec(name="tides", version="2026.2", license="CC0-1.0", content="high 05:03\nlow 11:20\n"),
+        *newer,
     )

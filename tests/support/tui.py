@@ -1,7 +1,8 @@
 """The terminal UI in tests: an application on a socket, keys in, the screen's text out."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -34,6 +35,11 @@ class Terminal:
         return "\n".join(self.lines)
 
     @property
+    def words(self) -> str:
+        """What is on the screen, with one blank for each gap between columns."""
+        return re.sub(" {2,}", " ", self.text)
+
+    @property
     def place(self) -> PlaceScreen:
         screen = self.app.screen
         assert isinstance(screen, PlaceScreen), screen
@@ -55,7 +61,7 @@ class Terminal:
 
     async def sees(self, *texts: str) -> None:
         """Wait until every text is on the screen."""
-        await self.until(lambda: all(text in self.text for text in texts))
+        await self.until(lambda: all(text in self.text or text in self.words for text in texts))
 
     async def press(self, *keys: str) -> None:
         await self.pilot.press(*keys)
@@ -81,11 +87,11 @@ async def terminal(
     now: Callable[[], float] | None = None,
     read_only: bool = False,
     ascii: bool = False,
+    keys: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Terminal]:
     """Give a terminal of a size with firth on a socket; it has been started, but may not be connected yet."""
     given = {} if now is None else {"now": now}
-    app = FirthApp(
-        Options(socket=socket, read_only=read_only, ascii=ascii), environment={"COLORTERM": "truecolor"}, **given
-    )
+    options = Options(socket=socket, read_only=read_only, ascii=ascii, keys=keys or {})
+    app = FirthApp(options, environment={"COLORTERM": "truecolor"}, **given)
     async with app.run_test(size=size) as pilot:
         yield Terminal(app, pilot)

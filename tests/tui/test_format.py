@@ -98,7 +98,7 @@ def test_long_text_is_cut_with_a_mark() -> None:
 @given(st.text(alphabet=st.characters(codec="utf-8", exclude_categories=("Cc", "Cs"))))
 def test_ascii_keeps_every_cell_in_its_place(text: str) -> None:
     shown = "".join(part.text for part in AsciiOnly().apply([Segment(text)], Color(0, 0, 0)))
-    assert all(each.isascii() or "─" <= each <= "╿" for each in shown)
+    assert shown.isascii()
     assert cell_len(shown) == cell_len(text)
 
 

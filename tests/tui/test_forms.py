@@ -177,7 +177,7 @@ async def test_editing_a_mirror_shows_what_is_fixed_and_never_its_secret(daemon:
         await term.until(lambda: daemon.called("mirror.update"))
         assert daemon.called("mirror.update") == [{"mirror": 2, "revision": 1, "name": "forge-2"}]
         await term.until(lambda: isinstance(term.app.screen, MirrorsScreen))
-        await term.sees("Saved the mirror forge-2", "▸main: forge-2")
+        await term.sees("Saved the mirror forge-2", "▸main forge-2")
 
 
 async def test_credentials_can_be_taken_away_and_replaced(daemon: FakeDaemon) -> None:
@@ -240,3 +240,52 @@ async def test_where_files_come_from_and_how_fast_is_sent_as_numbers(daemon: Fak
             "max_rate": 12_500_000,
             "max_rate_hours": "8-18",
         }
+
+
+async def test_enter_and_letters_never_change_a_choice_and_ctrl_o_saves(daemon: FakeDaemon) -> None:
+    async with terminal(daemon.socket, NARROW) as term:
+        form_now = await form(term, "m", "n")
+        await term.type("second")
+        await term.press("tab")
+        for key in ("h", "l", "h", "enter", "l"):  # type, then mode
+            await term.press(key)
+        assert (form_now.field("type").value, form_now.field("mode").value) == ("conda", "passive")
+        await term.press("tab")
+        await term.type("file:///srv/sample")
+        await term.sees("! main has another mirror of that type")  # before it is saved
+        created = [params for params in daemon.called("mirror.create") if not params.get("dry_run")]
+        assert created == []
+        await term.press("ctrl+o")
+        await term.sees("Saved the mirror second")
+        await term.sees("! main has another mirror of that type")  # and after
+
+
+async def test_a_platform_that_the_source_has_not_is_told_beside_it(daemon: FakeDaemon) -> None:
+    async with terminal(daemon.socket, NARROW) as term:
+        form_now = await form(term, "m", "n")
+        form_now.field("source").value = "https://conda.example.org/x"
+        await term.sees("the source has linux-64, noarch")
+        form_now.field("conda-subdirs").value = "linux-99"
+        await term.sees("! no linux-99; the source has linux-64, noarch")
+
+
+async def test_a_source_that_is_down_is_taken_when_it_is_saved_again(daemon: FakeDaemon) -> None:
+    async with terminal(daemon.socket, NARROW) as term:
+        form_now = await form(term, "m", "n")
+        form_now.field("name").value = "later"
+        form_now.field("source").value = "https://down.example.org/x"
+        await term.press("ctrl+o")
+        await term.sees("saving again takes the address")
+        assert "check: false" not in term.text
+        await term.press("ctrl+o")
+        await term.sees("Saved the mirror later")
+
+
+async def test_nothing_is_cut_at_60_columns_and_buttons_explain_themselves(daemon: FakeDaemon) -> None:
+    async with terminal(daemon.socket, (60, 24)) as term:
+        await form(term, "2", "e")
+        await term.sees("as they are (never shown)", "user and password", "bearer")
+        await term.sees("○ hourly", "◉ monthly", "○ other", "(fixed after creation)")
+        assert "…" not in "".join(term.lines[1:])
+        term.app.screen.query_one("#plan").focus()
+        await term.sees("Tells what a run would add, remove and download")

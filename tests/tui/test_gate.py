@@ -57,7 +57,7 @@ async def test_text_after_a_slash_is_text(daemon: FakeDaemon) -> None:
     async with terminal(daemon.socket, NARROW) as term:
         await started(term)
         burst(term, "2", "slash", *"rstd", "backspace", "backspace", "backspace", "backspace", *"other")
-        await term.sees("filter: other", "▸main: other", "1 mirror with")
+        await term.sees("filter: other", "▸main other", "1 mirror with")
         term.app.post_message(events.Key("escape", None))
         await term.sees("2 mirrors")
         burst(term, "slash")
@@ -133,7 +133,7 @@ async def test_a_menu_acts_on_the_mirror_that_it_was_opened_for(daemon: FakeDaem
     async with terminal(daemon.socket, NARROW) as term:
         await started(term)
         burst(term, "2")
-        await term.sees("▸main: forge")
+        await term.sees("▸main forge")
         burst(term, way)
         if way == "a":
             await term.until(lambda: isinstance(term.app.screen, Menu))
@@ -143,7 +143,7 @@ async def test_a_menu_acts_on_the_mirror_that_it_was_opened_for(daemon: FakeDaem
         del daemon.mirrors[5]
         daemon.tell(Fact.MIRROR_DELETED, {"channel": "main", "mirror": 5})
         burst(term, *(["r"] if way == "a" else ["enter"]))
-        await term.sees("main: forge is not under the cursor any more", "▸main: other")
+        await term.sees("main: forge is not under the cursor any more", "▸main other")
         assert done(daemon) == []
 
 

@@ -22,7 +22,7 @@ from tests.support.fake_world import rfc3339
 from tests.support.tui import Terminal, terminal
 
 FOLDER = Path(__file__).parent / "pictures"
-SIZE = (100, 26)
+SIZE = (120, 40)
 
 
 def totals(family: t.Family, packages: int, files: int, gigabytes: float) -> t.FamilyTotals:
@@ -87,6 +87,7 @@ def fill(daemon: FakeDaemon) -> int:
         published_at=rfc3339(now - 86400),
     )
     daemon.add_channel("attic", generation=1)
+    neighbours(daemon)
     forge = daemon.add_mirror(
         "main",
         "forge",
@@ -99,20 +100,75 @@ def fill(daemon: FakeDaemon) -> int:
     daemon.add_mirror("bio", "bioforge", mode=t.MirrorMode.ACTIVE, artifacts=88_120, stored=88_120)
     cran = daemon.add_mirror("statistics", "cran", type=t.MirrorType.R, artifacts=22_104, stored=22_101)
     daemon.add_mirror("bio/dev", "nightly", schedule="0 * * * *")
-    ended(daemon, 4 + 2 + 2, RunState.COMPLETED, 120, now - 3 * 3600)
+    for name, _, kind in NEIGHBOURS:
+        mirror = daemon.add_mirror(
+            name,
+            "upstream",
+            type=list(t.MirrorType)[kind - 1],
+            source=f"https://{'conda' if kind == 1 else 'python' if kind == 2 else 'cran'}.example.org/{name}",
+            artifacts=2_310,
+            stored=1_204,
+        )
+        failed = name == "data-eng"
+        ended(daemon, mirror.id, RunState.FAILED if failed else RunState.COMPLETED, 120, now - 3 * 3600)
     ended(daemon, cran.id, RunState.INCOMPLETE, 9, now - 86400)
     run = daemon.begin_run(forge.id)
     return watched(daemon, run.id)
 
 
+NEIGHBOURS = (
+    ("astro", "telescopes and their pipelines", 1),
+    ("climate", "models and what reads their output", 1),
+    ("climate/dev", "", 1),
+    ("data-eng", "what the pipelines need", 1),
+    ("genomics", "sequencing", 3),
+    ("genomics/nightly", "", 1),
+    ("gis", "maps", 1),
+    ("hpc", "built for the cluster", 1),
+    ("imaging", "microscopes", 2),
+    ("ml", "training and inference", 2),
+    ("ml/nightly", "", 1),
+    ("ml/stable", "", 1),
+    ("ml-gpu", "built for CUDA", 1),
+    ("neuro", "recordings", 1),
+    ("physics", "detectors", 1),
+    ("proteomics", "mass spectra", 1),
+    ("r-course", "the statistics course", 3),
+    ("robotics", "arms and cars", 1),
+    ("seismo", "earthquakes", 1),
+    ("social", "surveys", 3),
+    ("teaching", "first-year students", 2),
+    ("tools", "linters and the like", 2),
+    ("vision", "cameras", 1),
+    ("web", "what the portal runs on", 2),
+    ("weather", "forecasts", 1),
+)
+"""Channels of one family each: the first, second or third."""
+
+
+def neighbours(daemon: FakeDaemon) -> None:
+    """Add what makes an installation look lived in."""
+    for number, (name, about, kind) in enumerate(NEIGHBOURS):
+        family = list(t.Family)[kind - 1]
+        packages = 64 + (number * 7919) % 21_000
+        daemon.add_channel(
+            name,
+            description=about,
+            generation=2 + number % 40,
+            families=[totals(family, packages, packages * 9, packages / 90)],
+            published_at=rfc3339(daemon.now - 1800 * (1 + number * number)),
+            privacy=t.Privacy.AUTHENTICATED if number % 5 == 4 else t.Privacy.PUBLIC,
+        )
+
+
 def ended(daemon: FakeDaemon, mirror: int, state: RunState, added: int, at: float) -> None:
-    if mirror not in daemon.mirrors:
-        return
     run = daemon.begin_run(mirror)
     held = daemon.runs[run.id]
-    daemon.runs[run.id] = msgspec.structs.replace(held, counts=t.RunCounts(added=added, failed=3))
+    partly = state is RunState.INCOMPLETE
+    daemon.runs[run.id] = msgspec.structs.replace(held, counts=t.RunCounts(added=added, failed=3 if partly else 0))
     moment, daemon.now = daemon.now, at
-    daemon.finish(run.id, state)
+    refused = t.RunError(kind="upstream", message="conda.example.org refuses connections")
+    daemon.finish(run.id, state, refused if state is RunState.FAILED else None)
     daemon.now = moment
 
 
@@ -164,11 +220,11 @@ class Still(History):
 
 PLACES: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "channels": ([], ("statistics", "❄ frozen")),
-    "packages": (["G", "up", "enter"], ("zstd",)),
+    "packages": (["slash", *"main", "enter", "enter"], ("zstd",)),
     "mirrors": (["2"], ("running 6/8", "python-index")),
-    "run": (["3", "enter"], ("311 / 1,204", "following", "62.9 MB")),
-    "mirror-form": (["2", "j", "j", "e"], ("next: ", "Any name", "index 62.9 MB")),
-    "health": (["4"], ("812 GB free", "main: forge")),
+    "run": (["3", "enter"], ("311 of 1,204 files", "following", "62.9 MB")),
+    "mirror-form": (["2", "j", "j", "e"], ("next: ", "Any name", "index 62.9 MB", "the source has")),
+    "health": (["4"], ("812 GB free", "data-eng: upstream")),
     "delete": (["2", "j", "j", "d"], ("Type the name",)),
 }
 

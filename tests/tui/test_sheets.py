@@ -7,11 +7,16 @@ import pytest
 
 from firth_protocol import types as t
 from firth_tui.format import Cell, Tone
-from firth_tui.screens.mirror import detail_lines, labelled, wrapped
+from firth_tui.screens.channel_lists import nothing_offered
+from firth_tui.screens.mirror import detail_lines, failure_lines, labelled
+from firth_tui.screens.mirrors import missing_of, state_of
 from firth_tui.screens.package import newest_first
 from firth_tui.screens.run import counts_cells, plan_words
 from firth_tui.widgets.progress import amount, outcome, pieces, step_lines, step_note
+from firth_tui.widgets.sheet import wrapped
 from firth_tui.widgets.tones import length
+from firth_tui.wording import for_people
+from firthd.mirrors import probe
 from tests.support.fake_daemon import FakeDaemon
 
 
@@ -42,6 +47,7 @@ def test_a_short_line_stays_as_it_is() -> None:
         ("artifacts", 412_000, 700_000, "412,000 / 700,000"),
         ("files", 12, None, "12 files"),
         ("bytes", 12, None, "12 B"),
+        ("artifacts", 412_000, 400_000, "412,000 / 412,000"),
     ],
 )
 def test_how_far_a_step_is(unit: str, done: int, total: int | None, text: str) -> None:
@@ -59,9 +65,12 @@ def test_a_finished_step_tells_all_it_has_to_say(run: t.Run) -> None:
 
 
 def test_a_download_tells_bytes_rate_and_what_is_left_before_the_name(run: t.Run) -> None:
-    step = msgspec.structs.replace(run.steps[5], state=t.StepState.RUNNING, description="numpy.conda")
+    step = msgspec.structs.replace(
+        run.steps[5], state=t.StepState.RUNNING, done=311, total=1204, description="numpy.conda"
+    )
     told = msgspec.structs.replace(run, bytes_done=5 * 10**8, bytes_total=2 * 10**9, rate_bytes_s=4.1e7, eta_s=38.0)
-    assert step_note(step, told) == "500 MB of 2.0 GB · 41.0 MB/s · about 38 s left · numpy.conda"
+    assert "500 MB / 2.0 GB" in pieces(step_lines(step, told, 0.0, 80)[0])
+    assert step_note(step, told) == "311 of 1,204 files · 41.0 MB/s · about 38 s left · numpy.conda"
 
 
 @pytest.mark.parametrize(
@@ -116,11 +125,17 @@ def test_a_list_that_is_cut_tells_how_many_there_are() -> None:
         parts={"noarch": 9_000},
         failed=failed,
         failed_total=3_691,
+        failed_reasons=[
+            t.FailedReason(reason="the source says 404", count=3_000),
+            t.FailedReason(reason="nothing came for 30 s", count=600),
+        ],
         shadowed=[f"conda/p{n}" for n in range(1000)],
         shadowed_total=2_004,
         notes=[],
     )
-    shown = "\n".join("".join(cell.text for cell in line) for line in detail_lines(details))
+    shown = "\n".join("".join(cell.text for cell in line) for line in [*detail_lines(details), *failure_lines(details)])
+    before, _ = shown.split("f0.conda")
+    assert "    3,000  the source says 404\n         600  nothing came for 30 s\n          91  for other" in before
     assert "3,691 files could not be had" in shown
     assert "and 3,491 more" in shown
     assert "2,004 names: conda/p0, " in shown
@@ -148,3 +163,34 @@ def test_a_mirror_of_thousands_of_projects_shows_the_first() -> None:
     assert "projects" in shown
     assert "platforms" not in shown
     assert "p0011 1 and 8,988 more" in shown
+
+
+def test_a_mirror_in_a_list_tells_how_many_files_are_missing() -> None:
+    daemon = FakeDaemon(Path("/nowhere"))
+    daemon.add_channel("main")
+    run = daemon.begin_run(daemon.add_mirror("main", "forge").id)
+    daemon.runs[run.id] = msgspec.structs.replace(run, counts=t.RunCounts(failed=3_691))
+    daemon.finish(run.id, t.RunState.INCOMPLETE)
+    (mirror,) = daemon.mirrors.values()
+    assert (state_of(mirror).text, missing_of(mirror)) == ("! incomplete", "3,691 missing")
+
+
+def test_a_frozen_channel_says_what_waits_not_that_there_is_nothing() -> None:
+    daemon = FakeDaemon(Path("/nowhere"))
+    draft = t.Draft(change_sets=1, added=61, removed=0)
+    frozen = daemon.add_channel("main", frozen=True, draft=draft)
+    assert nothing_offered(frozen).startswith("The channel is frozen with nothing in it; 61 files wait.")
+    assert "no package yet" not in nothing_offered(msgspec.structs.replace(frozen, draft=None))
+    assert "no package yet" in nothing_offered(daemon.add_channel("other"))
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (probe.UNCHECKED, "saving again takes the address without asking"),
+        ("`store.scrub` reads every file", "Scrub (s) reads every file"),
+        ("look at the address", "look at the address"),
+    ],
+)
+def test_advice_speaks_of_what_is_on_the_screen(said: str, told: str) -> None:
+    assert for_people(said) == told

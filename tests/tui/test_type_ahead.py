@@ -17,7 +17,8 @@ from msgspec import Struct
 from firth_protocol.client import Client
 from firth_protocol.errors import FirthError
 from firth_protocol.types import AuditEntry
-from firth_tui.action_table import ACTIONS, LISTS, at
+from firth_tui.action_table import ACTIONS, at
+from firth_tui.action_table_common import LISTS
 from firth_tui.actions import Place
 from tests.support.daemon import DaemonProcess
 from tests.support.pseudo import Ended, Frame, Pseudo, firth_on_pty
@@ -30,12 +31,12 @@ BYTES = {"enter": "\r", "slash": "/", "exclamation_mark": "!", "question_mark": 
 NEAR_S = 0.25
 """How much later than it happened a frame may be read, or a change be written down, on a busy machine."""
 TABS = {
-    Place.PACKAGES: "1 Packages",
-    Place.CHANNEL_MIRRORS: "2 Mirrors",
-    Place.SUBCHANNELS: "3 Subchannels",
-    Place.GENERATIONS: "4 Generations",
-    Place.CHANGES: "5 Changes",
-    Place.USE: "6 Use it",
+    Place.PACKAGES: "P Packages",
+    Place.CHANNEL_MIRRORS: "M Mirrors",
+    Place.SUBCHANNELS: "B Subchannels",
+    Place.GENERATIONS: "V Generations",
+    Place.CHANGES: "C Changes",
+    Place.USE: "U Use it",
 }
 ROWS = LISTS | {Place.PACKAGE}
 """Places with a cursor."""
@@ -46,19 +47,20 @@ MOVES = ("j", "k", "g", "G", "\t", "\r", "\x1b", " ")
 MAIN = ("1", "▸main ", "\r")
 WAYS: dict[Place, tuple[str, Sequence[str]]] = {
     Place.CHANNELS: ("Channels", ("1",)),
-    Place.PACKAGES: ("Channels › main", (*MAIN, "1")),
-    Place.CHANNEL_MIRRORS: ("Channels › main", (*MAIN, "2")),
-    Place.SUBCHANNELS: ("Channels › main", (*MAIN, "3")),
-    Place.GENERATIONS: ("Channels › main", (*MAIN, "4")),
-    Place.CHANGES: ("Channels › main", (*MAIN, "5")),
-    Place.USE: ("Channels › main", (*MAIN, "6")),
-    Place.PACKAGE: (r"Channels › main › \S+", (*MAIN, "1", "\r")),
+    Place.PACKAGES: ("Channels › main", (*MAIN, "P")),
+    Place.CHANNEL_MIRRORS: ("Channels › main", (*MAIN, "M")),
+    Place.SUBCHANNELS: ("Channels › main", (*MAIN, "B")),
+    Place.GENERATIONS: ("Channels › main", (*MAIN, "V")),
+    Place.CHANGES: ("Channels › main", (*MAIN, "C")),
+    Place.USE: ("Channels › main", (*MAIN, "U")),
+    Place.PACKAGE: (r"Channels › main › \S+", (*MAIN, "P", "\r")),
     Place.MIRRORS: ("Mirrors", ("2",)),
-    Place.MIRROR: ("Mirrors › main / forge", ("2", "▸main: forge", "\r")),
+    Place.MIRROR: ("Mirrors › main / forge", ("2", "▸main +forge ", "\r")),
     Place.RUNS: ("Runs", ("3",)),
     Place.RUN: (r"(Mirrors|Channels) › main.* › run \d+.*", ("3", "\r")),
     Place.HEALTH: ("Health", ("4",)),
     Place.AUDIT: ("Health › Audit log", ("5",)),
+    Place.TOKENS: ("Tokens", ("6",)),
 }
 """What the path to each place looks like, and what is typed to get there."""
 
@@ -108,18 +110,23 @@ class Rig(Struct, frozen=True, kw_only=True):
     def _names(self, frame: Frame, entry: AuditEntry) -> bool:
         """Tell whether a frame names what was acted on: under the cursor, in the path, or in a title."""
         params = entry.params
-        if entry.method in {"channel.create", "mirror.create"}:
+        if entry.method in {"channel.create", "mirror.create", "token.create"}:
             return any("New " in line for line in frame.lines)  # a form, in which the names were typed
+        if entry.method == "token.revoke":
+            return any("Revoke the token" in line for line in frame.lines)
         mirror = params.get("mirror")
         if isinstance(mirror, int):
             channel, name = self.mirrors[mirror]
             wanted = (
-                rf"^▸({channel}: )?{name}(  |$)|^ Mirrors › {channel} / {name}(  | ›|$)|the run of {name}\?"
-                rf"|Run {name} although|the mirror {name} of {channel}|│ +{channel} / {name} "
+                rf"^[▸◈]({channel} +)?{name}(  |$)|^ Mirrors › {channel} / {name}(  | ›|$)|the run of {name}\?"
+                rf"|Run {name} although|│   {channel}: {name} *│|the mirror {name} of {channel}|│ +{channel} / {name} "
             )
         else:
             name = re.escape(str(params.get("channel")))
-            wanted = rf"^▸{name}(  |$)|^ Channels › {name}(  | ›|$)|the channel {name}(\?|  )|Take {name} back"
+            wanted = (
+                rf"^[▸◈]{name}(  |$)|│   {name}( \(.*)? *│|^ Channels › {name}(  | ›|$)|the channel {name}(\?|  )"
+                rf"|Take {name} back"
+            )
         return any(re.search(wanted, line) for line in frame.lines)
 
 
@@ -150,6 +157,7 @@ async def rig(folder: Path) -> AsyncIterator[Rig]:
         try:
             for name in CHANNELS:
                 await client.call("channel.create", name=name)
+            await client.call("token.create", name="runner")
             for channel, name in (("main", "extra"), ("main", "forge"), ("vision", "eyes")):
                 reply = await client.call(
                     "mirror.create", channel=channel, name=name, type="conda", source=f"file://{folder}/source"
@@ -177,8 +185,9 @@ def standing_in(term: Pseudo, place: Place) -> bool:
     return (
         term.plain
         and re.fullmatch(path, term.screen.lines[1].split("   ")[0].strip()) is not None
+        and not any(line.startswith(("◆", "◈")) for line in term.screen.lines)
         and (tab is None or f"┤ {tab} " in f"{term.screen.lines[2]} ")
-        and (place not in ROWS or any(line.startswith("▸") for line in term.screen.lines))
+        and (place not in ROWS or any(line.startswith(("▸", "◈")) for line in term.screen.lines))
     )
 
 
@@ -195,7 +204,7 @@ async def go(term: Pseudo, place: Place) -> None:
             term.write("g")
             await term.quiet()
             for step in itertools.count(1):
-                if any(line.startswith(each) for line in term.screen.lines):
+                if any(re.match(each, line) for line in term.screen.lines):
                     break
                 # from the top again, in case rows have come in above meanwhile
                 term.write("j" if step % 12 else "g")

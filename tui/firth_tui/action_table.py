@@ -3,32 +3,12 @@
 Keys, footer, command palette, help and the actions menu are all made from it. Nothing here knows Textual.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from firth_protocol.types import Role
 from firth_tui import reasons
-from firth_tui.actions import Action, Context, Danger, Place, Subject, why_not
-
-EVERYWHERE = frozenset(Place)
-VIEWS = frozenset({Place.CHANNELS, Place.MIRRORS, Place.RUNS, Place.HEALTH, Place.AUDIT})
-CHANNEL_TABS = frozenset(
-    {Place.PACKAGES, Place.CHANNEL_MIRRORS, Place.SUBCHANNELS, Place.GENERATIONS, Place.CHANGES, Place.USE}
-)
-WITH_MIRROR = frozenset({Place.MIRRORS, Place.CHANNEL_MIRRORS, Place.MIRROR})
-LISTS = frozenset(
-    {
-        Place.CHANNELS,
-        Place.PACKAGES,
-        Place.CHANNEL_MIRRORS,
-        Place.SUBCHANNELS,
-        Place.GENERATIONS,
-        Place.CHANGES,
-        Place.MIRRORS,
-        Place.RUNS,
-        Place.AUDIT,
-    }
-)
-SORTED = frozenset({Place.CHANNELS, Place.PACKAGES, Place.CHANNEL_MIRRORS, Place.MIRRORS})
+from firth_tui.action_table_common import CHANNEL_TABS, COMMON, EVERYWHERE, LISTS, MOVES, WITH_MIRROR
+from firth_tui.actions import Action, Context, Danger, Place, Subject, key_name, key_of, why_not
 
 
 def freeze_name(context: Context) -> str:
@@ -43,7 +23,7 @@ ACTIONS: tuple[Action, ...] = (
         key="enter",
         label="Open",
         help="Open what the cursor is on",
-        places=LISTS - {Place.CHANGES, Place.AUDIT} | {Place.MIRROR},
+        places=LISTS - {Place.CHANGES, Place.TOKENS} | {Place.MIRROR, Place.HEALTH},
         subject=Subject.ROW,
         rank=1,
     ),
@@ -52,57 +32,67 @@ ACTIONS: tuple[Action, ...] = (
         key="1",
         label="Channels",
         help="Show all channels",
-        places=VIEWS | {Place.MIRROR, Place.RUN},
+        places=EVERYWHERE,
     ),
     Action(
         id="view.mirrors",
         key="2",
         label="Mirrors",
         help="Show the mirrors of all channels",
-        places=VIEWS | {Place.MIRROR, Place.RUN},
+        places=EVERYWHERE,
     ),
     Action(
         id="view.runs",
         key="3",
         label="Runs",
         help="Show all runs, newest first",
-        places=VIEWS | {Place.MIRROR, Place.RUN},
+        places=EVERYWHERE,
     ),
     Action(
         id="view.health",
         key="4",
         label="Health",
         help="Show how the daemon, its store and its mirrors are",
-        places=VIEWS | {Place.MIRROR, Place.RUN},
+        places=EVERYWHERE,
     ),
     Action(
         id="view.audit",
         key="5",
         label="Audit log",
         help="Show who changed what, newest first",
-        places=VIEWS | {Place.MIRROR, Place.RUN},
+        places=EVERYWHERE,
         role=Role.ADMIN,
         method="audit.list",
         changes=False,
     ),
-    Action(id="tab.packages", key="1", label="Packages", help="What the channel offers now", places=CHANNEL_TABS),
-    Action(id="tab.mirrors", key="2", label="Mirrors", help="What the channel is filled from", places=CHANNEL_TABS),
-    Action(id="tab.subchannels", key="3", label="Subchannels", help="Channels below this one", places=CHANNEL_TABS),
+    Action(
+        id="view.tokens",
+        key="6",
+        label="Tokens",
+        help="Show the tokens that clients may have",
+        places=EVERYWHERE,
+        role=Role.ADMIN,
+        method="token.list",
+        changes=False,
+    ),
+    Action(id="tab.packages", key="P", label="Packages", help="What the channel offers now", places=CHANNEL_TABS),
+    Action(id="tab.mirrors", key="M", label="Mirrors", help="What the channel is filled from", places=CHANNEL_TABS),
+    Action(id="tab.subchannels", key="B", label="Subchannels", help="Channels below this one", places=CHANNEL_TABS),
     Action(
         id="tab.generations",
-        key="4",
+        key="V",
         label="Generations",
         help="What was published when; each publication makes one",
         places=CHANNEL_TABS,
     ),
     Action(
         id="tab.changes",
-        key="5",
+        key="C",
         label="Changes",
         help="What a generation added and removed; of a frozen channel: what waits",
         places=CHANNEL_TABS,
     ),
-    Action(id="tab.use", key="6", label="Use it", help="Set-up lines for each client, to copy", places=CHANNEL_TABS),
+    Action(id="tab.use", key="U", label="Use it", help="Set-up lines for each client, to copy", places=CHANNEL_TABS),
     # --- channels
     Action(
         id="channel.create",
@@ -146,6 +136,7 @@ ACTIONS: tuple[Action, ...] = (
         method="channel.freeze",
         name=freeze_name,
         rank=3,
+        many=True,
     ),
     Action(
         id="channel.mirrors",
@@ -204,6 +195,7 @@ ACTIONS: tuple[Action, ...] = (
         why=reasons.already_running,
         rank=3,
         menu=True,
+        many=True,
     ),
     Action(
         id="mirror.stop",
@@ -218,6 +210,7 @@ ACTIONS: tuple[Action, ...] = (
         why=reasons.needs_a_run,
         rank=4,
         menu=True,
+        many=True,
     ),
     Action(
         id="mirror.restart",
@@ -230,6 +223,7 @@ ACTIONS: tuple[Action, ...] = (
         danger=Danger.CONFIRM,
         method="mirror.restart",
         menu=True,
+        many=True,
     ),
     Action(
         id="mirror.details",
@@ -274,6 +268,7 @@ ACTIONS: tuple[Action, ...] = (
         method="mirror.fill",
         why=reasons.needs_passive,
         menu=True,
+        many=True,
     ),
     Action(
         id="mirror.delete",
@@ -329,6 +324,30 @@ ACTIONS: tuple[Action, ...] = (
         role=Role.MANAGER,
         danger=Danger.CONFIRM,
         method="package.restore",
+    ),
+    # --- tokens
+    Action(
+        id="token.create",
+        key="n",
+        label="New token",
+        help="Make a token for clients; its secret is shown once, and copied to your terminal's clipboard",
+        places=frozenset({Place.TOKENS, Place.USE}),
+        role=Role.ADMIN,
+        method="token.create",
+        rank=2,
+    ),
+    Action(
+        id="token.revoke",
+        key="d",
+        label="Revoke",
+        help="Have the token open nothing any more, from now on",
+        places=frozenset({Place.TOKENS}),
+        subject=Subject.TOKEN,
+        role=Role.ADMIN,
+        danger=Danger.CONFIRM,
+        method="token.revoke",
+        why=reasons.revoked,
+        rank=3,
     ),
     # --- the store
     Action(
@@ -386,74 +405,7 @@ ACTIONS: tuple[Action, ...] = (
         help="Go to the next line that the search finds",
         places=frozenset({Place.RUN}),
     ),
-    # --- lists
-    Action(
-        id="list.filter",
-        name=lambda context: "Search" if context.place is Place.RUN else "Filter",
-        key="slash",
-        label="Filter",
-        help="Show only rows with this text; in a log: search. Esc clears it",
-        places=LISTS | {Place.RUN},
-        rank=6,
-    ),
-    Action(id="list.sort", key="o", label="Sort", help="Sort by the next column", places=SORTED),
-    Action(id="list.reverse", key="O", label="Reverse", help="Sort the other way round", places=SORTED),
-    Action(
-        id="list.faults",
-        key="exclamation_mark",
-        label="Faults only",
-        help="Show only what failed or is incomplete; again: show all",
-        places=frozenset({Place.CHANNELS, Place.MIRRORS, Place.CHANNEL_MIRRORS, Place.RUNS}),
-    ),
-    Action(id="list.refresh", key="ctrl+r", label="Refresh", help="Ask the daemon again now", places=EVERYWHERE),
-    Action(
-        id="copy.name",
-        key="y",
-        label="Copy name",
-        help="Copy the name under the cursor to your terminal's clipboard",
-        places=EVERYWHERE - {Place.HEALTH, Place.AUDIT},
-        subject=Subject.ROW,
-    ),
-    Action(
-        id="copy.url",
-        key="u",
-        label="Copy address",
-        help="Copy the address under the cursor to your terminal's clipboard",
-        places=EVERYWHERE - {Place.HEALTH, Place.AUDIT, Place.RUNS, Place.RUN, Place.CHANGES},
-        subject=Subject.ROW,
-    ),
-    # --- the application
-    Action(
-        id="app.theme",
-        key="",
-        label="Light or dark",
-        help="Switch between the light and the dark colours",
-        places=EVERYWHERE,
-    ),
-    Action(
-        id="app.mouse",
-        key="",
-        label="Mouse on or off",
-        help="Off: the terminal selects text with the mouse itself",
-        places=EVERYWHERE,
-    ),
-    Action(
-        id="app.palette", key="colon,ctrl+p", label="All actions", help="Find any action by its name", places=EVERYWHERE
-    ),
-    Action(
-        id="app.back", key="escape", label="Back", help="Go back one level; clears a filter first", places=EVERYWHERE
-    ),
-    Action(
-        id="app.help", key="question_mark", label="Help", help="List the keys of this place", places=EVERYWHERE, rank=98
-    ),
-    Action(
-        id="app.quit",
-        key="q,ctrl+c",
-        label="Quit",
-        help="Leave; the daemon and its runs go on",
-        places=EVERYWHERE,
-        rank=99,
-    ),
+    *COMMON,
 )
 
 BY_ID = {action.id: action for action in ACTIONS}
@@ -475,6 +427,29 @@ def footer(place: Place, context: Context, most: int = 6) -> list[tuple[Action, 
 def menu(context: Context) -> list[tuple[Action, str | None]]:
     """Return a mirror's actions menu, each with why it is greyed."""
     return [(action, why_not(action, context)) for action in ACTIONS if action.menu]
+
+
+def listed(moved: Mapping[str, str]) -> list[str]:
+    """Return a line for each action that has a key, as it stands in keys.toml."""
+    lines = []
+    for action in ACTIONS:
+        if action.key:
+            keys = " ".join(key_name(key) for key in key_of(action, moved).split(","))
+            moving = f'"{action.id}" = "{keys}"'
+            lines.append(f"{moving:<34} # {action.help}")
+    return lines
+
+
+def sections(place: Place) -> list[tuple[str, list[Action]]]:
+    """Return the actions of a place for its help, each once: those that move, those of this place, the others."""
+    here = at(place)
+    moves = [action for action in here if action.id in MOVES or action.id.startswith(("view.", "tab."))]
+    rest = [action for action in here if action not in moves]
+    return [
+        ("Move", moves),
+        ("This place", [action for action in rest if action.places != EVERYWHERE]),
+        ("Everywhere", [action for action in rest if action.places == EVERYWHERE]),
+    ]
 
 
 def for_keys(places: Iterable[Place]) -> list[Action]:

@@ -1,13 +1,13 @@
 """What an action is, and the only place that decides whether it can be done now, with the reason why not."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from enum import StrEnum
 from typing import Any, TypeVar
 
 from msgspec import Struct
 
 from firth_protocol.errors import NotFound
-from firth_protocol.types import Channel, Generation, Mirror, Package, Role, Run
+from firth_protocol.types import Channel, Generation, Mirror, Package, Role, Run, Token
 
 
 class Place(StrEnum):
@@ -27,6 +27,7 @@ class Place(StrEnum):
     RUN = "run"
     HEALTH = "health"
     AUDIT = "audit log"
+    TOKENS = "tokens"
 
 
 class Target(Struct, frozen=True, kw_only=True):
@@ -36,6 +37,7 @@ class Target(Struct, frozen=True, kw_only=True):
     channel: str = ""
     number: int = 0
     package: Package | None = None
+    faults: bool = False  # of a list: what failed or is incomplete only
 
 
 class Danger(StrEnum):
@@ -53,6 +55,7 @@ class Subject(StrEnum):
     RUN = "run"
     PACKAGE = "package"
     GENERATION = "generation"
+    TOKEN = "token"
     ROW = "row"  # whatever the cursor is on
 
 
@@ -69,9 +72,12 @@ class Context(Struct, frozen=True, kw_only=True):
     run: Run | None = None
     package: Package | None = None
     generation: Generation | None = None
+    token: Token | None = None
     rows: bool = True  # the place has a row under its cursor
     row: Any = None  # that row, and what it is known by
     row_key: Hashable = None
+    keys: Mapping[str, str] = {}  # those that somebody has moved, by action id
+    marks: frozenset[Hashable] = frozenset()  # what the marked rows are known by
 
 
 class Action(Struct, frozen=True, kw_only=True):
@@ -88,13 +94,20 @@ class Action(Struct, frozen=True, kw_only=True):
     method: str | None = None
     rank: int = 0
     menu: bool = False
+    many: bool = False  # acts on all marked rows when there are some
     changes: bool = True  # of actions that need more than a reader's role: false where they only look
     why: Callable[[Context], str | None] | None = None
     name: Callable[[Context], str] | None = None
 
     def title(self, context: Context) -> str:
         """Return the label, in the form that fits what it would do now."""
+        if self.on_marks(context):
+            return f"{self.label} {len(context.marks):,} marked"
         return self.name(context) if self.name else self.label
+
+    def on_marks(self, context: Context) -> bool:
+        """Tell whether it would act on the marked rows instead of that under the cursor."""
+        return self.many and bool(context.marks)
 
 
 T = TypeVar("T")
@@ -108,13 +121,14 @@ def subject(context: Context, name: str, kind: type[T]) -> T:
     return found
 
 
-_KEY_NAMES = {
+NAMED_KEYS = {
     "slash": "/",
     "question_mark": "?",
     "exclamation_mark": "!",
     "colon": ":",
     "escape": "esc",
     "enter": "enter",
+    "space": "space",
 }
 
 MOVING_KEYS = (
@@ -128,12 +142,18 @@ MOVING_KEYS = (
 def key_name(key: str) -> str:
     """Return a key as it stands on the keyboard; of several the first."""
     first = key.split(",")[0]
-    return _KEY_NAMES.get(first, first)
+    return NAMED_KEYS.get(first, first)
+
+
+def key_of(action: Action, moved: Mapping[str, str]) -> str:
+    """Return an action's keys, as somebody has moved them."""
+    return moved.get(action.id, action.key)
 
 
 def why_not(action: Action, context: Context) -> str | None:
     """Return the reason in one sentence why `action` cannot be done now; None when it can."""
-    lacking = _lacks_subject(action, context)
+    marked = action.on_marks(context)
+    lacking = None if marked else _lacks_subject(action, context)
     if lacking:
         return lacking
     if action.method is not None:
@@ -145,7 +165,8 @@ def why_not(action: Action, context: Context) -> str | None:
             return "firth was started with --read-only"
         if not context.role.covers(action.role):
             return f"needs the role {action.role}; yours is {context.role}"
-    return action.why(context) if action.why else None
+    # of marked rows each has its own reason: the dialog tells them
+    return action.why(context) if action.why and not marked else None
 
 
 def identity(action: Action, context: Context) -> Hashable:
@@ -160,7 +181,7 @@ def identity(action: Action, context: Context) -> Hashable:
         case Subject.GENERATION:
             return context.generation.number if context.generation else None
         case _:
-            found: Channel | Mirror | Run | None = getattr(context, action.subject.value)
+            found: Channel | Mirror | Run | Token | None = getattr(context, action.subject.value)
             return found.id if found else None
 
 
@@ -175,6 +196,8 @@ def called(action: Action, context: Context) -> str:
             return f"run {context.run.id}"
         case Subject.PACKAGE if context.package:
             return context.package.name
+        case Subject.TOKEN if context.token:
+            return f"the token {context.token.name}"
         case Subject.GENERATION if context.generation:
             return f"generation {context.generation.number}"
     return str(getattr(context.row, "name", "") or "the row")
@@ -184,6 +207,10 @@ def changed_meanwhile(action: Action, seen: Context, now: Context) -> str | None
     """Return in one sentence why `action` would not be what was `seen` when it was asked for; None when it is."""
     if action.subject is Subject.NONE:
         return None
+    if action.many and seen.marks != now.marks:
+        return "other rows are marked now; nothing was done"
+    if action.on_marks(seen):
+        return None if seen.place is now.place else "another list is in view now; nothing was done"
     what = called(action, seen)
     if seen.place is not now.place or identity(action, seen) != identity(action, now):
         return f"{what} is not under the cursor any more; nothing was done"

@@ -3,25 +3,32 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from msgspec import Struct
+from rich.text import Text
 from textual import events
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.filter import LineFilter, Monochrome, NoColor
+from textual.markup import escape
 from textual.screen import Screen
 from textual.scrollbar import ScrollBar
 from textual.style import Style
+from textual.timer import Timer
 
-from firth_protocol.types import DaemonStatus, Event
+from firth_protocol.errors import FirthError
+from firth_protocol.types import DaemonStatus, Event, Mirror, RunState
 from firth_tui.action_table import at
-from firth_tui.actions import Action, Context, Place, Target, why_not
+from firth_tui.action_table_common import CHANNEL_TABS
+from firth_tui.actions import Action, Context, Place, Target, key_name, key_of, why_not
 from firth_tui.format import Cell, Tone, clean
 from firth_tui.gate import Gate
 from firth_tui.model import Connection, Listener, Session, Stage, Touched
 from firth_tui.routes import screen_for
+from firth_tui.screens.listing import WIDE
 from firth_tui.screens.place import Application, PlaceScreen
 from firth_tui.theme import DARK, LIGHT, THEMES, AsciiOnly, SolidScrollBar, fitting
 from firth_tui.widgets.work import start
@@ -32,6 +39,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+COUNT_S = 0.5
+"""How long facts are gathered before mirrors are counted again."""
+COUNTED = (RunState.COMPLETED, RunState.FAILED, RunState.INCOMPLETE, RunState.RUNNING)
 HEAD_CELLS = 32
 """What the connection's state, the clock and the blanks between take of the header."""
 
@@ -42,6 +52,7 @@ class Options(Struct, frozen=True, kw_only=True):
     socket: Path
     read_only: bool = False
     ascii: bool = False
+    keys: Mapping[str, str] = {}  # those that somebody has moved, by action id
 
 
 class Actions(Provider):
@@ -59,18 +70,36 @@ class Actions(Provider):
         for action in at(context.place):
             reason = why_not(action, context)
             help_text = f"not now: {reason}" if reason else action.help
-            yield action.title(context), help_text, partial(place.action_act, action.id, context)
+            keys = key_of(action, context.keys)
+            key = f"  ({key_name(keys)})" if keys else ""
+            yield action.title(context) + key, help_text, partial(place.action_act, action.id, context)
 
     async def discover(self) -> Hits:
         for title, help_text, do in self._lines():
-            yield DiscoveryHit(title, do, help=clean(help_text))
+            yield DiscoveryHit(title, do, help=escape(clean(help_text)))
 
     async def search(self, query: str) -> Hits:
         matcher = self.matcher(query)
         for title, help_text, do in self._lines():
             score = matcher.match(f"{title} {help_text}")
             if score > 0:
-                yield Hit(score, matcher.highlight(title), do, help=clean(help_text))
+                yield Hit(score, matcher.highlight(title), do, help=escape(clean(help_text)))
+
+
+class Objects(Provider):
+    """The command palette finds channels, mirrors, packages and runs by name; choosing one opens it."""
+
+    async def search(self, query: str) -> Hits:
+        from firth_tui.finding import found
+
+        app, screen = self.app, self.screen
+        if isinstance(app, Application) and app.session.connected:
+            inside = isinstance(screen, PlaceScreen) and screen.where() in CHANNEL_TABS | {Place.PACKAGE}
+            channel = screen.context().channel if isinstance(screen, PlaceScreen) and inside else None
+            async for each in found(app.link, query, channel.name if channel is not None else ""):
+                # as they are: names from a source are no markup
+                title, help_text = Text(clean(each.title)), escape(clean(each.help))
+                yield Hit(each.score, title, partial(app.open, each.target), text=each.title, help=help_text)
 
 
 async def _do(place: PlaceScreen, action: Action, context: Context) -> None:
@@ -85,7 +114,7 @@ class FirthApp(Application, Listener):
 
     CSS_PATH = "firth.tcss"
     TITLE = "Firth"
-    COMMANDS: ClassVar = {Actions}
+    COMMANDS: ClassVar = {Actions, Objects}
     ESCAPE_TO_MINIMIZE = False
 
     def __init__(
@@ -102,8 +131,11 @@ class FirthApp(Application, Listener):
         self.options = options
         self.now = now
         self.session = Session(Connection(stage=Stage.CONNECTING, since=now()), read_only=options.read_only)
+        self.session.keys = options.keys
+        self.set_keymap(dict(options.keys))
         self._link: Link | None = None
         self._mouse = True
+        self._counting: Timer | None = None
         self.gate = Gate(self, _do)
         ScrollBar.renderer = SolidScrollBar
         for theme in THEMES:
@@ -201,6 +233,18 @@ class FirthApp(Application, Listener):
         """Return what an action that was chosen in a menu acts on now."""
         return await self.gate.chosen(place, action, seen)
 
+    def preview(self, place: PlaceScreen, row: Any) -> list[list[Cell]]:
+        """What is known of a row without asking anybody; narrow terminals never read the module."""
+        from firth_tui.screens.previews import brief
+
+        return brief(place, row)
+
+    async def preview_more(self, place: PlaceScreen, row: Any) -> list[list[Cell]]:
+        """What the daemon has to add about a row."""
+        from firth_tui.screens.previews import more
+
+        return await more(place, row)
+
     @property
     def can_go_back(self) -> bool:
         """Whether a place is open above the top-level one; Textual's own empty screen lies below that."""
@@ -235,6 +279,7 @@ class FirthApp(Application, Listener):
 
     def link_fresh(self, status: DaemonStatus) -> None:
         self.session.status = status
+        self._count_soon()
         for place in self.places():
             place.redraw()
             place.reload()
@@ -246,8 +291,30 @@ class FirthApp(Application, Listener):
 
     def link_event(self, event: Event) -> None:
         about: Touched = self.session.live.apply(event)
+        if about.changes_states:
+            self._count_soon()
         for place in self.places():
             place.fact(about)
+
+    def _count_soon(self) -> None:
+        """Count mirrors by state, where there is room to show it; a burst of facts makes one count."""
+        if self.size.width >= WIDE and self._counting is None:
+            self._counting = self.set_timer(COUNT_S, self._count_now)
+
+    def _count_now(self) -> None:
+        self._counting = None
+        start(self, self._count, group="tally", exclusive=True)
+
+    async def _count(self) -> None:
+        with suppress(FirthError, OSError):
+            pages = [(state, await self.link.page(Mirror, "mirror.list", state=state, limit=1)) for state in COUNTED]
+            self.session.tally = {state: page.total or 0 for state, page in pages}
+        for place in self.places():
+            place.redraw()
+
+    def on_resize(self) -> None:
+        if not self.session.tally and self.session.connected:
+            self._count_soon()
 
     def _tick(self) -> None:
         now = self.now()

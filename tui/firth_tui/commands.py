@@ -6,12 +6,14 @@ from typing import TypeVar
 from firth_protocol.errors import FirthError
 from firth_protocol.methods import ChannelReply, FreezeReply, RunReply, SeqReply
 from firth_protocol.types import Channel, Generation, Mirror
-from firth_tui.action_table import BY_ID, at, menu
+from firth_tui.action_table import BY_ID, menu, sections
 from firth_tui.actions import Action, Context, Place, Target, subject
+from firth_tui.commands_marked import on_marks
 from firth_tui.commands_mirror import MIRROR_COMMANDS
 from firth_tui.commands_package import PACKAGE_COMMANDS
 from firth_tui.commands_store import STORE_COMMANDS
-from firth_tui.dialogue import confirmed, tell_run
+from firth_tui.commands_token import TOKEN_COMMANDS
+from firth_tui.dialogue import confirmed, tell_run, unfreezing
 from firth_tui.format import clean, counted, moment, size
 from firth_tui.screens.place import PlaceScreen
 from firth_tui.widgets.dialogs import Failure, Help, Menu, Question
@@ -25,7 +27,9 @@ async def do(place: PlaceScreen, action: Action, context: Context) -> None:
     """Do `action` on what `context` holds; whatever goes wrong is shown until it has been read."""
     command = COMMANDS.get(action.id)
     try:
-        if command is not None:
+        if action.on_marks(context):
+            await on_marks(place, action, context)
+        elif command is not None:
             await command(place, context)
         else:
             await place.own_command(action.id)
@@ -43,7 +47,7 @@ async def _quit(place: PlaceScreen, context: Context) -> None:
 
 
 async def _help(place: PlaceScreen, context: Context) -> None:
-    place.firth.push_screen(Help(place.crumbs()[-1], at(context.place), context, place.words))
+    place.firth.push_screen(Help(place.crumbs()[-1], sections(context.place), context, place.words))
 
 
 async def _palette(place: PlaceScreen, context: Context) -> None:
@@ -78,6 +82,12 @@ def _view(to: Place) -> Command:
 
 async def _filter(place: PlaceScreen, context: Context) -> None:
     place.filter_bar.open()
+
+
+async def _mark(place: PlaceScreen, context: Context) -> None:
+    if place.pane is not None:
+        place.pane.table.mark()
+        place.redraw()
 
 
 async def _sort(place: PlaceScreen, context: Context) -> None:
@@ -183,23 +193,6 @@ async def _unfreeze(place: PlaceScreen, channel: Channel) -> None:
         place.firth.tell(f"{channel.name} is live again. {publishing}")
 
 
-def unfreezing(told: FreezeReply) -> list[str]:
-    """Return what to ask before unfreezing, of the reply to a dry run; nothing when clients would see no change."""
-    change, draft = told.change, told.channel.draft
-    if told.run is None if change is None else not (change.added or change.removed):
-        return []
-    after = "From then on clients see what mirrors bring, as usual."
-    if change is None:  # of an older daemon, which does not count
-        waits = f"{counted(draft.added, 'addition')} and {counted(draft.removed, 'removal')}" if draft else "Something"
-        return [f"{waits} wait; they are published at once.", after]
-    files = f"{counted(change.added, 'addition')} and {counted(change.removed, 'removal')}"
-    return [
-        f"{files} wait; they are published at once.",
-        f"Clients go from generation {change.from_generation} to {change.to_generation}.",
-        after,
-    ]
-
-
 async def _channel_mirrors(place: PlaceScreen, context: Context) -> None:
     channel = subject(context, "channel", Channel)
     place.firth.open(Target(place=Place.CHANNEL_MIRRORS, channel=channel.name))
@@ -267,7 +260,9 @@ COMMANDS: Mapping[str, Command] = {
     "view.runs": _view(Place.RUNS),
     "view.health": _view(Place.HEALTH),
     "view.audit": _view(Place.AUDIT),
+    "view.tokens": _view(Place.TOKENS),
     "list.filter": _filter,
+    "list.mark": _mark,
     "list.sort": _sort,
     "list.reverse": _reverse,
     "list.faults": _faults,
@@ -275,6 +270,7 @@ COMMANDS: Mapping[str, Command] = {
     "open": _open,
     "copy.name": _copy_name,
     "copy.url": _copy_url,
+    "copy.file": _copy_url,
     "channel.create": _channel_create,
     "subchannel.create": _subchannel_create,
     "channel.edit": _channel_edit,
@@ -285,5 +281,6 @@ COMMANDS: Mapping[str, Command] = {
     **MIRROR_COMMANDS,
     **PACKAGE_COMMANDS,
     **STORE_COMMANDS,
+    **TOKEN_COMMANDS,
     "mirror.menu": _mirror_menu,
 }

@@ -79,6 +79,7 @@ async def _mirror_stop(place: PlaceScreen, context: Context) -> None:
     if answer:
         given = {"publish": True} if answer.choice == "publish" else {}
         reply = await place.firth.link.ask(RunReply, "mirror.stop", mirror=mirror.id, **given)
+        place.reload()
         tell_run(place, reply.run, f"{mirror.name} stops.", reply.warnings)
 
 

@@ -42,6 +42,8 @@ class Sign(StrEnum):
     SKIPPED = "–"
     FROZEN = "❄"
     PICK = "▸"
+    MARK = "◆"
+    PICKED_MARK = "◈"
     CRUMB = "›"
     UP = "▲"
     DOWN = "▼"

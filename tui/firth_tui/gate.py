@@ -39,6 +39,7 @@ LOOK_S = 0.01
 
 _LEAVING = frozenset({"escape", "q", "ctrl+c", "ctrl+q", "question_mark"})
 """Keys that need no rows."""
+_CHOOSING = frozenset({"enter", "up", "down"})
 
 
 class Seen(Struct, frozen=True):
@@ -152,7 +153,7 @@ class Gate:
                     for work in works:
                         await work.free.wait()
                     screen = self._app.screen
-                    rows = not (isinstance(event, events.Key) and event.key in _LEAVING) and not _typing(screen)
+                    rows = not (isinstance(event, events.Key) and event.key in _LEAVING) and not _typing(screen, event)
                     if isinstance(screen, PlaceScreen) and rows:
                         screen.hurry()
                     if not _loading(screen):
@@ -206,7 +207,8 @@ class Gate:
         reason = (
             why_not(action, asked.seen) or changed_meanwhile(action, asked.seen, context) or why_not(action, context)
         )
-        if reason is None and action.subject is not Subject.NONE and not place.cursor_shown():
+        by_cursor = action.subject is not Subject.NONE and not action.on_marks(context)
+        if reason is None and by_cursor and not place.cursor_shown():
             reason = "the cursor was out of view; now you see it. Nothing was done"
         if reason:
             self._app.tell(f"{title}: {reason}", warning=True)
@@ -255,8 +257,10 @@ class Gate:
         return await self._resolved(Asked(place, action, seen))
 
 
-def _typing(screen: Screen[Any]) -> bool:
-    return isinstance(screen.focused, Input)
+def _typing(screen: Screen[Any], event: events.Key | events.Paste) -> bool:
+    """Tell whether a key is text; in the palette some keys choose among what the text has found."""
+    chooses = isinstance(screen, CommandPalette) and isinstance(event, events.Key) and event.key in _CHOOSING
+    return isinstance(screen.focused, Input) and not chooses
 
 
 def _loading(screen: Screen[Any]) -> bool:

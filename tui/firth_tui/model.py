@@ -56,6 +56,7 @@ _CHANGES_A_CHANNEL = frozenset(
         Fact.MIRROR_DELETED,
         Fact.RUN_QUEUED,
         Fact.RUN_STARTED,
+        Fact.RUN_STOPPING,
         Fact.RUN_FINISHED,
     }
 )
@@ -105,6 +106,8 @@ class Session:
         self.methods: frozenset[str] | None = None
         self.live = Live()
         self.rates = History()
+        self.tally: Mapping[RunState, int] = {}  # how many mirrors are in each state; empty: not known
+        self.keys: Mapping[str, str] = {}  # those that somebody has moved, by action id
         self.orders: dict[str, str] = {}  # how the user last sorted each kind of list
 
     @property
@@ -139,6 +142,18 @@ class Touched(Struct, frozen=True):
     def changes_lists_of_mirrors(self) -> bool:
         """Whether mirrors came, went or may sort differently; run facts only change one row."""
         return self.type in {Fact.MIRROR_CREATED, Fact.MIRROR_DELETED, Fact.CHANNEL_DELETED, Fact.MIRROR_UPDATED}
+
+    @property
+    def changes_states(self) -> bool:
+        """Whether a mirror may be in another state now."""
+        return self.type in {
+            Fact.RUN_STARTED,
+            Fact.RUN_STOPPING,
+            Fact.RUN_FINISHED,
+            Fact.MIRROR_CREATED,
+            Fact.MIRROR_DELETED,
+            Fact.CHANNEL_DELETED,
+        }
 
     @property
     def changes_content(self) -> bool:

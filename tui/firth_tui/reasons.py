@@ -51,6 +51,11 @@ def not_current(context: Context) -> str | None:
     return None if generation.kept else f"generation {generation.number} is no longer kept"
 
 
+def revoked(context: Context) -> str | None:
+    token = context.token
+    return f"{token.name} is revoked already" if token is not None and token.revoked else None
+
+
 def never_ran(context: Context) -> str | None:
     mirror = context.mirror
     return f"{mirror.name} has not run yet" if mirror is not None and mirror.last_run is None else None

@@ -36,7 +36,7 @@ def _package(target: Target) -> PlaceScreen:
 def _mirrors(target: Target) -> PlaceScreen:
     from firth_tui.screens.mirrors import MirrorsScreen
 
-    return MirrorsScreen()
+    return MirrorsScreen(faults=target.faults)
 
 
 def _mirror(target: Target) -> PlaceScreen:
@@ -69,6 +69,12 @@ def _audit(target: Target) -> PlaceScreen:
     return AuditScreen()
 
 
+def _tokens(target: Target) -> PlaceScreen:
+    from firth_tui.screens.tokens import TokensScreen
+
+    return TokensScreen()
+
+
 _MAKERS: Mapping[Place, Callable[[Target], PlaceScreen]] = {
     Place.CHANNELS: _channels,
     Place.PACKAGES: _channel,
@@ -84,4 +90,5 @@ _MAKERS: Mapping[Place, Callable[[Target], PlaceScreen]] = {
     Place.RUN: _run,
     Place.HEALTH: _health,
     Place.AUDIT: _audit,
+    Place.TOKENS: _tokens,
 }

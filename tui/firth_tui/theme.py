@@ -124,6 +124,8 @@ _PLAIN: dict[str, str] = {
     Sign.SKIPPED: "-",
     Sign.FROZEN: "*",
     Sign.PICK: ">",
+    Sign.MARK: "+",
+    Sign.PICKED_MARK: "&",
     Sign.CRUMB: ">",
     Sign.UP: "^",
     Sign.DOWN: "v",
@@ -142,7 +144,7 @@ _PLAIN: dict[str, str] = {
     "”": '"',
     "’": "'",
     "🔎": "/ ",
-    "▔": "─",
+    "▔": "-",
     "▎": "|",
     "▌": "|",
     "▐": "|",
@@ -151,13 +153,15 @@ _PLAIN: dict[str, str] = {
 
 
 def _plain(character: str) -> str:
-    if character.isascii() or "─" <= character <= "╿":
+    if character.isascii():
         return character
+    if "─" <= character <= "╿":
+        return "-" if character in "─━═╌╍┄┅┈┉╴╶╸╺" else "|" if character in "│┃║╎╏┆┇┊┋╵╷╹╻" else "+"
     return _PLAIN.get(character) or "?" * max(0, Segment(character).cell_length)
 
 
 class AsciiOnly(LineFilter):
-    """Shows ASCII and box drawing alone, cell for cell, so that nothing moves."""
+    """Shows ASCII alone, cell for cell, so that nothing moves."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
         return [

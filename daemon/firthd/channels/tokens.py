@@ -1,6 +1,8 @@
 """The only place that creates, lists and revokes web tokens; what a request may do with one is `access`'s."""
 
-from firth_protocol.errors import Invalid, NotFound
+import contextlib
+
+from firth_protocol.errors import Invalid, NoSpace, NotFound, Unavailable
 from firth_protocol.events import Fact
 from firth_protocol.methods import TokenCreate, TokenCreated, TokenList, TokenReply, TokenRevoke
 from firth_protocol.types import Page, Token
@@ -49,7 +51,8 @@ class Tokens:
 
     async def page(self, params: TokenList) -> Page[Token]:
         """Return one page of tokens, by when they were created."""
-        await self._in_force.flush()
+        with contextlib.suppress(NoSpace, Unavailable):  # a full disk keeps nobody from what is written already
+            await self._in_force.flush()
 
         async def body(r: Reader) -> Page[Token]:
             after = paging.decode(params.cursor, "tokens")["page_key"]

@@ -5,6 +5,7 @@ loses; nothing about the client is kept but the name of its token.
 """
 
 import asyncio
+import contextlib
 import csv
 import io
 import logging
@@ -13,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import islice
 
-from firth_protocol.errors import FirthError, Invalid
+from firth_protocol.errors import FirthError, Invalid, NoSpace, Unavailable
 from firth_protocol.methods import ReportDownloads
 from firth_protocol.types import DownloadCount, DownloadsBy, Family, ReportFormat, TextPage
 from firthd.channels import browse
@@ -96,6 +97,11 @@ class Usage:
             if self._lost:
                 log.warning("%d downloads were not counted: the disk takes no writes", self._lost)
                 self._lost = 0
+
+    async def catch_up(self) -> None:
+        """Write what can be written before somebody reads; a full disk keeps nobody from what is written already."""
+        with contextlib.suppress(NoSpace, Unavailable):
+            await self.flush()
 
     async def close(self) -> None:
         """Write the last counts; called when no client is served any more."""

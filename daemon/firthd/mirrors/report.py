@@ -1,12 +1,14 @@
 """The only place that describes mirrors and their runs to clients, and knows how a mirror is addressed."""
 
 import asyncio
-from collections.abc import Callable
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from firth_protocol.methods import MirrorList, RunList
-from firth_protocol.types import Collision, FailedArtifact, Mirror, MirrorDetails, MissingDependency, Run
+from firth_protocol.types import Collision, FailedArtifact, FailedReason, Mirror, MirrorDetails, MissingDependency, Run
 from firthd.absent import no_mirror, no_run
 from firthd.channels import browse
 from firthd.channels.policies import InForce, Policies
@@ -21,6 +23,10 @@ from firthd.store.database import Database, Reader
 from firthd.store.paging import Cut, Patterns
 
 LISTED = 1000
+
+REASONS = 20
+_OWN = re.compile(r"\b[0-9a-f]{16,}\b")
+"""What of a reason is its file's own: digests."""
 
 NextDue = Callable[[str, int], int | None]
 """(schedule, after ms) → the next due time in ms."""
@@ -38,6 +44,14 @@ async def find(r: Reader, ref: int | str) -> MirrorRow:
     if row is None:
         raise no_mirror(ref)
     return row
+
+
+def grouped(reasons: Sequence[tuple[str, int]]) -> list[FailedReason]:
+    """Return why files could not be had, the most frequent first; reasons that differ by a digest are one."""
+    counts: Counter[str] = Counter()
+    for reason, count in reasons:
+        counts[_OWN.sub("…", reason)] += count
+    return [FailedReason(reason=reason, count=count) for reason, count in counts.most_common(REASONS)]
 
 
 class Finder:
@@ -121,6 +135,11 @@ class Reports:
     async def page(self, r: Reader, params: MirrorList, patterns: Patterns) -> Cut[Mirror]:
         """Return a page of the mirrors in channels of `patterns`."""
         channel = await browse.channel(r, params.channel) if params.channel else None
+        due: dict[str, int] = {}
+        if params.sort.removeprefix("-") == "next_run_at":
+            now = self._clock.now_ms()
+            found = [(schedule, self._next_due(schedule, now)) for schedule in await catalog.schedules(r)]
+            due = {schedule: time for schedule, time in found if time is not None}
         rows, following, total = await catalog.mirrors_page(
             r,
             channel_id=channel.id if channel else None,
@@ -132,6 +151,7 @@ class Reports:
             cursor=params.cursor,
             limit=params.limit,
             patterns=patterns,
+            due=due,
         )
         return Cut(items=[await self.describe(r, row) for row in rows], following=following, total=total)
 
@@ -177,6 +197,7 @@ class Reports:
         totals = await self._db.read(lambda r: artifacts.mirror_totals(r, row.channel_id, row.id))
         failed = await self._db.read(lambda r: runs.failures(r, run.id, LISTED)) if run else []
         failures = await self._db.read(lambda r: runs.count_failures(r, run.id)) if run else 0
+        reasons = await self._db.read(lambda r: runs.failure_reasons(r, run.id, LISTED)) if run else []
         names, shadowed = await self._db.read(lambda r: artifacts.shadowed_names(r, row.channel_id, row.id, LISTED))
         in_force = self._policies.of_mirror(row.id)
         missing, lacks, unsolvable, left_out = await asyncio.to_thread(self._judged, row.id, in_force)
@@ -203,6 +224,7 @@ class Reports:
             ],
             # Of a broken index not every record's refusal is kept, but each is counted.
             failed_total=max(failures, shown.counts.failed) if shown else 0,
+            failed_reasons=grouped(reasons),
             shadowed=names,
             shadowed_total=shadowed,
             collisions=[

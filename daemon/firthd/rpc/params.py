@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Raw, inspect
 
 from firth_protocol import API
+from firth_protocol.describe import fixed_after_creation
 from firth_protocol.errors import InvalidParams
 from firth_protocol.methods import Method, Params
 from firth_protocol.types import Json
@@ -120,6 +121,11 @@ def _unknown_field(method: Method, path: str, name: str) -> InvalidParams:
     structs = [kind for kind in _types_at(method.params, path) if isinstance(kind, inspect.StructType)]
     known = [field.encode_name for kind in structs for field in kind.fields]
     place = f"{path}.{name[:_SHOWN]}"
+    if path == "$" and fixed_after_creation(method, name):
+        noun = method.name.partition(".")[0]
+        return InvalidParams(
+            f"`{place}` is fixed after creation", path=place, hint=f"a new {noun} can have another {name}"
+        )
     return InvalidParams(
         f"`{place}`: the daemon knows no such field (api {API}, version {__version__}){did_you_mean(name, known)}",
         path=place,

@@ -30,21 +30,20 @@ INTERRUPTED = RunError(
     message="the daemon stopped while this run worked",
     hint="what it had verified is kept",
 )
-ANEW = {
-    RunKind.MIRROR: "start it anew with mirror.run",
-    RunKind.PLAN: "start it anew with mirror.plan",
-    RunKind.PUBLISH: "start it anew with channel.unfreeze",
-    RunKind.ROLLBACK: "start it anew with channel.rollback",
-    RunKind.REMOVE: "start it anew with package.remove",
-    RunKind.DELETE: "the daemon takes it up again within the hour",
-    RunKind.FILL: "start it anew with mirror.fill",
-    RunKind.GC: "start it anew with store.gc",
-    RunKind.SCRUB: "start it anew with store.scrub",
-    RunKind.BACKUP: "start it anew with daemon.backup",
-    RunKind.REFILTER: "the next mirror.run judges by the policy in force",
-    RunKind.ADVISORY: "start it anew with advisory.import",
+_ASKED_BY = {
+    RunKind.MIRROR: "mirror.run",
+    RunKind.PLAN: "mirror.plan",
+    RunKind.PUBLISH: "channel.unfreeze",
+    RunKind.ROLLBACK: "channel.rollback",
+    RunKind.REMOVE: "package.remove",
+    RunKind.FILL: "mirror.fill",
+    RunKind.GC: "store.gc",
+    RunKind.SCRUB: "store.scrub",
+    RunKind.BACKUP: "daemon.backup",
+    RunKind.REFILTER: "mirror.run",
+    RunKind.ADVISORY: "advisory.import",
 }
-"""How such a run is started anew: every kind has a line, for a start of the daemon says it of each that was cut off."""
+"""The method by which somebody starts such a run anew; the next start goes on with what is not among them."""
 
 
 def run_error(error: FirthError) -> RunError:
@@ -69,7 +68,7 @@ def interrupted(row: RunRow, again: int | None, *, gave_up: bool) -> RunError:
     if again is not None:
         return msgspec.structs.replace(INTERRUPTED, hint=f"{INTERRUPTED.hint}; run {again} goes on with it")
     why = "it was cut off too often without bringing anything new, and is given up" if gave_up else ""
-    todo = ANEW[row.kind]
+    todo = f"start it anew with {_ASKED_BY[row.kind]}" if row.kind in _ASKED_BY else ""
     return msgspec.structs.replace(INTERRUPTED, hint="; ".join(part for part in (INTERRUPTED.hint, why, todo) if part))
 
 

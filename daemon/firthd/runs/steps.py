@@ -104,4 +104,5 @@ def brief(row: RunRow) -> RunBrief:
         started_at=maybe_rfc3339(row.started_at),
         finished_at=maybe_rfc3339(row.finished_at),
         error=row.error,
+        missing=row.counts.failed,
     )

@@ -11,6 +11,7 @@ from firth_protocol.types import Filters, MirrorMode, MirrorType, Notice, OnUpst
 from firthd.store import paging
 from firthd.store.columns import counted, selected
 from firthd.store.database import Reader, Row, Tx
+from firthd.store.orders import CHANNEL_ORDERS, MIRROR_ORDERS
 
 
 class ChannelRow(Struct, frozen=True, kw_only=True):
@@ -54,9 +55,6 @@ async def channel_by_id(r: Reader, channel_id: int) -> ChannelRow | None:
 async def all_channels(r: Reader) -> list[ChannelRow]:
     rows = await r.rows(f"SELECT {_CHANNEL} FROM channel c WHERE c.deleted_at IS NULL ORDER BY c.name")
     return [_channel(row) for row in rows]
-
-
-CHANNEL_ORDERS = {"name": "c.name", "created_at": "c.created_at", "updated_at": "c.updated_at"}
 
 
 async def channels_page(
@@ -279,13 +277,10 @@ async def all_mirrors(r: Reader) -> list[MirrorRow]:
     return [_mirror(row) for row in rows]
 
 
-MIRROR_ORDERS = {
-    "name": "(c.name || ':' || m.name)",
-    "type": "m.type",
-    "mode": "m.mode",
-    "state": "m.state",
-    "last_updated": "coalesce(m.last_success_at, 0)",
-}
+async def schedules(r: Reader) -> list[str]:
+    """Return the schedules that mirrors have."""
+    rows = await r.rows("SELECT DISTINCT schedule FROM mirror WHERE deleted_at IS NULL AND enabled")
+    return [row[0] for row in rows]
 
 
 async def mirrors_page(
@@ -300,8 +295,12 @@ async def mirrors_page(
     cursor: str | None,
     limit: int,
     patterns: paging.Patterns,
+    due: Mapping[str, int],
 ) -> tuple[list[MirrorRow], str | None, int]:
-    """Return one page of mirrors, the cursor of the next, and how many there are in all."""
+    """Return one page of mirrors, the cursor of the next, and how many there are in all.
+
+    `due` tells when each schedule comes next; it is needed where `sort` goes by that.
+    """
     by = paging.order(sort, MIRROR_ORDERS)
     seen, params = paging.visible("c.name", patterns)
     where = (
@@ -319,6 +318,7 @@ async def mirrors_page(
         "mode": mode,
         "state": state,
         "limit": limit + 1,
+        "due": msgspec.json.encode(due).decode(),
     }
     rows = await r.rows(
         f"SELECT {_MIRROR}, {by.sql} FROM {_FROM_MIRROR} WHERE {where} AND {by.beyond('m.id')}"

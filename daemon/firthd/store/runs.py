@@ -243,5 +243,15 @@ async def failures(r: Reader, run_id: int, limit: int) -> list[Failure]:
     return [Failure(part=row[0], filename=row[1], reason=row[2], attempts=row[3]) for row in rows]
 
 
+async def failure_reasons(r: Reader, run_id: int, limit: int) -> list[tuple[str, int]]:
+    """Return why files could not be had, each with how many; a file's own name is left out of its reason."""
+    rows = await r.rows(
+        "SELECT replace(reason, filename, '…') AS why, count(*) FROM run_failure WHERE run_id = ?"
+        " GROUP BY why ORDER BY 2 DESC, 1 LIMIT ?",
+        (run_id, limit),
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
 async def count_failures(r: Reader, run_id: int) -> int:
     return int(await r.value("SELECT count(*) FROM run_failure WHERE run_id = ?", (run_id,)))

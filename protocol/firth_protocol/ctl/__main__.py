@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 import msgspec
@@ -11,12 +11,12 @@ from msgspec import Struct
 
 from firth_protocol import API
 from firth_protocol.address import find_socket
-from firth_protocol.ctl import completion, helptext, waiting
-from firth_protocol.ctl.arguments import meant, parameters, read_value
+from firth_protocol.ctl import completion, edits, helptext, waiting
+from firth_protocol.ctl.arguments import has_column, meant, parameters, read_value
 from firth_protocol.ctl.exits import Exit, Unreachable, UsageError
 from firth_protocol.ctl.output import Format, Printer, clean
 from firth_protocol.ctl.transport import Daemon
-from firth_protocol.describe import item_of
+from firth_protocol.describe import fields_of, getter_of, listed_in, struct_of
 from firth_protocol.errors import FirthError
 from firth_protocol.events import LOST
 from firth_protocol.methods import METHODS, Method
@@ -24,6 +24,9 @@ from firth_protocol.types import Document, RunState
 
 PAGE = 1000
 """Items asked for at once: the most that a page has."""
+
+COMPLETION_TIMEOUT_S = 2.0
+"""How long somebody who pressed tab waits for names."""
 
 _FLAGS = {"--json": Format.JSON, "--table": Format.TABLE, "--csv": Format.CSV}
 
@@ -33,6 +36,7 @@ class Options(Struct, kw_only=True):
 
     socket: str | None = None
     form: Format | None = None
+    columns: list[str] = []
     wait: bool = False
     limit: int | None = None
     help: bool = False
@@ -87,12 +91,14 @@ def _options(argv: Sequence[str]) -> Options:
             options.help = True
         elif word == "--version":
             options.version = True
-        elif name in ("--socket", "--limit"):
+        elif name in ("--socket", "--limit", "--columns"):
             value = inline if equals else next(rest, None)
             if not value:
                 raise UsageError(f"{name} needs a value")
             if name == "--socket":
                 options.socket = value
+            elif name == "--columns":
+                options.columns = [column.strip() for column in value.split(",") if column.strip()]
             else:
                 options.limit = _count(value)
         else:
@@ -142,38 +148,54 @@ def _check_text(words: list[str]) -> None:
 
 
 def _method(daemon: Daemon, options: Options, method: Method, params: dict[str, Any]) -> Exit:
-    item = item_of(method.result)
-    if item is not None:
-        _printer(options).items(_pages(daemon, method, params, options.limit), item)
+    listed = listed_in(method.result)
+    _check_columns(options.columns, method)
+    if listed is not None:
+        name, item = listed
+        _printer(options).items(_pages(daemon, method, name, params, options.limit), item)
         return Exit.DONE
     if options.limit is not None:
         raise UsageError(f"--limit is for lists; {method.name} is none")
+    getter = getter_of(method)
+    if getter is not None and "revision" not in params:
+        return _reply(daemon, options, method.name, edits.edit(daemon, method, getter, params, _say))
     return _reply(daemon, options, method.name, daemon.call(method.name, params))
+
+
+def _check_columns(columns: list[str], method: Method) -> None:
+    """Raise UsageError for a column that no item or reply of the method has."""
+    listed = listed_in(method.result)
+    kind = listed[1] if listed is not None else struct_of(method.result)
+    for column in columns:
+        if kind is not None and not has_column(kind, column):
+            names = [field.name for field in fields_of(kind)]
+            raise UsageError(f"there is no column {column!r}{meant(column, names)} (there are {', '.join(names)})")
 
 
 def _reply(daemon: Daemon, options: Options, method: str, result: Any) -> Exit:
     """Print a single reply; with --wait only after its runs have ended, which then stand in it as they ended."""
     status = Exit.DONE
     row = METHODS.get(method)
+    kind = struct_of(row.result) if row is not None else None
     if row is not None and row.waits and isinstance(result, dict):
         if options.wait and not RunState(result["state"]).ended:
             result = waiting.follow(daemon, result["id"], waiting.Line(sys.stderr, _width(sys.stderr)), time.sleep)
-        _printer(options).one(result)
+        _printer(options).one(result, kind)
         return waiting.exit_of([result])
     if isinstance(result, dict):
         for warning in result.get("warnings") or []:
             _warn(str(warning))
         if options.wait:
-            status = _wait(daemon, result)
-    if options.form is None and row is not None and issubclass(_struct(row), Document):
+            try:
+                status = _wait(daemon, result)
+            except (FirthError, Unreachable, KeyboardInterrupt):
+                _printer(options).one(result, kind)  # what was asked for is done, and may say what nothing else will
+                raise
+    if options.form is None and not options.columns and kind is not None and issubclass(kind, Document):
         sys.stdout.write(_told(result["document"]))
         return status
-    _printer(options).one(result)
+    _printer(options).one(result, kind)
     return status
-
-
-def _struct(row: Method) -> type[Any]:
-    return row.result if isinstance(row.result, type) else dict
 
 
 def _told(text: str) -> str:
@@ -196,10 +218,12 @@ def _wait(daemon: Daemon, result: dict[str, Any]) -> Exit:
     except KeyboardInterrupt:
         line.end("no longer watched; the run goes on in the daemon")
         raise
+    if ended:
+        waiting.refresh(daemon, result, _say)
     return waiting.exit_of(ended)
 
 
-def _pages(daemon: Daemon, method: Method, params: dict[str, Any], cap: int | None) -> Iterator[list[Any]]:
+def _pages(daemon: Daemon, method: Method, name: str, params: dict[str, Any], cap: int | None) -> Iterator[list[Any]]:
     """Yield the items of every page; of one page only when the words ask for it by `limit` or `cursor`."""
     one_page = "limit" in params or "cursor" in params
     left = cap
@@ -207,7 +231,7 @@ def _pages(daemon: Daemon, method: Method, params: dict[str, Any], cap: int | No
         if not one_page:
             params["limit"] = PAGE if left is None else min(left, PAGE)
         result = daemon.call(method.name, params)
-        items = result["items"] if left is None else result["items"][:left]
+        items = result[name] if left is None else result[name][:left]
         if isinstance(text := result.get("text"), str):
             sys.stdout.write(_told(text))
             items = text.splitlines()
@@ -247,7 +271,7 @@ def _watch(daemon: Daemon, options: Options, words: list[str]) -> Exit:
         else:
             topics += [topic for topic in word.split(",") if topic]
     form = options.form or (Format.TABLE if sys.stdout.isatty() else Format.JSON)
-    if form is Format.CSV:
+    if form is Format.CSV or options.columns:
         raise UsageError("events have no fixed columns; choose --json or --table")
     for event in daemon.events(topics, after):
         if event.get("type") == LOST:
@@ -285,10 +309,20 @@ def _completion(words: list[str]) -> Exit:
 
 
 def _complete(words: list[str]) -> Exit:
-    """Answer the shells' scripts: what may stand at the end of this line?"""
-    if len(words) != 2:
+    """Answer the shells' scripts: what may stand here? A daemon that is slow or away adds nothing."""
+    if len(words) not in (2, 3):
         raise UsageError("write firthctl completion SHELL; this is for its script")
-    sys.stdout.write("".join(f"{found}\n" for found in completion.complete(*words)))
+    shell, line, *breaks = words
+    daemon = Daemon(find_socket(completion.socket_of(line), os.environ), COMPLETION_TIMEOUT_S)
+
+    def ask(method: str, params: Mapping[str, Any]) -> list[dict[str, Any]]:
+        try:
+            items: list[dict[str, Any]] = daemon.call(method, params)["items"]
+        except (Unreachable, FirthError):
+            return []
+        return items
+
+    sys.stdout.write("".join(f"{clean(found)}\n" for found in completion.complete(shell, line, ask, *breaks)))
     return Exit.DONE
 
 
@@ -298,7 +332,7 @@ def _complete(words: list[str]) -> Exit:
 def _printer(options: Options) -> Printer:
     width = _width(sys.stdout)
     form = options.form or (Format.JSON if width is None else Format.TABLE)
-    return Printer(sys.stdout, form, width)
+    return Printer(sys.stdout, form, width, options.columns)
 
 
 def _width(stream: TextIO) -> int | None:

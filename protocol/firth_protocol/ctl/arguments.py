@@ -12,11 +12,12 @@ import msgspec
 from msgspec import Struct, inspect
 
 from firth_protocol.ctl.exits import UsageError
-from firth_protocol.describe import Field, fields_of
+from firth_protocol.describe import Field, fields_of, fixed_after_creation, getter_of
 from firth_protocol.methods import Method
 from firth_protocol.types import Credentials
 
 _PAIR = re.compile(r"(?P<key>[A-Za-z_][A-Za-z0-9_.-]*)=(?P<value>.*)", re.DOTALL)
+_STDIN = ("-", "@-")
 _TRUE = ("true", "yes", "on", "1")
 _FALSE = ("false", "no", "off", "0")
 
@@ -24,11 +25,16 @@ _FALSE = ("false", "no", "off", "0")
 def parameters(method: Method, words: Iterable[str], warn: Callable[[str], None]) -> dict[str, Any]:
     """Return the parameters that `words` give: the first required one alone, others as key=value.
 
-    A value `@file` is read from a file, `@env:NAME` from the environment, `-` from standard input, `@@text` is the text
-    `@text`. Raises UsageError.
+    A value `@file` is read from a file, `@env:NAME` from the environment, `@-` (or `-`) from standard input, `@@text`
+    is the text `@text`. A `revision` that the method needs may be left out: whoever calls fetches it. Raises
+    UsageError.
     """
     fields = {field.name: field for field in fields_of(method.params)}
     params: dict[str, Any] = {}
+    words = list(words)
+    values = (pair["value"] if (pair := _PAIR.fullmatch(word)) else word for word in words)
+    if sum(value in _STDIN for value in values) > 1:
+        raise UsageError("standard input can be the value of one field only")
     for number, word in enumerate(words):
         pair = _PAIR.fullmatch(word)
         if pair is None and number == 0:
@@ -38,18 +44,19 @@ def parameters(method: Method, words: Iterable[str], warn: Callable[[str], None]
         else:
             key, text = pair["key"], pair["value"]
         _set(params, method, fields, key, text, warn)
-    lacking = [field.name for field in fields.values() if field.required and field.name not in params]
+    fetched = {"revision"} if getter_of(method) is not None else set()
+    lacking = [field.name for field in fields.values() if field.required and field.name not in {*params, *fetched}]
     if lacking:
         raise UsageError(f"{method.name} needs {', '.join(lacking)}; see firthctl {method.name} --help")
-    _check(method, params)
+    _check(method, dict.fromkeys(fetched, 1) | params)
     return params
 
 
 def read_value(text: str) -> str:
-    """Return the text itself, or what `@file`, `@env:NAME` and `-` stand for, without the line end."""
+    """Return the text itself, or what `@file`, `@env:NAME`, `@-` and `-` stand for, without the line end."""
     if text.startswith("@@"):
         return text[1:]
-    if text == "-":
+    if text in _STDIN:
         try:
             return sys.stdin.buffer.read().decode().rstrip("\r\n")
         except UnicodeDecodeError as error:
@@ -105,19 +112,22 @@ def _set(
         raise UsageError(f"{key} is given twice")
     named = not outer and text.startswith("@@")  # it says where a secret lies, and is none
     if _is_secret(fields[(*outer, last)[0]]) and _on_command_line(text) and not named:
-        warn(f"{key} can be read by other users while this runs; give it as {key}=@FILE or {key}=- (standard input)")
+        warn(f"{key} can be read by other users while this runs; give it as {key}=@FILE or {key}=@- (standard input)")
     target[last] = _value(field, key, read_value(text))
 
 
 def _field(method: Method, fields: dict[str, Field], name: str, key: str) -> Field:
     if name not in fields:
+        if name == key and fixed_after_creation(method, name):
+            noun = method.name.partition(".")[0]
+            raise UsageError(f"{name} is fixed after creation: a new {noun} can have another one")
         raise UsageError(f"{method.name} has no field {key!r}{meant(name, fields)} ({_names(fields)})")
     return fields[name]
 
 
 def _on_command_line(text: str) -> bool:
     """Tell whether a value stands there itself, where every user's `ps` shows it."""
-    return text.startswith("@@") or not (text in ("-", "", "null") or text.startswith("@"))
+    return text.startswith("@@") or not (text in (*_STDIN, "", "null") or text.startswith("@"))
 
 
 def _is_secret(field: Field) -> bool:
@@ -215,3 +225,14 @@ def struct_paths(struct: type[Struct], prefix: str = "") -> list[str]:
         if field.struct is not None:
             found += struct_paths(field.struct, f"{prefix}{field.name}.")
     return found
+
+
+def has_column(struct: type[Struct], column: str) -> bool:
+    """Tell whether a column, `draft.added` one inside another, is a member of the struct."""
+    name, dot, rest = column.partition(".")
+    field = next((field for field in fields_of(struct) if field.name == name), None)
+    if field is None or not dot:
+        return field is not None
+    if field.struct is not None:
+        return has_column(field.struct, rest)
+    return not field.scalar and field.inner is None  # any JSON may hold it

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 
-from firth_protocol.describe import Field, fields_of, item_of, result_text
+from firth_protocol.describe import Field, fields_of, getter_of, item_of, result_text
 from firth_protocol.methods import METHODS, Method
 from firth_protocol.types import Credentials
 
 _OVERVIEW = """\
 firthctl [options] METHOD [value] [field=value ...]
 firthctl METHOD --help                 fields, types, defaults, meaning
-firthctl call METHOD '{"raw": "json"}'   any method, parameters unchecked; @FILE or - reads them
+firthctl call METHOD '{"raw": "json"}'   any method, parameters unchecked; @FILE or @- reads them
 firthctl watch [topics] [after=CURSOR] events as they happen (daemon, channel, mirror, run, ...)
 firthctl discover                      the daemon's own description of its methods (OpenRPC)
 firthctl completion bash|zsh|fish      a script for the shell
@@ -19,14 +19,17 @@ Options
   --wait          follow the run that the method starts, on stderr, and end with its outcome
   --limit N       at most N items of a list (default: all pages)
   --table, --json, --csv
-                  a table (default on a terminal), JSON lines (default into a pipe), or CSV
+                  a table (default on a terminal), JSON lines (default into a pipe), or CSV (what is no
+                  list and no object)
+  --columns A,B.C only these, in this order; a dot goes into an object: name,draft.added
   --version, --help
 
 Values
   The first required field may stand alone: firthctl channel.freeze main
   Lists: a,b,c or JSON. Objects: JSON, or field by field: filters.subdirs=linux-64,noarch
-  null clears a field. @FILE reads a value from a file, @env:NAME from the environment, - from
+  null clears a field. @FILE reads a value from a file, @env:NAME from the environment, @- from
   standard input, @@x is the text @x.
+  An edit without revision reads the present one first: firthctl mirror.update main:forge schedule=daily
   Secrets belong into a file or standard input: other users can read a command line.
 
 Exit status
@@ -36,6 +39,11 @@ Exit status
 
 Methods
 """
+
+
+def usage() -> str:
+    """Return what is said of the command line as a whole, without the methods."""
+    return _OVERVIEW.rpartition("\n\nMethods")[0]
 
 
 def overview(methods: Mapping[str, Method] = METHODS) -> str:
@@ -49,14 +57,18 @@ def of_method(method: Method) -> str:
     fields = fields_of(method.params)
     first = next((field.name for field in fields if field.required), None)
     usage = f"firthctl {method.name}"
-    usage += "".join(_usage(field, alone=field.name == first) for field in fields if field.required)
-    if any(not field.required for field in fields):
+    fetched = {"revision"} if getter_of(method) is not None else set()
+    needed = [field for field in fields if field.required and field.name not in fetched]
+    usage += "".join(_usage(field, alone=field.name == first) for field in needed)
+    if len(needed) < len(fields):
         usage += " [field=value ...]"
     lines = [usage, "", f"{method.summary}.", ""]
     if fields:
-        lines += ["Fields", *(line for field in fields for line in _field(field, "  ")), ""]
+        lines += ["Fields", *(line for field in fields for line in _field(field, "  ", field.name in fetched)), ""]
     if any(field.struct is Credentials for field in fields):
-        lines.append("Secrets: credentials.token=@FILE, or credentials.token=- from standard input; credentials=@@NAME")
+        lines.append(
+            "Secrets: credentials.token=@FILE, or credentials.token=@- from standard input; credentials=@@NAME"
+        )
         lines += ["means @NAME, one that the service manager gives the daemon.", ""]
     lines.append(f"Role     {method.role}")
     lines.append(f"Reply    {result_text(method.result)}: {_reply(method)}")
@@ -69,8 +81,10 @@ def _usage(field: Field, *, alone: bool) -> str:
     return f" {field.name.upper()}" if alone else f" {field.name}=..."
 
 
-def _field(field: Field, indent: str) -> list[str]:
-    if field.required:
+def _field(field: Field, indent: str, fetched: bool) -> list[str]:
+    if fetched:
+        state = "read first when left out"
+    elif field.required:
         state = "needed"
     elif field.default is None or field.default == "null":
         state = "optional"

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 import msgspec
 from msgspec import Struct
 
-from firth_protocol.describe import fields_of
+from firth_protocol.describe import Field, fields_of
 from firth_protocol.units import size
 
 # C0, DEL, C1, and what reorders or hides text on a terminal: names come from foreign sources.
@@ -50,12 +50,16 @@ def clean(text: str) -> str:
 
 
 class Printer:
-    """Prints to one stream. `width` is that of the terminal, None when the stream is none."""
+    """Prints to one stream. `width` is that of the terminal, None when the stream is none.
 
-    def __init__(self, stream: TextIO, form: Format, width: int | None) -> None:
+    `columns` are the members that are shown, `draft.added` one inside another; nothing chooses what tells most.
+    """
+
+    def __init__(self, stream: TextIO, form: Format, width: int | None, columns: Sequence[str] = ()) -> None:
         self._stream = stream
         self._form = form
         self._width = width
+        self._chosen = list(columns)
 
     def items(self, pages: Iterable[list[Any]], kind: type[Struct] | None) -> None:
         """Print the items of a list, page after page; `kind` is their struct, if known."""
@@ -63,20 +67,26 @@ class Printer:
             case Format.JSON:
                 for page in pages:
                     for item in page:
-                        self._json(item)
+                        self._json(self._of(item))
             case Format.CSV:
                 self._csv(pages, kind)
             case Format.TABLE:
                 self._table(pages, kind)
 
-    def one(self, value: Any) -> None:
-        """Print a single reply."""
+    def one(self, value: Any, kind: type[Struct] | None = None) -> None:
+        """Print a single reply; `kind` is its struct, if known."""
         if self._form is Format.CSV and isinstance(value, dict):
-            self._csv([[value]], None)
+            self._csv([[value]], kind)
         elif self._form is Format.TABLE and isinstance(value, dict):
-            self._lines(value, "")
+            self._lines(self._of(value), "", kind)
         else:
-            self._json(value)
+            self._json(self._of(value))
+
+    def _of(self, value: Any) -> Any:
+        """Return the chosen members of an object, or the object when none are chosen."""
+        if not self._chosen or not isinstance(value, dict):
+            return value
+        return {column: _get(value, column) for column in self._chosen}
 
     def _json(self, value: Any) -> None:
         text = msgspec.json.encode(value).decode()
@@ -85,14 +95,14 @@ class Printer:
         self._write(text)
 
     def _csv(self, pages: Iterable[list[Any]], kind: type[Struct] | None) -> None:
-        """Print RFC 4180's form with a header line; lists and objects are JSON inside their cell."""
-        columns = [field.name for field in fields_of(kind)] if kind is not None else []
+        """Print RFC 4180's form with a header line; a list or object that was chosen is JSON inside its cell."""
+        columns = self._chosen or ([field.name for field in fields_of(kind) if field.scalar] if kind else [])
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         headed = False
         for page in pages:
             if not headed:
-                columns = columns or list(page[0] if page and isinstance(page[0], dict) else ["value"])
+                columns = columns or _scalars(page)
                 writer.writerow(columns)
                 headed = True
             writer.writerows([_plain(_get(item, column)) for column in columns] for item in page)
@@ -107,7 +117,7 @@ class Printer:
         for page in pages:
             if not page:
                 continue
-            columns = columns or _columns(kind, page)
+            columns = columns or self._chosen or _columns(kind, page)
             rows = [[_cell(column, _get(item, column)) for column in columns] for item in page]
             if widths is None:
                 widths = _fit(columns, rows, self._width)
@@ -121,22 +131,26 @@ class Printer:
         parts = [_pad(cell, width, to_right) for cell, width, to_right in zip(cells, widths, right, strict=True)]
         self._write(_GAP.join(parts).rstrip())
 
-    def _lines(self, value: dict[str, Any], indent: str) -> None:
+    def _lines(self, value: dict[str, Any], indent: str, kind: type[Struct] | None) -> None:
         """Print an object as one `name  value` a line; objects inside are indented, lists of objects are tables."""
+        fields = {field.name: field for field in fields_of(kind)} if kind is not None else {}
         width = max((len(name) for name in value), default=0)
         for name, item in value.items():
+            inner_kind = _kind_at(fields, name)
             if isinstance(item, dict) and item:
                 self._write(f"{indent}{clean(name)}")
-                self._lines(item, indent + _GAP)
+                self._lines(item, indent + _GAP, inner_kind)
             elif isinstance(item, list) and item and all(isinstance(each, dict) for each in item):
                 self._write(f"{indent}{clean(name)}")
                 room = None if self._width is None else max(self._width - len(indent) - 2, 20)
                 inner = io.StringIO()
-                Printer(inner, Format.TABLE, room).items([item], None)
+                Printer(inner, Format.TABLE, room).items([item], inner_kind)
                 for line in inner.getvalue().splitlines():
                     self._write(indent + _GAP + line)
             else:
-                self._write(f"{indent}{clean(name):<{width}}{_GAP}{_cell(name, item)}".rstrip())
+                lines = item.rstrip("\n").split("\n") if isinstance(item, str) else [item]
+                for label, line in zip([name, *[""] * len(lines)], lines, strict=False):
+                    self._write(f"{indent}{clean(label):<{width}}{_GAP}{_cell(name, line)}".rstrip())
 
     def _write(self, line: str) -> None:
         self._stream.write(line + "\n")
@@ -170,6 +184,23 @@ def _columns(kind: type[Struct] | None, page: list[Any]) -> list[str]:
     return [key for key in keys if not any(isinstance(_get(item, key), dict) for item in page)] or keys
 
 
+def _scalars(page: list[Any]) -> list[str]:
+    """Return the members that hold one value in each object of a page, all where none does."""
+    if not page or not isinstance(page[0], dict):
+        return ["value"]
+    keys = list(page[0])
+    return [key for key in keys if not any(isinstance(_get(item, key), dict | list) for item in page)] or keys
+
+
+def _kind_at(fields: dict[str, Field], path: str) -> type[Struct] | None:
+    """Return the struct that lies at `path`, alone or in a list, if it is known."""
+    name, _, rest = path.partition(".")
+    inner = fields[name].inner if name in fields else None
+    if inner is None or not rest:
+        return inner
+    return _kind_at({field.name: field for field in fields_of(inner)}, rest)
+
+
 def _fit(columns: list[str], rows: list[list[str]], room: int | None) -> list[int]:
     """Return the widths of the columns that fit, at least one; the last of them takes what is left."""
     widths = [max([text_width(column), *(text_width(row[n]) for row in rows)]) for n, column in enumerate(columns)]
@@ -193,7 +224,13 @@ def _pad(text: str, width: int, to_right: bool) -> str:
 
 
 def _get(item: Any, column: str) -> Any:
-    return item.get(column) if isinstance(item, dict) else item
+    """Return a member of an object, or of one inside it; what is no object is its own only column."""
+    if not isinstance(item, dict):
+        return item
+    if column in item or "." not in column:
+        return item.get(column)
+    name, _, rest = column.partition(".")
+    return _get(item[name], rest) if isinstance(item.get(name), dict) else None
 
 
 def _is_number(value: Any) -> bool:
@@ -207,7 +244,13 @@ def _cell(column: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if _is_number(value):
-        return size(value) if column in _BYTES else f"{value:g}" if isinstance(value, float) else str(value)
+        return (
+            size(value)
+            if column.rpartition(".")[2] in _BYTES
+            else f"{value:g}"
+            if isinstance(value, float)
+            else str(value)
+        )
     if isinstance(value, list) and all(isinstance(item, str | int) for item in value):
         return clean(", ".join(str(item) for item in value))
     if isinstance(value, str):

@@ -40,15 +40,16 @@ class _Connection(http.client.HTTPConnection):
 class Daemon:
     """The daemon behind a socket. Every method raises Unreachable, and the tree's errors for an error reply."""
 
-    def __init__(self, socket_path: Path) -> None:
+    def __init__(self, socket_path: Path, timeout_s: float = CALL_TIMEOUT_S) -> None:
         self.socket_path = socket_path
+        self._timeout_s = timeout_s
 
     def call(self, method: str, params: Mapping[str, Any]) -> Any:
         """Call a method; return its result as plain JSON values."""
         request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         patience = params.get("timeout", 0)
         extra = patience if isinstance(patience, int | float) else 0
-        connection = _Connection(self.socket_path, CALL_TIMEOUT_S + extra)
+        connection = _Connection(self.socket_path, self._timeout_s + extra)
         try:
             connection.request("POST", "/rpc", msgspec.json.encode(request), {"Content-Type": "application/json"})
             response = connection.getresponse()

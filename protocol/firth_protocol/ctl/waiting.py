@@ -6,13 +6,17 @@ from typing import Any, TextIO
 from firth_protocol.ctl.exits import Exit, Unreachable
 from firth_protocol.ctl.output import clean, cut
 from firth_protocol.ctl.transport import Daemon
-from firth_protocol.errors import Unavailable
+from firth_protocol.describe import fields_of
+from firth_protocol.errors import FirthError, Unavailable
+from firth_protocol.methods import METHODS
 from firth_protocol.types import RunState, StepName
 from firth_protocol.units import rate
 
 POLL_S = 1.0
 PATIENCE_S = 30.0
 """How long the daemon may be away while a run is followed: it may be restarted meanwhile."""
+
+_FOLLOWED = ("run", "runs")
 
 Run = dict[str, Any]
 
@@ -62,6 +66,21 @@ def follow(daemon: Daemon, run_id: int, line: Line, sleep: Callable[[float], Non
             line.end(outcome_text(run))
             return run
         line.show(progress_text(run), f"{state} {run.get('step')}")
+
+
+def refresh(daemon: Daemon, result: dict[str, Any], say: Callable[[str], None]) -> None:
+    """Put the objects of a reply as they are now in the place of those that stood there before its run."""
+    for name, before in result.items():
+        getter = METHODS.get(f"{name}.get")
+        if getter is None or name in _FOLLOWED or not isinstance(before, dict):
+            continue
+        ref = next(field for field in fields_of(getter.params) if field.required)
+        try:
+            now = daemon.call(getter.name, {ref.name: before["id" if ref.takes_number else "name"]})
+        except FirthError as error:
+            say(f"{name} is told as it was before the run: {error.message}")
+        else:
+            result[name] = {key: now.get(key, value) for key, value in before.items()}
 
 
 def exit_of(runs: list[Run]) -> Exit:

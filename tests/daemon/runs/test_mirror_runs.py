@@ -150,6 +150,8 @@ async def test_one_bad_file_makes_the_run_incomplete_and_the_next_one_heals_it(t
         assert "beta-2.0-0.conda" not in await w.names()
         details = await w.call("mirror.details", mirror="main:m")
         assert [(one.filename, bool(one.reason)) for one in details.failed] == [("beta-2.0-0.conda", True)]
+        assert [one.count for one in details.failed_reasons] == [1]
+        assert (await w.call("mirror.get", mirror="main:m")).last_run.missing == 1
         status = await w.call("daemon.status")
         assert [problem.subject for problem in status.health] == ["mirror main:m"]
         w.upstream.heal()

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from firth_protocol.types import RunKind, RunState, StepName, StepState
-from firthd.runs.ends import ANEW
 from firthd.store import runs as rows
 from firthd.store import upkeep
 from firthd.store.blobs import Kept
@@ -117,26 +116,6 @@ async def test_runs_that_a_crash_left_open_are_settled(db: Database) -> None:
     async with works.working():
         assert await works.ended(plan + 1) is RunState.COMPLETED
     assert sorted(works.started) == [pending, plan + 1]
-
-
-@pytest.mark.parametrize("resume", [True, False])
-async def test_a_start_settles_a_run_of_any_kind(db: Database, resume: bool) -> None:
-    works = Works(db, resume=resume)
-    for kind in RunKind:
-        run = await works.submit(kind, requeued=2)
-        await crashed(db, run, RunState.RUNNING)
-        (told,) = await works.queue.recover()
-        assert told == f"run {run} was interrupted by the daemon's end"
-        error = (await works.row(run)).error
-        assert error is not None
-        assert error.hint is not None
-        assert error.hint.endswith(ANEW[kind])
-    once = {kind for kind in RunKind if kind not in {PLAN, RunKind.BACKUP}}  # those two are for somebody who waits
-    for kind in once:
-        run = await works.submit(kind)
-        await crashed(db, run, RunState.RUNNING)
-        await works.queue.recover()
-        assert ((await runs_of(db))[-1][:3] == (run + 1, kind, RunState.PENDING)) is resume
 
 
 async def test_without_resuming_nothing_is_queued_again(db: Database) -> None:

@@ -13,6 +13,7 @@ from firth_protocol.errors import CursorExpired, Invalid
 from firthd.access import covers
 from firthd.store import catalog, paging
 from firthd.store.database import Tx
+from firthd.store.orders import CHANNEL_ORDERS
 from tests.support.state import add_channel, opened
 
 COLUMNS = {"text": "t.text", "number": "t.number", "id": "t.id"}
@@ -128,7 +129,7 @@ def test_patterns_show_the_channels_they_name(patterns: tuple[str, ...] | None, 
     assert sorted(name for name in NAMES if covers(patterns, name)) == sorted(seen)
 
 
-@pytest.mark.parametrize("sort", [sign + name for name in catalog.CHANNEL_ORDERS for sign in ("", "-")])
+@pytest.mark.parametrize("sort", [sign + name for name in CHANNEL_ORDERS for sign in ("", "-")])
 @pytest.mark.parametrize("limit", [1, 2, 5, 6, 100])
 async def test_channels_come_once_each_and_the_last_page_says_so(tmp_path: Path, sort: str, limit: int) -> None:
     async with opened(tmp_path) as db:
@@ -154,4 +155,19 @@ async def test_channels_come_once_each_and_the_last_page_says_so(tmp_path: Path,
         assert cursor is None
         assert sorted(found) == sorted(NAMES)
         if sort.endswith("name"):
-            assert found == sorted(NAMES, reverse=sort.startswith("-"))
+            assert found == sorted(NAMES, key=lambda name: name.replace("/", " "), reverse=sort.startswith("-"))
+
+
+async def test_children_come_before_the_siblings_that_begin_alike(tmp_path: Path) -> None:
+    wanted = ["ml", "ml/nightly", "ml/stable", "ml-gpu", "mlx"]
+    async with opened(tmp_path) as db:
+
+        async def make(tx: Tx) -> None:
+            for name in sorted(wanted):
+                await add_channel(tx, name)
+
+        await db.write(make)
+        rows, _, _ = await db.read(
+            lambda r: catalog.channels_page(r, query=None, sort="name", cursor=None, limit=100, patterns=None)
+        )
+    assert [row.name for row in rows] == wanted

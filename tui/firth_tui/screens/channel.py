@@ -10,14 +10,16 @@ from textual.widgets import Static
 
 from firth_protocol.errors import FirthError, NotFound
 from firth_protocol.methods import ChannelGet
-from firth_protocol.types import Change, Channel, Generation, Mirror, Package
-from firth_tui.action_table import CHANNEL_TABS
-from firth_tui.actions import Place, Target
+from firth_protocol.types import Change, Channel, Generation, Mirror, Package, Privacy
+from firth_tui.action_table import BY_ID
+from firth_tui.action_table_common import CHANNEL_TABS
+from firth_tui.actions import Place, Target, key_name, key_of
 from firth_tui.format import Cell, Sign, Tone, age, clean, count, family_name, moment, since
 from firth_tui.model import Touched
 from firth_tui.screens.channel_lists import (
     change_listing,
     generation_listing,
+    nothing_offered,
     package_listing,
     subchannel_listing,
 )
@@ -25,7 +27,7 @@ from firth_tui.screens.listing import ListPane
 from firth_tui.screens.mirrors import WORDS as MIRROR_WORDS
 from firth_tui.screens.mirrors import MirrorPane
 from firth_tui.screens.mirrors import listing as mirror_listing
-from firth_tui.screens.place import PlaceScreen, bindings
+from firth_tui.screens.place import PlaceScreen, RowPreviews, bindings
 from firth_tui.widgets.chrome import TabBar
 from firth_tui.widgets.scroll import Scroll
 from firth_tui.widgets.work import Repeated
@@ -46,6 +48,21 @@ WORDS = (
     ("subchannel", "a channel below this one, with its own mirrors and its own freeze"),
     *MIRROR_WORDS,
 )
+
+
+def tab_action(title: str) -> str:
+    """Return the id of the action that opens a tab."""
+    return f"tab.{title.split()[0].lower()}"
+
+
+NEEDS = {
+    Privacy.AUTHENTICATED: "Any valid token, as TOKEN in http://user:TOKEN@… or as a bearer. Press n to make one.",
+    Privacy.PRIVATE: (
+        "A token that names this channel; to all others it is not there. It goes in place of TOKEN in\n"
+        "http://user:TOKEN@… or as a bearer. Press n to make one that opens it."
+    ),
+}
+"""What clients of a channel need that is not public."""
 
 
 class UsePane(Scroll):
@@ -73,6 +90,8 @@ class UsePane(Scroll):
             f"kept        the last content of each day for {kept.days} days, of each month {months}\n"
             f"created     {moment(channel.created_at)}, changed {age(channel.updated_at, now)}"
         )
+        if channel.privacy in NEEDS:
+            shown.append(("what a client needs", NEEDS[channel.privacy]))
         about = [(f"{clean(channel.description)}\n", "")] if channel.description else []
         told = [
             *about,
@@ -101,7 +120,7 @@ class ChannelScreen(PlaceScreen):
         self.channel_now: ChannelGet | None = None
         self.tab = tab
         self.generation: int | None = None
-        self.tab_bar = TabBar([title for _, title in TABS])
+        self.tab_bar = TabBar([])
         self._panes: dict[Place, Widget] = {}
         self._reading = Repeated(self, self._read, group="channel")
 
@@ -160,6 +179,9 @@ class ChannelScreen(PlaceScreen):
         return addresses.conda
 
     def body(self) -> ComposeResult:
+        keys = self.session.keys
+        tabs = [(key_name(key_of(BY_ID[tab_action(title)], keys)), title) for _, title in TABS]
+        self.tab_bar.tabs = tabs
         yield self.tab_bar
         yield Vertical(id="tabs")
 
@@ -182,6 +204,7 @@ class ChannelScreen(PlaceScreen):
             self._panes[tab] = self._new_pane(tab)
             await self.query_one("#tabs", Vertical).mount(self._panes[tab])
         pane = self._panes[tab]
+        self._tell_what_waits()
         self.filter_bar.put(pane.wanted.query if isinstance(pane, ListPane) else "")
         if isinstance(pane, ListPane):
             pane.came_into_view()
@@ -193,11 +216,11 @@ class ChannelScreen(PlaceScreen):
     def _new_pane(self, tab: Place) -> Widget:
         name, orders = self.channel_name, self.session.orders
         if tab is Place.PACKAGES:
-            return ListPane(package_listing(self, name), orders)
+            return ListPane(package_listing(self, name), orders, RowPreviews(self))
         if tab is Place.CHANNEL_MIRRORS:
             return MirrorPane(mirror_listing(self, name), self)
         if tab is Place.SUBCHANNELS:
-            return ListPane(subchannel_listing(self, name), orders)
+            return ListPane(subchannel_listing(self, name), orders, RowPreviews(self))
         if tab is Place.GENERATIONS:
             return ListPane(generation_listing(self, name), orders)
         return ListPane(change_listing(self, name, self.generation), orders) if tab is Place.CHANGES else UsePane()
@@ -210,7 +233,7 @@ class ChannelScreen(PlaceScreen):
         if name == "tab.changes" and self.generation is not None:
             await self._show_changes(None)
             return
-        tabs = {f"tab.{title.split()[0].lower()}": place for place, title in TABS}
+        tabs = {tab_action(title): place for place, title in TABS}
         if name in tabs:
             await self.open_tab(tabs[name])
 
@@ -261,10 +284,16 @@ class ChannelScreen(PlaceScreen):
             return
         except (FirthError, OSError):
             return
+        self._tell_what_waits()
         pane = self._panes.get(Place.USE)
         if isinstance(pane, UsePane) and pane.is_mounted:
             pane.put(self.channel_now, self.now())
         self.redraw()
+
+    def _tell_what_waits(self) -> None:
+        pane = self._panes.get(Place.PACKAGES)
+        if isinstance(pane, ListPane) and self.channel_now is not None:
+            pane.put_empty(nothing_offered(self.channel_now))
 
     def fact(self, about: Touched) -> None:
         for pane in self._panes.values():

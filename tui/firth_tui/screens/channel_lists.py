@@ -5,12 +5,28 @@ from typing import Any
 
 from firth_protocol.types import Change, Channel, Generation, Package
 from firth_tui.actions import Place
-from firth_tui.format import Cell, Sign, Tone, age, clean, count, family_name, moment, size
+from firth_tui.format import Cell, Sign, Tone, age, clean, count, counted, family_name, moment, size
 from firth_tui.rows import Fetch, filtered
 from firth_tui.screens.channels import channel_columns
 from firth_tui.screens.listing import Listing, Wanted
 from firth_tui.screens.place import PlaceScreen
 from firth_tui.widgets.keyed_table import Column
+
+NO_PACKAGE = (
+    "The channel offers no package yet.\nPress n to create a mirror that fills it, or M to see the mirrors it has."
+)
+
+
+def nothing_offered(channel: Channel) -> str:
+    """Return why a channel has no package to show, and what to do."""
+    if channel.frozen and channel.draft is not None and channel.draft.added:
+        waits = counted(channel.draft.added, "file")
+        return f"The channel is frozen with nothing in it; {waits} wait.\nPress z to unfreeze it, C to see what waits."
+    if channel.frozen:
+        return "The channel is frozen with nothing in it.\nWhat mirrors bring waits until z unfreezes it."
+    if channel.mirrors:
+        return "The channel offers no package yet.\nPress M to see its mirrors; r runs one."
+    return NO_PACKAGE
 
 
 def package_listing(screen: PlaceScreen, channel: str) -> Listing[Package]:
@@ -58,10 +74,7 @@ def package_listing(screen: PlaceScreen, channel: str) -> Listing[Package]:
         key=lambda package: (package.family, package.name),
         fetch=fetch,
         touches=lambda about: about.changes_content and about.channel == channel,
-        empty=(
-            "The channel offers no package yet.\n"
-            "Press n to create a mirror that fills it, or 2 to see the mirrors it has."
-        ),
+        empty=NO_PACKAGE,
         subject="package",
         sort="name",
     )

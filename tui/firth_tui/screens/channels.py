@@ -21,7 +21,7 @@ from firth_tui.format import (
 from firth_tui.model import FAULTS
 from firth_tui.rows import Fetch, filtered
 from firth_tui.screens.listing import Listing, ListPane, Wanted
-from firth_tui.screens.place import PlaceScreen, bindings
+from firth_tui.screens.place import PlaceScreen, RowPreviews, bindings
 from firth_tui.widgets.keyed_table import Column
 
 WORDS = (
@@ -68,16 +68,30 @@ def channel_columns(pane: PlaceScreen) -> tuple[Column[Channel], ...]:
             drop=2,
             cell=lambda c: Cell(size(sum(each.bytes for each in c.families))),
         ),
-        Column(id="published", title="PUBLISHED", width=10, cell=lambda c: Cell(age(c.published_at, pane.now()))),
+        Column(
+            id="published",
+            title="PUBLISHED",
+            width=10,
+            cell=lambda c: Cell(age(c.published_at, pane.now())),
+            sort="published_at",
+        ),
         Column(id="privacy", title="OPEN TO", width=13, drop=1, cell=lambda c: privacy_cell(c.privacy)),
-        Column(id="families", title="FAMILIES", width=10, grow=1, drop=4, cell=families_cell),
+        Column(id="families", title="FAMILIES", width=13, grow=1, drop=4, cell=families_cell),
         Column(
             id="updated",
             title="CHANGED",
             width=10,
-            drop=5,
+            drop=6,
             cell=lambda c: Cell(age(c.updated_at, pane.now()), Tone.MUTED),
             sort="updated_at",
+        ),
+        Column(
+            id="description",
+            title="DESCRIPTION",
+            width=16,
+            grow=4,
+            drop=5,
+            cell=lambda c: Cell(clean(c.description), Tone.MUTED),
         ),
     )
 
@@ -117,6 +131,7 @@ class ChannelsScreen(PlaceScreen):
                 sort="name",
             ),
             self.session.orders,
+            RowPreviews(self),
         )
         yield self._pane
 

@@ -3,30 +3,33 @@
 from typing import Any, ClassVar
 
 import msgspec
+from textual import on
 from textual.app import ComposeResult
 
 from firth_protocol.errors import FirthError
+from firth_protocol.methods import MirrorGet
 from firth_protocol.types import AuditEntry, DaemonStatus, Mirror
-from firth_tui.actions import Place
-from firth_tui.format import Cell, Sign, Tone, age, ahead, clean, count, counted, duration, moment, rate, since, size
-from firth_tui.model import FAULTS, Touched, worst_first
-from firth_tui.rows import Fetch
+from firth_tui.actions import Place, Target
+from firth_tui.faults import Fault, faults
+from firth_tui.format import Cell, Sign, Tone, age, ahead, clean, count, counted, duration, moment, rate, size
+from firth_tui.model import FAULTS, Touched
+from firth_tui.rows import Fetch, LocalRows
 from firth_tui.screens.listing import Listing, ListPane, Wanted
-from firth_tui.screens.mirror import Sheet, labelled
-from firth_tui.screens.mirrors import state_of
+from firth_tui.screens.mirror import labelled
 from firth_tui.screens.place import PlaceScreen, bindings
-from firth_tui.widgets.keyed_table import Column
+from firth_tui.widgets.dialogs import Told
+from firth_tui.widgets.keyed_table import Column, KeyedTable
 from firth_tui.widgets.progress import bar
 from firth_tui.widgets.scroll import Scroll
+from firth_tui.widgets.sheet import Sheet
 from firth_tui.widgets.sparkline import spark
 from firth_tui.widgets.work import Repeated
 
 READ_S = 5
 """How often the status is read while somebody looks."""
-STALE_S = 35 * 86400
-"""A mirror without success for longer than its usual month and some days is told."""
 MOST_DUE = 5
-MOST_FAULTS = 8
+MOST_READ = 200
+"""How many mirrors of each kind of fault are read."""
 
 WORDS = (
     ("store", "where package files lie; a file that several channels have is stored once"),
@@ -37,22 +40,24 @@ WORDS = (
 )
 
 
-def problem_lines(status: DaemonStatus, mirrors: list[Mirror], now: float) -> list[list[Cell]]:
-    """Return what is wrong, worst first; or that nothing is."""
-    lines: list[list[Cell]] = []
-    for problem in status.health:
-        lines.append([Cell(f" {Sign.BAD} {clean(problem.subject)}: ", Tone.BAD), Cell(clean(problem.text))])
-        hint = f"; {clean(problem.hint)}" if problem.hint else ""
-        lines.append([Cell(f"   since {since(problem.since, now)}{hint}", Tone.MUTED)])
-    faulty = [each for each in worst_first(mirrors) if each.state in FAULTS or (each.last_success_age_s or 0) > STALE_S]
-    for mirror in faulty[:MOST_FAULTS]:
-        why = clean(mirror.last_run.error.message) if mirror.last_run and mirror.last_run.error else ""
-        success = f"last success {age(mirror.last_success_at, now)}"
-        name = Cell(f" {clean(mirror.channel)}: {clean(mirror.name)}  ", Tone.STRONG)
-        lines.append([name, state_of(mirror), Cell(f"  {success}  {why}")])
-    if len(faulty) > MOST_FAULTS:
-        lines.append([Cell(f"   and {counted(len(faulty) - MOST_FAULTS, 'more mirror')}: 2, then !", Tone.MUTED)])
-    return lines or [[Cell(f" {Sign.OK} nothing is wrong", Tone.OK)]]
+def fault_columns() -> tuple[Column[Fault], ...]:
+    """Return the columns of what is wrong."""
+    return (
+        Column(id="sign", title="", width=1, cell=lambda f: f.sign),
+        Column(id="subject", title="WHAT", width=20, grow=1, cell=lambda f: Cell(clean(f.subject), Tone.STRONG)),
+        Column(id="text", title="WHAT IS WRONG", width=30, grow=3, cell=lambda f: Cell(clean(f.text))),
+        Column(id="since", title="SINCE", width=5, cell=lambda f: Cell(f.when, Tone.MUTED)),
+    )
+
+
+def fault_lines(fault: Fault | None) -> list[list[Cell]]:
+    """Return all that is known of one fault, or that there is none."""
+    if fault is None:
+        return [[Cell(f" {Sign.OK} nothing is wrong", Tone.OK)], []]
+    known = f"since {fault.when}" if fault.when else ""
+    more = "; ".join(part for part in (known, clean(fault.hint)) if part)
+    lines = [[Cell(f" {fault.sign.text} ", fault.sign.tone), Cell(f"{clean(fault.subject)}: {clean(fault.text)}")]]
+    return [*lines, [Cell("   "), Cell(more, Tone.MUTED)], []]
 
 
 def store_lines(status: DaemonStatus) -> list[list[Cell]]:
@@ -102,6 +107,9 @@ class HealthScreen(PlaceScreen):
         super().__init__()
         self.mirrors: list[Mirror] = []
         self.sheet = Sheet()
+        self._faults: list[Fault] = []
+        self.faults: KeyedTable[Fault] = KeyedTable(fault_columns(), self._rows(), id="faults")
+        self.faults.display = False
         self._reading = Repeated(self, self._read, group="health")
 
     def where(self) -> Place:
@@ -111,21 +119,30 @@ class HealthScreen(PlaceScreen):
         return ["Health"]
 
     def side(self) -> list[Cell]:
-        status = self.session.status
-        if status is None:
+        if self.session.status is None:
             return []
-        wrong = len(status.health) + sum(each.state in FAULTS for each in self.mirrors)
-        if wrong:
-            return [Cell(f"{Sign.WARN} {counted(wrong, 'thing')} to look at", Tone.WARN)]
+        if self._faults:
+            return [Cell(f"{Sign.WARN} {counted(len(self._faults), 'thing')} to look at", Tone.WARN)]
         return [Cell(f"{Sign.OK} all well", Tone.OK)]
 
+    @property
+    def table(self) -> KeyedTable[Any] | None:
+        return self.faults
+
+    def behind(self) -> bool:
+        return self.session.status is None and self._reading.at_work
+
     def body(self) -> ComposeResult:
+        yield self.faults
         with Scroll(id="sheet"):
             yield self.sheet
 
     def on_mount(self) -> None:
-        self.query_one("#sheet", Scroll).focus()
+        self.focus_body()
         self.reload()
+
+    def focus_body(self) -> None:
+        self.set_focus(self.faults if self._faults else self.query_one("#sheet", Scroll))
 
     def reload(self) -> None:
         self._reading.ask()
@@ -133,11 +150,29 @@ class HealthScreen(PlaceScreen):
     def readings(self) -> list[Repeated]:
         return [self._reading]
 
+    async def open_row(self, row: Any) -> None:
+        """Go to what is wrong: the mirror, the run or the channel; of several mirrors to their list."""
+        if not isinstance(row, Fault):
+            self.firth.tell("Nothing is wrong: there is nothing to open.")
+        elif len(row.mirrors) > 1:
+            self.firth.open(Target(place=Place.MIRRORS, faults=True))
+        elif row.mirrors:
+            self.firth.open(Target(place=Place.MIRROR, number=row.mirrors[0]))
+        elif row.mirror:
+            mirror = await self.firth.link.ask(MirrorGet, "mirror.get", mirror=row.mirror)
+            self.firth.open(Target(place=Place.MIRROR, number=mirror.id))
+        elif row.run is not None:
+            self.firth.open(Target(place=Place.RUN, number=row.run))
+        elif row.channel:
+            self.firth.open(Target(place=Place.PACKAGES, channel=row.channel))
+        else:
+            self.firth.push_screen(Told(row.subject, [row.text, f"since {row.when}", row.hint]))
+
     async def _read(self) -> None:
         try:
             self.session.status = await self.firth.link.ask(DaemonStatus, "daemon.status")
             found = [
-                (await self.firth.link.page(Mirror, "mirror.list", state=state, limit=50)).items
+                (await self.firth.link.page(Mirror, "mirror.list", state=state, limit=MOST_READ)).items
                 for state in sorted(FAULTS)
             ]
         except (FirthError, OSError):
@@ -154,7 +189,28 @@ class HealthScreen(PlaceScreen):
         if self._ticks % READ_S == 0 and self.session.connected:
             self.reload()
 
+    @on(KeyedTable.Highlighted)
+    def _other_fault(self) -> None:
+        self._draw_sheet()
+
+    def _rows(self) -> LocalRows[Fault]:
+        return LocalRows(self._faults, lambda fault: fault.key)
+
     def _draw(self) -> None:
+        status = self.session.status
+        if status is None:
+            return
+        before, self._faults = self._faults, faults(status, self.mirrors, self.now())
+        if self._faults != before:
+            self.faults.source = self._rows()
+            self.faults.styles.height = min(len(self._faults), max(3, self.size.height // 3)) + 1
+            self.faults.display = bool(self._faults)
+            self.faults.changed()
+            if bool(before) != bool(self._faults) and self.on_top:
+                self.focus_body()
+        self._draw_sheet()
+
+    def _draw_sheet(self) -> None:
         status, now = self.session.status, self.now()
         if status is None:
             return
@@ -162,11 +218,9 @@ class HealthScreen(PlaceScreen):
         flow = Cell(spark(values, 40) + "  ", Tone.BUSY)
         lines: list[list[Cell]] = [
             [],
-            *problem_lines(status, self.mirrors, now),
-            [],
+            *fault_lines(self.faults.cursor_row if self._faults else None),
             *store_lines(status),
             labelled("throughput", flow, Cell(rate(status.throughput_bytes_s))),
-            [],
             *daemon_lines(status),
             [],
         ]
@@ -215,6 +269,13 @@ def _params(entry: AuditEntry) -> str:
     return clean(" ".join(f"{name}={msgspec.json.encode(value).decode()}" for name, value in entry.params.items()))
 
 
+def entry_lines(entry: AuditEntry) -> list[str]:
+    """Return all of an entry: each parameter on a line of its own."""
+    params = [f"{name:<14}{msgspec.json.encode(value).decode()}" for name, value in entry.params.items()]
+    who = f"{entry.user} (uid {entry.uid}, process {entry.pid}), as {entry.role}"
+    return [f"{moment(entry.time)}: {entry.outcome}", who, "", *(params or ["without parameters"])]
+
+
 def _outcome(entry: AuditEntry) -> Cell:
     well = entry.outcome == "ok"
     return Cell(f"{Sign.OK if well else Sign.BAD} {clean(entry.outcome)}", Tone.OK if well else Tone.WARN)
@@ -242,3 +303,7 @@ class AuditScreen(PlaceScreen):
     def body(self) -> ComposeResult:
         self._pane = ListPane(audit_listing(self), self.session.orders)
         yield self._pane
+
+    async def open_row(self, row: Any) -> None:
+        if isinstance(row, AuditEntry):
+            self.firth.push_screen(Told(f"{row.method}, by {row.user}", entry_lines(row)))

@@ -1,12 +1,8 @@
 """One mirror: its order, what its last run did, what could not be had, and its earlier runs."""
 
-from textwrap import wrap
 from typing import Any, ClassVar
 
-from rich.segment import Segment
 from textual.app import ComposeResult
-from textual.strip import Strip
-from textual.widget import Widget
 
 from firth_protocol.errors import FirthError, NotFound
 from firth_protocol.methods import MirrorGet
@@ -33,8 +29,8 @@ from firth_tui.screens.mirrors import WORDS as MIRROR_WORDS
 from firth_tui.screens.mirrors import state_of, step_of
 from firth_tui.screens.place import PlaceScreen, bindings
 from firth_tui.widgets.scroll import Scroll
+from firth_tui.widgets.sheet import Sheet
 from firth_tui.widgets.sparkline import outcomes, spark
-from firth_tui.widgets.tones import TONE_CLASSES, length, segments
 from firth_tui.widgets.work import Repeated
 
 HISTORY = 40
@@ -50,56 +46,6 @@ WORDS = (
     ("files also", "folders and addresses that files are taken from first, verified by the source's checksums"),
     *MIRROR_WORDS,
 )
-
-
-class Sheet(Widget):
-    """Lines of toned pieces, one below the other."""
-
-    COMPONENT_CLASSES: ClassVar[set[str]] = set(TONE_CLASSES)
-    DEFAULT_CSS = "Sheet { height: auto; width: 1fr; }"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._given: list[list[Cell]] = []
-        self.lines: list[list[Cell]] = []
-
-    def put(self, lines: list[list[Cell]]) -> None:
-        """Show lines; what is too long for one goes on below, under its beginning."""
-        if lines != self._given:
-            self._given = lines
-            self._lay_out()
-
-    def on_resize(self) -> None:
-        self._lay_out()
-
-    def _lay_out(self) -> None:
-        width = max(40, self.size.width) - 1
-        lines = [part for line in self._given for part in wrapped(line, width)]
-        taller = len(lines) != len(self.lines)
-        self.lines = lines
-        self.refresh(layout=taller)
-
-    def get_content_height(self, container: object, viewport: object, width: int) -> int:
-        return max(1, len(self.lines))
-
-    def render_line(self, y: int) -> Strip:
-        width, base = self.size.width, self.rich_style
-        strip = Strip(segments(self, self.lines[y])) if y < len(self.lines) else Strip([])
-        if strip.cell_length > width:
-            strip = Strip.join([strip.crop(0, width - 1), Strip([Segment("…", base)])])
-        return strip.adjust_cell_length(width, base)
-
-
-def wrapped(line: list[Cell], width: int) -> list[list[Cell]]:
-    """Return a line as one or several of `width` cells; only its last piece is broken, between words."""
-    if len(line) < 2 or length(line) <= width:
-        return [line]
-    indent = length(line[:-1])
-    if indent > width // 2:
-        return [line]
-    text, tone = line[-1]
-    parts = wrap(text, width - indent) or [""]
-    return [[*line[:-1], Cell(parts[0], tone)], *([Cell(" " * indent), Cell(part, tone)] for part in parts[1:])]
 
 
 def labelled(label: str, *cells: Cell) -> list[Cell]:
@@ -145,14 +91,14 @@ def state_lines(screen: "MirrorScreen", mirror: MirrorGet, now: float) -> list[l
     if mirror.last_success_at:
         success += f" ({moment(mirror.last_success_at)})"
     return [
-        labelled("state", state_of(mirror), Cell(f"  {step_of(mirror, screen).text}")),
+        labelled("state", state_of(mirror), Cell(f" · {step}" if (step := step_of(mirror, screen).text) else "")),
         labelled("last success", Cell(success)),
         labelled("holds", Cell(stored)),
     ]
 
 
 def detail_lines(details: MirrorDetails, *, python: bool = False) -> list[list[Cell]]:
-    """Return what the last run did, with each failure."""
+    """Return what the last run did."""
     counts = details.counts
     lines = [
         labelled(
@@ -183,10 +129,22 @@ def detail_lines(details: MirrorDetails, *, python: bool = False) -> list[list[C
         said = f"{counted(details.collisions_total, 'file')} with other bytes: {told}{more}"
         lines.append(labelled("collide", Cell(said, Tone.WARN)))
     lines.extend(labelled("note", Cell(clean(note))) for note in details.notes)
+    return lines
+
+
+def failure_lines(details: MirrorDetails) -> list[list[Cell]]:
+    """Return what could not be had: how many, why with how many each, then the files."""
     failed = max(details.failed_total, len(details.failed))
-    if failed:
-        lines.append([])
-        lines.append([Cell(f" {Sign.BAD} {counted(failed, 'file')} could not be had", Tone.BAD)])
+    if not failed:
+        return []
+    lines = [[], [Cell(f" {Sign.BAD} {counted(failed, 'file')} could not be had", Tone.BAD)]]
+    lines.extend(
+        [Cell(f"   {each.count:>9,}  "), Cell(clean(each.reason), Tone.WARN)] for each in details.failed_reasons
+    )
+    left = failed - sum(each.count for each in details.failed_reasons)
+    if details.failed_reasons and left > 0:
+        lines.append([Cell(f"   {left:>9,}  "), Cell("for other reasons", Tone.WARN)])
+    lines.append([])
     lines.extend(
         [Cell(f"   {clean(each.part)}/{clean(each.filename)}  "), Cell(clean(each.reason), Tone.WARN)]
         for each in details.failed[:MOST_FAILED]
@@ -309,7 +267,8 @@ class MirrorScreen(PlaceScreen):
             return
         lines = [[], *state_lines(self, mirror, now), [], *order_lines(mirror, now), []]
         if self.details is not None:
+            history = history_lines(self.history, now)
             python = mirror.type is MirrorType.PYTHON
-            lines += [*detail_lines(self.details, python=python), [], *history_lines(self.history, now)]
+            lines += [*detail_lines(self.details, python=python), [], *history, *failure_lines(self.details)]
         self.sheet.put(lines)
         self.redraw()

@@ -7,13 +7,13 @@ from textual.timer import Timer
 
 from firth_protocol.errors import FirthError, NotFound
 from firth_protocol.methods import MirrorGet
-from firth_protocol.types import Mirror, RunState
+from firth_protocol.types import Mirror, RunState, StepName
 from firth_tui.actions import Place, Target
 from firth_tui.format import Cell, Tone, age, ahead, clean, counted, mode_name, state_cell, type_name
 from firth_tui.model import FAULTS, SHORT_TITLES, Progress, Touched
 from firth_tui.rows import Fetch, filtered
 from firth_tui.screens.listing import Listing, ListPane, Wanted
-from firth_tui.screens.place import PlaceScreen, bindings
+from firth_tui.screens.place import PlaceScreen, RowPreviews, bindings
 from firth_tui.widgets.keyed_table import Column
 from firth_tui.widgets.progress import amount
 from firth_tui.widgets.work import Repeated
@@ -47,55 +47,81 @@ def state_of(mirror: Mirror) -> Cell:
     return cell
 
 
+def missing_of(mirror: Mirror) -> str:
+    """Return how many files the last run could not get: `3,691 missing`; nothing where all came."""
+    run = mirror.last_run
+    return f"{run.missing:,} missing" if run is not None and run.state.ended and run.missing else ""
+
+
 def step_of(mirror: Mirror, screen: PlaceScreen) -> Cell:
     """Return what a mirror is at, or what came of its last run."""
     run = mirror.last_run
+    if mirror.state is RunState.STOPPING:
+        return Cell("ends what is at work", Tone.WARN)
     if run is not None and not run.state.ended:
         progress = screen.session.live.of_mirror(mirror)
         if progress is not None and progress.name is not None:
             return Cell(f"{SHORT_TITLES[progress.name]} {_short(progress)}".strip(), Tone.PLAIN)
         return Cell(SHORT_TITLES[run.step] if run.step else clean(run.description) or "waits for its turn", Tone.PLAIN)
+    missing = missing_of(mirror)
     if run is not None and run.error is not None:
-        return Cell(clean(run.error.message), Tone.WARN)
+        return Cell(f"{missing}{': ' if missing else ''}{clean(run.error.message)}", Tone.WARN)
+    if missing:
+        return Cell(missing, Tone.WARN)
     return Cell(counted(mirror.artifacts, "file") if mirror.artifacts or run else "", Tone.MUTED)
 
 
 def _short(progress: Progress) -> str:
-    """Return how far a step is, in few cells."""
-    return f"{min(100, progress.done * 100 // progress.total)} %" if progress.total else amount(progress)
+    """Return how far a step is, in few cells; by bytes where these are known."""
+    done, total = progress.done, progress.total
+    if progress.name is StepName.DOWNLOAD and progress.bytes_total:
+        done, total = progress.bytes_done, progress.bytes_total
+    return f"{min(100, done * 100 // total)} %" if total else amount(progress)
 
 
 def columns(screen: PlaceScreen, *, with_channel: bool) -> tuple[Column[Mirror], ...]:
-    """Return the columns of a list of mirrors; NEXT, MODE and TYPE go, in this order, where there is no room."""
+    """Return the columns of a list of mirrors; UPDATED, NEXT, MODE, TYPE, LAST SUCCESS go in this order."""
+    channel: Column[Mirror] = Column(
+        id="channel", title="CHANNEL", width=16, grow=2, cell=lambda m: Cell(clean(m.channel)), sort="name"
+    )
     name: Column[Mirror] = Column(
         id="name",
-        title="MIRROR",
-        width=16,
+        title="NAME",
+        width=12 if with_channel else 16,
         grow=2,
-        cell=lambda m: Cell(clean(f"{m.channel}: {m.name}" if with_channel else m.name), Tone.STRONG),
-        sort="name",
+        cell=lambda m: Cell(clean(m.name), Tone.STRONG),
+        sort="mirror" if with_channel else "name",
     )
     return (
+        *((channel,) if with_channel else ()),
         name,
-        Column(id="type", title="TYPE", width=10, drop=1, cell=lambda m: Cell(type_name(m.type)), sort="type"),
-        Column(id="mode", title="MODE", width=7, drop=2, cell=lambda m: Cell(mode_name(m.mode)), sort="mode"),
+        Column(id="type", title="TYPE", width=10, drop=2, cell=lambda m: Cell(type_name(m.type)), sort="type"),
+        Column(id="mode", title="MODE", width=7, drop=3, cell=lambda m: Cell(mode_name(m.mode)), sort="mode"),
         Column(id="state", title="STATE", width=13, cell=state_of, sort="state"),
-        Column(id="step", title="STEP OR RESULT", width=16, grow=3, cell=lambda m: step_of(m, screen)),
-        Column(id="success", title="LAST SUCCESS", width=12, cell=lambda m: _success(m, screen.now())),
+        Column(id="step", title="STEP OR RESULT", width=11, grow=4, cell=lambda m: step_of(m, screen)),
+        Column(
+            id="success",
+            title="LAST SUCCESS",
+            width=12,
+            drop=1,
+            cell=lambda m: _success(m, screen.now()),
+            sort="last_updated",
+        ),
         Column(
             id="next",
             title="NEXT",
             width=7,
-            drop=3,
+            drop=4,
             cell=lambda m: Cell(ahead(m.next_run_at, screen.now()) if m.enabled else "off", Tone.MUTED),
+            sort="next_run_at",
         ),
         Column(
             id="updated",
             title="UPDATED",
             width=10,
-            drop=4,
+            drop=5,
             cell=lambda m: Cell(age(m.updated_at, screen.now()), Tone.MUTED),
-            sort="last_updated",
+            sort="updated_at",
         ),
     )
 
@@ -116,6 +142,7 @@ def listing(screen: PlaceScreen, channel: str | None) -> Listing[Mirror]:
                 channel=channel,
                 query=wanted.query or None,
                 sort=wanted.sort,
+                state=wanted.state or None,
                 cursor=cursor,
                 limit=limit,
             )
@@ -137,6 +164,7 @@ def listing(screen: PlaceScreen, channel: str | None) -> Listing[Mirror]:
         ),
         subject="mirror",
         sort="name",
+        walk=((RunState.RUNNING, "running"), (RunState.COMPLETED, "ok")),
     )
 
 
@@ -144,7 +172,7 @@ class MirrorPane(ListPane[Mirror]):
     """A list of mirrors that shows where running ones are."""
 
     def __init__(self, listing: Listing[Mirror], screen: PlaceScreen) -> None:
-        super().__init__(listing, screen.session.orders)
+        super().__init__(listing, screen.session.orders, RowPreviews(screen))
         self._place = screen
         self._moving: set[int] = set()
         self._changed: set[int] = set()
@@ -176,6 +204,8 @@ class MirrorPane(ListPane[Mirror]):
         if self.in_view:
             for mirror in moving:
                 self.table.cell_changed(mirror, "step")
+            if self.row is not None and self.row.id in moving:
+                self.show_preview()
 
     def _read_changed(self) -> None:
         self._row_timer = None
@@ -202,6 +232,7 @@ class MirrorPane(ListPane[Mirror]):
                 return
             if self._rows.replace(row) is not None:
                 self.table.row_changed(mirror)
+                self.show_preview()
         self._place.redraw()
 
 
@@ -211,8 +242,9 @@ class MirrorsScreen(PlaceScreen):
     BINDINGS = bindings({Place.MIRRORS})
     words: ClassVar = WORDS
 
-    def __init__(self) -> None:
+    def __init__(self, *, faults: bool = False) -> None:
         super().__init__()
+        self._faults = faults
         self._pane: MirrorPane | None = None
 
     def where(self) -> Place:
@@ -231,6 +263,8 @@ class MirrorsScreen(PlaceScreen):
 
     def body(self) -> ComposeResult:
         self._pane = MirrorPane(listing(self, None), self)
+        if self._faults:
+            self._pane.toggle_faults()
         yield self._pane
 
     def name_to_copy(self, row: Any) -> str | None:

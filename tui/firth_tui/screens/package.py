@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar
 
+from textual import on
 from textual.app import ComposeResult
 from textual.widgets import Static
 
@@ -61,6 +62,7 @@ class PackageScreen(PlaceScreen):
         self.channel_name = channel
         self.package = package
         self.more = Static("", markup=False)
+        self._fetched = ""
         self.detail: PackageDetail | None = None
         self.channel_now: ChannelGet | None = None
         self._reading = Repeated(self, self._read, group="package")
@@ -68,7 +70,7 @@ class PackageScreen(PlaceScreen):
 
     def _columns(self) -> tuple[Column[PackageFile], ...]:
         platform: Column[PackageFile] = Column(
-            id="subdir", title="PLATFORM", width=10, cell=lambda f: Cell(clean(f.part))
+            id="subdir", title="PLATFORM", width=13, cell=lambda f: Cell(clean(f.part))
         )
         # Where a family has no builds, the file's name tells what it is; Python's says for which platform too.
         file: tuple[Column[PackageFile], ...] = (
@@ -158,12 +160,21 @@ class PackageScreen(PlaceScreen):
             return
         self.table.source = LocalRows(newest_first(self.detail), _key)
         self.table.changed()
-        needs, needed_by = needs_of(self.detail), "not told by the index"
-        if self.detail.dependants_known or self.detail.dependants:
-            needed_by = _names(self.detail.dependants, self.detail.dependants_total)
-        lines = [f"needs       {needs}", f"needed by   {needed_by}"]
-        self.more.update("\n".join([*lines, f"fetched     {fetched(self.detail, await self._by_token())}"]))
+        self._fetched = fetched(self.detail, await self._by_token())
+        self._tell()
         self.redraw()
+
+    @on(KeyedTable.Highlighted)
+    def _other_file(self) -> None:
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tell of the file under the cursor what its row has no room for, then of the package."""
+        detail, file = self.detail, self.files.cursor_row
+        if detail is not None:
+            self.more.update(
+                "\n".join([*(file_lines(file, detail.family) if file else ()), *package_lines(detail, self._fetched)])
+            )
 
     async def _by_token(self) -> list[DownloadCount]:
         """Return who fetched the package; nobody where the daemon is too old to tell."""
@@ -179,6 +190,25 @@ class PackageScreen(PlaceScreen):
         except (FirthError, OSError):
             return []
         return page.items
+
+
+def file_lines(file: PackageFile, family: Family) -> list[str]:
+    """Return what identifies a file, uncut, and what it needs; Python's index says of a file its name and digest."""
+    if family is Family.PYTHON:
+        return [f"file        {clean(file.filename)}", f"sha256      {clean(file.sha256 or 'not told by the source')}"]
+    return [
+        f"file        {clean(file.filename)}",
+        f"platform    {clean(file.part)}   built {clean(file.build) or '–'}   licence {clean(file.license or '–')}",
+        f"sha256      {clean(file.sha256 or 'not told by the source')}",
+        f"needs       {_names(file.depends)}",
+    ]
+
+
+def package_lines(detail: PackageDetail, fetched_by: str) -> list[str]:
+    """Return what is to be said of a whole package."""
+    if detail.dependants_known or detail.dependants:
+        return [f"needed by   {_names(detail.dependants, detail.dependants_total)}", f"fetched     {fetched_by}"]
+    return [f"needs       {needs_of(detail)}", "needed by   not told by the index", f"fetched     {fetched_by}"]
 
 
 def fetched(detail: PackageDetail, by_token: list[DownloadCount]) -> str:

@@ -3,7 +3,7 @@
 And the little that places, forms and commands may ask of the application, which none of them knows.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from textual import events, on
@@ -13,11 +13,12 @@ from textual.containers import Vertical
 from textual.screen import Screen
 from textual.widget import Widget
 
+from firth_protocol.types import RunState
 from firth_tui.action_table import BY_ID, footer, for_keys
 from firth_tui.actions import Action, Context, Place, Target
-from firth_tui.format import Cell, Tone
+from firth_tui.format import Cell, Sign, Tone
 from firth_tui.model import Session, Touched
-from firth_tui.screens.listing import ListPane
+from firth_tui.screens.listing import WIDE, ListPane
 from firth_tui.widgets.chrome import FilterBar, Flash, Foot, Head, banner
 from firth_tui.widgets.keyed_table import KeyedTable
 from firth_tui.widgets.work import Repeated
@@ -87,6 +88,14 @@ class Application(App[None]):
         """Give a key or pasted text, whose turn it is, to what has the focus."""
         raise NotImplementedError
 
+    def preview(self, place: "PlaceScreen", row: Any) -> list[list[Cell]]:
+        """What is known of a row without asking anybody."""
+        raise NotImplementedError
+
+    async def preview_more(self, place: "PlaceScreen", row: Any) -> list[list[Cell]]:
+        """What the daemon has to add about a row."""
+        raise NotImplementedError
+
     def retry_now(self) -> None:
         """Try to reach the daemon at once, if it is away."""
         raise NotImplementedError
@@ -97,6 +106,31 @@ class Application(App[None]):
     def switch_mouse(self) -> bool:
         """Let the terminal have the mouse, or take it back; return whether it is ours now."""
         raise NotImplementedError
+
+
+def tally_cells(tally: Mapping[RunState, int]) -> list[Cell]:
+    """Return how many mirrors are well, failed and at work, in one line; nothing before it is known."""
+    told = [
+        (Sign.OK, "ok", Tone.OK, tally.get(RunState.COMPLETED, 0)),
+        (Sign.BAD, "failed", Tone.BAD, tally.get(RunState.FAILED, 0)),
+        (Sign.WARN, "incomplete", Tone.WARN, tally.get(RunState.INCOMPLETE, 0)),
+        (Sign.BUSY, "running", Tone.BUSY, tally.get(RunState.RUNNING, 0)),
+    ]
+    cells = [Cell(f"{sign} {number:,} {word}   ", tone) for sign, word, tone, number in told if number]
+    return cells or ([Cell("no mirror has run   ", Tone.MUTED)] if tally else [])
+
+
+class RowPreviews:
+    """The previews of a place's rows, as the application makes them."""
+
+    def __init__(self, place: "PlaceScreen") -> None:
+        self._place = place
+
+    def brief(self, row: Any) -> list[list[Cell]]:
+        return self._place.firth.preview(self._place, row)
+
+    async def more(self, row: Any) -> list[list[Cell]]:
+        return await self._place.firth.preview_more(self._place, row)
 
 
 class PlaceScreen(Screen[None]):
@@ -245,13 +279,21 @@ class PlaceScreen(Screen[None]):
             place=self.where(),
             role=session.role,
             read_only=session.read_only,
+            keys=session.keys,
             connected=session.connected,
             methods=session.methods,
             rows=self.pane is None or row is not None,
             row=row,
             row_key=key,
+            marks=self._marks(painted=painted),
             **self.subjects(painted=painted),
         )
+
+    def _marks(self, *, painted: bool) -> frozenset[Hashable]:
+        pane = self.pane
+        if pane is None:
+            return frozenset()
+        return pane.table.shown_marks if painted else frozenset(pane.table.marks)
 
     def compose(self) -> ComposeResult:
         yield self.head
@@ -276,7 +318,8 @@ class PlaceScreen(Screen[None]):
             return
         head = self.head
         session = self.session
-        head.put_daemon(self.firth.daemon_cells(self.size.width), session.connection)
+        tally = tally_cells(session.tally) if self.size.width >= WIDE else []
+        head.put_daemon(self.firth.daemon_cells(self.size.width), session.connection, tally)
         head.put_path(self.crumbs(), self.side())
         had_data = session.status is not None
         head.put_banner(banner(session.connection, had_data))
@@ -338,13 +381,17 @@ class PlaceScreen(Screen[None]):
         self.redraw()
 
     def go_back(self) -> bool:
-        """Leave what is transient here (a filter, faults only); False when there was nothing to leave."""
+        """Leave what is transient here (a filter, faults only, marks); False when there was nothing to leave."""
         if self.filter_bar.shown:
             self.filter_bar.close()
             self.filter_to("")
             self.focus_body()
             return True
-        if self.pane is not None and self.pane.wanted.faults:
-            self.pane.toggle_faults()
+        if self.pane is not None and self.pane.narrowed:
+            self.pane.show_all()
+            return True
+        if self.pane is not None and self.pane.table.marks:
+            self.pane.table.unmark()
+            self.redraw()
             return True
         return False

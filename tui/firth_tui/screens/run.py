@@ -332,7 +332,7 @@ class RunScreen(PlaceScreen):
         if run.state.ended:
             return outcome(run)
         if run.state is RunState.STOPPING:
-            return [Cell("Stopping; this takes at most 5 seconds.", Tone.WARN)]
+            return [Cell("Stopping: ends what is at work, as a rule within 5 seconds.", Tone.WARN)]
         if run.state is RunState.PENDING:
             return [Cell(f"Waits for {clean(run.waiting_for or 'its turn')}.", Tone.MUTED)]
         return [Cell(f"Begun by {clean(run.by)}, {clean(run.cause)}.", Tone.MUTED)]

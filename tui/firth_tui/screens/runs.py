@@ -11,7 +11,7 @@ from firth_tui.format import Cell, Tone, age, clean, count, duration, kind_name,
 from firth_tui.model import FAULTS, SHORT_TITLES, Touched
 from firth_tui.rows import Fetch, filtered
 from firth_tui.screens.listing import Listing, ListPane, Wanted
-from firth_tui.screens.place import PlaceScreen, bindings
+from firth_tui.screens.place import PlaceScreen, RowPreviews, bindings
 from firth_tui.widgets.keyed_table import Column
 
 WORDS = (
@@ -27,7 +27,10 @@ def run_columns(screen: PlaceScreen) -> tuple[Column[Run], ...]:
     return (
         Column(id="id", title="RUN", width=5, right=True, cell=lambda r: Cell(str(r.id), Tone.STRONG)),
         Column(id="kind", title="KIND", width=11, cell=lambda r: Cell(kind_name(r.kind))),
-        Column(id="subject", title="OF", width=16, grow=2, cell=lambda r: Cell(clean(subject_of(r)), Tone.STRONG)),
+        Column(id="channel", title="CHANNEL", width=10, grow=1, cell=lambda r: Cell(clean(r.channel or "the store"))),
+        Column(
+            id="mirror", title="MIRROR", width=10, grow=2, cell=lambda r: Cell(clean(r.mirror_name or "–"), Tone.STRONG)
+        ),
         Column(id="state", title="STATE", width=12, cell=lambda r: state_cell(r.state)),
         Column(id="step", title="STEP OR RESULT", width=14, grow=3, cell=result_cell),
         Column(
@@ -120,7 +123,7 @@ class RunsScreen(PlaceScreen):
         return self._pane
 
     def body(self) -> ComposeResult:
-        self._pane = ListPane(run_listing(self), self.session.orders)
+        self._pane = ListPane(run_listing(self), self.session.orders, RowPreviews(self))
         yield self._pane
 
     def fact(self, about: Touched) -> None:

@@ -15,7 +15,7 @@ from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import Input, Static
 
-from firth_tui.actions import Action, Context, key_name
+from firth_tui.actions import Action, Context, key_name, key_of
 from firth_tui.format import Cell, Sign, Tone, clean, clock
 from firth_tui.model import Connection, Stage
 from firth_tui.widgets.tones import TONE_CLASSES, Line, tone_style
@@ -74,9 +74,9 @@ class Head(Vertical):
         yield self._path
         yield self._banner
 
-    def put_daemon(self, what: Sequence[Cell], connection: Connection) -> None:
-        """Show which daemon this is and how the connection to it is."""
-        self._daemon.put(what, [stage_cell(connection)])
+    def put_daemon(self, what: Sequence[Cell], connection: Connection, tally: Sequence[Cell]) -> None:
+        """Show which daemon this is, how its mirrors are, and how the connection to it is."""
+        self._daemon.put(what, [*tally, stage_cell(connection)])
 
     def put_clock(self, now: float) -> None:
         self._clock.put([], [Cell(clock(now) + " ", Tone.MUTED)])
@@ -107,9 +107,10 @@ class Foot(Widget):
 
     def put(self, items: Sequence[tuple[Action, str | None]], context: Context) -> None:
         """Show actions, each with the reason why it is greyed."""
-        shown = [
-            (action.id, key_name(action.key), action.title(context).lower(), reason is None) for action, reason in items
-        ]
+        shown = []
+        for action, reason in items:
+            key = key_name(key_of(action, context.keys))
+            shown.append((action.id, key, action.title(context).lower(), reason is None))
         if shown != self._items:
             self._items = shown
             self.refresh()
@@ -177,7 +178,7 @@ class Flash(Static):
 
 
 class TabBar(Widget):
-    """The tabs of a place on one line, each with the number that opens it."""
+    """The tabs of a place on one line, each with the key that opens it."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"tab--active", *TONE_CLASSES}
     DEFAULT_CSS = "TabBar { height: 1; }"
@@ -187,9 +188,9 @@ class TabBar(Widget):
             super().__init__()
             self.index = index
 
-    def __init__(self, titles: Sequence[str]) -> None:
+    def __init__(self, tabs: Sequence[tuple[str, str]]) -> None:
         super().__init__()
-        self.titles = list(titles)
+        self.tabs = list(tabs)  # the key and the title of each
         self.active = 0
 
     def put(self, active: int) -> None:
@@ -198,7 +199,7 @@ class TabBar(Widget):
             self.refresh()
 
     def _pieces(self) -> list[str]:
-        return [f" {number} {title} " for number, title in enumerate(self.titles, 1)]
+        return [f" {key} {title} " for key, title in self.tabs]
 
     def render_line(self, y: int) -> Strip:
         base = self.rich_style

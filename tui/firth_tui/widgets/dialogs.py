@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from msgspec import Struct
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 from textual import events, on
@@ -15,8 +16,9 @@ from textual.widgets import Button, Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from firth_protocol.errors import FirthError
-from firth_tui.actions import MOVING_KEYS, Action, Context, Danger, key_name, why_not
+from firth_tui.actions import MOVING_KEYS, Action, Context, Danger, key_name, key_of, why_not
 from firth_tui.format import Sign, clean
+from firth_tui.wording import for_people
 
 
 class Question(Struct, frozen=True, kw_only=True):
@@ -157,7 +159,9 @@ class Failure(Dialog):
             with VerticalScroll(classes="dialog-body"):
                 yield Static(clean(str(self.error), 4000), markup=False)
                 if isinstance(self.error, FirthError) and self.error.hint:
-                    yield Static(f"What to do: {clean(self.error.hint, 1000)}", markup=False, classes="spaced")
+                    yield Static(
+                        f"What to do: {clean(for_people(self.error.hint), 1000)}", markup=False, classes="spaced"
+                    )
             with Horizontal(classes="buttons"):
                 yield button("Close", id="cancel")
                 yield button("Copy (y)", id="copy")
@@ -168,6 +172,83 @@ class Failure(Dialog):
     def action_copy(self) -> None:
         self.app.copy_to_clipboard(self.text)
         self.app.notify("Copied the error.", markup=False)
+
+    @on(Button.Pressed, "#cancel")
+    def _close(self) -> None:
+        self.dismiss(None)
+
+    @on(Button.Pressed, "#copy")
+    def _copy(self) -> None:
+        self.action_copy()
+
+
+class Told(Dialog):
+    """Something in full, line by line, until it has been read; `y` copies it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y", "copy", "Copy", show=False, id="told.copy"),
+        Binding("q", "leave", "Back", show=False, id="told.leave"),
+    ]
+
+    def __init__(self, title: str, lines: Sequence[str]) -> None:
+        super().__init__()
+        self._title = title
+        self._lines = lines
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog -wide"):
+            yield Static(clean(self._title, 200), classes="dialog-title", markup=False)
+            with VerticalScroll(classes="dialog-body"):
+                for line in self._lines:
+                    yield Static(clean(line, 4000) or " ", markup=False)
+            with Horizontal(classes="buttons"):
+                yield button("Close", id="cancel")
+                yield button("Copy (y)", id="copy")
+
+    def on_mount(self) -> None:
+        self.set_focus(self.query_one("#cancel"))
+
+    def action_copy(self) -> None:
+        self.app.copy_to_clipboard("\n".join([self._title, *self._lines]))
+        self.app.notify("Copied.", markup=False)
+
+    @on(Button.Pressed, "#cancel")
+    def _close(self) -> None:
+        self.dismiss(None)
+
+    @on(Button.Pressed, "#copy")
+    def _copy(self) -> None:
+        self.action_copy()
+
+
+class Secret(Dialog):
+    """A token's secret, this once; enter does not close it, so that no key typed ahead takes it away."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("y", "copy", "Copy", show=False, id="secret.copy")]
+
+    def __init__(self, name: str, secret: str) -> None:
+        super().__init__()
+        self._called = name
+        self._secret = secret
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog -wide"):
+            yield Static(f"The token {clean(self._called)}", classes="dialog-title", markup=False)
+            yield Static(clean(self._secret, 1000), id="secret", markup=False)
+            yield Static(
+                "It is in your terminal's clipboard, if the terminal takes that.", markup=False, classes="spaced"
+            )
+            yield Static("It is not shown again: nobody can read it here any more.", markup=False)
+            with Horizontal(classes="buttons"):
+                yield button("Copy (y)", id="copy")
+                yield button("Close", id="cancel")
+
+    def on_mount(self) -> None:
+        self.set_focus(self.query_one("#copy"))
+
+    def action_copy(self) -> None:
+        self.app.copy_to_clipboard(self._secret)
+        self.app.notify("Copied the token.", markup=False)
 
     @on(Button.Pressed, "#cancel")
     def _close(self) -> None:
@@ -206,7 +287,11 @@ class Menu(ModalScreen[str | None]):
         row.add_column(width=19)
         row.add_column(ratio=1)
         title = Text(action.title(self._situation) + danger, style="dim" if reason else "")
-        row.add_row(Text(key_name(action.key), style="bold"), title, Text(clean(reason or ""), style="dim"))
+        row.add_row(
+            Text(key_name(key_of(action, self._situation.keys)), style="bold"),
+            title,
+            Text(clean(reason or ""), style="dim"),
+        )
         return Option(row, id=action.id, disabled=reason is not None)
 
     def on_mount(self) -> None:
@@ -214,7 +299,7 @@ class Menu(ModalScreen[str | None]):
 
     def on_key(self, event: events.Key) -> None:
         for action, reason in self._items:
-            if event.key == action.key and reason is None:
+            if event.key == key_of(action, self._situation.keys) and reason is None:
                 event.stop()
                 self.dismiss(action.id)
 
@@ -233,42 +318,84 @@ class Menu(ModalScreen[str | None]):
 
 
 class Help(ModalScreen[None]):
-    """The keys of this place, the words used here, and why what is greyed is greyed."""
+    """The keys of this place by section, the words used here, and why what is greyed is greyed; `/` searches."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q,question_mark,ctrl+c", "leave", "Back", show=False, id="help.leave"),
+        Binding("escape", "clear_or_leave", "Back", show=False, id="help.back"),
+        Binding("q,question_mark,ctrl+c", "leave", "Back", show=False, id="help.leave"),
+        Binding("slash", "search", show=False, id="help.search"),
         Binding("j,down", "scroll(1)", show=False, id="help.down"),
         Binding("k,up", "scroll(-1)", show=False, id="help.up"),
     ]
 
     def __init__(
-        self, title: str, actions: Sequence[Action], context: Context, words: Sequence[tuple[str, str]]
+        self,
+        title: str,
+        parts: Sequence[tuple[str, Sequence[Action]]],
+        context: Context,
+        words: Sequence[tuple[str, str]],
     ) -> None:
         super().__init__()
         self._title = title
-        self._actions = actions
+        self._parts = parts
         self._situation = context
         self._words = words
+        self._wanted = Input(id="help-search", max_length=100)
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -wide -full"):
             yield Static(f"Keys of {clean(self._title)}", classes="dialog-title", markup=False)
             with VerticalScroll(classes="dialog-body"):
-                yield Static(
-                    _two_columns([*MOVING_KEYS, *(row for action in self._actions for row in self._rows(action))])
-                )
-                if self._words:
-                    yield Static("Words used here", classes="dialog-title spaced", markup=False)
-                    yield Static(_two_columns(self._words))
-            yield Static("esc: back · j k: scroll", classes="hint", markup=False)
+                yield Static(id="help-rows")
+            yield self._wanted
+            yield Static("/: search · esc: back · j k: scroll", classes="hint", markup=False)
 
-    def _rows(self, action: Action) -> list[tuple[str, str]]:
-        keys = " ".join(key_name(key) for key in action.key.split(",")) if action.key else ":"
-        rows = [(keys, f"{action.title(self._situation)}: {action.help}")]
+    def _shown(self, wanted: str) -> Group:
+        """Return the sections with the rows that have what is wanted; sections without one are left out."""
+        shown: list[Text | Table] = []
+        sections = [(title, [row for action in part for row in self._rows(action)]) for title, part in self._parts]
+        sections[0] = (sections[0][0], [*((key, text, "") for key, text in MOVING_KEYS), *sections[0][1]])
+        sections.append(("Words used here", [(word, meaning, "") for word, meaning in self._words]))
+        for title, rows in sections:
+            kept = [row for row in rows if wanted in " ".join(row).casefold()]
+            if kept:
+                both = [part for key, text, why in kept for part in ((key, text), *((("", why),) if why else ()))]
+                shown += [Text(title, style="bold underline"), _two_columns(both), Text("")]
+        return Group(*(shown or [Text("Nothing here has that in it; esc shows all again.")]))
+
+    def _rows(self, action: Action) -> list[tuple[str, str, str]]:
+        given = key_of(action, self._situation.keys)
+        keys = " ".join(key_name(key) for key in given.split(",")) if given else ":"
         reason = why_not(action, self._situation)
-        return [*rows, ("", f"({reason})")] if reason else rows
+        return [(keys, f"{action.title(self._situation)}: {action.help}", f"({reason})" if reason else "")]
 
     def on_mount(self) -> None:
+        self._wanted.display = False
+        self._show()
+        self.set_focus(self.query_one(VerticalScroll))
+
+    def _show(self) -> None:
+        self.query_one("#help-rows", Static).update(self._shown(self._wanted.value.strip().casefold()))
+
+    @on(Input.Changed, "#help-search")
+    def _typed(self) -> None:
+        self._show()
+
+    @on(Input.Submitted, "#help-search")
+    def _found(self) -> None:
+        self.set_focus(self.query_one(VerticalScroll))
+
+    def action_search(self) -> None:
+        self._wanted.display = True
+        self.set_focus(self._wanted)
+
+    def action_clear_or_leave(self) -> None:
+        """Show all again after a search, else leave."""
+        if not self._wanted.display:
+            self.dismiss(None)
+            return
+        self._wanted.value = ""
+        self._wanted.display = False
         self.set_focus(self.query_one(VerticalScroll))
 
     def action_leave(self) -> None:

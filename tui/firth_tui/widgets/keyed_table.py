@@ -43,15 +43,20 @@ class Column(Struct, Generic[T], frozen=True, kw_only=True):
     sort: str | None = None
 
 
-def fit(columns: Sequence[Column[T]], width: int) -> list[tuple[Column[T], int]]:
-    """Return the columns that fit into `width` cells, with the width of each."""
+def fit(columns: Sequence[Column[T]], width: int, sort: str | None = None) -> list[tuple[Column[T], int]]:
+    """Return the columns that fit into `width` cells, with the width of each; that of `sort` goes last of all."""
     kept = list(columns)
+    by = (sort or "").removeprefix("-")
+
+    def may_go() -> list[Column[T]]:
+        free = [column for column in kept if column.drop]
+        return [column for column in free if not by or column.sort != by] or free
 
     def needed() -> int:
         return sum(column.width for column in kept) + GAP * (len(kept) - 1)
 
-    while needed() > width and any(column.drop for column in kept):
-        kept.remove(max(kept, key=lambda column: column.drop))
+    while needed() > width and may_go():
+        kept.remove(max(may_go(), key=lambda column: column.drop))
     left = max(0, width - needed())
     growing = sum(column.grow for column in kept)
     widths: list[tuple[Column[T], int]] = []
@@ -67,6 +72,15 @@ def into(text: str, width: int, right: bool = False) -> str:
     if length > width:
         return set_cell_size(text, width - 1) + "…" if width > 1 else set_cell_size(text, width)
     return " " * (width - length) + text if right else text + " " * (width - length)
+
+
+def heading(title: str, width: int, right: bool, arrow: str = "") -> str:
+    """Return a column's title with the gap after it; the arrow of the order is never cut, the title may be."""
+    if not arrow:
+        return into(title, width, right) + " " * GAP
+    if len(title) + 1 < width:
+        return into(f"{title} {arrow}", width, right) + " " * GAP
+    return into(title, width, right) + arrow + " " * (GAP - 1)
 
 
 class KeyedTable(ScrollView, Generic[T], can_focus=True):
@@ -121,7 +135,8 @@ class KeyedTable(ScrollView, Generic[T], can_focus=True):
         self.columns = tuple(columns)
         self.source = source
         self.empty = empty
-        self.sort: str | None = None
+        self.marks: dict[Hashable, T] = {}
+        self._sort: str | None = None
         self.loaded = False
         self.error: str | None = None
         self._index = 0
@@ -130,8 +145,43 @@ class KeyedTable(ScrollView, Generic[T], can_focus=True):
         self._to_end = False
         self._fitted: list[tuple[Column[T], int]] = []
         self._painted: tuple[Hashable | None, T | None] = (None, None)
+        self._painted_marks: frozenset[Hashable] = frozenset()
 
     # --- what the owner asks
+
+    @property
+    def sort(self) -> str | None:
+        """What the list is sorted by; its column stays in view."""
+        return self._sort
+
+    @sort.setter
+    def sort(self, sort: str | None) -> None:
+        self._sort = sort
+        self._fit()
+
+    @property
+    def in_view(self) -> list[Column[T]]:
+        """The columns for which there is room."""
+        return [column for column, _ in self._fitted] or list(self.columns)
+
+    def mark(self) -> None:
+        """Mark the row under the cursor, or take its mark away."""
+        row = self.cursor_row
+        if row is not None and self.marks.pop(self.source.key(row), None) is None:
+            self.marks[self.source.key(row)] = row
+        self.refresh_line(self._index + 1)
+        self._note()
+
+    def unmark(self) -> None:
+        """Take all marks away."""
+        self.marks.clear()
+        self.refresh()
+        self._note()
+
+    @property
+    def shown_marks(self) -> frozenset[Hashable]:
+        """The marks as they were last painted; without a terminal, as they would be."""
+        return frozenset(self.marks) if self.app.is_headless else self._painted_marks
 
     @property
     def cursor_index(self) -> int:
@@ -160,7 +210,7 @@ class KeyedTable(ScrollView, Generic[T], can_focus=True):
     def painted(self) -> bool:
         """Whether the row under the cursor has been painted as it is now."""
         key, row = self._current()
-        return self.shown[0] == key and self.shown[1] is row
+        return self.shown[0] == key and self.shown[1] is row and self.shown_marks == self.marks.keys()
 
     @property
     def cursor_in_view(self) -> bool:
@@ -178,10 +228,10 @@ class KeyedTable(ScrollView, Generic[T], can_focus=True):
 
     def _note(self) -> None:
         """Remember what stands under the cursor once it has been painted."""
-        now = self._current()
+        now, marks = self._current(), frozenset(self.marks)
 
         def painted() -> None:
-            self._painted = now
+            self._painted, self._painted_marks = now, marks
 
         self.call_after_refresh(painted)
 
@@ -338,8 +388,13 @@ class KeyedTable(ScrollView, Generic[T], can_focus=True):
     def on_mount(self) -> None:
         self._ensure()
 
+    def _fit(self) -> None:
+        if self.size.width:
+            self._fitted = fit(self.columns, max(1, self.size.width - 2), self._sort)
+            self.refresh()
+
     def on_resize(self, event: events.Resize) -> None:
-        self._fitted = fit(self.columns, max(1, self.size.width - 2))
+        self._fit()
         self._measure()
         if self._index > self.window[1]:
             self._go(self._index)
@@ -366,17 +421,18 @@ class KeyedTable(ScrollView, Generic[T], can_focus=True):
         style = self.get_component_rich_style("table--heading")
         parts = [" "]
         for column, cells in self._fitted:
-            title = column.title
-            if self.sort is not None and column.sort == self.sort.removeprefix("-"):
-                title = f"{title} {Sign.DOWN if self.sort.startswith('-') else Sign.UP}"
-            parts.append(into(title, cells, column.right) + " " * GAP)
+            by = self._sort is not None and column.sort == self._sort.removeprefix("-")
+            arrow = (Sign.DOWN if (self._sort or "").startswith("-") else Sign.UP) if by else ""
+            parts.append(heading(column.title, cells, column.right, arrow))
         return Strip([Segment("".join(parts), style)]).adjust_cell_length(width, style)
 
     def _line(self, index: int, width: int) -> Strip:
         row = self.source.row(index)
         chosen = index == self._index
         base = self.get_component_rich_style("table--cursor") if chosen else self.rich_style
-        segments = [Segment(Sign.PICK if chosen else " ", base)]
+        marked = row is not None and self.source.key(row) in self.marks
+        sign = (Sign.PICKED_MARK if chosen else Sign.MARK) if marked else Sign.PICK if chosen else " "
+        segments = [Segment(sign, base)]
         if row is None:
             segments.append(Segment("…", base + self._tone(Tone.MUTED, chosen)))
             return Strip(segments).adjust_cell_length(width, base)

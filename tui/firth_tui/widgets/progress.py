@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from textwrap import wrap
 from typing import ClassVar
 
+import msgspec
 from rich.segment import Segment
 from textual.strip import Strip
 from textual.widget import Widget
@@ -33,7 +34,7 @@ INDENT = 3 + 2 + TITLE_CELLS + TIME_CELLS + 2
 
 def bar(done: int, total: int | None, width: int) -> str:
     """Return a bar of `width` cells; without a total it is empty, since nobody knows how far it is."""
-    filled = min(width, done * width // total) if total else 0
+    filled = max(0, min(width, done * width // total)) if total else 0
     return Sign.FULL * filled + Sign.EMPTY * (width - filled)
 
 
@@ -43,7 +44,15 @@ def amount(step: Step | Progress) -> str:
     done = size(step.done) if is_bytes else count(step.done)
     if not step.total:
         return done if is_bytes else f"{done} {clean(step.unit)}".strip()
-    return f"{done} / {size(step.total) if is_bytes else count(step.total)}"
+    total = max(step.done, step.total)  # an index that is read again may be longer than the first time
+    return f"{done} / {size(total) if is_bytes else count(total)}"
+
+
+def in_bytes(step: Step, run: Run) -> Step:
+    """Return a step as it is told: a download whose size is known goes by bytes, not by files."""
+    if step.name is not StepName.DOWNLOAD or not run.bytes_total:
+        return step
+    return msgspec.structs.replace(step, done=run.bytes_done, total=run.bytes_total, unit="bytes")
 
 
 def step_time(step: Step, now: float) -> str:
@@ -70,16 +79,17 @@ def step_lines(step: Step, run: Run, now: float, width: int) -> list[list[Cell]]
         tone = Tone.BAD if step.state is StepState.FAILED else tone
         return [[*cells, Cell(told[0], tone)], *([Cell(" " * INDENT + more, tone)] for more in told[1:3])]
     left = width - length(cells)
-    if step.total:
-        cells.append(Cell(bar(step.done, step.total, 20 if left >= 60 else 10 if left >= 36 else 6) + " ", Tone.BUSY))
-    return [[*cells, Cell(amount(step), Tone.PLAIN)], [Cell(" " * 5 + step_note(step, run), Tone.MUTED)]]
+    far = in_bytes(step, run)
+    if far.total:
+        cells.append(Cell(bar(far.done, far.total, 20 if left >= 60 else 10 if left >= 36 else 6) + " ", Tone.BUSY))
+    return [[*cells, Cell(amount(far), Tone.PLAIN)], [Cell(" " * 5 + step_note(step, run), Tone.MUTED)]]
 
 
 def step_note(step: Step, run: Run) -> str:
     """Return the second line of the running step: what it is at, with rate and estimate while it downloads."""
     parts: list[str] = []
     if step.name is StepName.DOWNLOAD and run.bytes_total:
-        parts.append(f"{size(run.bytes_done)} of {size(run.bytes_total)}")
+        parts.append(f"{count(step.done)} of {counted(max(step.done, step.total or 0), 'file')}")
     if run.rate_bytes_s >= 1:
         parts.append(rate(run.rate_bytes_s))
     # the file's name comes last: it is what can be cut
@@ -137,8 +147,8 @@ def outcome(run: Run) -> list[Cell]:
     changed = f"{count(counts.added)} added, {count(counts.removed)} removed, {count(counts.unchanged)} unchanged"
     published = f" · generation {run.generation}" if run.generation else ""
     if run.state is RunState.INCOMPLETE:
-        lost = counted(counts.failed, "file")
-        return [Cell("Incomplete: ", Tone.WARN), Cell(f"{lost} could not be had; {changed}{published}")]
+        lost = f"{counted(counts.failed, 'file')} could not be had; " if counts.failed else ""
+        return [Cell("Incomplete: ", Tone.WARN), Cell(f"{lost}{changed}{published}")]
     return [Cell("Completed: ", Tone.OK), Cell(f"{changed}{published}")]
 
 

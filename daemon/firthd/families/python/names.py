@@ -75,6 +75,8 @@ def filename_problem(filename: str) -> str | None:
 @lru_cache(maxsize=65536)
 def taken_apart(filename: str, project: str) -> FileName:
     """Return what a file name says of a file of this project; one that says nothing is of the kind `other`."""
+    if len(filename) > MAX_FILENAME_BYTES:
+        return FileName(OTHER, "")
     if filename.endswith(".whl"):
         parts = filename.removesuffix(".whl").split("-")
         if len(parts) in _WHEEL_PARTS:

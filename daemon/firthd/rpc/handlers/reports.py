@@ -9,7 +9,7 @@ from firthd.store.database import Reader
 
 def handlers(engine: Engine) -> dict[str, Handler]:
     async def downloads(context: Context, params: ReportDownloads) -> TextPage[DownloadCount]:
-        await engine.usage.flush()  # what has just been downloaded is told, too
+        await engine.usage.catch_up()  # what has just been downloaded is told, too
 
         async def body(r: Reader) -> TextPage[DownloadCount]:
             return await engine.usage.report(r, params, context.caller.patterns(), await engine.journal.as_of(r))

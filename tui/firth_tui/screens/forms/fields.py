@@ -17,6 +17,9 @@ from firth_tui.format import Cell, Sign, Tone, clean
 from firth_tui.widgets.tones import TONE_CLASSES, Line, segments
 
 LABEL_CELLS = 15
+BETWEEN = 3
+REASON = "\0reason"
+"""Stands for why a choice cannot be made, among what could be chosen."""
 
 
 class FieldChanged(Message):
@@ -28,13 +31,14 @@ class FieldChanged(Message):
 
 
 class Choice(Widget, can_focus=True):
-    """One of a few, on one line; the left and right arrows choose."""
+    """One of a few, on as many lines as they need; left and right choose, enter goes on to the next field."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"choice--chosen", *TONE_CLASSES}
-    DEFAULT_CSS = "Choice { height: 1; width: 1fr; }"
+    DEFAULT_CSS = "Choice { height: auto; width: 1fr; }"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left,h", "by(-1)", show=False, id="choice.previous"),
-        Binding("right,l,space", "by(1)", show=False, id="choice.next"),
+        Binding("left", "by(-1)", show=False, id="choice.previous"),
+        Binding("right,space", "by(1)", show=False, id="choice.next"),
+        Binding("enter", "app.focus_next", show=False, id="choice.leave"),
     ]
 
     class Changed(Message):
@@ -60,28 +64,45 @@ class Choice(Widget, can_focus=True):
 
     def _pieces(self) -> list[tuple[str, str]]:
         if self._reason:
-            return [(name, clean(text)) for name, text in self.options if name == self.value]
+            shown = [(name, clean(text)) for name, text in self.options if name == self.value]
+            return [*shown, (REASON, f"({clean(self._reason)})")]
         return [(name, f"{Sign.ON if name == self.value else Sign.OFF} {text}") for name, text in self.options]
+
+    def _rows(self, width: int) -> list[list[tuple[str, str]]]:
+        """Return the pieces line by line; a line is as long as there is room, and none is cut that fits on one."""
+        rows: list[list[tuple[str, str]]] = [[]]
+        for piece in self._pieces():
+            taken = sum(len(text) + BETWEEN for _, text in rows[-1])
+            if rows[-1] and taken + len(piece[1]) > width:
+                rows.append([])
+            rows[-1].append(piece)
+        return rows
+
+    def get_content_height(self, container: object, viewport: object, width: int) -> int:
+        return len(self._rows(width))
 
     def render_line(self, y: int) -> Strip:
         base = self.rich_style
+        rows = self._rows(self.size.width)
         parts: list[Segment] = []
-        for index, (name, text) in enumerate(self._pieces()):
+        for index, (name, text) in enumerate(rows[y] if y < len(rows) else []):
             if index:
-                parts.append(Segment("   ", base))
+                parts.append(Segment(" " * BETWEEN, base))
+            if name == REASON:
+                parts += segments(self, [Cell(text, Tone.MUTED)])
+                continue
             chosen = name == self.value and not self._reason
             style = base + self.get_component_rich_style("choice--chosen", partial=True) if chosen else base
             parts.append(Segment(text, style))
-        if self._reason:
-            parts += segments(self, [Cell(f"   ({clean(self._reason)})", Tone.MUTED)])
         return Strip(parts).adjust_cell_length(self.size.width, base)
 
     def on_click(self, event: events.Click) -> None:
         x = 0
-        for name, text in self._pieces():
-            if x <= event.x < x + len(text):
+        rows = self._rows(self.size.width)
+        for name, text in rows[event.y] if 0 <= event.y < len(rows) else []:
+            if x <= event.x < x + len(text) and name != REASON:
                 self.set_value(name)
-            x += len(text) + 3
+            x += len(text) + BETWEEN
 
 
 class Field(Vertical):
@@ -89,7 +110,7 @@ class Field(Vertical):
 
     DEFAULT_CSS = f"""
     Field {{ height: auto; }}
-    Field > Horizontal {{ height: 1; }}
+    Field > Horizontal {{ height: auto; }}
     Field .label {{ width: {LABEL_CELLS + 2}; }}
     Field .answer {{ margin-left: {LABEL_CELLS + 2}; height: auto; }}
     Field Input, Field Input:focus {{ border: none; height: 1; padding: 0; width: 1fr; }}

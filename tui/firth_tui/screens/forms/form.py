@@ -17,6 +17,7 @@ from firth_tui.screens.place import Application
 from firth_tui.widgets.dialogs import Confirm, Question, button
 from firth_tui.widgets.tones import Line
 from firth_tui.widgets.work import start
+from firth_tui.wording import for_people
 
 
 class Form(ModalScreen[Any]):
@@ -25,6 +26,7 @@ class Form(ModalScreen[Any]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "cancel", show=False, id="form.cancel"),
         Binding("ctrl+c", "cancel", show=False, id="form.cancel_c", priority=True),
+        Binding("ctrl+o,ctrl+enter", "save", show=False, id="form.save", priority=True),
         Binding("down", "app.focus_next", show=False, id="form.next"),
         Binding("up", "app.focus_previous", show=False, id="form.previous"),
     ]
@@ -69,7 +71,7 @@ class Form(ModalScreen[Any]):
 
     def compose(self) -> ComposeResult:
         yield Line(
-            [Cell(" "), Cell(clean(self._title), Tone.STRONG)], [Cell("esc: cancel · tab: next field ", Tone.MUTED)]
+            [Cell(" "), Cell(clean(self._title), Tone.STRONG)], [Cell("ctrl+o: save · esc: cancel ", Tone.MUTED)]
         )
         with VerticalScroll(can_focus=False, id="form-fields"):
             yield from self.fields()
@@ -104,10 +106,19 @@ class Form(ModalScreen[Any]):
         if field is not None:
             self.query_one("#form-hint", Static).update(clean(field.help, 200))
             field.scroll_visible(animate=False)
+        elif isinstance(event.widget, Button):
+            told = BUTTONS.get(event.widget.id or "", "")
+            self.query_one("#form-hint", Static).update(told)
+
+    def action_save(self) -> None:
+        """Save, wherever the cursor is."""
+        if not self.busy:
+            self.busy = True
+            start(self, self._press, "save", group="form")
 
     def complain(self, error: Exception) -> None:
         """Show an error beside the field that it names, or above the buttons."""
-        hint = error.hint if isinstance(error, FirthError) else ""
+        hint = for_people(error.hint) if isinstance(error, FirthError) else ""
         text = f"{error}{'; ' if hint else ''}{hint}"
         path = str(error.data.get("path", "")) if isinstance(error, FirthError) else ""
         named = set(path.replace("$", "").split("."))
@@ -170,6 +181,14 @@ class Form(ModalScreen[Any]):
         if await self.firth.push_screen_wait(Confirm(question)):
             self.dismiss(None)
 
+
+BUTTONS: dict[str, str] = {
+    "cancel": "Leave without saving; asks first when something was changed.",
+    "plan": "Tells what a run would add, remove and download; saves nothing.",
+    "run": "Saves, and runs it at once.",
+    "save": "Saves; ctrl+o does so from every field.",
+}
+"""What each button does."""
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "secret": ("credentials", "token", "bearer", "password"),

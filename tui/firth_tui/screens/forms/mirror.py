@@ -1,5 +1,6 @@
 """The form that creates and edits a mirror; the source is asked while typing stops."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from firth_tui.format import Tone, count, counted, moment, size, type_name
 from firth_tui.screens.forms.fields import Field, choice_field, lines, text_field, words
 from firth_tui.screens.forms.form import Form
 from firth_tui.widgets.work import Repeated, start
+from firth_tui.wording import UNCHECKED
 
 TYPING_S = 0.7
 """How long typing must pause before the source is asked."""
@@ -56,6 +58,12 @@ SWITCHES: dict[str, tuple[str, str, str]] = {
 """Filters that are a yes or a no."""
 
 SECRETS = (("none", "none"), ("token", "token"), ("user", "user and password"), ("bearer", "bearer"))
+WARNED = {
+    "schedule": ("schedule", "often", "daily", "hour"),
+    "conda-subdirs": ("platform", "subdir"),
+    "also_from": ("file:",),
+}
+"""Fields that a warning is about, by words in it; others stand beside the name."""
 MEGABYTE = 1_000_000
 TRANSFER = ("also_from", "drop_unused_days", "max_rate", "max_rate_hours")
 PLAN_FIELDS = ("channel", "name", "type", "mode", "source", "filters", "on_upstream_removal", "proxy", "ca_file")
@@ -72,6 +80,7 @@ class MirrorForm(Form):
         self.channel = where
         self._revision = mirror.revision if mirror else 0
         self._typing: Timer | None = None
+        self._unasked = ""  # the source that did not answer when it was saved: saving again takes it
         self._times = Repeated(self, self._show_times, group="times")
 
     # --- the fields
@@ -278,10 +287,37 @@ class MirrorForm(Form):
             start(self, self._other_filters, group="filters", exclusive=True)
         if name in {"credentials", "schedule", "cron", "mode"}:
             self._show_what_applies()
-        if name in {"type", "source", "credentials", "secret", "user", "proxy", "ca_file"}:
+        if name in {"type", "source", "credentials", "secret", "user", "proxy", "ca_file", "conda-subdirs"}:
             if self._typing is not None:
                 self._typing.stop()
             self._typing = self.set_timer(TYPING_S, self._ask_source)
+        elif self.mirror is None:
+            start(self, self._warn, group="warnings", exclusive=True)
+
+    async def _warn(self) -> None:
+        """Say beside their fields what the daemon would warn of, before anything is saved."""
+        await asyncio.sleep(TYPING_S)
+        given = self._given()
+        if not (given["channel"] and given["name"] and "://" in given["source"]):
+            return
+        try:
+            reply = await self.firth.link.ask(
+                MirrorReply, "mirror.create", **{**given, "check": False, "dry_run": True}
+            )
+        except (FirthError, OSError):
+            return  # it is told when it is saved
+        for warning in reply.warnings:
+            field = self._field_of(warning)
+            if not field.error:
+                field.say(f"! {warning}", Tone.WARN)
+
+    def _field_of(self, warning: str) -> Field:
+        """Return the field that a warning is about."""
+        for name, words_of_it in WARNED.items():
+            found = self.query(f"#field-{name}")
+            if found and any(word in warning for word in words_of_it):
+                return found.first(Field)
+        return self.field("name")
 
     def _ask_source(self) -> None:
         source = self.field("source").value
@@ -307,6 +343,21 @@ class MirrorForm(Form):
             field.say("")
             return
         field.say(found_words(found), Tone.OK)
+        self._compare_platforms(found)
+        if self.mirror is None:
+            start(self, self._warn, group="warnings", exclusive=True)
+
+    def _compare_platforms(self, found: SourceFound) -> None:
+        """Say beside the platforms what the source has, and which of those typed it has not."""
+        if found.type != MirrorType.CONDA or not found.subdirs or not self.query("#field-conda-subdirs"):
+            return
+        field = self.field("conda-subdirs")
+        lacking = [name for name in words(field.value) or [] if name not in found.subdirs]
+        has = f"the source has {', '.join(found.subdirs)}"
+        if lacking:
+            field.say(f"! no {', '.join(lacking)}; {has}", Tone.WARN)
+        else:
+            field.say(has)
 
     def _reaching(self) -> dict[str, Any]:
         values = self.values()
@@ -358,14 +409,25 @@ class MirrorForm(Form):
         if button == "plan":
             await self._plan(given)
             return
+        if given["source"] == self._unasked:
+            given["check"] = False
+        try:
+            await self._save(button, given)
+        except FirthError as error:
+            self._unasked = given["source"] if UNCHECKED in error.hint else ""
+            raise
+
+    async def _save(self, button: str, given: dict[str, Any]) -> None:
         link = self.firth.link
         if self.mirror is None:
             run_now = {"run_now": True} if button == "run" else {}
             self.dismiss(await link.ask(MirrorReply, "mirror.create", **given, **run_now))
             return
-        changed = self._differences(given)
+        changed = {**self._differences(given), **({"check": False} if "check" in given else {})}
         reply = await link.ask(MirrorReply, "mirror.update", mirror=self.mirror.id, revision=self._revision, **changed)
         if button == "run":
+            for warning in reply.warnings:
+                self.firth.tell(warning, warning=True)
             self.dismiss(await link.ask(RunReply, "mirror.run", mirror=self.mirror.id))
         else:
             self.dismiss(reply)
