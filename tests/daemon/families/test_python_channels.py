@@ -122,6 +122,7 @@ async def test_many_clients_ask_for_one_page_and_one_file_once(tmp_path: Path) -
         assert len(w.upstream.asked(f"files/beta/{file.filename}")) == 1
 
 
+@pytest.mark.deep
 async def test_a_deleted_mirror_of_a_whole_index_leaves_no_project_list(tmp_path: Path) -> None:
     async with python_world(tmp_path) as w:
         await w.python("active", "few", filters={"projects": ["gamma"]})

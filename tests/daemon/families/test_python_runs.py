@@ -419,7 +419,7 @@ async def test_metadata_that_the_source_lacks_is_left_out_by_an_active_mirror(tm
         assert ["core-metadata" in file for file in (await w.page("beta"))["files"]] == [False, True]
 
 
-@pytest.mark.parametrize("lazily", [False, True])
+@pytest.mark.parametrize("lazily", [False, pytest.param(True, marks=pytest.mark.deep)])
 async def test_metadata_that_the_source_lacks_is_taken_out_of_the_wheel_by_a_passive_mirror(
     tmp_path: Path, lazily: bool
 ) -> None:
@@ -439,6 +439,7 @@ async def test_metadata_that_the_source_lacks_is_taken_out_of_the_wheel_by_a_pas
         assert (await w.get("/repo/main/packages/beta/beta-2.0-py3-none-any.whl.metadata")).status == 502
 
 
+@pytest.mark.deep
 async def test_metadata_that_a_wheel_holds_otherwise_than_promised_is_not_given(tmp_path: Path) -> None:
     index = sample_index()
     index.projects["beta"][0].metadata = b"Metadata-Version: 2.1\nName: beta\nVersion: 1.0\nSummary: another\n"
