@@ -24,7 +24,7 @@ DIGITS_MAX = 18
 INDEX_FOLDERS = frozenset({"simple", "+simple"})
 WELCOME_LINKS = 20
 PAGE_FILES = frozenset({"index.json", "index.v1_json", "index.html", "index.htm"})
-"""What a server lists of a folder's files beside its projects."""
+"""What the files of a folder are called that hold its page."""
 
 
 class Status(Struct, frozen=True):
@@ -227,7 +227,9 @@ def _names_in_html(found: Links) -> list[ListedProject]:
             continue
         path = link.href.partition("#")[0].partition("?")[0]
         name = last_segment(path.rstrip("/"))
-        if path and valid_name(name) and name not in PAGE_FILES:
+        if name in PAGE_FILES:  # alpha/index.html leads to a project, index.json beside it does not
+            name = last_segment(path.rpartition("/")[0])
+        if path and valid_name(name):
             names.setdefault(name, ListedProject(name))
     if files > len(names):
         raise NotPageError("it is the page of a project, with files")
