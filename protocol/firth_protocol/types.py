@@ -420,6 +420,7 @@ class PolicyInForce(Struct, frozen=True, kw_only=True):
     name: str
     of: str  # "mirror" or "channel"
     judges: bool  # false: it leaves the mirror's family alone
+    report_lacks: str = ""  # why it gives no dependency report; empty: it gives one
 
 
 class Excluded(Struct, frozen=True, kw_only=True):

@@ -126,6 +126,7 @@ async def test_what_was_left_out_is_listed_and_explained(tmp_path: Path) -> None
         with pytest.raises(WrongState) as lacking:
             await w.call("mirror.dependency_report", mirror="main:m")
         assert "names no packages" in lacking.value.message
+        assert details.in_force.report_lacks == "policy mixed names no packages"
 
 
 async def test_a_channels_policy_judges_mirrors_without_one(tmp_path: Path) -> None:

@@ -112,3 +112,20 @@ async def test_a_name_that_a_policy_gives_up_is_anothers_and_one_that_it_only_dr
         assert (status, "licenses: MIT" in told) == (403, True)
         await change(w, "mine", packages={"exclude": ["beta"]}, licenses={"in": ["BSD"]})
         assert await shown(w) == {BETA}
+
+
+async def test_what_a_deleted_mirror_left_is_judged_by_the_channel(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.mirror("active")
+        await w.run()
+        await make(w, "no-beta", packages={"exclude": ["beta"]})
+        channel = await w.call("channel.get", channel="main")
+        reply = await w.call("channel.update", channel="main", revision=channel.revision, policy="no-beta")
+        for run in reply.runs:
+            await ended(w, run)
+        assert (await answer(w, BETA))[0] == 403
+        gone = await w.call("mirror.delete", mirror="main:m", confirm="m", packages="keep")
+        await ended(w, gone.run)
+        assert await shown(w) == ALPHA
+        assert (await answer(w, BETA))[0] == 403
+        assert (await w.get(f"/snapshot/2/main/noarch/{BETA}")).status == 403

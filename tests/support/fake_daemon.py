@@ -22,14 +22,15 @@ from firth_protocol.errors import CursorExpired, FirthError, Forbidden, Invalid,
 from firth_protocol.events import Fact
 from firth_protocol.methods import METHODS
 from firthd.scheduler import CronSchedules
-from tests.support.fake_world import START, STEP_TITLES, FakeWorld, rfc3339
+from tests.support.fake_policies import FakePolicies
+from tests.support.fake_world import START, STEP_TITLES, rfc3339
 
 T = TypeVar("T")
 DOES = "_do_"
 """What the names of the functions begin with that answer a method."""
 
 
-class FakeDaemon(FakeWorld):
+class FakeDaemon(FakePolicies):
     """Its world can be changed directly; `tell` sends the event that goes with a change."""
 
     def __init__(self, socket: Path, *, now: float = START, role: t.Role = t.Role.ADMIN) -> None:
@@ -233,8 +234,9 @@ class FakeDaemon(FakeWorld):
 
     def _do_channel_update(self, channel: str, revision: int, **fields: Any) -> Any:
         held = self._channel(channel)
-        fields = {name: value for name, value in fields.items() if name in {"description", "privacy"}}
+        fields = {name: value for name, value in fields.items() if name in {"description", "privacy", "policy"}}
         self.channels[channel] = msgspec.structs.replace(held, revision=revision + 1, **fields)
+        self.assign()
         self.tell(Fact.CHANNEL_UPDATED, {"channel": channel})
         return {"channel": self.channels[channel], "seq": len(self.events)}
 
@@ -327,6 +329,7 @@ class FakeDaemon(FakeWorld):
         if dry:
             del self.mirrors[mirror.id]
             return {"mirror": mirror, "run": None, "warnings": warnings, "seq": len(self.events)}
+        self.assign()
         self.tell(Fact.MIRROR_CREATED, {"channel": channel, "mirror": mirror.id})
         run = self.begin_run(mirror.id) if run_now else None
         return {"mirror": self.mirrors[mirror.id], "run": run, "warnings": warnings, "seq": len(self.events)}
@@ -360,8 +363,10 @@ class FakeDaemon(FakeWorld):
 
     def _do_mirror_update(self, mirror: int | str, revision: int, **fields: Any) -> Any:
         held = self._mirror(mirror)
-        fields = {name: value for name, value in fields.items() if name in {"name", "source", "schedule", "enabled"}}
+        known = {"name", "source", "schedule", "enabled", "policy"}
+        fields = {name: value for name, value in fields.items() if name in known}
         self.mirrors[held.id] = msgspec.structs.replace(held, revision=revision + 1, **fields)
+        self.assign()
         self.tell(Fact.MIRROR_UPDATED, {"channel": held.channel, "mirror": held.id})
         return {"mirror": self.mirrors[held.id], "warnings": [], "seq": len(self.events)}
 
@@ -453,7 +458,7 @@ class FakeDaemon(FakeWorld):
                 removed=17,
                 unchanged=698_779,
                 failed=2,
-                filtered=[t.FilteredCount(reason="subdir", whose="filters", count=412_000)],
+                filtered=self.filtered(held),
             ),
             artifacts=held.artifacts,
             stored=held.stored,
@@ -468,6 +473,7 @@ class FakeDaemon(FakeWorld):
             ],
             shadowed=["numpy"],
             notes=["2 names are shadowed by an older mirror"],
+            in_force=held.in_force,
         )
 
     def _do_run_list(self, cursor: str | None = None, limit: int = 100, **fields: Any) -> Any:

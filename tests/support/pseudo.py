@@ -225,13 +225,14 @@ class Pseudo:
         lines = self.screen.lines
         return (
             lines[-1].endswith("q quit")
-            and not any(line.startswith((" filter:", " search:")) for line in lines)
+            and not any(line.startswith((" filter:", " search:", " package:")) for line in lines)
             and not any(each in self.text for each in ("┌", "🔎", "faults only", "running only", "ok only"))
         )
 
     def _at_the_top(self) -> bool:
         path = self.screen.lines[1].split("  ")[0].strip()
-        return self.plain and path in {"Channels", "Mirrors", "Runs", "Health", "Health › Audit log", "Tokens"}
+        top = {"Channels", "Mirrors", "Runs", "Health", "Health › Audit log", "Tokens", "Policies"}
+        return self.plain and path in top
 
 
 @asynccontextmanager

@@ -223,7 +223,7 @@ PLACES: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "packages": (["slash", *"main", "enter", "enter"], ("zstd",)),
     "mirrors": (["2"], ("running 6/8", "python-index")),
     "run": (["3", "enter"], ("311 of 1,204 files", "following", "62.9 MB")),
-    "mirror-form": (["2", "j", "j", "e"], ("next: ", "Any name", "index 62.9 MB", "the source has")),
+    "mirror-form": (["2", "j", "j", "e"], ("next: ", "Any name", "index 62.9 MB", "the source has", "no policy yet")),
     "health": (["4"], ("812 GB free", "data-eng: upstream")),
     "delete": (["2", "j", "j", "d"], ("Type the name",)),
 }

@@ -61,6 +61,10 @@ WAYS: dict[Place, tuple[str, Sequence[str]]] = {
     Place.HEALTH: ("Health", ("4",)),
     Place.AUDIT: ("Health › Audit log", ("5",)),
     Place.TOKENS: ("Tokens", ("6",)),
+    Place.POLICIES: ("Policies", ("7",)),
+    Place.POLICY: (r"Policies › \S+", ("7", "\r")),
+    Place.EXCLUDED: (r"Mirrors › main / forge › kept out.*", ("2", "▸main +forge ", "x")),
+    Place.EXPLAIN: (r"Channels › main › why hidden\?.*", (*MAIN, "P", "w")),
 }
 """What the path to each place looks like, and what is typed to get there."""
 
@@ -110,12 +114,14 @@ class Rig(Struct, frozen=True, kw_only=True):
     def _names(self, frame: Frame, entry: AuditEntry) -> bool:
         """Tell whether a frame names what was acted on: under the cursor, in the path, or in a title."""
         params = entry.params
-        if entry.method in {"channel.create", "mirror.create", "token.create"}:
+        if entry.method in {"channel.create", "mirror.create", "token.create", "policy.create"}:
             return any("New " in line for line in frame.lines)  # a form, in which the names were typed
         if entry.method == "token.revoke":
             return any("Revoke the token" in line for line in frame.lines)
-        mirror = params.get("mirror")
-        if isinstance(mirror, int):
+        mirror, policy = params.get("mirror"), params.get("policy")
+        if entry.method.startswith("policy."):
+            wanted = rf"^▸{policy}(  |$)|^ Policies › {policy}(  |$)|the policy {policy}(\?|  )"
+        elif isinstance(mirror, int):
             channel, name = self.mirrors[mirror]
             wanted = (
                 rf"^[▸◈]({channel} +)?{name}(  |$)|^ Mirrors › {channel} / {name}(  | ›|$)|the run of {name}\?"
@@ -163,6 +169,10 @@ async def rig(folder: Path) -> AsyncIterator[Rig]:
                     "mirror.create", channel=channel, name=name, type="conda", source=f"file://{folder}/source"
                 )
                 mirrors[reply.mirror.id] = (channel, name)
+            rules = {"packages": {"exclude": ["hello ==0.9"]}}
+            for name in ("few", "spare"):
+                await client.call("policy.create", name=name, rules=rules)
+            await client.call("mirror.update", mirror="main:forge", revision=1, policy="few")
             run = await client.call("mirror.run", mirror="main:forge")
             await client.call("run.wait", run=run.run.id, timeout=20)
             async with firth_on_pty(process.socket, beside=(process.pid,)) as term:

@@ -9,6 +9,7 @@ from firth_protocol.types import Role
 from firth_tui import reasons
 from firth_tui.action_table_common import CHANNEL_TABS, COMMON, EVERYWHERE, LISTS, MOVES, WITH_MIRROR
 from firth_tui.actions import Action, Context, Danger, Place, Subject, key_name, key_of, why_not
+from firth_tui.policy_actions import policy_actions
 
 
 def freeze_name(context: Context) -> str:
@@ -23,7 +24,7 @@ ACTIONS: tuple[Action, ...] = (
         key="enter",
         label="Open",
         help="Open what the cursor is on",
-        places=LISTS - {Place.CHANGES, Place.TOKENS} | {Place.MIRROR, Place.HEALTH},
+        places=LISTS - {Place.CHANGES, Place.TOKENS, Place.EXCLUDED, Place.EXPLAIN} | {Place.MIRROR, Place.HEALTH},
         subject=Subject.ROW,
         rank=1,
     ),
@@ -301,6 +302,7 @@ ACTIONS: tuple[Action, ...] = (
         why=reasons.never_ran,
         menu=True,
     ),
+    *policy_actions(WITH_MIRROR, EVERYWHERE),
     # --- packages
     Action(
         id="package.remove",

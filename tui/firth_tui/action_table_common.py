@@ -19,8 +19,12 @@ LISTS = frozenset(
         Place.RUNS,
         Place.AUDIT,
         Place.TOKENS,
+        Place.POLICIES,
+        Place.EXCLUDED,
+        Place.EXPLAIN,
     }
 )
+NO_ADDRESS = frozenset({Place.POLICIES, Place.POLICY, Place.EXCLUDED, Place.EXPLAIN})
 SORTED = frozenset({Place.CHANNELS, Place.PACKAGES, Place.CHANNEL_MIRRORS, Place.MIRRORS})
 MOVES = frozenset(
     {"open", "app.back", "channel.mirrors", "mirror.open_run", "mirror.details", "log.follow", "log.next"}
@@ -79,7 +83,9 @@ COMMON: tuple[Action, ...] = (
         key="u",
         label="Copy address",
         help="Copy the address under the cursor to your terminal's clipboard",
-        places=EVERYWHERE - {Place.HEALTH, Place.AUDIT, Place.RUNS, Place.RUN, Place.CHANGES, Place.TOKENS},
+        places=EVERYWHERE
+        - {Place.HEALTH, Place.AUDIT, Place.RUNS, Place.RUN, Place.CHANGES, Place.TOKENS}
+        - NO_ADDRESS,
         subject=Subject.ROW,
     ),
     # --- the application

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from firth_protocol.errors import NotFound
-from firth_protocol.types import Channel, Generation, Mirror, Package, Role, Run, Token
+from firth_protocol.types import Channel, Generation, Mirror, Package, Policy, Role, Run, Token
 
 
 class Place(StrEnum):
@@ -27,16 +27,24 @@ class Place(StrEnum):
     RUN = "run"
     HEALTH = "health"
     AUDIT = "audit log"
+    POLICIES = "policies"
+    POLICY = "policy"
+    EXCLUDED = "kept out"  # what a policy keeps out of a mirror
+    EXPLAIN = "explanation"  # what became of a package's files
     TOKENS = "tokens"
 
 
 class Target(Struct, frozen=True, kw_only=True):
-    """A place to go to, and what it is about: a channel's name, the number of a mirror or a run, a package."""
+    """A place to go to, and what it is about: a channel's name, the number of a mirror or a run, a package.
+
+    `name`: of a policy, or the spec that is to be explained.
+    """
 
     place: Place
     channel: str = ""
     number: int = 0
     package: Package | None = None
+    name: str = ""
     faults: bool = False  # of a list: what failed or is incomplete only
 
 
@@ -55,6 +63,7 @@ class Subject(StrEnum):
     RUN = "run"
     PACKAGE = "package"
     GENERATION = "generation"
+    POLICY = "policy"
     TOKEN = "token"
     ROW = "row"  # whatever the cursor is on
 
@@ -72,6 +81,7 @@ class Context(Struct, frozen=True, kw_only=True):
     run: Run | None = None
     package: Package | None = None
     generation: Generation | None = None
+    policy: Policy | None = None
     token: Token | None = None
     rows: bool = True  # the place has a row under its cursor
     row: Any = None  # that row, and what it is known by
@@ -181,7 +191,7 @@ def identity(action: Action, context: Context) -> Hashable:
         case Subject.GENERATION:
             return context.generation.number if context.generation else None
         case _:
-            found: Channel | Mirror | Run | Token | None = getattr(context, action.subject.value)
+            found: Channel | Mirror | Policy | Run | Token | None = getattr(context, action.subject.value)
             return found.id if found else None
 
 
@@ -200,6 +210,8 @@ def called(action: Action, context: Context) -> str:
             return f"the token {context.token.name}"
         case Subject.GENERATION if context.generation:
             return f"generation {context.generation.number}"
+        case Subject.POLICY if context.policy:
+            return f"policy {context.policy.name}"
     return str(getattr(context.row, "name", "") or "the row")
 
 

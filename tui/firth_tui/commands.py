@@ -11,6 +11,7 @@ from firth_tui.actions import Action, Context, Place, Target, subject
 from firth_tui.commands_marked import on_marks
 from firth_tui.commands_mirror import MIRROR_COMMANDS
 from firth_tui.commands_package import PACKAGE_COMMANDS
+from firth_tui.commands_policy import POLICY_COMMANDS
 from firth_tui.commands_store import STORE_COMMANDS
 from firth_tui.commands_token import TOKEN_COMMANDS
 from firth_tui.dialogue import confirmed, tell_run, unfreezing
@@ -160,7 +161,8 @@ async def _channel_edit(place: PlaceScreen, context: Context) -> None:
     channel = subject(context, "channel", Channel)
     reply = await place.firth.asked(place, ChannelForm(channel))
     if isinstance(reply, ChannelReply):
-        place.firth.tell(f"Saved {reply.channel.name}.")
+        judged = f" {len(reply.runs):,} runs judge by its policy now." if reply.runs else ""
+        place.firth.tell(f"Saved {reply.channel.name}.{judged}")
 
 
 async def _channel_freeze(place: PlaceScreen, context: Context) -> None:
@@ -260,6 +262,7 @@ COMMANDS: Mapping[str, Command] = {
     "view.runs": _view(Place.RUNS),
     "view.health": _view(Place.HEALTH),
     "view.audit": _view(Place.AUDIT),
+    "view.policies": _view(Place.POLICIES),
     "view.tokens": _view(Place.TOKENS),
     "list.filter": _filter,
     "list.mark": _mark,
@@ -280,6 +283,7 @@ COMMANDS: Mapping[str, Command] = {
     "channel.rollback": _rollback,
     **MIRROR_COMMANDS,
     **PACKAGE_COMMANDS,
+    **POLICY_COMMANDS,
     **STORE_COMMANDS,
     **TOKEN_COMMANDS,
     "mirror.menu": _mirror_menu,

@@ -63,6 +63,8 @@ _KINDS: Mapping[str, str] = {
     RunKind.PUBLISH: "publication",
     RunKind.ROLLBACK: "rollback",
     RunKind.DELETE: "deletion",
+    RunKind.REFILTER: "judging anew",
+    RunKind.ADVISORY: "advisories",
 }
 
 

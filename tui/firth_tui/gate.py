@@ -268,7 +268,7 @@ def _loading(screen: Screen[Any]) -> bool:
     if isinstance(screen, PlaceScreen):
         return screen.behind()
     if isinstance(screen, Form):
-        return screen.busy
+        return screen.behind
     if isinstance(screen, CommandPalette):
         return any(worker.node is screen and not worker.is_finished for worker in screen.app.workers)
     return False

@@ -140,8 +140,15 @@ class Touched(Struct, frozen=True):
 
     @property
     def changes_lists_of_mirrors(self) -> bool:
-        """Whether mirrors came, went or may sort differently; run facts only change one row."""
-        return self.type in {Fact.MIRROR_CREATED, Fact.MIRROR_DELETED, Fact.CHANNEL_DELETED, Fact.MIRROR_UPDATED}
+        """Whether mirrors came, went, may sort differently or have another policy; run facts only change one row."""
+        return self.type in {
+            Fact.MIRROR_CREATED,
+            Fact.MIRROR_DELETED,
+            Fact.CHANNEL_DELETED,
+            Fact.MIRROR_UPDATED,
+            Fact.CHANNEL_UPDATED,
+            Fact.POLICY_UPDATED,
+        }
 
     @property
     def changes_states(self) -> bool:

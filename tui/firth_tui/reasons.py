@@ -59,3 +59,46 @@ def revoked(context: Context) -> str | None:
 def never_ran(context: Context) -> str | None:
     mirror = context.mirror
     return f"{mirror.name} has not run yet" if mirror is not None and mirror.last_run is None else None
+
+
+def policy_in_use(context: Context) -> str | None:
+    policy = context.policy
+    if policy is None or not policy.used_by:
+        return None
+    first = policy.used_by[0]
+    where = first.channel if first.mirror_name is None else f"{first.channel}: {first.mirror_name}"
+    more = f" and {len(policy.used_by) - 1:,} more" if len(policy.used_by) > 1 else ""
+    return f"it is in force for {where}{more}: take it away there first"
+
+
+def no_policy(context: Context) -> str | None:
+    mirror = context.mirror
+    if mirror is None or mirror.in_force is not None:
+        return None
+    return f"no policy is in force for {mirror.name}; its form or that of its channel picks one"
+
+
+def not_judged(context: Context) -> str | None:
+    mirror = context.mirror
+    if mirror is None or (mirror.in_force is not None and mirror.in_force.judges):
+        return None
+    return f"no policy judges {mirror.name}"
+
+
+def no_report(context: Context) -> str | None:
+    mirror = context.mirror
+    if mirror is None:
+        return None
+    if mirror.in_force is None:
+        return "no policy is in force: a report wants one that names packages and includes dependencies"
+    return mirror.in_force.report_lacks or None
+
+
+def channel_without_policy(context: Context) -> str | None:
+    channel = context.channel
+    return f"{channel.name} has no policy; e picks one" if channel is not None and channel.policy is None else None
+
+
+def policy_unused(context: Context) -> str | None:
+    policy = context.policy
+    return "no channel and no mirror has it" if policy is not None and not policy.used_by else None

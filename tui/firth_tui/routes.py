@@ -69,6 +69,30 @@ def _audit(target: Target) -> PlaceScreen:
     return AuditScreen()
 
 
+def _policies(target: Target) -> PlaceScreen:
+    from firth_tui.screens.policies import PoliciesScreen
+
+    return PoliciesScreen()
+
+
+def _policy(target: Target) -> PlaceScreen:
+    from firth_tui.screens.policy import PolicyScreen
+
+    return PolicyScreen(target.name)
+
+
+def _excluded(target: Target) -> PlaceScreen:
+    from firth_tui.screens.excluded import ExcludedScreen
+
+    return ExcludedScreen(target.number)
+
+
+def _explain(target: Target) -> PlaceScreen:
+    from firth_tui.screens.explain import ExplainScreen
+
+    return ExplainScreen(target.channel, target.name, target.package)
+
+
 def _tokens(target: Target) -> PlaceScreen:
     from firth_tui.screens.tokens import TokensScreen
 
@@ -90,5 +114,9 @@ _MAKERS: Mapping[Place, Callable[[Target], PlaceScreen]] = {
     Place.RUN: _run,
     Place.HEALTH: _health,
     Place.AUDIT: _audit,
+    Place.POLICIES: _policies,
+    Place.POLICY: _policy,
+    Place.EXCLUDED: _excluded,
+    Place.EXPLAIN: _explain,
     Place.TOKENS: _tokens,
 }

@@ -33,6 +33,7 @@ SWEEPS = "sweeps"
 SEEN_BY_RUNS = frozenset({"signed_only", "min_age", "cve"})
 """Rules that need more than a record: what a run has found counts for them."""
 PACKAGES = "packages"
+NO_POLICY_JUDGES = "no policy judges it"
 
 
 class InForce(Struct, frozen=True):
@@ -45,7 +46,18 @@ class InForce(Struct, frozen=True):
 
     def told(self) -> PolicyInForce:
         """Return it as clients see it."""
-        return PolicyInForce(name=self.policy.name, of=self.of, judges=self.judge is not None)
+        return PolicyInForce(
+            name=self.policy.name, of=self.of, judges=self.judge is not None, report_lacks=self.report_lacks
+        )
+
+    @property
+    def report_lacks(self) -> str:
+        """Return what it lacks to give a dependency report; empty: nothing."""
+        if self.judge is None:
+            return NO_POLICY_JUDGES
+        if self.judge.allow is None:
+            return f"policy {self.policy.name} names no packages"
+        return "" if self.judge.closes else f"policy {self.policy.name} does not include dependencies"
 
 
 class Policies:
@@ -61,6 +73,7 @@ class Policies:
         self.files = JudgementFiles(folder)
         self._of_mirror: dict[int, InForce] = {}
         self._of_channel: dict[tuple[int, str], InForce] = {}
+        self._living: frozenset[int] = frozenset()  # mirrors that are not deleted
         self._mirrors: dict[int, list[tuple[int, str]]] = {}  # channel -> its judged mirrors with their families
         self._verdicts: OrderedDict[int, str | None] = OrderedDict()
         self._advisories = "0"
@@ -107,6 +120,7 @@ class Policies:
                 of_mirror[mirror.id] = found
                 judged.setdefault(mirror.channel_id, []).append((mirror.id, mirror.type.value))
         self._of_channel, self._of_mirror, self._mirrors = of_channel, of_mirror, judged
+        self._living = frozenset(mirror.id for mirror in mirrors)
         self._verdicts.clear()
 
     def ready(self, row: PolicyRow, of: str, family: Family) -> InForce:
@@ -150,11 +164,7 @@ class Policies:
     async def refuse(self, channel: str, file: FileRow) -> None:
         """Raise Forbidden, which names block or rule, for a file that nobody may have."""
         await self._blocks.refuse(channel, file)
-        in_force = (
-            self._of_mirror.get(file.mirror_id)
-            if file.mirror_id
-            else self._of_channel.get((file.channel_id, file.family))
-        )
+        in_force = self._judging(file.channel_id, file.family, file.mirror_id)
         if in_force is None or in_force.judge is None:
             return
         if file.id in self._verdicts:
@@ -171,13 +181,17 @@ class Policies:
 
     async def leaves_out(self, channel_id: int, one: Judged) -> bool:
         """Tell whether the policy in force leaves out an artifact of a mirror, or of the channel itself."""
-        in_force = (
-            self._of_mirror.get(one.mirror_id) if one.mirror_id else self._of_channel.get((channel_id, one.family))
-        )
+        in_force = self._judging(channel_id, one.family, one.mirror_id)
         if in_force is None or in_force.judge is None:
             return False
         entry = Entry(one.filename, one.section, one.raw)
         return await self._against(in_force.judge, in_force.policy.name, one.mirror_id, one.part, entry) is not None
+
+    def _judging(self, channel_id: int, family: str, mirror_id: int) -> InForce | None:
+        """Return the policy that judges a row; what a mirror left that is no more is the channel's to judge."""
+        if mirror_id in self._living:
+            return self._of_mirror.get(mirror_id)
+        return self._of_channel.get((channel_id, family))
 
     async def own(self, channel_id: int) -> tuple[list[int], list[int]]:
         """Return which of a channel's own rows its policy leaves out, and which that it had left out it now keeps."""

@@ -18,7 +18,7 @@ from firth_protocol.methods import (
 from firth_protocol.types import DependencyRow, Excluded, Explained, Family, Page
 from firthd.channels import browse
 from firthd.channels.blocks import Blocks
-from firthd.channels.policies import InForce, Policies
+from firthd.channels.policies import NO_POLICY_JUDGES, InForce, Policies
 from firthd.families.base import Facts, FamilyRules, Requirement
 from firthd.mirrors.report import find
 from firthd.store import artifacts, catalog, offers, paging
@@ -179,18 +179,12 @@ class Explanations:
         )
 
     def _must_close(self, row: MirrorRow, in_force: InForce | None) -> None:
-        if in_force is None or in_force.judge is None:
-            lacks = "no policy judges it"
-        elif in_force.judge.allow is None:
-            lacks = f"policy {in_force.policy.name} names no packages"
-        elif not in_force.judge.closes:
-            lacks = f"policy {in_force.policy.name} does not include dependencies"
-        else:
-            return
-        raise WrongState(
-            f"there is no dependency report of {row.channel}:{row.name}: {lacks}",
-            hint="a policy with `packages.allow` and `include_dependencies` gives one",
-        )
+        lacks = NO_POLICY_JUDGES if in_force is None else in_force.report_lacks
+        if lacks:
+            raise WrongState(
+                f"there is no dependency report of {row.channel}:{row.name}: {lacks}",
+                hint="a policy with `packages.allow` and `include_dependencies` gives one",
+            )
 
     async def _mirror(self, ref: int | str) -> tuple[MirrorRow, str]:
         async def body(r: Reader) -> tuple[MirrorRow, str]:

@@ -85,9 +85,11 @@ class UsePane(Scroll):
             shown.append(("as it was on a day", addresses.snapshot))
         kept = channel.keep_generations
         months = "for ever" if kept.months >= 1200 else f"for {kept.months} months"
+        policy = f"{clean(channel.policy)}, for mirrors that have none of their own" if channel.policy else "none"
         facts = (
             f"open to     {channel.privacy}\n"
             f"kept        the last content of each day for {kept.days} days, of each month {months}\n"
+            f"policy      {policy}\n"
             f"created     {moment(channel.created_at)}, changed {age(channel.updated_at, now)}"
         )
         if channel.privacy in NEEDS:

@@ -1,12 +1,14 @@
 """One mirror: its order, what its last run did, what could not be had, and its earlier runs."""
 
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 
 from firth_protocol.errors import FirthError, NotFound
-from firth_protocol.methods import MirrorGet
-from firth_protocol.types import MirrorDetails, MirrorType, Run
+from firth_protocol.events import Fact, Topic
+from firth_protocol.methods import MirrorGet, PolicyGet
+from firth_protocol.types import MirrorDetails, MirrorType, Policy, Run
 from firth_tui.actions import Place, Target
 from firth_tui.format import (
     Cell,
@@ -28,6 +30,8 @@ from firth_tui.model import Touched
 from firth_tui.screens.mirrors import WORDS as MIRROR_WORDS
 from firth_tui.screens.mirrors import state_of, step_of
 from firth_tui.screens.place import PlaceScreen, bindings
+from firth_tui.screens.policy_lines import WORDS as POLICY_WORDS
+from firth_tui.screens.policy_lines import in_force_lines, judged_lines
 from firth_tui.widgets.scroll import Scroll
 from firth_tui.widgets.sheet import Sheet
 from firth_tui.widgets.sparkline import outcomes, spark
@@ -41,9 +45,13 @@ PARTS_SHOWN = 12
 WORDS = (
     ("shadowed", "not offered, because an older mirror of the channel has packages of that name"),
     ("unhashed", "files for which the source gives no checksum"),
-    ("dropped", "listed by the source, but not taken: the mirror's filters say so"),
+    (
+        "dropped",
+        "listed by the source, but not taken: the mirror's filters or a policy say so; x lists what a policy did",
+    ),
     ("collide", "another mirror of the channel has a file of the same name with other bytes"),
     ("files also", "folders and addresses that files are taken from first, verified by the source's checksums"),
+    *POLICY_WORDS,
     *MIRROR_WORDS,
 )
 
@@ -186,6 +194,7 @@ class MirrorScreen(PlaceScreen):
         self.mirror_now: MirrorGet | None = None
         self.details: MirrorDetails | None = None
         self.history: list[Run] = []
+        self.policy_now: Policy | None = None
         self._reading = Repeated(self, self._read, group="mirror")
 
     def where(self) -> Place:
@@ -240,6 +249,7 @@ class MirrorScreen(PlaceScreen):
         try:
             self.mirror_now = await link.ask(MirrorGet, "mirror.get", mirror=self.number)
             self._draw()
+            self.policy_now = await self._policy(self.mirror_now)
             self.details = await link.ask(MirrorDetails, "mirror.details", mirror=self.number)
             self.history = (await link.page(Run, "run.list", mirror=self.number, kind="mirror", limit=HISTORY)).items
         except NotFound:
@@ -253,8 +263,17 @@ class MirrorScreen(PlaceScreen):
             return
         self._draw()
 
+    async def _policy(self, mirror: MirrorGet) -> Policy | None:
+        """Return the policy in force with its rules; None where there is none, or it has just gone."""
+        if mirror.in_force is None:
+            return None
+        with suppress(FirthError):
+            return await self.firth.link.ask(PolicyGet, "policy.get", policy=mirror.in_force.name)
+        return None
+
     def fact(self, about: Touched) -> None:
-        if about.mirror == self.number and not about.progress:
+        channels = about.type == Fact.CHANNEL_UPDATED or about.topic == Topic.POLICY
+        if channels or (about.mirror == self.number and not about.progress):
             self.reload()
 
     def tick(self, now: float) -> None:
@@ -265,10 +284,16 @@ class MirrorScreen(PlaceScreen):
         mirror, now = self.mirror_now, self.now()
         if mirror is None:
             return
-        lines = [[], *state_lines(self, mirror, now), [], *order_lines(mirror, now), []]
+        lines = [[], *state_lines(self, mirror, now), [], *order_lines(mirror, now)]
+        lines += [*in_force_lines(mirror.in_force, self.policy_now), []]
         if self.details is not None:
             history = history_lines(self.history, now)
-            python = mirror.type is MirrorType.PYTHON
-            lines += [*detail_lines(self.details, python=python), [], *history, *failure_lines(self.details)]
+            lines += [
+                *detail_lines(self.details, python=mirror.type is MirrorType.PYTHON),
+                *judged_lines(self.details),
+                [],
+                *history,
+                *failure_lines(self.details),
+            ]
         self.sheet.put(lines)
         self.redraw()

@@ -156,7 +156,7 @@ def listing(screen: PlaceScreen, channel: str | None) -> Listing[Mirror]:
         columns=columns(screen, with_channel=channel is None),
         key=lambda mirror: mirror.id,
         fetch=fetch,
-        touches=lambda about: about.changes_lists_of_mirrors and channel in {None, about.channel},
+        touches=lambda about: about.changes_lists_of_mirrors and (channel is None or about.channel in {None, channel}),
         empty=(
             "There is no mirror yet.\nPress n to create one: a standing order to copy a source into a channel."
             if channel is None

@@ -10,6 +10,7 @@ from firth_protocol.types import Channel, KeepGenerations, Privacy
 from firth_tui.format import Tone
 from firth_tui.screens.forms.fields import Field, choice_field, text_field
 from firth_tui.screens.forms.form import Form
+from firth_tui.screens.forms.policy_choice import offer_policies, policy_field
 from firth_tui.widgets.work import start
 
 PRIVACY = (
@@ -17,6 +18,7 @@ PRIVACY = (
     (Privacy.AUTHENTICATED, "any token"),
     (Privacy.PRIVATE, "its own tokens only"),
 )
+NO_POLICY = "none"
 
 
 class ChannelForm(Form):
@@ -72,7 +74,15 @@ class ChannelForm(Form):
                 "For how many months the last content of each month can be gone back to.",
                 str(keep.months),
             ),
+            policy_field(
+                channel.policy if channel else None,
+                nobody=NO_POLICY,
+                help="The rules for what its mirrors may bring in that have no policy of their own.",
+            ),
         ]
+
+    def on_mount(self) -> None:
+        start(self, offer_policies, self.firth, self.field("policy"), NO_POLICY, group="policies")
 
     def buttons(self) -> Sequence[tuple[str, str]]:
         return [("save", "Save" if self.channel else "Create")]
@@ -100,6 +110,7 @@ class ChannelForm(Form):
                 description=values["description"],
                 privacy=values["privacy"],
                 keep_generations=keep,
+                **({"policy": values["policy"]} if values["policy"] else {}),
             )
         else:
             reply = await self.firth.link.ask(
@@ -117,6 +128,8 @@ class ChannelForm(Form):
         }
         if self.channel is not None and keep != self.channel.keep_generations:
             changed["keep_generations"] = keep
+        if self.channel is not None and (values["policy"] or None) != self.channel.policy:
+            changed["policy"] = values["policy"] or None
         return changed
 
     def overtaken(self, error: Conflict) -> None:

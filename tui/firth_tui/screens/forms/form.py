@@ -96,6 +96,11 @@ class Form(ModalScreen[Any]):
         return {field.field: field.value for field in self.query(Field)}
 
     @property
+    def behind(self) -> bool:
+        """Whether it is at work, or fields come into view: before they have a place, tab would pass them by."""
+        return self.busy or any(field.display and not field.region for field in self.query(Field))
+
+    @property
     def dirty(self) -> bool:
         return self.values() != self._before
 

@@ -23,6 +23,7 @@ from firth_tui.actions import Place, Target
 from firth_tui.format import Tone, count, counted, moment, size, type_name
 from firth_tui.screens.forms.fields import Field, choice_field, lines, text_field, words
 from firth_tui.screens.forms.form import Form
+from firth_tui.screens.forms.policy_choice import NO_POLICY, offer_policies, policy_field, say_in_force
 from firth_tui.widgets.work import Repeated, start
 from firth_tui.wording import UNCHECKED
 
@@ -82,6 +83,7 @@ class MirrorForm(Form):
         self._typing: Timer | None = None
         self._unasked = ""  # the source that did not answer when it was saved: saving again takes it
         self._times = Repeated(self, self._show_times, group="times")
+        self._in_force = Repeated(self, self._say_in_force, group="policy")
 
     # --- the fields
 
@@ -120,6 +122,11 @@ class MirrorForm(Form):
                 placeholder="such as https://conda.example.org/main",
             ),
             *self._when(),
+            policy_field(
+                mirror.policy if mirror else None,
+                nobody=NO_POLICY,
+                help="The rules for what it may bring in; one of its own replaces that of its channel.",
+            ),
             *self._filters(mirror.type if mirror else MirrorType.CONDA),
             choice_field(
                 "on_removal",
@@ -240,6 +247,11 @@ class MirrorForm(Form):
 
     def on_mount(self) -> None:
         self._show_what_applies()
+        start(self, offer_policies, self.firth, self.field("policy"), NO_POLICY, group="policies")
+        self._in_force.ask()
+
+    async def _say_in_force(self) -> None:
+        await say_in_force(self.firth, self.field("policy"), self.channel or self.field("channel").value)
 
     def _show_what_applies(self) -> None:
         secret = self.field("credentials").value
@@ -287,6 +299,8 @@ class MirrorForm(Form):
             start(self, self._other_filters, group="filters", exclusive=True)
         if name in {"credentials", "schedule", "cron", "mode"}:
             self._show_what_applies()
+        if name in {"policy", "channel"}:
+            self._in_force.ask()
         if name in {"type", "source", "credentials", "secret", "user", "proxy", "ca_file", "conda-subdirs"}:
             if self._typing is not None:
                 self._typing.stop()
@@ -395,6 +409,7 @@ class MirrorForm(Form):
             "enabled": values["enabled"] == "yes",
             **self._reaching(),
             **self._transfer_given(),
+            **({"policy": values["policy"]} if values["policy"] else {}),
         }
 
     async def press(self, button: str) -> None:
@@ -441,7 +456,7 @@ class MirrorForm(Form):
         for name in ("proxy", "ca_file"):
             if given.get(name) != getattr(mirror, name):
                 changed[name] = given.get(name)
-        for name in TRANSFER:
+        for name in (*TRANSFER, "policy"):
             if (given.get(name) or None) != (getattr(mirror, name) or None):
                 changed[name] = given.get(name)
         secret = self.field("credentials").value
