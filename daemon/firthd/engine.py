@@ -8,6 +8,7 @@ from msgspec import Struct
 from firth_protocol.types import Addresses, DaemonStatus, Family, Page, ScheduleNext
 from firthd.access import Caller
 from firthd.channels.manage import Channels
+from firthd.channels.needs import Needs
 from firthd.channels.tokens import Tokens
 from firthd.channels.usage import Usage
 from firthd.clock import Clock
@@ -41,6 +42,7 @@ class Engine(Struct, frozen=True, kw_only=True):
     installations: Installations
     tokens: Tokens
     usage: Usage
+    needs: Needs
     notifications: Notifications
     families: Mapping[Family, FamilyRules]
     base_url: Callable[[], str]

@@ -17,6 +17,7 @@ from firthd.channels.blocks import Blocks
 from firthd.channels.drops import Retention
 from firthd.channels.manage import Channels
 from firthd.channels.mend import Mender
+from firthd.channels.needs import Needs
 from firthd.channels.policies import Policies
 from firthd.channels.publish import Publisher
 from firthd.channels.published import Published
@@ -154,7 +155,7 @@ class Daemon:
         self.published = Published(db, clock, grace_ms, self.policies.refuse, self.policies.refuse_absent)
         self.objects = ObjectStore(db, self.rendered, clock)
         retention = Retention(db, self.objects, self.published, clock, grace_ms)
-        deliveries = Deliveries(db, self.blobs, self.published.forget_files)
+        deliveries = Deliveries(db, self.blobs, self.published.forget_files, families)
         self.on_demand = OnDemand(
             self.upstream,
             self.blobs,
@@ -279,6 +280,7 @@ class Daemon:
             keepers=self.keepers,
             tokens=Tokens(db, self.journal, clock, self.tokens),
             usage=self.usage,
+            needs=Needs(db, self.blobs.path, families),
             notifications=self.notifications,
             families=families,
             base_url=self.base_url,

@@ -788,6 +788,8 @@ class PackageDetail(Struct, frozen=True, kw_only=True):
     dependencies: list[str]
     dependants: list[str]  # the first of them
     dependants_total: int = 0
+    dependencies_known: bool = True  # false: nothing is stored that says what it needs
+    dependants_known: bool = True  # false: its index does not say what packages need
     downloads: int = 0  # by clients, in the last 30 days
     downloads_by_version: dict[str, int] = {}  # in all the time that is kept
     as_of: str

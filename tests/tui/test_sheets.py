@@ -142,6 +142,29 @@ def test_a_list_that_is_cut_tells_how_many_there_are() -> None:
     assert "1,000" not in shown
 
 
+def test_a_mirror_of_thousands_of_projects_shows_the_first() -> None:
+    details = t.MirrorDetails(
+        mirror=1,
+        run=1,
+        counts=t.RunCounts(),
+        artifacts=9_000,
+        stored=0,
+        on_demand=9_000,
+        bytes=1,
+        bytes_stored=0,
+        parts={f"p{number:04}": 1 for number in range(9_000)},
+        failed=[],
+        failed_total=0,
+        shadowed=[],
+        shadowed_total=0,
+        notes=[],
+    )
+    shown = "\n".join("".join(cell.text for cell in line) for line in detail_lines(details, python=True))
+    assert "projects" in shown
+    assert "platforms" not in shown
+    assert "p0011 1 and 8,988 more" in shown
+
+
 def test_a_mirror_in_a_list_tells_how_many_files_are_missing() -> None:
     daemon = FakeDaemon(Path("/nowhere"))
     daemon.add_channel("main")

@@ -313,6 +313,9 @@ async def package(
     number, shows = (current.number, current.shows) if current else (0, 0)
     rules = families.get(family)
     found = await artifacts.package_files(r, row.id, shows, family, package_name, FILES_SHOWN + 1)
+    if not found and rules is not None and (other := _spelled(rules, package_name)) != package_name:
+        found = await artifacts.package_files(r, row.id, shows, family, other, FILES_SHOWN + 1)
+        package_name = other if found else package_name
     if not found or rules is None:
         raise NotFound(
             f"{name} has no package {package_name!r}", hint="`package.list` with `query` finds names", channel=name
@@ -359,6 +362,14 @@ async def package(
         downloads_by_version=dict(await usage.by_version(r, row.id, family, package_name)),
         as_of=as_of,
     )
+
+
+def _spelled(rules: FamilyRules, name: str) -> str:
+    """Return a package's name as its family spells it, for people write it otherwise."""
+    try:
+        return rules.requirement(name).name or name
+    except Invalid:
+        return name
 
 
 async def first_packages(db: Database, channel_name: str, query: str, now_ms: int) -> tuple[list[Package], int]:

@@ -378,6 +378,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     classifiers: tuple[str, ...] = ()  # licence classifiers, where the family has them
     signed: bool | None = None  # None: not known here
     indexed: int | None = None  # milliseconds, when the source's own server took it in
+    counts: bool = True  # whether people count the file: it does not only go along with another
 
 
 class Requirement(Protocol):
@@ -436,6 +437,16 @@ class LazyParts(Struct, frozen=True, kw_only=True):
     pages: str  # "package.module:name" of its `Pages`
 
 
+class Inside(NamedTuple):
+    """A file that another one holds: the other's name, and what takes it out of that, which blocks.
+
+    `take_out` raises ValueError with a sentence where it is not there.
+    """
+
+    filename: str
+    take_out: Callable[[Path], bytes]
+
+
 class FamilyRules(Struct, frozen=True, kw_only=True):
     """Everything that the house asks of a family; each field is a function or the name of a worker's task."""
 
@@ -472,4 +483,6 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     small_parts: bool = False  # parts are many: one that cannot be read, or is empty without a word, stays as it was
     instead: Callable[[Form, bytes, str], str | None] | None = None  # as `encoding`, of the first 64 KiB -> what it is
     other_places: tuple[Form, ...] = ()  # where an index may stand whose address was not given in full
+    needs: Callable[[Path, str], list[str]] | None = None  # a stored file, its name -> specs; None: records say it
+    inside: Callable[[str], Inside | None] = lambda filename: None  # the file of a part that holds this one too
     policing: str | None = None  # "package.module:name" of its `Policing`; None: policies leave it alone

@@ -1,6 +1,6 @@
 """The only place that compares what a source lists with a mirror's live rows: added, replaced, gone, held."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from msgspec.structs import astuple, replace
@@ -17,6 +17,7 @@ from firthd.families.base import (
     Worded,
 )
 from firthd.index.messages import PACKAGES, POLICY, InvalidRecord, PartResult, ReadParams
+from firthd.store.columns import goes_along
 from firthd.store.run_file import AddRow, CloseRow, OfferRow, RunFile
 from firthd.store.worker_reads import LiveRow, WorkerState
 from firthd.upstream.masking import printable
@@ -53,12 +54,12 @@ class PartReader:
         self._report = report
         self._live: dict[str, dict[str, LiveRow]] = {}
         self._closed: list[CloseRow] = []
-        self._to_store: list[tuple[bytes | None, int | None]] = []
+        self._to_store: list[tuple[bytes | None, int | None, bool]] = []  # sha256, size, whether it is counted
         self._names: set[str] = set()  # that the mirror offers in this part
         self._invalid: list[InvalidRecord] = []
         self._invalid_count = 0
         self._replaced = self._unchanged = self._unhashed = self._before = self._filtered = 0
-        self._left_out = self._judged_away = 0
+        self._left_out = self._judged_away = self._taken = self._along = 0
 
     def read(self) -> PartResult:
         """Read the part and write its differences."""
@@ -89,10 +90,10 @@ class PartReader:
         bytes_to_store, bytes_unknown = self._weigh()
         return PartResult(
             part=self._spool.part,
-            records=len(listing),
-            kept=self._unchanged + len(self._to_store),
+            records=len(listing) - self._along,
+            kept=self._unchanged + self._taken,
             before=self._before,
-            added=len(self._to_store) - self._replaced,
+            added=self._taken - self._replaced,
             replaced=self._replaced,
             unchanged=self._unchanged,
             gone=gone - taken_back,
@@ -119,7 +120,7 @@ class PartReader:
 
     def _nothing_taken(self, listing: Listing) -> bool:
         """Tell whether the filters leave nothing of what is listed: clients are shown that there is nothing."""
-        return self._params.singly and len(listing) > 0 and not self._unchanged and not self._to_store
+        return self._params.singly and len(listing) > 0 and not self._unchanged and not self._taken
 
     def _as_it_was(self, *, unreadable: str | None = None, emptied: bool = False) -> PartResult:
         if not self._before:
@@ -149,11 +150,11 @@ class PartReader:
         for row in rows:
             if anew and row.id in anew:  # a run has never rendered it
                 row = row._replace(fingerprint=b"")
+            self._before += not goes_along(row.section)
             section = self._live.setdefault(row.section, {})
             if row.filename in section:  # two live rows of one file cannot be meant: the older one goes
                 self._close(section[row.filename], REPLACED)
             section[row.filename] = row
-            self._before += 1
 
     def _additions(self, listing: Listing) -> Iterator[AddRow]:
         """Yield the records that are new or changed, in order; take those that are there off the live ones."""
@@ -167,19 +168,21 @@ class PartReader:
             filename, section, raw = entry.filename, entry.section, entry.raw
             if number % REPORT_EVERY == 0:
                 self._report(TaskProgress(number, total, "records", f"{part}: {number:,} of {total:,} read"))
+            counts = not goes_along(section)
+            self._along += not counts
             of_section = self._live.get(section)
             live = of_section.get(filename) if of_section else None
             if takes is not None and not takes(entry):
                 if live is not None:
                     del self._live[section][filename]
-                    self._filtered += 1
+                    self._filtered += counts
                     self._close(live, FILTERED)
                 continue
             if policy is not None and policy.verdict(part, number) is not None:
-                self._left_out += 1
+                self._left_out += counts
                 if live is not None:
                     del self._live[section][filename]
-                    self._judged_away += 1
+                    self._judged_away += counts
                     self._close(live, POLICY)
                 continue
             try:
@@ -195,22 +198,23 @@ class PartReader:
                     policy.keep(part, entry)
                 if live is not None and live.fingerprint == print16:
                     # It was found valid when it was added; leaving the checks out saves a third of a read.
-                    self._unchanged += 1
+                    self._unchanged += counts
                     self._names.add(live.name)
-                    self._unhashed += live.declared == 0
+                    self._unhashed += counts and live.declared == 0
                     del self._live[section][filename]
                     continue
                 record = self._moved_here(decode(entry, print16))
             except InvalidRecordError as error:
                 self._refuse(filename, str(error))
                 continue
-            self._unhashed += record.declared == 0
+            self._unhashed += counts and record.declared == 0
             self._names.add(record.name)
             if live is not None:
                 del self._live[section][filename]
-                self._replaced += 1
+                self._replaced += counts
                 self._close(live, REPLACED)
-            self._to_store.append((record.sha256, record.size))
+            self._taken += counts
+            self._to_store.append((record.sha256, record.size, counts))
             yield (family, part, *astuple(record), live.id if live is not None else None)
 
     def _moved_here(self, record: SourceRecord) -> SourceRecord:
@@ -251,15 +255,21 @@ class PartReader:
         for row in held:
             if row.id in against:
                 self._close(row, POLICY)
-        self._judged_away += len(against)
-        return len(gone), len(held) - len(against)
+        leaving = counted(row for row in held if row.id in against)
+        self._judged_away += leaving
+        return counted(gone), counted(held) - leaving
 
     def _weigh(self) -> tuple[int, int]:
         """Return the bytes to store for what is added and not stored yet, and how many of those have no size."""
-        digests = (sha256 for sha256, _ in self._to_store if sha256)
+        digests = (sha256 for sha256, _, _ in self._to_store if sha256)
         stored = self._state.stored(self._params.channel_id, digests)
-        wanted = [size for sha256, size in self._to_store if sha256 is None or sha256 not in stored]
-        return sum(size or 0 for size in wanted), sum(size is None for size in wanted)
+        wanted = [(size, counts) for sha256, size, counts in self._to_store if sha256 is None or sha256 not in stored]
+        return sum(size or 0 for size, _ in wanted), sum(counts and size is None for size, counts in wanted)
+
+
+def counted(rows: Iterable[LiveRow]) -> int:
+    """Return how many of these rows are files that people count."""
+    return sum(not goes_along(row.section) for row in rows)
 
 
 def changed_offers(

@@ -23,6 +23,7 @@ from firthd.index.messages import (
 from firthd.policies.advisories import Advisory, Flaws
 from firthd.policies.closure import Candidate
 from firthd.policies.evaluate import KEPT, Judge, Judging, Verdict
+from firthd.store.columns import goes_along
 from firthd.store.excluded import About, JudgementFile
 from firthd.store.judge_reads import JudgeState
 from firthd.store.run_file import RunFile, SightRow
@@ -125,7 +126,7 @@ class PolicyPass:
                 if cut is not None:
                     brief = self.policing.brief(entry)
                     if cut(self.policing.name_key(brief.name)):
-                        code = judging.cut_out(number, part)
+                        code = judging.cut_out(number, part, counts=not goes_along(entry.section))
                         if self._file is not None:
                             self._file.leave_out((part, entry.filename, *brief, code))
                         continue

@@ -1,7 +1,7 @@
 """The only place that turns a channel's visible rows into the objects of an index; it runs in a worker process."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby, pairwise
 from operator import attrgetter
 from pathlib import Path
@@ -17,6 +17,7 @@ from firthd.index.outputs import Outputs
 from firthd.index.owners import NO_CONTEST, Owners, find_owners, moved_names
 from firthd.index.set_hash import EMPTY
 from firthd.index.summaries import Summaries
+from firthd.store.columns import goes_along
 from firthd.store.run_file import RunFile
 from firthd.store.worker_reads import ShownRow, SummaryInForce, WorkerState
 from firthd.workers import Report, TaskProgress
@@ -207,7 +208,7 @@ class Renderer:
             self._sum_part(part, touched, summed)
             return
         renderer = self._renderer(part, None if self._full else touched)
-        artifacts = 0
+        artifacts, seen = 0, False
         going_on: GoesOn | None = None
         if summed is not None and isinstance(renderer, GoesOn) and renderer.goes_on():
             going_on = renderer
@@ -216,10 +217,10 @@ class Renderer:
             pages = self._state.shown_rows(self._params.channel_id, self._formats.family, part)
         for page in pages:
             rows = self._take(part, page, touched, summed)
-            artifacts += len(rows)
+            artifacts, seen = artifacts + count_of(rows), seen or bool(rows)
             for row in rows:
                 renderer.add(row)
-        if not artifacts and not renderer.published and part not in self._formats.first_parts:
+        if not seen and not renderer.published and part not in self._formats.first_parts:
             return
         renderer.finish(self._tell)
         if going_on is not None:
@@ -228,7 +229,7 @@ class Renderer:
 
     def _sum_part(self, part: str, touched: set[str], summed: set[str] | None) -> None:
         pages = self._state.shown_rows(self._params.channel_id, self._formats.family, part)
-        artifacts = sum(len(self._take(part, page, touched, summed)) for page in pages)
+        artifacts = sum(count_of(self._take(part, page, touched, summed)) for page in pages)
         self._parts.append(RenderedPart(part=part, artifacts=artifacts))
 
     def _changed_rows(self, part: str, renderer: GoesOn, names: set[str]) -> Iterator[list[ShownRow]]:
@@ -283,6 +284,11 @@ class Renderer:
                 if part not in rendered:
                     for page in self._state.shown_rows(channel_id, family, part):
                         self._take(part, page, set(), None)
+
+
+def count_of(rows: Sequence[ShownRow]) -> int:
+    """Return how many of these rows are files that people count."""
+    return sum(not goes_along(row.section) for row in rows)
 
 
 def once(rows: list[ShownRow]) -> list[ShownRow]:

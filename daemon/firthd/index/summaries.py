@@ -8,6 +8,7 @@ from msgspec import Struct
 from firthd.families.base import Formats
 from firthd.index.messages import FamilyContent
 from firthd.index.set_hash import SetHash, element, entry_digest, name_digest, pressed
+from firthd.store.columns import goes_along
 from firthd.store.run_file import SummaryLine
 from firthd.store.worker_reads import ShownRow, SummaryInForce
 
@@ -38,8 +39,11 @@ class Summaries:
         self._pressed: dict[str, bytes] = {}  # part -> as a digest takes it
 
     def add(self, part: str, row: ShownRow) -> None:
-        """Count one file that is shown."""
+        """Count one file that is shown; one that goes along with another is content, but nothing that is counted."""
         summary, version = self._of(row.name), row.version
+        self._press(part, row, summary)
+        if goes_along(row.section):
+            return
         if version not in summary.versions:
             first = not summary.versions
             summary.versions.add(version)
@@ -48,18 +52,22 @@ class Summaries:
                 summary.records.clear()
         if version == summary.newest:
             summary.records.append(row.raw)
+        summary.platforms.add(self._formats.platform(part, row.filename))
+        summary.files += 1
+        summary.bytes += row.size or 0
+
+    def _press(self, part: str, row: ShownRow, summary: Summary) -> None:
         declared = row.sha256 if row.declared == SHA256 else row.md5 if row.declared == MD5 else None
         pressed_part = self._pressed.get(part)
         if pressed_part is None:
             pressed_part = self._pressed[part] = pressed(part.encode())
         identity = self._formats.identity(row)
         summary.entries += entry_digest(pressed_part, row.filename, row.section, identity, declared)
-        summary.platforms.add(self._formats.platform(part, row.filename))
-        summary.files += 1
-        summary.bytes += row.size or 0
 
     def hide(self, row: ShownRow) -> None:
         """Count one file that is not shown, because another mirror owns its name."""
+        if goes_along(row.section):
+            return
         hidden = self._of(row.name).hidden
         hidden[row.mirror_id] = hidden.get(row.mirror_id, 0) + 1
 

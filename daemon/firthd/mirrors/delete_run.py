@@ -11,7 +11,7 @@ from firthd.mirrors.publish_run import cleaned, told
 from firthd.mirrors.take_in import TakeIn
 from firthd.runs.queue import RunQueue
 from firthd.runs.run import LiveRun, Outcome
-from firthd.store import catalog, generations, hand_over, runs
+from firthd.store import catalog, generations, hand_over, marks, runs
 from firthd.store.catalog import DeletedMirror
 from firthd.store.database import Tx
 
@@ -75,9 +75,15 @@ class DeleteRuns:
                 clock=self._p.clock,
             )
             copied = handed.copied
+            renewed = await self._p.db.read(lambda r: marks.spoken_of(r, mirror_id))
             await self._p.db.write(
                 lambda tx: generations.finish_change_set(
-                    tx, change_set, added=copied.added, closed=copied.closed, now_ms=self._p.clock.now_ms()
+                    tx,
+                    change_set,
+                    added=copied.added,
+                    closed=copied.closed,
+                    renewed=renewed,
+                    now_ms=self._p.clock.now_ms(),
                 )
             )
         except BaseException:

@@ -10,16 +10,20 @@ from firthd.mirrors.space import SpaceGuard
 from firthd.store import artifacts, catalog, delivered
 from firthd.store.artifacts import FileRow
 from firthd.store.blobs import BlobStore, Kept
+from firthd.store.columns import goes_along
 from firthd.store.database import Database, Tx
 
 
 class Deliveries:
     """What passive fetches ask of the state. `forget_files` is called when a file's digest has become known."""
 
-    def __init__(self, db: Database, blobs: BlobStore, forget_files: Callable[[], None]) -> None:
+    def __init__(
+        self, db: Database, blobs: BlobStore, forget_files: Callable[[], None], families: Mapping[Family, FamilyRules]
+    ) -> None:
         self._db = db
         self._blobs = blobs
         self._forget_files = forget_files
+        self._families = families
 
     async def present(self, file: FileRow) -> Kept | None:
         """Return a file that its channel has, or takes over from one that is as open; None when it must be fetched."""
@@ -30,7 +34,7 @@ class Deliveries:
         if size is None or file.size not in {None, size}:
             return None
         if found.taken:
-            await self._db.write(lambda tx: catalog.add_stored(tx, file.mirror_id, 1, size))
+            await self._db.write(lambda tx: _add(tx, file, size))
         return Kept(sha256=file.sha256, size=size, channel_id=file.channel_id)
 
     async def stored(self, file: FileRow, kept: Kept) -> None:
@@ -39,11 +43,24 @@ class Deliveries:
         async def body(tx: Tx) -> None:
             if file.sha256 is None:
                 await artifacts.record_first_sight(tx, file.id, kept.sha256, kept.size)
-            await catalog.add_stored(tx, file.mirror_id, 1, kept.size)
+            await _add(tx, file, kept.size)
 
         await self._db.write(body)
         if file.sha256 is None:
             self._forget_files()
+
+    async def holder(self, file: FileRow) -> tuple[FileRow, Callable[[Kept], bytes]] | None:
+        """Return the file of the same mirror that holds this one too, and what takes it out of that; it blocks."""
+        found = self._families[Family(file.family)].inside(file.filename)
+        if found is None:
+            return None
+        row = await self._db.read(lambda r: artifacts.beside(r, file, found.filename))
+        return None if row is None else (row, lambda kept: found.take_out(self._blobs.path(kept.sha256)))
+
+
+async def _add(tx: Tx, file: FileRow, size: int) -> None:
+    if not goes_along(file.section):
+        await catalog.add_stored(tx, file.mirror_id, 1, size)
 
 
 def helpers(
@@ -58,5 +75,6 @@ def helpers(
         space=space.enough,
         check_archive=lambda file, path: families[Family(file.family)].check_archive(path, file.filename),
         present=deliveries.present,
+        holder=deliveries.holder,
         stored=deliveries.stored,
     )

@@ -21,6 +21,7 @@ from firthd.mirrors.transfer import MAX_UNKNOWN, Hooks, Incoming, Patience, tran
 from firthd.runs.run import LiveRun
 from firthd.store import catalog, delivered
 from firthd.store.blobs import BlobMismatch, BlobStore, BlobWriter, Kept
+from firthd.store.columns import goes_along
 from firthd.store.partials import Partials
 from firthd.store.run_reads import Wanted
 from firthd.store.runs import Failure
@@ -49,6 +50,7 @@ class Files(Protocol):
     async def wanted(self, after: int, limit: int, /) -> list[Wanted]: ...
     async def record_digests(self, digests: Sequence[tuple[int, str, int]], /) -> None: ...
     async def mark_failed(self, failed: Sequence[tuple[int, str]], /) -> None: ...
+    async def leave_out(self, ordinals: Sequence[int], /) -> None: ...
 
 
 class Result(Struct, frozen=True, kw_only=True):
@@ -116,6 +118,7 @@ class Downloads:
         self._digests: list[tuple[int, str, int]] = []
         self._refusals: Counter[str] = Counter()
         self._refused: Upstream | None = None
+        self._lacking: list[Wanted] = []
         self._changed = 0
         self._stored = 0
         self._present = 0
@@ -147,6 +150,9 @@ class Downloads:
             raise _first(group_of.exceptions) from None
         if self._digests:
             await reads.record_digests(self._digests)
+        if self._lacking:
+            await reads.leave_out([wanted.ordinal for wanted in self._lacking])
+            self._live.note(lacks(self._lacking))
         if self._failed:
             await reads.mark_failed(self._failed)
         return Result(stored=self._stored, present=self._present, failed=len(self._failed), changed=self._changed)
@@ -159,8 +165,8 @@ class Downloads:
             there = await asyncio.to_thread(self._there, page, given)
             for wanted in page:
                 if wanted.ordinal in there:
-                    self._present += 1
-                    self._done += 1
+                    self._present += counts(wanted)
+                    self._done += counts(wanted)
                 else:
                     await self._queue.put(wanted)
 
@@ -191,6 +197,9 @@ class Downloads:
                 self._changed += 1
                 self._fail(wanted, str(error), tries)
             except NotFound as error:
+                if not counts(wanted):  # what it goes along with is good without it
+                    self._lacking.append(wanted)
+                    continue
                 self._changed += 1
                 self._fail(wanted, error.message, tries)
             except Upstream as error:
@@ -204,12 +213,12 @@ class Downloads:
                 raise NoSpace("the disk is full", hint="free space on the store's file system") from None
             else:
                 self._refusals.clear()
-                self._stored += 1
+                self._stored += counts(wanted)
                 self._live.moved(kept.size, verified=True)
                 self._spent(kept.size)
                 if wanted.sha256 is None:
                     self._digests.append((wanted.ordinal, kept.sha256, kept.size))
-            self._done += 1
+            self._done += counts(wanted)
             self._tell(wanted.filename)
 
     def _tell(self, filename: str) -> None:
@@ -388,6 +397,17 @@ async def bring(
         encoded = int(downloads.encoded)
         await context.db.write(lambda tx: catalog.note_mirror(tx, job.mirror_id, {"encoded": encoded}))
     return result
+
+
+def counts(wanted: Wanted) -> bool:
+    """Tell whether this is a file that people count."""
+    return not goes_along(wanted.section)
+
+
+def lacks(files: Sequence[Wanted]) -> str:
+    """Return what to tell of files that the source lists beside others and does not have."""
+    more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
+    return f"the source lists {files[0].filename}{more} and does not have them: they are left out"
 
 
 def _first(errors: Sequence[BaseException]) -> BaseException:

@@ -4,17 +4,28 @@ import asyncio
 from collections.abc import Collection, Sequence
 from functools import partial
 
+from msgspec import Struct
+
 from firth_protocol import units
 from firth_protocol.types import MirrorMode, RunState, StepName
 from firthd.families.base import FamilyRules, Requirement
 from firthd.mirrors.context import Context
-from firthd.mirrors.downloads import bring
+from firthd.mirrors.downloads import bring, counts
 from firthd.mirrors.source import Job, rules_of
 from firthd.mirrors.take_in import TakeIn
 from firthd.runs.run import LiveRun, Outcome
 from firthd.store import catalog, missing, pages, quarantine
 from firthd.store.missing import ChosenFiles
 from firthd.store.run_reads import Wanted
+
+
+class Chosen(Struct, frozen=True, kw_only=True):
+    """Files to bring: their rows, how many of them people count, their bytes, and how many have no size."""
+
+    rows: list[int]
+    files: int
+    size: int
+    unknown: int
 
 
 class FillRuns:
@@ -44,21 +55,21 @@ class FillRuns:
             self._p.space.release(live.id)
             self._p.on_demand.forget(job.mirror_id)
 
-    async def _plan(self, live: LiveRun, job: Job) -> list[int]:
+    async def _plan(self, live: LiveRun, job: Job) -> Chosen:
         specs, artifacts = live.row.params.get("specs"), live.row.params.get("artifacts")
-        chosen, size, unknown = await self.choose(job, specs, artifacts)
-        if size:
-            await self._p.space.reserve(live.id, size)
-        live.bytes_total = size
-        live.count(active_planned=len(chosen))
-        more = f", {unknown:,} of unknown size" if unknown else ""
-        live.progress(f"{len(chosen):,} files to bring, {units.size(size)}{more}", done=len(chosen), total=len(chosen))
+        chosen = await self.choose(job, specs, artifacts)
+        if chosen.size:
+            await self._p.space.reserve(live.id, chosen.size)
+        live.bytes_total = chosen.size
+        live.count(active_planned=chosen.files)
+        more = f", {chosen.unknown:,} of unknown size" if chosen.unknown else ""
+        live.progress(
+            f"{chosen.files:,} files to bring, {units.size(chosen.size)}{more}", done=chosen.files, total=chosen.files
+        )
         return chosen
 
-    async def choose(
-        self, job: Job, specs: Sequence[str] | None, artifacts: Collection[int] | None = None
-    ) -> tuple[list[int], int, int]:
-        """Return the rows of the missing files that are asked for, their bytes, and how many have no size.
+    async def choose(self, job: Job, specs: Sequence[str] | None, artifacts: Collection[int] | None = None) -> Chosen:
+        """Return the missing files that are asked for.
 
         Raises Invalid for a spec that does not parse.
         """
@@ -67,7 +78,8 @@ class FillRuns:
         names = None
         if wanted is not None and all(one.name is not None for one in wanted):
             names = [(str(rules.family), one.name) for one in wanted if one.name is not None]
-        chosen, size, unknown, after = [], 0, 0, 0
+        rows: list[int] = []
+        files = size = unknown = after = 0
         while page := await self._p.db.read(
             partial(missing.page, channel_id=job.channel_id, mirror_id=job.mirror_id, after=after, names=names)
         ):
@@ -76,20 +88,21 @@ class FillRuns:
                 page = [one for one in page if one.ordinal in artifacts]
             if wanted is not None:
                 page = await asyncio.to_thread(_matching, rules, wanted, page)
-            chosen += [one.ordinal for one in page]
+            rows += [one.ordinal for one in page]
+            files += sum(map(counts, page))
             size += sum(one.size or 0 for one in page)
-            unknown += sum(one.size is None for one in page)
-        return chosen, size, unknown
+            unknown += sum(counts(one) and one.size is None for one in page)
+        return Chosen(rows=rows, files=files, size=size, unknown=unknown)
 
     async def bring_damaged(self, live: LiveRun, job: Job) -> bool:
         """Bring again what an active mirror's store has lost; return whether it had lost anything."""
         if job.mode is MirrorMode.PASSIVE or not await self._has_lost(job):
             return False
         async with live.step(StepName.DOWNLOAD, "brings again what was lost"):
-            chosen, size, _ = await self.choose(job, None)
-            live.log(f"{len(chosen):,} files were lost from the store and are brought again", "warning")
-            await self._p.space.reserve(live.id, size)
-            live.count(active_planned=len(chosen))
+            chosen = await self.choose(job, None)
+            live.log(f"{chosen.files:,} files were lost from the store and are brought again", "warning")
+            await self._p.space.reserve(live.id, chosen.size)
+            live.count(active_planned=chosen.files)
             await self.bring(live, job, chosen)
         await self._take_in.count(job.channel_id, job.mirror_id)
         return True
@@ -99,20 +112,20 @@ class FillRuns:
         if not (await self._p.db.read(quarantine.tally)).waiting:
             return False
         totals = await self._take_in.count(job.channel_id, job.mirror_id)
-        return totals.stored < totals.artifacts
+        return totals.lacking > 0
 
-    async def bring(self, live: LiveRun, job: Job, chosen: Sequence[int]) -> int:
-        """Download files by their rows, inside the step in progress; return how many could not be had."""
+    async def bring(self, live: LiveRun, job: Job, chosen: Chosen) -> int:
+        """Download files inside the step in progress; return how many could not be had."""
         indexes = await self._p.db.read(lambda r: catalog.source_indexes(r, job.mirror_id))
         places = await self._p.db.read(lambda r: pages.newest_places(r, job.mirror_id))
         places |= {part: (index.url_path, index.base_url) for part, index in indexes.items() if index.beside is None}
-        result = await bring(live, self._p, job, places, ChosenFiles(self._p.db, chosen), len(chosen))
+        result = await bring(live, self._p, job, places, ChosenFiles(self._p.db, chosen.rows), chosen.files)
         live.count(active=result.stored + result.present, failed=live.counts.failed + result.failed)
         failed = f", {result.failed:,} could not be had" if result.failed else ""
         live.progress(
             f"{result.stored:,} files, {units.size(live.bytes_done)}{failed}",
             done=result.stored + result.present,
-            total=len(chosen),
+            total=chosen.files,
             unit="files",
         )
         return result.failed

@@ -65,7 +65,8 @@ class Helpers(Struct, frozen=True, kw_only=True):
     take it over from another one; None: it must be fetched, whatever lies in the store. `stored`: counts a file that
     has come, and records its digest where the source gives none. `spelled`: remembers whether the file's source takes
     names with `+`, `!` and `~` percent-encoded. `near`: places that are asked before the source, and the path there.
-    `elsewhere`: where the source may have moved a file.
+    `elsewhere`: where the source may have moved a file. `holder`: a file that holds this one too, and what takes it
+    out.
     """
 
     locate: Callable[[FileRow], Awaitable[tuple[Source, str]]]
@@ -76,6 +77,11 @@ class Helpers(Struct, frozen=True, kw_only=True):
     spelled: Callable[[FileRow, bool], Awaitable[None]] | None = None
     near: Callable[[FileRow], Awaitable[tuple[Sequence[Source], str | None]]] | None = None
     elsewhere: Callable[[FileRow], str | None] = lambda _: None
+    holder: Callable[[FileRow], Awaitable[tuple[FileRow, Callable[[Kept], bytes]] | None]] | None = None
+
+
+class _Missing(Upstream):
+    """The source lists this file and does not have it."""
 
 
 class _Bad(Upstream):
@@ -250,7 +256,10 @@ class OnDemand:
     async def _fly(self, key: _Key, live: InFlight) -> None:
         error: FirthError
         try:
-            kept = await self._bring(key, live)
+            try:
+                kept = await self._bring(key, live)
+            except _Missing as missing:
+                kept = await self._taken_out(live.file, missing)
         except FirthError as caught:
             error = caught
         except Exception:
@@ -310,6 +319,29 @@ class OnDemand:
             kept = await self._keep(file, writer)
         self._down.pop(file.mirror_id, None)
         self._in_a_row.pop(file.mirror_id, None)
+        await self._count(file, kept)
+        return kept
+
+    async def _taken_out(self, file: FileRow, missing: _Missing) -> Kept:
+        """Return a file that its source lacks, out of another one that holds it; raise `missing` when none does."""
+        found = None if self._helpers.holder is None else await self._helpers.holder(file)
+        if found is None:
+            raise missing
+        holder, take_out = found
+        try:
+            async with self.open(holder) as other:
+                content = await asyncio.to_thread(take_out, await other.whole())
+        except (FirthError, ValueError, OSError) as error:
+            log.info("%s is not to be had out of %s either: %s", file.filename, holder.filename, error)
+            raise missing from None
+        await self._helpers.space(len(content))
+        writer = await self._blobs.open_writer(size=len(content), sha256=file.sha256, md5=file.md5)
+        try:
+            await asyncio.to_thread(writer.write, content)
+        except BaseException:
+            writer.abort()
+            raise
+        kept = await self._keep(file, writer)
         await self._count(file, kept)
         return kept
 
@@ -406,7 +438,7 @@ class OnDemand:
             if encoded != source.encoded and self._helpers.spelled is not None:
                 await self._helpers.spelled(file, encoded)
         except NotFound:
-            raise Upstream(f"the source lists {file.filename} but does not have it", hint="run the mirror") from None
+            raise _Missing(f"the source lists {file.filename} but does not have it", hint="run the mirror") from None
         except Invalid as error:
             raise _Bad(f"{file.filename} cannot be fetched: {error.message}", hint="look at the source") from None
         except TooLarge:

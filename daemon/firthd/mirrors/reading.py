@@ -16,6 +16,7 @@ from firthd.mirrors.parts import note_parts
 from firthd.runs.run import LiveRun
 from firthd.store.runs import Failure
 
+ABSENT_SHOWN = 10
 MARKS = "firthd.index.marks:marks_task"
 
 
@@ -72,6 +73,15 @@ def note_read(live: LiveRun, read: Reading) -> None:
         if part.refused is not None:
             live.log(f"{part.part}: {part.refused}", "warning")
     note_parts(live, read.parts)
+
+
+def note_absent(live: LiveRun, read: Reading, wanted: Set[str]) -> None:
+    """Tell of parts that the filters name and the source has not."""
+    there = {part.row.part for part in read.index.parts if part.row.file}
+    absent = sorted(wanted - there)
+    if absent:
+        more = f" and {len(absent) - ABSENT_SHOWN:,} more" if len(absent) > ABSENT_SHOWN else ""
+        live.note(f"the source has no {', '.join(absent[:ABSENT_SHOWN])}{more}")
 
 
 def marks_reader(context: Context, rules: FamilyRules, folder: Path) -> Marks:

@@ -19,7 +19,7 @@ from firthd.mirrors.fill import FillRuns
 from firthd.mirrors.judgement import JUDGEMENT, judged_by, note_judgement, planned, resolve
 from firthd.mirrors.parts import compared, end_state, not_yet_today, part_changes, source_times
 from firthd.mirrors.publish_run import PublishRuns, cleaned, told
-from firthd.mirrors.reading import Reading, marks_reader, note_read
+from firthd.mirrors.reading import Reading, marks_reader, note_absent, note_read
 from firthd.mirrors.source import Job, rules_of
 from firthd.mirrors.take_in import TakeIn, cause_of
 from firthd.runs.run import LiveRun, Outcome
@@ -301,9 +301,14 @@ class MirrorRuns:
             if in_force is not None and result.judgement is not None:
                 note_judgement(live, in_force, result.judgement)
             note_read(live, read)
+            if only is not None and rules.small_parts:
+                note_absent(live, read, only)
             await self._take_in.leave_out_blocked(live, job, folder / "run.sqlite")
+            lazily = rules.lazy is not None and only is None and job.mode is MirrorMode.PASSIVE
             live.progress(
-                f"{read.total('records'):,} read, {read.total('kept'):,} kept",
+                f"{read.total('records'):,} listed, each read when a client first asks for it"
+                if lazily
+                else f"{read.total('records'):,} read, {read.total('kept'):,} kept",
                 done=read.total("records"),
                 total=read.total("records"),
                 unit="records",

@@ -123,7 +123,7 @@ class TakeIn:
     async def _finish_set(
         self, tx: Tx, job: Job, live: LiveRun, change_set: int, copied: Copied, renewed: Sequence[str]
     ) -> None:
-        if not copied.added and not copied.closed and not copied.offers and not renewed:
+        if not (copied.added or copied.closed or copied.along or copied.offers or renewed):
             await generations.mark_discarded(tx, change_set)
             return
         await generations.finish_change_set(

@@ -236,7 +236,7 @@ class Judging:
     def see(self, number: int, facts: Facts) -> None:
         """Take the next record."""
         judge = self._judge
-        self.records += 1
+        self.records += facts.counts
         key = judge.policing.name_key(facts.name)
         excepted = self._excepts and judge.excepted(key, facts)
         verdict = None if excepted else judge.first(key, facts, self._first_seen)
@@ -258,12 +258,12 @@ class Judging:
                 return
         self._passed(candidate)
 
-    def cut_out(self, number: int, part: str) -> int:
+    def cut_out(self, number: int, part: str, *, counts: bool = True) -> int:
         """Leave out the next record by its name alone; return the number of its verdict, which `drop` is not told."""
-        self.records += 1
+        self.records += counts
         code = self.code(NOT_ALLOWED)
         self.codes[part][number] = code
-        self._left_out[code] += 1
+        self._left_out[code] += counts
         return code
 
     def _passed(self, candidate: Candidate) -> None:
@@ -338,7 +338,7 @@ class Judging:
         return "the source has no such package"
 
     def _keep(self, facts: Facts) -> None:
-        self.kept += 1
+        self.kept += facts.counts
         self.bytes += facts.size or 0
         self.names.add(facts.name)
 
@@ -366,7 +366,7 @@ class Judging:
 
     def _coded(self, number: int, facts: Facts, code: int) -> None:
         self.codes[facts.part][number] = code
-        self._left_out[code] += 1
+        self._left_out[code] += facts.counts
         self._drop(facts, code)
 
     @property

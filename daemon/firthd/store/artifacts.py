@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from firthd.clock import Clock
 from firthd.store import offers
-from firthd.store.columns import RAW, Column, in_the_row, selected
+from firthd.store.columns import RAW, Column, counted, in_the_row, selected
 from firthd.store.database import Database, Reader, Row, Tx
 
 BATCH_SECONDS = 0.03
@@ -49,6 +49,8 @@ DELIVERED = "delivered d ON d.channel_id = a.channel_id AND d.sha256 = a.sha256"
 _VERSIONS = "artifact a JOIN change_set s ON s.id = a.added_set LEFT JOIN change_set e ON e.id = a.closed_set"
 _LIVE = "s.number <= :shows AND (e.number IS NULL OR e.number > :shows)"
 
+
+_COUNTED = counted("a")
 
 _SHADOWED = offers.shadowed_sql("a", "{}.number", ":shows")
 """Another mirror owns the name of `a` in generation :shows."""
@@ -108,6 +110,17 @@ async def find_file(
     return None
 
 
+async def beside(r: Reader, file: FileRow, filename: str) -> FileRow | None:
+    """Return the newest file of another name that the same mirror has, or had, in the same part."""
+    row = await r.row(
+        f"SELECT {FILE_COLUMNS}, a.closed_set IS NOT NULL, d.sha256 IS NOT NULL FROM artifact a LEFT JOIN {DELIVERED}"
+        " WHERE a.channel_id = ? AND a.family = ? AND a.part = ? AND a.filename = ? AND a.mirror_id = ?"
+        " ORDER BY a.closed_set IS NOT NULL, a.id DESC LIMIT 1",
+        (file.channel_id, file.family, file.part, filename, file.mirror_id),
+    )
+    return None if row is None else file_row(row, retired=bool(row[-2]), delivered=bool(row[-1]))
+
+
 async def record_first_sight(tx: Tx, artifact_id: int, sha256: str, size: int) -> None:
     """Record our own digest of a file whose source gives none, at first sight."""
     await tx.execute(
@@ -123,10 +136,14 @@ class Copied(Struct, frozen=True, kw_only=True):
     added: int
     closed: int
     offers: int = 0  # that began or ended
+    along: int = 0  # rows added and closed that nobody counts
 
     def __add__(self, other: "Copied") -> "Copied":
         return Copied(
-            added=self.added + other.added, closed=self.closed + other.closed, offers=self.offers + other.offers
+            added=self.added + other.added,
+            closed=self.closed + other.closed,
+            offers=self.offers + other.offers,
+            along=self.along + other.along,
         )
 
 
@@ -165,10 +182,10 @@ async def copy_in(
 
     last, leaving, base = await db.write(size)
     total = last + (leaving if closings else 0)
-    added = closed = offered = done = 0
+    added = closed = offered = along = done = 0
 
     async def add(tx: Tx, low: int, high: int) -> None:
-        nonlocal added, closed, offered
+        nonlocal added, closed, offered, along
         params = {
             "low": low,
             "high": high,
@@ -202,6 +219,8 @@ async def copy_in(
         await tx.execute(
             f"INSERT INTO artifact_record(artifact_id, {RAW}) SELECT :base + n.ordinal, n.{RAW} {source}", params
         )
+        came, went = (await tx.rows(f"SELECT count(*), count(n.replaces) {source} AND NOT ({counted('n')})", params))[0]
+        added, closed, along = added - came, closed - went, along + came + went
         if not closings:  # what else the source offers is for a run that takes in all of it
             offered += await offers.begin_with_files(tx, change_set, base + low + 1, base + high)
 
@@ -217,7 +236,7 @@ async def copy_in(
         batch, key = FIRST_BATCH, 0
 
         async def close(tx: Tx, limit: int) -> None:
-            nonlocal closed, key
+            nonlocal closed, along, key
             rows = await tx.rows(
                 f'SELECT max(artifact_id) FROM (SELECT artifact_id FROM {schema}."close"'
                 " WHERE artifact_id > ? AND skipped = 0 ORDER BY artifact_id LIMIT ?)",
@@ -227,7 +246,14 @@ async def copy_in(
             if high is None:
                 key = -1
                 return
-            closed += await tx.execute(
+            leaving_along = await tx.value(
+                f"SELECT count(*) FROM artifact a WHERE NOT ({_COUNTED}) AND a.closed_set IS NULL AND a.id IN"
+                f' (SELECT artifact_id FROM {schema}."close" WHERE artifact_id > :low AND artifact_id <= :high'
+                " AND skipped = 0)",
+                {"low": key, "high": high},
+            )
+            along += int(leaving_along)
+            closed += -int(leaving_along) + await tx.execute(
                 "UPDATE artifact SET closed_set = :set, closed_reason = (SELECT reason FROM"
                 f' {schema}."close" o WHERE o.artifact_id = artifact.id) WHERE closed_set IS NULL AND id IN'
                 f' (SELECT artifact_id FROM {schema}."close" WHERE artifact_id > :low AND artifact_id <= :high'
@@ -242,7 +268,7 @@ async def copy_in(
             batch = next_batch(batch, seconds)
     if closings:
         offered = await _copy_offers(db, schema, clock, {"set": change_set, "channel": channel_id, "mirror": mirror_id})
-    return Copied(added=added, closed=closed, offers=offered)
+    return Copied(added=added, closed=closed, offers=offered, along=along)
 
 
 async def _copy_offers(db: Database, schema: str, clock: Clock, params: dict[str, int]) -> int:
@@ -317,6 +343,7 @@ class MirrorTotals(Struct, frozen=True, kw_only=True):
     bytes: int
     stored: int
     bytes_stored: int
+    lacking: int  # rows, those included that nobody counts
     parts: dict[str, int]
 
 
@@ -326,8 +353,9 @@ async def mirror_totals(r: Reader, channel_id: int, mirror_id: int) -> MirrorTot
     Half a second for 700,000 rows.
     """
     rows = await r.rows(
-        "SELECT a.part, count(*), coalesce(sum(a.size), 0), count(d.sha256),"
-        " coalesce(sum(a.size) FILTER (WHERE d.sha256 IS NOT NULL), 0)"
+        f"SELECT a.part, count(*) FILTER (WHERE {_COUNTED}), coalesce(sum(a.size) FILTER (WHERE {_COUNTED}), 0),"
+        f" count(d.sha256) FILTER (WHERE {_COUNTED}),"
+        f" coalesce(sum(a.size) FILTER (WHERE d.sha256 IS NOT NULL AND {_COUNTED}), 0), count(*) - count(d.sha256)"
         f" FROM artifact a INDEXED BY artifact_file LEFT JOIN {DELIVERED}"
         " WHERE a.channel_id = ? AND a.mirror_id = ? AND a.closed_set IS NULL GROUP BY a.family, a.part",
         (channel_id, mirror_id),
@@ -337,6 +365,7 @@ async def mirror_totals(r: Reader, channel_id: int, mirror_id: int) -> MirrorTot
         bytes=sum(row[2] for row in rows),
         stored=sum(row[3] for row in rows),
         bytes_stored=sum(row[4] for row in rows),
+        lacking=sum(row[5] for row in rows),
         parts={row[0]: row[1] for row in rows},
     )
 
@@ -370,7 +399,7 @@ async def package_files(r: Reader, channel_id: int, shows: int, family: str, nam
         f" FROM {_VERSIONS}"
         f" LEFT JOIN {DELIVERED} JOIN artifact_record n ON n.artifact_id = a.id"
         f" WHERE a.channel_id = :channel AND a.family = :family AND a.name = :name AND {_LIVE}"
-        f" AND NOT {_SHADOWED} ORDER BY a.id LIMIT :limit",
+        f" AND {_COUNTED} AND NOT {_SHADOWED} ORDER BY a.id LIMIT :limit",
         {"channel": channel_id, "shows": shows, "family": family, "name": name, "limit": limit},
     )
     return [
@@ -384,6 +413,20 @@ async def package_files(r: Reader, channel_id: int, shows: int, family: str, nam
         )
         for row in rows
     ]
+
+
+async def stored_files(
+    r: Reader, channel_id: int, shows: int, family: str, name: str, version: str, *, max_bytes: int, limit: int
+) -> list[tuple[str, str]]:
+    """Return file name and sha256 of a version's files that the channel has, those first that go along with others."""
+    rows = await r.rows(
+        f"SELECT a.filename, a.sha256 FROM {_VERSIONS} JOIN {DELIVERED} WHERE a.channel_id = :channel"
+        f" AND a.family = :family AND a.name = :name AND a.version = :version AND coalesce(a.size, 0) <= :most"
+        f" AND {_LIVE} AND NOT {_SHADOWED} ORDER BY {_COUNTED}, a.size LIMIT :limit",
+        {"channel": channel_id, "shows": shows, "family": family, "name": name, "version": version}
+        | {"most": max_bytes, "limit": limit},
+    )
+    return [(row[0], row[1].hex()) for row in rows]
 
 
 class LiveRecord(Struct, frozen=True, kw_only=True):
@@ -420,7 +463,7 @@ async def not_stored(r: Reader, channel_id: int, shows: int) -> int:
     return int(
         await r.value(
             f"SELECT count(*) FROM {_VERSIONS} LEFT JOIN {DELIVERED}"
-            f" WHERE a.channel_id = :channel AND d.sha256 IS NULL AND {_LIVE} AND NOT {_SHADOWED}",
+            f" WHERE a.channel_id = :channel AND d.sha256 IS NULL AND {_LIVE} AND {_COUNTED} AND NOT {_SHADOWED}",
             {"channel": channel_id, "shows": shows},
         )
     )

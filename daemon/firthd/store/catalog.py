@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from firth_protocol.types import Filters, MirrorMode, MirrorType, Notice, OnUpstreamRemoval, Privacy, RunState
 from firthd.store import paging
-from firthd.store.columns import selected
+from firthd.store.columns import counted, selected
 from firthd.store.database import Reader, Row, Tx
 from firthd.store.orders import CHANNEL_ORDERS, MIRROR_ORDERS
 
@@ -188,8 +188,8 @@ async def stored_by_type(r: Reader, channel_id: int) -> dict[str, int]:
     """Return how many files of each family a channel has been given: its mirrors', and all that are its own."""
     rows = await r.rows(
         "SELECT type, sum(stored) FROM mirror WHERE channel_id = :channel AND deleted_at IS NULL GROUP BY type"
-        " UNION ALL SELECT family, count(*) FROM artifact INDEXED BY artifact_live"
-        " WHERE channel_id = :channel AND mirror_id = 0 AND closed_set IS NULL GROUP BY family",
+        " UNION ALL SELECT family, count(*) FROM artifact a INDEXED BY artifact_live"
+        f" WHERE channel_id = :channel AND mirror_id = 0 AND closed_set IS NULL AND {counted('a')} GROUP BY family",
         {"channel": channel_id},
     )
     return dict(sum((Counter({row[0]: row[1]}) for row in rows), Counter[str]()))

@@ -9,6 +9,12 @@ from msgspec import Raw, Struct
 RAW = "raw"
 """The column with a record's own bytes: of a row of the state it lies in `artifact_record`, where no scan reads it."""
 
+ALONG = "+"
+"""How the name of a section begins whose files go along with others, such as what is said of a file beside it.
+
+They are kept, checked and served as any other; what people count, list and download are the others.
+"""
+
 _SQL_TYPES = {int: "INTEGER", str: "TEXT", bytes: "BLOB", Raw: "BLOB"}
 
 
@@ -35,6 +41,16 @@ def _column(name: str, hint: object) -> Column:
     sql_types = {_SQL_TYPES[kind] for kind in kinds - {NoneType}}
     (sql_type,) = sql_types
     return Column(name, sql_type, NoneType in kinds)
+
+
+def goes_along(section: str) -> bool:
+    """Tell whether the files of a section only go along with others."""
+    return section.startswith(ALONG)
+
+
+def counted(table: str) -> str:
+    """Return the SQL that tells whether a row of this alias is a file that people count."""
+    return f"substr({table}.section, 1, 1) <> '{ALONG}'"
 
 
 def in_the_row(columns: Sequence[Column]) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from firth_protocol.types import Cause, Family
-from firthd.store.columns import selected
+from firthd.store.columns import counted, selected
 from firthd.store.database import Reader, Row, Tx
 from firthd.store.offers import shadowed_sql
 
@@ -419,7 +419,8 @@ async def _changed_by(
     return await r.rows(
         "SELECT a.id, a.family, a.part, a.filename, a.name, a.version, a.build, a.size, a.closed_reason, m.name"
         f" FROM artifact a {index} {joined} LEFT JOIN mirror m ON m.id = a.mirror_id"
-        f" WHERE {inside} AND a.id > :beyond AND NOT {_SHADOWED} AND NOT {_TWICE} ORDER BY a.id LIMIT :limit",
+        f" WHERE {inside} AND a.id > :beyond AND {counted('a')} AND NOT {_SHADOWED} AND NOT {_TWICE}"
+        " ORDER BY a.id LIMIT :limit",
         {"set": set_id, "low": low, "high": high, "beyond": beyond, "limit": limit}
         | ({"channel": of[0], "package": of[1]} if of is not None else {})
         | {"at": high if came else low, "other": low if came else high},
@@ -453,9 +454,9 @@ _BETWEEN = (
 # With one mirror every file is seen: what a change set says is what clients see.
 _SEEN_OF_ONE = f"""WITH {_BETWEEN} SELECT
  (SELECT count(*) FROM changed s JOIN artifact a ON a.added_set = s.id LEFT JOIN sets e ON e.id = a.closed_set
-  WHERE e.number IS NULL OR e.number > :high),
+  WHERE (e.number IS NULL OR e.number > :high) AND {counted("a")}),
  (SELECT count(*) FROM changed e JOIN artifact a ON a.closed_set = e.id JOIN sets s ON s.id = a.added_set
-  WHERE s.number <= :low)"""
+  WHERE s.number <= :low AND {counted("a")})"""
 # With several, of the names that changed: who owns each before and after, and which of the owners' files are there. The
 # channel's own files (mirror 0) come last. Of mirrors that own a name together the newest row of an address is served.
 _SEEN_OF_SEVERAL = f"""WITH {_BETWEEN},
@@ -477,6 +478,7 @@ _SEEN_OF_SEVERAL = f"""WITH {_BETWEEN},
    s.number <= :low AND (e.number IS NULL OR e.number > :low) AND m.source = w.before AS before,
    s.number <= :high AND (e.number IS NULL OR e.number > :high) AND m.source = w.after AS after
   FROM owners w CROSS JOIN artifact a ON a.channel_id = :channel AND a.family = w.family AND a.name = w.name
+   AND {counted("a")}
   JOIN sources m ON m.place = CASE a.mirror_id WHEN 0 THEN {DRAFT} ELSE a.mirror_id END
   JOIN sets s ON s.id = a.added_set LEFT JOIN sets e ON e.id = a.closed_set),
  shown AS (SELECT max(id) FILTER (WHERE before) AS before, max(id) FILTER (WHERE after) AS after

@@ -8,7 +8,7 @@ from msgspec import Struct
 from firthd.clock import Clock
 from firthd.store import offers
 from firthd.store.artifacts import DELIVERED, FIRST_BATCH, Copied, mirror_totals, next_batch, timed
-from firthd.store.columns import Column, in_the_row
+from firthd.store.columns import Column, counted, in_the_row
 from firthd.store.database import Database, Reader, Row, Tx
 
 _OFFERS_A_BATCH = 2_000
@@ -72,15 +72,20 @@ async def hand_over(
         stored: list[Row] = []
         if keep:
             stored = await tx.rows(
-                f"SELECT id, own, own IS NULL OR id > {_CAME} FROM (SELECT a.*, ({_OWN}) AS own"
+                f"SELECT id, own, own IS NULL OR id > {_CAME}, {counted('a')} FROM (SELECT a.*, ({_OWN}) AS own"
                 f" FROM artifact a NOT INDEXED CROSS JOIN {DELIVERED} WHERE {inside}) a ORDER BY id",
                 params,
             )
+        along = int(
+            await tx.value(
+                f"SELECT count(*) FROM artifact a NOT INDEXED WHERE {inside} AND NOT ({counted('a')})", params
+            )
+        )
         leaving = await tx.execute(
             f"UPDATE artifact AS a NOT INDEXED SET closed_set = :set, closed_reason = 'mirror deleted' WHERE {inside}",
             params,
         )
-        moved = [(row_id, own) for row_id, own, newer in stored if newer]
+        moved = [(row_id, own) for row_id, own, newer, _ in stored if newer]
         outdone = [(change_set, own) for _, own in moved if own is not None]
         await tx.many("UPDATE artifact SET closed_set = ?, closed_reason = 'replaced' WHERE id = ?", outdone)
         base = await tx.value("UPDATE artifact_id_range SET next = next + ? RETURNING next", (len(moved),))
@@ -95,8 +100,9 @@ async def hand_over(
         closed += leaving + len(outdone)
         if places:
             offered += await offers.begin_with_files(tx, change_set, places[0][0], places[-1][0])
-        stay += len(stored)
-        dropped += leaving - len(stored)
+        staying = sum(row[3] for row in stored)
+        stay += staying
+        dropped += leaving - along - staying
 
     low = first
     while low <= last:

@@ -68,5 +68,8 @@ class ChosenFiles:
 
         await self._db.write(body)
 
+    async def leave_out(self, ordinals: Sequence[int]) -> None:
+        """Nothing was promised: the rows stay as they are."""
+
     async def mark_failed(self, failed: Sequence[tuple[int, str]]) -> None:
         """Nothing was promised: the rows stay as they are."""

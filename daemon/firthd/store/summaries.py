@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from firthd.store.columns import counted
 from firthd.store.database import Database, Reader, Tx
 
 _COLUMNS = "version, versions, files, bytes, platforms, depends, digest, hidden"
@@ -126,14 +127,15 @@ _IN_FORCE = (
 _STORED = (
     "(SELECT count(*) FROM artifact a JOIN delivered d ON d.channel_id = a.channel_id AND d.sha256 = a.sha256"
     " WHERE a.channel_id = p.channel_id"
-    " AND a.family = p.family AND a.name = p.name AND a.closed_set IS NULL)"
+    " AND a.family = p.family AND a.name = p.name AND a.closed_set IS NULL"
+    f" AND {counted('a')})"
 )
 
 
 _HAVE = (
     "LEFT JOIN (SELECT a.family, a.name, count(*) AS files FROM artifact a"
     " JOIN delivered d ON d.channel_id = a.channel_id AND d.sha256 = a.sha256"
-    " WHERE a.channel_id = :channel AND a.closed_set IS NULL GROUP BY a.family, a.name) have"
+    f" WHERE a.channel_id = :channel AND a.closed_set IS NULL AND {counted('a')} GROUP BY a.family, a.name) have"
     " ON have.family = p.family AND have.name = p.name"
 )
 

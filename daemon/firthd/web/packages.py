@@ -10,6 +10,7 @@ from aiohttp import web
 from firthd.mirrors.in_flight import InFlight
 from firthd.store.artifacts import FileRow
 from firthd.store.blobs import Kept
+from firthd.store.columns import goes_along
 from firthd.web.admission import Visitor
 from firthd.web.conditions import Content
 from firthd.web.context import Fetches, Store
@@ -61,7 +62,7 @@ class Packages:
             cache_control=cache_control,
         )
         response = await self._sent(request, visitor, file, content)
-        if is_download(request, response):
+        if is_download(request, response) and not goes_along(file.section):
             self._downloaded(file, visitor)
         return response
 

@@ -42,7 +42,7 @@ async def test_a_channel_of_two_families_is_frozen_dated_and_rolled_back(tmp_pat
         await w.call("channel.freeze", channel="main")
         clock.shift_ms += DAY_MS
         w.index.add("beta", "3.0")
-        assert (await w.run("main:p")).counts.added == 2  # the wheel and its metadata
+        assert (await w.run("main:p")).counts.added == 1  # metadata beside a wheel is no file of its own
         assert len(await w.files("beta")) == 2
         ended = (await w.call("channel.unfreeze", channel="main")).run
         await w.daemon.ended(ended.id)
@@ -120,3 +120,35 @@ async def test_many_clients_ask_for_one_page_and_one_file_once(tmp_path: Path) -
         assert {reply.body for reply in files} == {file.content}
         assert len(w.upstream.asked("simple/beta/")) == 1
         assert len(w.upstream.asked(f"files/beta/{file.filename}")) == 1
+
+
+@pytest.mark.deep
+async def test_a_deleted_mirror_of_a_whole_index_leaves_no_project_list(tmp_path: Path) -> None:
+    async with python_world(tmp_path) as w:
+        await w.python("active", "few", filters={"projects": ["gamma"]})
+        await w.run("main:few")
+        await w.python("passive")
+        await w.run("main:p")
+        assert "alpha-one" in (await w.get("/repo/main/simple/")).body.decode()
+        deleted = await w.call("mirror.delete", mirror="main:p", confirm="p")
+        await w.daemon.ended(deleted.run.id)
+        listed = (await w.get("/repo/main/simple/")).body.decode()
+        assert "gamma" in listed
+        assert "alpha" not in listed
+        assert (await w.get("/repo/main/simple/alpha-one/")).status == 404
+
+
+async def test_a_deleted_mirror_takes_what_it_said_of_a_project_along(tmp_path: Path) -> None:
+    index = sample_index()
+    index.status["beta"] = {"status": "archived", "reason": "done"}
+    async with python_world(tmp_path, index) as w:
+        await w.python("active", "few", filters={"projects": ["gamma"]})
+        await w.run("main:few")
+        await w.python("active", filters={"projects": ["beta"], "package_types": ["sdist"]})
+        await w.run("main:p")
+        page = await w.page("beta")
+        assert (page["files"], page["project-status"]["status"]) == ([], "archived")
+        deleted = await w.call("mirror.delete", mirror="main:p", confirm="p")
+        await w.daemon.ended(deleted.run.id)
+        page = await w.page("beta")
+        assert page == 404 or "project-status" not in page

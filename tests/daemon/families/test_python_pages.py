@@ -418,3 +418,12 @@ def test_a_list_says_how_often_each_project_changed(tmp_path: Path) -> None:
     }
     assert set(marks(spool, frozenset({"x", "y"}), 1 << 20)) == {"x"}
     assert msgspec.msgpack.encode(found)
+
+
+def test_the_files_of_a_listed_folder_are_no_projects(tmp_path: Path) -> None:
+    file = tmp_path / "list"
+    file.write_text(
+        '<title>Directory listing</title><a href="beta/">beta/</a><a href="index.json">i</a>'
+        '<a href="gamma/index.html">gamma</a>'
+    )
+    assert set(marks(Spool(part=GATE, file=str(file), encoding="html"), None, 1 << 20)) == {"beta", "gamma"}

@@ -103,3 +103,15 @@ async def test_a_page_shows_what_the_policy_keeps_and_the_rest_is_refused(tmp_pa
         for again in (await w.call("run.list", kind="refilter")).items:
             await w.daemon.ended(again.id)
         assert await versions(w) == ["1.0", "1.1"]
+
+
+async def test_a_policy_counts_files_not_their_metadata(tmp_path: Path) -> None:
+    async with python_world(tmp_path, index()) as w:
+        await policy(w, packages={"exclude": ["alpha-one >=1.1"]})
+        await w.python("passive", policy="p", filters={"projects": ["alpha-one", "beta"]})
+        counts = (await w.run("main:p")).counts
+        assert [(one.reason, one.count) for one in counts.filtered] == [("packages", 2)]
+        assert counts.passive == 2
+        assert await versions(w) == ["1.0"]
+        hidden = await w.get("/repo/main/packages/alpha-one/alpha_one-2.0-py3-none-any.whl.metadata")
+        assert hidden.status == 403

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from firth_protocol.errors import FirthError, Invalid
-from firth_protocol.types import RunState
+from firth_protocol.types import RunState, StepName
 from firthd.config import UpstreamSettings
 from tests.support.daemon import HastyClock, settings_in
 from tests.support.python import HTML, JSON, PythonIndex, PythonWorld, python_world, sample_index
@@ -331,3 +331,140 @@ async def test_a_lazy_page_follows_its_source_and_the_calendar(tmp_path: Path) -
         await shows(3)
         assert (await w.get(newest)).status == 200
         assert await w.page("nowhere") == 404
+
+
+async def test_metadata_beside_a_wheel_is_counted_nowhere(tmp_path: Path) -> None:
+    async with python_world(tmp_path) as w:
+        await w.python("active", filters={"projects": ["alpha-one", "beta", "gamma"]})
+        run = await w.run("main:p")
+        assert (run.counts.added, run.counts.active, run.counts.active_planned) == (4, 4, 4), run.counts
+        said = {step.name: step.description for step in run.steps}
+        assert said[StepName.FILTER] == "4 read, 4 kept"
+        assert said[StepName.PLAN].startswith("4 to add, 0 to remove")
+        assert said[StepName.DOWNLOAD].startswith("4 files")
+
+        mirror = await w.call("mirror.get", mirror="main:p")
+        assert (mirror.artifacts, mirror.stored) == (4, 4)
+        details = await w.call("mirror.details", mirror="main:p")
+        assert details.parts == {"alpha-one": 1, "beta": 2, "gamma": 1}
+        channel = await w.call("channel.get", channel="main")
+        assert [(one.artifacts, one.stored) for one in channel.families if one.family == "python"] == [(4, 4)]
+        newest = (await w.call("channel.generations", channel="main")).items[0]
+        assert (newest.added, newest.artifacts) == (4, 4)
+        changes = (await w.call("channel.changes", channel="main")).items
+        assert sorted(one.filename[-4:] for one in changes) == [".whl", ".whl", ".whl", "r.gz"]
+        listed = (await w.call("package.list", channel="main")).items
+        assert [(one.name, one.files, one.stored) for one in listed] == [
+            ("alpha-one", 1, 1), ("beta", 2, 2), ("gamma", 1, 1),
+        ]  # fmt: skip
+        package = await w.call("package.get", channel="main", family="python", name="beta")
+        assert [one.filename for one in package.files] == ["beta-1.0-py3-none-any.whl", "beta-2.0-py3-none-any.whl"]
+
+        # It is advertised and served all the same; only the wheel is a download.
+        page = await w.page("beta")
+        assert all(file["core-metadata"]["sha256"] for file in page["files"])
+        wheel = "/repo/main/packages/beta/beta-1.0-py3-none-any.whl"
+        assert (await w.get(f"{wheel}.metadata")).status == 200
+        assert (await w.get(wheel)).status == 200
+        report = await w.call("report.downloads", channel="main", by=["version"])
+        assert [(row.package, row.version, row.downloads) for row in report.items] == [("beta", "1.0", 1)]
+
+        del w.index.projects["beta"][0]
+        w.index.touch("beta")
+        run = await w.run("main:p")
+        assert (run.counts.added, run.counts.removed, run.counts.unchanged) == (0, 1, 3), run.counts
+        kept = await w.call("mirror.delete", mirror="main:p", confirm="p", dry_run=True)
+        assert (kept.kept, kept.dropped) == (3, 0)
+
+
+async def test_a_passive_mirror_counts_and_fills_files_not_their_metadata(tmp_path: Path) -> None:
+    async with python_world(tmp_path) as w:
+        await w.python("passive", filters={"projects": ["beta"]})
+        assert (await w.run("main:p")).counts.passive == 2
+        wheel = "/repo/main/packages/beta/beta-1.0-py3-none-any.whl"
+        assert (await w.get(f"{wheel}.metadata")).status == 200
+        assert (await w.call("mirror.get", mirror="main:p")).stored == 0
+        assert (await w.get(wheel)).status == 200
+        assert (await w.call("mirror.get", mirror="main:p")).stored == 1
+        run = await w.daemon.ended((await w.call("mirror.fill", mirror="main:p")).run.id)
+        assert (run.counts.active, run.counts.active_planned) == (1, 1), run
+        assert (await w.call("mirror.get", mirror="main:p")).stored == 2
+
+
+async def test_what_an_administrator_asks_first_is_answered(tmp_path: Path) -> None:
+    async with python_world(tmp_path) as w:
+        await w.python("passive", "few", filters={"projects": ["Alpha.One", "nothere"]})
+        run = await w.run("main:few")
+        assert run.notes == ["the source has no nothere"]
+        package = await w.call("package.get", channel="main", family="python", name="Alpha.One")
+        assert package.name == "alpha-one"
+        await w.call("channel.create", name="whole")
+        await w.python("passive", channel="whole")
+        steps = (await w.run("whole:p")).steps
+        assert "3 listed, each read when a client first asks for it" in [step.description for step in steps]
+
+
+async def test_metadata_that_the_source_lacks_is_left_out_by_an_active_mirror(tmp_path: Path) -> None:
+    async with python_world(tmp_path) as w:
+        w.upstream.fail("files/beta/beta-1.0*.metadata", Fault(status=404), times=None)
+        await w.python("active", filters={"projects": ["beta"]})
+        run = await w.run("main:p")
+        assert (run.state, run.counts.active, run.counts.failed) == (RunState.COMPLETED, 2, 0), run
+        assert run.notes == [
+            "the source lists beta-1.0-py3-none-any.whl.metadata and does not have them: they are left out"
+        ]
+        page = await w.page("beta")
+        assert ["core-metadata" in file for file in page["files"]] == [False, True]
+        assert await w.run("main:p") is not None
+        assert ["core-metadata" in file for file in (await w.page("beta"))["files"]] == [False, True]
+
+
+@pytest.mark.parametrize("lazily", [False, pytest.param(True, marks=pytest.mark.deep)])
+async def test_metadata_that_the_source_lacks_is_taken_out_of_the_wheel_by_a_passive_mirror(
+    tmp_path: Path, lazily: bool
+) -> None:
+    async with python_world(tmp_path) as w:
+        w.upstream.fail("files/beta/*.metadata", Fault(status=404), times=None)
+        await w.python("passive", filters={} if lazily else {"projects": ["beta"]})
+        await w.run("main:p")
+        assert len(await w.files("beta")) == 2
+        wheel = "/repo/main/packages/beta/beta-1.0-py3-none-any.whl"
+        told = await w.get(f"{wheel}.metadata")
+        assert (told.status, told.body) == (200, w.index.projects["beta"][0].metadata)
+        assert (await w.get(wheel)).status == 200
+        asked = [seen.path for seen in w.upstream.requests if seen.path.endswith("1.0-py3-none-any.whl")]
+        assert len(asked) == 1, asked  # it is in the store since then
+
+        w.index.projects["beta"][1].content = b"no wheel"
+        assert (await w.get("/repo/main/packages/beta/beta-2.0-py3-none-any.whl.metadata")).status == 502
+
+
+@pytest.mark.deep
+async def test_metadata_that_a_wheel_holds_otherwise_than_promised_is_not_given(tmp_path: Path) -> None:
+    index = sample_index()
+    index.projects["beta"][0].metadata = b"Metadata-Version: 2.1\nName: beta\nVersion: 1.0\nSummary: another\n"
+    async with python_world(tmp_path, index) as w:
+        w.upstream.fail("files/beta/*.metadata", Fault(status=404), times=None)
+        await w.python("passive", filters={"projects": ["beta"]})
+        await w.run("main:p")
+        reply = await w.get("/repo/main/packages/beta/beta-1.0-py3-none-any.whl.metadata")
+        assert reply.status == 502
+
+
+async def test_what_a_package_needs_is_told_once_something_that_says_it_is_stored(tmp_path: Path) -> None:
+    index = sample_index()
+    index.add("delta", "1.0", needs=["beta>=1.0", "gamma; extra == 'more'"])
+    async with python_world(tmp_path, index) as w:
+        await w.python("passive", filters={"projects": ["delta", "gamma"]})
+        await w.run("main:p")
+
+        async def needed(name: str) -> tuple[bool, list[str], bool]:
+            found = await w.call("package.get", channel="main", family="python", name=name)
+            return found.dependencies_known, found.dependencies, found.dependants_known
+
+        assert await needed("delta") == (False, [], False)
+        wheel = "/repo/main/packages/delta/delta-1.0-py3-none-any.whl"
+        assert (await w.get(f"{wheel}.metadata")).status == 200
+        assert await needed("delta") == (True, ["beta>=1.0", "gamma; extra == 'more'"], False)
+        assert (await w.get("/repo/main/packages/gamma/gamma-0.1.tar.gz")).status == 200
+        assert await needed("gamma") == (False, [], False)  # a source archive is not built to ask it

@@ -8,7 +8,7 @@ from textual.app import ComposeResult
 from firth_protocol.errors import FirthError, NotFound
 from firth_protocol.events import Fact, Topic
 from firth_protocol.methods import MirrorGet, PolicyGet
-from firth_protocol.types import MirrorDetails, Policy, Run
+from firth_protocol.types import MirrorDetails, MirrorType, Policy, Run
 from firth_tui.actions import Place, Target
 from firth_tui.format import (
     Cell,
@@ -40,6 +40,7 @@ from firth_tui.widgets.work import Repeated
 HISTORY = 40
 LABEL_CELLS = 14
 MOST_FAILED = 200
+PARTS_SHOWN = 12
 
 WORDS = (
     ("shadowed", "not offered, because an older mirror of the channel has packages of that name"),
@@ -104,7 +105,7 @@ def state_lines(screen: "MirrorScreen", mirror: MirrorGet, now: float) -> list[l
     ]
 
 
-def detail_lines(details: MirrorDetails) -> list[list[Cell]]:
+def detail_lines(details: MirrorDetails, *, python: bool = False) -> list[list[Cell]]:
     """Return what the last run did."""
     counts = details.counts
     lines = [
@@ -114,8 +115,10 @@ def detail_lines(details: MirrorDetails) -> list[list[Cell]]:
         )
     ]
     if details.parts:
-        shown = ", ".join(f"{clean(name)} {count(number)}" for name, number in sorted(details.parts.items()))
-        lines.append(labelled("platforms", Cell(shown)))
+        parts = sorted(details.parts.items())
+        shown = ", ".join(f"{clean(name)} {count(number)}" for name, number in parts[:PARTS_SHOWN])
+        more = f" and {count(len(parts) - PARTS_SHOWN)} more" if len(parts) > PARTS_SHOWN else ""
+        lines.append(labelled("projects" if python else "platforms", Cell(f"{shown}{more}")))
     lines.extend(
         labelled("dropped", Cell(f"{count(each.count)} by {clean(each.reason)}, rule of {clean(each.whose)}"))
         for each in counts.filtered
@@ -286,7 +289,7 @@ class MirrorScreen(PlaceScreen):
         if self.details is not None:
             history = history_lines(self.history, now)
             lines += [
-                *detail_lines(self.details),
+                *detail_lines(self.details, python=mirror.type is MirrorType.PYTHON),
                 *judged_lines(self.details),
                 [],
                 *history,

@@ -8,7 +8,7 @@ from textual.widgets import Static
 
 from firth_protocol.errors import FirthError
 from firth_protocol.methods import ChannelGet
-from firth_protocol.types import ArtifactState, DownloadCount, DownloadsBy, Package, PackageDetail, PackageFile
+from firth_protocol.types import ArtifactState, DownloadCount, DownloadsBy, Family, Package, PackageDetail, PackageFile
 from firth_tui.actions import Place
 from firth_tui.format import Cell, Sign, Tone, age, clean, count, counted, family_name, size
 from firth_tui.model import Touched
@@ -44,6 +44,13 @@ def _names(names: list[str], total: int = 0) -> str:
     return (shown + more) or "nothing"
 
 
+def needs_of(detail: PackageDetail) -> str:
+    """Return what a package needs; what says so may not have been fetched yet."""
+    if detail.dependencies or detail.dependencies_known:
+        return _names(detail.dependencies)
+    return "unknown until a file of the newest version is stored"
+
+
 class PackageScreen(PlaceScreen):
     """One package."""
 
@@ -62,11 +69,19 @@ class PackageScreen(PlaceScreen):
         self.files: KeyedTable[PackageFile] = KeyedTable(self._columns(), LocalRows[PackageFile]([], _key))
 
     def _columns(self) -> tuple[Column[PackageFile], ...]:
+        platform: Column[PackageFile] = Column(
+            id="subdir", title="PLATFORM", width=13, cell=lambda f: Cell(clean(f.part))
+        )
+        # Where a family has no builds, the file's name tells what it is; Python's says for which platform too.
+        file: tuple[Column[PackageFile], ...] = (
+            Column(id="file", title="FILE", width=28, grow=4, cell=lambda f: Cell(clean(f.filename))),
+        )
+        if self.package.family is Family.CONDA:
+            file = (Column(id="build", title="BUILD", width=12, grow=2, cell=lambda f: Cell(clean(f.build))),)
         return (
             Column(id="version", title="VERSION", width=12, cell=lambda f: Cell(clean(f.version), Tone.STRONG)),
-            # Where a family has no builds, the file's name tells what it is.
-            Column(id="build", title="BUILD", width=12, grow=2, cell=lambda f: Cell(clean(f.build or f.filename))),
-            Column(id="subdir", title="PLATFORM", width=13, cell=lambda f: Cell(clean(f.part))),
+            *file,
+            *(() if self.package.family is Family.PYTHON else (platform,)),
             Column(id="size", title="SIZE", width=8, right=True, cell=lambda f: Cell(size(f.size))),
             Column(id="state", title="STATE", width=11, cell=_state),
             Column(id="time", title="BUILT", width=11, drop=1, cell=lambda f: Cell(age(f.timestamp, self.now()))),
@@ -157,7 +172,9 @@ class PackageScreen(PlaceScreen):
         """Tell of the file under the cursor what its row has no room for, then of the package."""
         detail, file = self.detail, self.files.cursor_row
         if detail is not None:
-            self.more.update("\n".join([*(file_lines(file) if file else ()), *package_lines(detail, self._fetched)]))
+            self.more.update(
+                "\n".join([*(file_lines(file, detail.family) if file else ()), *package_lines(detail, self._fetched)])
+            )
 
     async def _by_token(self) -> list[DownloadCount]:
         """Return who fetched the package; nobody where the daemon is too old to tell."""
@@ -175,8 +192,10 @@ class PackageScreen(PlaceScreen):
         return page.items
 
 
-def file_lines(file: PackageFile) -> list[str]:
-    """Return what identifies a file, uncut, and what it needs."""
+def file_lines(file: PackageFile, family: Family) -> list[str]:
+    """Return what identifies a file, uncut, and what it needs; Python's index says of a file its name and digest."""
+    if family is Family.PYTHON:
+        return [f"file        {clean(file.filename)}", f"sha256      {clean(file.sha256 or 'not told by the source')}"]
     return [
         f"file        {clean(file.filename)}",
         f"platform    {clean(file.part)}   built {clean(file.build) or '–'}   licence {clean(file.license or '–')}",
@@ -187,7 +206,9 @@ def file_lines(file: PackageFile) -> list[str]:
 
 def package_lines(detail: PackageDetail, fetched_by: str) -> list[str]:
     """Return what is to be said of a whole package."""
-    return [f"needed by   {_names(detail.dependants, detail.dependants_total)}", f"fetched     {fetched_by}"]
+    if detail.dependants_known or detail.dependants:
+        return [f"needed by   {_names(detail.dependants, detail.dependants_total)}", f"fetched     {fetched_by}"]
+    return [f"needs       {needs_of(detail)}", "needed by   not told by the index", f"fetched     {fetched_by}"]
 
 
 def fetched(detail: PackageDetail, by_token: list[DownloadCount]) -> str:

@@ -3,12 +3,14 @@
 import bz2
 import gzip
 import lzma
+import re
 import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from firthd.families.base import Inside
 from firthd.families.python.names import METADATA_ENDING
 
 _CHUNK = 1 << 20
@@ -40,6 +42,31 @@ def check_archive(path: Path, filename: str) -> None:
             raise ValueError(f"the archive does not open: {error}") from None
     elif not path.stat().st_size:
         raise ValueError("the file is empty")
+
+
+def inside(filename: str) -> Inside | None:
+    """Return the wheel that holds this file of core metadata, None for any other file."""
+    wheel = filename.removesuffix(METADATA_ENDING)
+    return Inside(wheel, metadata_of_wheel) if wheel != filename and wheel.endswith(".whl") else None
+
+
+def metadata_of_wheel(path: Path) -> bytes:
+    """Return the core metadata that a wheel holds (PEP 427); raise ValueError when it holds none. Blocks."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = [one for one in archive.infolist() if _metadata_name(one.filename)]
+            if len(found) != 1:
+                raise ValueError("the wheel holds no core metadata")
+            with archive.open(found[0]) as file:
+                content = file.read(METADATA_MAX_BYTES + 1)
+    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, zlib.error) as error:
+        raise ValueError(f"the wheel does not open: {error}") from None
+    if len(content) > METADATA_MAX_BYTES:
+        raise ValueError(f"the wheel's metadata has more than {METADATA_MAX_BYTES:,} bytes")
+    return content
+
+
+_metadata_name = re.compile(r"[^/]+\.dist-info/METADATA").fullmatch
 
 
 def _check_zip(path: Path) -> None:

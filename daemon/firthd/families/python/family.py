@@ -3,12 +3,12 @@
 from firth_protocol.types import Family
 from firthd.families.base import FamilyRules, Form, LazyParts
 from firthd.families.python.addresses import file_address, locate, set_up
-from firthd.families.python.archives import check_archive
+from firthd.families.python.archives import check_archive, inside
 from firthd.families.python.filters import FIELDS, check_filters, only
 from firthd.families.python.paths import fetch_url, needs_record
 from firthd.families.python.recognise import ACCEPT, RECOGNISER
 from firthd.families.python.requests import encoding, found, instead, is_lazy, lazy_ask, probe, requests
-from firthd.families.python.requirements import facts, requirement, sort_versions
+from firthd.families.python.requirements import facts, needs, requirement, sort_versions
 from firthd.families.python.source import normalise
 
 FORMATS = "firthd.families.python.formats:FORMATS"
@@ -38,6 +38,8 @@ PYTHON = FamilyRules(
     facts=facts,
     normalise=normalise,
     check_archive=check_archive,
+    inside=inside,
+    needs=needs,
     sort_versions=sort_versions,
     reserved_names=frozenset(),
     policing="firthd.families.python.policing:POLICING",

@@ -23,6 +23,8 @@ SHOWN = 120
 DIGITS_MAX = 18
 INDEX_FOLDERS = frozenset({"simple", "+simple"})
 WELCOME_LINKS = 20
+PAGE_FILES = frozenset({"index.json", "index.v1_json", "index.html", "index.htm"})
+"""What the files of a folder are called that hold its page."""
 
 
 class Status(Struct, frozen=True):
@@ -225,6 +227,8 @@ def _names_in_html(found: Links) -> list[ListedProject]:
             continue
         path = link.href.partition("#")[0].partition("?")[0]
         name = last_segment(path.rstrip("/"))
+        if name in PAGE_FILES:  # alpha/index.html leads to a project, index.json beside it does not
+            name = last_segment(path.rpartition("/")[0])
         if path and valid_name(name):
             names.setdefault(name, ListedProject(name))
     if files > len(names):

@@ -53,6 +53,7 @@ class PythonPolicing:
             filename=entry.filename,
             platform=platforms.pop() if len(platforms) == 1 else NOARCH,
             license=NOT_TOLD,
+            counts=entry.section != METADATA,
             # A file's core metadata comes and goes with it, whatever is told of its own record.
             signed=entry.section == METADATA or bool(fields_of(entry.raw).provenance),
             indexed=found.timestamp,

@@ -13,10 +13,11 @@ from msgspec import Raw, Struct, field
 
 from firthd.families.base import Entry, InvalidRecordError, SourceRecord
 from firthd.families.python.names import METADATA_ENDING, filename_problem, taken_apart
+from firthd.store.columns import ALONG
 from firthd.store.worker_reads import ShownRow
 from firthd.upstream.masking import printable
 
-FILES, METADATA = "files", "metadata"
+FILES, METADATA = "files", f"{ALONG}metadata"
 """The sections of a project: its files, and the core metadata of those that have it apart."""
 SIZE_MAX = 2**44
 RECORD_MAX_BYTES = 1 << 18

@@ -1,8 +1,10 @@
 """The only place that reads specs of Python packages (PEP 508) and the facts of a record that they speak of."""
 
 from collections.abc import Collection
+from pathlib import Path
 
 from msgspec import Struct
+from packaging.metadata import parse_email
 from packaging.requirements import InvalidRequirement
 from packaging.requirements import Requirement as Parsed
 from packaging.specifiers import SpecifierSet
@@ -10,10 +12,13 @@ from packaging.version import Version
 
 from firth_protocol.errors import Invalid
 from firthd.families.base import Facts, InvalidRecordError
+from firthd.families.python.archives import METADATA_MAX_BYTES, metadata_of_wheel
 from firthd.families.python.names import METADATA_ENDING, normalised, parsed_version, taken_apart
 from firthd.families.python.records import digests, fields_of, milliseconds
+from firthd.upstream.masking import printable
 
 SPEC_MAX = 1024
+NEEDS_MAX = 500
 HINT = "Write it such as `numpy >=1.26,<3`."
 
 Key = tuple[int, Version | None, str]
@@ -74,6 +79,21 @@ def facts(part: str, raw: bytes) -> Facts:
         md5=md5.hex() if md5 else None,
         depends=[],
     )
+
+
+def needs(path: Path, filename: str) -> list[str]:
+    """Return what a file of core metadata, or a wheel, says that it needs; raise ValueError for another. Blocks."""
+    if filename.endswith(METADATA_ENDING):
+        with path.open("rb") as file:
+            content = file.read(METADATA_MAX_BYTES)
+    elif filename.endswith(".whl"):
+        content = metadata_of_wheel(path)
+    else:
+        raise ValueError("only wheels say what they need without being built")
+    told, _ = parse_email(content)
+    if not told.get("metadata_version"):
+        raise ValueError("it is no core metadata")
+    return [printable(text)[:SPEC_MAX] for text in told.get("requires_dist", [])[:NEEDS_MAX]]
 
 
 def version_key(version: str) -> Key:

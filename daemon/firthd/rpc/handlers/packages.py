@@ -41,7 +41,7 @@ def handlers(engine: Engine) -> dict[str, Handler]:
                 url=url,
             )
 
-        return await engine.db.read(body)
+        return await engine.needs.told(await engine.db.read(body))
 
     async def remove(context: Context, params: PackageRemove) -> PackageRemoveReply:
         return await engine.keepers.removal.remove(params, context.caller.user)

@@ -37,7 +37,7 @@ FILTERS: dict[str, tuple[tuple[str, str, str], ...]] = {
     MirrorType.CONDA: (("subdirs", "Only platforms", "Such as linux-64, noarch; empty: all that the source has."),),
     MirrorType.PYTHON: (
         ("projects", "Only projects", "Names with commas between; empty: all that the source has."),
-        ("package_types", "Only kinds", "wheel, sdist; empty: both."),
+        ("package_types", "Only kinds", "wheel, sdist, other (such as .egg); empty: all."),
         ("python_versions", "Only Pythons", "Such as 3.11, 3.12; empty: all."),
         ("platforms", "Only platforms", "Such as linux-64, osx-arm64, any; empty: all."),
     ),
