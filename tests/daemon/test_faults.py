@@ -90,6 +90,7 @@ async def test_an_index_that_cannot_be_had_fails_the_run_and_the_next_one_makes_
         assert (await t.get(grown))[0] == 200
 
 
+@pytest.mark.deep
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("make", FAMILIES)
 async def test_files_that_cannot_be_had_leave_a_run_incomplete_and_the_next_one_brings_them(

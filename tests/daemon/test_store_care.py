@@ -80,7 +80,7 @@ async def test_gc_takes_what_a_deleted_channel_left(tmp_path: Path) -> None:
         assert (await w.call("store.status")).blobs == 0
 
 
-@pytest.mark.parametrize("mode", ["active", "passive"])
+@pytest.mark.parametrize("mode", [pytest.param("active", marks=pytest.mark.deep), "passive"])
 async def test_scrub_finds_flipped_files_and_they_come_again(tmp_path: Path, mode: str) -> None:
     async with world(tmp_path) as w:
         for number in range(20):

@@ -71,6 +71,7 @@ def test_a_source_that_is_not_there_is_said_in_a_sentence(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.deep
 @pytest.mark.e2e
 @pytest.mark.timeout(120)
 def test_a_demo_that_stays_ends_when_it_is_told_to(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ async def test_an_edit_sends_only_what_changed(daemon: FakeDaemon) -> None:
         assert daemon.called("channel.update") == [{"channel": "main", "revision": 1, "description": "better"}]
 
 
-@pytest.mark.parametrize("size", [NARROW, WIDE])
+@pytest.mark.parametrize("size", [NARROW, pytest.param(WIDE, marks=pytest.mark.deep)])
 async def test_a_mirror_is_created_and_run(daemon: FakeDaemon, size: tuple[int, int]) -> None:
     async with terminal(daemon.socket, size, now=lambda: daemon.now) as term:
         form_now = await form(term, "m", "n")

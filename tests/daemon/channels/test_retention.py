@@ -30,6 +30,7 @@ async def mirrored(daemon: Running, source: ChannelFolder) -> None:
     await daemon.run("main:m")
 
 
+@pytest.mark.deep
 @pytest.mark.timeout(120)  # fourteen runs of a mirror
 async def test_nothing_is_left_but_what_kept_generations_name_and_shards_in_their_grace(tmp_path: Path) -> None:
     source = sample_channel(tmp_path / "source")
