@@ -222,7 +222,8 @@ class MirrorRuns:
             there = [part for part in index.parts if part.row.file]
             news = sum(part.changed for part in (*there, *index.sides))
             live.progress(
-                f"{len(there)} indexes, {units.size(index.bytes)}" + ("" if news else ", not changed"),
+                f"{len(there)} index{'es' if len(there) != 1 else ''}, {units.size(index.bytes)}"
+                + ("" if news else ", not changed"),
                 done=len(there),
                 total=len(there),
                 unit="indexes",
