@@ -4,6 +4,7 @@ Every batch is a short transaction. Ids grow with time, so a look begins at the 
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 from firthd.store.database import Database, Reader, Tx
 
@@ -31,7 +32,7 @@ async def forget_audit(db: Database, before_ms: int) -> int:
 async def forget_logs(db: Database, before_ms: int) -> int:
     """Take away the logs of runs that ended before a moment; return how many lines."""
     gone, after = 0, 0
-    while (following := await db.read(lambda r, after=after: _next_log(r, after))) is not None:  # type: ignore[misc]
+    while (following := await db.read(partial(_next_log, after=after))) is not None:
         after, created_at, finished_at = following
         if created_at >= before_ms:
             break
@@ -55,7 +56,7 @@ async def forget_runs(db: Database, before_ms: int) -> int:
     """
     gone, after = 0, 0
     while True:
-        page = await db.read(lambda r, after=after: _old_runs(r, after, before_ms))  # type: ignore[misc]
+        page = await db.read(partial(_old_runs, after=after, before_ms=before_ms))
         if not page:
             return gone
         after = page[-1][0]
