@@ -1,9 +1,7 @@
 """The only place that reads files of advisories; it runs in a worker process, for there may be a hundred thousand."""
 
 import io
-import lzma
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +10,7 @@ import msgspec
 
 from firth_protocol.errors import Invalid, TooLarge
 from firthd.families import load_policing
+from firthd.families.zips import DAMAGED
 from firthd.index.messages import AdvisoriesParams, AdvisoriesResult
 from firthd.policies.advisories import Advisory
 from firthd.policies.osv import advisories_of, own_advisory
@@ -21,8 +20,6 @@ DOCUMENT_MAX_BYTES = 16_000_000
 REPORT_EVERY = 1000
 REASONS = 20
 ZIP = b"PK\x03\x04"
-DAMAGED = (zipfile.BadZipFile, RuntimeError, NotImplementedError, zlib.error, lzma.LZMAError, EOFError)
-"""What unpacking raises for a zip that is none, or not whole."""
 
 
 def read_task(params: AdvisoriesParams, report: Report) -> AdvisoriesResult:

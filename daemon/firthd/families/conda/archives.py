@@ -1,8 +1,9 @@
 """The only place that tells whether a file is a whole conda package, where no digest can tell."""
 
 import bz2
-import zipfile
 from pathlib import Path
+
+from firthd.families.zips import check_zip
 
 _CHUNK = 1 << 20
 
@@ -16,14 +17,7 @@ def check_archive(path: Path, filename: str) -> None:
     if filename.endswith(".tar.bz2"):
         _check_bz2(path)
         return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            bad = archive.testzip()
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
-        raise ValueError(f"the archive does not open: {error}") from None
-    if bad is not None:
-        raise ValueError("the archive is damaged inside")
+    names = check_zip(path)
     if filename.endswith(".conda") and not any(name.startswith("info-") for name in names):
         raise ValueError("the archive holds no package information")
 

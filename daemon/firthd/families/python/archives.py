@@ -12,6 +12,7 @@ from typing import Any
 
 from firthd.families.base import Inside
 from firthd.families.python.names import METADATA_ENDING
+from firthd.families.zips import DAMAGED, check_zip
 
 _CHUNK = 1 << 20
 _OPENERS: dict[str, Callable[..., Any]] = {
@@ -32,7 +33,7 @@ def check_archive(path: Path, filename: str) -> None:
     if filename.endswith(METADATA_ENDING):
         _check_metadata(path)
     elif filename.endswith(_ZIPS):
-        _check_zip(path)
+        check_zip(path)
     elif (opener := next((open for ending, open in _OPENERS.items() if filename.endswith(ending)), None)) is not None:
         try:
             with opener(path, "rb") as archive:
@@ -59,7 +60,7 @@ def metadata_of_wheel(path: Path) -> bytes:
                 raise ValueError("the wheel holds no core metadata")
             with archive.open(found[0]) as file:
                 content = file.read(METADATA_MAX_BYTES + 1)
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, zlib.error) as error:
+    except (OSError, *DAMAGED) as error:
         raise ValueError(f"the wheel does not open: {error}") from None
     if len(content) > METADATA_MAX_BYTES:
         raise ValueError(f"the wheel's metadata has more than {METADATA_MAX_BYTES:,} bytes")
@@ -67,16 +68,6 @@ def metadata_of_wheel(path: Path) -> bytes:
 
 
 _metadata_name = re.compile(r"[^/]+\.dist-info/METADATA").fullmatch
-
-
-def _check_zip(path: Path) -> None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            bad = archive.testzip()
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, zlib.error) as error:
-        raise ValueError(f"the archive does not open: {error}") from None
-    if bad is not None:
-        raise ValueError("the archive is damaged inside")
 
 
 def _check_metadata(path: Path) -> None:

@@ -1,7 +1,5 @@
 """The only place that reads Python requirements (PEP 508) for policies and orders versions (PEP 440)."""
 
-from functools import lru_cache
-
 from msgspec import Struct
 from packaging.requirements import InvalidRequirement
 from packaging.requirements import Requirement as Parsed
@@ -11,6 +9,7 @@ from packaging.version import Version
 
 from firth_protocol.errors import Invalid
 from firthd.families.base import Facts
+from firthd.families.python.names import parsed_version
 
 SPEC_MAX = 1024
 HINT = "write it such as `numpy >=1.26,<3`"
@@ -32,7 +31,7 @@ class PythonRequirement(Struct, frozen=True):
             return False
         if not self.specifier:
             return True
-        version = parsed(facts.version)
+        version = parsed_version(facts.version)
         return version is not None and self.specifier.contains(version, prereleases=True)
 
 
@@ -79,22 +78,13 @@ def _parse(spec: str) -> Parsed:
         ) from None
 
 
-@lru_cache(maxsize=65536)
-def parsed(version: str) -> Version | None:
-    """Return a version; None for what is none by PEP 440."""
-    try:
-        return Version(version)
-    except ValueError:  # no version, or one with a number of thousands of digits
-        return None
-
-
 def version_key(version: str) -> tuple[int, Version | str]:
     """Return a sort key in which spellings of one version are equal; what is no version comes before all others."""
-    found = parsed(version)
+    found = parsed_version(version)
     return (0, version) if found is None else (1, found)
 
 
 def prerelease(version: str) -> bool:
     """Tell whether a version comes before a release."""
-    found = parsed(version)
+    found = parsed_version(version)
     return found is not None and found.is_prerelease

@@ -1,9 +1,9 @@
 """The only place that tells whether a file is a whole R package, where no digest can tell."""
 
-import zipfile
 from pathlib import Path
 
 from firthd.families.r.packed import BZIP2, GZIP, XZ, DamagedError, chunks
+from firthd.families.zips import check_zip
 
 _TAR_BLOCK = 512
 _BEGINNINGS = (GZIP, BZIP2, XZ)
@@ -12,13 +12,7 @@ _BEGINNINGS = (GZIP, BZIP2, XZ)
 def check_archive(path: Path, filename: str) -> None:
     """Raise ValueError, with a sentence, unless the file at `path` is a whole archive of its name's kind. Blocks."""
     if filename.endswith(".zip"):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                bad = archive.testzip()
-        except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
-            raise ValueError(f"the archive does not open: {error}") from None
-        if bad is not None:
-            raise ValueError("the archive is damaged inside")
+        check_zip(path)
         return
     size = 0
     with path.open("rb") as file:
