@@ -79,9 +79,12 @@ class Shelf:
         self._open: list[int] = []
 
     async def change(
-        self, *, mirror: int = 1, add: Iterable[str] = (), close: Iterable[int] = (), reason: str = "gone"
+        self, *, mirror: int = 1, add: Iterable[str] = (), close: Iterable[int] = (), reason: str = "gone", gap: int = 1
     ) -> dict[str, int]:
-        """Write a finished change set: adds `name-version` files, closes rows; return the new rows' ids by name."""
+        """Write a finished change set: adds `name-version` files, closes rows; return the new rows' ids by name.
+
+        `gap` is how far each id is from the one before: a large one makes a state of many artifacts out of few.
+        """
         ids: dict[str, int] = {}
 
         async def body(tx: Tx) -> None:
@@ -99,9 +102,9 @@ class Shelf:
                 ids[what] = await tx.insert(
                     "INSERT INTO artifact(id, channel_id, mirror_id, family, part, section, filename, name, version,"
                     " build, build_number, size, sha256, declared, fingerprint, added_set)"
-                    " VALUES ((SELECT coalesce(max(id), 0) + 1 FROM artifact), ?, ?, 'conda', 'noarch',"
+                    " VALUES ((SELECT coalesce(max(id), 0) + ? FROM artifact), ?, ?, 'conda', 'noarch',"
                     " 'packages.conda', ?, ?, ?, '0', 0, 10, ?, 2, x'00', ?)",
-                    (self.channel_id, mirror, f"{what}.conda", name, version, bytes.fromhex(sha(what)), change_set),
+                    (gap, self.channel_id, mirror, f"{what}.conda", name, version, bytes.fromhex(sha(what)), change_set),
                 )
                 await tx.insert("INSERT INTO artifact_record VALUES (?, ?)", (ids[what], what.encode()))
             for row in ids.values():

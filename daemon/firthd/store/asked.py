@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 
 from msgspec import Struct
 
-from firthd.store import delivered, quarantine
+from firthd.store import delivered, quarantine, roots
 from firthd.store.database import Reader, Tx
 
 PAGE = 500
@@ -71,9 +71,9 @@ async def let_go(tx: Tx, drops: Drops, digests: Collection[str], before: int) ->
     for sha256 in digests:
         raw = bytes.fromhex(sha256)
         unused = await tx.value(
-            "SELECT EXISTS (SELECT 1 FROM asked WHERE channel_id = ?1 AND sha256 = ?2 AND day < ?3) AND NOT EXISTS ("
-            " SELECT 1 FROM artifact a LEFT JOIN mirror m ON m.id = a.mirror_id WHERE a.sha256 = ?2"
-            " AND a.channel_id = ?1 AND a.closed_set IS NULL AND m.drop_unused_days IS NULL)",
+            f"{roots.BUCKETS}SELECT EXISTS (SELECT 1 FROM asked WHERE channel_id = ?1 AND sha256 = ?2 AND day < ?3)"
+            f" AND NOT EXISTS (SELECT 1 FROM bucket CROSS JOIN {roots.OF_DIGEST} = ?2 LEFT JOIN mirror m"
+            " ON m.id = a.mirror_id WHERE a.channel_id = ?1 AND a.closed_set IS NULL AND m.drop_unused_days IS NULL)",
             (drops.channel_id, raw, before),
         )
         if not unused:

@@ -25,8 +25,16 @@ _HELD = (
     " WHEN EXISTS (SELECT 1 FROM generation k WHERE k.channel_id = a.channel_id AND k.kept AND k.shows >= s.number"
     " AND k.shows < e.number) THEN 3 ELSE 4 END"
 )
+BUCKETS = (
+    "WITH RECURSIVE bucket(n) AS (SELECT -1 UNION ALL SELECT (SELECT min(id >> 16) FROM artifact"
+    " WHERE sha256 IS NOT NULL AND id >> 16 > n) FROM bucket WHERE n IS NOT NULL) "
+)
+"""The stretches of 65,536 ids that have artifacts with a digest, and -1, which has none. Digests are indexed by
+stretch: those of new artifacts lie side by side, where one index of all would be written anew from end to end by
+every batch of a first run. A digest is looked for in each stretch."""
+OF_DIGEST = "artifact a INDEXED BY artifact_digest ON a.id >> 16 = bucket.n AND a.sha256"
 _OF = (
-    " LEFT JOIN artifact a INDEXED BY artifact_sha256 ON a.sha256 = b.sha256"
+    f" CROSS JOIN bucket LEFT JOIN {OF_DIGEST} = b.sha256"
     " LEFT JOIN channel c ON c.id = a.channel_id LEFT JOIN change_set s ON s.id = a.added_set"
     " LEFT JOIN change_set e ON e.id = a.closed_set"
     " LEFT JOIN generation g ON g.channel_id = a.channel_id AND g.number = e.number"
@@ -52,7 +60,7 @@ class Held(Struct, frozen=True, kw_only=True):
 async def page(r: Reader, after: bytes, now_ms: int, grace_ms: int) -> list[Held]:
     """Return the next stored files by digest, each with what holds it. A young one is held by its grace period."""
     rows = await r.rows(
-        f"SELECT sha256, size, min(held), channel, snapshot FROM (SELECT b.sha256, b.size, c.name AS channel,"
+        f"{BUCKETS}SELECT sha256, size, min(held), channel, snapshot FROM (SELECT b.sha256, b.size, c.name AS channel,"
         f" min({_HELD}, iif(b.created_at + :young > :now, 2, 4)) AS held, iif({_HELD} = 3, {_NEWEST}, NULL) AS snapshot"
         " FROM (SELECT * FROM blob WHERE sha256 > :after ORDER BY sha256 LIMIT :limit) b"
         f"{_OF}) GROUP BY sha256 ORDER BY sha256",
@@ -69,7 +77,7 @@ async def let_go(tx: Tx, digests: Sequence[bytes], now_ms: int, grace_ms: int) -
     gone = []
     for sha256 in digests:
         held = await tx.value(
-            f"SELECT min(min({_HELD}, iif(b.created_at + :young > :now, 2, 4))) FROM blob b{_OF}"
+            f"{BUCKETS}SELECT min(min({_HELD}, iif(b.created_at + :young > :now, 2, 4))) FROM blob b{_OF}"
             " WHERE b.sha256 = :sha256",
             {"sha256": sha256, "now": now_ms, "grace": grace_ms, "young": max(grace_ms, YOUNG_MS)},
         )
@@ -84,8 +92,8 @@ async def missing_again(r: Reader, digests: Sequence[str]) -> dict[int, list[int
     found: dict[int, list[int]] = {}
     for digest in digests:
         rows = await r.rows(
-            "SELECT a.mirror_id, a.id FROM artifact a JOIN mirror m ON m.id = a.mirror_id AND m.deleted_at IS NULL"
-            " WHERE a.sha256 = ? AND a.closed_set IS NULL",
+            f"{BUCKETS}SELECT a.mirror_id, a.id FROM bucket CROSS JOIN {OF_DIGEST} = ?"
+            " JOIN mirror m ON m.id = a.mirror_id AND m.deleted_at IS NULL WHERE a.closed_set IS NULL",
             (bytes.fromhex(digest),),
         )
         for mirror_id, artifact_id in rows:
@@ -98,5 +106,7 @@ async def unneeded(r: Reader, digests: Sequence[str]) -> list[str]:
     return [
         digest
         for digest in digests
-        if not await r.value("SELECT EXISTS (SELECT 1 FROM artifact WHERE sha256 = ?)", (bytes.fromhex(digest),))
+        if not await r.value(
+            f"{BUCKETS}SELECT EXISTS (SELECT 1 FROM bucket CROSS JOIN {OF_DIGEST} = ?)", (bytes.fromhex(digest),)
+        )
     ]

@@ -29,7 +29,7 @@ async def test_after_a_hundred_runs_what_stays_is_what_roots_name(tmp_path: Path
     async with shelf(tmp_path) as s:
         before: dict[str, int] = {}
         for day in range(100):
-            before = await s.change(add=[f"moving-{day}"], close=before.values())
+            before = await s.change(add=[f"moving-{day}"], close=before.values(), gap=10_000)
             await s.publish(time=START_MS + (day + 100) * DAY_MS)
             await s.store(f"moving-{day}")
         await s.change(add=["waiting-1"])
