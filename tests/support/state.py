@@ -104,7 +104,16 @@ class Shelf:
                     " build, build_number, size, sha256, declared, fingerprint, added_set)"
                     " VALUES ((SELECT coalesce(max(id), 0) + ? FROM artifact), ?, ?, 'conda', 'noarch',"
                     " 'packages.conda', ?, ?, ?, '0', 0, 10, ?, 2, x'00', ?)",
-                    (gap, self.channel_id, mirror, f"{what}.conda", name, version, bytes.fromhex(sha(what)), change_set),
+                    (
+                        gap,
+                        self.channel_id,
+                        mirror,
+                        f"{what}.conda",
+                        name,
+                        version,
+                        bytes.fromhex(sha(what)),
+                        change_set,
+                    ),
                 )
                 await tx.insert("INSERT INTO artifact_record VALUES (?, ?)", (ids[what], what.encode()))
             for row in ids.values():
