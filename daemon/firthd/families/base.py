@@ -293,6 +293,14 @@ class Plain(Protocol):
         """
 
 
+@runtime_checkable
+class Usual(Protocol):
+    """Formats that can take what most records are in one look."""
+
+    def usual_record(self, entry: Entry, /) -> SourceRecord | None:
+        """Return what `fingerprint` and `record` make of an entry; None: those must look at it, and may refuse it."""
+
+
 # --- how a source's index is asked for --------------------------------------------------------------------------------
 
 

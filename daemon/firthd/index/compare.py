@@ -14,6 +14,7 @@ from firthd.families.base import (
     Signed,
     SourceRecord,
     Spool,
+    Usual,
     Worded,
 )
 from firthd.index.messages import PACKAGES, POLICY, InvalidRecord, PartResult, ReadParams
@@ -161,6 +162,7 @@ class PartReader:
         part, family, total = self._spool.part, self._formats.family, len(listing)
         fingerprint, decode, policy = self._formats.fingerprint, self._formats.record, self._policy
         plain = self._formats.plain_print if isinstance(self._formats, Plain) else None
+        usual = self._formats.usual_record if isinstance(self._formats, Usual) else None
         proven_above = self._state.proven_above()
         takes = self._formats.taker(self._params.filters)
         last: tuple[str, str] | None = None
@@ -188,8 +190,13 @@ class PartReader:
             try:
                 if (filename, section) == last:
                     raise InvalidRecordError("the file name is listed twice")
+                record = usual(entry) if live is None and usual is not None else None
                 # What is spelled as its fingerprint is taken, and was proven before, need not even be decoded.
-                if live is not None and plain is not None and live.id > proven_above and plain(raw) == live.fingerprint:
+                if record is not None:
+                    print16 = record.fingerprint
+                elif (
+                    live is not None and plain is not None and live.id > proven_above and plain(raw) == live.fingerprint
+                ):
                     print16 = live.fingerprint
                 else:
                     print16 = fingerprint(raw)
@@ -203,7 +210,7 @@ class PartReader:
                     self._unhashed += counts and live.declared == 0
                     del self._live[section][filename]
                     continue
-                record = self._moved_here(decode(entry, print16))
+                record = self._moved_here(record or decode(entry, print16))
             except InvalidRecordError as error:
                 self._refuse(filename, str(error))
                 continue

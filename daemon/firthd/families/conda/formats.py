@@ -16,6 +16,7 @@ from firthd.families.conda.records import (
     fingerprint_without_url,
     plain_print,
     source_record,
+    usual_record_of,
 )
 from firthd.families.conda.render import SubdirRenderer, check_row, empty_subdir, name_old_shards
 from firthd.families.conda.sides import write_channeldata
@@ -55,6 +56,9 @@ class CondaFormats:
 
     def record(self, entry: Entry, fingerprint: bytes) -> SourceRecord:
         return source_record(entry, fingerprint)
+
+    def usual_record(self, entry: Entry) -> SourceRecord | None:
+        return usual_record_of(entry)
 
     def renderer(self, part: str, touched: Set[str] | None, out: Output) -> SubdirRenderer:
         return SubdirRenderer(part, touched, out)
