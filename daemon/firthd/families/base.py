@@ -64,6 +64,14 @@ class Spool(Struct, frozen=True, kw_only=True):
     mark: str | None = None  # what a list of the source said of it: an older one is not what the source has
     base_url: str | None = None  # where it was in the end, if the source has sent us elsewhere
     lists: bool = False  # it is a list of parts
+    moved: list[str] | None = None  # the packages that may differ from what was read before; None: nobody can tell
+
+
+PIECES = "pieces"
+"""As `Spool.encoding`: some packages of a part, each in a piece of its own, as `store.pieces` lays them down."""
+
+AHEAD = "ahead of its copy"
+"""As `mark` of a part: pieces were taken in since its index was read whole, so that the copy is older than the rows."""
 
 
 class Entry(NamedTuple):
@@ -125,6 +133,15 @@ class Worded(Protocol):
     @property
     def refused(self) -> str | None:
         """Why nobody may have the part's files any more; None: the source says nothing of the kind."""
+
+
+@runtime_checkable
+class Covering(Protocol):
+    """A listing of some packages of a part; whatever else it has is as it was."""
+
+    @property
+    def covers(self) -> Set[str]:
+        """The packages that it lists, or that are gone."""
 
 
 @runtime_checkable
@@ -363,6 +380,31 @@ class Recogniser(Struct, frozen=True, kw_only=True):
     recognise: Callable[[Form, bytes, str], bool]  # form, first bytes, content type of what answered 200
 
 
+class Piece(NamedTuple):
+    """What a source keeps of one package of a part, by its own digest."""
+
+    name: str
+    sha256: bytes
+    path: str  # relative to the source or absolute
+
+
+class Moved(Struct, frozen=True, kw_only=True):
+    """How two lists of a part's pieces differ."""
+
+    pieces: list[Piece]  # new, or other ones
+    gone: list[str]  # packages that have none any more
+    before: int  # how many packages had one
+
+
+class Pieces(Struct, frozen=True, kw_only=True):
+    """How a source offers a part in pieces too, so that only those that have moved need be read."""
+
+    ask: Callable[[str], Ask]  # part -> how the list of its pieces is asked for; it lies beside the part
+    moved: Callable[[str, bytes | None, bytes], Moved]  # part, list before (None: none), now; raises ValueError
+    list_max_bytes: int
+    piece_max_bytes: int
+
+
 # --- the interface ----------------------------------------------------------------------------------------------------
 
 
@@ -488,6 +530,7 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     sort_versions: Callable[[Collection[str]], list[str]]  # newest first
     reserved_names: frozenset[str]  # that no channel may have, because a client would misread the address
     lazy: LazyParts | None = None  # None: every part is read by runs
+    pieces: Pieces | None = None  # None: parts are read whole
     small_parts: bool = False  # parts are many: one that cannot be read, or is empty without a word, stays as it was
     instead: Callable[[Form, bytes, str], str | None] | None = None  # as `encoding`, of the first 64 KiB -> what it is
     other_places: tuple[Form, ...] = ()  # where an index may stand whose address was not given in full

@@ -105,6 +105,8 @@ class PartResult(Struct, frozen=True, kw_only=True):
     invalid_count: int = 0
     refused: str | None = None  # why the source takes back all that the part listed; its rows count as `filtered`
     unreadable: str | None = None  # why it could not be read; its rows stay
+    unexpected: int = 0  # what differs although its package was not said to have moved
+    surprise: str = ""  # the first of these
     emptied: bool = False  # it lists nothing any more, without a word; its rows stay
 
 

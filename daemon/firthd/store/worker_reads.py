@@ -12,7 +12,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from firthd.store.columns import selected
+from firthd.store.columns import counted, selected
 from firthd.store.worker_objects import PAGE_ROWS, ObjectReads
 
 T = TypeVar("T")
@@ -149,6 +149,28 @@ class WorkerState(ObjectReads):
                 return
             last = LiveRow._make(page[-1])
             filename, artifact_id = last.filename, last.id
+
+    def live_rows_of(
+        self, channel_id: int, mirror_id: int, family: str, part: str, names: Sequence[str]
+    ) -> Iterator[LiveRow]:
+        """Yield a mirror's live rows of some packages of one part."""
+        for some in _slices(names):
+            rows = self._connection.execute(
+                f"SELECT {selected(LiveRow._fields, 'a')} FROM artifact a"
+                f" WHERE a.channel_id = ? AND a.family = ? AND a.name IN ({_marks(some)}) AND a.part = ?"
+                f" AND a.mirror_id = ? AND {LIVE} ORDER BY a.id",
+                (channel_id, family, *some, part, mirror_id),
+            ).fetchall()
+            yield from map(LiveRow._make, rows)
+
+    def live_count(self, channel_id: int, mirror_id: int, family: str, part: str) -> int:
+        """Count a mirror's live rows of one part, along an index, less those that only go along with others."""
+        row = self._connection.execute(
+            f"SELECT count(*) FROM artifact a INDEXED BY artifact_live WHERE a.channel_id = ? AND a.mirror_id = ?"
+            f" AND a.family = ? AND a.part = ? AND {counted('a')} AND a.closed_set IS NULL",
+            (channel_id, mirror_id, family, part),
+        ).fetchone()
+        return int(row[0])
 
     def bytes_known(self, mirror_id: int, family: str, part: str, filename: str) -> Any:
         """Return size, sha256, md5 of the newest file that a mirror ever listed under a name, or None."""

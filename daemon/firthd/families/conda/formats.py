@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from msgspec import Raw
 
 from firth_protocol.types import Family, Filters
-from firthd.families.base import Comparable, Entry, Output, SourceRecord, Spool
+from firthd.families.base import PIECES, Comparable, Entry, Output, SourceRecord, Spool
 from firthd.families.conda.document import Repodata
 from firthd.families.conda.names import valid_subdir
 from firthd.families.conda.paths import FIRST_SUBDIRS
+from firthd.families.conda.pieces import ShardListing
 from firthd.families.conda.records import (
     PLAIN_SECTIONS,
     depended_on,
@@ -33,8 +34,8 @@ class CondaFormats:
     def valid_part(self, part: str) -> bool:
         return valid_subdir(part)
 
-    def read(self, spool: Spool, max_bytes: int) -> Repodata:
-        return Repodata(spool, max_bytes)
+    def read(self, spool: Spool, max_bytes: int) -> Repodata | ShardListing:
+        return ShardListing(spool, max_bytes) if spool.encoding == PIECES else Repodata(spool, max_bytes)
 
     def taker(self, filters: Filters) -> Callable[[Entry], bool] | None:
         return None
