@@ -20,7 +20,8 @@ from firthd.channels.plan import Plan, owes_its_present, plan_publication
 from firthd.channels.published import Published, superseded, view_of
 from firthd.channels.renders import render, worth_apart
 from firthd.clock import Clock
-from firthd.families.base import PIECES, FamilyRules, Side
+from firthd.families.base import FamilyRules, Side
+from firthd.families.pieces import PIECES
 from firthd.index.messages import PreviousFile, RenderParams, RenderResult
 from firthd.store import artifacts, catalog, generations, objects, summaries
 from firthd.store.catalog import ChannelRow

@@ -14,6 +14,7 @@ from msgspec import Raw, Struct
 from firth_protocol.errors import Upstream
 from firth_protocol.types import Credentials, Family, Filters, MirrorMode, SourceFound
 from firthd.families.addresses import Located, SetUp
+from firthd.families.pieces import Pieces
 from firthd.store.columns import columns_of
 from firthd.store.worker_reads import ShownRow
 
@@ -65,13 +66,6 @@ class Spool(Struct, frozen=True, kw_only=True):
     base_url: str | None = None  # where it was in the end, if the source has sent us elsewhere
     lists: bool = False  # it is a list of parts
     moved: list[str] | None = None  # the packages that may differ from what was read before; None: nobody can tell
-
-
-PIECES = "pieces"
-"""As `Spool.encoding`: some packages of a part, each in a piece of its own, as `store.pieces` lays them down."""
-
-AHEAD = "ahead of its copy"
-"""As `mark` of a part: pieces were taken in since its index was read whole, so that the copy is older than the rows."""
 
 
 class Entry(NamedTuple):
@@ -133,15 +127,6 @@ class Worded(Protocol):
     @property
     def refused(self) -> str | None:
         """Why nobody may have the part's files any more; None: the source says nothing of the kind."""
-
-
-@runtime_checkable
-class Covering(Protocol):
-    """A listing of some packages of a part; whatever else it has is as it was."""
-
-    @property
-    def covers(self) -> Set[str]:
-        """The packages that it lists, or that are gone."""
 
 
 @runtime_checkable
@@ -378,31 +363,6 @@ class Recogniser(Struct, frozen=True, kw_only=True):
     kind: str  # what stands there, with its article: "a conda channel"
     tell_tales: tuple[Form, ...]  # what to look at
     recognise: Callable[[Form, bytes, str], bool]  # form, first bytes, content type of what answered 200
-
-
-class Piece(NamedTuple):
-    """What a source keeps of one package of a part, by its own digest."""
-
-    name: str
-    sha256: bytes
-    path: str  # relative to the source or absolute
-
-
-class Moved(Struct, frozen=True, kw_only=True):
-    """How two lists of a part's pieces differ."""
-
-    pieces: list[Piece]  # new, or other ones
-    gone: list[str]  # packages that have none any more
-    before: int  # how many packages had one
-
-
-class Pieces(Struct, frozen=True, kw_only=True):
-    """How a source offers a part in pieces too, so that only those that have moved need be read."""
-
-    ask: Callable[[str], Ask]  # part -> how the list of its pieces is asked for; it lies beside the part
-    moved: Callable[[str, bytes | None, bytes], Moved]  # part, list before (None: none), now; raises ValueError
-    list_max_bytes: int
-    piece_max_bytes: int
 
 
 # --- the interface ----------------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ from msgspec.structs import astuple, replace
 
 from firth_protocol.errors import TooLarge, Upstream
 from firthd.families.base import (
-    Covering,
     Formats,
     InvalidRecordError,
     Listing,
@@ -18,6 +17,7 @@ from firthd.families.base import (
     Usual,
     Worded,
 )
+from firthd.families.pieces import Covering
 from firthd.index.messages import PACKAGES, POLICY, InvalidRecord, PartResult, ReadParams
 from firthd.store.columns import goes_along
 from firthd.store.run_file import AddRow, CloseRow, OfferRow, RunFile

@@ -10,7 +10,8 @@ from msgspec.structs import replace
 from firth_protocol import units
 from firth_protocol.errors import Upstream
 from firthd.clock import Clock
-from firthd.families.base import AHEAD, Answer, Ask, FamilyRules, Form, Known, Listed, Spool
+from firthd.families.base import Answer, Ask, FamilyRules, Form, Known, Listed, Spool
+from firthd.families.pieces import AHEAD
 from firthd.mirrors.asking import not_it, odd, walk
 from firthd.mirrors.index import FetchedPart, Index
 from firthd.mirrors.pieces import Bring, PieceReader

@@ -7,7 +7,8 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from firthd.families.base import AHEAD, PIECES, Spool
+from firthd.families.base import Spool
+from firthd.families.pieces import AHEAD, PIECES
 from firthd.index.messages import PartResult
 from firthd.store.catalog import SourceIndexRow
 

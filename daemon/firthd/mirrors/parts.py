@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from firth_protocol import units
 from firth_protocol.types import RunState
 from firthd.clock import utc_day
-from firthd.families.base import PIECES
+from firthd.families.pieces import PIECES
 from firthd.index.messages import PartResult
 from firthd.mirrors.plan import PartChange
 from firthd.runs.run import LiveRun

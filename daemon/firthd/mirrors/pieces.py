@@ -10,12 +10,14 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import quote
 
 from msgspec import Struct
 
 from firth_protocol import units
 from firth_protocol.errors import FirthError, NoSpace, Upstream
-from firthd.families.base import PIECES, Form, Moved, Piece, Pieces, Spool
+from firthd.families.base import Form, Spool
+from firthd.families.pieces import PIECES, Moved, Piece, Pieces
 from firthd.runs.run import LiveRun
 from firthd.store.catalog import SourceIndexRow
 from firthd.store.pieces import Pieced, write_header
@@ -81,35 +83,35 @@ class PieceReader:
         had = self._known.get(part)
         if self._offered is False or (had is not None and had.file is None and had.settled):
             return None
-        asked = self._pieces.ask(part)
-        before = self._usable.get(asked.part)
+        path = self._pieces.list_path(part)
+        before = self._usable.get(path)
         if before is not None and not before.settled:
             before = None
         try:
-            return await self._ask(part, asked.part, asked.forms[0], before)
+            return await self._ask(part, path, before)
         except NoSpace:
             raise
         except (FirthError, ValueError) as error:
-            reason = error.message if isinstance(error, FirthError) else f"{asked.forms[0].path}: {error}"
+            reason = error.message if isinstance(error, FirthError) else f"{path}: {error}"
             self._live.note(f"{reason}; {part} is read whole")
             return None
 
-    async def _ask(self, part: str, name: str, form: Form, before: SourceIndexRow | None) -> InPieces | None:
+    async def _ask(self, part: str, path: str, before: SourceIndexRow | None) -> InPieces | None:
         validators = None if before is None else Validators(etag=before.etag, last_modified=before.last_modified)
-        new = self._folder / f"{name.replace('/', '%2F')}.{self._live.id}"
+        new = self._folder / f"{quote(path, safe='')}.{self._live.id}"
         fetched = await self._bring(
-            form.path, new, validators=validators, max_bytes=self._pieces.list_max_bytes, what=form
+            path, new, validators=validators, max_bytes=self._pieces.list_max_bytes, what=Form(path)
         )
         self._offered = self._offered or fetched.status != "absent"
         if fetched.status == "absent":
-            self._absent.add(name)
+            self._absent.add(path)
             return None
         if fetched.status == "not_modified":
             self._moved[part] = []
             return InPieces(changed=False) if self._goes_on(part) else None
         row = SourceIndexRow(
-            part=name,
-            url_path=form.path,
+            part=path,
+            url_path=path,
             encoding=PIECES,
             etag=fetched.validators.etag,
             last_modified=fetched.validators.last_modified,
@@ -167,8 +169,6 @@ class PieceReader:
                 size += fetched.bytes
                 if size > self._max_part_bytes:
                     raise Upstream(f"the pieces of {part} have more than {self._max_part_bytes:,} bytes")
-                if await asyncio.to_thread(_digest, file) != piece.sha256:
-                    raise Upstream(f"a piece of {part} is not what its list says", hint="look at the source")
                 done += 1
                 self._live.progress(
                     f"{part}: {done:,} / {len(moved.pieces):,} packages", done=done, total=len(moved.pieces)
@@ -180,8 +180,8 @@ class PieceReader:
             async with asyncio.TaskGroup() as group:
                 for number, piece in enumerate(moved.pieces):
                     group.create_task(one(number, piece))
-            names = [piece.name for piece in moved.pieces]
-            await asyncio.to_thread(_join, into, names, numbered, moved.gone)
+            if not await asyncio.to_thread(_join, into, moved, numbered):
+                raise Upstream(f"a piece of {part} is not what its list says", hint="look at the source")
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from None
         finally:
@@ -213,16 +213,17 @@ class PieceReader:
         return self._moved.get(part) if had is not None and had.settled else None
 
 
-def _digest(file: Path) -> bytes:
-    return hashlib.sha256(file.read_bytes()).digest()
-
-
-def _join(into: Path, names: list[str], files: list[Path], gone: list[str]) -> None:
-    header: list[Pieced] = [(name, file.stat().st_size) for name, file in zip(names, files, strict=True)]
+def _join(into: Path, moved: Moved, files: list[Path]) -> bool:
+    """Write pieces into one file; False: one of them is not what its digest says."""
+    header: list[Pieced] = [(piece.name, file.stat().st_size) for piece, file in zip(moved.pieces, files, strict=True)]
     with into.open("wb") as out:
-        out.write(write_header([*header, *((name, None) for name in gone)]))
-        for file in files:
-            out.write(file.read_bytes())
+        out.write(write_header([*header, *((name, None) for name in moved.gone)]))
+        for piece, file in zip(moved.pieces, files, strict=True):
+            content = file.read_bytes()
+            if hashlib.sha256(content).digest() != piece.sha256:
+                return False
+            out.write(content)
+    return True
 
 
 def _delete(files: list[Path]) -> None:

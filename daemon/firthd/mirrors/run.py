@@ -12,7 +12,7 @@ from firth_protocol import units
 from firth_protocol.errors import FirthError, ShrinkGuard, TooLarge, Upstream, WorkerLost
 from firth_protocol.types import Cause, MirrorMode, StepName
 from firthd.channels.publish import Publication
-from firthd.families.base import AHEAD
+from firthd.families.pieces import AHEAD
 from firthd.index.messages import ReadParams, ReadResult
 from firthd.mirrors import plan, readers
 from firthd.mirrors.context import Context

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from msgspec import Raw
 
 from firth_protocol.types import Family, Filters
-from firthd.families.base import PIECES, Comparable, Entry, Output, SourceRecord, Spool
+from firthd.families.base import Comparable, Entry, Output, SourceRecord, Spool
 from firthd.families.conda.document import Repodata
 from firthd.families.conda.names import valid_subdir
 from firthd.families.conda.paths import FIRST_SUBDIRS
@@ -22,6 +22,7 @@ from firthd.families.conda.records import (
 from firthd.families.conda.render import SubdirRenderer, check_row, empty_subdir, name_old_shards
 from firthd.families.conda.sides import write_channeldata
 from firthd.families.conda.versions import version_key
+from firthd.families.pieces import PIECES
 from firthd.store.worker_reads import ShownRow
 
 

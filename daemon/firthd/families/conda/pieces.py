@@ -13,10 +13,11 @@ import zstandard
 from msgspec import Raw, Struct, field
 
 from firth_protocol.errors import Invalid, TooLarge, Upstream
-from firthd.families.base import Ask, Entry, Form, Moved, Piece, Pieces, Spool
+from firthd.families.base import Entry, Spool
 from firthd.families.conda.document import Document, entries
 from firthd.families.conda.paths import SHARD_ENDING, SHARD_INDEX, joined
 from firthd.families.conda.records import printable
+from firthd.families.pieces import Moved, Piece, Pieces
 from firthd.store.pieces import read_pieces
 
 LIST_MAX_BYTES = 8 << 20
@@ -64,10 +65,9 @@ _decode_shard = msgspec.msgpack.Decoder(Shard).decode
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
-def ask(subdir: str) -> Ask:
-    """Return how the list of a subdir's shards is asked for."""
-    path = f"{subdir}/{SHARD_INDEX}"
-    return Ask(part=path, forms=(Form(path),), beside=subdir)
+def list_path(subdir: str) -> str:
+    """Return where the list of a subdir's shards is."""
+    return f"{subdir}/{SHARD_INDEX}"
 
 
 def unpacked(content: bytes, limit: int) -> bytes:
@@ -129,7 +129,7 @@ def moved(subdir: str, before: bytes | None, now: bytes) -> Moved:
     )
 
 
-PIECES = Pieces(ask=ask, moved=moved, list_max_bytes=LIST_MAX_BYTES, piece_max_bytes=PIECE_MAX_BYTES)
+PIECES = Pieces(list_path=list_path, moved=moved, list_max_bytes=LIST_MAX_BYTES, piece_max_bytes=PIECE_MAX_BYTES)
 
 
 # --- the records ------------------------------------------------------------------------------------------------------
