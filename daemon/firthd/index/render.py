@@ -287,6 +287,8 @@ class Renderer:
     def _sum_rest(self, rendered: list[str], touched: dict[str, set[str]], names: set[str]) -> None:
         """Sum up what lies in parts that are not rendered: of the names that are touched elsewhere, or of all."""
         channel_id, family = self._params.channel_id, self._formats.family
+        if set(self._state.parts(channel_id, family)) <= set(rendered):
+            return
         if not self._anew:
             for part, rows in self._state.rows_of(channel_id, family, sorted(names), rendered):
                 self._take(part, rows, touched.get(part, set()), None)

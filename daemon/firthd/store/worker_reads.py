@@ -361,15 +361,18 @@ class WorkerState(ObjectReads):
     def _named_by(self, column: str, change_set: int, channel_id: int, family: str) -> Iterator[tuple[str, str]]:
         artifact_id = -1
         while True:
-            page = self._connection.execute(
-                f"SELECT id, part, name, channel_id, family FROM artifact WHERE {column} = ? AND id > ?"
-                f" ORDER BY id LIMIT {PAGE_ROWS}",
-                (change_set, artifact_id),
+            page = f"FROM artifact WHERE {column} = ? AND id > ? ORDER BY id LIMIT {PAGE_ROWS}"
+            rows, last = self._connection.execute(
+                f"SELECT count(*), max(id) FROM (SELECT id {page})", (change_set, artifact_id)
+            ).fetchone()
+            yield from self._connection.execute(
+                f"SELECT DISTINCT part, name FROM (SELECT part, name, channel_id, family {page})"
+                " WHERE channel_id = ? AND family = ?",
+                (change_set, artifact_id, channel_id, family),
             ).fetchall()
-            yield from (row[1:3] for row in page if row[3] == channel_id and row[4] == family)
-            if len(page) < PAGE_ROWS:
+            if rows < PAGE_ROWS:
                 return
-            artifact_id = page[-1][0]
+            artifact_id = last
 
     def of_pages(self, channel_id: int, mirror_id: int, family: str, part: str) -> set[int]:
         """Return the rows of a mirror's part that came with pages, which no run read."""
