@@ -25,7 +25,9 @@ _BESIDE = (
     " JOIN artifact_record n ON n.artifact_id = a.id"
 )
 
-ORDERS = {"name": "p.name", "updated": "p.number", "size": "p.bytes", "files": "p.files"}
+NAME, UPDATED = "name", "updated"
+"""The orders of packages: by name, and by the generation that changed them last. Others would read every row."""
+_INDEX = "INDEXED BY package_number"
 _CANDIDATES = 4
 """Rows that are looked at for one that is shown, at first: most packages have few rows, and one of them is in force."""
 
@@ -131,13 +133,7 @@ async def mirrors(r: Reader, ids: Sequence[int]) -> list[MirrorKindRow]:
 
 def place(order: str, row: ListedPackageRow) -> tuple[int | str, str]:
     """Return where a package stands in an order."""
-    values: dict[str, int | str] = {
-        "name": row.name,
-        "updated": row.number,
-        "size": row.bytes,
-        "files": row.files,
-    }
-    return values[order], row.name
+    return (row.number if order == UPDATED else row.name), row.name
 
 
 async def packages(
@@ -152,30 +148,35 @@ async def packages(
     beyond: tuple[int | str, str] | None,
     limit: int,
 ) -> list[ListedPackageRow]:
-    """Return packages that generation `number` shows, those after a place in an order (see `ORDERS`), `limit` of them.
+    """Return packages that generation `number` shows, those after a place in an order, `limit` of them.
 
     Rows come in the order first, and only some of them are then asked whether they are in force: that is what costs.
     """
-    by, direction, sign = ORDERS[order], *(("DESC", "<") if descending else ("ASC", ">"))
-    index = "INDEXED BY package_number" if order == "updated" else "NOT INDEXED"
+    direction, sign = ("DESC", "<") if descending else ("ASC", ">")
+    by_time = order == UPDATED
+    place = (
+        f"(p.number, p.name) {sign} (:value, :key) AND p.number {sign}= :value" if by_time else f"p.name {sign} :key"
+    )
     of_family = {"channel": channel_id, "number": number, "family": family}
     value, key = (None, None) if beyond is None else beyond
+    params = of_family | {"query": None if query is None else _containing(query), "value": value, "key": key}
     looked_at = _CANDIDATES * limit
     while True:
         candidates = await r.rows(
-            f"SELECT p.name, p.number FROM package p {index} WHERE p.channel_id = :channel AND p.family = :family"
-            r" AND p.number <= :number AND p.files > 0 AND (:query IS NULL OR p.name LIKE :query ESCAPE '\')"
-            f" AND (:key IS NULL OR ({by}, p.name) {sign} (:value, :key))"
-            f" ORDER BY {by} {direction}, p.name {direction} LIMIT :limit",
-            of_family
-            | {"query": None if query is None else _containing(query), "value": value, "key": key, "limit": looked_at},
+            # The index has all that is asked for here, and is a small part of the table.
+            f"SELECT p.name, p.number FROM package p {'NOT INDEXED' if not by_time and query is None else _INDEX}"
+            " WHERE p.channel_id = :channel AND p.family = :family AND p.number <= :number"
+            + (r" AND p.name LIKE :query ESCAPE '\'" if query is not None else "")
+            + (f" AND {place}" if beyond is not None else "")
+            + f" ORDER BY {'p.number ' + direction + ', ' if by_time else ''}p.name {direction} LIMIT :limit",
+            params | {"limit": looked_at},
         )
         rows = await r.rows(
             "SELECT p.name, p.version, p.versions, p.files, p.bytes, p.platforms, p.number, g.time"
             " FROM json_each(:candidates) c CROSS JOIN package p ON p.channel_id = :channel AND p.family = :family"
             " AND p.name = json_extract(c.value, '$[0]') AND p.number = json_extract(c.value, '$[1]')"
             " LEFT JOIN generation g ON g.channel_id = p.channel_id AND g.number = p.number"
-            f" WHERE p.number = {_FORCE.format('p')} ORDER BY c.key LIMIT :limit",
+            f" WHERE p.files > 0 AND p.number = {_FORCE.format('p')} ORDER BY c.key LIMIT :limit",
             of_family | {"candidates": json.dumps(candidates), "limit": limit},
         )
         if len(rows) == limit or len(candidates) < looked_at:
@@ -190,10 +191,14 @@ async def count_found(r: Reader, channel_id: int, number: int, family: str, quer
     """Return how many packages have a text in their name, `most` at the most."""
     return int(
         await r.value(
-            "SELECT count(*) FROM (SELECT 1 FROM package p INDEXED BY package_number WHERE p.channel_id = :channel"
-            r" AND p.number <= :number AND p.family = :family AND p.name LIKE :query ESCAPE '\'"
-            f" AND p.number = {_FORCE.format('p')} AND p.files > 0 LIMIT :most)",
-            {"channel": channel_id, "number": number, "family": family, "query": _containing(query)} | {"most": most},
+            # Names are compared first of all: which rows are in force is asked of those alone that match.
+            f"WITH m AS MATERIALIZED (SELECT p.name, p.number FROM package p {_INDEX} WHERE p.channel_id = :channel"
+            r" AND p.number <= :number AND p.family = :family AND p.name LIKE :query ESCAPE '\' LIMIT :candidates)"
+            " SELECT count(*) FROM (SELECT 1 FROM m CROSS JOIN package p ON p.channel_id = :channel"
+            " AND p.family = :family AND p.name = m.name AND p.number = m.number"
+            f" WHERE p.files > 0 AND p.number = {_FORCE.format('p')} LIMIT :most)",
+            {"channel": channel_id, "number": number, "family": family, "query": _containing(query)}
+            | {"most": most, "candidates": _CANDIDATES * most},
         )
     )
 

@@ -15,10 +15,8 @@ QUERY_LIMIT = 200
 """Characters of a search that are looked at."""
 PLACE_LIMIT = 500
 DIGITS = 18
-NAME = "name"
-DESCENDING_FIRST = ("updated", "size", "files")
-"""Orders whose first link shows the largest: nobody looks for the smallest."""
-ORDERS = (NAME, *DESCENDING_FIRST)
+NAME, UPDATED = "name", "updated"
+ORDERS = (NAME, UPDATED)
 
 Spot = tuple[int | str, str]
 """A place in an order: its value there, and the name."""

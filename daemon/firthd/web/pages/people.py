@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 from aiohttp import web
 
 from firth_protocol.types import Family, Privacy
-from firthd.channels.showcase import ReadListing, Wanted
+from firthd.channels.showcase import Listing, ReadListing, Wanted
 from firthd.clock import utc_day
 from firthd.web.admission import Admission, Visitor
 from firthd.web.context import WebContext
@@ -133,7 +133,9 @@ class People:
             counts = dict(await self._parts.showcase.count(view, list(counts), ask.query))
         chosen = values.chosen(about.families, counts, ask)
         listing, read = None, ReadListing(parts=[])
-        if chosen is not None and chosen.packages:
+        if chosen is not None and chosen.packages and not counts[chosen.family]:
+            listing = Listing(packages=[], total=0)
+        elif chosen is not None and chosen.packages:
             wanted = Wanted(
                 family=chosen.family,
                 query=ask.query,

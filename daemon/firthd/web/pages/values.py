@@ -31,10 +31,10 @@ COLUMNS = (
     (parameters.NAME, "Package", ""),
     (None, "Newest", "version"),
     (None, "Versions", "num wide"),
-    ("files", "Files", "num wide"),
-    ("size", "Size", "num"),
+    (None, "Files", "num wide"),
+    (None, "Size", "num"),
     (None, "Platforms", "wide"),
-    ("updated", "Changed", "when"),
+    (parameters.UPDATED, "Changed", "when"),
 )
 
 
@@ -194,7 +194,7 @@ def _column(order: str | None, title: str, css: str, family: Family, ask: Asked)
     if order is None:
         return {"title": title, "css": css, "target": None, "sorted": None}
     here = order == ask.order
-    descending = not ask.descending if here else order in parameters.DESCENDING_FIRST
+    descending = not ask.descending if here else order == parameters.UPDATED  # nobody looks for the oldest
     return {
         "title": title,
         "css": css,
