@@ -34,6 +34,8 @@ T = TypeVar("T")
 PACKAGES_ON_A_PAGE = 50
 COUNTED_UP_TO = 1000
 """Packages found by a text in a channel that are counted; beyond, there are just more."""
+MATCHES = 2_000
+"""Rows with a text in their name that are kept in memory for the pages of one search."""
 FOUND_EACH = 8
 """Packages of one channel, family and spelling that a search over all channels brings."""
 FOUND = 60
@@ -49,6 +51,10 @@ ANY_PART = "a"
 """A part that a family can have, whatever it is called."""
 
 _name = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*").match
+
+
+Matches = dict[str, list[tuple[str, int]]] | None
+"""Family -> name and generation of what a search found."""
 
 
 class Pages(Protocol):
@@ -159,6 +165,7 @@ class Showcase:
         self._pages = pages
         self._turn = asyncio.Semaphore(1)
         self._waiting = 0
+        self._found: OrderedDict[tuple[int, int, str], Matches] = OrderedDict()
         self._listings: OrderedDict[tuple[int, int, Wanted], Listing] = OrderedDict()
 
     async def channels(self, views: Sequence[View]) -> dict[int, ChannelShown]:
@@ -245,6 +252,9 @@ class Showcase:
         """Return how many packages of each family a text is found in, up to one beyond `COUNTED_UP_TO`."""
 
         async def body(r: Reader) -> dict[Family, int]:
+            found = await self._matches(r, view, query)
+            if found is not None:
+                return {family: min(len(found.get(family, ())), COUNTED_UP_TO + 1) for family in families}
             return {
                 family: await showcase.count_found(
                     r, view.channel_id, view.generation, family, query, COUNTED_UP_TO + 1
@@ -261,6 +271,9 @@ class Showcase:
         async def body(r: Reader) -> Listing:
             if key in self._listings:  # who waited before us has read it
                 return self._listings[key]
+            if wanted.query and (found := await self._matches(r, view, wanted.query)) is not None:
+                rows = await _matching(r, view, wanted, found.get(wanted.family, []))
+                return _listing(wanted, rows, None if total > COUNTED_UP_TO else total)
             rows = await showcase.packages(
                 r,
                 view.channel_id,
@@ -281,6 +294,16 @@ class Showcase:
         if len(self._listings) > REMEMBERED:
             self._listings.popitem(last=False)
         return found
+
+    async def _matches(self, r: Reader, view: View, query: str) -> Matches:
+        """Return the places of all packages with a text in their name, by family; None: they are too many."""
+        key = (view.channel_id, view.generation, query)
+        if key not in self._found:
+            self._found[key] = await showcase.matches(r, view.channel_id, view.generation, query, MATCHES)
+            if len(self._found) > REMEMBERED:
+                self._found.popitem(last=False)
+        self._found.move_to_end(key)
+        return self._found[key]
 
     async def read_parts(self, view: View, family: FamilyShown, query: str, after: str | None) -> ReadListing:
         """Return the parts of a whole source that somebody has asked for."""
@@ -399,6 +422,24 @@ def _reads_lazily(rules: FamilyRules, mirror: showcase.MirrorKindRow) -> bool:
         return False
     filters = msgspec.json.decode(mirror.filters, type=Filters)
     return rules.lazy.is_lazy(ANY_PART, filters, MirrorMode(mirror.mode))
+
+
+async def _matching(r: Reader, view: View, wanted: Wanted, places: list[tuple[str, int]]) -> list[ListedPackageRow]:
+    """Return as many of what a search found as a page needs to know."""
+    up = wanted.descending is wanted.back
+    by_time = wanted.order == showcase.UPDATED
+
+    def place(one: tuple[str, int]) -> tuple[int | str, str]:
+        return (one[1] if by_time else one[0]), one[0]
+
+    # Code points sort as SQLite sorts their UTF-8.
+    ordered = sorted(places, key=place, reverse=not up)
+    beyond = wanted.place
+    if beyond is not None:
+        ordered = [one for one in ordered if (place(one) > beyond if up else place(one) < beyond)]
+    return await showcase.packages_at(
+        r, view.channel_id, view.generation, wanted.family, ordered[: PACKAGES_ON_A_PAGE + 1], PACKAGES_ON_A_PAGE + 1
+    )
 
 
 def _listing(wanted: Wanted, rows: list[ListedPackageRow], total: int | None) -> Listing:

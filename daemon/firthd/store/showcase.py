@@ -13,6 +13,10 @@ _FORCE = (
     "(SELECT max(q.number) FROM package q WHERE q.channel_id = :channel AND q.family = {0}.family"
     " AND q.name = {0}.name AND q.number <= :number)"
 )
+_AT = (
+    "json_each(:places) c CROSS JOIN package p ON p.channel_id = :channel AND p.family = :family"
+    " AND p.name = json_extract(c.value, '$[0]') AND p.number = json_extract(c.value, '$[1]')"
+)
 _VERSIONS = "artifact a JOIN change_set s ON s.id = a.added_set LEFT JOIN change_set e ON e.id = a.closed_set"
 _OF_PACKAGE = (
     "a.channel_id = :channel AND a.family = :family AND a.name = :name AND s.number <= :shows"
@@ -163,28 +167,55 @@ async def packages(
     looked_at = _CANDIDATES * limit
     while True:
         candidates = await r.rows(
-            # The index has all that is asked for here, and is a small part of the table.
-            f"SELECT p.name, p.number FROM package p {'NOT INDEXED' if not by_time and query is None else _INDEX}"
+            # In the order that rows lie in, here or in the index: those of the first pages are all that is read.
+            f"SELECT p.name, p.number FROM package p {_INDEX if by_time else 'NOT INDEXED'}"
             " WHERE p.channel_id = :channel AND p.family = :family AND p.number <= :number"
             + (r" AND p.name LIKE :query ESCAPE '\'" if query is not None else "")
             + (f" AND {place}" if beyond is not None else "")
             + f" ORDER BY {'p.number ' + direction + ', ' if by_time else ''}p.name {direction} LIMIT :limit",
             params | {"limit": looked_at},
         )
-        rows = await r.rows(
-            "SELECT p.name, p.version, p.versions, p.files, p.bytes, p.platforms, p.number, g.time"
-            " FROM json_each(:candidates) c CROSS JOIN package p ON p.channel_id = :channel AND p.family = :family"
-            " AND p.name = json_extract(c.value, '$[0]') AND p.number = json_extract(c.value, '$[1]')"
-            " LEFT JOIN generation g ON g.channel_id = p.channel_id AND g.number = p.number"
-            f" WHERE p.files > 0 AND p.number = {_FORCE.format('p')} ORDER BY c.key LIMIT :limit",
-            of_family | {"candidates": json.dumps(candidates), "limit": limit},
-        )
+        rows = await packages_at(r, channel_id, number, family, candidates, limit)
         if len(rows) == limit or len(candidates) < looked_at:
-            return [
-                ListedPackageRow(row[0], row[1], row[2], row[3], row[4], json.loads(row[5]), row[6], row[7])
-                for row in rows
-            ]
+            return rows
         looked_at *= 16
+
+
+async def packages_at(
+    r: Reader, channel_id: int, number: int, family: str, places: Sequence[Sequence[object]], limit: int
+) -> list[ListedPackageRow]:
+    """Return the packages of some places (name, number of its row) that generation `number` shows, `limit` of them."""
+    rows = await r.rows(
+        "SELECT p.name, p.version, p.versions, p.files, p.bytes, p.platforms, p.number, g.time"
+        f" FROM {_AT} LEFT JOIN generation g ON g.channel_id = p.channel_id AND g.number = p.number"
+        f" WHERE p.files > 0 AND p.number = {_FORCE.format('p')} ORDER BY c.key LIMIT :limit",
+        {"channel": channel_id, "number": number, "family": family, "places": json.dumps(places), "limit": limit},
+    )
+    return [
+        ListedPackageRow(row[0], row[1], row[2], row[3], row[4], json.loads(row[5]), row[6], row[7]) for row in rows
+    ]
+
+
+async def matches(
+    r: Reader, channel_id: int, number: int, query: str, most: int
+) -> dict[str, list[tuple[str, int]]] | None:
+    """Return the places of all packages with a text in their name, by family; None: there are more rows than `most`."""
+    rows = await r.rows(
+        f"SELECT p.family, p.name, p.number FROM package p {_INDEX} WHERE p.channel_id = :channel"
+        r" AND p.number <= :number AND p.name LIKE :query ESCAPE '\' LIMIT :limit",
+        {"channel": channel_id, "number": number, "query": _containing(query), "limit": most + 1},
+    )
+    if len(rows) > most:
+        return None
+    found: dict[str, list[tuple[str, int]]] = {}
+    for family in {row[0] for row in rows}:
+        places = [row[1:] for row in rows if row[0] == family]
+        shown = await r.rows(
+            f"SELECT p.name, p.number FROM {_AT} WHERE p.files > 0 AND p.number = {_FORCE.format('p')}",
+            {"channel": channel_id, "number": number, "family": family, "places": json.dumps(places)},
+        )
+        found[family] = [(row[0], row[1]) for row in shown]
+    return found
 
 
 async def count_found(r: Reader, channel_id: int, number: int, family: str, query: str, most: int) -> int:
