@@ -63,6 +63,7 @@ class Spool(Struct, frozen=True, kw_only=True):
     encoding: str = ""  # the last extension of the form that was fetched
     mark: str | None = None  # what a list of the source said of it: an older one is not what the source has
     base_url: str | None = None  # where it was in the end, if the source has sent us elsewhere
+    beside: tuple[str, ...] = ()  # files beside it, where the family reads them with it
     lists: bool = False  # it is a list of parts
 
 
@@ -472,6 +473,7 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     fetch_url: Callable[[FetchPlace], str]  # where a file is, relative to the source or absolute; without `base_url`
     # also where copies of the source keep it
     elsewhere: Callable[[str, str], tuple[str, str] | None] = lambda part, filename: None  # see `Formats`
+    reads_beside: bool = False  # files beside a part say something of its records: it is read anew with them
     shows_empty: bool = False  # a part that the source has, and nothing in it, is shown
     requirement: Callable[[str], Requirement]  # raises Invalid for what does not parse
     facts: Callable[[str, bytes], Facts]  # part, raw record; raises ValueError for what is no record

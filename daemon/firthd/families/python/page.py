@@ -1,5 +1,6 @@
 """The only place that takes a project's page and a project list apart, in JSON (PEP 691, 792) and HTML (PEP 503)."""
 
+import json
 from collections.abc import Iterator, Mapping, Set
 from operator import itemgetter
 from pathlib import Path
@@ -97,7 +98,7 @@ class ProjectPage:
                 f"the source's page of {spool.part} is older ({serial}) than its list says ({spool.mark})",
                 hint="the next run asks for it again",
             )
-        self._entries.sort(key=itemgetter(0, 1))
+        self._entries = [] if self.refused is not None else in_order(self._entries)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -129,7 +130,7 @@ class ProjectPage:
         try:
             page = _decode_page(content)
         except (msgspec.MsgspecError, ValueError, RecursionError):
-            raise NotPageError(json_kind(content)) from None
+            page = _page_of_parts(content)
         if page.files is None:
             raise NotPageError(json_kind(content))
         check_version(page.meta.api_version if page.meta else None)
@@ -137,11 +138,7 @@ class ProjectPage:
             raise NotPageError(f"it is the page of {printable(page.name)[:SHOWN]}")
         self.status = status_of(page.project_status, page.project_status_reason)
         for raw in page.files:
-            try:
-                filename = _decode_name(raw).filename
-            except (msgspec.MsgspecError, ValueError, RecursionError):
-                filename = None
-            self._add(filename if isinstance(filename, str) else "", raw)
+            self._add(_filename_of(raw), raw)
         return page.meta.serial if page.meta else None
 
     def _read_html(self, content: bytes) -> object:
@@ -180,6 +177,71 @@ class ProjectList:
         return self.lazy
 
 
+def _filename_of(raw: Raw) -> str:
+    """Return the file name that a record gives, empty where it gives none."""
+    try:
+        filename = _decode_name(raw).filename
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return ""
+    return filename if isinstance(filename, str) else ""
+
+
+def in_order(entries: list[Entry]) -> list[Entry]:
+    """Return entries by file name and section; one that is listed twice in the same words says nothing new."""
+    entries.sort(key=itemgetter(0, 1))
+    kept: list[Entry] = []
+    said: set[bytes] = set()  # of the name and section of the last one
+    for entry in entries:
+        if not kept or entry[:2] != kept[-1][:2]:
+            said = set()
+        raw = bytes(entry.raw)
+        if raw not in said:
+            kept.append(entry)
+        said.add(raw)
+    return kept
+
+
+def _parts_of(content: bytes) -> dict[str, object]:
+    """Return a JSON object in which one value is wrong, such as half of a pair of surrogates: the others are right."""
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        raise NotPageError(json_kind(content)) from None
+    if not isinstance(found, dict):
+        raise NotPageError(json_kind(content))
+    return found
+
+
+def _page_of_parts(content: bytes) -> _Page:
+    found = _parts_of(content)
+    files, meta = found.get("files"), found.get("meta")
+    if not isinstance(files, list):
+        raise NotPageError(json_kind(content))
+    meta = meta if isinstance(meta, dict) else {}
+    return _Page(
+        name=found.get("name"),
+        meta=_Meta(api_version=meta.get("api-version"), serial=meta.get("_last-serial")),
+        files=[Raw(json.dumps(file).encode()) for file in files],
+        project_status=found.get("project-status"),
+        project_status_reason=found.get("project-status-reason"),
+    )
+
+
+def _projects_of_parts(content: bytes) -> _Projects:
+    found = _parts_of(content)
+    listed, meta = found.get("projects"), found.get("meta")
+    if not isinstance(listed, list):
+        raise NotPageError(json_kind(content))
+    projects = []
+    for one in listed:
+        name = one.get("name") if isinstance(one, dict) else None
+        if isinstance(name, str):
+            serial = one.get("_last-serial")
+            told = isinstance(serial, int | str) and not isinstance(serial, bool)
+            projects.append(ListedProject(name, serial if told else None))
+    return _Projects(_Meta(meta.get("api-version")) if isinstance(meta, dict) else None, projects)
+
+
 def content_of(spool: Spool, max_bytes: int) -> bytes:
     """Return what was fetched; raise TooLarge for more than `max_bytes`."""
     assert spool.file is not None
@@ -208,7 +270,7 @@ def _names_in_json(content: bytes) -> list[ListedProject]:
     try:
         found = _decode_projects(content)
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        raise NotPageError(json_kind(content)) from None
+        found = _projects_of_parts(content)
     if found.projects is None:
         raise NotPageError(json_kind(content))
     check_version(found.meta.api_version if found.meta else None)
@@ -318,7 +380,9 @@ def html_kind(found: Links) -> str | None:
     if any(link.href.partition("#")[0].endswith("/") and link.href not in {"../", "/"} for link in found.links):
         return "it is a list of projects or folders"
     heading = f"{found.title} {found.headings}".lower()
-    if "links for" in heading or "simple index" in heading or not (found.links or heading.strip()):
+    if "links for" in heading or "simple index" in heading:
+        return None
+    if not (found.links or heading.strip() or found.has_text):
         return None
     title = printable((found.title or found.headings).strip())[:60]
     return f"it is a web page ({title})" if title else "it is a web page"

@@ -17,13 +17,17 @@ from firthd.families.python.paths import GZIPPED, PACKAGES, ZSTD, list_path, pag
 from firthd.families.python.records import METADATA, decoded, is_public
 from firthd.families.python.requirements import version_key
 from firthd.store.worker_reads import ShownRow
+from firthd.upstream.masking import without_users
 
 API_VERSION = "1.4"
 PAGE_MAX_BYTES = 1 << 28
 CHUNK = 4096
 GZIP_LEVEL = 6
 ZSTD_LEVEL = 6
-_ESCAPED = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"})
+_ESCAPED = str.maketrans(
+    {code: "\ufffd" for code in range(32) if chr(code) not in "\t\n\r"}
+    | {ord(letter): text for letter, text in zip("&<>\"'", ("&amp;", "&lt;", "&gt;", "&quot;", "&#x27;"), strict=True)}
+)
 _OURS = frozenset({"dist-info-metadata", "data-dist-info-metadata", "core-metadata", "url", "filename", "hashes"})
 """What a page says otherwise than its source; the first name makes old clients fail (PEP 714)."""
 _encode = msgspec.json.Encoder().encode
@@ -91,7 +95,7 @@ def json_page(project: str, files: Sequence[ListedFile], status: Status | None) 
         content["project-status"] = told
     content["versions"] = sorted(versions, key=version_key)
     content["files"] = [json_file(project, file) for file in files]
-    return _encode(content)
+    return without_users(_encode(content))
 
 
 def json_file(project: str, file: ListedFile) -> dict[str, object]:
@@ -114,7 +118,10 @@ def json_file(project: str, file: ListedFile) -> dict[str, object]:
 def hashes(file: ListedFile) -> dict[str, object]:
     """Return a file's digests: those of its source, or ours where it gives no sha256."""
     told = file.record.get("hashes")
-    found = {name: value for name, value in told.items() if value} if isinstance(told, dict) else {}
+    theirs = told.items() if isinstance(told, dict) else ()
+    found: dict[str, object] = {
+        name.lower(): value.lower() for name, value in theirs if isinstance(value, str) and value
+    }
     if not file.declared and file.sha256 is not None:
         found["sha256"] = file.sha256.hex()
     return found
@@ -144,7 +151,7 @@ def html_page(project: str, files: Sequence[ListedFile], status: Status | None) 
         "</body>",
         "</html>\n",
     ]
-    return "\n".join(lines).encode()
+    return without_users("\n".join(lines).encode())
 
 
 def anchor(project: str, file: ListedFile) -> str:

@@ -9,7 +9,7 @@ from firthd.families.r.document import LISTING, RDS, TEXT
 from firthd.families.r.filters import parts_of
 from firthd.families.r.names import ARCHIVE, MACOS_BUILDS, SOURCES, WINDOWS
 from firthd.families.r.packed import BZIP2, GZIP, XZ
-from firthd.families.r.paths import ARCHIVED, FORMS, PACKAGES
+from firthd.families.r.paths import ARCHIVED, CURRENT, FORMS, PACKAGES
 from firthd.families.r.rds import HEADER
 
 UNAUTHORISED = 401
@@ -41,6 +41,9 @@ def requests(known: Mapping[str, Known], filters: Filters, thorough: bool, _: Mi
     if first.refusal is not None and first.refusal.data.get("status") == UNAUTHORISED:
         return
     usual = first.form.path.rpartition("/")[2] if first.form is not None else None
+    at_first = thorough or not known
+    if wanted[0] == SOURCES and (known[CURRENT].there if CURRENT in known and not at_first else at_first):
+        yield Batch(asks=(Ask(part=CURRENT, forms=(Form(CURRENT),), beside=SOURCES),))
     if len(wanted) > 1:
         yield Batch(
             asks=tuple(
