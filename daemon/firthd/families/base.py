@@ -342,6 +342,8 @@ class Answer(Struct, frozen=True, kw_only=True):
     changed: bool = True  # False: it is as it was read before
     refusal: Upstream | None = None  # why there is no form, where the source did not just say that there is none
     marks: Mapping[str, Listed] | None = None  # of an ask that `lists`; None: it has not changed, or is not there
+    start: bytes = b""  # its first bytes, where one only looks
+    whole: bool = False  # whether those are all of it
 
 
 Requests = Generator[Batch, Sequence[Answer], None]
@@ -483,7 +485,7 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     reserved_names: frozenset[str]  # that no channel may have, because a client would misread the address
     lazy: LazyParts | None = None  # None: every part is read by runs
     small_parts: bool = False  # parts are many: one that cannot be read, or is empty without a word, stays as it was
-    instead: Callable[[Form, bytes, str], str | None] | None = None  # as `encoding`, of the first 64 KiB -> what it is
+    instead: Callable[[str, Form, bytes, str], str | None] | None = None  # part, as `encoding`, of more -> what it is
     other_places: tuple[Form, ...] = ()  # where an index may stand whose address was not given in full
     needs: Callable[[Path, str], list[str]] | None = None  # a stored file, its name -> specs; None: records say it
     inside: Callable[[str], Inside | None] = lambda filename: None  # the file of a part that holds this one too

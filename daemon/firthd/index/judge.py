@@ -126,9 +126,10 @@ class PolicyPass:
                 if cut is not None:
                     brief = self.policing.brief(entry)
                     if cut(self.policing.name_key(brief.name)):
-                        code = judging.cut_out(number, part, counts=not goes_along(entry.section))
+                        counts = not goes_along(entry.section)
+                        code = judging.cut_out(number, part, counts=counts)
                         if self._file is not None:
-                            self._file.leave_out((part, entry.filename, *brief, code))
+                            self._file.leave_out((part, entry.filename, *brief, code), counts=counts)
                         continue
                 facts = facts_of(part, entry, signs(entry.filename) if signs is not None else None)
             except InvalidRecordError:
@@ -138,7 +139,8 @@ class PolicyPass:
 
     def _drop(self, facts: Facts, code: int) -> None:
         if self._file is not None:
-            self._file.leave_out((facts.part, facts.filename, facts.name, facts.version, facts.build, facts.size, code))
+            row = (facts.part, facts.filename, facts.name, facts.version, facts.build, facts.size, code)
+            self._file.leave_out(row, counts=facts.counts)
 
     def verdict(self, part: str, number: int) -> Verdict | None:
         """Return why a record of a part, by its number in the listing, is left out; None: it is kept."""
