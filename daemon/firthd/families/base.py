@@ -164,6 +164,9 @@ class Output(Protocol):
     def readable(self) -> Iterable[str]:
         """Return the paths that `before` is good for."""
 
+    def shown_since(self, folder: str) -> Mapping[str, int]:
+        """Return of each path below a folder the number of the generation from which on it shows what it will show."""
+
     def open(self, path: str) -> AbstractContextManager[BinaryIO]:
         """Open an object of its own for writing; it counts when the block ends without an error."""
 

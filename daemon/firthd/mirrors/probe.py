@@ -130,8 +130,9 @@ class Probe:
                 hint="look at the address in a browser",
                 path="source",
             )
+        usual = next((form.path for form in self._rules.recogniser.tell_tales if form.path), "")
         return Invalid(
-            f"{wrong}: it has none of the files that one has, such as {self._rules.recogniser.tell_tales[0].path}",
+            f"{wrong}: it has none of the files that one has, such as {usual}",
             hint=f"look at the address in a browser; {UNCHECKED}",
             path="source",
         )

@@ -81,6 +81,8 @@ class ProjectPage:
         self.base_url = spool.base_url
         self.notes: list[str] = []
         self.status: Status | None = None
+        self.serial: int | None = None
+        """What the source counts the project's changes with."""
         self._project = spool.part
         self._entries: list[Entry] = []
         if spool.file is None:
@@ -93,6 +95,7 @@ class ProjectPage:
             raise Upstream(
                 f"what the source gives for {spool.part} is no page of it: {error}", hint="look at the source"
             ) from None
+        self.serial = _number(serial)
         if older(serial, spool.mark):
             raise Upstream(
                 f"the source's page of {spool.part} is older ({serial}) than its list says ({spool.mark})",
