@@ -1,4 +1,4 @@
-"""A daemon that mirrors a channel of another one, all families of it, with a token: the same content, the same digest."""
+"""A daemon that mirrors a channel of another one, all families of it, with a token: the same content, one digest."""
 
 import json
 from collections.abc import AsyncIterator
