@@ -65,6 +65,7 @@ async def test_a_passive_mirror_is_served_and_browsed(tmp_path: Path) -> None:
         assert (await w.run()).generation is None
         assert sorted((seen.path, seen.status) for seen in w.upstream.requests) == [
             ("src/contrib/Meta/archive.rds", 304),
+            ("src/contrib/Meta/current.rds", 404),
             ("src/contrib/PACKAGES.gz", 304),
         ]
 
