@@ -13,7 +13,6 @@ from tests.support.daemon import Running, in_process_daemon, settings_in
 from tests.support.faults import FAMILIES, KINDS, FamilySource, PythonSource
 from tests.support.upstream import FaultyUpstream
 
-
 READ_BY_RUNS = [
     (make, mode) for make in FAMILIES for mode in ("active", "passive") if (make, mode) != (PythonSource, "passive")
 ]

@@ -22,6 +22,7 @@ ACTIVE, QUARANTINED = "active", "quarantined"
 MAJOR = 1
 SHOWN = 120
 DIGITS_MAX = 18
+ODD_SHOWN = 60
 INDEX_FOLDERS = frozenset({"simple", "+simple"})
 WELCOME_LINKS = 20
 PAGE_FILES = frozenset({"index.json", "index.v1_json", "index.html", "index.htm"})
@@ -166,7 +167,14 @@ class ProjectList:
     def __init__(self, spool: Spool, max_bytes: int) -> None:
         self.notes: list[str] = []
         self.lazy = spool.part == LIST
-        self._count = 0 if spool.file is None else len(names_of(spool, max_bytes))
+        named = [] if spool.file is None else _named(spool, max_bytes)
+        odd = [project.name for project in named if not valid_name(project.name)]
+        self._count = len(named) - len(odd)
+        if odd:
+            self.notes.append(
+                f"{len(odd):,} names of the list are none that a project can have, such as"
+                f" {printable(odd[0][:ODD_SHOWN])}; they are left out"
+            )
 
     def __len__(self) -> int:
         return self._count
@@ -260,6 +268,11 @@ def content_of(spool: Spool, max_bytes: int) -> bytes:
 
 def names_of(spool: Spool, max_bytes: int) -> list[ListedProject]:
     """Return the names that a project list has, as they are spelled there; raise Upstream for what is no list."""
+    return [project for project in _named(spool, max_bytes) if valid_name(project.name)]
+
+
+def _named(spool: Spool, max_bytes: int) -> list[ListedProject]:
+    """Return what a project list names, of JSON those names too that no project can have."""
     content = content_of(spool, max_bytes)
     try:
         if spool.encoding == JSON_FORM:
@@ -277,7 +290,7 @@ def _names_in_json(content: bytes) -> list[ListedProject]:
     if found.projects is None:
         raise NotPageError(json_kind(content))
     check_version(found.meta.api_version if found.meta else None)
-    return [project for project in found.projects if valid_name(project.name)]
+    return found.projects
 
 
 def _names_in_html(found: Links) -> list[ListedProject]:

@@ -28,6 +28,11 @@ _ESCAPED = str.maketrans(
     {code: "\ufffd" for code in range(32) if chr(code) not in "\t\n\r"}
     | {ord(letter): text for letter, text in zip("&<>\"'", ("&amp;", "&lt;", "&gt;", "&quot;", "&#x27;"), strict=True)}
 )
+KNOWN_HASHES = frozenset(
+    {"md5", "sha1", "sha224", "sha256", "sha384", "sha512", "blake2b", "blake2s"}
+    | {f"sha3_{bits}" for bits in (224, 256, 384, 512)}
+)
+"""Digests that clients know; at one of another name pip gives the file up, whatever stands beside it."""
 _OURS = frozenset({"dist-info-metadata", "data-dist-info-metadata", "core-metadata", "url", "filename", "hashes"})
 """What a page says otherwise than its source; the first name makes old clients fail (PEP 714)."""
 _encode = msgspec.json.Encoder().encode
@@ -124,7 +129,9 @@ def hashes(file: ListedFile) -> dict[str, object]:
     told = file.record.get("hashes")
     theirs = told.items() if isinstance(told, dict) else ()
     found: dict[str, object] = {
-        name.lower(): value.lower() for name, value in theirs if isinstance(value, str) and value
+        name.lower(): value.lower()
+        for name, value in theirs
+        if isinstance(value, str) and value and name.lower() in KNOWN_HASHES
     }
     if not file.declared and file.sha256 is not None:
         found["sha256"] = file.sha256.hex()
