@@ -68,8 +68,12 @@ class PartReader:
         except (Upstream, TooLarge) as error:
             if not self._params.singly or self._params.page:
                 raise
-            return self._as_it_was(unreadable=error.message)
+            return self.unreadable(error.message)
         return self.compare(listing)
+
+    def unreadable(self, reason: str) -> PartResult:
+        """Let a part be as it was, because it cannot be read."""
+        return self._as_it_was(unreadable=reason)
 
     def compare(self, listing: Listing) -> PartResult:
         """Write how a part that was read differs."""

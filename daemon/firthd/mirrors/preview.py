@@ -92,6 +92,7 @@ class Previews:
             mirror_id=mirror.id,
             spools=spools,
             only=None if only is None else sorted(only),
+            singly=served.small_parts,
             filters=mirror.filters,
             policy=JudgedBy(
                 policy=name, stamp="", rules=rules, policing=policing, now_ms=self._p.clock.now_ms(), solve=True

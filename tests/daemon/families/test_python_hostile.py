@@ -2,16 +2,17 @@
 
 import json
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from firth_protocol.errors import Upstream
+from firth_protocol.errors import TooLarge, Upstream
 from firth_protocol.types import RunState
 from firthd.families.base import FetchPlace, InvalidRecordError, SourceRecord, Spool
 from firthd.families.python.formats import FORMATS
-from firthd.families.python.page import GATE, LIST, ProjectPage, marks
+from firthd.families.python.page import FILES_MAX, GATE, LIST, ProjectPage, marks
 from firthd.families.python.paths import fetch_url
 from firthd.families.python.records import fingerprint_without_addresses
 from firthd.families.python.render import html_page, json_page, listed
@@ -156,6 +157,49 @@ def test_an_address_that_climbs_ends_at_the_root_of_its_host(page: str, url: str
 def test_a_page_of_words_alone_is_no_page_of_no_files(tmp_path: Path, page: str) -> None:
     with pytest.raises(Upstream, match="it is a web page"):
         taken(tmp_path, page, "html")
+
+
+def of_links(count: int) -> str:
+    links = (f'<a href="../../f/numpy-{n}.0.tar.gz#sha256={n:064x}">numpy-{n}.0.tar.gz</a>' for n in range(count))
+    return "<title>Links for numpy</title>" + "".join(links)
+
+
+def test_a_long_page_takes_as_long_as_its_length_and_one_without_end_is_refused(tmp_path: Path) -> None:
+    def seconds(count: int) -> float:
+        content = of_links(count)
+        began = time.process_time()
+        records, _ = taken(tmp_path, content, "html")
+        page, _ = served(records)
+        assert len(page["files"]) == count
+        return time.process_time() - began
+
+    seconds(100)
+    few, many = seconds(1_000), seconds(4_000)
+    assert many < 10 * few  # four times as many; what grows with the square takes sixteen times as long
+    listed = json.dumps([{"filename": "x.whl"}] * (FILES_MAX + 1))
+    with pytest.raises(TooLarge, match="200,001 files"):
+        taken(tmp_path, f'{{"files": {listed}}}')
+
+
+@pytest.mark.deep
+async def test_a_page_that_cannot_be_read_fails_no_run_that_a_policy_judges(tmp_path: Path) -> None:
+    async with python_world(tmp_path) as w:
+        await w.call("policy.create", name="few", rules={"packages": {"exclude": ["gamma"]}})
+        await w.python("active", policy="few")
+        bad = Fault(status=200, body=b'{"files": [{"filename":', headers={"Content-Type": JSON})
+        w.upstream.fail("simple/alpha-one/", bad, times=None)
+        run = await w.run("main:p")
+        assert run.state is RunState.INCOMPLETE, run
+        assert len(await w.files("beta")) == 2
+        w.upstream.heal()
+        assert (await w.run("main:p")).state is RunState.COMPLETED
+        assert len(await w.files("alpha-one")) == 1
+        rules = {"packages": {"allow": ["alpha-one"], "include_dependencies": True}}
+        await w.call("policy.create", name="closed", rules=rules, families=["python"])
+        await w.call("mirror.update", mirror="main:p", revision=1, policy="closed")
+        w.index.add("alpha.one", "2.0")
+        w.upstream.fail("simple/alpha-one/", bad, times=None)
+        assert (await w.run("main:p")).state is RunState.INCOMPLETE
 
 
 @pytest.mark.deep

@@ -23,6 +23,8 @@ MAJOR = 1
 SHOWN = 120
 DIGITS_MAX = 18
 ODD_SHOWN = 60
+FILES_MAX = 200_000
+"""Files that a project may have: ten times those of the largest there are, and a minute of work."""
 INDEX_FOLDERS = frozenset({"simple", "+simple"})
 WELCOME_LINKS = 20
 PAGE_FILES = frozenset({"index.json", "index.v1_json", "index.html", "index.htm"})
@@ -124,6 +126,14 @@ class ProjectPage:
             f": {self.status.reason}" if self.status.reason else ""
         )
 
+    def _check_number(self, files: int) -> None:
+        """Raise TooLarge for a page that no client would wait for."""
+        if files > FILES_MAX:
+            raise TooLarge(
+                f"the source's page of {self._project} lists {files:,} files; at most {FILES_MAX:,} are taken",
+                hint="look at the source; this limit is fixed",
+            )
+
     def _add(self, filename: str, raw: Raw | bytes) -> None:
         self._entries.append(Entry(filename, FILES, raw, self._project))
         metadata = metadata_entry(self._project, filename, raw)
@@ -137,6 +147,7 @@ class ProjectPage:
             page = _page_of_parts(content)
         if page.files is None:
             raise NotPageError(json_kind(content))
+        self._check_number(len(page.files))
         check_version(page.meta.api_version if page.meta else None)
         if isinstance(page.name, str) and (not valid_name(page.name) or normalised(page.name) != project):
             raise NotPageError(f"it is the page of {printable(page.name)[:SHOWN]}")
@@ -147,6 +158,7 @@ class ProjectPage:
 
     def _read_html(self, content: bytes) -> object:
         found = links_of(content)
+        self._check_number(len(found.links))
         check_version(found.meta.get("pypi:repository-version"))
         self.status = status_of(found.meta.get("pypi:project-status"), found.meta.get("pypi:project-status-reason"))
         for link in found.links:
