@@ -13,7 +13,8 @@ from firth_protocol.types import RunState
 from tests.support.conda import ChannelFolder, PackageSpec, sample_channel
 from tests.support.cran import CONTRIB, Cran, current_rds
 from tests.support.daemon import HastyClock, Running, in_process_daemon
-from tests.support.python import JSON, PythonWorld, python_world, sample_index
+from tests.support.python import JSON, Installer, PythonWorld, python_world, sample_index
+from tests.support.r_client import r
 
 MIRRORS = ("c", "p", "r")
 QUARANTINED = {"status": "quarantined", "reason": "malware"}
@@ -39,6 +40,24 @@ class Chain(Struct, frozen=True):
             (await client.call("channel.generations", channel=name)).items[0].digest
             for client, name in ((self.first.daemon.client, "main"), (self.second.client, "copy"))
         ]
+
+    async def shown(self, at: str) -> dict[str, list[str]]:
+        """Return what clients of each family see at an address of the second daemon: file names, or lines of names."""
+        url = f"{self.second.url}{at}"
+
+        async def get(path: str, accept: str = "*/*") -> bytes:
+            async with self.first.http.get(f"{url}/{path}", headers={"Accept": accept}) as reply:
+                assert reply.status == 200, (path, reply.status)
+                return await reply.read()
+
+        conda = json.loads(await get("noarch/repodata.json"))
+        beta = json.loads(await get("simple/beta/", JSON))
+        stanzas = (await get("cran/src/contrib/PACKAGES")).decode().split("\n")
+        return {
+            "conda": sorted(conda["packages.conda"]),
+            "python": [file["filename"] for file in beta["files"]],
+            "r": [line for line in stanzas if line.startswith(("Package:", "Version:"))],
+        }
 
 
 @asynccontextmanager
@@ -108,3 +127,36 @@ async def test_a_channel_of_three_families_is_the_same_through_a_second_daemon(t
         assert (await c.digests())[0] == (await c.digests())[1]
         async with c.first.http.get(f"{c.second.url}/repo/copy/packages/beta/beta-1.0-py3-none-any.whl") as reply:
             assert (reply.status, b"malware" in await reply.read()) == (403, True)
+
+
+@pytest.mark.deep
+@pytest.mark.timeout(180)
+async def test_a_channel_of_three_families_is_frozen_dated_rolled_back_and_installed_from(tmp_path: Path) -> None:
+    async with chain(tmp_path, "active") as c:
+        await c.run()
+        client = c.second.client
+        number = (await client.call("channel.get", channel="copy")).generation
+        before = await c.shown("/repo/copy")
+        await client.call("channel.freeze", channel="copy")
+        c.conda.add(PackageSpec(name="grown"))
+        c.cran.put("alpha", "1.2")
+        c.first.index.add("beta", "3.0")
+        await c.run()
+        assert await c.shown("/repo/copy") == before
+        ended = (await client.call("channel.unfreeze", channel="copy")).run
+        assert (await c.second.ended(ended.id)).state is RunState.COMPLETED
+        after = await c.shown("/repo/copy")
+        assert [family for family in after if after[family] == before[family]] == []
+        assert await c.shown(f"/snapshot/{number}/copy") == before
+        listed = await client.call("package.list", channel="copy", query="alpha")
+        assert {(one.family, one.name) for one in listed.items} >= {("python", "alpha-one"), ("r", "alpha")}
+        ended = (await client.call("channel.rollback", channel="copy", generation=number)).run
+        assert (await c.second.ended(ended.id)).state is RunState.COMPLETED
+        assert await c.shown("/repo/copy") == before
+        tools = Installer(tmp_path / "pip")
+        status, words = await tools.pip(f"{c.second.url}/repo/copy/simple/", "alpha.one")
+        assert (status, tools.version("beta")) == (0, "2.0"), words
+        library = tmp_path / "library"
+        library.mkdir()
+        code = f'install.packages("beta", repos = "{c.second.url}/repo/copy/cran", quiet = TRUE); cat(alpha::f())'
+        assert await r(code, library) == "alpha 1.1"

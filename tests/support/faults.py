@@ -170,10 +170,10 @@ class PythonSource:
 
     def grow(self) -> str:
         self._grown += 1
-        file = self._index.add(f"grown{self._grown}", "1.0")
+        file = self._index.add("kind0", f"2.{self._grown}")
         assert self._upstream is not None
         self.serve(self._upstream)
-        return f"packages/grown{self._grown}/{file.filename}"
+        return f"packages/kind0/{file.filename}"
 
 
 FAMILIES: tuple[Callable[[Path], FamilySource], ...] = (CondaSource, RSource, PythonSource)
