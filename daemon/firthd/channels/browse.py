@@ -341,7 +341,7 @@ async def package(
                 state=ArtifactState.STORED if one.file.delivered else ArtifactState.ON_DEMAND,
                 depends=facts.depends,
                 mirror=mirrors.get(one.file.mirror_id),
-                generation=one.generation,
+                generation=one.generation or None,
                 url=url(name, family, one.file.part, one.file.filename),
             )
         )
