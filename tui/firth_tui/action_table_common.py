@@ -22,9 +22,10 @@ LISTS = frozenset(
         Place.POLICIES,
         Place.EXCLUDED,
         Place.EXPLAIN,
+        Place.ADVISORIES,
     }
 )
-NO_ADDRESS = frozenset({Place.POLICIES, Place.POLICY, Place.EXCLUDED, Place.EXPLAIN})
+NO_ADDRESS = frozenset({Place.POLICIES, Place.POLICY, Place.EXCLUDED, Place.EXPLAIN, Place.ADVISORIES, Place.ADVISORY})
 SORTED = frozenset({Place.CHANNELS, Place.PACKAGES, Place.CHANNEL_MIRRORS, Place.MIRRORS})
 MOVES = frozenset(
     {"open", "app.back", "channel.mirrors", "mirror.open_run", "mirror.details", "log.follow", "log.next"}
