@@ -66,9 +66,11 @@ class FakePolicies(FakeWorld):
         self.advisories[id] = AdvisoryGet(id=id, touches=list(touches), touches_total=len(touches), as_of="", **given)
 
     def _do_advisory_list(self, query: str = "", cursor: str | None = None, limit: int = 100) -> Any:
-        found = [one for id, one in sorted(self.advisories.items()) if query in f"{id} {' '.join(one.packages)}".casefold()]
-        names = t.AdvisoryInfo.__struct_fields__
-        told = [t.AdvisoryInfo(**{name: getattr(one, name) for name in names}) for one in found]
+        found = [
+            one for id, one in sorted(self.advisories.items()) if query in f"{id} {' '.join(one.packages)}".casefold()
+        ]
+        fields = t.AdvisoryInfo.__struct_fields__
+        told = [t.AdvisoryInfo(**{name: getattr(one, name) for name in fields}) for one in found]
         return self._page(told, cursor, limit)
 
     def _do_advisory_get(self, id: str) -> Any:
