@@ -526,6 +526,13 @@ class RunList(PageParams, frozen=True, kw_only=True):
     channel: ChannelName | None = None
     kind: t.RunKind | None = None
     state: t.RunState | None = None
+    sort: Annotated[
+        str,
+        Meta(
+            description="`id`, `channel`, `mirror`, `kind`, `state`, `began`, `duration`, `added`,"
+            " each with `-` for descending"
+        ),
+    ] = "-id"
 
 
 class RunParams(Params, frozen=True, kw_only=True):
@@ -550,7 +557,9 @@ class PackageList(PageParams, frozen=True, kw_only=True):
     query: Query | None = None
     platform: Annotated[str, Meta(max_length=64, description="a subdir, such as linux-64 or noarch")] | None = None
     state: t.ArtifactState | None = None
-    sort: Annotated[str, Meta(description="`name`, `files`, `bytes`, each with `-` for descending")] = "name"
+    sort: Annotated[str, Meta(description="`name`, `files`, `bytes`, `downloads`, each with `-` for descending")] = (
+        "name"
+    )
 
 
 class PackageGet(Params, frozen=True, kw_only=True):

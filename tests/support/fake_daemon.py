@@ -495,12 +495,17 @@ class FakeDaemon(FakePolicies):
             in_force=held.in_force,
         )
 
-    def _do_run_list(self, cursor: str | None = None, limit: int = 100, **fields: Any) -> Any:
+    def _do_run_list(self, sort: str = "-id", cursor: str | None = None, limit: int = 100, **fields: Any) -> Any:
         fields = {name: value for name, value in fields.items() if value is not None}
         found = [
             each for each in self.runs.values() if all(getattr(each, name) == value for name, value in fields.items())
         ]
-        return self._page(sorted(found, key=lambda each: -each.id), cursor, limit)
+        by = sort.removeprefix("-")
+
+        def value(each: t.Run) -> tuple[str, int]:
+            return ("" if by == "id" else str(getattr(each, "mirror_name" if by == "mirror" else by))), each.id
+
+        return self._page(sorted(found, key=value, reverse=sort.startswith("-")), cursor, limit)
 
     def _run(self, run: int) -> t.Run:
         if run not in self.runs:

@@ -267,7 +267,7 @@ async def test_a_platform_that_the_source_has_not_is_told_beside_it(daemon: Fake
         form_now.field("source").value = "https://conda.example.org/x"
         await term.sees("the source has linux-64, noarch", "all that the source has", "enter: pick from 34")
         form_now.field("conda-subdirs").control.focus()
-        await term.press("h", "escape", "left", "right", "space", "escape")  # a letter opens the list, no more
+        await term.press("h", "escape", "left", "right", "space")  # a letter opens the list, no more
         await term.until(lambda: isinstance(term.app.screen, Form))
         assert form_now.field("conda-subdirs").value == ""
         await term.press("enter")
@@ -286,7 +286,9 @@ async def test_the_channel_is_picked_from_those_there_are(daemon: FakeDaemon) ->
     daemon.add_channel("team")
     async with terminal(daemon.socket, NARROW) as term:
         form_now = await form(term, "2", "n")
-        await term.sees("none yet", "enter: pick from 3", "The channel that it fills")
+        await term.sees("▸ main   enter: pick from 3", "Any name, unique")  # that under the cursor is likely meant
+        form_now.field("channel").control.focus()
+        await term.sees("The channel that it fills")
         await term.press("t", "e")
         await term.sees("enter: take it", "team")
         await term.press("enter")

@@ -145,6 +145,7 @@ class AdvisoryScreen(PlaceScreen):
             return
         self.sheet.put([[], *advisory_lines(self.now_known, self.now())])
         self.touches.source = LocalRows(self.now_known.touches, _key)
+        self.touches.loaded = True
         self.touches.changed()
         self.redraw()
 

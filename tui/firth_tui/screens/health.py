@@ -29,6 +29,7 @@ from firth_tui.widgets.work import Repeated
 READ_S = 5
 """How often the status is read while somebody looks."""
 MOST_DUE = 5
+SPARK_WIDE = 72
 OF_THE_STORE = frozenset({"space", "store"})
 """What is wrong with the store: it opens what lies in it."""
 MOST_HOSTS = 6
@@ -255,8 +256,8 @@ class HealthScreen(PlaceScreen):
         status, now = self.session.status, self.now()
         if status is None:
             return
-        values = self.session.rates.last(40)
-        flow = Cell(spark(values, 40) + "  ", Tone.BUSY)
+        cells = 40 if self.size.width >= SPARK_WIDE else 20
+        flow = Cell(spark(self.session.rates.last(cells), cells) + "  ", Tone.BUSY)
         lines: list[list[Cell]] = [
             [],
             *fault_lines(self.faults.cursor_row if self._faults else None),

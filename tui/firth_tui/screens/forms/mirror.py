@@ -57,8 +57,10 @@ PLAN_FIELDS = ("channel", "name", "type", "mode", "source", "filters", "on_upstr
 class MirrorForm(Form):
     """Dismisses with a MirrorReply, or None when cancelled."""
 
-    def __init__(self, *, mirror: Mirror | None = None, channel: str = "") -> None:
+    def __init__(self, *, mirror: Mirror | None = None, channel: str = "", likely: str = "") -> None:
+        """Edit `mirror`, or make one: in `channel`, or where somebody picks it, `likely` picked at first."""
         where = mirror.channel if mirror else channel
+        self._likely = likely
         what = f"Edit the mirror {mirror.name} of {where}" if mirror else f"New mirror{f' of {where}' if where else ''}"
         super().__init__(what)
         self.mirror = mirror
@@ -130,7 +132,7 @@ class MirrorForm(Form):
             *self._transfer(),
         ]
         if not self.channel:
-            shown.insert(0, channel_field())
+            shown.insert(0, channel_field(self._likely))
         return shown
 
     def _transfer(self) -> list[Field]:
@@ -219,6 +221,8 @@ class MirrorForm(Form):
 
     def on_mount(self) -> None:
         self._show_what_applies()
+        if self._likely:
+            self.set_focus(self.field("name").control)
         if not self.channel:
             start(self, offer_channels, self.firth, self.field("channel"), group="channels")
         start(self, offer_policies, self.firth, self.field("policy"), NO_POLICY, group="policies")

@@ -48,9 +48,10 @@ SWITCHES: dict[str, tuple[str, str, str]] = {
 """Filters that are a yes or a no."""
 
 
-def channel_field() -> Field:
+def channel_field(likely: str) -> Field:
     """Return the line of the channel that a mirror fills; `offer_channels` fills its list."""
-    return picked_field("channel", "Channel", "The channel that it fills; enter lists them.", [("", NO_CHANNEL)], "")
+    options = [("", NO_CHANNEL), *([(likely, likely)] if likely else [])]
+    return picked_field("channel", "Channel", "The channel that it fills; enter lists them.", options, likely)
 
 
 async def offer_channels(app: Application, field: Field) -> None:

@@ -15,6 +15,8 @@ from firth_tui.format import Sign, clean
 from firth_tui.screens.forms.fields import REASON, Choice, Field, words
 from firth_tui.screens.forms.picked import PICK_HINT, opening_text
 
+IN_VIEW = 6
+"""Lines of the list that are in view on any terminal."""
 Doubt = Callable[[str], str]
 """Tells in one sentence what is doubtful about a name that was typed; nothing where it is known."""
 
@@ -65,6 +67,8 @@ class ManyList(ModalScreen[list[str] | None]):
         self._list.clear_options()
         self._list.add_options(Option(self._line(name), id=f"={name}") for name in shown)
         self._list.highlighted = (shown.index(on) if on in shown else 0) if shown else None
+        if on in shown[:IN_VIEW]:
+            self._list.scroll_home(animate=False)
 
     def _line(self, name: str) -> str:
         sign = Sign.ON if name in self.taken else Sign.OFF
