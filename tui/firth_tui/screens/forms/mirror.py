@@ -221,12 +221,13 @@ class MirrorForm(Form):
 
     def on_mount(self) -> None:
         self._show_what_applies()
-        if self._likely:
-            self.set_focus(self.field("name").control)
         if not self.channel:
             start(self, offer_channels, self.firth, self.field("channel"), group="channels")
         start(self, offer_policies, self.firth, self.field("policy"), NO_POLICY, group="policies")
         self._in_force.ask()
+
+    def first_field(self) -> Field:
+        return self.field("name") if self._likely else super().first_field()
 
     async def _say_in_force(self) -> None:
         await say_in_force(self.firth, self.field("policy"), self.channel or self.field("channel").value)
