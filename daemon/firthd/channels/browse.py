@@ -272,6 +272,7 @@ async def packages_page(
         order_sql=by.sql,
         page=paging.decode(cursor, sort, str),
         limit=limit + 1,
+        since=now_ms // usage.DAY_MS - usage.LATELY_DAYS,
     )
     shown, following = paging.cut(sort, found, limit, lambda pair: (pair[1], f"{pair[0].family}/{pair[0].name}"))
     packages = [(one.family, one.name) for one, _ in shown]
