@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from firth_protocol.errors import NotFound, Upstream
 from firthd.clock import Clock
-from firthd.store.blobs import BlobWriter
+from firthd.store.incoming import Taking
 from firthd.upstream.failures import Passing, Slow
 from firthd.upstream.hosts import Lane
 from firthd.upstream.http import MAX_PAUSE_S
@@ -108,7 +108,7 @@ async def transfer(
     upstream: Opener,
     source: Source,
     address: str,
-    writer: BlobWriter,
+    writer: Taking,
     clock: Clock,
     *,
     digest: bool,
@@ -185,7 +185,7 @@ async def transfer(
         await clock.sleep(pause_s)
 
 
-async def _receive(body: Incoming, writer: BlobWriter, wrote: Callable[[int], None]) -> None:
+async def _receive(body: Incoming, writer: Taking, wrote: Callable[[int], None]) -> None:
     """Write what is new of a body; a source that does not go on where it was asked to sends known bytes again."""
     known = writer.written - body.offset
     async for chunk in body:
