@@ -380,7 +380,7 @@ class _Handler(web.RequestHandler):
         self._on_end = on_end
         self._came = asyncio.get_running_loop().time()
         self._quick = quick
-        self._whole = quick is not None  # whether each request so far came alone and in one piece
+        self._whole = quick is not None  # whether each request so far came in one piece: the parser is between two
         self.raw: bytes | None = None
         """The request that is being worked, as it came; None when it is not that simple."""
         self.wire: asyncio.Transport | None = None
@@ -393,11 +393,11 @@ class _Handler(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Answer at once what was answered so before; anything else goes aiohttp's way."""
         if self._whole:
+            self._whole = data.startswith(b"GET ") and data.find(b"\r\n\r\n") == len(data) - 4
             idle = not self._messages and (self._waiter is not None or not self._request_count)
-            self._whole = idle and data.startswith(b"GET ") and data.find(b"\r\n\r\n") == len(data) - 4
-            if self._whole and self._answered(data):
+            if self._whole and idle and self._answered(data):
                 return
-            self.raw = data if self._whole else None
+            self.raw = data if self._whole and idle else None
         super().data_received(data)
 
     def _answered(self, data: bytes) -> bool:

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 LEAST = 64 * 1024
 """Bytes of which a file has to have more to be kept in part: what is smaller comes again in no time."""
-IN_MEMORY = 256 * 1024
+IN_MEMORY = 128 * 1024
 """Bytes up to which a file that comes with a digest is held in memory until it is whole."""
 _DAY_MS = 86_400_000
 KEPT_MS = 7 * _DAY_MS
