@@ -10,14 +10,13 @@ from firthd.families.base import (
     Formats,
     InvalidRecordError,
     Listing,
-    Plain,
     Signed,
     SourceRecord,
     Spool,
-    Usual,
     Worded,
 )
 from firthd.families.pieces import Covering
+from firthd.families.usual import Plain, Usual
 from firthd.index.messages import PACKAGES, POLICY, InvalidRecord, PartResult, ReadParams
 from firthd.store.columns import goes_along
 from firthd.store.run_file import AddRow, CloseRow, OfferRow, RunFile
@@ -74,8 +73,12 @@ class PartReader:
         except (Upstream, TooLarge) as error:
             if not self._params.singly or self._params.page:
                 raise
-            return self._as_it_was(unreadable=error.message)
+            return self.unreadable(error.message)
         return self.compare(listing)
+
+    def unreadable(self, reason: str) -> PartResult:
+        """Let a part be as it was, because it cannot be read."""
+        return self._as_it_was(unreadable=reason)
 
     def compare(self, listing: Listing) -> PartResult:
         """Write how a part that was read differs."""
@@ -225,7 +228,7 @@ class PartReader:
                     self._unhashed += counts and live.declared == 0
                     del self._live[section][filename]
                     continue
-                record = self._moved_here(record or decode(entry, print16))
+                record = self._known_here(record or decode(entry, print16), live)
             except InvalidRecordError as error:
                 self._refuse(filename, str(error))
                 continue
@@ -244,6 +247,16 @@ class PartReader:
         if self._moved is not None and name not in self._moved:
             self._unexpected += 1
             self._surprise = self._surprise or printable(filename)
+
+    def _known_here(self, record: SourceRecord, live: LiveRow | None) -> SourceRecord:
+        """Return a record whose source gives no sha256 with that of the same bytes, if this mirror has seen them."""
+        if record.sha256 is not None or record.md5 is None or live is None or live.sha256 is None:
+            return self._moved_here(record)
+        family, part = self._formats.family, self._spool.part
+        known = self._state.bytes_known(self._params.mirror_id, family, part, record.filename)
+        if known is None or known[2] != record.md5:
+            return record
+        return replace(record, sha256=known[1], size=record.size or known[0])
 
     def _moved_here(self, record: SourceRecord) -> SourceRecord:
         """Return a record without digests with those of the same file where it lay before, unless its size differs.

@@ -1,16 +1,18 @@
 """The only place that says what a reading of a source's index has found, part by part, and what of it is to be read."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from firthd.families.base import Spool
+from firthd.families.base import FamilyRules, Spool
 from firthd.families.pieces import AHEAD, PIECES
 from firthd.index.messages import PartResult
 from firthd.store.catalog import SourceIndexRow
+
+NO_MARKS: Mapping[str, str] = {}
 
 
 class FetchedPart(Struct, frozen=True, kw_only=True):
@@ -19,6 +21,7 @@ class FetchedPart(Struct, frozen=True, kw_only=True):
     row: SourceIndexRow
     changed: bool
     lists: bool = False  # it is a list of parts
+    beside: tuple[str, ...] = ()  # names of the copies of files that are read with it
     pieces: Spool | None = None  # what has moved of it, where it is not read whole
     moved: list[str] | None = None  # as `Spool.moved`
     taken: SourceIndexRow | None = None  # the list of its pieces, as it is when the part is taken in whole
@@ -33,6 +36,7 @@ class Index(Struct, frozen=True, kw_only=True):
     sides: list[FetchedPart] = []  # files beside them
     failed: int = 0  # parts that could not be had and stay as they were
     marked: dict[str, str] = {}  # parts that a list marks anew and that have not changed
+    reads_beside: bool = False  # the sides are read with their parts
 
     @property
     def changed(self) -> bool:
@@ -41,6 +45,8 @@ class Index(Struct, frozen=True, kw_only=True):
     @property
     def renewed(self) -> list[str]:
         """The parts beside which something is new or was not taken in ("": beside all of them)."""
+        if self.reads_beside:  # what they say is in the records
+            return []
         return sorted({side.row.beside or "" for side in self.sides if side.must_be_read})
 
     @property
@@ -68,6 +74,7 @@ class Index(Struct, frozen=True, kw_only=True):
                 mark=part.row.mark,
                 base_url=part.row.base_url,
                 lists=part.lists,
+                beside=tuple(str(folder / name) for name in part.beside),
                 moved=part.moved,
             )
             for part in self.parts
@@ -112,3 +119,21 @@ class Index(Struct, frozen=True, kw_only=True):
 def lost(row: SourceIndexRow) -> bool:
     """Tell whether this is a list of pieces of which nobody knows whether the rows hold what it says."""
     return row.encoding == PIECES and not row.settled
+
+
+def index_of(
+    every: Sequence[FetchedPart], rules: FamilyRules, *, failed: int = 0, marked: Mapping[str, str] = NO_MARKS
+) -> Index:
+    """Return an index of parts and of files beside them; a part that is read with those is new when one of them is."""
+    parts = [part for part in every if part.row.beside is None]
+    sides = [part for part in every if part.row.beside is not None]
+
+    def with_sides(part: FetchedPart) -> FetchedPart:
+        beside = [side for side in sides if side.row.beside == part.row.part]
+        files = tuple(side.row.file for side in beside if side.row.file is not None)
+        news = part.row.file is not None and any(side.must_be_read for side in beside)
+        return replace(part, beside=files, changed=part.changed or news)
+
+    if rules.reads_beside:
+        parts = [with_sides(part) for part in parts]
+    return Index(parts=parts, sides=sides, failed=failed, marked=dict(marked), reads_beside=rules.reads_beside)

@@ -3,13 +3,11 @@
 from collections.abc import Mapping
 
 from firthd.mirrors.context import Context
-from firthd.mirrors.fetch_index import Came
 from firthd.mirrors.index import Index
 from firthd.mirrors.source import Job
 from firthd.store import catalog, marks
 from firthd.store.catalog import SourceIndexRow
 from firthd.store.database import Tx
-from firthd.upstream.failures import http_date_ms
 
 
 async def looked_to_the_end(context: Context, mirror_id: int) -> bool:
@@ -22,20 +20,6 @@ async def note_marks(context: Context, job: Job, index: Index) -> None:
     """Remember what a list says of parts that have not changed all the same: they need not be asked for again."""
     if index.marked:
         await context.db.write(lambda tx: marks.note_marks(tx, job.mirror_id, index.marked))
-
-
-def note_fetched(context: Context, job: Job) -> Came:
-    """Return what writes down a part that has come, unless the mirror was edited since the run began."""
-
-    async def body(tx: Tx, row: SourceIndexRow) -> None:
-        mirror = await catalog.mirror_by_id(tx, job.mirror_id)
-        if mirror is not None and job.still_that_of(mirror):
-            await catalog.note_fetched(tx, job.mirror_id, row)
-            written = http_date_ms(row.last_modified)
-            if written is not None and written > (mirror.source_seen or 0):
-                await catalog.note_mirror(tx, job.mirror_id, {"source_seen": written})
-
-    return lambda row: context.db.write(lambda tx: body(tx, row))
 
 
 async def note_looked(context: Context, job: Job, index: Index, known: Mapping[str, SourceIndexRow]) -> None:

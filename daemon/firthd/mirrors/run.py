@@ -9,19 +9,20 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from firth_protocol import units
-from firth_protocol.errors import FirthError, ShrinkGuard, TooLarge, Upstream, WorkerLost
+from firth_protocol.errors import FirthError, NoSpace, ShrinkGuard, TooLarge, Upstream, WorkerLost
 from firth_protocol.types import Cause, MirrorMode, StepName
 from firthd.channels.publish import Publication
 from firthd.families.pieces import AHEAD
 from firthd.index.messages import ReadParams, ReadResult
 from firthd.mirrors import plan, readers
+from firthd.mirrors.arrivals import Arrivals
 from firthd.mirrors.context import Context
 from firthd.mirrors.downloads import Result, bring
 from firthd.mirrors.fetch_index import IndexFetcher
 from firthd.mirrors.fill import FillRuns
 from firthd.mirrors.index import Index
 from firthd.mirrors.judgement import JUDGEMENT, judged_by, note_judgement, planned, resolve
-from firthd.mirrors.noting import looked_to_the_end, note_fetched, note_looked, note_marks
+from firthd.mirrors.noting import looked_to_the_end, note_looked, note_marks
 from firthd.mirrors.parts import compared, end_state, not_yet_today, part_changes, source_times
 from firthd.mirrors.publish_run import PublishRuns, cleaned, told
 from firthd.mirrors.reading import Reading, marks_reader, note_absent, note_read
@@ -115,6 +116,15 @@ class MirrorRuns:
     # --- the steps of a mirror run -----------------------------------------------------------------------
 
     async def _mirror(self, live: LiveRun, job: Job, folder: Path) -> Outcome:
+        try:
+            return await self._steps(live, job, folder)
+        except NoSpace:
+            raise
+        except FirthError:  # a page of errors may have had the validators of what it stood for: all of it comes anew
+            await self._p.db.write(lambda tx: catalog.drop_copies(tx, job.mirror_id))
+            raise
+
+    async def _steps(self, live: LiveRun, job: Job, folder: Path) -> Outcome:
         await self._connect(live, job)
         known = await self._p.db.read(lambda r: catalog.source_indexes(r, job.mirror_id))
         fetcher = self._fetcher(job, self._p.source_folder(job.mirror_id))
@@ -141,7 +151,7 @@ class MirrorRuns:
 
         async def whole() -> Index:
             again = fetcher or self._fetcher(job, self._p.source_folder(job.mirror_id))
-            return await again.fetch(live, job, known, f"{live.id}w", came=note_fetched(self._p, job))
+            return await again.fetch(live, job, known, f"{live.id}w", came=Arrivals(self._p.db, job))
 
         if fetcher is None and any(part.row.mark == AHEAD for part in index.parts):  # its rows are newer than the copy
             index = await whole()
@@ -222,7 +232,7 @@ class MirrorRuns:
                 known,
                 f"{live.id}{tag}",
                 thorough=thorough and not tag,
-                came=note_fetched(self._p, job) if kept else None,
+                came=Arrivals(self._p.db, job) if kept else None,
                 current_since=None if since is None or tag else max(int(since), now - CURRENT_MS),
                 pieces=pieces,
             )
@@ -291,19 +301,14 @@ class MirrorRuns:
 
         async with live.step(StepName.FILTER, "reads the index"):
             try:
-                try:
-                    result = await self._worker(live, params, tell)
-                except (Upstream, TooLarge) as error:
-                    if not index.in_pieces or whole is None:
-                        raise
-                    live.note(f"{error.message}; the index is read whole")
-                    index = await whole()
-                    spools = index.to_read(self._p.source_folder(job.mirror_id), everything=False)
-                    result = await self._worker(live, replace(params, spools=spools), tell)
-            except FirthError:
-                if copies is None:  # what cannot be read is fetched anew, and lies on the disk for nothing
-                    await self._p.db.write(lambda tx: catalog.drop_copies(tx, job.mirror_id))
-                raise
+                result = await self._worker(live, params, tell)
+            except (Upstream, TooLarge) as error:
+                if not index.in_pieces or whole is None:
+                    raise
+                live.note(f"{error.message}; the index is read whole")
+                index = await whole()
+                spools = index.to_read(self._p.source_folder(job.mirror_id), everything=False)
+                result = await self._worker(live, replace(params, spools=spools), tell)
             read = Reading(index=index, parts=result.parts, stamp=stamp, judgement=result.judgement)
             if in_force is not None and result.judgement is not None:
                 note_judgement(live, in_force, result.judgement)
