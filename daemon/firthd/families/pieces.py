@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from msgspec import Struct
 
 PIECES = "pieces"
-"""As `Spool.encoding`: some packages of a part, each in a piece of its own, as `store.pieces` lays them down."""
+"""As `Spool.encoding`: some packages of a part, each in a piece of its own, in one file of the store."""
 
 AHEAD = "ahead of its copy"
 """As `mark` of a part: pieces were taken in since its index was read whole, so that the copy is older than the rows."""
