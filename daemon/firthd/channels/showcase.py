@@ -1,10 +1,10 @@
 """The only place that reads what pages for people show of channels and packages, a little at a time."""
 
 import asyncio
+import contextlib
 import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -405,7 +405,7 @@ class Showcase:
         async with self._mine():
             return await self._db.read(body)
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def _mine(self) -> AsyncIterator[None]:
         if self._waiting >= WAITING:
             raise Unavailable("too many people look at pages in this moment", hint="try again in a moment")
@@ -473,4 +473,8 @@ def _platforms(rules: FamilyRules, files: Sequence[ShownFileRow]) -> list[str]:
 
 def _needed(rules: FamilyRules, files: Sequence[ShownFileRow]) -> list[str]:
     """Return what files need, each once; blocks for as long as reading their records takes."""
-    return list(dict.fromkeys(spec for file in files for spec in rules.facts(file.part, file.raw).depends))
+    specs: dict[str, None] = {}
+    for file in files:
+        with contextlib.suppress(ValueError):  # a record that an earlier release took and this one cannot read
+            specs.update(dict.fromkeys(rules.facts(file.part, file.raw).depends))
+    return list(specs)

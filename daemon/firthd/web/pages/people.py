@@ -189,7 +189,8 @@ class People:
             problem = not_found(f"the channel {view.channel} has no {TITLES[family]} {what}")
             return self._no_package(request, problem, self._where(request, view, when), view, name)
         if shown.name != name:
-            return web.Response(status=301, headers={"Location": quote(shown.name, safe="")})
+            chosen = "" if version is None else f"?{urlencode({'version': version})}"
+            return web.Response(status=302, headers={"Location": f"{quote(shown.name, safe='')}{chosen}"})
         where = self._where(request, view, when)
         now_ms = self._parts.clock.now_ms()
         address = self._address(request, view, privacy, when)
