@@ -101,6 +101,8 @@ async def test_pages_fit_speak_no_error_and_can_be_read_by_all(lived: Lived, axe
     for name, path in lived.pages.items():
         tab.heard.clear()
         await tab.open(lived.url + path)
+        status = await tab.value("performance.getEntriesByType('navigation')[0].responseStatus")
+        assert status == (404 if name in ("no such package", "nothing") else 200), name
         beyond = await tab.value(
             "[...document.querySelectorAll('*')].filter(e => e.getBoundingClientRect().right > innerWidth + 1"
             " && !e.closest('.unseen')).map(e => e.outerHTML.slice(0, 120))"

@@ -40,7 +40,7 @@ FOUND_EACH = 8
 """Packages of one channel, family and spelling that a search over all channels brings."""
 FOUND = 60
 VERSIONS = 2_000
-FILES = 200
+FILES = 100
 """Of one version that a package's page lists."""
 FILES_EVER = 50_000
 SNAPSHOTS = 200

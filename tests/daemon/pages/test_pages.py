@@ -391,3 +391,12 @@ async def test_a_refusal_looks_like_the_other_pages(team: Site, trouble: FirthEr
         assert reply.headers.get("retry-after") == ("30" if status == 503 else None)
         assert trouble.message.lower() in words(reply.body).lower()
     assert said in words((await team.get("/repo/main/-/conda/numpy", BROWSER)).body)
+
+
+async def test_a_package_with_more_than_a_page_holds(team: Site) -> None:
+    versions = [VersionRow(f"1.{number}", 1, 1) for number in range(900, 0, -1)]
+    needs = [Dependency(f"needed{number} >=1", None) for number in range(300)]
+    team.show.shown["conda", "many"] = shown("many", version="1.900", versions=versions, depends=needs)
+    said = words((await team.get("/repo/main/-/conda/many")).body)
+    for part in ("900 versions", "876 earlier versions", "And 500 versions before them", "And 100 others"):
+        assert part in said
