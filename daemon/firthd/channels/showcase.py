@@ -45,8 +45,8 @@ FILES = 100
 FILES_EVER = 50_000
 SNAPSHOTS = 200
 REMEMBERED = 128
-WAITING = 512
-"""People who wait for a page at the most: whoever comes then is asked to come again."""
+PATIENCE_S = 10.0
+"""Seconds that somebody waits for a turn: who would wait longer is asked to come again."""
 ANY_PART = "a"
 """A part that a family can have, whatever it is called."""
 
@@ -158,13 +158,20 @@ class PackageShown(Struct, frozen=True, kw_only=True):
 class Showcase:
     """Reads for people, one after the other: however many look at pages, installations have readers left."""
 
-    def __init__(self, db: Database, families: Mapping[Family, FamilyRules], needs: Needs, pages: Pages) -> None:
+    def __init__(
+        self,
+        db: Database,
+        families: Mapping[Family, FamilyRules],
+        needs: Needs,
+        pages: Pages,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self._db = db
         self._families = families
         self._needs = needs
         self._pages = pages
         self._turn = asyncio.Semaphore(1)
-        self._waiting = 0
+        self._patience_s = patience_s
         self._found: OrderedDict[tuple[int, int, str], Matches] = OrderedDict()
         self._listings: OrderedDict[tuple[int, int, Wanted], Listing] = OrderedDict()
 
@@ -407,14 +414,15 @@ class Showcase:
 
     @contextlib.asynccontextmanager
     async def _mine(self) -> AsyncIterator[None]:
-        if self._waiting >= WAITING:
-            raise Unavailable("too many people look at pages in this moment", hint="try again in a moment")
-        self._waiting += 1
         try:
-            async with self._turn:
-                yield
+            async with asyncio.timeout(self._patience_s):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise Unavailable("too many people look at pages in this moment", hint="try again in a moment") from None
+        try:
+            yield
         finally:
-            self._waiting -= 1
+            self._turn.release()
 
 
 def _reads_lazily(rules: FamilyRules, mirror: showcase.MirrorKindRow) -> bool:
