@@ -215,7 +215,7 @@ async def test_whoever_would_wait_too_long_is_asked_to_come_again(tmp_path: Path
         async with hasty._mine():
             with pytest.raises(Unavailable):
                 await hasty.snapshots(s.view(1))
-        asking = [asyncio.create_task(hasty.snapshots(s.view(1))) for _ in range(3)]
+        asking = [asyncio.create_task(s.showcase.snapshots(s.view(1))) for _ in range(3)]
         asking[1].cancel()
         assert await asking[0] == await asking[2] == []
-        assert await hasty.snapshots(s.view(1)) == []
+        assert await s.showcase.snapshots(s.view(1)) == []
