@@ -113,9 +113,8 @@ def host(name: str, *, fails: bool = False) -> t.UpstreamHost:
 
 
 def test_each_host_is_told_with_its_rate_its_failures_and_its_last_answer() -> None:
-    first, second = (
-        "".join(text for text, _ in line) for line in host_lines([host("a", fails=True), host("b")], START)
-    )
+    hosts = [host("a", fails=True), host("b")]
+    first, second = ("".join(text for text, _ in line) for line in host_lines(hosts, START))
     assert "sources" in first
     assert "! a  1.2 MB/s, 311 answers, last 200 1 h ago, 2 failures, last 1 h ago" in first
     assert second.strip() == "✓ b  1.2 MB/s, 311 answers, last 200 1 h ago"
