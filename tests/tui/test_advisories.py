@@ -85,4 +85,4 @@ async def test_a_flaw_leads_to_the_package_and_to_the_policy(tmp_path: Path) -> 
         await term.type("pysec")
         await term.sees("advisory PYSEC-2")
         await term.press("enter")
-        await term.sees("No channel offers a package that it names", "✓ means no file here")
+        await term.sees("No channel lists a package that it names", "✓ means no file here")

@@ -47,6 +47,11 @@ def status_cell(one: AdvisoryInfo) -> Cell:
     return Cell(clean(one.status), Tone.MUTED if one.set_by is None else Tone.PLAIN)
 
 
+def changed_text(one: AdvisoryInfo, now: float) -> str:
+    """Return when the database changed an advisory last, where it tells that."""
+    return age(one.modified, now) if one.modified else ""
+
+
 def database_lines(databases: list[AdvisoryDatabase], now: float) -> list[list[Cell]]:
     """Return a line for each database: how many, the newest, when it was imported; nothing before one was."""
     lines = []
@@ -80,7 +85,7 @@ def advisory_listing(screen: PlaceScreen) -> Listing[AdvisoryInfo]:
         Column(id="packages", title="PACKAGES", width=14, grow=1, cell=lambda a: Cell(clean(", ".join(a.packages)))),
         Column(id="status", title="STATUS", width=9, cell=status_cell),
         Column(id="summary", title="WHAT IT IS", width=16, grow=3, drop=1, cell=lambda a: Cell(clean(a.summary))),
-        Column(id="changed", title="CHANGED", width=10, drop=2, cell=lambda a: Cell(age(a.modified, now()))),
+        Column(id="changed", title="CHANGED", width=10, drop=2, cell=lambda a: Cell(changed_text(a, now()))),
         Column(id="imported", title="IMPORTED", width=10, drop=3, cell=lambda a: Cell(age(a.imported_at, now()))),
     )
 

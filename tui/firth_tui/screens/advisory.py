@@ -25,7 +25,8 @@ def advisory_lines(one: AdvisoryGet, now: float) -> list[list[Cell]]:
     """Return what an advisory says, and what was said of it here."""
     by = f", set by {clean(one.set_by)} {age(one.set_at, now)}" if one.set_by else ""
     note = f": {clean(one.note, 400)}" if one.note else ""
-    known = f"changed {age(one.modified, now)}, imported {age(one.imported_at, now)}"
+    changed = f"changed {age(one.modified, now)}, " if one.modified else ""
+    known = f"{changed}imported {age(one.imported_at, now)}"
     lines = [
         labelled("score", score_cell(one), Cell("")),
         labelled("status", Cell(f"{clean(one.status)}{by}{note}")),
@@ -82,7 +83,7 @@ class AdvisoryScreen(PlaceScreen):
         self.touches: KeyedTable[AdvisoryTouch] = KeyedTable(
             touch_columns(),
             LocalRows[AdvisoryTouch]([], _key),
-            empty="No channel offers a package that it names.",
+            empty="No channel lists a package that it names.",
         )
         self._reading = Repeated(self, self._read, group="advisory")
 
@@ -166,7 +167,7 @@ class AdvisoryScreen(PlaceScreen):
     async def open_row(self, row: Any) -> None:
         """Go to the package under the cursor, as its channel lists it."""
         if not isinstance(row, AdvisoryTouch):
-            self.firth.tell("No channel offers a package that it names: there is nothing to open.")
+            self.firth.tell("No channel lists a package that it names: there is nothing to open.")
             return
         page = await self.firth.link.page(
             Package, "package.list", channel=row.channel, family=row.family, query=row.package, limit=200
