@@ -57,7 +57,7 @@ class Line(Widget):
         right = Strip(segments(self, self.right))
         # the beginning of the left side stays in view, whatever the right one has to say
         most = width - min(length(self.left), LEFT_KEPT) - 1
-        if self.left and right.cell_length > most:
+        if self.left and self.right and right.cell_length > most:
             right = Strip.join([right.crop(0, max(0, most - 1)), Strip([Segment("…", base)])])
         room = max(0, width - right.cell_length - (1 if self.right else 0))
         left = Strip(segments(self, self.left))
