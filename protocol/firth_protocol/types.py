@@ -706,9 +706,12 @@ class SourceFound(Struct, frozen=True, kw_only=True):
     type: MirrorType
     source: str
     subdirs: list[str]
-    projects: int | None
+    projects: int | None  # python: in its list; of a long one about so many, as a warning says
     index_bytes: Bytes | None
     warnings: list[str]
+    platforms: list[str] = []  # r, python: of what was looked at, as the filter `platforms` names them
+    r_versions: list[str] = []  # r: that there are binaries for
+    python_versions: list[str] = []  # python: that wheels among what was looked at are for
 
 
 class FailedArtifact(Struct, frozen=True, kw_only=True):
@@ -794,7 +797,7 @@ class PackageFile(Struct, frozen=True, kw_only=True):
     state: ArtifactState
     depends: list[str]
     mirror: str | None
-    generation: int
+    generation: int | None  # that shows it first; null: its page is read on request and goes with the time
     url: str
 
 
