@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from firth_protocol import types as t
+from firth_tui.screens.explain import ExplainScreen
 from firth_tui.widgets.keyed_table import KeyedTable
 from tests.support.fake_daemon import FakeDaemon
 from tests.support.fake_world import generated_packages
@@ -53,6 +54,20 @@ async def test_a_wide_terminal_shows_what_enter_would(daemon: FakeDaemon) -> Non
         await term.press("tab")
         await term.pilot.pause()
         assert isinstance(term.app.screen.focused, KeyedTable)  # there is nothing else to go to
+
+
+async def test_a_package_of_which_nothing_is_left_says_why_and_opens_the_reasons(daemon: FakeDaemon) -> None:
+    hidden = msgspec.structs.replace(
+        generated_packages(1)[0], name="readline", files=0, left_out=3, rule="licenses", why="GPL-3.0-only is GPL3"
+    )
+    daemon.packages["bio"] = [hidden]
+    async with terminal(daemon.socket, SKETCHED, now=lambda: daemon.now) as term:
+        await started(term)
+        await term.press("enter")
+        await term.sees("▸readline", "– licenses", "3 files kept out: licenses", "GPL-3.0-only is GPL3")
+        await term.press("enter")
+        await term.until(lambda: isinstance(term.app.screen, ExplainScreen))
+        await term.sees("why hidden? › readline")
 
 
 @pytest.mark.deep

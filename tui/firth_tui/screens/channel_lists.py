@@ -88,7 +88,15 @@ def package_listing(screen: PlaceScreen, channel: str) -> Listing[Package]:
     )
 
 
+def left_out_text(package: Package) -> str:
+    """Return why a package of which nothing is shown is hidden, in words."""
+    by = f": {clean(package.rule)}" if package.rule else ""
+    return f"{counted(package.left_out, 'file')} kept out{by}"
+
+
 def _stored(package: Package) -> Cell:
+    if package.left_out:
+        return Cell(f"{Sign.SKIPPED} {clean(package.rule or 'kept out')}", Tone.WARN)
     if package.stored >= package.files:
         return Cell(f"{Sign.OK} all", Tone.OK)
     if package.stored == 0:

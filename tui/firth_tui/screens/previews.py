@@ -24,6 +24,7 @@ from firth_tui.format import (
     step_cell,
     type_name,
 )
+from firth_tui.screens.channel_lists import left_out_text
 from firth_tui.screens.mirror import failure_lines
 from firth_tui.screens.mirrors import missing_of, state_of, step_of
 from firth_tui.screens.place import PlaceScreen
@@ -61,7 +62,7 @@ async def more(screen: PlaceScreen, row: Any) -> Lines:
         failures = failure_lines(await link.ask(MirrorDetails, "mirror.details", mirror=row.id))[: MOST * 2]
         return [*await _wanted(screen, channel=row.channel, family=FAMILIES[row.type]), *failures]
     channel = screen.context().channel
-    if isinstance(row, Package) and channel is not None:
+    if isinstance(row, Package) and channel is not None and not row.left_out:
         return _needs(
             await link.ask(PackageDetail, "package.get", channel=channel.name, family=row.family, name=row.name)
         )
@@ -135,6 +136,13 @@ def _mirror(screen: PlaceScreen, mirror: Mirror) -> Lines:
 
 
 def _package(package: Package) -> Lines:
+    if package.left_out:
+        return [
+            _title(package.name, Cell(family_name(package.family), Tone.MUTED)),
+            [],
+            [Cell(f" {Sign.SKIPPED} {left_out_text(package)}", Tone.WARN)],
+            *([[Cell(" "), Cell(clean(package.why, 300))]] if package.why else []),
+        ]
     return [
         _title(package.name, Cell(family_name(package.family), Tone.MUTED)),
         [],
