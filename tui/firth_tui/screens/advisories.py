@@ -7,12 +7,12 @@ from textual.app import ComposeResult
 from firth_protocol.errors import FirthError
 from firth_protocol.events import Topic
 from firth_protocol.methods import AdvisorySummary
-from firth_protocol.types import AdvisoryDatabase, AdvisoryInfo
+from firth_protocol.types import AdvisoryDatabase, AdvisoryInfo, AdvisoryTouch
 from firth_tui.actions import Place, Target
 from firth_tui.format import Cell, Sign, Tone, age, clean, count, counted, seconds_of
 from firth_tui.rows import Fetch
 from firth_tui.screens.listing import Listing, ListPane, Wanted
-from firth_tui.screens.place import PlaceScreen, bindings
+from firth_tui.screens.place import PlaceScreen, RowPreviews, bindings
 from firth_tui.widgets.keyed_table import Column
 from firth_tui.widgets.sheet import Sheet
 from firth_tui.widgets.work import Repeated
@@ -40,6 +40,13 @@ def score_cell(one: AdvisoryInfo) -> Cell:
     grave = one.score >= GRAVE
     sign = Sign.BAD if grave else Sign.WARN if one.score >= SERIOUS else Sign.WAIT
     return Cell(f"{sign} {one.score:.1f}", Tone.BAD if grave else Tone.WARN if one.score >= SERIOUS else Tone.PLAIN)
+
+
+def affected_cell(one: AdvisoryTouch) -> Cell:
+    """Return how many files of a package an advisory means."""
+    if not one.affected:
+        return Cell(f"{Sign.OK} no file", Tone.OK)
+    return Cell(f"{Sign.WARN} {count(one.affected)} of {count(one.files)}", Tone.WARN)
 
 
 def status_cell(one: AdvisoryInfo) -> Cell:
@@ -137,7 +144,7 @@ class AdvisoriesScreen(PlaceScreen):
         return self._pane
 
     def body(self) -> ComposeResult:
-        self._pane = ListPane(advisory_listing(self), self.session.orders)
+        self._pane = ListPane(advisory_listing(self), self.session.orders, RowPreviews(self))
         yield self.databases
         yield self._pane
 

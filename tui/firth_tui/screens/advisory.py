@@ -9,10 +9,10 @@ from firth_protocol.events import Topic
 from firth_protocol.methods import AdvisoryGet
 from firth_protocol.types import AdvisoryTouch, Package
 from firth_tui.actions import Place, Target
-from firth_tui.format import Cell, Sign, Tone, age, clean, count, counted, family_name
+from firth_tui.format import Cell, Sign, Tone, age, clean, counted, family_name
 from firth_tui.model import Touched
 from firth_tui.rows import LocalRows
-from firth_tui.screens.advisories import WORDS, score_cell
+from firth_tui.screens.advisories import WORDS, affected_cell, score_cell
 from firth_tui.screens.mirror import labelled
 from firth_tui.screens.place import PlaceScreen, bindings
 from firth_tui.screens.policies import changes_policies
@@ -48,13 +48,6 @@ def touch_columns() -> tuple[Column[AdvisoryTouch], ...]:
         Column(id="family", title="FAMILY", width=6, drop=1, cell=lambda x: Cell(family_name(x.family))),
         Column(id="policy", title="POLICY", width=8, grow=1, cell=policy_cell),
     )
-
-
-def affected_cell(one: AdvisoryTouch) -> Cell:
-    """Return how many files of a package an advisory means."""
-    if not one.affected:
-        return Cell(f"{Sign.OK} no file", Tone.OK)
-    return Cell(f"{Sign.WARN} {count(one.affected)} of {count(one.files)}", Tone.WARN)
 
 
 def policy_cell(one: AdvisoryTouch) -> Cell:
