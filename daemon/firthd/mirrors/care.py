@@ -232,7 +232,7 @@ class Care:
         """Queue a scrub when the last one was a month ago; a new store has its first after a month."""
         now = self._clock.now_ms()
         at = await self._db.read(lambda r: journal.setting(r, _SCRUBBED))
-        if at is None:
+        if at is None or int(at) > now:  # or the clock was ahead then
             await self._db.write(lambda tx: journal.set_setting(tx, _SCRUBBED, str(now)))
         elif now - int(at) >= SCRUB_EVERY_MS:
 

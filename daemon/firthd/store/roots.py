@@ -16,7 +16,9 @@ INDEX, DRAFT, GRACE, SNAPSHOT, NOTHING = range(5)
 
 _HELD = (
     "CASE WHEN c.deleted_at IS NOT NULL OR s.state NOT IN ('open', 'finished', 'published') THEN 4"
-    " WHEN s.state <> 'published' THEN iif(a.closed_set IS NULL, 1, 4)"
+    # What a run has closed that has not ended is open again where the run is stopped or killed.
+    " WHEN s.state <> 'published' THEN iif(e.id IS NULL OR e.state NOT IN ('finished', 'published') OR EXISTS (SELECT 1"
+    " FROM run u WHERE u.id = e.run_id AND u.state IN ('pending', 'running', 'stopping')), 1, 4)"
     " WHEN e.id IS NULL OR e.state <> 'published' THEN 0"
     " WHEN g.time + :grace > :now OR p.until + :grace > :now THEN 2"
     # Rows of lazy pages that a later page ended: a version of the page that is kept for a snapshot may list them.

@@ -19,6 +19,7 @@ from firthd.upstream.body import MIN_BYTES_S, PACE_S, Body
 from firthd.upstream.encodings import labels
 from firthd.upstream.failures import Asked, Failure, Passing, Slow, retry_after_s
 from firthd.upstream.hosts import Held, Hosts, Lane
+from firthd.upstream.known import KnownHosts
 from firthd.upstream.masking import printable
 from firthd.upstream.proxies import Proxies
 from firthd.upstream.rate import Meter
@@ -170,13 +171,13 @@ class Http:
     ) -> None:
         self._settings = settings
         self._clock = clock
-        self._meter = meter
         self._shaper = shaper
         self._proxies = proxies
         self._user_agent = user_agent
         self._hosts = Hosts(settings.connections_per_host, clock)
+        self.known = KnownHosts(clock, meter)
         self._session: aiohttp.ClientSession | None = None
-        self._known: dict[tuple[Source, str | None], Known] = {}
+        self._sources: dict[tuple[Source, str | None], Known] = {}
         self._authorities: dict[str, tuple[tuple[int, int], ssl.SSLContext]] = {}
 
     async def start(self) -> None:
@@ -236,11 +237,13 @@ class Http:
             own = dict(headers or {})
             if may_send and secret is not None:
                 own["Authorization"] = secret
+            known = self.known.asking(asked.host)
             try:
                 async with (
                     self._hosts.slot(here.name, patience_s=patience_s, lane=lane),
-                    self._send(source, method, url, own, asked, idle, answer_s, lane) as reply,
+                    self._send(source, method, url, own, asked, idle, answer_s, lane, known.meter) as reply,
                 ):
+                    known.answered(reply.status, f"{asked.host} answered {reply.status}")
                     location = reply.location
                     if location is None:
                         self._heed(here, reply)
@@ -249,6 +252,9 @@ class Http:
                         return
             except Held as held:
                 raise asked.held(held.seconds) from None
+            except Failure as failure:
+                known.broke(failure.error)
+                raise
             try:
                 url = redirected(url, location)
             except ValueError as error:
@@ -263,11 +269,11 @@ class Http:
         )
 
     def _about(self, source: Source, proxy: str | None) -> Known:
-        found = self._known.get((source, proxy))
+        found = self._sources.get((source, proxy))
         if found is None:
-            if len(self._known) >= _KNOWN_MOST:
-                self._known.clear()
-            found = self._known[(source, proxy)] = known(source, proxy)
+            if len(self._sources) >= _KNOWN_MOST:
+                self._sources.clear()
+            found = self._sources[(source, proxy)] = known(source, proxy)
         return found
 
     @asynccontextmanager
@@ -281,6 +287,7 @@ class Http:
         idle_s: float,
         answer_s: float | None,
         lane: Lane,
+        meter: Meter,
     ) -> AsyncIterator[Reply]:
         if self._session is None:
             raise Unavailable("sources are not asked yet, or no more", hint="try again in a moment")
@@ -315,7 +322,7 @@ class Http:
             raise asked.broken(error, idle_s=min(idle_s, answer_s or idle_s)) from None
         try:
             held = None if self._shaper.free(source.limit) else partial(self._shaper.passed, source.limit, lane)
-            yield Reply(response, asked, self._clock, self._meter, idle_s, held, self._shaper.piece(source.limit))
+            yield Reply(response, asked, self._clock, meter, idle_s, held, self._shaper.piece(source.limit))
         finally:
             response.release()  # back to the pool when it was read to its end, closed otherwise
 

@@ -44,6 +44,8 @@ def fetch_url(place: FetchPlace) -> str:
         if place.base_url:
             page = urljoin(page, place.base_url)
         address = urljoin(page, url)
+        if page.startswith("/") and not (address.startswith("/") or urlsplit(address).scheme):
+            address = f"/{address}"  # it climbs above the root of its host, which is where it ends
         urlsplit(address)
     except (ValueError, InvalidRecordError):
         raise Invalid("The source names a file at an address that is none.") from None
