@@ -34,6 +34,7 @@ from firthd.health import Health
 from firthd.mirrors.caretakers import caretakers
 from firthd.mirrors.context import Context
 from firthd.mirrors.deliveries import Deliveries, helpers
+from firthd.mirrors.dropped_pages import DroppedPages
 from firthd.mirrors.governance import governance
 from firthd.mirrors.installation import Installations
 from firthd.mirrors.manage import Mirrors
@@ -216,9 +217,12 @@ class Daemon:
         self.keepers = caretakers(context, repairs, self.take_in, rooms, settings, self.published.forget_files)
         self.runs = MirrorRuns(context, publications, self.keepers.fills)
         self.governance = governance(context, self.runs)
+        self.pages = LazyPages(context, self.published.forget_files, grace_ms, ttl_s=settings.upstream.page_ttl_s)
+        await self.pages.prepare()
+        self._stack.push_async_callback(self.pages.close)
         self.queue.connect(
             {
-                RunKind.MIRROR: self.runs.mirror,
+                RunKind.MIRROR: DroppedPages(context, self.pages).behind(self.runs.mirror),
                 RunKind.PLAN: self.runs.plan,
                 RunKind.PUBLISH: publications.publish,
                 RunKind.ROLLBACK: publications.rollback,
@@ -227,9 +231,6 @@ class Daemon:
             },
             self.notifications.beside(self.health.run_ended),
         )
-        self.pages = LazyPages(context, self.published.forget_files, grace_ms, ttl_s=settings.upstream.page_ttl_s)
-        await self.pages.prepare()
-        self._stack.push_async_callback(self.pages.close)
         reports = Reports(db, clock, self.queue, self.policies, self.schedules.next_due)
         self.mirrors = Mirrors(
             db=db,

@@ -272,6 +272,7 @@ async def packages_page(
         order_sql=by.sql,
         page=paging.decode(cursor, sort, str),
         limit=limit + 1,
+        since=now_ms // usage.DAY_MS - usage.LATELY_DAYS,
     )
     shown, following = paging.cut(sort, found, limit, lambda pair: (pair[1], f"{pair[0].family}/{pair[0].name}"))
     packages = [(one.family, one.name) for one, _ in shown]
@@ -341,7 +342,7 @@ async def package(
                 state=ArtifactState.STORED if one.file.delivered else ArtifactState.ON_DEMAND,
                 depends=facts.depends,
                 mirror=mirrors.get(one.file.mirror_id),
-                generation=one.generation,
+                generation=one.generation or None,
                 url=url(name, family, one.file.part, one.file.filename),
             )
         )

@@ -5,7 +5,7 @@ from types import TracebackType
 
 import msgspec
 
-from firth_protocol.errors import Invalid
+from firth_protocol.errors import Invalid, TooLarge, Upstream
 from firthd.families import load_formats, load_policing
 from firthd.families.base import COLUMNS, Entry, Facts, Formats, InvalidRecordError, Listing, Spool
 from firthd.families.policing import Policing, SignsFiles
@@ -33,6 +33,8 @@ from firthd.workers import Report, TaskProgress
 REPORT_EVERY = 20_000
 MISSING_TOLD = 1000
 LICENSES_TOLD = 100
+Unreadable = Upstream | TooLarge
+"""Why a part could not be read."""
 SOLVED_RECORDS = 60_000
 """More records are not given to a solver: it would need more time and memory than the rest of the run."""
 SOLVED_SPECS = 100
@@ -78,6 +80,7 @@ class PolicyPass:
         self._filters = params.filters
         self._formats = formats
         self._max_bytes = params.max_part_bytes
+        self._singly = params.singly and not params.page
         self._report = report
         self.policing: Policing = load_policing(by.policing)
         flaws = Flaws(self.policing, by.rules.cve, read_advisories(state, formats.family)) if by.rules.cve else None
@@ -96,23 +99,36 @@ class PolicyPass:
         if self._file is not None:
             self._file.__exit__(kind, error, trace)
 
-    def judge_all(self, spools: Sequence[Spool]) -> Iterator[tuple[Spool, Listing]]:
-        """Judge parts; yield each with its listing once it is sure what becomes of its records."""
+    def judge_all(self, spools: Sequence[Spool]) -> Iterator[tuple[Spool, Listing | Unreadable]]:
+        """Judge parts; yield each with its listing once it is sure what becomes of its records.
+
+        One of many parts that cannot be read is yielded with the reason; of few, it is raised.
+        """
         if not self.judging.waits:
             for spool in spools:
-                listing = self._formats.read(spool, self._max_bytes)
+                listing = self._read(spool)
                 self._judge_part(spool, listing)
                 yield spool, listing
             self.judging.end()
             return
         for spool in spools:
-            self._judge_part(spool, self._formats.read(spool, self._max_bytes))
+            self._judge_part(spool, self._read(spool))
         self._report(TaskProgress(0, None, "records", "resolves dependencies"))
         self.judging.end()
         for spool in spools:
-            yield spool, self._formats.read(spool, self._max_bytes)
+            yield spool, self._read(spool)
 
-    def _judge_part(self, spool: Spool, listing: Listing) -> None:
+    def _read(self, spool: Spool) -> Listing | Unreadable:
+        try:
+            return self._formats.read(spool, self._max_bytes)
+        except (Upstream, TooLarge) as error:
+            if not self._singly:
+                raise
+            return error
+
+    def _judge_part(self, spool: Spool, listing: Listing | Unreadable) -> None:
+        if isinstance(listing, Unreadable):
+            return
         judging, facts_of, part, total = self.judging, self.policing.facts, spool.part, len(listing)
         signs = listing.signs if self._by.rules.signed_only and isinstance(listing, SignsFiles) else None
         judging.begin(part, total)
@@ -126,9 +142,10 @@ class PolicyPass:
                 if cut is not None:
                     brief = self.policing.brief(entry)
                     if cut(self.policing.name_key(brief.name)):
-                        code = judging.cut_out(number, part, counts=not goes_along(entry.section))
+                        counts = not goes_along(entry.section)
+                        code = judging.cut_out(number, part, counts=counts)
                         if self._file is not None:
-                            self._file.leave_out((part, entry.filename, *brief, code))
+                            self._file.leave_out((part, entry.filename, *brief, code), counts=counts)
                         continue
                 facts = facts_of(part, entry, signs(entry.filename) if signs is not None else None)
             except InvalidRecordError:
@@ -138,7 +155,8 @@ class PolicyPass:
 
     def _drop(self, facts: Facts, code: int) -> None:
         if self._file is not None:
-            self._file.leave_out((facts.part, facts.filename, facts.name, facts.version, facts.build, facts.size, code))
+            row = (facts.part, facts.filename, facts.name, facts.version, facts.build, facts.size, code)
+            self._file.leave_out(row, counts=facts.counts)
 
     def verdict(self, part: str, number: int) -> Verdict | None:
         """Return why a record of a part, by its number in the listing, is left out; None: it is kept."""
@@ -273,7 +291,7 @@ def preview_task(params: ReadParams, report: Report) -> PreviewResult:
     spools = [spool for spool in params.spools if params.only is None or spool.part in params.only]
     with PolicyPass(params, params.policy, formats, state, report) as judged:
         for spool, listing in judged.judge_all(spools):
-            if judged.judge.closes:
+            if judged.judge.closes and not isinstance(listing, Unreadable):
                 for number, entry in enumerate(listing):
                     if judged.verdict(spool.part, number) is None:
                         judged.keep(spool.part, entry)

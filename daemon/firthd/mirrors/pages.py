@@ -154,6 +154,18 @@ class LazyPages:
                 return await self._render(rules, rules.lazy, shows, version, at.form, gzipped)
         return None
 
+    async def read_again(self, mirror: MirrorRow, rules: FamilyRules, part: str) -> bool:
+        """Ask for a page now and wait for it; return whether its source answered."""
+        row = await self._p.db.read(lambda r: pages.page_as_of(r, mirror.id, part, self._p.clock.now_ms()))
+        ask = rules.lazy.ask(part) if rules.lazy is not None else None
+        if ask is None:
+            return False
+        try:
+            await self._wait(self._flight(job_of(mirror, self._p.secrets), ask, row), part, "")
+        except FirthError:  # it is in the log, and asked for again when a client wants it
+            return False
+        return True
+
     async def _listed(self, channel_id: int, mirror_id: int, family: Family, part: str) -> bool:
         return await self._p.db.read(lambda r: pages.lists(r, channel_id, mirror_id, family, part))
 

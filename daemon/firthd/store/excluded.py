@@ -20,7 +20,8 @@ TABLES = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE verdict (id INTEGER PRIMARY KEY, rule TEXT NOT NULL, why TEXT NOT NULL, refuses INTEGER NOT NULL) STRICT;
 CREATE TABLE left_out (
-  id INTEGER PRIMARY KEY, part TEXT NOT NULL, filename TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL,
+  id INTEGER PRIMARY KEY, -- below 0: it goes along with another file, and is in no list
+  part TEXT NOT NULL, filename TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL,
   build TEXT NOT NULL, size INTEGER, verdict INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE chosen (
@@ -101,7 +102,8 @@ class JudgementFile:
             self._connection.execute(f"PRAGMA {pragma}")
         self._connection.executescript(TABLES)
         self._connection.execute("BEGIN")
-        self._rows: list[LeftOutRow] = []
+        self._rows: list[tuple[int, *LeftOutRow]] = []
+        self._records = self._along = 0
 
     def __enter__(self) -> "JudgementFile":
         return self
@@ -115,15 +117,18 @@ class JudgementFile:
             self._connection.executescript(INDEXES)
         self._connection.close()
 
-    def leave_out(self, row: LeftOutRow) -> None:
-        """Append a record that is left out."""
-        self._rows.append(row)
+    def leave_out(self, row: LeftOutRow, *, counts: bool = True) -> None:
+        """Append a record that is left out; one that only goes along with another is in no list of them."""
+        self._records += counts
+        self._along += not counts
+        self._rows.append((self._records if counts else -self._along, *row))
         if len(self._rows) >= BATCH:
             self._flush()
 
     def _flush(self) -> None:
         self._connection.executemany(
-            "INSERT INTO left_out (part, filename, name, version, build, size, verdict) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO left_out (id, part, filename, name, version, build, size, verdict)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             self._rows,
         )
         self._rows = []
@@ -196,7 +201,7 @@ class Judgement:
         def body(connection: sqlite3.Connection) -> tuple[list[LeftOut], int]:
             rows = connection.execute(f"{_LEFT_OUT} WHERE {where} AND l.id > :after ORDER BY l.id LIMIT :limit", values)
             found = list(_left_out(rows))
-            count = f"SELECT count(*) FROM left_out l JOIN verdict v ON v.id = l.verdict WHERE {where}"
+            count = f"SELECT count(*) FROM left_out l JOIN verdict v ON v.id = l.verdict WHERE {where} AND l.id > 0"
             return found, int(connection.execute(count, values).fetchone()[0])
 
         return self._read(body, nothing)
@@ -206,7 +211,8 @@ class Judgement:
 
         def body(connection: sqlite3.Connection) -> dict[str, int]:
             rows = connection.execute(
-                "SELECT v.rule, count(*) FROM left_out l JOIN verdict v ON v.id = l.verdict GROUP BY v.rule"
+                "SELECT v.rule, count(*) FROM left_out l JOIN verdict v ON v.id = l.verdict WHERE l.id > 0"
+                " GROUP BY v.rule"
             )
             return dict(rows.fetchall())
 
@@ -217,7 +223,8 @@ class Judgement:
 
         def body(connection: sqlite3.Connection) -> list[LeftOut]:
             rows = connection.execute(
-                f"{_LEFT_OUT} WHERE ?1 IS NULL OR l.name IN (?1, lower(?1)) ORDER BY l.id LIMIT ?2", (name, limit)
+                f"{_LEFT_OUT} WHERE l.id > 0 AND (?1 IS NULL OR l.name IN (?1, lower(?1))) ORDER BY l.id LIMIT ?2",
+                (name, limit),
             )
             return list(_left_out(rows))
 

@@ -94,6 +94,16 @@ async def newest_places(r: Reader, mirror_id: int) -> dict[str, tuple[str, str |
     return {row[0]: (row[1], row[2]) for row in rows}
 
 
+async def newest_there(r: Reader, mirror_id: int) -> list[str]:
+    """Return the parts of a mirror whose page was there when it was read last."""
+    rows = await r.rows(
+        "SELECT p.part FROM page p WHERE p.mirror_id = ? AND p.body IS NOT NULL AND NOT EXISTS"
+        " (SELECT 1 FROM page n WHERE n.mirror_id = p.mirror_id AND n.part = p.part AND n.read_at > p.read_at)",
+        (mirror_id,),
+    )
+    return [row[0] for row in rows]
+
+
 async def body(r: Reader, page_id: int) -> bytes | None:
     """Return a version's compressed bytes."""
     raw = await r.value("SELECT body FROM page WHERE id = ?", (page_id,))

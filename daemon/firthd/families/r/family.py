@@ -26,6 +26,7 @@ R = FamilyRules(
     first_parts=(),
     empty_part=lambda _: {},
     shows_empty=True,
+    reads_beside=True,
     locate=locate,
     address=file_address,
     set_up=set_up,
