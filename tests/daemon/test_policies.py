@@ -219,7 +219,14 @@ async def test_advisories_act_at_once_and_are_judged_by_hand(tmp_path: Path) -> 
             {"id": "OWN-3", "name": "beta", "spec": "beta >=1 <2"},
         ]
         file.write_text("\n".join(map(json.dumps, lines)))
-        for place in ("flaws.jsonl", "http://[::1", "http://127.0.0.1:99999/", "//[", "/flaws\0.jsonl"):
+        for place in (
+            "flaws.jsonl",
+            "http://[::1",
+            "http://127.0.0.1:99999/",
+            "http://127.0.0.1/x?key=1",
+            "//[",
+            "/flaws\0.jsonl",
+        ):
             with pytest.raises(Invalid):
                 await w.call("advisory.import", source=place, format="lines")
         reply = await w.call("advisory.import", source=str(file), format="lines")
