@@ -118,14 +118,17 @@ class Renderer:
             files=sorted(self._out.files, key=attrgetter("path")),
             pack=pack,
             parts=self._parts,
-            content=self._summaries.content(None, {})
-            if self._anew
-            else self._summaries.content(self._params.before, in_force),
+            content=self._content(in_force),
             changed_packages=len(seen | gone),
             slices_new=slices,
             left_out=self._left_out,
             notes=self._notes(),
         )
+
+    def _content(self, in_force: Mapping[str, SummaryInForce]) -> FamilyContent:
+        before, known = (None, dict[str, SummaryInForce]()) if self._anew else (self._params.before, in_force)
+        content = self._summaries.content(before, known)
+        return replace(content, state=content.state + self._out.beside_rows)
 
     def _share(
         self, share: Share, parts: list[str], touched: dict[str, set[str]], summed: set[str] | None
