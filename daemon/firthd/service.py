@@ -12,7 +12,6 @@ from firth_protocol.events import Fact
 from firth_protocol.types import Family, RunKind
 from firthd import __version__
 from firthd.access import Access, WebTokens
-from firthd.channels import browse
 from firthd.channels.blocks import Blocks
 from firthd.channels.drops import Retention
 from firthd.channels.manage import Channels
@@ -21,6 +20,7 @@ from firthd.channels.needs import Needs
 from firthd.channels.policies import Policies
 from firthd.channels.publish import Publisher
 from firthd.channels.published import Published
+from firthd.channels.showcase import Showcase
 from firthd.channels.tokens import Tokens
 from firthd.channels.usage import Usage
 from firthd.clock import Clock, SystemClock
@@ -315,8 +315,7 @@ class Daemon:
                 clock=self._clock,
                 state=self.settings.state,
                 families=self.engine.families,
-                packages=lambda channel, query: browse.first_packages(self.db, channel, query, self._clock.now_ms()),
-                families_of=lambda channel: browse.families_of(self.db, channel),
+                showcase=Showcase(self.db, self.engine.families, self.engine.needs, self.pages),
                 health=lambda: self._trouble,
                 limited=self.health.limited,
                 metrics=self.health.metrics,
@@ -324,6 +323,7 @@ class Daemon:
                 asked=self.keepers.unused.note,
                 index_lost=self.keepers.damage.index,
                 downloaded=self.usage.note,
+                changes=lambda: self.db.changes,
             )
         )
         listeners = web_listeners(self._sockets.web, self.settings.web.listen)

@@ -247,6 +247,8 @@ async def test_advisories_act_at_once_and_are_judged_by_hand(tmp_path: Path) -> 
             ("main", "alpha", "1.10", 3, 2)
         ]
         assert (told.touches[0].policies, told.note, told.touches_total) == (["safe"], "not in this build", 1)
+        unseen = await w.daemon.daemon.governance.touched.get("OWN-1", ("other", "main/*"))
+        assert (unseen.touches, unseen.touches_total) == ([], 0)
         (database,) = (await w.call("advisory.summary")).databases
         assert (database.name, database.advisories, database.withdrawn) == ("OWN", 2, 0)
         with pytest.raises(NotFound):

@@ -13,7 +13,7 @@ from msgspec import Raw, Struct
 
 from firth_protocol.errors import Upstream
 from firth_protocol.types import Credentials, Family, Filters, MirrorMode, SourceFound
-from firthd.families.addresses import Located, SetUp
+from firthd.families.addresses import Located, PageAt, SetUp
 from firthd.store.columns import columns_of
 from firthd.store.worker_reads import ShownRow
 
@@ -156,10 +156,7 @@ class Output(Protocol):
         """Return the paths that the generation before serves below a folder, whose name ends in a slash."""
 
     def before(self, path: str) -> bytes | None:
-        """Return what the generation before serves at a path that ends as `FamilyRules.reads` says.
-
-        None when it is not to be had, or damaged: it can be made again.
-        """
+        """Return what is served before at a path that `FamilyRules.reads` ends; None: it can be made again."""
 
     def readable(self) -> Iterable[str]:
         """Return the paths that `before` is good for."""
@@ -181,6 +178,9 @@ class Output(Protocol):
 
     def end(self, path: str) -> None:
         """Let a path show nothing any more."""
+
+    def listed(self, sha256: bytes) -> None:
+        """Say what the family shows beside its rows: a generation's digest is of that too."""
 
     def note(self, text: str) -> None:
         """Tell an administrator of what clients will not take."""
@@ -441,6 +441,8 @@ class LazyParts(Struct, frozen=True, kw_only=True):
     is_lazy: Callable[[str, Filters, MirrorMode], bool]  # whether a mirror reads this part so
     ask: Callable[[str], Ask | None]  # how a part's page is asked for; None: there can be no such part
     pages: str  # "package.module:name" of its `Pages`
+    at: Callable[[str], PageAt | None]  # where a part's page is whose file names `listed` reads; None: no such part
+    listed: Callable[[bytes], frozenset[str]]  # such a page as it is served -> the file names on it; it blocks
 
 
 class Inside(NamedTuple):
@@ -474,6 +476,7 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     locate: Callable[[str, str], Located | None]  # URL path below the channel, Accept header
     address: Callable[[str, str], str]  # part, file name -> where `locate` finds it, ready for an address
     set_up: Callable[[str], Sequence[SetUp]]  # the channel's address -> lines for each client
+    install: Callable[[str, str], Sequence[SetUp]]  # channel's address, package -> lines that install it from there
     needs_record: Callable[[str], bool]  # section -> whether `fetch_url` must be given the raw record
     fetch_url: Callable[[FetchPlace], str]  # where a file is, relative to the source or absolute; without `base_url`
     # also where copies of the source keep it

@@ -115,14 +115,17 @@ class Renderer:
             files=sorted(self._out.files, key=attrgetter("path")),
             pack=pack,
             parts=self._parts,
-            content=self._summaries.content(None, {})
-            if self._anew
-            else self._summaries.content(self._params.before, in_force),
+            content=self._content(in_force),
             changed_packages=len(seen | gone),
             slices_new=slices,
             left_out=self._left_out,
             notes=self._notes(),
         )
+
+    def _content(self, in_force: Mapping[str, SummaryInForce]) -> FamilyContent:
+        before, known = (None, dict[str, SummaryInForce]()) if self._anew else (self._params.before, in_force)
+        content = self._summaries.content(before, known)
+        return replace(content, state=content.state + self._out.beside_rows)
 
     def _objects_only(self, touched: dict[str, set[str]], parts: list[str]) -> RenderResult:
         """Make the objects of some parts; another task sums up what they show."""

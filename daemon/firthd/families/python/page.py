@@ -55,6 +55,10 @@ class _Name(Struct, gc=False):
     filename: object = None
 
 
+class _Shown(Struct, gc=False):
+    files: list[_Name] = []
+
+
 class ListedProject(Struct, gc=False, omit_defaults=True):
     """A name that a project list has, as it is spelled there, and how often the project has changed."""
 
@@ -69,6 +73,7 @@ class _Projects(Struct, gc=False):
 
 _decode_page = msgspec.json.Decoder(_Page).decode
 _decode_name = msgspec.json.Decoder(_Name).decode
+_decode_shown = msgspec.json.Decoder(_Shown).decode
 _decode_projects = msgspec.json.Decoder(_Projects).decode
 _decode_any = msgspec.json.Decoder(dict[str, Raw]).decode
 
@@ -292,6 +297,11 @@ def _named(spool: Spool, max_bytes: int) -> list[ListedProject]:
         return _names_in_html(links_of(content))
     except NotPageError as error:
         raise Upstream(f"the source's project list is none: {error}", hint="look at the source") from None
+
+
+def files_on(page: bytes) -> frozenset[str]:
+    """Return the names of the files on a page that was made here, in JSON."""
+    return frozenset(file.filename for file in _decode_shown(page).files if isinstance(file.filename, str))
 
 
 def _names_in_json(content: bytes) -> list[ListedProject]:
