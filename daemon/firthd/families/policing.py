@@ -34,6 +34,17 @@ class SignsFiles(Protocol):
     def signs(self, filename: str) -> bool: ...
 
 
+@runtime_checkable
+class NamesFirst(Protocol):
+    """Policing of a family whose parts list many records: the name of one costs a tenth of its facts."""
+
+    def named(self, entry: Entry, /) -> str:
+        """Return a record's name; raise InvalidRecordError for what has none."""
+
+    def platform_of(self, part: str, /) -> str:
+        """Return what all files of a part are for."""
+
+
 class Brief(NamedTuple):
     """What is told of a record that is left out."""
 
@@ -41,6 +52,16 @@ class Brief(NamedTuple):
     version: str
     build: str
     size: int | None
+
+
+class Unsolved(NamedTuple):
+    """What a solver says."""
+
+    sentences: list[str]  # one for each spec on a platform that cannot be installed
+    unasked: int  # how many it had no time for
+
+
+NOTHING_UNSOLVED = Unsolved([], 0)
 
 
 @runtime_checkable
@@ -83,8 +104,8 @@ class Policing(Protocol):
     def newer_form(self, facts: Facts, /) -> str | None:
         """Return the file name of the same build in a newer form, None where this is the newest."""
 
-    def unsolved(self, kept: Sequence[tuple[str, Entry]], wanted: Sequence[tuple[str, str]], /) -> list[str]:
-        """Return a sentence for each of `wanted` that cannot be installed; [] where the family has no solver.
+    def unsolved(self, kept: Sequence[tuple[str, Entry]], wanted: Sequence[tuple[str, str]], /) -> Unsolved:
+        """Return what of `wanted` cannot be installed; nothing where the family has no solver.
 
         `kept` are all records with their parts, `wanted` are specs with the platforms on which they are wanted.
         """

@@ -1,6 +1,6 @@
 """The only place that judges what a source lists by a policy; it runs in a worker process, before rows are compared."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 
 import msgspec
@@ -8,7 +8,7 @@ import msgspec
 from firth_protocol.errors import Invalid
 from firthd.families import load_formats, load_policing
 from firthd.families.base import COLUMNS, Entry, Facts, Formats, InvalidRecordError, Listing, Spool
-from firthd.families.policing import Policing, SignsFiles
+from firthd.families.policing import NamesFirst, Policing, SignsFiles
 from firthd.index.messages import (
     PACKAGES,
     POLICY,
@@ -51,10 +51,16 @@ class Sights:
         self._now_ms = now_ms
         self._part = ""
         self._known: Mapping[str, tuple[str, int]] = {}
+        self._last: tuple[Facts, int] | None = None
         self.new: list[SightRow] = []
 
     def first_seen(self, facts: Facts) -> int:
         """Return when a record counts as come: what the first look at a part finds, when it was built."""
+        if self._last is None or self._last[0] is not facts:
+            self._last = facts, self._looked_up(facts)
+        return self._last[1]
+
+    def _looked_up(self, facts: Facts) -> int:
         if facts.part != self._part:
             self._part = facts.part
             self._known = self._state.sights(self._mirror_id, facts.part)
@@ -83,7 +89,13 @@ class PolicyPass:
         flaws = Flaws(self.policing, by.rules.cve, read_advisories(state, formats.family)) if by.rules.cve else None
         self.judge = Judge(by.rules, self.policing, now_ms=by.now_ms, flaw=flaws.worst if flaws else None)
         self.sights = Sights(state, params.mirror_id, formats.family, by.now_ms)
-        self.judging = Judging(self.judge, self.sights.first_seen, self._drop)
+        self.judging = Judging(self.judge, self.sights.first_seen, self._drop, self._recall, self._forgo)
+        self._unneeded = self.judge.unless_needed
+        self._names: NamesFirst | None = None
+        if self._unneeded is not None and isinstance(self.policing, NamesFirst):
+            self._names = self.policing
+        self._entries: dict[str, list[Entry]] = {}  # of the parts whose records may be deferred
+        self._signs: dict[str, Callable[[str], bool] | None] = {}
         self._file = JudgementFile(by.file) if by.file is not None else None
         self._kept: list[tuple[str, Entry]] = []
 
@@ -98,25 +110,33 @@ class PolicyPass:
 
     def judge_all(self, spools: Sequence[Spool]) -> Iterator[tuple[Spool, Listing]]:
         """Judge parts; yield each with its listing once it is sure what becomes of its records."""
-        if not self.judging.waits:
+        if not self.judge.waits:
             for spool in spools:
                 listing = self._formats.read(spool, self._max_bytes)
                 self._judge_part(spool, listing)
                 yield spool, listing
             self.judging.end()
             return
+        listings: list[Listing] = []
         for spool in spools:
-            self._judge_part(spool, self._formats.read(spool, self._max_bytes))
+            listing = self._formats.read(spool, self._max_bytes)
+            self._judge_part(spool, listing)
+            if self._names is not None:
+                listings.append(listing)
         self._report(TaskProgress(0, None, "records", "resolves dependencies"))
         self.judging.end()
+        self._entries.clear()
         for spool in spools:
-            yield spool, self._formats.read(spool, self._max_bytes)
+            yield spool, listings.pop(0) if listings else self._formats.read(spool, self._max_bytes)
 
     def _judge_part(self, spool: Spool, listing: Listing) -> None:
         judging, facts_of, part, total = self.judging, self.policing.facts, spool.part, len(listing)
         signs = listing.signs if self._by.rules.signed_only and isinstance(listing, SignsFiles) else None
-        judging.begin(part, total)
-        cut, takes = self.judge.cut, self._formats.taker(self._filters)
+        cut, takes, names = self.judge.cut, self._formats.taker(self._filters), self._names
+        judging.begin(part, total, names.platform_of(part) if names is not None else None)
+        if names is not None:
+            self._entries[part], self._signs[part] = list(listing), signs
+        unneeded, key_of, defer = self._unneeded, self.policing.name_key, judging.defer
         for number, entry in enumerate(listing):
             if number % REPORT_EVERY == 0:
                 self._report(TaskProgress(number, total, "records", f"{part}: {number:,} of {total:,} judged"))
@@ -130,11 +150,34 @@ class PolicyPass:
                         if self._file is not None:
                             self._file.leave_out((part, entry.filename, *brief, code))
                         continue
+                if names is not None and unneeded is not None and not goes_along(entry.section):
+                    key = key_of(names.named(entry))
+                    if unneeded(key):
+                        defer(number, key)
+                        continue
                 facts = facts_of(part, entry, signs(entry.filename) if signs is not None else None)
             except InvalidRecordError:
                 continue  # whoever compares it refuses it, with the reason
             judging.see(number, facts)
         judging.end_part()
+
+    def _recall(self, part: str, number: int) -> Facts | None:
+        """Return the facts of a record that was deferred; None: whoever compares it refuses it."""
+        entry, signs = self._entries[part][number], self._signs[part]
+        try:
+            return self.policing.facts(part, entry, signs(entry.filename) if signs is not None else None)
+        except InvalidRecordError:
+            return None
+
+    def _forgo(self, part: str, number: int, code: int) -> bool:
+        entry = self._entries[part][number]
+        try:
+            brief = self.policing.brief(entry)
+        except InvalidRecordError:
+            return False
+        if self._file is not None:
+            self._file.leave_out((part, entry.filename, *brief, code))
+        return True
 
     def _drop(self, facts: Facts, code: int) -> None:
         if self._file is not None:
@@ -214,7 +257,13 @@ class PolicyPass:
         if len(self._kept) > SOLVED_RECORDS or len(pairs) > SOLVED_SPECS:
             return [], "whether environments can be solved was not looked at: too much is allowed"
         self._report(TaskProgress(0, len(pairs), "specs", "asks whether what is allowed can be installed"))
-        return list(self.policing.unsolved(self._kept, pairs)), ""
+        found = self.policing.unsolved(self._kept, pairs)
+        if not found.unasked:
+            return found.sentences, ""
+        return (
+            found.sentences,
+            f"whether {found.unasked:,} of {len(pairs):,} can be installed was not looked at: no time",
+        )
 
 
 def sweep_task(params: ReadParams, report: Report) -> ReadResult:

@@ -1,6 +1,6 @@
 """Decides, purely, what the allowed packages need: the closure of dependencies, what is missing, and through whom."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 
 from msgspec import Struct
 
@@ -57,15 +57,23 @@ def newest(candidates: Sequence[Candidate], latest: int | None, policing: Polici
 
 
 class Closure:
-    """What is needed on each platform, from what is allowed onwards."""
+    """What is needed on each platform, from what is allowed onwards.
 
-    def __init__(self, policing: Policing, candidates: Mapping[str, Sequence[Candidate]], latest: int | None) -> None:
+    `candidates` returns those of a name, spelled as `Policing.name_key` does; it is asked only for what is needed.
+    """
+
+    def __init__(
+        self,
+        policing: Policing,
+        candidates: Callable[[str], Sequence[Candidate]],
+        platforms: Set[str],
+        latest: int | None,
+    ) -> None:
         self._policing = policing
         self._candidates = candidates
         self._latest = latest
         self._everywhere = policing.everywhere
-        platforms = {one.facts.platform for some in candidates.values() for one in some} - {self._everywhere}
-        self._platforms = sorted(platforms) or [self._everywhere]
+        self._platforms = sorted(platforms - {self._everywhere}) or [self._everywhere]
         self._needs: dict[str, Need | None | str] = {}  # text -> what it means; a str: why it cannot be read
         self._by_version: dict[str, dict[str, list[Candidate]]] = {}
         self._met: dict[tuple[str, str], bool] = {}
@@ -142,9 +150,7 @@ class Closure:
                 if one.facts.platform in here
             ]
         else:
-            found = [
-                one for one in self._candidates.get(key, ()) if one.facts.platform in here and need.matches(one.facts)
-            ]
+            found = [one for one in self._candidates(key) if one.facts.platform in here and need.matches(one.facts)]
         return newest(found, self._latest, self._policing)
 
     def _key(self, need: Need) -> str:
@@ -154,7 +160,7 @@ class Closure:
         found = self._by_version.get(key)
         if found is None:
             found = self._by_version[key] = {}
-            for one in self._candidates.get(key, ()):
+            for one in self._candidates(key):
                 found.setdefault(one.facts.version, []).append(one)
         return found
 

@@ -61,3 +61,23 @@ def test_what_is_cut_from_real_records_solves_and_what_is_excluded_is_told_with_
     deeper = solved(path, allow=["zlib"], exclude=["_openmp_mutex"])
     (missing,) = [one for one in deeper.missing if one.requirement.startswith("_openmp_mutex")]
     assert [name.partition("-")[0] for name in missing.chain] == ["zlib", "libgcc"]
+
+
+def test_what_nothing_needs_is_not_looked_at_and_that_changes_nothing(tmp_path: Path) -> None:
+    path = worker_path(tmp_path)
+    rules = {
+        "packages": {"allow": ["pandas", "flask"], "exclude": ["tzdata"], "include_dependencies": True},
+        "exceptions": ["requests"],
+        "licenses": {"not_in": ["GPL3"], "unknown": "allow"},
+        "legacy": False,
+        "keep_latest": 3,
+    }
+    found = []
+    for every in ({}, {"min_age": 1}):  # an age is counted of every record: nothing is put off
+        kept = path.kept(rules_of(**rules, **every))
+        assert path.result is not None
+        judgement = path.result.judgement
+        assert judgement is not None
+        found.append((kept, judgement.missing, judgement.kept, judgement.bytes, sum(judgement.counts.values())))
+    assert found[0] == found[1]
+    assert found[0][0]

@@ -10,7 +10,7 @@ from packaging.requirements import Requirement as Parsed
 
 from firth_protocol.types import Family
 from firthd.families.base import Comparable, Entry, Facts, InvalidRecordError
-from firthd.families.policing import Brief, LicenseSyntax
+from firthd.families.policing import NOTHING_UNSOLVED, Brief, LicenseSyntax, Unsolved
 from firthd.families.python import requirement
 from firthd.families.python.names import (
     METADATA_ENDING,
@@ -89,8 +89,8 @@ class PythonPolicing:
     def newer_form(self, facts: Facts) -> str | None:
         return None
 
-    def unsolved(self, kept: Sequence[tuple[str, Entry]], wanted: Sequence[tuple[str, str]]) -> list[str]:
-        return []
+    def unsolved(self, kept: Sequence[tuple[str, Entry]], wanted: Sequence[tuple[str, str]]) -> Unsolved:
+        return NOTHING_UNSOLVED
 
 
 POLICING = PythonPolicing()
