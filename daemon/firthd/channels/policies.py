@@ -14,6 +14,7 @@ from firthd.channels.blocks import Blocks
 from firthd.clock import Clock, utc_day
 from firthd.families import load_policing
 from firthd.families.base import Entry, FamilyRules, InvalidRecordError
+from firthd.families.policing import ToldApart
 from firthd.policies.evaluate import Judge, Verdict
 from firthd.runs.queue import RunQueue
 from firthd.store import blocks, catalog, journal, policies, runs
@@ -172,7 +173,7 @@ class Policies:
         else:
             raw = await self._db.read(lambda r: raw_record(r, file.id))
             entry = Entry(file.filename, file.section, raw or b"")
-            against = await self._against(in_force.judge, in_force.policy.name, file.mirror_id, file.part, entry)
+            against = await self._against(in_force, file.channel_id, file.mirror_id, file.part, entry)
             self._verdicts[file.id] = against
             if len(self._verdicts) > VERDICTS_REMEMBERED:
                 self._verdicts.popitem(last=False)
@@ -185,7 +186,7 @@ class Policies:
         if in_force is None or in_force.judge is None:
             return False
         entry = Entry(one.filename, one.section, one.raw)
-        return await self._against(in_force.judge, in_force.policy.name, one.mirror_id, one.part, entry) is not None
+        return await self._against(in_force, channel_id, one.mirror_id, one.part, entry) is not None
 
     def _judging(self, channel_id: int, family: str, mirror_id: int) -> InForce | None:
         """Return the policy that judges a row; what a mirror left that is no more is the channel's to judge."""
@@ -209,12 +210,18 @@ class Policies:
             for one in found:
                 yield one
 
-    async def _against(self, judge: Judge, name: str, mirror_id: int, part: str, entry: Entry) -> str | None:
+    async def _against(self, in_force: InForce, channel_id: int, mirror_id: int, part: str, entry: Entry) -> str | None:
         """Return what speaks against a file: by its record now, else by what the last run found."""
+        judge, name = in_force.judge, in_force.policy.name
+        assert judge is not None
         try:
             facts = judge.policing.facts(part, entry)
         except InvalidRecordError:
             return None
+        if judge.rules.licenses is not None and isinstance(judge.policing, ToldApart):
+            version = facts.version
+            document = await self._db.read(lambda r: policies.told(r, channel_id, part, version))
+            facts = judge.policing.with_told(facts, document)
         key = judge.policing.name_key(facts.name)
         if judge.excepted(key, facts):
             return None

@@ -5,6 +5,7 @@
 
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from firth_protocol.types import Family
@@ -32,6 +33,30 @@ class SignsFiles(Protocol):
     """A listing that knows which of its files are signed."""
 
     def signs(self, filename: str) -> bool: ...
+
+
+@runtime_checkable
+class WithExtras(Protocol):
+    """A need that wants more of a package than what it always needs."""
+
+    extras: frozenset[str]
+
+
+@runtime_checkable
+class ToldApart(Protocol):
+    """Policing of a family whose index tells neither licence nor requirements of a release: files of it do."""
+
+    def tellers(self, part: str, entries: Iterable[Entry], /) -> dict[str, list[Entry]]:
+        """Return of each version the files that tell of it, the best first."""
+
+    def small(self, section: str, /) -> bool:
+        """Tell whether files of a section hold nothing else, so that reading one costs little."""
+
+    def told(self, path: Path, filename: str, /) -> bytes:
+        """Return what a file tells, as a document; one that cannot be read gives a document that says so. Blocks."""
+
+    def with_told(self, facts: Facts, document: bytes | None, /) -> Facts:
+        """Return facts with what a document tells of the release; None: nothing was read."""
 
 
 @runtime_checkable
@@ -89,8 +114,8 @@ class Policing(Protocol):
     def requirement(self, spec: str, /) -> Need:
         """Parse a spec as people write it; raise Invalid, with a hint, for what is none or means nothing."""
 
-    def depends(self, facts: Facts, platform: str, /) -> Iterable[str]:
-        """Return what a record needs on a platform, each as `dependency` takes it."""
+    def depends(self, facts: Facts, platform: str, extra: str = "", /) -> Iterable[str]:
+        """Return what a record needs on a platform, or what an extra of it needs, each as `dependency` takes it."""
 
     def dependency(self, text: str, /) -> Need | None:
         """Parse a requirement of a record; None: it is given. Raise ValueError for one that cannot be read."""

@@ -20,6 +20,7 @@ from firthd.index.messages import (
     ReadParams,
     ReadResult,
 )
+from firthd.index.told import Releases
 from firthd.policies.advisories import Advisory, Flaws
 from firthd.policies.closure import Candidate
 from firthd.policies.evaluate import KEPT, Judge, Judging, Verdict
@@ -94,6 +95,7 @@ class PolicyPass:
         self._names: NamesFirst | None = None
         if self._unneeded is not None and isinstance(self.policing, NamesFirst):
             self._names = self.policing
+        self.releases = Releases(state, params.channel_id, self.policing, self.judge)
         self._entries: dict[str, list[Entry]] = {}  # of the parts whose records may be deferred
         self._signs: dict[str, Callable[[str], bool] | None] = {}
         self._file = JudgementFile(by.file) if by.file is not None else None
@@ -136,6 +138,7 @@ class PolicyPass:
         judging.begin(part, total, names.platform_of(part) if names is not None else None)
         if names is not None:
             self._entries[part], self._signs[part] = list(listing), signs
+        self.releases.begin(part, listing)
         unneeded, key_of, defer = self._unneeded, self.policing.name_key, judging.defer
         for number, entry in enumerate(listing):
             if number % REPORT_EVERY == 0:
@@ -158,7 +161,8 @@ class PolicyPass:
                 facts = facts_of(part, entry, signs(entry.filename) if signs is not None else None)
             except InvalidRecordError:
                 continue  # whoever compares it refuses it, with the reason
-            judging.see(number, facts)
+            self.releases.look(facts)
+            judging.see(number, self.releases.with_told(facts))
         judging.end_part()
 
     def _recall(self, part: str, number: int) -> Facts | None:
@@ -192,6 +196,8 @@ class PolicyPass:
         """Return which rows that the source lists no more are left out, each with the rule that says so."""
         by_id = {row.id: row for row in rows}
         found = {}
+        if rows:
+            self.releases.live(part)
         for row_id, raw in self._state.raws(list(by_id)):
             row = by_id[row_id]
             rule = self._rule_against(part, Entry(row.filename, row.section, raw))
@@ -201,7 +207,7 @@ class PolicyPass:
 
     def _rule_against(self, part: str, entry: Entry) -> str | None:
         try:
-            facts = self.policing.facts(part, entry)
+            facts = self.releases.with_told(self.policing.facts(part, entry))
         except InvalidRecordError:
             return None
         verdict = self.judge.alone(facts, self.sights.first_seen)
@@ -221,6 +227,7 @@ class PolicyPass:
         """Write what was found, and return it."""
         judging = self.judging
         missing = judging.missing
+        self.releases.needed(judging.chosen)
         unsolved, note = self._solve()
         if self._file is not None:
             self._file.about(
@@ -247,6 +254,7 @@ class PolicyPass:
             unsolvable=unsolved,
             unmapped=[text for text, _ in self.judge.unmapped.most_common(LICENSES_TOLD)],
             notes=[note] if note else [],
+            wanted=self.releases.wanted(),
         )
 
     def _solve(self) -> tuple[list[str], str]:
@@ -279,13 +287,19 @@ def sweep_task(params: ReadParams, report: Report) -> ReadResult:
     state.count_sets(state.lasting_sets(params.channel_id))
     policing = load_policing(params.policy.policing)
     judge = Judge(params.policy.rules, policing, now_ms=params.policy.now_ms)
+    releases = Releases(state, params.channel_id, policing, judge)
     results = []
     with RunFile(params.run_file) as run_file:
         run_file.start_read(COLUMNS)
         for part in state.parts(params.channel_id, formats.family):
             rows = {row.id: row for row in state.live_rows(params.channel_id, params.mirror_id, formats.family, part)}
             report(TaskProgress(0, len(rows), "records", f"{part}: {len(rows):,} judged"))
-            out = [rows[row_id] for row_id, raw in state.raws(list(rows)) if _against(judge, part, rows[row_id], raw)]
+            releases.live(part)
+            out = [
+                rows[row_id]
+                for row_id, raw in state.raws(list(rows))
+                if _against(judge, releases, part, rows[row_id], raw)
+            ]
             run_file.close_rows((row.id, formats.family, part, row.name, POLICY) for row in out)
             results.append(
                 PartResult(
@@ -304,9 +318,9 @@ def sweep_task(params: ReadParams, report: Report) -> ReadResult:
     return ReadResult(parts=results)
 
 
-def _against(judge: Judge, part: str, row: LiveRow, raw: bytes) -> bool:
+def _against(judge: Judge, releases: Releases, part: str, row: LiveRow, raw: bytes) -> bool:
     try:
-        facts = judge.policing.facts(part, Entry(row.filename, row.section, raw))
+        facts = releases.with_told(judge.policing.facts(part, Entry(row.filename, row.section, raw)))
     except InvalidRecordError:
         return False
     return judge.alone(facts) is not None

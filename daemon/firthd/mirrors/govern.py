@@ -223,6 +223,7 @@ class Governor:
         Queue a run for each mirror whose verdicts are not those of today, spread over the first hour of the day.
         """
         await self._db.write(policies.forget_sights)
+        await self._db.write(policies.forget_told)
         now = self._clock.now_ms()
         due = []
         for mirror in await self._db.read(catalog.all_mirrors):

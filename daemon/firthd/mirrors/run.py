@@ -11,7 +11,7 @@ from firth_protocol.errors import FirthError, ShrinkGuard, WorkerLost
 from firth_protocol.types import Cause, MirrorMode, StepName
 from firthd.channels.publish import Publication
 from firthd.index.messages import ReadParams, ReadResult
-from firthd.mirrors import plan, readers
+from firthd.mirrors import plan
 from firthd.mirrors.context import Context
 from firthd.mirrors.downloads import Result, bring
 from firthd.mirrors.fetch_index import Came, Index, IndexFetcher
@@ -20,6 +20,7 @@ from firthd.mirrors.judgement import JUDGEMENT, judged_by, note_judgement, plann
 from firthd.mirrors.parts import compared, end_state, not_yet_today, part_changes, source_times
 from firthd.mirrors.publish_run import PublishRuns, cleaned, told
 from firthd.mirrors.reading import Reading, marks_reader, note_absent, note_read
+from firthd.mirrors.releases import Releases
 from firthd.mirrors.source import Job, rules_of
 from firthd.mirrors.take_in import TakeIn, cause_of
 from firthd.runs.run import LiveRun, Outcome
@@ -43,6 +44,7 @@ class MirrorRuns:
     def __init__(self, context: Context, publications: PublishRuns, fills: FillRuns) -> None:
         self._p = context
         self._fills = fills
+        self._releases = Releases(context)
         self._take_in = TakeIn(context)
         self._publications = publications
         self.plans: dict[int, Job] = {}  # runs of kind plan for mirrors that do not exist: never written down
@@ -293,7 +295,7 @@ class MirrorRuns:
 
         async with live.step(StepName.FILTER, "reads the index"):
             try:
-                result = await self._worker(live, params, tell)
+                result = await self._worker(live, job, index, params, tell)
             except FirthError:
                 if copies is None:  # what cannot be read is fetched anew, and lies on the disk for nothing
                     await self._p.db.write(lambda tx: catalog.drop_copies(tx, job.mirror_id))
@@ -316,9 +318,10 @@ class MirrorRuns:
             )
         return read
 
-    async def _worker(self, live: LiveRun, params: ReadParams, tell: Report) -> ReadResult:
+    async def _worker(self, live: LiveRun, job: Job, index: Index, params: ReadParams, tell: Report) -> ReadResult:
+        pages = {part.row.part: part.row.url_path for part in index.parts}
         try:
-            return await readers.read(self._p.workers, params, tell)
+            return await self._releases.judge(live, job, pages, params, tell)
         except WorkerLost:
             live.log("the worker process was lost; memory may have run out", "error")
             raise

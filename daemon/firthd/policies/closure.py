@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence, Set
 from msgspec import Struct
 
 from firthd.families.base import Facts
-from firthd.families.policing import Need, Policing
+from firthd.families.policing import Need, Policing, WithExtras
 
 CHAIN_MAX = 50
 
@@ -13,7 +13,7 @@ CHAIN_MAX = 50
 class Candidate:
     """A record that no rule speaks against, while it is open whether it is wanted."""
 
-    __slots__ = ("allowed", "contexts", "direct", "excepted", "facts", "kept", "key", "needed_by", "number")
+    __slots__ = ("allowed", "contexts", "direct", "excepted", "extras", "facts", "kept", "key", "needed_by", "number")
 
     def __init__(self, facts: Facts, number: int, key: str, excepted: bool) -> None:
         self.facts = facts
@@ -25,6 +25,7 @@ class Candidate:
         self.kept = False
         self.needed_by: Candidate | None = None  # who asked for it first
         self.contexts: set[str] | None = None  # the platforms on which it is used
+        self.extras: set[tuple[str, str]] | None = None  # of these, those with which extras are wanted
 
 
 class Missing(Struct, frozen=True, kw_only=True):
@@ -78,7 +79,7 @@ class Closure:
         self._by_version: dict[str, dict[str, list[Candidate]]] = {}
         self._met: dict[tuple[str, str], bool] = {}
         self._unmet: dict[tuple[int, str], tuple[Candidate, set[str]]] = {}
-        self._open: list[tuple[Candidate, str]] = []
+        self._open: list[tuple[Candidate, str, str]] = []
         self._wanted: set[str] = set()
 
     @property
@@ -93,17 +94,23 @@ class Closure:
             for context in self._platforms if platform == self._everywhere else (platform,):
                 self._use(root, context)
         while self._open:
-            one, context = self._open.pop()
-            for text in self._policing.depends(one.facts, context):
+            one, context, extra = self._open.pop()
+            for text in self._policing.depends(one.facts, context, extra):
                 if not self._meet(one, text, context):
                     self._unmet.setdefault((id(one), text), (one, set()))[1].add(context)
 
-    def _use(self, one: Candidate, context: str) -> None:
+    def _use(self, one: Candidate, context: str, extras: Iterable[str] = ()) -> None:
         if one.contexts is None:
             one.contexts = set()
         if context not in one.contexts:
             one.contexts.add(context)
-            self._open.append((one, context))
+            self._open.append((one, context, ""))
+        for extra in extras:
+            if one.extras is None:
+                one.extras = set()
+            if (context, extra) not in one.extras:
+                one.extras.add((context, extra))
+                self._open.append((one, context, extra))
 
     def _meet(self, asking: Candidate, text: str, context: str) -> bool:
         """Keep all that meets a requirement on a platform; tell whether anything does. Once for each text."""
@@ -118,11 +125,12 @@ class Closure:
         else:
             chosen = self._choose(need, context)
             found = bool(chosen)
+            extras = need.extras if isinstance(need, WithExtras) else ()
             for one in chosen:
                 one.kept = True
                 if one.needed_by is None and not one.direct:
                     one.needed_by = asking
-                self._use(one, context)
+                self._use(one, context, extras)
         self._met[text, context] = found
         return found
 

@@ -119,6 +119,11 @@ class Judge:
         """Return the first rule that speaks against a record which is no exception."""
         return self._by_name(key, facts) or self._by_record(facts, first_seen)
 
+    def may_come(self, facts: Facts) -> bool:
+        """Tell whether a record's name and version speak for it, whatever else does not."""
+        key = self.policing.name_key(facts.name)
+        return not self.excepted(key, facts) and self._by_name(key, facts) is None
+
     def _by_name(self, key: str, facts: Facts) -> Verdict | None:
         if self._exclude:
             spec = self._exclude.match(key, facts)

@@ -130,7 +130,7 @@ class CondaPolicing:
     def requirement(self, spec: str) -> CondaRequirement:
         return strict_requirement(spec)
 
-    def depends(self, facts: Facts, platform: str) -> Iterable[str]:
+    def depends(self, facts: Facts, platform: str, extra: str = "") -> Iterable[str]:
         return facts.depends
 
     def dependency(self, text: str) -> CondaRequirement | None:

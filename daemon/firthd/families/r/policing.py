@@ -54,7 +54,7 @@ class RPolicing:
     def requirement(self, spec: str) -> RRequirement:
         return requirement.requirement(spec)
 
-    def depends(self, facts: Facts, platform: str) -> Iterable[str]:
+    def depends(self, facts: Facts, platform: str, extra: str = "") -> Iterable[str]:
         return facts.depends
 
     def dependency(self, text: str) -> RRequirement | None:
