@@ -757,6 +757,9 @@ class Package(Struct, frozen=True, kw_only=True):
     bytes: Bytes
     platforms: list[str]
     downloads: int = 0  # by clients, in the last 30 days
+    left_out: int = 0  # files that policies leave out, of a package of which nothing is shown
+    rule: str | None = None  # that decided about the first of these
+    why: str | None = None
 
 
 class PackageFile(Struct, frozen=True, kw_only=True):

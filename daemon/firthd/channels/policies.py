@@ -147,6 +147,11 @@ class Policies:
         """Return the policy that would judge a mirror without one of its own."""
         return self._of_channel.get((channel_id, family))
 
+    def judged(self, channel_id: int) -> list[tuple[int, str]]:
+        """Return the mirrors of a channel that a policy judges, each with its family."""
+        mirrors = self._mirrors.get(channel_id, ())
+        return [(mirror, family) for mirror, family in mirrors if self._of_mirror[mirror].judge is not None]
+
     def judges_own(self, channel_id: int) -> bool:
         """Tell whether a policy judges what is a channel's own."""
         return any(found.judge is not None for (of, _), found in self._of_channel.items() if of == channel_id)

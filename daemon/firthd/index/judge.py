@@ -149,9 +149,10 @@ class PolicyPass:
                 if cut is not None:
                     brief = self.policing.brief(entry)
                     if cut(self.policing.name_key(brief.name)):
-                        code = judging.cut_out(number, part, counts=not goes_along(entry.section))
+                        counts = not goes_along(entry.section)
+                        code = judging.cut_out(number, part, counts=counts)
                         if self._file is not None:
-                            self._file.leave_out((part, entry.filename, *brief, code))
+                            self._file.leave_out((part, entry.filename, *brief, code), counts=counts)
                         continue
                 if names is not None and unneeded is not None and not goes_along(entry.section):
                     key = key_of(names.named(entry))
@@ -185,7 +186,10 @@ class PolicyPass:
 
     def _drop(self, facts: Facts, code: int) -> None:
         if self._file is not None:
-            self._file.leave_out((facts.part, facts.filename, facts.name, facts.version, facts.build, facts.size, code))
+            self._file.leave_out(
+                (facts.part, facts.filename, facts.name, facts.version, facts.build, facts.size, code),
+                counts=facts.counts,
+            )
 
     def verdict(self, part: str, number: int) -> Verdict | None:
         """Return why a record of a part, by its number in the listing, is left out; None: it is kept."""
@@ -233,6 +237,7 @@ class PolicyPass:
             self._file.about(
                 About(policy=self._by.policy, stamp=self._by.stamp, closes=self.judge.closes, unsolvable=unsolved)
             )
+            self._file.kept(judging.names)
             self._file.verdicts(
                 (code, verdict.rule, verdict.why, verdict.refuses)
                 for code, verdict in enumerate(judging.verdicts)
