@@ -61,6 +61,10 @@ class InForce(Struct, frozen=True):
         return "" if self.judge.closes else f"policy {self.policy.name} does not include dependencies"
 
 
+Key = tuple[int, int, str, str]
+"""A policy's id and revision, what it is the policy of, and the family that it judges."""
+
+
 class Policies:
     """The policies in force, in memory."""
 
@@ -72,6 +76,7 @@ class Policies:
         self._families = families
         self._blocks = blocks
         self.files = JudgementFiles(folder)
+        self._made: dict[Key, InForce] = {}
         self._of_mirror: dict[int, InForce] = {}
         self._of_channel: dict[tuple[int, str], InForce] = {}
         self._living: frozenset[int] = frozenset()  # mirrors that are not deleted
@@ -95,14 +100,19 @@ class Policies:
 
         rows, channels, mirrors, self._advisories = await self._db.read(body)
         named = {row.name: row for row in rows}
-        made: dict[tuple[str, str, str], InForce] = {}
+        made: dict[Key, InForce] = {}
 
-        def in_force(name: str, of: str, family: str) -> InForce | None:
-            if name not in named:
+        async def in_force(name: str, of: str, family: str) -> InForce | None:
+            row = named.get(name)
+            if row is None:
                 return None
-            key = (name, of, family)
+            key = (row.id, row.revision, of, family)
             if key not in made:
-                made[key] = self.ready(named[name], of, Family(family))
+                # Thousands of specs take a good part of a second to read, and mostly it is another policy that changed.
+                known = self._made.get(key)
+                if known is None:
+                    known = await asyncio.to_thread(self.ready, row, of, Family(family))
+                made[key] = known
             return made[key]
 
         of_channel, of_mirror = {}, {}
@@ -110,16 +120,17 @@ class Policies:
         judged: dict[int, list[tuple[int, str]]] = {}
         for channel in channels:
             for family in self._families if channel.policy else ():
-                found = in_force(channel.policy or "", CHANNEL, family)
+                found = await in_force(channel.policy or "", CHANNEL, family)
                 if found is not None:
                     of_channel[channel.id, family.value] = found
         for mirror in mirrors:
             owner = by_id.get(mirror.channel_id)
             name, of = (mirror.policy, MIRROR) if mirror.policy else (owner.policy if owner else None, CHANNEL)
-            found = in_force(name, of, mirror.type.value) if name else None
+            found = await in_force(name, of, mirror.type.value) if name else None
             if found is not None:
                 of_mirror[mirror.id] = found
                 judged.setdefault(mirror.channel_id, []).append((mirror.id, mirror.type.value))
+        self._made = made
         self._of_channel, self._of_mirror, self._mirrors = of_channel, of_mirror, judged
         self._living = frozenset(mirror.id for mirror in mirrors)
         self._verdicts.clear()

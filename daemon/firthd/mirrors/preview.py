@@ -34,7 +34,7 @@ class Previews:
     async def preview(self, params: PolicyPreview) -> PolicyPreviewReply:
         """Return the effect on a mirror, or on each of a channel's; raise Invalid for rules that mean nothing."""
         name, rules, families = await self._asked(params)
-        self._governor.check(rules, families)
+        await self._governor.check(rules, families)
 
         async def body(r: Reader) -> list[MirrorRow]:
             if params.mirror is not None:
