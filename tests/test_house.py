@@ -138,7 +138,8 @@ SAID_ONCE = {
     r"\btomllib\b": "firthd/config.py firthd/mirrors/installation_text.py",  # settings; an installation's document
     r"\bflock\b": "firthd/store/folder.py",
     r"\bprometheus_client\b": "firthd/vitals.py",
-    r"^(import html\b(?!\.)|from html import (?!unescape$))": "firthd/web/pages/html.py",
+    r"\bjinja2\b": "firthd/web/pages/html.py",
+    r"^(import html\b(?!\.)|from html import (?!unescape$))": "",  # templates escape; nobody does it by hand
     r"\bsock_sendfile\b|\bos\.sendfile\b": "firthd/web/wire.py",
 }
 """What one module of the daemon alone has to do with."""

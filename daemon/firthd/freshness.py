@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from firth_protocol.types import RunState
 from firthd.clock import Clock, rfc3339
-from firthd.scheduler import CronSchedules
+from firthd.scheduler import AHEAD_MS, CronSchedules
 from firthd.store import catalog, runs
 from firthd.store.catalog import MirrorRow
 from firthd.store.database import Database, Reader
@@ -56,7 +56,9 @@ class Freshness:
             if not mirror.enabled:
                 continue
             # An edit begins anew: the schedule may be another one, or the mirror may have rested for a year.
-            base = max(mirror.last_success_at or 0, mirror.updated_at, partly.get(mirror.id, 0))
+            moments = (mirror.last_success_at or 0, mirror.updated_at, partly.get(mirror.id, 0))
+            # What lies ahead was noted before the clock was put back: who knows when it was.
+            base = max((moment for moment in moments if moment <= now + AHEAD_MS), default=mirror.created_at)
             due, grace_ms = await self._expected(mirror, base)
             # After a start everything that was missed runs first, by and by.
             if due and now > max(due + grace_ms, self._started_at + HOUR_MS):

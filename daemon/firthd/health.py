@@ -11,10 +11,19 @@ from pathlib import Path
 from firth_protocol import API, units
 from firth_protocol.errors import FirthError, Interrupted, NoSpace, Unavailable
 from firth_protocol.events import Fact
-from firth_protocol.types import Counts, DaemonStatus, HealthProblem, NextRun, RunKind, RunState, StoreStatus
+from firth_protocol.types import (
+    Counts,
+    DaemonStatus,
+    HealthProblem,
+    NextRun,
+    RunKind,
+    RunState,
+    StoreStatus,
+    UpstreamHost,
+)
 from firthd import __version__
 from firthd.access import Caller
-from firthd.clock import Clock, rfc3339
+from firthd.clock import Clock, maybe_rfc3339, rfc3339
 from firthd.freshness import SUBJECT, Freshness
 from firthd.mirrors.space import SpaceGuard
 from firthd.runs.queue import Waiting
@@ -27,11 +36,14 @@ from firthd.store.journal import Journal
 from firthd.store.runs import RunRow
 from firthd.systemd import Notifier
 from firthd.upstream.client import Upstream
+from firthd.upstream.known import Told
+from firthd.upstream.source import host_of
 from firthd.vitals import LoopSampler, Sample, page, rss_bytes
 
 log = logging.getLogger(__name__)
 
 NEXT_RUNS_SHOWN = 20
+UPSTREAMS_SHOWN = 50
 WAITS_TOLD_MS = 30_000
 """How long a run must have waited for a place before that counts as something to look at."""
 LOOK_S = 1.0
@@ -129,6 +141,7 @@ class Health:
             loop_lag=self._sampler.lag(),
             rss_bytes=rss_bytes(),
             throughput_bytes_s=self._upstream.rate_bytes_s(),
+            upstreams=told_hosts(self._upstream.hosts(), caller, mirrors)[:UPSTREAMS_SHOWN],
             as_of=as_of,
         )
 
@@ -371,3 +384,24 @@ def _channel_of(subject: str) -> str | None:
 def _seen(caller: Caller, subject: str) -> bool:
     channel = _channel_of(subject)
     return channel is None or caller.sees(channel)
+
+
+def told_hosts(hosts: Sequence[Told], caller: Caller, mirrors: Sequence[MirrorRow]) -> list[UpstreamHost]:
+    """Return what a caller may know of hosts: who does not see every channel, those of the sources of his, no words."""
+    everything = caller.patterns() is None
+    own = {host_of(mirror.source) for mirror in mirrors if caller.sees(mirror.channel)}
+    return [
+        UpstreamHost(
+            host=one.host,
+            rate_bytes_s=one.rate_bytes_s,
+            answers=one.answers,
+            failures=one.failures,
+            answered_at=maybe_rfc3339(one.answered_at),
+            status=one.status,
+            failed_at=maybe_rfc3339(one.failed_at),
+            failure=one.failure if everything else "",
+            fails=one.fails,
+        )
+        for one in hosts
+        if everything or one.host in own
+    ]

@@ -21,6 +21,8 @@ TICK_S = 5.0
 COUNTED = 100
 """Due times that are counted at the most; what they are counted for is a sentence."""
 DAY_MS = 86_400_000
+AHEAD_MS = DAY_MS
+"""What is noted for a moment further ahead was noted before the clock was put back, and holds nothing up."""
 _FIELDS = ("minute", "hour", "day of month", "month", "day of week")
 _WEEKDAY = 4
 _LIMITS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
@@ -165,6 +167,7 @@ class Scheduler:
         self._schedules = schedules
         self._start = start
         self._next: dict[tuple[int, str, int], int] = {}
+        self._looked_ms = 0
 
     async def serve(self) -> None:
         """Queue what is due until cancelled; what was missed while the daemon was down comes once, at once."""
@@ -180,20 +183,22 @@ class Scheduler:
         now = self._clock.now_ms()
         mirrors = await self._db.read(catalog.all_mirrors)
         known = {_key(mirror) for mirror in mirrors}
-        self._next = {key: due for key, due in self._next.items() if key in known}
+        self._next = {key: due for key, due in self._next.items() if key in known and now >= self._looked_ms}
+        self._looked_ms = now
         for mirror in mirrors:
             if self._next.get(_key(mirror), 0) > now:
                 continue  # cron costs 0.1 ms each time: known until the mirror or the time moves on
+            ahead = mirror.scheduled_from > now + AHEAD_MS
             count, last = self._schedules.last_due(mirror.schedule, mirror.scheduled_from, now)
-            if not count:
+            if not count and not ahead:
                 due = self._schedules.next_due(mirror.schedule, now)
                 if due is not None:
                     self._next[_key(mirror)] = due
                 continue
-            changes = {"scheduled_from": last}
-            if mirror.enabled:
+            changes = {"scheduled_from": now if ahead else last}
+            if mirror.enabled and not ahead:
                 try:
-                    changes |= await self._due(mirror, count, last)
+                    changes |= await self._due(mirror, count, last, now)
                 except FirthError as error:  # one mirror's trouble is not that of those after it
                     log.warning("mirror %s:%s could not be started: %s", mirror.channel, mirror.name, error.message)
                     continue
@@ -205,13 +210,13 @@ class Scheduler:
 
             await self._db.write(seen)
 
-    async def _due(self, mirror: MirrorRow, count: int, last: int) -> dict[str, int]:
+    async def _due(self, mirror: MirrorRow, count: int, last: int, now: int) -> dict[str, int]:
         """Queue the run that is due, if one is; return what is to be noted of it together with the answer."""
-        if mirror.last_success_at is not None and mirror.last_success_at >= last:
+        if mirror.last_success_at is not None and last <= mirror.last_success_at <= now + AHEAD_MS:
             return {}  # a later run has completed already
         if not mirror.state.ended and mirror.last_run_id is not None:
             return {"coalesced": mirror.coalesced + count}
-        late = self._clock.now_ms() - last > 60_000
+        late = now - last > 60_000
         await self._start(mirror, "schedule, missed while the daemon was down" if late else "schedule")
         return {}
 

@@ -12,7 +12,6 @@ from firth_protocol.events import Fact
 from firth_protocol.types import Family, RunKind
 from firthd import __version__
 from firthd.access import Access, WebTokens
-from firthd.channels import browse
 from firthd.channels.blocks import Blocks
 from firthd.channels.drops import Retention
 from firthd.channels.manage import Channels
@@ -21,6 +20,7 @@ from firthd.channels.needs import Needs
 from firthd.channels.policies import Policies
 from firthd.channels.publish import Publisher
 from firthd.channels.published import Published
+from firthd.channels.showcase import Showcase
 from firthd.channels.tokens import Tokens
 from firthd.channels.usage import Usage
 from firthd.clock import Clock, SystemClock
@@ -34,6 +34,7 @@ from firthd.health import Health
 from firthd.mirrors.caretakers import caretakers
 from firthd.mirrors.context import Context
 from firthd.mirrors.deliveries import Deliveries, helpers
+from firthd.mirrors.dropped_pages import DroppedPages
 from firthd.mirrors.governance import governance
 from firthd.mirrors.installation import Installations
 from firthd.mirrors.manage import Mirrors
@@ -216,9 +217,12 @@ class Daemon:
         self.keepers = caretakers(context, repairs, self.take_in, rooms, settings, self.published.forget_files)
         self.runs = MirrorRuns(context, publications, self.keepers.fills)
         self.governance = governance(context, self.runs)
+        self.pages = LazyPages(context, self.published.forget_files, grace_ms, ttl_s=settings.upstream.page_ttl_s)
+        await self.pages.prepare()
+        self._stack.push_async_callback(self.pages.close)
         self.queue.connect(
             {
-                RunKind.MIRROR: self.runs.mirror,
+                RunKind.MIRROR: DroppedPages(context, self.pages).behind(self.runs.mirror),
                 RunKind.PLAN: self.runs.plan,
                 RunKind.PUBLISH: publications.publish,
                 RunKind.ROLLBACK: publications.rollback,
@@ -227,9 +231,6 @@ class Daemon:
             },
             self.notifications.beside(self.health.run_ended),
         )
-        self.pages = LazyPages(context, self.published.forget_files, grace_ms, ttl_s=settings.upstream.page_ttl_s)
-        await self.pages.prepare()
-        self._stack.push_async_callback(self.pages.close)
         reports = Reports(db, clock, self.queue, self.policies, self.schedules.next_due)
         self.mirrors = Mirrors(
             db=db,
@@ -314,8 +315,7 @@ class Daemon:
                 clock=self._clock,
                 state=self.settings.state,
                 families=self.engine.families,
-                packages=lambda channel, query: browse.first_packages(self.db, channel, query, self._clock.now_ms()),
-                families_of=lambda channel: browse.families_of(self.db, channel),
+                showcase=Showcase(self.db, self.engine.families, self.engine.needs, self.pages),
                 health=lambda: self._trouble,
                 limited=self.health.limited,
                 metrics=self.health.metrics,

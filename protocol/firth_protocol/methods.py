@@ -227,6 +227,19 @@ class DependencyReportReply(Struct, frozen=True, kw_only=True):
     as_of: str
 
 
+class AdvisoryGet(t.AdvisoryInfo, frozen=True, kw_only=True):
+    touches: list[t.AdvisoryTouch]  # the first of them: most affected files first
+    touches_total: int
+    as_of: str
+
+
+class AdvisorySummary(Struct, frozen=True, kw_only=True):
+    """What is known of flaws, by database."""
+
+    databases: list[t.AdvisoryDatabase]
+    as_of: str
+
+
 class AdvisoryReply(Struct, frozen=True, kw_only=True):
     advisory: t.AdvisoryInfo
     runs: list[t.Run] = []
@@ -513,6 +526,13 @@ class RunList(PageParams, frozen=True, kw_only=True):
     channel: ChannelName | None = None
     kind: t.RunKind | None = None
     state: t.RunState | None = None
+    sort: Annotated[
+        str,
+        Meta(
+            description="`id`, `channel`, `mirror`, `kind`, `state`, `began`, `duration`, `added`,"
+            " each with `-` for descending"
+        ),
+    ] = "-id"
 
 
 class RunParams(Params, frozen=True, kw_only=True):
@@ -540,7 +560,9 @@ class PackageList(PageParams, frozen=True, kw_only=True):
     left_out: Annotated[
         bool | None, Meta(description="packages of which policies leave nothing: true only these, false none of them")
     ] = None
-    sort: Annotated[str, Meta(description="`name`, `files`, `bytes`, each with `-` for descending")] = "name"
+    sort: Annotated[str, Meta(description="`name`, `files`, `bytes`, `downloads`, each with `-` for descending")] = (
+        "name"
+    )
 
 
 class PackageGet(Params, frozen=True, kw_only=True):
@@ -649,8 +671,11 @@ class AdvisoryList(PageParams, frozen=True, kw_only=True):
     status: t.AdvisoryStatus | None = None
 
 
-class AdvisorySet(Params, frozen=True, kw_only=True):
+class AdvisoryParams(Params, frozen=True, kw_only=True):
     id: Annotated[str, Meta(min_length=1, max_length=200, description="an advisory's id")]
+
+
+class AdvisorySet(AdvisoryParams, frozen=True, kw_only=True):
     status: t.AdvisoryStatus | UnsetType = UNSET
     score: Annotated[float, Meta(ge=0, le=10, description="null: the advisory's own")] | None | UnsetType = UNSET
     note: Annotated[str, Meta(max_length=2000)] | UnsetType = UNSET
@@ -1138,6 +1163,22 @@ _ROWS = (
         changes=True,
     ),
     _row("advisory.list", _R, AdvisoryList, t.Page[t.AdvisoryInfo], "List advisories", ScopeBy.LIST, CursorExpired),
+    _row(
+        "advisory.get",
+        _R,
+        AdvisoryParams,
+        AdvisoryGet,
+        "Show an advisory with the packages of channels that it names, and how many of their files it means",
+        ScopeBy.LIST,
+        NotFound,
+    ),
+    _row(
+        "advisory.summary",
+        _R,
+        NoParams,
+        AdvisorySummary,
+        "Tell how many advisories are known, by database, and how old they are",
+    ),
     _row(
         "advisory.set",
         _M,

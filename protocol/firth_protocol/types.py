@@ -393,6 +393,28 @@ class AdvisoryInfo(Struct, frozen=True, kw_only=True):
     note: str
 
 
+class AdvisoryDatabase(Struct, frozen=True, kw_only=True):
+    """What is known out of one database of advisories, told apart by how its ids begin: `GHSA`, `PYSEC`."""
+
+    name: str
+    advisories: int
+    withdrawn: int
+    modified: str  # the newest change that the database tells
+    imported_at: Time  # the newest import that brought something
+
+
+class AdvisoryTouch(Struct, frozen=True, kw_only=True):
+    """A package of a channel that an advisory names; `affected`: those of its files that clients see that it means."""
+
+    channel: str
+    family: Family
+    package: str
+    version: str  # the newest
+    files: int
+    affected: int
+    policies: list[str]  # that judge what the channel's mirrors bring
+
+
 class PolicyUse(Struct, frozen=True, kw_only=True):
     """Where a policy is in force: a channel, or one mirror of it."""
 
@@ -684,9 +706,12 @@ class SourceFound(Struct, frozen=True, kw_only=True):
     type: MirrorType
     source: str
     subdirs: list[str]
-    projects: int | None
+    projects: int | None  # python: in its list; of a long one about so many, as a warning says
     index_bytes: Bytes | None
     warnings: list[str]
+    platforms: list[str] = []  # r, python: of what was looked at, as the filter `platforms` names them
+    r_versions: list[str] = []  # r: that there are binaries for
+    python_versions: list[str] = []  # python: that wheels among what was looked at are for
 
 
 class FailedArtifact(Struct, frozen=True, kw_only=True):
@@ -775,7 +800,7 @@ class PackageFile(Struct, frozen=True, kw_only=True):
     state: ArtifactState
     depends: list[str]
     mirror: str | None
-    generation: int
+    generation: int | None  # that shows it first; null: its page is read on request and goes with the time
     url: str
 
 
@@ -922,6 +947,20 @@ class Counts(Struct, frozen=True, kw_only=True):
     artifacts: int
 
 
+class UpstreamHost(Struct, frozen=True, kw_only=True):
+    """What became of asking one host since the daemon started; a host that is not asked for long is forgotten."""
+
+    host: str
+    rate_bytes_s: float
+    answers: int
+    failures: int  # no answer, a broken one, 429 and 5xx
+    answered_at: Time | None = None
+    status: int | None = None  # of the last answer
+    failed_at: Time | None = None
+    failure: str = ""  # the last one, in words; told to who sees every channel
+    fails: bool = False  # the last thing that it did
+
+
 class NextRun(Struct, frozen=True, kw_only=True):
     mirror: int
     channel: str
@@ -949,6 +988,7 @@ class DaemonStatus(Struct, frozen=True, kw_only=True):
     loop_lag: LoopLag
     rss_bytes: Bytes
     throughput_bytes_s: float
+    upstreams: list[UpstreamHost] = []  # the first of them: those that fail, then those asked last
     as_of: str
 
 

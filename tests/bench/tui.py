@@ -1,5 +1,7 @@
 """Measures the terminal UI in a pseudo terminal: first paint, first list, bytes, CPU, key to paint.
 
+Once as most terminals are, once so wide that a preview stands beside each list. CPU seconds are told beside what a
+clock says: on a machine that does other things too they are what can be compared.
 `python -m tests.bench.tui` needs nothing but this checkout; it starts the stand-in for the daemon by itself.
 """
 
@@ -17,13 +19,14 @@ import termios
 import time
 from pathlib import Path
 
-SIZE = (40, 120)
+SIZES = ((120, 40), (200, 60))
+"""Columns and lines: without and with a preview."""
 
 
 class Terminal:
     """firth in a pseudo terminal."""
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: Path, size: tuple[int, int] = SIZES[0]) -> None:
         self.began = time.perf_counter()
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
@@ -31,7 +34,7 @@ class Terminal:
             os.environ.pop("COLUMNS", None)
             os.environ.pop("LINES", None)
             os.execv(sys.executable, [sys.executable, "-m", "firth_tui", "--socket", str(socket)])
-        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", *SIZE, 0, 0))
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
 
     def read(self, seconds: float, until: bytes = b"") -> tuple[bytes, float]:
         """Return what comes within `seconds`, or up to `until`, and when that was."""
@@ -84,13 +87,45 @@ def start(socket: Path, *options: str) -> subprocess.Popen[bytes]:
     return process
 
 
-def starts(socket: Path, count: int) -> None:
+def starts(socket: Path, count: int, size: tuple[int, int]) -> None:
     for _ in range(count):
-        term = Terminal(socket)
+        term = Terminal(socket, size)
         first, at = term.read(5, b"Channels")
+        cpu = term.cpu_seconds()
         _, listed = term.read(5, b"team-0010")
-        print(f"first paint {at - term.began:.2f} s, list of channels {listed - at:.2f} s after, {len(first)} bytes")
+        print(
+            f"first paint {at - term.began:.2f} s ({cpu:.2f} s of CPU), list of channels {listed - at:.2f} s after,"
+            f" {len(first)} bytes"
+        )
         term.close()
+
+
+def keys(term: Terminal, key: bytes, count: int, what: str) -> None:
+    """Press a key again and again; tell how long it takes until the first byte of its picture, and what it costs."""
+    cpu = term.cpu_seconds()
+    times = sorted(term.key_to_paint(key) for _ in range(count))
+    cost = (term.cpu_seconds() - cpu) / count
+    median, worst = times[count // 2], times[-1]
+    print(f"{what}: median {median * 1000:.0f} ms, worst {worst * 1000:.0f} ms, {cost * 1000:.0f} ms of CPU a key")
+
+
+def measure_at(socket: Path, size: tuple[int, int], seconds: float) -> None:
+    starts(socket, 3, size)
+    term = Terminal(socket, size)
+    term.read(2)
+    cpu, flow = idle(term, seconds)
+    print(f"idle: {cpu:.2f} % of a core, {flow:.0f} bytes/s, {term.rss_mb():.0f} MB")
+    term.press(b"g\r")
+    term.read(2)
+    keys(term, b"j", 60, "key to paint over 100,000 packages")
+    keys(term, b"\x1b[6~", 30, "page down")
+    cpu, flow = idle(term, seconds)
+    print(f"idle over 100,000 packages: {cpu:.2f} % of a core, {flow:.0f} bytes/s")
+    end = term.key_to_paint(b"G")
+    begun = time.perf_counter()
+    _, there = term.read(20, b"package-099999")
+    print(f"to the end: {end * 1000:.0f} ms to paint, rows after {there - begun:.2f} s, {term.rss_mb():.0f} MB")
+    term.close()
 
 
 def measure(seconds: float) -> None:
@@ -98,37 +133,23 @@ def measure(seconds: float) -> None:
         quiet = Path(folder) / "quiet.sock"
         daemon = start(quiet, "--channels", "1000", "--running", "0")
         try:
-            starts(quiet, 3)
-            term = Terminal(quiet)
-            term.read(2)
-            cpu, flow = idle(term, seconds)
-            print(f"idle: {cpu:.2f} % of a core, {flow:.0f} bytes/s, {term.rss_mb():.0f} MB")
-            term.press(b"g\r")
-            term.read(2)
-            times = sorted(term.key_to_paint(b"j") for _ in range(60))
-            print(
-                f"key to paint over 100,000 packages: median {times[30] * 1000:.0f} ms, worst {times[-1] * 1000:.0f} ms"
-            )
-            pages = sorted(term.key_to_paint(b"\x1b[6~") for _ in range(30))
-            print(f"page down: median {pages[15] * 1000:.0f} ms, worst {pages[-1] * 1000:.0f} ms")
-            end = term.key_to_paint(b"G")
-            begun = time.perf_counter()
-            _, there = term.read(20, b"package-099999")
-            print(f"to the end: {end * 1000:.0f} ms to paint, rows after {there - begun:.2f} s, {term.rss_mb():.0f} MB")
-            term.close()
+            for size in SIZES:
+                print(f"-- {size[0]} x {size[1]}")
+                measure_at(quiet, size, seconds)
         finally:
             daemon.terminate()
             daemon.wait()
         busy = Path(folder) / "busy.sock"
         daemon = start(busy, "--channels", "20", "--running", "20", "--packages", "1000")
         try:
-            for keys, name in ((b"2", "list of 20 running mirrors"), (b"3\r", "one run watched")):
-                term = Terminal(busy)
+            views = ((b"2", "list of 20 running mirrors"), (b"3\r", "one run watched"))
+            for size, (pressed, name) in ((size, view) for size in SIZES for view in views):
+                term = Terminal(busy, size)
                 term.read(2)
-                term.press(keys)
+                term.press(pressed)
                 term.read(2)
                 cpu, flow = idle(term, seconds)
-                print(f"{name}: {cpu:.1f} % of a core, {flow / 1000:.1f} kB/s")
+                print(f"{name}, {size[0]} x {size[1]}: {cpu:.1f} % of a core, {flow / 1000:.1f} kB/s")
                 term.close()
         finally:
             daemon.terminate()

@@ -27,6 +27,10 @@ async def test_who_fetched_what_is_told_also_by_the_next_daemon(tmp_path: Path) 
         assert count == 3
         listed = await w.call("package.list", channel="main", query=package)
         assert {one.name: one.downloads for one in listed.items}[package] == 3
+        most = await w.call("package.list", channel="main", sort="-downloads", limit=1)
+        rest = await w.call("package.list", channel="main", sort="-downloads", cursor=most.next_cursor)
+        assert [one.name for one in most.items] == [package]
+        assert (len(rest.items), {one.downloads for one in rest.items}) == (most.total - 1, {0})
         csv = await w.call("report.downloads", by=["version"], format="csv")
         assert csv.text == f"channel,family,package,version,downloads\nmain,conda,{package},{version},3\n"
         with pytest.raises(NotFound):

@@ -97,6 +97,18 @@ async def test_a_mirror_is_overdue_when_its_schedule_says_so(tmp_path: Path) -> 
         assert [one.mirror.name for one in await restarted.overdue()] == ["hourly", "monthly"]
 
 
+async def test_a_success_of_a_clock_that_was_ahead_lets_no_mirror_count_as_fresh(tmp_path: Path) -> None:
+    year_ms = 365 * DAY_S * 1000
+    async with mirrors(tmp_path, m={"note": {"last_success_at": from_rfc3339("2026-05-01T00:00:00Z") + year_ms}}) as (
+        db,
+        clock,
+    ):
+        fresh = Freshness(db, clock, CronSchedules())
+        assert await fresh.overdue() == []
+        await clock.advance(2 * DAY_S)
+        assert [one.mirror.name for one in await fresh.overdue()] == ["m"]
+
+
 def by_name(found: Any) -> dict[str, float]:
     return {sample.name.removeprefix("firth_mirror_"): sample.value for sample in found}
 

@@ -23,6 +23,12 @@ async def test_what_is_wrong_is_told_to_those_who_see_the_channel(tmp_path: Path
         others = await status(Caller(uid=2, pid=2, user="b", role=Role.READER, channels=("other",)))
         assert [problem.subject for problem in theirs.health] == ["mirror main:m"]
         assert others.health == []
+        host = w.upstream.url.removeprefix("http://")
+        everything = await status(Caller(uid=3, pid=3, user="c", role=Role.READER))
+        assert [one.host for one in theirs.upstreams] == [one.host for one in everything.upstreams] == [host]
+        assert others.upstreams == []
+        assert theirs.upstreams[0].failures == everything.upstreams[0].failures > 0
+        assert (theirs.upstreams[0].failure, everything.upstreams[0].failure) == ("", f"{host} answered 500")
         facts = await w.daemon.daemon.db.read(
             lambda r: r.rows("SELECT channel FROM event WHERE type = 'health_changed' OR type LIKE '%health%'")
         )

@@ -235,6 +235,15 @@ async def test_advisories_act_at_once_and_are_judged_by_hand(tmp_path: Path) -> 
         for run in reply.runs:
             await ended(w, run)
         assert await shown(w) == {*ALPHA, BETA}
+        told = await w.call("advisory.get", id="OWN-1")
+        assert [(one.channel, one.package, one.version, one.files, one.affected) for one in told.touches] == [
+            ("main", "alpha", "1.10", 3, 2)
+        ]
+        assert (told.touches[0].policies, told.note, told.touches_total) == (["safe"], "not in this build", 1)
+        (database,) = (await w.call("advisory.summary")).databases
+        assert (database.name, database.advisories, database.withdrawn) == ("OWN", 2, 0)
+        with pytest.raises(NotFound):
+            await w.call("advisory.get", id="OWN-9")
         # what was set by hand outlives the next import
         reply = await w.call("advisory.import", source=str(file), format="lines")
         assert (await ended(w, reply.run)).result == {"added": 0, "changed": 0, "withdrawn": 0, "skipped": 1}

@@ -399,6 +399,19 @@ async def test_a_clock_that_goes_back_starts_nothing_twice(planned: Planned) -> 
     assert await planned.after(3600) == [("m", "schedule")]
 
 
+async def test_a_clock_that_was_years_ahead_holds_up_no_schedule(planned: Planned) -> None:
+    mirror = await planned.mirror("m", "30 0 * * *")
+    assert await planned.after(1800) == [("m", "schedule")]
+    ahead = START_MS + 365 * DAY_MS
+    await planned.after(365 * 86_400)
+    await planned.note(mirror, last_success_at=ahead)
+    assert (await planned.row(mirror)).scheduled_from >= ahead
+    planned.clock._start_ms -= 364 * DAY_MS
+    assert await planned.after(TICK_S) == []
+    assert await planned.after(86_400) == [("m", "schedule")]
+    assert await planned.after(86_400) == [("m", "schedule")]
+
+
 async def test_looking_goes_on_every_few_seconds(planned: Planned) -> None:
     await planned.mirror("m", "1 0 * * *")
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:

@@ -143,6 +143,11 @@ async def test_a_scrub_comes_once_a_month(tmp_path: Path) -> None:
         runs = (await w.call("run.list", kind="scrub")).items
         assert [(run.by, run.cause) for run in runs] == [("firthd", "schedule")]
         await runs_end(w)
+        for days in (-365, 32):  # the clock had been ahead
+            clock.shift_ms += days * DAY_MS
+            await w.daemon.daemon.keepers.care.scrub_monthly()
+        assert len((await w.call("run.list", kind="scrub")).items) == 2
+        await runs_end(w)
 
 
 async def test_fill_brings_all_or_what_specs_name(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from firthd.clock import utc_day
 from tests.support.cran import tarball
-from tests.support.r_client import needs_r, r
+from tests.support.r_client import needs_package, needs_r, r
 from tests.support.r_world import World, world
 
 INSTALL = """
@@ -28,6 +28,20 @@ path <- row.names(archive[["alpha"]])[1]
 stopifnot(inherits(archive$alpha$mtime, "POSIXct"), archive$alpha$size > 0, !archive$alpha$isdir)
 install.packages(paste0(repos, "/src/contrib/Archive/", path), repos = NULL, type = "source", quiet = TRUE)
 cat(path, packageVersion("alpha") == "1.0", "\\n")
+"""
+
+# Versions that are not the current one: by their number, by a comparison, of a package that is no more.
+REMOTES = """
+options(repos = c(firth = "{url}"), warn = 2)
+lib <- .libPaths()[1]
+remotes::install_version("alpha", "1.0", lib = lib, quiet = TRUE, upgrade = "never")
+stopifnot(packageVersion("alpha", lib) == "1.0")
+remotes::install_version("alpha", ">= 1.1", lib = lib, quiet = TRUE, upgrade = "never")
+stopifnot(packageVersion("alpha", lib) == "1.1")
+remotes::install_version("gone", "0.1", lib = lib, quiet = TRUE, upgrade = "never")
+cat(as.character(packageVersion("gone", lib)), "")
+missing <- try(remotes::install_version("alpha", "7.7", lib = lib, quiet = TRUE), silent = TRUE)
+cat(inherits(missing, "try-error"))
 """
 
 LISTED = """
@@ -48,6 +62,26 @@ async def test_r_installs_current_and_old_versions(tmp_path: Path) -> None:
         url = f"{w.daemon.url}/repo/stats/cran"
         assert (await r(INSTALL.format(url=url), library)).strip() == "beta 2.0-1 + alpha 1.1"
         assert (await r(OLD.format(url=url), library)).strip() == "alpha/alpha_1.0.tar.gz TRUE"
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("mode", ["passive", "active"])
+async def test_remotes_installs_old_versions_out_of_the_archive(tmp_path: Path, mode: str) -> None:
+    await needs_package("remotes")
+    library = tmp_path / "library"
+    library.mkdir()
+    async with world(tmp_path) as w:
+        w.cran.put("gone", "0.1")
+        w.cran.archive("gone")
+        await w.mirror(mode)
+        places = [f"{w.daemon.url}/repo/stats/cran"]
+        if mode == "passive":
+            await w.call("channel.freeze", channel="stats")
+            w.cran.put("alpha", "1.2")
+            await w.run()
+            places.append(f"{w.daemon.url}/snapshot/2/stats/cran")
+        for url in places:
+            assert await r(REMOTES.format(url=url), library) == "0.1 TRUE"
 
 
 @asynccontextmanager

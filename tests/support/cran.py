@@ -70,6 +70,26 @@ def archive_rds(files: Mapping[str, bytes]) -> bytes:
     return gzip.compress(rds.written(things), mtime=0)
 
 
+def current_rds(files: Mapping[str, bytes], times: Mapping[str, int] | None = None) -> bytes:
+    """Return Meta/current.rds of the files that lie in a repository: sizes, and times where none are given."""
+    paths = sorted(
+        path.removeprefix(f"{CONTRIB}/")
+        for path in files
+        if path.startswith(f"{CONTRIB}/") and path.count("/") == 2 and path.endswith(".tar.gz")
+    )
+    frame = rds.things(
+        [
+            rds.reals([len(files[f"{CONTRIB}/{path}"]) for path in paths]),
+            rds.logicals([False] * len(paths)),
+            rds.reals([(times or {}).get(path, MTIME) for path in paths]),
+        ],
+        names=rds.texts(["size", "isdir", "mtime"]),
+        class_=rds.texts(["data.frame"]),
+        row_names=rds.texts(paths),
+    )
+    return gzip.compress(rds.written(frame), mtime=0)
+
+
 class Cran:
     """A CRAN root as files; `put`, `archive` and `remove` keep its index right."""
 

@@ -42,6 +42,7 @@ class FakeDaemon(FakePolicies):
         self.offered = set(METHODS)
         self.blocks: list[dict[str, Any]] = []
         self.tokens: dict[int, t.Token] = {}
+        self.upstreams: list[t.UpstreamHost] = []
         self.freed = 0
         self.notifies = True
         self.scrubs = 0
@@ -177,6 +178,7 @@ class FakeDaemon(FakePolicies):
             loop_lag=t.LoopLag(p50_ms=0.1, p99_ms=2.4, max_ms=11.0, samples=60_000),
             rss_bytes=88_000_000,
             throughput_bytes_s=sum(run.rate_bytes_s for run in self.runs.values()),
+            upstreams=self.upstreams,
             as_of=self.as_of,
         )
 
@@ -427,6 +429,23 @@ class FakeDaemon(FakePolicies):
         use |= {"index_files": 0, "index_bytes": 0, "unneeded": 3, "unneeded_bytes": 5_000_000, "snapshots": []}
         return {"run": None, "blobs": 3, "bytes": 5_000_000, "use": use | {"held": held}, "seq": len(self.events)}
 
+    def _do_store_status(self) -> Any:
+        return {
+            "bytes": 62_900_000_000,
+            "blobs": 40_112,
+            "quarantined": 0,
+            "quarantined_waiting": 0,
+            "free": 812_000_000_000,
+            "floor": 50_000_000_000,
+            "index_files": 120,
+            "index_bytes": 900_000_000,
+            "held": t.HeldBytes(index=40_000_000_000, drafts=0, grace=2_900_000_000, snapshots=20_000_000_000),
+            "snapshots": [],
+            "unneeded": 0,
+            "unneeded_bytes": 0,
+            "as_of": self.as_of,
+        }
+
     def _do_store_scrub(self) -> Any:
         self.scrubs += 1
         return {"run": None, "seq": len(self.events)}
@@ -476,12 +495,17 @@ class FakeDaemon(FakePolicies):
             in_force=held.in_force,
         )
 
-    def _do_run_list(self, cursor: str | None = None, limit: int = 100, **fields: Any) -> Any:
+    def _do_run_list(self, sort: str = "-id", cursor: str | None = None, limit: int = 100, **fields: Any) -> Any:
         fields = {name: value for name, value in fields.items() if value is not None}
         found = [
             each for each in self.runs.values() if all(getattr(each, name) == value for name, value in fields.items())
         ]
-        return self._page(sorted(found, key=lambda each: -each.id), cursor, limit)
+        by = sort.removeprefix("-")
+
+        def value(each: t.Run) -> tuple[str, int]:
+            return ("" if by == "id" else str(getattr(each, "mirror_name" if by == "mirror" else by))), each.id
+
+        return self._page(sorted(found, key=value, reverse=sort.startswith("-")), cursor, limit)
 
     def _run(self, run: int) -> t.Run:
         if run not in self.runs:

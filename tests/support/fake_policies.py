@@ -8,6 +8,7 @@ import msgspec
 from firth_protocol import types as t
 from firth_protocol.errors import Conflict, InUse, Invalid, NotFound, WrongState
 from firth_protocol.events import Fact
+from firth_protocol.methods import AdvisoryGet
 from firthd.policies.rules import in_words
 from tests.support.fake_world import FakeWorld, rfc3339
 
@@ -37,12 +38,61 @@ class FakePolicies(FakeWorld):
         self.left_out: list[t.Excluded] = []
         self.report: list[t.DependencyRow] = []
         self.report_lacks = ""
+        self.advisories: dict[str, AdvisoryGet] = {}
 
     def _page(self, items: Sequence[T], cursor: str | None, limit: int) -> t.Page[T]:
         raise NotImplementedError
 
     def _mirror(self, ref: int | str) -> t.Mirror:
         raise NotImplementedError
+
+    def add_advisory(self, id: str, *touches: t.AdvisoryTouch, **fields: Any) -> None:
+        """Have a flaw known, of the packages that `touches` are about."""
+        given: dict[str, Any] = {
+            "aliases": [],
+            "families": sorted({each.family for each in touches}),
+            "packages": sorted({each.package for each in touches}),
+            "summary": "Reads past the end of what it was given.",
+            "score": 9.8,
+            "status": t.AdvisoryStatus.REPORTED,
+            "withdrawn": False,
+            "modified": rfc3339(self.now - 2 * 86400),
+            "imported_at": rfc3339(self.now - 3600),
+            "set_by": None,
+            "set_at": None,
+            "note": "",
+            **fields,
+        }
+        self.advisories[id] = AdvisoryGet(id=id, touches=list(touches), touches_total=len(touches), as_of="", **given)
+
+    def _do_advisory_list(self, query: str = "", cursor: str | None = None, limit: int = 100) -> Any:
+        found = [
+            one for id, one in sorted(self.advisories.items()) if query in f"{id} {' '.join(one.packages)}".casefold()
+        ]
+        fields = t.AdvisoryInfo.__struct_fields__
+        told = [t.AdvisoryInfo(**{name: getattr(one, name) for name in fields}) for one in found]
+        return self._page(told, cursor, limit)
+
+    def _do_advisory_get(self, id: str) -> Any:
+        if id not in self.advisories:
+            raise NotFound(f"there is no advisory {id!r}")
+        return self.advisories[id]
+
+    def _do_advisory_summary(self) -> Any:
+        databases: dict[str, list[t.AdvisoryInfo]] = {}
+        for one in self.advisories.values():
+            databases.setdefault(one.id.partition("-")[0], []).append(one)
+        found = [
+            t.AdvisoryDatabase(
+                name=name,
+                advisories=len(those),
+                withdrawn=sum(one.withdrawn for one in those),
+                modified=max(one.modified for one in those),
+                imported_at=max(one.imported_at for one in those),
+            )
+            for name, those in sorted(databases.items())
+        ]
+        return {"databases": found, "as_of": ""}
 
     def add_policy(self, name: str, **rules: Any) -> t.Policy:
         return self._put(name, "", None, rules, 1)

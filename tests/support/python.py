@@ -111,6 +111,7 @@ class PythonIndex:
         self.spelled: dict[str, str] = {}
         self.serial: dict[str, int] = {}
         self.status: dict[str, dict[str, str]] = {}
+        self.unlisted: set[str] = set()  # projects that the list lacks, whose pages are there
         self.serials, self.plain, self.bare, self.core = serials, plain, bare, core
         self.files_at = "../../files"  # relative to a project's page, or absolute
 
@@ -163,11 +164,14 @@ class PythonIndex:
         projects = [
             {"name": self.spelled[name]} | ({"_last-serial": self.serial[name]} if self.serials else {})
             for name in self.projects
+            if name not in self.unlisted
         ]
         return json.dumps({"meta": {"api-version": "1.4"}, "projects": projects}).encode()
 
     def list_html(self) -> bytes:
-        links = [f'<a href="{name}/">{escape(self.spelled[name])}</a>' for name in self.projects]
+        links = [
+            f'<a href="{name}/">{escape(self.spelled[name])}</a>' for name in self.projects if name not in self.unlisted
+        ]
         return ("<!DOCTYPE html><title>Simple index</title>" + "\n".join(links)).encode()
 
     def page_json(self, project: str) -> bytes:

@@ -20,6 +20,15 @@ def needs_r() -> str:
     return RSCRIPT
 
 
+async def needs_package(name: str) -> None:
+    """Skip the test, loudly, where a package of R's is not installed."""
+    needs_r()
+    if (await r(f'cat(requireNamespace("{name}", quietly = TRUE))')) != "TRUE":
+        told = f"R has no {name} (Debian: r-cran-{name}): nothing here was checked against it"
+        warnings.warn(pytest.PytestWarning(told), stacklevel=2)
+        pytest.skip(told)
+
+
 async def r(code: str, library: Path | None = None, *, fails: bool = False) -> str:
     """Run R code with a library of its own; return what it prints. With `fails` it must not succeed."""
     environ = {**os.environ, "R_LIBS": str(library or ""), "R_LIBS_USER": "", "R_PROFILE_USER": "", "LC_ALL": "C.UTF-8"}

@@ -5,16 +5,25 @@ import hashlib
 import itertools
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import zstandard
 
 from firth_protocol.errors import NoSpace, NotFound
-from firth_protocol.types import Family, Notice, Package, Privacy
+from firth_protocol.types import Family, Notice, Privacy
 from firthd.access import WebTokens, token_hash
 from firthd.channels.published import View
+from firthd.channels.showcase import (
+    ChannelShown,
+    FamilyShown,
+    Found,
+    Listing,
+    PackageShown,
+    ReadListing,
+    Wanted,
+)
 from firthd.clock import Clock, SystemClock
 from firthd.config import UpstreamSettings, WebSettings
 from firthd.families.addresses import PageAt
@@ -24,6 +33,7 @@ from firthd.serving import Limits, web_limits
 from firthd.store.artifacts import FileRow
 from firthd.store.blobs import BlobStore, Kept
 from firthd.store.objects import ObjectRow, whole
+from firthd.store.showcase import ListedPackageRow, SnapshotRow
 from firthd.store.tokens import TokenRow
 from firthd.upstream.client import Upstream
 from firthd.upstream.source import Source
@@ -151,6 +161,56 @@ class Shelf:
         return self.rows.get((view.channel_id, subdir, filename))
 
 
+class Show:
+    """What pages show of every channel, said by a test."""
+
+    def __init__(self) -> None:
+        self.listed: list[ListedPackageRow] = []
+        self.families: list[FamilyShown] | None = None  # None: conda, with what is listed
+        self.description = ""
+        self.frozen_at_ms: int | None = None
+        self.found: list[Found] = []
+        self.kept: list[SnapshotRow] = []
+        self.shown: dict[tuple[str, str], PackageShown] = {}  # by family and name
+        self.read = ReadListing(parts=[])
+        self.wanted: list[Wanted] = []
+        self.searched: list[tuple[list[str], str]] = []
+
+    async def channels(self, views: Sequence[View]) -> dict[int, ChannelShown]:
+        families = self.families
+        if families is None:
+            size = sum(one.bytes for one in self.listed)
+            families = [FamilyShown(family=Family.CONDA, packages=len(self.listed), files=len(self.listed), bytes=size)]
+        about = ChannelShown(description=self.description, frozen_at_ms=self.frozen_at_ms, families=families)
+        return {view.channel_id: about for view in views}
+
+    async def channel(self, view: View, number: int | None = None) -> ChannelShown | None:
+        return (await self.channels([view]))[view.channel_id]
+
+    async def snapshots(self, view: View) -> list[SnapshotRow]:
+        return self.kept
+
+    async def find(self, views: Sequence[View], text: str) -> list[Found]:
+        self.searched.append(([view.channel for view in views], text))
+        return self.found
+
+    async def count(self, view: View, families: Sequence[Family], query: str) -> dict[Family, int]:
+        return {family: sum(query in one.name for one in self.listed) for family in families}
+
+    async def listing(self, view: View, wanted: Wanted, total: int) -> Listing:
+        self.wanted.append(wanted)
+        return Listing(packages=[one for one in self.listed if wanted.query in one.name], total=total)
+
+    async def read_parts(self, view: View, family: FamilyShown, query: str, after: str | None) -> ReadListing:
+        return self.read
+
+    async def package(
+        self, view: View, family: Family, name: str, version: str | None, client: str
+    ) -> PackageShown | None:
+        found = self.shown.get((family, name.lower()))
+        return found if found is None or version in (None, found.version) else None
+
+
 class Site:
     """A running server and everything behind it."""
 
@@ -162,7 +222,7 @@ class Site:
         self.blobs.prepare()
         self.rendered.prepare()
         self.shelf = Shelf(self.rendered, self.blobs)
-        self.listed: list[Package] = []  # what every channel's page lists
+        self.show = Show()
         self.source = Source(url="http://127.0.0.1:1")
         self.sources: dict[int, Source] = {}  # of single mirrors
         self.nears: list[Source] = []  # asked before the source
@@ -248,13 +308,6 @@ class Site:
         """Conda has no lazy parts."""
         return None
 
-    async def families_of(self, channel: str) -> set[str]:
-        return {Family.CONDA}
-
-    async def packages(self, channel: str, query: str) -> tuple[list[Package], int]:
-        found = [package for package in self.listed if query in package.name]
-        return found[:100], len(found)
-
     async def metrics(self, seen: Callable[[str], bool]) -> bytes:
         named = "".join(f'firth_mirror_enabled{{channel="{name}"}} 1\n' for name in self.shelf.views if seen(name))
         return f"firth_up 1\n{named}".encode()
@@ -295,8 +348,7 @@ async def running_site(
                     clock=clock,
                     state=root,
                     families={Family.CONDA: CONDA},
-                    packages=site.packages,
-                    families_of=site.families_of,
+                    showcase=site.show,
                     health=lambda: site.unwell,
                     metrics=site.metrics,
                     downloaded=site.downloaded,

@@ -15,7 +15,7 @@ from firth_tui.actions import Action, Context, Danger, Place, why_not
 from firth_tui.commands import COMMANDS
 from tests.support.fake_daemon import FakeDaemon
 
-OWN = {"log.follow", "log.wrap", "log.next", "policy.effect", "excluded.rule"}
+OWN = {"log.follow", "log.wrap", "log.next", "policy.effect", "excluded.rule", "advisory.policy"}
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from firth_tui.screens.channel import ChannelScreen
 from firth_tui.screens.mirror import MirrorScreen
 from firth_tui.screens.mirrors import MirrorsScreen
 from firth_tui.screens.package import PackageScreen
+from firth_tui.screens.policy import PolicyScreen
 from firth_tui.screens.run import RunScreen
 from tests.support.fake_daemon import FakeDaemon
 from tests.support.tui import NARROW, Terminal, terminal
@@ -21,6 +22,7 @@ async def daemon(tmp_path: Path) -> AsyncIterator[FakeDaemon]:
     daemon = FakeDaemon(tmp_path / "firth.sock")
     daemon.add_channel("lab")
     daemon.add_channel("main", packages=1_000)
+    daemon.add_policy("nopython")
     daemon.begin_run(daemon.add_mirror("main", "forge").id)
     async with daemon:
         yield daemon
@@ -33,7 +35,13 @@ async def started(term: Terminal) -> None:
 
 @pytest.mark.parametrize(
     ("typed", "kind"),
-    [("main", ChannelScreen), ("forge", MirrorScreen), ("package-000777", PackageScreen), ("run", RunScreen)],
+    [
+        ("main", ChannelScreen),
+        ("forge", MirrorScreen),
+        ("package-000777", PackageScreen),
+        ("run", RunScreen),
+        ("nopython", PolicyScreen),
+    ],
 )
 async def test_what_is_typed_after_a_colon_is_found_and_opened(daemon: FakeDaemon, typed: str, kind: type) -> None:
     text = f"run {next(iter(daemon.runs))}" if typed == "run" else typed

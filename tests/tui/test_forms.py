@@ -11,6 +11,7 @@ from firth_tui.screens.channels import ChannelsScreen
 from firth_tui.screens.forms.channel import ChannelForm
 from firth_tui.screens.forms.form import Form
 from firth_tui.screens.forms.mirror import MirrorForm
+from firth_tui.screens.forms.picked_many import known_and_found
 from firth_tui.screens.mirrors import MirrorsScreen
 from firth_tui.screens.run import RunScreen
 from firth_tui.widgets.dialogs import Confirm
@@ -264,9 +265,46 @@ async def test_a_platform_that_the_source_has_not_is_told_beside_it(daemon: Fake
     async with terminal(daemon.socket, NARROW) as term:
         form_now = await form(term, "m", "n")
         form_now.field("source").value = "https://conda.example.org/x"
-        await term.sees("the source has linux-64, noarch")
-        form_now.field("conda-subdirs").value = "linux-99"
-        await term.sees("! no linux-99; the source has linux-64, noarch")
+        await term.sees("the source has linux-64, noarch", "all that the source has", "enter: pick from 34")
+        form_now.field("conda-subdirs").control.focus()
+        await term.press("h", "escape", "left", "right", "space")  # a letter opens the list, no more
+        await term.until(lambda: isinstance(term.app.screen, Form))
+        assert form_now.field("conda-subdirs").value == ""
+        await term.press("enter")
+        await term.sees("○ linux-64  the source has it", "○ linux-aarch64  the source has none")
+        await term.press("enter")  # the first that the source has
+        await term.type("linux-99")
+        await term.sees("○ linux-99  ! no client is known to have it")
+        await term.press("enter")
+        await term.sees("◉ linux-64", "◉ linux-99  ! no client")
+        await term.press("ctrl+o")
+        await term.sees("◉ linux-64   ◉ linux-99", "! no linux-99; the source has linux-64, noarch")
+        assert form_now.field("conda-subdirs").value == "linux-64, linux-99"
+
+
+async def test_the_channel_is_picked_from_those_there_are(daemon: FakeDaemon) -> None:
+    daemon.add_channel("team")
+    async with terminal(daemon.socket, NARROW) as term:
+        form_now = await form(term, "2", "n")
+        await term.sees("▸ main   enter: pick from 3", "Any name, unique")  # that under the cursor is likely meant
+        form_now.field("channel").control.focus()
+        await term.sees("The channel that it fills")
+        await term.press("t", "e")
+        await term.sees("enter: take it", "team")
+        await term.press("enter")
+        assert form_now.field("channel").value == "team"
+        form_now.field("channel").value = ""
+        form_now.query_one("#save").focus()
+        await term.press("enter")
+        await term.sees("✗ a channel is needed")
+
+
+def test_what_the_source_has_comes_first() -> None:
+    assert known_and_found(["noarch", "linux-64"], ["osx-64", "noarch"]) == [
+        ("osx-64", "the source has it"),
+        ("noarch", "the source has it"),
+        ("linux-64", "the source has none"),
+    ]
 
 
 async def test_a_source_that_is_down_is_taken_when_it_is_saved_again(daemon: FakeDaemon) -> None:

@@ -40,6 +40,15 @@ def test_a_short_line_stays_as_it_is() -> None:
     assert wrapped(line, 60) == [line]
 
 
+def test_a_line_whose_end_is_far_to_the_right_goes_on_under_its_second_piece() -> None:
+    line = labelled("store", Cell("#" * 20 + "  "), Cell("62.9 GB in 40,112 files, "), Cell("812 GB free", Tone.WARN))
+    first, second = wrapped(line, 54)
+    assert "".join(text for text, _ in first) == " store         ####################  62.9 GB in 40,112"
+    assert "".join(text for text, _ in second) == " " * 15 + "files, 812 GB free"
+    assert second[-1] == Cell("812 GB free", Tone.WARN)
+    assert [length(each) for each in wrapped(labelled("path", Cell("x" * 100)), 60)] == [60, 60, 25]
+
+
 @pytest.mark.parametrize(
     ("unit", "done", "total", "text"),
     [

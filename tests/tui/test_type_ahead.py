@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec import Struct
 
@@ -38,7 +39,7 @@ TABS = {
     Place.CHANGES: "C Changes",
     Place.USE: "U Use it",
 }
-ROWS = LISTS | {Place.PACKAGE}
+ROWS = LISTS | {Place.PACKAGE, Place.ADVISORY}
 """Places with a cursor."""
 PAIRS = 60
 """How many pairs of keys are tried in each place; FIRTH_PAIRS=all has all of them tried, which takes an hour or two."""
@@ -64,6 +65,8 @@ WAYS: dict[Place, tuple[str, Sequence[str]]] = {
     Place.POLICIES: ("Policies", ("7",)),
     Place.POLICY: (r"Policies › \S+", ("7", "\r")),
     Place.EXCLUDED: (r"Mirrors › main / forge › kept out.*", ("2", "▸main +forge ", "x")),
+    Place.ADVISORIES: ("Advisories", ("8",)),
+    Place.ADVISORY: (r"Advisories › \S+", ("8", "\r")),
     Place.EXPLAIN: (r"Channels › main › why hidden\?.*", (*MAIN, "P", "w")),
 }
 """What the path to each place looks like, and what is typed to get there."""
@@ -173,6 +176,9 @@ async def rig(folder: Path) -> AsyncIterator[Rig]:
             for name in ("few", "spare"):
                 await client.call("policy.create", name=name, rules=rules)
             await client.call("mirror.update", mirror="main:forge", revision=1, policy="few")
+            flaw = {"id": "OWN-1", "name": "hello", "spec": "hello <1", "score": 9.1}
+            (folder / "flaws.jsonl").write_bytes(msgspec.json.encode(flaw))
+            await client.call("advisory.import", source=str(folder / "flaws.jsonl"), format="lines")
             run = await client.call("mirror.run", mirror="main:forge")
             await client.call("run.wait", run=run.run.id, timeout=20)
             async with firth_on_pty(process.socket, beside=(process.pid,)) as term:

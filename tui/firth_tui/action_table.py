@@ -24,7 +24,8 @@ ACTIONS: tuple[Action, ...] = (
         key="enter",
         label="Open",
         help="Open what the cursor is on",
-        places=LISTS - {Place.CHANGES, Place.TOKENS, Place.EXCLUDED, Place.EXPLAIN} | {Place.MIRROR, Place.HEALTH},
+        places=LISTS - {Place.CHANGES, Place.TOKENS, Place.EXCLUDED, Place.EXPLAIN}
+        | {Place.MIRROR, Place.HEALTH, Place.ADVISORY},
         subject=Subject.ROW,
         rank=1,
     ),

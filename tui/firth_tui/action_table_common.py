@@ -22,10 +22,11 @@ LISTS = frozenset(
         Place.POLICIES,
         Place.EXCLUDED,
         Place.EXPLAIN,
+        Place.ADVISORIES,
     }
 )
-NO_ADDRESS = frozenset({Place.POLICIES, Place.POLICY, Place.EXCLUDED, Place.EXPLAIN})
-SORTED = frozenset({Place.CHANNELS, Place.PACKAGES, Place.CHANNEL_MIRRORS, Place.MIRRORS})
+NO_ADDRESS = frozenset({Place.POLICIES, Place.POLICY, Place.EXCLUDED, Place.EXPLAIN, Place.ADVISORIES, Place.ADVISORY})
+SORTED = frozenset({Place.CHANNELS, Place.PACKAGES, Place.CHANNEL_MIRRORS, Place.MIRRORS, Place.RUNS})
 MOVES = frozenset(
     {"open", "app.back", "channel.mirrors", "mirror.open_run", "mirror.details", "log.follow", "log.next"}
 )

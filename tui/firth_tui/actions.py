@@ -32,12 +32,14 @@ class Place(StrEnum):
     EXCLUDED = "kept out"  # what a policy keeps out of a mirror
     EXPLAIN = "explanation"  # what became of a package's files
     TOKENS = "tokens"
+    ADVISORIES = "advisories"
+    ADVISORY = "advisory"
 
 
 class Target(Struct, frozen=True, kw_only=True):
     """A place to go to, and what it is about: a channel's name, the number of a mirror or a run, a package.
 
-    `name`: of a policy, or the spec that is to be explained.
+    `name`: of a policy, an advisory's id, or the spec that is to be explained. `query`: how a list is filtered.
     """
 
     place: Place
@@ -45,6 +47,7 @@ class Target(Struct, frozen=True, kw_only=True):
     number: int = 0
     package: Package | None = None
     name: str = ""
+    query: str = ""
     faults: bool = False  # of a list: what failed or is incomplete only
 
 

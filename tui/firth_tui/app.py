@@ -87,7 +87,7 @@ class Actions(Provider):
 
 
 class Objects(Provider):
-    """The command palette finds channels, mirrors, packages and runs by name; choosing one opens it."""
+    """The command palette finds objects of all kinds by name; choosing one opens it."""
 
     async def search(self, query: str) -> Hits:
         from firth_tui.finding import found

@@ -263,6 +263,7 @@ COMMANDS: Mapping[str, Command] = {
     "view.health": _view(Place.HEALTH),
     "view.audit": _view(Place.AUDIT),
     "view.policies": _view(Place.POLICIES),
+    "view.advisories": _view(Place.ADVISORIES),
     "view.tokens": _view(Place.TOKENS),
     "list.filter": _filter,
     "list.mark": _mark,

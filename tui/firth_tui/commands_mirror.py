@@ -15,10 +15,10 @@ from firth_tui.widgets.dialogs import Question
 async def _mirror_create(place: PlaceScreen, context: Context) -> None:
     from firth_tui.screens.forms.mirror import MirrorForm
 
-    channel = context.channel
-    mirror = context.mirror
-    name = channel.name if channel is not None else mirror.channel if mirror is not None else ""
-    _after_form(place, await place.firth.asked(place, MirrorForm(channel=name)))
+    channel, mirror = context.channel, context.mirror
+    likely = mirror.channel if channel is None and mirror is not None else ""
+    form = MirrorForm(channel=channel.name if channel is not None else "", likely=likely)
+    _after_form(place, await place.firth.asked(place, form))
 
 
 async def _mirror_edit(place: PlaceScreen, context: Context) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from firth_protocol.types import DaemonStatus, HealthProblem, Mirror, RunState
+from firth_protocol.types import DaemonStatus, HealthProblem, Mirror, RunState, UpstreamHost
 from firth_tui.format import Cell, Sign, Tone, age, clean, counted, since
 from firth_tui.model import FAULTS, worst_first
 from firth_tui.wording import for_people
@@ -14,7 +14,7 @@ STALE_S = 35 * 86400
 """A mirror without success for longer than its usual month and some days is told."""
 TOGETHER = 3
 """As many mirrors that failed for the same reason make one line."""
-_OF_A_MIRROR = re.compile(r"(?:mirror|schedule of) ([^:\s]+:.+)")
+_OF_A_MIRROR = re.compile(r"(?:mirror|schedule of|policy of) ([^:\s]+:.+)")
 _OF_A_CHANNEL = re.compile(r"publication of (\S+)")
 _A_RUN = re.compile(r"\brun (\d+)\b")
 
@@ -33,6 +33,7 @@ class Fault(Struct, frozen=True, kw_only=True):
     mirror: str = ""
     channel: str = ""
     run: int | None = None
+    host: str = ""
 
 
 def faults(status: DaemonStatus, mirrors: Sequence[Mirror], now: float) -> list[Fault]:
@@ -49,6 +50,7 @@ def faults(status: DaemonStatus, mirrors: Sequence[Mirror], now: float) -> list[
             found.append(_of_cause(state, why, alike, now))
         else:
             found += [_of_mirror(each, hints.get(f"{each.channel}:{each.name}", ""), now) for each in alike]
+    found += [_of_host(each, now) for each in status.upstreams if each.fails]
     return sorted(found, key=lambda fault: fault.rank)
 
 
@@ -73,6 +75,20 @@ def _of_daemon(problem: HealthProblem, now: float) -> Fault:
         mirror=name,
         channel=channel[1] if channel else "",
         run=int(run[1]) if run and len(run[1]) < 19 else None,
+    )
+
+
+def _of_host(host: UpstreamHost, now: float) -> Fault:
+    answered = f"last answer {age(host.answered_at, now)}" if host.answered_at else "it has not answered yet"
+    return Fault(
+        key=f"host {host.host}",
+        rank=4,
+        sign=Cell(Sign.WARN, Tone.WARN),
+        subject=host.host,
+        text=host.failure or "it does not answer as it should",
+        when=since(host.failed_at, now),
+        hint=f"{answered}; {counted(host.failures, 'failure')} since the daemon started",
+        host=host.host,
     )
 
 

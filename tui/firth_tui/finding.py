@@ -1,4 +1,4 @@
-"""The only place that finds objects by name: channels, mirrors, packages and runs. Opening one changes nothing."""
+"""The only place that finds objects by name: channels, mirrors, packages, runs, policies. Opening changes nothing."""
 
 from collections.abc import AsyncIterator
 from typing import Any, Protocol, TypeVar
@@ -6,9 +6,10 @@ from typing import Any, Protocol, TypeVar
 from msgspec import Struct
 
 from firth_protocol.errors import FirthError
-from firth_protocol.types import Channel, Mirror, Package, Page, Run
+from firth_protocol.types import AdvisoryInfo, Channel, Mirror, Package, Page, Policy, Run
 from firth_tui.actions import Place, Target
 from firth_tui.format import counted, family_name, kind_name
+from firth_tui.policy_rules import where_used
 
 T = TypeVar("T")
 
@@ -16,6 +17,8 @@ MOST_EACH = 6
 """How many objects of a kind are offered."""
 MOST_CHANNELS = 12
 """In how many channels packages are looked for."""
+ADVISORY_CELLS = 4
+"""How much must be typed before advisories are looked for: there may be hundreds of thousands."""
 EXACT, BEGINS, HAS = 1000.0, 300.0, 100.0
 """How high an object stands, above all actions, by how its name fits."""
 
@@ -46,7 +49,7 @@ async def found(link: Pages, query: str, channel: str = "") -> AsyncIterator[Fou
     query = query.strip()
     if not query:
         return
-    for search in (_channels, _mirrors, _runs):
+    for search in (_channels, _policies, _mirrors, _runs, _advisories):
         try:
             for each in await search(link, query):
                 yield each
@@ -81,6 +84,34 @@ async def _mirrors(link: Pages, query: str) -> list[Found]:
             f"mirror {each.channel}: {each.name}",
             f"{each.state}, {each.source}",
             Target(place=Place.MIRROR, number=each.id),
+        )
+        for each in page.items
+    ]
+
+
+async def _policies(link: Pages, query: str) -> list[Found]:
+    page = await link.page(Policy, "policy.list", query=query, limit=MOST_EACH)
+    return [
+        Found(
+            score(each.name, query) - 1,
+            f"policy {each.name}",
+            f"in force {where_used(each)}: {' '.join(each.summary)}",
+            Target(place=Place.POLICY, name=each.name),
+        )
+        for each in page.items
+    ]
+
+
+async def _advisories(link: Pages, query: str) -> list[Found]:
+    if len(query) < ADVISORY_CELLS:
+        return []
+    page = await link.page(AdvisoryInfo, "advisory.list", query=query, limit=MOST_EACH)
+    return [
+        Found(
+            score(each.id, query) - 4,
+            f"advisory {each.id}",
+            f"{', '.join(each.packages[:MOST_EACH])}: {each.summary}",
+            Target(place=Place.ADVISORY, name=each.id),
         )
         for each in page.items
     ]

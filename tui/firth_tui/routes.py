@@ -36,7 +36,7 @@ def _package(target: Target) -> PlaceScreen:
 def _mirrors(target: Target) -> PlaceScreen:
     from firth_tui.screens.mirrors import MirrorsScreen
 
-    return MirrorsScreen(faults=target.faults)
+    return MirrorsScreen(faults=target.faults, query=target.query)
 
 
 def _mirror(target: Target) -> PlaceScreen:
@@ -99,6 +99,18 @@ def _tokens(target: Target) -> PlaceScreen:
     return TokensScreen()
 
 
+def _advisories(target: Target) -> PlaceScreen:
+    from firth_tui.screens.advisories import AdvisoriesScreen
+
+    return AdvisoriesScreen()
+
+
+def _advisory(target: Target) -> PlaceScreen:
+    from firth_tui.screens.advisory import AdvisoryScreen
+
+    return AdvisoryScreen(target.name)
+
+
 _MAKERS: Mapping[Place, Callable[[Target], PlaceScreen]] = {
     Place.CHANNELS: _channels,
     Place.PACKAGES: _channel,
@@ -119,4 +131,6 @@ _MAKERS: Mapping[Place, Callable[[Target], PlaceScreen]] = {
     Place.EXCLUDED: _excluded,
     Place.EXPLAIN: _explain,
     Place.TOKENS: _tokens,
+    Place.ADVISORIES: _advisories,
+    Place.ADVISORY: _advisory,
 }

@@ -23,12 +23,11 @@ from firthd.clock import from_rfc3339, maybe_rfc3339, rfc3339
 from firthd.families.base import FamilyRules
 from firthd.store import artifacts, catalog, dropped, generations, paging, summaries, usage
 from firthd.store.catalog import ChannelRow
-from firthd.store.database import Database, Reader
+from firthd.store.database import Reader
 from firthd.store.generations import DRAFT, ChangeRow, ChangeSetRow, FamilyRow
 from firthd.store.paging import Cut, Patterns
 
 FILES_SHOWN = 1000
-PACKAGES_ON_A_PAGE = 100
 DIGITS = 18
 """Of a number in a cursor: it is a row's, which SQLite can hold."""
 _WORST = [
@@ -102,18 +101,6 @@ async def describe(r: Reader, row: ChannelRow, patterns: Patterns) -> Channel:
 async def told_families(r: Reader, row: ChannelRow, totals: Sequence[FamilyRow]) -> set[str]:
     """Return the families that a channel has: those with a mirror or a package, and the one that every channel has."""
     return {Family.CONDA, *await catalog.types_of(r, row.id), *(one.family for one in totals if one.artifacts)}
-
-
-async def families_of(db: Database, name: str) -> set[str]:
-    """Return the families that a channel has, none for one that does not exist."""
-
-    async def body(r: Reader) -> set[str]:
-        row = await catalog.channel_by_name(r, name)
-        if row is None:
-            return set()
-        return await told_families(r, row, await generations.generation_families(r, row.id, row.generation))
-
-    return await db.read(body)
 
 
 async def channels_page(r: Reader, params: ChannelList, patterns: Patterns) -> Cut[Channel]:
@@ -272,6 +259,7 @@ async def packages_page(
         order_sql=by.sql,
         page=paging.decode(cursor, sort, str),
         limit=limit + 1,
+        since=now_ms // usage.DAY_MS - usage.LATELY_DAYS,
     )
     shown, following = paging.cut(sort, found, limit, lambda pair: (pair[1], f"{pair[0].family}/{pair[0].name}"))
     packages = [(one.family, one.name) for one, _ in shown]
@@ -313,7 +301,7 @@ async def package(
     number, shows = (current.number, current.shows) if current else (0, 0)
     rules = families.get(family)
     found = await artifacts.package_files(r, row.id, shows, family, package_name, FILES_SHOWN + 1)
-    if not found and rules is not None and (other := _spelled(rules, package_name)) != package_name:
+    if not found and rules is not None and (other := spelled(rules, package_name)) != package_name:
         found = await artifacts.package_files(r, row.id, shows, family, other, FILES_SHOWN + 1)
         package_name = other if found else package_name
     if not found or rules is None:
@@ -341,7 +329,7 @@ async def package(
                 state=ArtifactState.STORED if one.file.delivered else ArtifactState.ON_DEMAND,
                 depends=facts.depends,
                 mirror=mirrors.get(one.file.mirror_id),
-                generation=one.generation,
+                generation=one.generation or None,
                 url=url(name, family, one.file.part, one.file.filename),
             )
         )
@@ -364,28 +352,9 @@ async def package(
     )
 
 
-def _spelled(rules: FamilyRules, name: str) -> str:
+def spelled(rules: FamilyRules, name: str) -> str:
     """Return a package's name as its family spells it, for people write it otherwise."""
     try:
         return rules.requirement(name).name or name
     except Invalid:
         return name
-
-
-async def first_packages(db: Database, channel_name: str, query: str, now_ms: int) -> tuple[list[Package], int]:
-    """Return the first packages whose name holds a text, for a channel's page, and how many there are."""
-    found = await db.read(
-        lambda r: packages_page(
-            r,
-            channel_name,
-            family=None,
-            query=query or None,
-            platform=None,
-            state=None,
-            sort="name",
-            cursor=None,
-            limit=PACKAGES_ON_A_PAGE,
-            now_ms=now_ms,
-        )
-    )
-    return found.items, found.total or 0

@@ -26,21 +26,26 @@ class Needs:
 
     async def told(self, detail: PackageDetail) -> PackageDetail:
         """Return a package with what it needs; where nothing that says so is stored, as one of which it is unknown."""
-        needs = self._families[detail.family].needs
-        if needs is None:
+        if self._families[detail.family].needs is None:
             return detail
-        found: list[str] | None = None
-        for filename, sha256 in await self._files(detail):
-            try:
-                found = await asyncio.to_thread(needs, self._path(sha256), filename)
-                break
-            except (OSError, ValueError):  # lost, damaged, or of a kind that does not say it
-                continue
+        found = await self.of(detail.channel, detail.family, detail.name, detail.version)
         return replace(detail, dependencies=found or [], dependencies_known=found is not None, dependants_known=False)
 
-    async def _files(self, detail: PackageDetail) -> list[tuple[str, str]]:
+    async def of(self, channel: str, family: Family, name: str, version: str) -> list[str] | None:
+        """Return what a version needs whose record does not say it; None: nothing that says so is stored."""
+        needs = self._families[family].needs
+        if needs is None:
+            return None
+        for filename, sha256 in await self._files(channel, family, name, version):
+            try:
+                return await asyncio.to_thread(needs, self._path(sha256), filename)
+            except (OSError, ValueError):  # lost, damaged, or of a kind that does not say it
+                continue
+        return None
+
+    async def _files(self, name: str, family: Family, package: str, version: str) -> list[tuple[str, str]]:
         async def body(r: Reader) -> list[tuple[str, str]]:
-            channel = await catalog.channel_by_name(r, detail.channel)
+            channel = await catalog.channel_by_name(r, name)
             current = None if channel is None else await generations.generation(r, channel.id, channel.generation)
             if channel is None or current is None:
                 return []
@@ -48,9 +53,9 @@ class Needs:
                 r,
                 channel.id,
                 current.shows,
-                detail.family,
-                detail.name,
-                detail.version,
+                family,
+                package,
+                version,
                 max_bytes=MOST_BYTES,
                 limit=MOST_FILES,
             )

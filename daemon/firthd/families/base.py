@@ -13,7 +13,7 @@ from msgspec import Raw, Struct
 
 from firth_protocol.errors import Upstream
 from firth_protocol.types import Credentials, Family, Filters, MirrorMode, SourceFound
-from firthd.families.addresses import Located, SetUp
+from firthd.families.addresses import Located, PageAt, SetUp
 from firthd.store.columns import columns_of
 from firthd.store.worker_reads import ShownRow
 
@@ -63,6 +63,7 @@ class Spool(Struct, frozen=True, kw_only=True):
     encoding: str = ""  # the last extension of the form that was fetched
     mark: str | None = None  # what a list of the source said of it: an older one is not what the source has
     base_url: str | None = None  # where it was in the end, if the source has sent us elsewhere
+    beside: tuple[str, ...] = ()  # files beside it, where the family reads them with it
     lists: bool = False  # it is a list of parts
 
 
@@ -162,6 +163,9 @@ class Output(Protocol):
 
     def readable(self) -> Iterable[str]:
         """Return the paths that `before` is good for."""
+
+    def shown_since(self, folder: str) -> Mapping[str, int]:
+        """Return of each path below a folder the number of the generation from which on it shows what it will show."""
 
     def open(self, path: str) -> AbstractContextManager[BinaryIO]:
         """Open an object of its own for writing; it counts when the block ends without an error."""
@@ -341,6 +345,8 @@ class Answer(Struct, frozen=True, kw_only=True):
     changed: bool = True  # False: it is as it was read before
     refusal: Upstream | None = None  # why there is no form, where the source did not just say that there is none
     marks: Mapping[str, Listed] | None = None  # of an ask that `lists`; None: it has not changed, or is not there
+    start: bytes = b""  # its first bytes, where one only looks
+    whole: bool = False  # whether those are all of it
 
 
 Requests = Generator[Batch, Sequence[Answer], None]
@@ -435,6 +441,8 @@ class LazyParts(Struct, frozen=True, kw_only=True):
     is_lazy: Callable[[str, Filters, MirrorMode], bool]  # whether a mirror reads this part so
     ask: Callable[[str], Ask | None]  # how a part's page is asked for; None: there can be no such part
     pages: str  # "package.module:name" of its `Pages`
+    at: Callable[[str], PageAt | None]  # where a part's page is whose file names `listed` reads; None: no such part
+    listed: Callable[[bytes], frozenset[str]]  # such a page as it is served -> the file names on it; it blocks
 
 
 class Inside(NamedTuple):
@@ -468,10 +476,12 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     locate: Callable[[str, str], Located | None]  # URL path below the channel, Accept header
     address: Callable[[str, str], str]  # part, file name -> where `locate` finds it, ready for an address
     set_up: Callable[[str], Sequence[SetUp]]  # the channel's address -> lines for each client
+    install: Callable[[str, str], Sequence[SetUp]]  # channel's address, package -> lines that install it from there
     needs_record: Callable[[str], bool]  # section -> whether `fetch_url` must be given the raw record
     fetch_url: Callable[[FetchPlace], str]  # where a file is, relative to the source or absolute; without `base_url`
     # also where copies of the source keep it
     elsewhere: Callable[[str, str], tuple[str, str] | None] = lambda part, filename: None  # see `Formats`
+    reads_beside: bool = False  # files beside a part say something of its records: it is read anew with them
     shows_empty: bool = False  # a part that the source has, and nothing in it, is shown
     requirement: Callable[[str], Requirement]  # raises Invalid for what does not parse
     facts: Callable[[str, bytes], Facts]  # part, raw record; raises ValueError for what is no record
@@ -481,7 +491,7 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     reserved_names: frozenset[str]  # that no channel may have, because a client would misread the address
     lazy: LazyParts | None = None  # None: every part is read by runs
     small_parts: bool = False  # parts are many: one that cannot be read, or is empty without a word, stays as it was
-    instead: Callable[[Form, bytes, str], str | None] | None = None  # as `encoding`, of the first 64 KiB -> what it is
+    instead: Callable[[str, Form, bytes, str], str | None] | None = None  # part, as `encoding`, of more -> what it is
     other_places: tuple[Form, ...] = ()  # where an index may stand whose address was not given in full
     needs: Callable[[Path, str], list[str]] | None = None  # a stored file, its name -> specs; None: records say it
     inside: Callable[[str], Inside | None] = lambda filename: None  # the file of a part that holds this one too

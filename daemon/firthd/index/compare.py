@@ -68,8 +68,12 @@ class PartReader:
         except (Upstream, TooLarge) as error:
             if not self._params.singly or self._params.page:
                 raise
-            return self._as_it_was(unreadable=error.message)
+            return self.unreadable(error.message)
         return self.compare(listing)
+
+    def unreadable(self, reason: str) -> PartResult:
+        """Let a part be as it was, because it cannot be read."""
+        return self._as_it_was(unreadable=reason)
 
     def compare(self, listing: Listing) -> PartResult:
         """Write how a part that was read differs."""
@@ -203,7 +207,7 @@ class PartReader:
                     self._unhashed += counts and live.declared == 0
                     del self._live[section][filename]
                     continue
-                record = self._moved_here(decode(entry, print16))
+                record = self._known_here(decode(entry, print16), live)
             except InvalidRecordError as error:
                 self._refuse(filename, str(error))
                 continue
@@ -216,6 +220,16 @@ class PartReader:
             self._taken += counts
             self._to_store.append((record.sha256, record.size, counts))
             yield (family, part, *astuple(record), live.id if live is not None else None)
+
+    def _known_here(self, record: SourceRecord, live: LiveRow | None) -> SourceRecord:
+        """Return a record whose source gives no sha256 with that of the same bytes, if this mirror has seen them."""
+        if record.sha256 is not None or record.md5 is None or live is None or live.sha256 is None:
+            return self._moved_here(record)
+        family, part = self._formats.family, self._spool.part
+        known = self._state.bytes_known(self._params.mirror_id, family, part, record.filename)
+        if known is None or known[2] != record.md5:
+            return record
+        return replace(record, sha256=known[1], size=record.size or known[0])
 
     def _moved_here(self, record: SourceRecord) -> SourceRecord:
         """Return a record without digests with those of the same file where it lay before, unless its size differs.

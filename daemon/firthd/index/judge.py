@@ -5,7 +5,7 @@ from types import TracebackType
 
 import msgspec
 
-from firth_protocol.errors import Invalid
+from firth_protocol.errors import Invalid, TooLarge, Upstream
 from firthd.families import load_formats, load_policing
 from firthd.families.base import COLUMNS, Entry, Facts, Formats, InvalidRecordError, Listing, Spool
 from firthd.families.policing import NamesFirst, Policing, SignsFiles
@@ -34,6 +34,8 @@ from firthd.workers import Report, TaskProgress
 REPORT_EVERY = 20_000
 MISSING_TOLD = 1000
 LICENSES_TOLD = 100
+Unreadable = Upstream | TooLarge
+"""Why a part could not be read."""
 SOLVED_RECORDS = 60_000
 """More records are not given to a solver: it would need more time and memory than the rest of the run."""
 SOLVED_SPECS = 100
@@ -85,6 +87,7 @@ class PolicyPass:
         self._filters = params.filters
         self._formats = formats
         self._max_bytes = params.max_part_bytes
+        self._singly = params.singly and not params.page
         self._report = report
         self.policing: Policing = load_policing(by.policing)
         flaws = Flaws(self.policing, by.rules.cve, read_advisories(state, formats.family)) if by.rules.cve else None
@@ -110,18 +113,21 @@ class PolicyPass:
         if self._file is not None:
             self._file.__exit__(kind, error, trace)
 
-    def judge_all(self, spools: Sequence[Spool]) -> Iterator[tuple[Spool, Listing]]:
-        """Judge parts; yield each with its listing once it is sure what becomes of its records."""
+    def judge_all(self, spools: Sequence[Spool]) -> Iterator[tuple[Spool, Listing | Unreadable]]:
+        """Judge parts; yield each with its listing once it is sure what becomes of its records.
+
+        One of many parts that cannot be read is yielded with the reason; of few, it is raised.
+        """
         if not self.judge.waits:
             for spool in spools:
-                listing = self._formats.read(spool, self._max_bytes)
+                listing = self._read(spool)
                 self._judge_part(spool, listing)
                 yield spool, listing
             self.judging.end()
             return
-        listings: list[Listing] = []
+        listings: list[Listing | Unreadable] = []
         for spool in spools:
-            listing = self._formats.read(spool, self._max_bytes)
+            listing = self._read(spool)
             self._judge_part(spool, listing)
             if self._names is not None:
                 listings.append(listing)
@@ -129,9 +135,19 @@ class PolicyPass:
         self.judging.end()
         self._entries.clear()
         for spool in spools:
-            yield spool, listings.pop(0) if listings else self._formats.read(spool, self._max_bytes)
+            yield spool, listings.pop(0) if listings else self._read(spool)
 
-    def _judge_part(self, spool: Spool, listing: Listing) -> None:
+    def _read(self, spool: Spool) -> Listing | Unreadable:
+        try:
+            return self._formats.read(spool, self._max_bytes)
+        except (Upstream, TooLarge) as error:
+            if not self._singly:
+                raise
+            return error
+
+    def _judge_part(self, spool: Spool, listing: Listing | Unreadable) -> None:
+        if isinstance(listing, Unreadable):
+            return
         judging, facts_of, part, total = self.judging, self.policing.facts, spool.part, len(listing)
         signs = listing.signs if self._by.rules.signed_only and isinstance(listing, SignsFiles) else None
         cut, takes, names = self.judge.cut, self._formats.taker(self._filters), self._names
@@ -186,10 +202,8 @@ class PolicyPass:
 
     def _drop(self, facts: Facts, code: int) -> None:
         if self._file is not None:
-            self._file.leave_out(
-                (facts.part, facts.filename, facts.name, facts.version, facts.build, facts.size, code),
-                counts=facts.counts,
-            )
+            row = (facts.part, facts.filename, facts.name, facts.version, facts.build, facts.size, code)
+            self._file.leave_out(row, counts=facts.counts)
 
     def verdict(self, part: str, number: int) -> Verdict | None:
         """Return why a record of a part, by its number in the listing, is left out; None: it is kept."""
@@ -341,7 +355,7 @@ def preview_task(params: ReadParams, report: Report) -> PreviewResult:
     spools = [spool for spool in params.spools if params.only is None or spool.part in params.only]
     with PolicyPass(params, params.policy, formats, state, report) as judged:
         for spool, listing in judged.judge_all(spools):
-            if judged.judge.closes:
+            if judged.judge.closes and not isinstance(listing, Unreadable):
                 for number, entry in enumerate(listing):
                     if judged.verdict(spool.part, number) is None:
                         judged.keep(spool.part, entry)

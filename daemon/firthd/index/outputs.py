@@ -54,7 +54,9 @@ class Outputs:
         packages: Callable[[], Mapping[str, ShownPackage]] = dict,
         *,
         lost: frozenset[bytes] = frozenset(),
+        number: int = 0,
     ) -> None:
+        self._number = number  # of the generation to be
         self._sides = sorted(sides, key=lambda side: (precedence(side.mirror_id), side.name))
         self._packages = packages
         self._folder = folder
@@ -98,6 +100,17 @@ class Outputs:
     def readable(self) -> Iterable[str]:
         """Return the paths that `before` is good for."""
         return self._previous
+
+    def shown_since(self, folder: str) -> dict[str, int]:
+        """Return of each path below a folder the generation from which on it shows what it will; of small objects."""
+        in_force = self._state.shown_since(self._channel_id, self._family, folder)
+        found = {path: since for path, since, sha256 in in_force if self._changing.get(path, sha256) == sha256}
+        for path in self._changing:
+            if path.startswith(folder):
+                found.setdefault(path, self._number)
+        for path in self._ended:
+            found.pop(path, None)
+        return found
 
     @contextmanager
     def open(self, path: str) -> Iterator[BinaryIO]:

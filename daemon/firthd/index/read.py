@@ -36,14 +36,17 @@ def read_task(params: ReadParams, report: Report) -> ReadResult:
             results.extend(PartReader(formats, params, spool, state, run_file, report).read() for spool in spools)
         else:
             # What they import would cost a run without a policy 40 ms.
-            from firthd.index.judge import PolicyPass
+            from firthd.index.judge import PolicyPass, Unreadable
             from firthd.store.judge_reads import JudgeState
 
             known = JudgeState(params.state_db)
             with PolicyPass(params, params.policy, formats, known, report) as judged:
                 for spool, listing in judged.judge_all(spools):
                     reader = PartReader(formats, params, spool, state, run_file, report, judged)
-                    results.append(reader.compare(listing))
+                    if isinstance(listing, Unreadable):
+                        results.append(reader.unreadable(listing.message))
+                    else:
+                        results.append(reader.compare(listing))
                 judgement = judged.finish()
             run_file.sights(judged.sights.new)
             known.close()

@@ -83,6 +83,7 @@ class Renderer:
             params.sides,
             self._shown_packages,
             lost=frozenset(map(bytes.fromhex, params.lost)),
+            number=params.number,
         )
         self._owners = NO_CONTEST
         self._parts: list[RenderedPart] = []

@@ -223,6 +223,11 @@ def merged(one: Advisory, before: AdvisoryRow | None, now_ms: int) -> AdvisoryRo
     )
 
 
+def decoded(row: AdvisoryRow) -> Advisory:
+    """Return what policies read of an advisory."""
+    return _decode(row.document)
+
+
 def describe(row: AdvisoryRow) -> AdvisoryInfo:
     """Return an advisory as clients see it."""
     one = _decode(row.document)

@@ -62,15 +62,17 @@ class Care:
         self._repairs = repairs
         self._damage = damage
         self._grace_ms = grace_ms
-        self._looked: tuple[float, StoreUse] | None = None
+        self._looked: tuple[float, StoreUse] | None = None  # until when it holds
 
     # --- looking ---------------------------------------------------------------------------------------------
 
     async def status(self) -> StoreUse:
-        """Return what lies in the store and what for; some seconds old at the most."""
-        now = self._clock.monotonic()
-        if self._looked is None or now - self._looked[0] >= USE_HOLDS_S:
-            self._looked = (now, (await self.look()).use)
+        """Return what lies in the store and what for; half a minute old at the most, or 20 times what a look takes."""
+        began = self._clock.monotonic()
+        if self._looked is None or began >= self._looked[0]:
+            use = (await self.look()).use
+            now = self._clock.monotonic()
+            self._looked = (now + max(USE_HOLDS_S, 20 * (now - began)), use)
         return self._looked[1]
 
     async def look(self) -> Found:
@@ -230,7 +232,7 @@ class Care:
         """Queue a scrub when the last one was a month ago; a new store has its first after a month."""
         now = self._clock.now_ms()
         at = await self._db.read(lambda r: journal.setting(r, _SCRUBBED))
-        if at is None:
+        if at is None or int(at) > now:  # or the clock was ahead then
             await self._db.write(lambda tx: journal.set_setting(tx, _SCRUBBED, str(now)))
         elif now - int(at) >= SCRUB_EVERY_MS:
 

@@ -1,7 +1,7 @@
 """The only place that brings a source's index: it drives a family's requests, part by part, and keeps the copies."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Set
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -33,6 +33,7 @@ Came = Callable[[SourceIndexRow], Awaitable[None]]
 Marks = Callable[[Spool, Set[str] | None], Awaitable[Mapping[str, Listed]]]
 """Reads a list of parts: what it says of those that are named (None: of all). Raises Upstream for what is none."""
 _NOT_YOURS = frozenset({401, 403})
+NO_MARKS: Mapping[str, str] = {}
 FAILURES_IN_A_ROW = 20
 """Parts of many that cannot be had one after the other before it is their source that fails."""
 
@@ -43,6 +44,7 @@ class FetchedPart(Struct, frozen=True, kw_only=True):
     row: SourceIndexRow
     changed: bool
     lists: bool = False  # it is a list of parts
+    beside: tuple[str, ...] = ()  # names of the copies of files that are read with it
 
     @property
     def must_be_read(self) -> bool:
@@ -54,6 +56,7 @@ class Index(Struct, frozen=True, kw_only=True):
     sides: list[FetchedPart] = []  # files beside them
     failed: int = 0  # parts that could not be had and stay as they were
     marked: dict[str, str] = {}  # parts that a list marks anew and that have not changed
+    reads_beside: bool = False  # the sides are read with their parts
 
     @property
     def changed(self) -> bool:
@@ -62,6 +65,8 @@ class Index(Struct, frozen=True, kw_only=True):
     @property
     def renewed(self) -> list[str]:
         """The parts beside which something is new or was not taken in ("": beside all of them)."""
+        if self.reads_beside:  # what they say is in the records
+            return []
         return sorted({side.row.beside or "" for side in self.sides if side.must_be_read})
 
     @property
@@ -83,6 +88,7 @@ class Index(Struct, frozen=True, kw_only=True):
                 mark=part.row.mark,
                 base_url=part.row.base_url,
                 lists=part.lists,
+                beside=tuple(str(folder / name) for name in part.beside),
             )
             for part in self.parts
             if part.must_be_read or everything
@@ -113,6 +119,24 @@ class Index(Struct, frozen=True, kw_only=True):
             *(as_it_is(part.row) for part in self.parts),
             *(replace(side.row, settled=run_id) for side in self.sides),
         ]
+
+
+def index_of(
+    every: Sequence[FetchedPart], rules: FamilyRules, *, failed: int = 0, marked: Mapping[str, str] = NO_MARKS
+) -> Index:
+    """Return an index of parts and of files beside them; a part that is read with those is new when one of them is."""
+    parts = [part for part in every if part.row.beside is None]
+    sides = [part for part in every if part.row.beside is not None]
+
+    def with_sides(part: FetchedPart) -> FetchedPart:
+        beside = [side for side in sides if side.row.beside == part.row.part]
+        files = tuple(side.row.file for side in beside if side.row.file is not None)
+        news = part.row.file is not None and any(side.must_be_read for side in beside)
+        return replace(part, beside=files, changed=part.changed or news)
+
+    if rules.reads_beside:
+        parts = [with_sides(part) for part in parts]
+    return Index(parts=parts, sides=sides, failed=failed, marked=dict(marked), reads_beside=rules.reads_beside)
 
 
 class IndexFetcher:
@@ -188,12 +212,7 @@ class IndexFetcher:
             if name not in asked and (not _there(row) or row.beside in there_now | {""})
         ]
         every = sorted([*fetch.parts, *unasked], key=lambda part: part.row.part)
-        return Index(
-            parts=[part for part in every if part.row.beside is None],
-            sides=[part for part in every if part.row.beside is not None],
-            failed=len(fetch.failed),
-            marked=fetch.marked,
-        )
+        return index_of(every, self._rules, failed=len(fetch.failed), marked=fetch.marked)
 
     def _usable(self, known: Mapping[str, SourceIndexRow]) -> dict[str, SourceIndexRow]:
         """Return the parts whose copy is there in full: copies are not synced, and power may have been lost."""

@@ -12,6 +12,7 @@ from firthd.mirrors.govern import Governor
 from firthd.mirrors.preview import Previews
 from firthd.mirrors.refilter import Refilters
 from firthd.mirrors.run import MirrorRuns
+from firthd.mirrors.touched import Touched
 from firthd.runs.queue import Executor
 
 
@@ -23,6 +24,7 @@ class Governance(Struct, frozen=True, kw_only=True):
     explanations: Explanations
     refilters: Refilters
     advisories: Advisories
+    touched: Touched
 
     def executors(self) -> Mapping[RunKind, Executor]:
         """Return who carries out each kind of run that is about policies."""
@@ -36,6 +38,7 @@ def governance(context: Context, runs: MirrorRuns) -> Governance:
         governor=governor,
         refilters=Refilters(context, runs),
         advisories=Advisories(context, governor),
+        touched=Touched(context.db, context.journal, context.families),
         previews=Previews(context, governor),
         explanations=Explanations(context.db, context.journal, context.policies, context.blocks, context.families),
     )

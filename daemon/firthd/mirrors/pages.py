@@ -154,6 +154,18 @@ class LazyPages:
                 return await self._render(rules, rules.lazy, shows, version, at.form, gzipped)
         return None
 
+    async def read_again(self, mirror: MirrorRow, rules: FamilyRules, part: str) -> bool:
+        """Ask for a page now and wait for it; return whether its source answered."""
+        row = await self._p.db.read(lambda r: pages.page_as_of(r, mirror.id, part, self._p.clock.now_ms()))
+        ask = rules.lazy.ask(part) if rules.lazy is not None else None
+        if ask is None:
+            return False
+        try:
+            await self._wait(self._flight(job_of(mirror, self._p.secrets), ask, row), part, "")
+        except FirthError:  # it is in the log, and asked for again when a client wants it
+            return False
+        return True
+
     async def _listed(self, channel_id: int, mirror_id: int, family: Family, part: str) -> bool:
         return await self._p.db.read(lambda r: pages.lists(r, channel_id, mirror_id, family, part))
 
@@ -164,13 +176,12 @@ class LazyPages:
     ) -> PageRow | None:
         job = job_of(mirror, self._p.secrets)
         now_ms = self._p.clock.now_ms()
-        time_ms = now_ms if as_of_ms is None else as_of_ms
-        row = await self._p.db.read(lambda r: pages.page_as_of(r, job.mirror_id, part, time_ms))
+        row = await self._p.db.read(lambda r: pages.page_as_of(r, job.mirror_id, part, as_of_ms))
         if row is not None:
-            if as_of_ms is None and row.checked_at < mirror.updated_at:  # maybe another source: what it said is void
-                self._look_again(job, lazy, part, row, anew=True)
-            elif as_of_ms is None and now_ms - row.checked_at >= self._ttl_s * 1000:
-                self._look_again(job, lazy, part, row)
+            # The mirror was edited since, maybe to another source: what was said is void.
+            anew = row.checked_at < mirror.updated_at <= now_ms
+            if as_of_ms is None and (anew or not 0 <= now_ms - row.checked_at < self._ttl_s * 1000):
+                self._look_again(job, lazy, part, row, anew=anew)
             return row
         ask = lazy.ask(part)
         if ask is None or self._absent.get((job.mirror_id, part), 0.0) > self._p.clock.monotonic():

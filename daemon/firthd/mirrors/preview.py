@@ -11,11 +11,12 @@ from firthd.channels.policies import no_policy
 from firthd.families.base import FamilyRules, Spool
 from firthd.index.messages import JudgedBy, PreviewResult, ReadParams
 from firthd.mirrors.context import Context
+from firthd.mirrors.fetch_index import FetchedPart, index_of
 from firthd.mirrors.govern import Governor, in_order
 from firthd.mirrors.report import find
 from firthd.policies.rules import in_words
 from firthd.store import catalog, policies
-from firthd.store.catalog import MirrorRow, SourceIndexRow
+from firthd.store.catalog import MirrorRow
 from firthd.store.database import Reader
 
 PREVIEW = "firthd.index.judge:preview_task"
@@ -75,11 +76,12 @@ class Previews:
         only = served.only(mirror.filters)
 
         def copies() -> list[Spool]:
-            return [
-                _spool(row, str(folder / row.file))
+            parts = [
+                FetchedPart(row=row, changed=False)
                 for row in known.values()
-                if row.beside is None and row.file and (folder / row.file).is_file()
+                if row.file and (folder / row.file).is_file()
             ]
+            return index_of(parts, served).to_read(folder, everything=True)
 
         spools = await asyncio.to_thread(copies)
         params = ReadParams(
@@ -90,6 +92,7 @@ class Previews:
             mirror_id=mirror.id,
             spools=spools,
             only=None if only is None else sorted(only),
+            singly=served.small_parts,
             filters=mirror.filters,
             policy=JudgedBy(
                 policy=name, stamp="", rules=rules, policing=policing, now_ms=self._p.clock.now_ms(), solve=True
@@ -122,7 +125,3 @@ class Previews:
             unmapped_licenses=found.unmapped,
             notes=notes,
         )
-
-
-def _spool(row: SourceIndexRow, file: str) -> Spool:
-    return Spool(part=row.part, file=file, encoding=row.encoding)

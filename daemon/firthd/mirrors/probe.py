@@ -16,7 +16,7 @@ from firthd.upstream.source import is_file
 UNCHECKED = "`check: false` takes the address without asking"
 PROBE_S = 10.0
 TELL_TALE_BYTES = 8192
-INSTEAD_BYTES = 65_536
+INSTEAD_BYTES = 512 * 1024
 ELSEWHERE_S = 1.0
 _LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
 _HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
@@ -61,7 +61,12 @@ class Probe:
         return replace(found, warnings=[*found.warnings, *warnings])
 
     async def _ask(self, asked: Ask) -> Answer:
-        answer = await self._first_form(asked)
+        try:
+            answer = await self._first_form(asked)
+        except Upstream:
+            if asked.beside is None:
+                raise
+            answer = Answer(part=asked.part, form=None)
         self._answers.append(answer)
         return answer
 
@@ -74,9 +79,10 @@ class Probe:
             peek = await self._upstream.peek(self._source, form.path, max_bytes=most, accept=form.accept)
             if peek.status == 200:
                 if self._rules.encoding(form, peek.body, peek.content_type) is not None:
-                    what = None if instead is None else instead(form, peek.body, peek.content_type)
+                    what = None if instead is None else instead(asked.part, form, peek.body, peek.content_type)
                     if what is None:
-                        return Answer(part=asked.part, form=form, size=peek.length)
+                        whole = len(peek.body) < most
+                        return Answer(part=asked.part, form=form, size=peek.length, start=peek.body, whole=whole)
                     self._what = self._what or what
                 self._instead = self._instead or (form, peek)
             elif peek.status in {401, 403} or peek.status in _LATER:
@@ -124,8 +130,9 @@ class Probe:
                 hint="look at the address in a browser",
                 path="source",
             )
+        usual = next((form.path for form in self._rules.recogniser.tell_tales if form.path), "")
         return Invalid(
-            f"{wrong}: it has none of the files that one has, such as {self._rules.recogniser.tell_tales[0].path}",
+            f"{wrong}: it has none of the files that one has, such as {usual}",
             hint=f"look at the address in a browser; {UNCHECKED}",
             path="source",
         )
@@ -144,7 +151,8 @@ class Probe:
             except FirthError:
                 continue
             there = peek.status == 200 and self._rules.encoding(form, peek.body, peek.content_type) is not None
-            if there and (instead is None or instead(form, peek.body, peek.content_type) is None):
+            part = self._answers[0].part
+            if there and (instead is None or instead(part, form, peek.body, peek.content_type) is None):
                 return f"{self._source.url}/{form.path}"
         return None
 

@@ -77,7 +77,7 @@ class PageReader:
             elif had is not None:
                 page_id = had.id
                 await self._p.db.write(lambda tx: pages.confirm(tx, page_id, None, None, now))
-        return await self._p.db.read(lambda r: pages.page_as_of(r, job.mirror_id, ask.part, now + DAY_MS))
+        return await self._p.db.read(lambda r: pages.page_as_of(r, job.mirror_id, ask.part, None))
 
     # --- asking
 

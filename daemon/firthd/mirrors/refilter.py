@@ -8,7 +8,7 @@ from firth_protocol.types import Cause, StepName
 from firthd.channels.policies import SWEEPS
 from firthd.index.messages import ReadParams, ReadResult
 from firthd.mirrors.context import Context
-from firthd.mirrors.fetch_index import FetchedPart, Index
+from firthd.mirrors.fetch_index import FetchedPart, index_of
 from firthd.mirrors.judgement import judged_by
 from firthd.mirrors.publish_run import told
 from firthd.mirrors.run import MirrorRuns
@@ -83,15 +83,14 @@ class Refilters:
                 f"the copy of the source's index of {lost[0]} is lost", hint="run the mirror: it fetches the index anew"
             )
         parts = [FetchedPart(row=row, changed=False) for row in known.values()]
-        index = Index(
-            parts=[part for part in parts if part.row.beside is None],
-            sides=[part for part in parts if part.row.beside is not None],
-        )
+        index = index_of(parts, rules_of(self._p.families, job.type))
         return await self._runs.carry_out(live, job, index, folder, known, None)
 
     def _lost(self, job: Job, rows: list[SourceIndexRow]) -> list[str]:
         folder = self._p.source_folder(job.mirror_id)
-        return [row.part for row in rows if row.beside is None and row.file and not (folder / row.file).is_file()]
+        reads_beside = rules_of(self._p.families, job.type).reads_beside
+        read = [row for row in rows if row.file and (row.beside is None or reads_beside)]
+        return [row.part for row in read if not (folder / (row.file or "")).is_file()]
 
     async def _nothing(self, live: LiveRun, why: str) -> Outcome:
         for name in STEPS[live.row.kind]:

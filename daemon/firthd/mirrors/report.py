@@ -16,7 +16,7 @@ from firthd.clock import Clock, maybe_rfc3339, rfc3339
 from firthd.mirrors.judgement import counted
 from firthd.runs import steps
 from firthd.runs.queue import RunQueue
-from firthd.store import artifacts, catalog, collisions, paging, runs
+from firthd.store import artifacts, catalog, collisions, runs
 from firthd.store.catalog import MirrorRow
 from firthd.store.collisions import CollisionRow
 from firthd.store.database import Database, Reader
@@ -156,21 +156,21 @@ class Reports:
         return Cut(items=[await self.describe(r, row) for row in rows], following=following, total=total)
 
     async def runs_page(self, r: Reader, params: RunList, patterns: Patterns, *, store: bool) -> Cut[Run]:
-        """Return a page of the runs in channels of `patterns`, newest first; `store`: those of the store too."""
+        """Return a page of the runs in channels of `patterns`; `store`: those of the store too."""
         mirror = await find(r, params.mirror) if params.mirror is not None else None
         channel = await browse.channel(r, params.channel) if params.channel is not None else None
-        found, total = await runs.runs_page(
+        shown, following, total = await runs.runs_page(
             r,
             mirror_id=mirror.id if mirror else None,
             channel_id=channel.id if channel else None,
             kind=params.kind,
             state=params.state,
-            before=paging.decode(params.cursor, "runs")["page_key"],
-            limit=params.limit + 1,
+            sort=params.sort,
+            cursor=params.cursor,
+            limit=params.limit,
             patterns=patterns,
             store=store,
         )
-        shown, following = paging.cut("runs", found, params.limit, lambda row: (None, row.id))
         return Cut(items=[self._queue.describe(row) for row in shown], following=following, total=total)
 
     async def mirror(self, r: Reader, ref: int | str) -> Mirror:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 
 from firth_protocol import units
-from firth_protocol.errors import FirthError, ShrinkGuard, WorkerLost
+from firth_protocol.errors import FirthError, NoSpace, ShrinkGuard, WorkerLost
 from firth_protocol.types import Cause, MirrorMode, StepName
 from firthd.channels.publish import Publication
 from firthd.index.messages import ReadParams, ReadResult
@@ -113,6 +113,15 @@ class MirrorRuns:
     # --- the steps of a mirror run -----------------------------------------------------------------------
 
     async def _mirror(self, live: LiveRun, job: Job, folder: Path) -> Outcome:
+        try:
+            return await self._steps(live, job, folder)
+        except NoSpace:
+            raise
+        except FirthError:  # a page of errors may have had the validators of what it stood for: all of it comes anew
+            await self._p.db.write(lambda tx: catalog.drop_copies(tx, job.mirror_id))
+            raise
+
+    async def _steps(self, live: LiveRun, job: Job, folder: Path) -> Outcome:
         await self._connect(live, job)
         known = await self._p.db.read(lambda r: catalog.source_indexes(r, job.mirror_id))
         fetcher = self._fetcher(job, self._p.source_folder(job.mirror_id))
@@ -294,12 +303,7 @@ class MirrorRuns:
             live.progress(progress.description, done=progress.done, total=progress.total, unit=progress.unit)
 
         async with live.step(StepName.FILTER, "reads the index"):
-            try:
-                result = await self._worker(live, job, index, params, tell)
-            except FirthError:
-                if copies is None:  # what cannot be read is fetched anew, and lies on the disk for nothing
-                    await self._p.db.write(lambda tx: catalog.drop_copies(tx, job.mirror_id))
-                raise
+            result = await self._worker(live, job, index, params, tell)
             read = Reading(index=index, parts=result.parts, stamp=stamp, judgement=result.judgement)
             if in_force is not None and result.judgement is not None:
                 note_judgement(live, in_force, result.judgement)

@@ -101,44 +101,12 @@ def same_flaws(advisories: Sequence[Advisory]) -> dict[str, Flaw]:
     return found
 
 
-class Flaws:
-    """The known flaws of a family's packages, by name."""
+class Meaning:
+    """Tells which records of a family an advisory means."""
 
-    def __init__(self, policing: Policing, rule: CveRule, advisories: Iterable[Advisory]) -> None:
-        living = [one for one in advisories if not one.withdrawn]
+    def __init__(self, policing: Policing) -> None:
         self._policing = policing
-        self._rule = rule
-        self._by_name: dict[str, list[tuple[Flaw, Affected]]] = {}
         self._needs: dict[str, Need] = {}
-        flaws = same_flaws(living)
-        for one in living:
-            for affected in one.affected:
-                if affected.family == policing.family:
-                    self._by_name.setdefault(affected.name, []).append((flaws[one.id], affected))
-
-    def worst(self, facts: Facts) -> Verdict | None:
-        """Return what speaks against a record: the flaw with the highest score that the rule counts."""
-        listed = self._by_name.get(self._policing.name_key(facts.name))
-        if not listed:
-            return None
-        found = {flaw.id: flaw for flaw, affected in listed if self.counts(flaw) and self.affects(affected, facts)}
-        if not found:
-            return None
-        worst = max(found.values(), key=lambda flaw: (flaw.score is not None, flaw.score or 0.0, flaw.id))
-        score = "unscored" if worst.score is None else f"score {worst.score:g}"
-        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-        return Verdict("cve", f"{worst.id} ({score}, {worst.status}){more}")
-
-    def counts(self, flaw: Flaw) -> bool:
-        """Tell whether the rule keeps out what has this flaw."""
-        rule = self._rule
-        if rule.statuses is not None and flaw.status in rule.statuses.not_in:
-            return False
-        if flaw.status is AdvisoryStatus.REPORTED and rule.unreviewed is Verdicts.ALLOW:
-            return False
-        if flaw.score is None:
-            return rule.unscored is Verdicts.DENY
-        return rule.score is None or _OPERATORS[rule.score.op](flaw.score, rule.score.value)
 
     def affects(self, affected: Affected, facts: Facts) -> bool:
         """Tell whether a record is one of those that an advisory names."""
@@ -159,6 +127,46 @@ class Flaws:
         if need is None:
             need = self._needs[spec] = self._policing.requirement(spec)
         return need
+
+
+class Flaws:
+    """The known flaws of a family's packages, by name."""
+
+    def __init__(self, policing: Policing, rule: CveRule, advisories: Iterable[Advisory]) -> None:
+        living = [one for one in advisories if not one.withdrawn]
+        self._policing = policing
+        self._rule = rule
+        self._by_name: dict[str, list[tuple[Flaw, Affected]]] = {}
+        self._affects = Meaning(policing).affects
+        flaws = same_flaws(living)
+        for one in living:
+            for affected in one.affected:
+                if affected.family == policing.family:
+                    self._by_name.setdefault(affected.name, []).append((flaws[one.id], affected))
+
+    def worst(self, facts: Facts) -> Verdict | None:
+        """Return what speaks against a record: the flaw with the highest score that the rule counts."""
+        listed = self._by_name.get(self._policing.name_key(facts.name))
+        if not listed:
+            return None
+        found = {flaw.id: flaw for flaw, affected in listed if self.counts(flaw) and self._affects(affected, facts)}
+        if not found:
+            return None
+        worst = max(found.values(), key=lambda flaw: (flaw.score is not None, flaw.score or 0.0, flaw.id))
+        score = "unscored" if worst.score is None else f"score {worst.score:g}"
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        return Verdict("cve", f"{worst.id} ({score}, {worst.status}){more}")
+
+    def counts(self, flaw: Flaw) -> bool:
+        """Tell whether the rule keeps out what has this flaw."""
+        rule = self._rule
+        if rule.statuses is not None and flaw.status in rule.statuses.not_in:
+            return False
+        if flaw.status is AdvisoryStatus.REPORTED and rule.unreviewed is Verdicts.ALLOW:
+            return False
+        if flaw.score is None:
+            return rule.unscored is Verdicts.DENY
+        return rule.score is None or _OPERATORS[rule.score.op](flaw.score, rule.score.value)
 
 
 def in_range(key: Comparable, events: Sequence[VersionEvent], version_key: Callable[[str], Comparable]) -> bool:

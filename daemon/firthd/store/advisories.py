@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from firthd.store import paging
+from firthd.store import offers, paging
+from firthd.store.columns import counted
 from firthd.store.database import Reader, Tx
 
 
@@ -67,3 +68,75 @@ async def put(tx: Tx, rows: Sequence[AdvisoryRow]) -> None:
         f"INSERT OR REPLACE INTO advisory({', '.join(_FIELDS)}) VALUES ({', '.join('?' * len(_FIELDS))})",
         [tuple(getattr(row, field) for field in _FIELDS) for row in rows],
     )
+
+
+class DatabaseRow(Struct, frozen=True, kw_only=True):
+    """One database of advisories: ids that begin alike."""
+
+    name: str
+    advisories: int
+    withdrawn: int
+    modified: str
+    imported_at: int
+
+
+async def by_database(r: Reader) -> list[DatabaseRow]:
+    """Return what is there, by how ids begin; those with most advisories first."""
+    rows = await r.rows(
+        "SELECT CASE WHEN instr(id, '-') > 1 THEN substr(id, 1, instr(id, '-') - 1) ELSE 'other' END AS name,"
+        " count(*), sum(coalesce(json_extract(CAST(document AS TEXT), '$.withdrawn'), 0)),"
+        " max(coalesce(json_extract(CAST(document AS TEXT), '$.modified'), '')), max(imported_at)"
+        " FROM advisory GROUP BY name ORDER BY count(*) DESC, name"
+    )
+    return [DatabaseRow(**dict(zip(DatabaseRow.__struct_fields__, row, strict=True))) for row in rows]
+
+
+class NamedPackage(Struct, frozen=True, kw_only=True):
+    """A package that a channel offers."""
+
+    channel_id: int
+    channel: str
+    shows: int
+    name: str
+    version: str
+    files: int
+
+
+async def offered(r: Reader, family: str, name: str, patterns: paging.Patterns) -> list[NamedPackage]:
+    """Return the channels that offer a package of this name, as far as a caller sees them."""
+    seen, params = paging.visible("c.name", patterns)
+    rows = await r.rows(
+        "SELECT c.id, c.name, g.shows, p.name, p.version, p.files FROM channel c"
+        " JOIN generation g ON g.channel_id = c.id AND g.number = c.generation"
+        " JOIN package p ON p.channel_id = c.id AND p.family = :family AND p.name = :name AND p.files > 0"
+        " AND p.number = (SELECT max(q.number) FROM package q WHERE q.channel_id = c.id AND q.family = p.family"
+        " AND q.name = p.name AND q.number <= c.generation)"
+        f" WHERE c.deleted_at IS NULL AND {seen} ORDER BY c.name",
+        {"family": family, "name": name, **params},
+    )
+    return [NamedPackage(**dict(zip(NamedPackage.__struct_fields__, row, strict=True))) for row in rows]
+
+
+async def policies_of(r: Reader, channel_id: int, family: str) -> list[str]:
+    """Return the policies in force for a channel's mirrors of a family, or for the channel where it has none."""
+    rows = await r.rows(
+        "SELECT DISTINCT coalesce(m.policy, c.policy) AS policy FROM channel c"
+        " LEFT JOIN mirror m ON m.channel_id = c.id AND m.type = :family AND m.deleted_at IS NULL"
+        " WHERE c.id = :channel AND coalesce(m.policy, c.policy) IS NOT NULL ORDER BY policy",
+        {"channel": channel_id, "family": family},
+    )
+    return [row[0] for row in rows]
+
+
+async def builds(r: Reader, one: NamedPackage, family: str, limit: int) -> list[tuple[str, str, int]]:
+    """Return version, build and number of the files of a package that clients see."""
+    rows = await r.rows(
+        "SELECT a.version, a.build, count(*) FROM artifact a JOIN change_set s ON s.id = a.added_set"
+        " LEFT JOIN change_set e ON e.id = a.closed_set"
+        " WHERE a.channel_id = :channel AND a.family = :family AND a.name = :name"
+        " AND s.number <= :shows AND (e.number IS NULL OR e.number > :shows)"
+        f" AND {counted('a')} AND NOT {offers.shadowed_sql('a', '{}.number', ':shows')}"
+        " GROUP BY a.version, a.build LIMIT :limit",
+        {"channel": one.channel_id, "family": family, "name": one.name, "shows": one.shows, "limit": limit},
+    )
+    return [(row[0], row[1], row[2]) for row in rows]

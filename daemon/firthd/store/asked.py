@@ -71,7 +71,7 @@ async def let_go(tx: Tx, drops: Drops, digests: Collection[str], before: int) ->
     for sha256 in digests:
         raw = bytes.fromhex(sha256)
         unused = await tx.value(
-            f"{roots.BUCKETS}SELECT EXISTS (SELECT 1 FROM asked WHERE channel_id = ?1 AND sha256 = ?2 AND day < ?3)"
+            f"{roots.BUCKETS} SELECT EXISTS (SELECT 1 FROM asked WHERE channel_id = ?1 AND sha256 = ?2 AND day < ?3)"
             f" AND NOT EXISTS (SELECT 1 FROM bucket CROSS JOIN {roots.OF_DIGEST} = ?2 LEFT JOIN mirror m"
             " ON m.id = a.mirror_id WHERE a.channel_id = ?1 AND a.closed_set IS NULL AND m.drop_unused_days IS NULL)",
             (drops.channel_id, raw, before),

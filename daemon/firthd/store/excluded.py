@@ -5,7 +5,6 @@ derived: the next run of the mirror makes it anew.
 """
 
 import sqlite3
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -21,7 +20,8 @@ TABLES = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE verdict (id INTEGER PRIMARY KEY, rule TEXT NOT NULL, why TEXT NOT NULL, refuses INTEGER NOT NULL) STRICT;
 CREATE TABLE left_out (
-  id INTEGER PRIMARY KEY, part TEXT NOT NULL, filename TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL,
+  id INTEGER PRIMARY KEY, -- below 0: it goes along with another file, and is in no list
+  part TEXT NOT NULL, filename TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL,
   build TEXT NOT NULL, size INTEGER, verdict INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE chosen (
@@ -32,17 +32,16 @@ CREATE TABLE missing (
   id INTEGER PRIMARY KEY, requirement TEXT NOT NULL, platform TEXT NOT NULL, chain TEXT NOT NULL, why TEXT NOT NULL
 ) STRICT;
 CREATE TABLE gone (name TEXT PRIMARY KEY, files INTEGER NOT NULL, first INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE kept (name TEXT PRIMARY KEY, along INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE kept (name TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
 """
 INDEXES = """
 CREATE INDEX left_out_file ON left_out(filename, part);
 CREATE INDEX left_out_name ON left_out(name);
 """
-# Of what is kept in part nothing is to be told; files that only go along with others are no files to people.
+# Of what is kept in part nothing is to be told.
 GONE = """
-INSERT INTO gone SELECT l.name, count(*) - coalesce((SELECT k.along FROM kept k WHERE k.name = l.name), 0), min(l.id)
-  FROM left_out l GROUP BY l.name;
-DELETE FROM gone WHERE files <= 0 OR name IN (SELECT name FROM kept WHERE along = -1);
+INSERT INTO gone SELECT name, count(*), min(id) FROM left_out WHERE id > 0 GROUP BY name;
+DELETE FROM gone WHERE name IN (SELECT name FROM kept);
 DROP TABLE kept;
 """
 BATCH = 10_000
@@ -120,8 +119,8 @@ class JudgementFile:
             self._connection.execute(f"PRAGMA {pragma}")
         self._connection.executescript(TABLES)
         self._connection.execute("BEGIN")
-        self._rows: list[LeftOutRow] = []
-        self._along: Counter[str] = Counter()
+        self._rows: list[tuple[int, *LeftOutRow]] = []
+        self._records = self._along = 0
 
     def __enter__(self) -> "JudgementFile":
         return self
@@ -137,24 +136,24 @@ class JudgementFile:
         self._connection.close()
 
     def leave_out(self, row: LeftOutRow, *, counts: bool = True) -> None:
-        """Append a record that is left out; `counts`: it does not only go along with another."""
-        self._rows.append(row)
-        if not counts:
-            self._along[row[2]] += 1
+        """Append a record that is left out; one that only goes along with another is in no list of them."""
+        self._records += counts
+        self._along += not counts
+        self._rows.append((self._records if counts else -self._along, *row))
         if len(self._rows) >= BATCH:
             self._flush()
 
     def _flush(self) -> None:
         self._connection.executemany(
-            "INSERT INTO left_out (part, filename, name, version, build, size, verdict) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO left_out (id, part, filename, name, version, build, size, verdict)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             self._rows,
         )
         self._rows = []
 
     def kept(self, names: Iterable[str]) -> None:
         """Write the names of which something is kept, when all that is left out was told."""
-        self._connection.executemany("INSERT INTO kept VALUES (?, ?)", self._along.items())
-        self._connection.executemany("INSERT OR REPLACE INTO kept VALUES (?, -1)", ((name,) for name in names))
+        self._connection.executemany("INSERT OR REPLACE INTO kept VALUES (?)", ((name,) for name in names))
 
     def verdicts(self, rows: Iterable[tuple[int, str, str, bool]]) -> None:
         """Write what the numbers of verdicts mean: number, rule, why, whether files are refused."""
@@ -224,7 +223,7 @@ class Judgement:
         def body(connection: sqlite3.Connection) -> tuple[list[LeftOut], int]:
             rows = connection.execute(f"{_LEFT_OUT} WHERE {where} AND l.id > :after ORDER BY l.id LIMIT :limit", values)
             found = list(_left_out(rows))
-            count = f"SELECT count(*) FROM left_out l JOIN verdict v ON v.id = l.verdict WHERE {where}"
+            count = f"SELECT count(*) FROM left_out l JOIN verdict v ON v.id = l.verdict WHERE {where} AND l.id > 0"
             return found, int(connection.execute(count, values).fetchone()[0])
 
         return self._read(body, nothing)
@@ -257,7 +256,8 @@ class Judgement:
 
         def body(connection: sqlite3.Connection) -> dict[str, int]:
             rows = connection.execute(
-                "SELECT v.rule, count(*) FROM left_out l JOIN verdict v ON v.id = l.verdict GROUP BY v.rule"
+                "SELECT v.rule, count(*) FROM left_out l JOIN verdict v ON v.id = l.verdict WHERE l.id > 0"
+                " GROUP BY v.rule"
             )
             return dict(rows.fetchall())
 
@@ -268,7 +268,8 @@ class Judgement:
 
         def body(connection: sqlite3.Connection) -> list[LeftOut]:
             rows = connection.execute(
-                f"{_LEFT_OUT} WHERE ?1 IS NULL OR l.name IN (?1, lower(?1)) ORDER BY l.id LIMIT ?2", (name, limit)
+                f"{_LEFT_OUT} WHERE l.id > 0 AND (?1 IS NULL OR l.name IN (?1, lower(?1))) ORDER BY l.id LIMIT ?2",
+                (name, limit),
             )
             return list(_left_out(rows))
 

@@ -72,16 +72,18 @@ async def keep_packed_only(db: Database, channel_id: int, pointer: int, now_ms: 
 
     async def some(tx: Tx) -> int:
         rows = await tx.rows(
-            "SELECT o.id, o.file, (SELECT t.file FROM object t WHERE t.channel_id = o.channel_id"
-            " AND t.family = o.family AND t.path = o.path || '.zst' AND t.since <= o.since AND t.offset IS NULL"
-            " AND t.encoding IS NULL"
-            " AND (t.until IS NULL OR t.until > o.since) LIMIT 1) AS twin FROM object o"
-            " WHERE o.channel_id = ? AND o.until <= ? AND o.encoding IS NULL AND o.offset IS NULL"
-            " AND NOT o.lasting"
-            " AND substr(o.path, -5) IN ('.json', '.html') AND twin IS NOT NULL LIMIT ?",
+            "SELECT o.id, o.file, t.file, iif(t.path = o.path || '.gz', 'gzip', 'zstd')"
+            " FROM object o CROSS JOIN object t"
+            " ON t.channel_id = o.channel_id AND t.family = o.family AND t.path IN (o.path || '.gz', o.path || '.zst')"
+            " AND t.since <= o.since AND (t.until IS NULL OR t.until > o.since)"
+            " AND t.offset IS NULL AND t.encoding IS NULL"
+            " WHERE o.channel_id = ? AND o.until <= ? AND o.encoding IS NULL AND o.offset IS NULL AND NOT o.lasting"
+            " ORDER BY o.id, t.path LIMIT ?",
             (channel_id, pointer, BATCH),
         )
-        await tx.many("UPDATE object SET file = ?, encoding = 'zstd' WHERE id = ?", [(row[2], row[0]) for row in rows])
+        await tx.many(
+            "UPDATE object SET file = ?, encoding = ? WHERE id = ?", [(row[2], row[3], row[0]) for row in rows]
+        )
         await _note_unnamed(tx, {row[1] for row in rows}, now_ms)
         return len(rows)
 

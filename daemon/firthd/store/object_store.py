@@ -15,14 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import zstandard
-
 from firth_protocol.errors import FirthError
 from firthd.clock import Clock
 from firthd.store import object_files, objects
 from firthd.store.blobs import BlobStore, BlobWriter
 from firthd.store.database import Database
 from firthd.store.object_files import Slice
+from firthd.store.unpacking import Unpacked
 
 T = TypeVar("T")
 _CHUNK = 1024 * 1024
@@ -215,13 +214,11 @@ class _Sink:
 
 
 def _unpack(packed: Path, writer: _Sink) -> None:
-    """Write what a zstd file holds. Raises OSError."""
-    try:
-        with packed.open("rb") as source:
-            for chunk in zstandard.ZstdDecompressor().read_to_iter(source, write_size=_CHUNK):
-                writer.write(chunk)
-    except zstandard.ZstdError as error:
-        raise OSError(f"{packed.name} cannot be unpacked: {error}") from None
+    """Write what a compressed file holds. Raises OSError."""
+    with packed.open("rb") as source:
+        unpacked = Unpacked(source)
+        while chunk := unpacked.read(_CHUNK):
+            writer.write(chunk)
 
 
 def _write_slices(files: BlobStore, slices: Sequence[Slice], writer: _Sink) -> list[int]:

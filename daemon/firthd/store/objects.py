@@ -27,7 +27,7 @@ _COLUMNS = "path, sha256, size, file, offset, encoding"
 class ObjectRow(Struct, frozen=True, kw_only=True):
     """An object: `sha256` and `size` are of what a client gets, `file` is the sha256 of the file that holds it.
 
-    `offset` None: it is the whole file. `encoding` "zstd": the file holds it compressed.
+    `offset` None: it is the whole file. `encoding` "zstd" or "gzip": the file holds it compressed.
     """
 
     family: str

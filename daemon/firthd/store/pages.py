@@ -47,6 +47,7 @@ class Fresh(Struct, frozen=True, kw_only=True):
     base_url: str | None = None
 
 
+EVER_MS = (1 << 63) - 1
 _PAGE = (
     "id, mirror_id, part, read_at, checked_at, url_path, encoding, etag, last_modified, size, refused, base_url,"
     " body IS NOT NULL"
@@ -57,8 +58,12 @@ def _page(row: Row) -> PageRow:
     return PageRow(**dict(zip(PageRow.__struct_fields__, (*row[:12], bool(row[12])), strict=True)))
 
 
-async def page_as_of(r: Reader, mirror_id: int, part: str, time_ms: int) -> PageRow | None:
-    """Return the newest version read at or before a moment, else the first one read later."""
+async def page_as_of(r: Reader, mirror_id: int, part: str, time_ms: int | None) -> PageRow | None:
+    """Return the newest version read at or before a moment, else the first one read later.
+
+    None: the newest of all, which may lie ahead of a clock that was put back.
+    """
+    time_ms = EVER_MS if time_ms is None else time_ms
     for beside, order in (("<=", "DESC"), (">", "ASC")):
         row = await r.row(
             f"SELECT {_PAGE} FROM page WHERE mirror_id = ? AND part = ? AND read_at {beside} ?"
@@ -87,6 +92,16 @@ async def newest_places(r: Reader, mirror_id: int) -> dict[str, tuple[str, str |
         (mirror_id,),
     )
     return {row[0]: (row[1], row[2]) for row in rows}
+
+
+async def newest_there(r: Reader, mirror_id: int) -> list[str]:
+    """Return the parts of a mirror whose page was there when it was read last."""
+    rows = await r.rows(
+        "SELECT p.part FROM page p WHERE p.mirror_id = ? AND p.body IS NOT NULL AND NOT EXISTS"
+        " (SELECT 1 FROM page n WHERE n.mirror_id = p.mirror_id AND n.part = p.part AND n.read_at > p.read_at)",
+        (mirror_id,),
+    )
+    return [row[0] for row in rows]
 
 
 async def body(r: Reader, page_id: int) -> bytes | None:
@@ -147,10 +162,10 @@ async def find_file(
         mirror_id, name = row[2], row[7]
         since, until, timestamp = row[13:16]
         time = now_ms if as_of_ms is None else as_of_ms
-        version = await page_as_of(r, mirror_id, part, time)
+        version = await page_as_of(r, mirror_id, part, as_of_ms)
         read_at = since if version is None else version.read_at
         listed = since <= read_at and (until is None or until > read_at)
-        too_young = read_at > time and timestamp is not None and timestamp > time
+        too_young = as_of_ms is not None and read_at > time and timestamp is not None and timestamp > time
         retired = until is not None and until <= time < until + grace_ms
         if not ((listed and not too_young) or retired):
             continue

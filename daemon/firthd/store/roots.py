@@ -15,8 +15,10 @@ INDEX, DRAFT, GRACE, SNAPSHOT, NOTHING = range(5)
 """What holds a file; of several the lowest counts."""
 
 _HELD = (
-    "CASE WHEN a.id IS NULL OR c.deleted_at IS NOT NULL OR s.state NOT IN ('open', 'finished', 'published') THEN 4"
-    " WHEN s.state <> 'published' THEN iif(a.closed_set IS NULL, 1, 4)"
+    "CASE WHEN c.deleted_at IS NOT NULL OR s.state NOT IN ('open', 'finished', 'published') THEN 4"
+    # What a run has closed that has not ended is open again where the run is stopped or killed.
+    " WHEN s.state <> 'published' THEN iif(e.id IS NULL OR e.state NOT IN ('finished', 'published') OR EXISTS (SELECT 1"
+    " FROM run u WHERE u.id = e.run_id AND u.state IN ('pending', 'running', 'stopping')), 1, 4)"
     " WHEN e.id IS NULL OR e.state <> 'published' THEN 0"
     " WHEN g.time + :grace > :now OR p.until + :grace > :now THEN 2"
     # Rows of lazy pages that a later page ended: a version of the page that is kept for a snapshot may list them.
@@ -27,19 +29,20 @@ _HELD = (
 )
 BUCKETS = (
     "WITH RECURSIVE bucket(n) AS (SELECT -1 UNION ALL SELECT (SELECT min(id >> 16) FROM artifact"
-    " WHERE sha256 IS NOT NULL AND id >> 16 > n) FROM bucket WHERE n IS NOT NULL) "
+    " WHERE sha256 IS NOT NULL AND id >> 16 > n) FROM bucket WHERE n IS NOT NULL)"
 )
 """The stretches of 65,536 ids that have artifacts with a digest, and -1, which has none. Digests are indexed by
 stretch: those of new artifacts lie side by side, where one index of all would be written anew from end to end by
 every batch of a first run. A digest is looked for in each stretch."""
 OF_DIGEST = "artifact a INDEXED BY artifact_digest ON a.id >> 16 = bucket.n AND a.sha256"
 _OF = (
-    f" CROSS JOIN bucket LEFT JOIN {OF_DIGEST} = b.sha256"
+    f" CROSS JOIN bucket CROSS JOIN {OF_DIGEST} = b.sha256"
     " LEFT JOIN channel c ON c.id = a.channel_id LEFT JOIN change_set s ON s.id = a.added_set"
     " LEFT JOIN change_set e ON e.id = a.closed_set"
     " LEFT JOIN generation g ON g.channel_id = a.channel_id AND g.number = e.number"
     " LEFT JOIN page_span p ON p.artifact_id = a.id"
 )
+_YOUNG = "iif(b.created_at + :young > :now, 2, 4)"
 _NEWEST = (
     "(SELECT coalesce(max(CASE WHEN k.shows < e.number OR (e.number = 0 AND k.time < p.until) THEN k.number END),"
     " min(k.number)) FROM generation k WHERE k.channel_id = a.channel_id AND k.kept AND k.shows >= s.number)"
@@ -60,10 +63,11 @@ class Held(Struct, frozen=True, kw_only=True):
 async def page(r: Reader, after: bytes, now_ms: int, grace_ms: int) -> list[Held]:
     """Return the next stored files by digest, each with what holds it. A young one is held by its grace period."""
     rows = await r.rows(
-        f"{BUCKETS}SELECT sha256, size, min(held), channel, snapshot FROM (SELECT b.sha256, b.size, c.name AS channel,"
-        f" min({_HELD}, iif(b.created_at + :young > :now, 2, 4)) AS held, iif({_HELD} = 3, {_NEWEST}, NULL) AS snapshot"
-        " FROM (SELECT * FROM blob WHERE sha256 > :after ORDER BY sha256 LIMIT :limit) b"
-        f"{_OF}) GROUP BY sha256 ORDER BY sha256",
+        f"{BUCKETS}, b AS MATERIALIZED (SELECT * FROM blob WHERE sha256 > :after ORDER BY sha256 LIMIT :limit)"
+        " SELECT sha256, size, min(held), channel, snapshot FROM ("
+        f"SELECT sha256, size, {_YOUNG} AS held, NULL AS channel, NULL AS snapshot FROM b UNION ALL"
+        f" SELECT b.sha256, b.size, {_HELD}, c.name, iif({_HELD} = 3, {_NEWEST}, NULL) FROM b{_OF}"
+        ") GROUP BY sha256 ORDER BY sha256",
         {"after": after, "limit": PAGE, "now": now_ms, "grace": grace_ms, "young": max(grace_ms, YOUNG_MS)},
     )
     return [
@@ -77,8 +81,8 @@ async def let_go(tx: Tx, digests: Sequence[bytes], now_ms: int, grace_ms: int) -
     gone = []
     for sha256 in digests:
         held = await tx.value(
-            f"{BUCKETS}SELECT min(min({_HELD}, iif(b.created_at + :young > :now, 2, 4))) FROM blob b{_OF}"
-            " WHERE b.sha256 = :sha256",
+            f"{BUCKETS}, b AS (SELECT * FROM blob WHERE sha256 = :sha256)"
+            f" SELECT min(held) FROM (SELECT {_YOUNG} AS held FROM b UNION ALL SELECT {_HELD} FROM b{_OF})",
             {"sha256": sha256, "now": now_ms, "grace": grace_ms, "young": max(grace_ms, YOUNG_MS)},
         )
         if held == NOTHING:
@@ -92,7 +96,7 @@ async def missing_again(r: Reader, digests: Sequence[str]) -> dict[int, list[int
     found: dict[int, list[int]] = {}
     for digest in digests:
         rows = await r.rows(
-            f"{BUCKETS}SELECT a.mirror_id, a.id FROM bucket CROSS JOIN {OF_DIGEST} = ?"
+            f"{BUCKETS} SELECT a.mirror_id, a.id FROM bucket CROSS JOIN {OF_DIGEST} = ?"
             " JOIN mirror m ON m.id = a.mirror_id AND m.deleted_at IS NULL WHERE a.closed_set IS NULL",
             (bytes.fromhex(digest),),
         )
@@ -107,6 +111,6 @@ async def unneeded(r: Reader, digests: Sequence[str]) -> list[str]:
         digest
         for digest in digests
         if not await r.value(
-            f"{BUCKETS}SELECT EXISTS (SELECT 1 FROM bucket CROSS JOIN {OF_DIGEST} = ?)", (bytes.fromhex(digest),)
+            f"{BUCKETS} SELECT EXISTS (SELECT 1 FROM bucket CROSS JOIN {OF_DIGEST} = ?)", (bytes.fromhex(digest),)
         )
     ]

@@ -145,6 +145,18 @@ async def mirrored_since(r: Reader, mirror_id: int, run_id: int) -> bool:
     )
 
 
+RUN_ORDERS = {
+    "id": "r.id",
+    "channel": "coalesce(c.name, '')",
+    "mirror": "coalesce(m.name, '')",
+    "kind": "r.kind",
+    "state": "r.state",
+    "began": "coalesce(r.started_at, r.created_at)",
+    "duration": "coalesce(r.finished_at - r.started_at, -1)",
+    "added": "coalesce(json_extract(r.counts, '$.added'), 0)",
+}
+
+
 async def runs_page(
     r: Reader,
     *,
@@ -152,12 +164,14 @@ async def runs_page(
     channel_id: int | None,
     kind: RunKind | None,
     state: RunState | None,
-    before: int | None,
+    sort: str,
+    cursor: str | None,
     limit: int,
     patterns: paging.Patterns,
     store: bool = False,
-) -> tuple[list[RunRow], int]:
-    """Return runs, newest first, older than id `before`, and how many there are in all; `store`: its own too."""
+) -> tuple[list[RunRow], str | None, int]:
+    """Return a page of runs, the cursor of the next, and how many there are in all; `store`: its own too."""
+    by = paging.order(sort, RUN_ORDERS)
     seen, params = paging.visible("c.name", patterns)
     where = (
         f"((r.channel_id IS NULL AND :store) OR (r.channel_id IS NOT NULL AND {seen}))"
@@ -166,21 +180,22 @@ async def runs_page(
     )
     values = {
         **params,
+        **paging.decode(cursor, sort),
         "mirror": mirror_id,
         "channel": channel_id,
         "kind": kind,
         "state": state,
-        "before": before,
         "store": int(store),
-        "limit": limit,
+        "limit": limit + 1,
     }
     rows = await r.rows(
-        f"SELECT {_RUN} FROM {_FROM} WHERE {where} AND (:before IS NULL OR r.id < :before)"
-        " ORDER BY r.id DESC LIMIT :limit",
+        f"SELECT {_RUN}, {by.sql} FROM {_FROM} WHERE {where} AND {by.beyond('r.id')}"
+        f" ORDER BY {by.clause('r.id')} LIMIT :limit",
         values,
     )
     total = await r.value(f"SELECT count(*) FROM {_FROM} WHERE {where}", values)
-    return [_run(row) for row in rows], int(total)
+    page, following = paging.cut(sort, rows, limit, lambda row: (row[-1], row[0]))
+    return [_run(row[:-1]) for row in page], following, int(total)
 
 
 async def stored_since(r: Reader, moment_ms: int) -> bool:

@@ -119,7 +119,7 @@ class SummaryRow(Struct, frozen=True, kw_only=True):
     stored: int
 
 
-PACKAGE_ORDERS = {"name": "p.name", "files": "p.files", "bytes": "p.bytes"}
+PACKAGE_ORDERS = {"name": "p.name", "files": "p.files", "bytes": "p.bytes", "downloads": "coalesce(u.downloads, 0)"}
 _IN_FORCE = (
     "p.channel_id = :channel AND p.files > 0 AND p.number = (SELECT max(q.number) FROM package q"
     " WHERE q.channel_id = p.channel_id AND q.family = p.family AND q.name = p.name AND q.number <= :number)"
@@ -149,6 +149,13 @@ async def shown_names(r: Reader, channel_id: int, number: int, family: str) -> s
     return {row[0] for row in rows}
 
 
+_LATELY = (
+    " LEFT JOIN (SELECT family, name, sum(downloads) AS downloads FROM usage"
+    " WHERE channel_id = :channel AND day > :since GROUP BY family, name) u"
+    " ON u.family = p.family AND u.name = p.name"
+)
+
+
 async def packages_page(
     r: Reader,
     channel_id: int,
@@ -162,10 +169,12 @@ async def packages_page(
     order_sql: str,
     page: dict[str, Any],
     limit: int,
+    since: int = 0,
 ) -> tuple[list[tuple[SummaryRow, Any]], int]:
     """Return package summaries of a generation, each with its sort value, and how many there are in all.
 
-    `stored` True: the channel has been given at least one file; False: at least one it has not.
+    `stored` True: the channel has been given at least one file; False: at least one it has not. `since`: the UTC day
+    after which downloads count, where they are the order.
     """
     sign, direction = ("<", "DESC") if descending else (">", "ASC")
     key = "(p.family || '/' || p.name)"
@@ -186,10 +195,12 @@ async def packages_page(
         "query": query,
         "platform": None if platform is None else json.dumps(platform),
         "limit": limit,
+        "since": since,
     }
+    lately = _LATELY if "u.downloads" in order_sql else ""  # one pass over the channel's counts
     rows = await r.rows(
         f"SELECT p.family, p.name, p.version, p.versions, p.files, p.bytes, p.platforms, {_STORED}, {order_sql}"
-        f" FROM package p {have} WHERE {where}"
+        f" FROM package p {have}{lately} WHERE {where}"
         f" AND (:page_key IS NULL OR ({order_sql}, {key}) {sign} (:page_value, :page_key))"
         f" ORDER BY {order_sql} {direction}, {key} {direction} LIMIT :limit",
         params,

@@ -43,6 +43,21 @@ class ObjectReads:
         ).fetchone()
         return bool(row[0])
 
+    def shown_since(self, channel_id: int, family: str, folder: str) -> Iterator[tuple[str, int, bytes]]:
+        """Yield path, first generation and sha256 of the small objects in force below a folder."""
+        last = folder
+        while True:
+            page = self._connection.execute(
+                "SELECT path, since, sha256 FROM object INDEXED BY object_named WHERE channel_id = ? AND family = ?"
+                " AND path > ? AND path < ? AND until IS NULL AND NOT lasting AND offset IS NOT NULL"
+                f" ORDER BY path LIMIT {PAGE_ROWS}",
+                (channel_id, family, last, folder[:-1] + chr(ord("/") + 1)),
+            ).fetchall()
+            yield from page
+            if len(page) < PAGE_ROWS:
+                return
+            last = page[-1][0]
+
     def packed(self, channel_id: int, family: str) -> bool:
         """Tell whether anything that a family showed in a channel, at whatever generation, lies in a pack."""
         row = self._connection.execute(

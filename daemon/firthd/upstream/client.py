@@ -18,6 +18,7 @@ from firthd.upstream.failures import Asked, Failure, Limit
 from firthd.upstream.files import HOST, OpenFile, in_thread, open_below
 from firthd.upstream.hosts import Lane
 from firthd.upstream.http import MAX_PAUSE_S, Http, Reply
+from firthd.upstream.known import Told
 from firthd.upstream.masking import mask
 from firthd.upstream.proxies import NO_PROXIES, Proxies
 from firthd.upstream.rate import Meter
@@ -123,6 +124,10 @@ class Upstream:
     def rate_bytes_s(self) -> float:
         """Return bytes a second received from all sources over the last five seconds."""
         return self._meter.bytes_s()
+
+    def hosts(self) -> list[Told]:
+        """Return what became of asking each host since the start."""
+        return self._http.known.told()
 
     def index_deadline(self) -> float:
         """Return the monotonic seconds at which an index that is asked for from now on must be there."""

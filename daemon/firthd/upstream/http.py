@@ -20,6 +20,7 @@ from firthd.upstream.body import MIN_BYTES_S, PACE_S, Body
 from firthd.upstream.encodings import labels
 from firthd.upstream.failures import Asked, Failure, Passing, Slow, retry_after_s
 from firthd.upstream.hosts import Held, Hosts, Lane
+from firthd.upstream.known import KnownHosts
 from firthd.upstream.masking import printable
 from firthd.upstream.proxies import Proxies
 from firthd.upstream.rate import Meter
@@ -164,11 +165,11 @@ class Http:
     ) -> None:
         self._settings = settings
         self._clock = clock
-        self._meter = meter
         self._shaper = shaper
         self._proxies = proxies
         self._user_agent = user_agent
         self._hosts = Hosts(settings.connections_per_host, clock)
+        self.known = KnownHosts(clock, meter)
         self._session: aiohttp.ClientSession | None = None
         self._authorities: dict[str, tuple[tuple[int, int], ssl.SSLContext]] = {}
 
@@ -230,11 +231,13 @@ class Http:
             own = dict(headers or {})
             if may_send and secret is not None:
                 own["Authorization"] = secret
+            known = self.known.asking(asked.host)
             try:
                 async with (
                     self._hosts.slot(here.name, patience_s=patience_s, lane=lane),
-                    self._send(source, method, url, own, asked, idle, answer_s, lane) as reply,
+                    self._send(source, method, url, own, asked, idle, answer_s, lane, known.meter) as reply,
                 ):
+                    known.answered(reply.status, f"{asked.host} answered {reply.status}")
                     location = reply.location
                     if location is None:
                         self._heed(here, reply)
@@ -243,6 +246,9 @@ class Http:
                         return
             except Held as held:
                 raise asked.held(held.seconds) from None
+            except Failure as failure:
+                known.broke(failure.error)
+                raise
             try:
                 url = redirected(url, location)
             except ValueError as error:
@@ -267,6 +273,7 @@ class Http:
         idle_s: float,
         answer_s: float | None,
         lane: Lane,
+        meter: Meter,
     ) -> AsyncIterator[Reply]:
         if self._session is None:
             raise Unavailable("sources are not asked yet, or no more", hint="try again in a moment")
@@ -301,7 +308,7 @@ class Http:
             raise asked.broken(error, idle_s=min(idle_s, answer_s or idle_s)) from None
         try:
             held = partial(self._shaper.passed, source.limit, lane)
-            yield Reply(response, asked, self._clock, self._meter, idle_s, held, self._shaper.piece(source.limit))
+            yield Reply(response, asked, self._clock, meter, idle_s, held, self._shaper.piece(source.limit))
         finally:
             response.release()  # back to the pool when it was read to its end, closed otherwise
 

@@ -13,6 +13,7 @@ _NOT_PRINTABLE = re.compile(r"[^\x20-\x7e\u00a1-\u1fff]+")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
 _FOREIGN_TEXT_LIMIT = 200
 _NO_WORD_LENGTH = 12
+_USER = re.compile(rb"://[^/?#\s\"<>]*@")
 
 
 def mask(url: str) -> str:
@@ -36,6 +37,16 @@ def mask(url: str) -> str:
 def printable(text: str) -> str:
     """Return the text with control characters and what terminals could act on replaced by `?`."""
     return _NOT_PRINTABLE.sub("?", text)
+
+
+def holds_user(address: str) -> bool:
+    """Tell whether an address holds a user or a password."""
+    return "@" in address and _USER.search(address.encode("utf-8", "replace")) is not None
+
+
+def without_users(text: bytes) -> bytes:
+    """Return a text without the users and passwords of the addresses in it: whose they are, no client should hear."""
+    return _USER.sub(b"://", text) if b"@" in text else text
 
 
 def _pattern(secret: str) -> str:

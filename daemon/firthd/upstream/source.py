@@ -70,6 +70,14 @@ def origin_of(url: str) -> Origin:
     return Origin(scheme, parts.hostname.lower(), parts.port or _DEFAULT_PORTS[scheme])
 
 
+def host_of(url: str) -> str:
+    """Return the host of a source's address as people are told it, nothing for a folder."""
+    try:
+        return origin_of(url).shown
+    except ValueError:
+        return ""
+
+
 def budget_of(source: Source, path_or_url: str) -> str:
     """Return the name of the host whose budget a file of the source is counted against; raise Invalid as `address`."""
     if is_file(source) and not is_absolute(path_or_url):

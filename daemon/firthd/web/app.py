@@ -4,7 +4,6 @@ import logging
 import re
 import socket
 from collections.abc import Hashable
-from functools import partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -14,14 +13,15 @@ from aiohttp import web
 from firth_protocol.errors import FirthError
 from firthd.clock import Clock, utc_day
 from firthd.config import WebSettings
-from firthd.families.addresses import SetUp
 from firthd.serving import Limits, Serving
 from firthd.web.admission import Admission, Door, Visitor, address_of, inside, networks
 from firthd.web.context import WebContext
 from firthd.web.files import Accel, Files
 from firthd.web.hot import HotObjects
 from firthd.web.packages import Packages
-from firthd.web.pages.people import Pages
+from firthd.web.pages.browsers import wants_page
+from firthd.web.pages.people import People
+from firthd.web.pages.values import UI
 from firthd.web.paths import BadPath, is_plain, split_path
 from firthd.web.problems import Problem, from_error, not_found, reply, whole
 from firthd.web.site import FOREVER, INDEX_LIFE, Edition, Site
@@ -34,8 +34,6 @@ log = logging.getLogger(__name__)
 
 TODAY_LIFE = "max-age=300"
 """A snapshot by date that is today's can still become another generation."""
-QUERY_LIMIT = 200
-"""Characters of a search that are looked at."""
 SHUTDOWN_S = 2.0
 """Seconds that replies under way are given when the daemon stops; aiohttp waits up to twice as long."""
 
@@ -87,7 +85,7 @@ class Front:
         self._published = parts.published
         self._admission = Admission(parts.tokens, settings.trusted_proxies, parts.clock)
         self._metrics_allow = networks(settings.metrics_allow)
-        self._pages = Pages(settings.public_url)
+        self._people = People(parts, self._admission)
         packages = Packages(files, parts.blobs, parts.on_demand, parts.package_lost, self._downloaded, parts.asked)
         self._site = Site(
             parts.published, parts.rendered, files, packages, parts.pages, parts.families, parts.index_lost
@@ -100,13 +98,20 @@ class Front:
                 raise Problem(405, "this server is read with GET and HEAD", {"Allow": "GET, HEAD"})
             return await self._answer(request)
         except Problem as problem:
-            return reply(problem)
+            return self._refused(request, problem)
         except FirthError as error:
-            return reply(from_error(error))
+            return self._refused(request, from_error(error))
         except Exception:
             number = uuid4().hex[:12]
             log.exception("a web request failed (%s)", number)
-            return reply(Problem(500, f"something went wrong here; the daemon's log has it as {number}"))
+            return self._refused(
+                request, Problem(500, f"something went wrong here; the daemon's log has it as {number}")
+            )
+
+    def _refused(self, request: web.Request, problem: Problem) -> web.Response:
+        if wants_page(request.headers):
+            return self._people.problem(request, problem)
+        return reply(problem)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         try:
@@ -121,11 +126,15 @@ class Front:
         visitor = self._admission.visitor(request, token)
         match path:
             case ():
-                return self._home(visitor)
+                if not folder:  # behind a token without a slash: links on the page are relative
+                    return web.Response(status=308, headers={"Location": f"{token}/"})
+                return await self._people.home(request, visitor, self._seen(visitor))
             case ("repo", *rest) | ("api", "repo", *rest) if rest:
                 return await self._repo(request, visitor, tuple(rest), folder=folder)
             case ("snapshot", when, *rest) if rest:
-                return await self._snapshot(request, visitor, when, tuple(rest))
+                return await self._snapshot(request, visitor, when, tuple(rest), folder=folder)
+            case (found, *rest) if found == UI:
+                return self._people.asset(rest)
             case ("healthz",):
                 return self._healthz()
             case ("metrics",):
@@ -138,18 +147,16 @@ class Front:
         self, request: web.Request, visitor: Visitor, path: tuple[str, ...], *, folder: bool
     ) -> web.StreamResponse:
         view, rest = self._channel(visitor, path)
-        if rest:
+        if rest and rest[0] != UI:
             return await self._site.answer(request, visitor, _present(view), rest)
+        if rest:
+            return await self._people.package(request, visitor, view, view.privacy, rest[1:])
         if not folder:
             return web.Response(status=308, headers={"Location": f"{path[-1]}/"})  # links on the page are relative
-        query = request.query.get("q", "")[:QUERY_LIMIT].strip()
-        found = await self._parts.packages(view.channel, query)
-        families = await self._parts.families_of(view.channel)
-        scheme = self._admission.origin(request).scheme
-        return self._pages.channel(request.host, scheme, view, query, *found, partial(self._set_up, families))
+        return await self._people.channel(request, view, view.privacy)
 
     async def _snapshot(
-        self, request: web.Request, visitor: Visitor, when: str, path: tuple[str, ...]
+        self, request: web.Request, visitor: Visitor, when: str, path: tuple[str, ...], *, folder: bool
     ) -> web.StreamResponse:
         """Serve a kept generation. Who may see it, today's channel says."""
         today, rest = self._channel(visitor, path)
@@ -157,8 +164,12 @@ class Front:
             raise not_found("a snapshot is named by a generation's number or a day (YYYY-MM-DD)")
         now_ms = self._parts.clock.now_ms()
         view = await self._published.at(today.channel, when, now_ms)
+        if rest[:1] == (UI,):
+            return await self._people.package(request, visitor, view, today.privacy, rest[1:], when)
+        if not rest and not folder:
+            return web.Response(status=308, headers={"Location": f"{path[-1]}/"})
         if not rest:
-            raise not_found()
+            return await self._people.channel(request, view, today.privacy, when)
         life = TODAY_LIFE if when == utc_day(now_ms) else FOREVER
         edition = Edition(view=view, privacy=today.privacy, index_life=life)
         return await self._site.answer(request, visitor, edition, rest)
@@ -189,18 +200,12 @@ class Front:
 
     # --- people and machines
 
-    def _set_up(self, families: set[str], address: str) -> list[SetUp]:
+    def _seen(self, visitor: Visitor) -> list["View"]:
         return [
-            one for name, rules in self._parts.families.items() if name in families for one in rules.set_up(address)
-        ]
-
-    def _home(self, visitor: Visitor) -> web.Response:
-        seen = [
             view
             for view in self._published.names()
             if self._admission.door(visitor, view.channel, view.privacy) is Door.OPEN
         ]
-        return self._pages.home(seen)
 
     def _healthz(self) -> web.Response:
         reason, limited = self._parts.health(), self._parts.limited()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 
-from firth_protocol.types import Family, Notice, Package, Privacy
+from firth_protocol.types import Family, Notice, Privacy
 from firthd.clock import Clock
 from firthd.config import WebSettings
 from firthd.families.addresses import PageAt
@@ -18,6 +18,8 @@ from firthd.store.objects import ObjectRow
 
 if TYPE_CHECKING:
     from firthd.channels.published import View
+    from firthd.channels.showcase import ChannelShown, FamilyShown, Found, Listing, PackageShown, ReadListing, Wanted
+    from firthd.store.showcase import SnapshotRow
     from firthd.store.tokens import TokenRow
 
 
@@ -69,6 +71,25 @@ class LazyPages(Protocol):
         """Return a page as it was at a moment (None: now); None when no mirror that reads lazily has it."""
 
 
+class Showcase(Protocol):
+    """What pages for people show of channels and packages."""
+
+    async def channels(self, views: "Sequence[View]", /) -> "Mapping[int, ChannelShown]": ...
+    async def channel(self, view: "View", number: int | None = None, /) -> "ChannelShown | None": ...
+    async def snapshots(self, view: "View", /) -> "Sequence[SnapshotRow]": ...
+    async def find(self, views: "Sequence[View]", text: str, /) -> "Sequence[Found]": ...
+    async def count(self, view: "View", families: Sequence[Family], query: str, /) -> Mapping[Family, int]: ...
+    async def listing(self, view: "View", wanted: "Wanted", total: int, /) -> "Listing": ...
+    async def read_parts(
+        self, view: "View", family: "FamilyShown", query: str, after: str | None, /
+    ) -> "ReadListing": ...
+
+    async def package(
+        self, view: "View", family: Family, name: str, version: str | None, client: str, /
+    ) -> "PackageShown | None":
+        """Return a version of a package (None: its newest), read now if it stands on a page nobody has asked for."""
+
+
 class Tokens(Protocol):
     """The web tokens in force."""
 
@@ -88,9 +109,8 @@ async def _told_nobody(*_: object) -> None:
 class WebContext(Struct, frozen=True, kw_only=True):
     """Everything that the web application works with.
 
-    `state` is the folder that nginx's internal location holds. `packages` gives those of a channel whose name holds a
-    text, the first hundred, and how many there are, `families_of` the families that it has. `health` gives None, or a
-    sentence that says why nothing can be served; `limited` one that says what cannot be done while all that is stored
+    `state` is the folder that nginx's internal location holds. `health` gives None, or a sentence that says why nothing
+    can be served; `limited` one that says what cannot be done while all that is stored
     is served. `metrics` gives Prometheus text; what it is given tells which channels may be named. `package_lost` and
     `index_lost` (channel id, file) are told of files that are not what they should be, and have taken them out of
     service when they return. `downloaded` counts a file and the id of the token that asked for it, 0: none did;
@@ -107,8 +127,7 @@ class WebContext(Struct, frozen=True, kw_only=True):
     clock: Clock
     state: Path
     families: Mapping[Family, FamilyRules]
-    packages: Callable[[str, str], Awaitable[tuple[list[Package], int]]]
-    families_of: Callable[[str], Awaitable[set[str]]]
+    showcase: Showcase
     health: Callable[[], str | None]
     metrics: Callable[[Callable[[str], bool]], Awaitable[bytes]]
     limited: Callable[[], str | None] = lambda: None

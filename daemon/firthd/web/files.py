@@ -14,12 +14,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 import msgspec
-import zstandard
 from aiohttp import web
 from msgspec import Struct
 
 from firth_protocol.errors import FirthError
 from firthd.mirrors.in_flight import InFlight
+from firthd.store.unpacking import Unpacked
 from firthd.web.conditions import Content, Span, Verdict, http_date, judge
 from firthd.web.hot import HotObject, HotObjects
 from firthd.web.problems import Problem
@@ -120,13 +120,13 @@ class Files:
         return response
 
     async def unpacked(self, request: web.Request, content: Content, packed: Path) -> web.StreamResponse:
-        """Send what a zstd file holds; `content.size` is that of the plain bytes. Raises FileNotFoundError."""
+        """Send what a compressed file holds; `content.size` is that of the plain bytes. Raises FileNotFoundError."""
         with await asyncio.to_thread(packed.open, "rb") as source:
             answer = judge(request.headers, content, head=request.method == "HEAD")
             response, span = _response(request, content, answer)
             if span is not None:
                 async with _sending(request, response) as wire:
-                    await _unpack(wire, zstandard.ZstdDecompressor().stream_reader(source), span)
+                    await _unpack(wire, await asyncio.to_thread(Unpacked, source), span)
             return response
 
     async def _from_memory(self, request: web.Request, content: Content, found: HotObject) -> web.StreamResponse:
@@ -179,7 +179,7 @@ def _read_verified(fd: int, offset: int, size: int, sha256: str) -> bytes:
     return data
 
 
-async def _unpack(wire: Wire, reader: zstandard.ZstdDecompressionReader, span: Span) -> None:
+async def _unpack(wire: Wire, reader: Unpacked, span: Span) -> None:
     position, end = 0, span.start + span.count
     while position < end:
         chunk = await asyncio.to_thread(reader.read, UNPACK_CHUNK)
@@ -208,7 +208,7 @@ async def _sending(request: web.Request, response: web.StreamResponse) -> AsyncI
     except FirthError:  # a fetch failed; who fetches has said so
         request[BROKEN] = True
         _abort(request)
-    except (OSError, zstandard.ZstdError) as error:
+    except OSError as error:
         log.warning("a reply broke off: %s", error)
         request[BROKEN] = True
         _abort(request)

@@ -56,9 +56,13 @@ def reply(problem: Problem) -> web.Response:
         "X-Content-Type-Options": "nosniff",
         **problem.headers,
     }
-    return web.Response(
-        status=problem.status, reason=_reason(problem.status, title, detail), body=body, headers=headers
-    )
+    return web.Response(status=problem.status, reason=reason(problem), body=body, headers=headers)
+
+
+def reason(problem: Problem) -> str:
+    """Return the reason phrase for a problem."""
+    detail = "".join(char if char.isprintable() else " " for char in problem.detail)
+    return _reason(problem.status, HTTPStatus(problem.status).phrase, detail)
 
 
 def whole(detail: str) -> bytes:

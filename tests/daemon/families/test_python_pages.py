@@ -19,7 +19,7 @@ from firthd.families.python.filters import taker
 from firthd.families.python.formats import FORMATS
 from firthd.families.python.html import links_of
 from firthd.families.python.names import normalised, platforms_of, taken_apart, valid_project
-from firthd.families.python.page import GATE, ProjectPage, marks
+from firthd.families.python.page import GATE, LIST, ProjectPage, marks
 from firthd.families.python.paths import fetch_url
 from firthd.families.python.render import ListedFile, html_page, json_page
 from firthd.families.python.requests import encoding, instead
@@ -300,13 +300,13 @@ def test_an_answer_is_known_by_type_and_beginning(start: bytes, kind: str, expec
 
 def test_the_beginning_of_an_answer_tells_what_it_is_instead() -> None:
     form = Form("")
-    assert instead(form, b'{"meta":{"api-version":"1.0"},"projects":[{"na', JSON) is None
-    assert instead(form, b'<a href="numpy/">numpy</a>', "text/html") is None
-    assert instead(form, b'{"type":"root"}', JSON) == "JSON with type"
+    assert instead(LIST, form, b'{"meta":{"api-version":"1.0"},"projects":[{"na', JSON) is None
+    assert instead(LIST, form, b'<a href="numpy/">numpy</a>', "text/html") is None
+    assert instead(LIST, form, b'{"type":"root"}', JSON) == "JSON with type"
     welcome = b'<title>Welcome!</title><a href="/simple/">simple</a><a href="/packages/">packages</a>'
-    assert instead(form, welcome, "text/html") == "a web page that leads to /simple/"
-    assert instead(form, b'<a href="numpy-1.0.tar.gz">x</a>', "text/html") == "the page of a project, with files"
-    assert instead(form, b"<title>Sign in</title><input type=password>", "text/html") == "a login page"
+    assert instead(LIST, form, welcome, "text/html") == "a web page that leads to /simple/"
+    assert instead(LIST, form, b'<a href="numpy-1.0.tar.gz">x</a>', "text/html") == "the page of a project, with files"
+    assert instead(LIST, form, b"<title>Sign in</title><input type=password>", "text/html") == "a login page"
 
 
 HOSTILE = """"><script>alert(1)</script>&'"""

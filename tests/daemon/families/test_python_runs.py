@@ -333,6 +333,34 @@ async def test_a_lazy_page_follows_its_source_and_the_calendar(tmp_path: Path) -
         assert await w.page("nowhere") == 404
 
 
+async def test_a_lazy_page_that_was_read_while_the_clock_was_ahead_follows_its_source(tmp_path: Path) -> None:
+    clock = HastyClock()
+    year_ms = 365 * 86_400_000
+    async with python_world(tmp_path, clock=clock) as w:
+        await w.python("passive")
+        assert (await w.run("main:p")).state is RunState.COMPLETED
+        assert len(await w.files("beta")) == 2
+        clock.shift_ms += year_ms
+
+        async def shows(project: str, *names: str) -> None:
+            async with asyncio.timeout(10):
+                while await w.files(project) != list(names):
+                    await asyncio.sleep(0.02)  # a page is asked for anew behind the reply
+            for file in w.index.projects[project]:
+                assert (await w.get(f"/repo/main/packages/{project}/{file.filename}")).body == file.content
+
+        wheels = [f"beta-{version}.0-py3-none-any.whl" for version in (1, 2, 3, 4)]
+        w.index.add("beta", "3.0")
+        await shows("beta", *wheels[:3])
+        await shows("gamma", "gamma-0.1.tar.gz")
+        clock.shift_ms -= year_ms
+        assert await w.files("beta") == wheels[:3]
+        w.index.add("beta", "4.0")
+        w.index.add("gamma", "0.2", kind="sdist")
+        await shows("beta", *wheels)
+        await shows("gamma", "gamma-0.1.tar.gz", "gamma-0.2.tar.gz")
+
+
 async def test_metadata_beside_a_wheel_is_counted_nowhere(tmp_path: Path) -> None:
     async with python_world(tmp_path) as w:
         await w.python("active", filters={"projects": ["alpha-one", "beta", "gamma"]})

@@ -61,12 +61,33 @@ async def test_a_passive_mirror_is_served_and_browsed(tmp_path: Path) -> None:
         assert channel.addresses.r == f"{w.daemon.url}/repo/stats/cran"
         assert channel.addresses.r in channel.addresses.setup["R"]
         await the_plain_index_goes_out_packed(w)
+        await what_renv_and_pak_ask_for_is_there(w)
         w.upstream.requests.clear()
         assert (await w.run()).generation is None
         assert sorted((seen.path, seen.status) for seen in w.upstream.requests) == [
             ("src/contrib/Meta/archive.rds", 304),
+            ("src/contrib/Meta/current.rds", 404),
             ("src/contrib/PACKAGES.gz", 304),
         ]
+
+
+async def what_renv_and_pak_ask_for_is_there(w: World) -> None:
+    """The requests that they make, one after the other: a server that answers otherwise is taken for another kind."""
+    async with w.http.head(f"{w.daemon.url}/repo/stats/cran/src/contrib/PACKAGES") as reply:
+        assert (reply.status, int(reply.headers["Content-Length"]) > 0) == (200, True)
+        assert "nexus" not in reply.headers.get("Server", "").lower()
+        assert "x-artifactory-id" not in reply.headers
+    assert (await w.get("")).status == 404
+    for path in ("Archive/alpha/alpha_1.0.tar.gz", "Archive/alpha/alpha_1.1.tar.gz", "alpha_1.1.tar.gz"):
+        async with w.http.head(f"{w.daemon.url}/repo/stats/cran/src/contrib/{path}") as reply:
+            assert reply.status == 200, path
+    # A package may move to the archive between the index and its tarball: pak asks for both places.
+    assert (await w.get("src/contrib/Archive/alpha/alpha_1.1.tar.gz")).body == tarball("alpha", "1.1")
+    pak = {"accept_encoding": "deflate, gzip, br, zstd", "user_agent": "R (4.2.2 x86_64)"}
+    packed = await w.get("src/contrib/PACKAGES.gz", **pak)
+    assert "Content-Encoding" not in packed.headers
+    assert (await w.get("src/contrib/PACKAGES.gz", if_none_match=packed.headers["ETag"], **pak)).status == 304
+    assert (await w.get("src/contrib/Meta/archive.rds")).status == 200
 
 
 async def test_what_moves_to_the_archive_keeps_its_digests(tmp_path: Path) -> None:

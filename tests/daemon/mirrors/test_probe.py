@@ -10,11 +10,15 @@ from firth_protocol import errors
 from firth_protocol.types import Credentials, Filters, MirrorType, SourceFound
 from firthd.config import UpstreamSettings
 from firthd.families import recognisers
+from firthd.families.base import FamilyRules
 from firthd.families.conda.family import CONDA
 from firthd.families.conda.source import normalise
+from firthd.families.python.family import PYTHON
+from firthd.families.r.family import R
 from firthd.mirrors.probe import PROBE_S, Probe
 from firthd.upstream.client import Source, Upstream
 from tests.support.clock import FakeClock
+from tests.support.python import PythonIndex
 from tests.support.upstream import Fault, FaultyUpstream
 
 ZST = b"\x28\xb5\x2f\xfd and more"
@@ -34,8 +38,15 @@ async def server() -> AsyncIterator[FaultyUpstream]:
         yield server
 
 
-async def probe(upstream: Upstream, source: Source, *, timeout_s: float = PROBE_S) -> SourceFound:
-    return await Probe(upstream, source, CONDA, recognisers()).run(Filters(), timeout_s)
+async def probe(
+    upstream: Upstream,
+    source: Source,
+    *,
+    timeout_s: float = PROBE_S,
+    rules: FamilyRules = CONDA,
+    filters: Filters | None = None,
+) -> SourceFound:
+    return await Probe(upstream, source, rules, recognisers()).run(filters or Filters(), timeout_s)
 
 
 async def test_a_channel_tells_its_subdirs_and_sizes(server: FaultyUpstream, upstream: Upstream) -> None:
@@ -181,3 +192,64 @@ async def test_the_token_of_the_source_opens_it(upstream: Upstream) -> None:
         with pytest.raises(errors.Upstream) as told:
             await probe(upstream, Source(url=source.source, credentials=Credentials(token="wrong-1")))
         assert "wrong-1" not in str(told.value.wire())
+
+
+def index_of(count: int, **kinds: bool) -> PythonIndex:
+    index = PythonIndex(**kinds)
+    for number in range(count):
+        name = f"project{number}"
+        index.projects[name], index.spelled[name], index.serial[name] = [], name, number
+    return index
+
+
+@pytest.mark.parametrize("plain", [False, True])
+async def test_a_python_index_tells_its_projects_and_what_its_wheels_are_for(
+    server: FaultyUpstream, upstream: Upstream, plain: bool
+) -> None:
+    index = index_of(40, plain=plain)
+    for number in range(40):
+        index.add(f"project{number}", "1.0", tag="cp312-cp312-manylinux_2_28_x86_64")
+        index.add(f"project{number}", "1.0", tag="cp39-abi3-macosx_11_0_universal2")
+        index.add(f"project{number}", "1.0", kind="sdist")
+    index.serve(server)
+    server.fail("simple/project5/", Fault(status=503))  # what one of them answers is no reason to say nothing
+    found = await probe(upstream, Source(url=f"{server.url}/simple"), rules=PYTHON)
+    assert (found.projects, found.warnings) == (40, [])
+    assert found.platforms == ["linux-64", "osx-64", "osx-arm64"]
+    assert found.python_versions == ["3.12", "3.9"]
+    assert len(server.requests) == 5
+    server.requests.clear()
+    await probe(upstream, Source(url=server.url), rules=PYTHON, filters=Filters(projects=["Project31"]))
+    assert "simple/project31/" in [seen.path for seen in server.requests]
+
+
+async def test_a_long_list_is_looked_at_and_not_read(server: FaultyUpstream, upstream: Upstream) -> None:
+    index_of(40_000).serve(server)
+    found = await probe(upstream, Source(url=f"{server.url}/simple"), rules=PYTHON)
+    assert found.projects is not None
+    assert abs(found.projects - 40_000) <= 2_000
+    assert any("about" in warning for warning in found.warnings)
+
+
+async def test_an_index_without_a_list_has_the_projects_that_are_named(
+    server: FaultyUpstream, upstream: Upstream
+) -> None:
+    index = PythonIndex()
+    index.add("alpha", "1.0")
+    index.serve(server)
+    server.fail("simple/", Fault(status=404), times=None)
+    found = await probe(upstream, Source(url=f"{server.url}/simple"), rules=PYTHON, filters=Filters(projects=["alpha"]))
+    assert any("no project list" in warning for warning in found.warnings)
+    login = Fault(status=200, body=b"<form><input type=password></form>", headers={"Content-Type": "text/html"})
+    server.fail("simple/*", login, times=None)
+    with pytest.raises(errors.Invalid, match="a login page"):
+        await probe(upstream, Source(url=f"{server.url}/simple"), rules=PYTHON, filters=Filters(projects=["alpha"]))
+
+
+async def test_a_cran_tells_its_platforms_and_versions_of_r(server: FaultyUpstream, upstream: Upstream) -> None:
+    stanza = b"Package: alpha\nVersion: 1.0\n"
+    folders = ["src/contrib", "bin/windows/contrib/4.3", "bin/windows/contrib/4.6"]
+    server.files = {f"{folder}/PACKAGES": stanza for folder in [*folders, "bin/macosx/big-sur-arm64/contrib/4.4"]}
+    found = await probe(upstream, Source(url=server.url), rules=R)
+    assert (found.platforms, found.r_versions) == (["source", "windows", "macos"], ["4.6", "4.4", "4.3"])
+    assert found.python_versions == []

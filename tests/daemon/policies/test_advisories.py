@@ -16,7 +16,7 @@ from firthd.families.python import requirement as python
 from firthd.families.r import requirement as r
 from firthd.index.advisories import read_task
 from firthd.index.messages import AdvisoriesParams
-from firthd.policies.advisories import Advisory, Affected, Flaws, VersionEvent, in_range, same_flaws
+from firthd.policies.advisories import Advisory, Affected, Flaws, Meaning, VersionEvent, in_range, same_flaws
 from firthd.policies.osv import Skipped, advisories_of
 from tests.daemon.policies.records import facts
 
@@ -99,7 +99,7 @@ RANGES: list[tuple[Any, Any, str, str]] = [
 @pytest.mark.parametrize(("policing", "what", "bad", "good"), RANGES)
 def test_the_versions_that_an_advisory_names(policing: Any, what: Any, bad: str, good: str) -> None:
     (package,) = one(osv(affected=[what])).affected
-    flaws = Flaws(policing, CveRule(), [])
+    flaws = Meaning(policing)
     name = what["package"]["name"]
     assert [version for version in bad.split() if not flaws.affects(package, facts(name, version))] == []
     assert [version for version in good.split() if flaws.affects(package, facts(name, version))] == []

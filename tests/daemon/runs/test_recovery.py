@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from firth_protocol.types import RunKind, RunState, StepName, StepState
+from firth_protocol.types import RunCounts, RunKind, RunState, StepName, StepState
 from firthd.store import runs as rows
 from firthd.store import upkeep
 from firthd.store.blobs import Kept
@@ -28,10 +28,18 @@ async def db(tmp_path: Path) -> AsyncIterator[Database]:
 
 async def runs_of(db: Database) -> list[tuple[int, RunKind, RunState, int]]:
     async def body(r: Reader) -> list[tuple[int, RunKind, RunState, int]]:
-        found, _ = await rows.runs_page(
-            r, mirror_id=None, channel_id=None, kind=None, state=None, before=None, limit=100, patterns=None
+        found, _, _ = await rows.runs_page(
+            r,
+            mirror_id=None,
+            channel_id=None,
+            kind=None,
+            state=None,
+            sort="id",
+            cursor=None,
+            limit=100,
+            patterns=None,
         )
-        return [(row.id, row.kind, row.state, row.requeued) for row in reversed(found)]
+        return [(row.id, row.kind, row.state, row.requeued) for row in found]
 
     return await db.read(body)
 
@@ -60,6 +68,45 @@ async def test_the_daemons_end_interrupts_runs_and_queues_them_again(db: Databas
             f"after run {run} was interrupted",
         )
         assert (await works.mirror()).state is RunState.PENDING
+
+
+async def test_runs_are_listed_in_any_order_page_by_page(db: Database) -> None:
+    works = Works(db)
+    runs = [await works.submit(mirror=mirror) for mirror in (1, 2, 3)]
+    await works.submit(PLAN, None)
+    await crashed(db, runs[1], RunState.FAILED, finished_at=2_005, counts=RunCounts(added=7))
+    await crashed(db, runs[0], RunState.COMPLETED, finished_at=9_005, counts=RunCounts(added=3))
+
+    async def listed(sort: str) -> list[int]:
+        found: list[int] = []
+        cursor = None
+        while True:
+            page, cursor, total = await db.read(
+                lambda r, cursor=cursor: rows.runs_page(  # type: ignore[misc]
+                    r,
+                    mirror_id=None,
+                    channel_id=None,
+                    kind=None,
+                    state=None,
+                    sort=sort,
+                    cursor=cursor,
+                    limit=1,
+                    patterns=None,
+                )
+            )
+            found += [row.id for row in page]
+            if cursor is None:
+                assert len(found) == total == 4
+                return found
+
+    first, second, third, plan = runs[0], runs[1], runs[2], runs[2] + 1
+    assert await listed("-id") == [plan, third, second, first]
+    assert (await listed("-duration"))[:2] == [first, second]
+    assert (await listed("-added"))[:2] == [second, first]
+    assert (await listed("kind"))[-1] == plan
+    assert (await listed("mirror"))[0] == plan
+    assert sorted(await listed("began")) == [first, second, third, plan]
+    assert (await listed("state"))[0] == first
 
 
 async def crashed(db: Database, run: int, state: RunState, **changes: Any) -> None:

@@ -1,7 +1,7 @@
 """Generations: what each one changed, what is kept, and the package lists of each."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ import pytest
 from firth_protocol.methods import ChannelChanges
 from firth_protocol.types import Cause, Change
 from firthd.channels import browse
-from firthd.store import generations, paging, summaries
+from firthd.store import generations, paging, summaries, usage
 from firthd.store.generations import DRAFT
 from firthd.store.summaries import PACKAGE_ORDERS, SummaryRow
+from firthd.store.usage import Download
 from tests.support.clock import START_MS
 from tests.support.state import Shelf, shelf
 
@@ -281,10 +282,18 @@ async def test_every_package_comes_once_and_in_order(s: Shelf, sort: str, limit:
     for number in range(12):
         await summary(s, 1, f"p{number:02}", files=1 + number % 3, size=number % 2)
     await summary(s, 1, "p03", family="r", files=2)
+    fetched = {"p07": 2, "p02": 9, "p01": 2}
+    today = [(Download(s.channel_id, "conda", name, 1, "1.0", 0), count) for name, count in fetched.items()]
+    await s.db.write(lambda tx: usage.add(tx, today))
     found, total = await packages(s, 1, sort=sort, limit=limit)
     assert total == 13
     assert len({(row.family, row.name) for row in found}) == len(found) == 13
-    key = {"name": lambda row: row.name, "files": lambda row: row.files, "bytes": lambda row: row.bytes}
+    key: dict[str, Callable[[SummaryRow], object]] = {
+        "name": lambda row: row.name,
+        "files": lambda row: row.files,
+        "bytes": lambda row: row.bytes,
+        "downloads": lambda row: fetched.get(row.name, 0),
+    }
     column = sort.removeprefix("-")
     keys = [(key[column](row), f"{row.family}/{row.name}") for row in found]
     assert keys == sorted(keys, reverse=sort.startswith("-"))

@@ -10,6 +10,8 @@ import pytest
 from firth_protocol import errors
 from firthd.config import UpstreamSettings
 from firthd.upstream.client import Source, Upstream, Validators
+from firthd.upstream.known import HOSTS_KEPT, KnownHosts
+from firthd.upstream.rate import Meter
 from tests.support.clock import FakeClock
 from tests.support.upstream import CHANGED_MS, Fault, FaultyUpstream
 
@@ -127,6 +129,37 @@ async def test_lasting_trouble_ends_with_what_was_found(
     assert told.value.data["status"] == 502
     assert clock.slept == [1, 2, 4, 8]
     assert len(server.requests) == 5
+
+
+async def test_what_became_of_asking_a_host_is_remembered(
+    server: FaultyUpstream, upstream: Upstream, tmp_path: Path
+) -> None:
+    server.files[INDEX] = BIG
+    assert await fetch(upstream, server, tmp_path / "spool", "absent") == "absent"
+    server.fail("*", Fault(status=503))
+    server.fail("*", Fault(cut_after=1, no_validators=True))
+    assert await fetch(upstream, server, tmp_path / "spool") == "fetched"
+    (known,) = upstream.hosts()
+    assert known.host == server.url.removeprefix("http://")
+    assert (known.answers, known.failures, known.status) == (4, 2, 200)
+    assert ("broke off after 1 of" in known.failure, known.fails) == (True, False)
+    assert known.rate_bytes_s > 0
+    with pytest.raises(errors.Upstream):
+        await upstream.fetch(Source(url="http://127.0.0.1:1"), INDEX, tmp_path / "spool", max_bytes=9)
+    first, second = upstream.hosts()
+    assert (first.host, first.answers, first.failures, first.status) == ("127.0.0.1:1", 0, 5, None)
+    assert ("cannot be reached" in first.failure, first.fails) == (True, True)
+    assert second == known
+
+
+def test_hosts_that_were_asked_longest_ago_are_forgotten() -> None:
+    clock = FakeClock()
+    known = KnownHosts(clock, Meter(clock))
+    for number in range(HOSTS_KEPT + 5):
+        known.asking(f"host{number}").answered(200, "")
+        known.asking("host0")
+    assert len(known.told()) == HOSTS_KEPT
+    assert {"host0", f"host{HOSTS_KEPT + 4}"} <= {one.host for one in known.told()}
 
 
 async def test_retry_after_is_honoured_and_holds_other_mirrors_of_the_host_too(

@@ -112,6 +112,7 @@ TOY = FamilyRules(
     locate=locate,
     address=lambda part, filename: f"files/{part}/{filename}",
     set_up=lambda address: [SetUp("toy", f"toy --box {address}")],
+    install=lambda address, package: [SetUp("toy", f"toy --box {address} {package}")],
     needs_record=lambda section: False,
     fetch_url=lambda place: f"{place.part}/{place.filename}",
     requirement=Wanted,
@@ -124,6 +125,8 @@ TOY = FamilyRules(
         is_lazy=is_lazy,
         ask=lambda part: ask(part) if part.startswith(LAZY) else None,
         pages=PLACE,
+        at=lambda part: None,
+        listed=lambda page: frozenset(),
     ),
 )
 

@@ -40,7 +40,15 @@ def package_listing(screen: PlaceScreen, channel: str) -> Listing[Package]:
         Column(id="versions", title="VERSIONS", width=8, right=True, drop=3, cell=lambda p: Cell(count(p.versions))),
         Column(id="files", title="FILES", width=7, right=True, cell=lambda p: Cell(count(p.files)), sort="files"),
         Column(id="stored", title="STORED", width=14, cell=_stored),
-        Column(id="fetched", title="FETCHED", width=7, right=True, drop=2, cell=lambda p: Cell(count(p.downloads))),
+        Column(
+            id="fetched",
+            title="FETCHED",
+            width=9,
+            right=True,
+            drop=2,
+            cell=lambda p: Cell(count(p.downloads)),
+            sort="downloads",
+        ),
         Column(id="bytes", title="SIZE", width=8, right=True, drop=1, cell=lambda p: Cell(size(p.bytes)), sort="bytes"),
         Column(
             id="platforms",

@@ -1,5 +1,6 @@
 """How the daemon is: what is wrong, the store, throughput, what runs next; and the log of who changed what."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import msgspec
@@ -7,8 +8,8 @@ from textual import on
 from textual.app import ComposeResult
 
 from firth_protocol.errors import FirthError
-from firth_protocol.methods import MirrorGet
-from firth_protocol.types import AuditEntry, DaemonStatus, Mirror
+from firth_protocol.methods import MirrorGet, StoreStatusReply
+from firth_protocol.types import AuditEntry, DaemonStatus, Mirror, UpstreamHost
 from firth_tui.actions import Place, Target
 from firth_tui.faults import Fault, faults
 from firth_tui.format import Cell, Sign, Tone, age, ahead, clean, count, counted, duration, moment, rate, size
@@ -28,6 +29,10 @@ from firth_tui.widgets.work import Repeated
 READ_S = 5
 """How often the status is read while somebody looks."""
 MOST_DUE = 5
+SPARK_WIDE = 72
+OF_THE_STORE = frozenset({"space", "store"})
+"""What is wrong with the store: it opens what lies in it."""
+MOST_HOSTS = 6
 MOST_READ = 200
 """How many mirrors of each kind of fault are read."""
 
@@ -37,6 +42,7 @@ WORDS = (
     ("throughput", "what all runs download together"),
     ("response", "how long the daemon's other work keeps a request waiting, in the worst hundredth of cases"),
     ("pending", "runs that wait for their turn"),
+    ("sources", "the hosts that mirrors are copied from: their rate, answers and failures since the daemon started"),
 )
 
 
@@ -94,6 +100,36 @@ def daemon_lines(status: DaemonStatus) -> list[list[Cell]]:
         labelled("serves on", Cell(addresses)),
         labelled("daemon", Cell(what)),
         labelled("response", Cell(f"{status.loop_lag.p99_ms:.1f} ms")),
+    ]
+
+
+def host_lines(hosts: Sequence[UpstreamHost], now: float) -> list[list[Cell]]:
+    """Return how each host answers: its rate, how often it answered and failed, what it did last."""
+    lines = []
+    for number, host in enumerate(hosts[:MOST_HOSTS]):
+        sign = Cell(f"{Sign.WARN} ", Tone.WARN) if host.fails else Cell(f"{Sign.OK} ", Tone.OK)
+        said = f"{host.status} {age(host.answered_at, now)}" if host.answered_at else "no answer yet"
+        flow = f"{rate(host.rate_bytes_s)}, " if host.rate_bytes_s else ""
+        failed = f", {counted(host.failures, 'failure')}, last {age(host.failed_at, now)}" if host.failures else ""
+        told = f"{flow}{counted(host.answers, 'answer')}, last {said}{failed}"
+        lines.append(labelled("" if number else "sources", sign, Cell(f"{clean(host.host, 40)}  "), Cell(told)))
+    if len(hosts) > MOST_HOSTS:
+        lines.append(labelled("", Cell(f"and {counted(len(hosts) - MOST_HOSTS, 'more', 'more')}", Tone.MUTED)))
+    return lines
+
+
+def holding_lines(use: StoreStatusReply) -> list[str]:
+    """Return what lies in the store and what for, to be read where room is short."""
+    held = use.held
+    return [
+        f"{size(use.free)} free, floor {size(use.floor)}",
+        "",
+        f"{size(held.index):>10}  what channels show now",
+        f"{size(held.drafts):>10}  what waits to be published",
+        f"{size(held.grace):>10}  retired a while ago, or new",
+        f"{size(held.snapshots):>10}  what only earlier generations show",
+        f"{size(use.unneeded_bytes):>10}  nothing needs: x on the health screen frees it",
+        f"{size(use.index_bytes):>10}  files of indexes",
     ]
 
 
@@ -165,8 +201,14 @@ class HealthScreen(PlaceScreen):
             self.firth.open(Target(place=Place.RUN, number=row.run))
         elif row.channel:
             self.firth.open(Target(place=Place.PACKAGES, channel=row.channel))
+        elif row.host:
+            self.firth.open(Target(place=Place.MIRRORS, query=row.host))
         else:
-            self.firth.push_screen(Told(row.subject, [row.text, f"since {row.when}", row.hint]))
+            lines = [row.text, f"since {row.when}", row.hint]
+            if row.subject in OF_THE_STORE:
+                use = await self.firth.link.ask(StoreStatusReply, "store.status")
+                lines += ["", *holding_lines(use)]
+            self.firth.push_screen(Told(row.subject, lines))
 
     async def _read(self) -> None:
         try:
@@ -214,14 +256,15 @@ class HealthScreen(PlaceScreen):
         status, now = self.session.status, self.now()
         if status is None:
             return
-        values = self.session.rates.last(40)
-        flow = Cell(spark(values, 40) + "  ", Tone.BUSY)
+        cells = 40 if self.size.width >= SPARK_WIDE else 20
+        flow = Cell(spark(self.session.rates.last(cells), cells) + "  ", Tone.BUSY)
         lines: list[list[Cell]] = [
             [],
             *fault_lines(self.faults.cursor_row if self._faults else None),
             *store_lines(status),
             labelled("throughput", flow, Cell(rate(status.throughput_bytes_s))),
             *daemon_lines(status),
+            *host_lines(status.upstreams, now),
             [],
         ]
         for number, due in enumerate(status.next_runs[:MOST_DUE]):

@@ -3,9 +3,7 @@
 from contextlib import suppress
 from typing import Any, ClassVar
 
-from textual.app import ComposeResult
-
-from firth_protocol.errors import FirthError, NotFound
+from firth_protocol.errors import FirthError
 from firth_protocol.events import Fact, Topic
 from firth_protocol.methods import MirrorGet, PolicyGet
 from firth_protocol.types import MirrorDetails, MirrorType, Policy, Run
@@ -29,13 +27,11 @@ from firth_tui.format import (
 from firth_tui.model import Touched
 from firth_tui.screens.mirrors import WORDS as MIRROR_WORDS
 from firth_tui.screens.mirrors import state_of, step_of
-from firth_tui.screens.place import PlaceScreen, bindings
+from firth_tui.screens.place import bindings
 from firth_tui.screens.policy_lines import WORDS as POLICY_WORDS
 from firth_tui.screens.policy_lines import in_force_lines, judged_lines
-from firth_tui.widgets.scroll import Scroll
-from firth_tui.widgets.sheet import Sheet
+from firth_tui.screens.sheet_place import SheetScreen
 from firth_tui.widgets.sparkline import outcomes, spark
-from firth_tui.widgets.work import Repeated
 
 HISTORY = 40
 LABEL_CELLS = 14
@@ -181,8 +177,10 @@ def history_lines(runs: list[Run], now: float) -> list[list[Cell]]:
     return lines
 
 
-class MirrorScreen(PlaceScreen):
+class MirrorScreen(SheetScreen):
     """One mirror."""
+
+    gone: ClassVar = "This mirror has been deleted."
 
     BINDINGS = bindings({Place.MIRROR})
     words: ClassVar = WORDS
@@ -190,12 +188,10 @@ class MirrorScreen(PlaceScreen):
     def __init__(self, number: int) -> None:
         super().__init__()
         self.number = number
-        self.sheet = Sheet()
         self.mirror_now: MirrorGet | None = None
         self.details: MirrorDetails | None = None
         self.history: list[Run] = []
         self.policy_now: Policy | None = None
-        self._reading = Repeated(self, self._read, group="mirror")
 
     def where(self) -> Place:
         return Place.MIRROR
@@ -224,44 +220,21 @@ class MirrorScreen(PlaceScreen):
         else:
             self.firth.tell("This mirror has not run yet: r runs it.", warning=True)
 
-    def body(self) -> ComposeResult:
-        with Scroll(id="sheet"):
-            yield self.sheet
+    @property
+    def known(self) -> bool:
+        return self.mirror_now is not None
 
-    def on_mount(self) -> None:
-        self.focus_body()
-        self.reload()
+    def about_this(self, about: Touched) -> bool:
+        channels = about.type == Fact.CHANNEL_UPDATED or about.topic == Topic.POLICY
+        return channels or (about.mirror == self.number and not about.progress)
 
-    def focus_body(self) -> None:
-        self.set_focus(self.query_one("#sheet", Scroll))
-
-    def behind(self) -> bool:
-        return self.mirror_now is None and self._reading.at_work
-
-    def readings(self) -> list[Repeated]:
-        return [self._reading]
-
-    def reload(self) -> None:
-        self._reading.ask()
-
-    async def _read(self) -> None:
+    async def read(self) -> None:
         link = self.firth.link
-        try:
-            self.mirror_now = await link.ask(MirrorGet, "mirror.get", mirror=self.number)
-            self._draw()
-            self.policy_now = await self._policy(self.mirror_now)
-            self.details = await link.ask(MirrorDetails, "mirror.details", mirror=self.number)
-            self.history = (await link.page(Run, "run.list", mirror=self.number, kind="mirror", limit=HISTORY)).items
-        except NotFound:
-            self.firth.tell("This mirror has been deleted.", warning=True)
-            self.leave()
-            return
-        except FirthError as error:
-            self.sheet.put([[Cell(f" {Sign.BAD} {clean(error.message)}", Tone.BAD)]])
-            return
-        except OSError:
-            return
-        self._draw()
+        self.mirror_now = await link.ask(MirrorGet, "mirror.get", mirror=self.number)
+        self.draw()
+        self.policy_now = await self._policy(self.mirror_now)
+        self.details = await link.ask(MirrorDetails, "mirror.details", mirror=self.number)
+        self.history = (await link.page(Run, "run.list", mirror=self.number, kind="mirror", limit=HISTORY)).items
 
     async def _policy(self, mirror: MirrorGet) -> Policy | None:
         """Return the policy in force with its rules; None where there is none, or it has just gone."""
@@ -271,19 +244,9 @@ class MirrorScreen(PlaceScreen):
             return await self.firth.link.ask(PolicyGet, "policy.get", policy=mirror.in_force.name)
         return None
 
-    def fact(self, about: Touched) -> None:
-        channels = about.type == Fact.CHANNEL_UPDATED or about.topic == Topic.POLICY
-        if channels or (about.mirror == self.number and not about.progress):
-            self.reload()
-
-    def tick(self, now: float) -> None:
-        super().tick(now)
-        self._draw()
-
-    def _draw(self) -> None:
+    def lines(self) -> list[list[Cell]]:
         mirror, now = self.mirror_now, self.now()
-        if mirror is None:
-            return
+        assert mirror is not None
         lines = [[], *state_lines(self, mirror, now), [], *order_lines(mirror, now)]
         lines += [*in_force_lines(mirror.in_force, self.policy_now), []]
         if self.details is not None:
@@ -295,5 +258,4 @@ class MirrorScreen(PlaceScreen):
                 *history,
                 *failure_lines(self.details),
             ]
-        self.sheet.put(lines)
-        self.redraw()
+        return lines

@@ -242,9 +242,10 @@ class MirrorsScreen(PlaceScreen):
     BINDINGS = bindings({Place.MIRRORS})
     words: ClassVar = WORDS
 
-    def __init__(self, *, faults: bool = False) -> None:
+    def __init__(self, *, faults: bool = False, query: str = "") -> None:
         super().__init__()
         self._faults = faults
+        self._query = query
         self._pane: MirrorPane | None = None
 
     def where(self) -> Place:
@@ -265,7 +266,12 @@ class MirrorsScreen(PlaceScreen):
         self._pane = MirrorPane(listing(self, None), self)
         if self._faults:
             self._pane.toggle_faults()
+        if self._query:
+            self._pane.ask(Wanted(query=self._query, sort=self._pane.wanted.sort))
         yield self._pane
+
+    def on_mount(self) -> None:
+        self.filter_bar.put(self._query)
 
     def name_to_copy(self, row: Any) -> str | None:
         return f"{row.channel}:{row.name}" if isinstance(row, Mirror) else None

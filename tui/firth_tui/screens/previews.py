@@ -1,9 +1,10 @@
 """What stands beside a list on a wide terminal: what enter would show of the row under the cursor, in short."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from firth_protocol.methods import ChannelGet
-from firth_protocol.types import Channel, Mirror, MirrorDetails, Package, PackageDetail, Run
+from firth_protocol.types import Channel, Family, Mirror, MirrorDetails, MirrorType, Package, PackageDetail, Run
 from firth_tui.format import (
     Cell,
     Sign,
@@ -29,6 +30,12 @@ from firth_tui.screens.place import PlaceScreen
 
 Lines = list[list[Cell]]
 
+FAMILIES: Mapping[MirrorType, Family] = {
+    MirrorType.CONDA: Family.CONDA,
+    MirrorType.PYTHON: Family.PYTHON,
+    MirrorType.R: Family.R,
+}
+MOST_WANTED = 4
 MOST = 12
 """How many rows of what belongs to a row are shown."""
 
@@ -48,15 +55,24 @@ async def more(screen: PlaceScreen, row: Any) -> Lines:
     """Return what the daemon has to add about a row; raises FirthError or OSError when it cannot be asked."""
     link = screen.firth.link
     if isinstance(row, Channel):
-        return _inside(screen, await link.ask(ChannelGet, "channel.get", channel=row.name))
+        inside = _inside(screen, await link.ask(ChannelGet, "channel.get", channel=row.name))
+        return [*inside, *await _wanted(screen, channel=row.name)]
     if isinstance(row, Mirror):
-        return failure_lines(await link.ask(MirrorDetails, "mirror.details", mirror=row.id))[: MOST * 2]
+        failures = failure_lines(await link.ask(MirrorDetails, "mirror.details", mirror=row.id))[: MOST * 2]
+        return [*await _wanted(screen, channel=row.channel, family=FAMILIES[row.type]), *failures]
     channel = screen.context().channel
     if isinstance(row, Package) and channel is not None:
         return _needs(
             await link.ask(PackageDetail, "package.get", channel=channel.name, family=row.family, name=row.name)
         )
     return []
+
+
+async def _wanted(screen: PlaceScreen, **of: str) -> Lines:
+    """Return what clients downloaded most lately, out of a channel; nothing where they did not."""
+    page = await screen.firth.link.page(Package, "package.list", sort="-downloads", limit=MOST_WANTED, **of)
+    names = [f"{clean(each.name)} {count(each.downloads)}" for each in page.items if each.downloads]
+    return [[], _said("fetched", ", ".join(names)), _said("", "times in 30 days", Tone.MUTED)] if names else []
 
 
 def _title(name: str, *cells: Cell) -> list[Cell]:

@@ -1,4 +1,4 @@
-"""The list of all runs, newest first."""
+"""The list of all runs; newest first, as long as nobody sorts it."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -14,6 +14,8 @@ from firth_tui.screens.listing import Listing, ListPane, Wanted
 from firth_tui.screens.place import PlaceScreen, RowPreviews, bindings
 from firth_tui.widgets.keyed_table import Column
 
+NEWEST = "-id"
+
 WORDS = (
     ("run", "anything that takes time or publishes; it goes on when firth is closed"),
     ("plan", "a dry run: tells what would change, and changes nothing"),
@@ -25,19 +27,51 @@ WORDS = (
 def run_columns(screen: PlaceScreen) -> tuple[Column[Run], ...]:
     """Return the columns of a list of runs; BY, ADDED and TIME go, in this order, where there is no room."""
     return (
-        Column(id="id", title="RUN", width=5, right=True, cell=lambda r: Cell(str(r.id), Tone.STRONG)),
-        Column(id="kind", title="KIND", width=11, cell=lambda r: Cell(kind_name(r.kind))),
-        Column(id="channel", title="CHANNEL", width=10, grow=1, cell=lambda r: Cell(clean(r.channel or "the store"))),
+        Column(id="id", title="RUN", width=5, right=True, cell=lambda r: Cell(str(r.id), Tone.STRONG), sort="id"),
+        Column(id="kind", title="KIND", width=11, cell=lambda r: Cell(kind_name(r.kind)), sort="kind"),
         Column(
-            id="mirror", title="MIRROR", width=10, grow=2, cell=lambda r: Cell(clean(r.mirror_name or "–"), Tone.STRONG)
+            id="channel",
+            title="CHANNEL",
+            width=10,
+            grow=1,
+            cell=lambda r: Cell(clean(r.channel or "the store")),
+            sort="channel",
         ),
-        Column(id="state", title="STATE", width=12, cell=lambda r: state_cell(r.state)),
+        Column(
+            id="mirror",
+            title="MIRROR",
+            width=10,
+            grow=2,
+            cell=lambda r: Cell(clean(r.mirror_name or "–"), Tone.STRONG),
+            sort="mirror",
+        ),
+        Column(id="state", title="STATE", width=12, cell=lambda r: state_cell(r.state), sort="state"),
         Column(id="step", title="STEP OR RESULT", width=14, grow=3, cell=result_cell),
         Column(
-            id="begun", title="BEGAN", width=9, cell=lambda r: Cell(age(r.started_at or r.created_at, screen.now()))
+            id="begun",
+            title="BEGAN",
+            width=9,
+            cell=lambda r: Cell(age(r.started_at or r.created_at, screen.now())),
+            sort="began",
         ),
-        Column(id="time", title="TIME", width=7, right=True, drop=1, cell=lambda r: Cell(run_time(r, screen.now()))),
-        Column(id="added", title="ADDED", width=8, right=True, drop=2, cell=lambda r: Cell(count(r.counts.added))),
+        Column(
+            id="time",
+            title="TIME",
+            width=7,
+            right=True,
+            drop=1,
+            cell=lambda r: Cell(run_time(r, screen.now())),
+            sort="duration",
+        ),
+        Column(
+            id="added",
+            title="ADDED",
+            width=8,
+            right=True,
+            drop=2,
+            cell=lambda r: Cell(count(r.counts.added)),
+            sort="added",
+        ),
         Column(
             id="by", title="BY", width=10, drop=3, cell=lambda r: Cell(clean(f"{r.by}, {r.cause}"), Tone.MUTED), grow=1
         ),
@@ -80,7 +114,14 @@ def run_listing(screen: PlaceScreen, **given: Any) -> Listing[Run]:
 
     def fetch(wanted: Wanted) -> Fetch[Run]:
         async def read(cursor: str | None, limit: int) -> Any:
-            return await screen.firth.link.page(Run, "run.list", cursor=cursor, limit=limit, **given)
+            return await screen.firth.link.page(
+                Run,
+                "run.list",
+                sort=wanted.sort if wanted.sort != NEWEST else None,
+                cursor=cursor,
+                limit=limit,
+                **given,
+            )
 
         kept: Fetch[Run] = filtered(read, lambda run: run.state in FAULTS) if wanted.faults else read
         return filtered(kept, _matcher(wanted.query)) if wanted.query else kept
@@ -95,6 +136,7 @@ def run_listing(screen: PlaceScreen, **given: Any) -> Listing[Run]:
         touches=lambda about: about.run is not None and not about.progress,
         empty="Nothing has run yet.\nGo to the mirrors (2) and press r on one.",
         subject="run",
+        sort=NEWEST,
     )
 
 

@@ -133,130 +133,113 @@ class Confirm(Dialog):
                 self.query_one(f"#choice-{each}", Button).label = self._choice_text(each, text)
 
 
-class Failure(Dialog):
-    """An error that stays until it has been read; `y` copies it."""
+class Readable(Dialog):
+    """Something that stays until it has been read; `y` copies it. A subclass gives its lines and what is copied."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("y", "copy", "Copy", show=False, id="failure.copy"),
-        Binding("q", "leave", "Back", show=False, id="failure.leave"),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("y", "copy", "Copy", show=False, id="dialog.copy")]
+
+    title_text = ""
+    copied = "Copied."
+    closes_first = True  # Close has the focus at first, otherwise Copy
+    classes_too = "-wide"
+
+    @property
+    def text(self) -> str:
+        """Everything that is known, for the clipboard."""
+        raise NotImplementedError
+
+    def body_lines(self) -> ComposeResult:
+        raise NotImplementedError
+
+    def compose(self) -> ComposeResult:
+        close, copy = button("Close", id="cancel"), button("Copy (y)", id="copy")
+        with Vertical(classes=f"dialog {self.classes_too}"):
+            yield Static(clean(self.title_text, 200), classes="dialog-title", markup=False)
+            with VerticalScroll(classes="dialog-body"):
+                yield from self.body_lines()
+            with Horizontal(classes="buttons"):
+                yield from (close, copy) if self.closes_first else (copy, close)
+
+    def on_mount(self) -> None:
+        self.set_focus(self.query_one("#cancel" if self.closes_first else "#copy"))
+
+    def action_copy(self) -> None:
+        self.app.copy_to_clipboard(self.text)
+        self.app.notify(self.copied, markup=False)
+
+    @on(Button.Pressed, "#cancel")
+    def _close(self) -> None:
+        self.dismiss(None)
+
+    @on(Button.Pressed, "#copy")
+    def _copy(self) -> None:
+        self.action_copy()
+
+
+class Failure(Readable):
+    """An error that stays until it has been read."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("q", "leave", "Back", show=False, id="failure.leave")]
+    copied = "Copied the error."
+    classes_too = "-error"
 
     def __init__(self, what: str, error: Exception) -> None:
         super().__init__()
         self.what = what
         self.error = error
+        self.title_text = f"{Sign.BAD} {what}"
 
     @property
     def text(self) -> str:
-        """Everything that is known, for the clipboard."""
         hint = f"\n{self.error.hint}" if isinstance(self.error, FirthError) and self.error.hint else ""
         kind = f" ({self.error.kind})" if isinstance(self.error, FirthError) else ""
         return f"{self.what}{kind}: {self.error}{hint}"
 
-    def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog -error"):
-            yield Static(f"{Sign.BAD} {clean(self.what)}", classes="dialog-title", markup=False)
-            with VerticalScroll(classes="dialog-body"):
-                yield Static(clean(str(self.error), 4000), markup=False)
-                if isinstance(self.error, FirthError) and self.error.hint:
-                    yield Static(
-                        f"What to do: {clean(for_people(self.error.hint), 1000)}", markup=False, classes="spaced"
-                    )
-            with Horizontal(classes="buttons"):
-                yield button("Close", id="cancel")
-                yield button("Copy (y)", id="copy")
-
-    def on_mount(self) -> None:
-        self.set_focus(self.query_one("#cancel"))
-
-    def action_copy(self) -> None:
-        self.app.copy_to_clipboard(self.text)
-        self.app.notify("Copied the error.", markup=False)
-
-    @on(Button.Pressed, "#cancel")
-    def _close(self) -> None:
-        self.dismiss(None)
-
-    @on(Button.Pressed, "#copy")
-    def _copy(self) -> None:
-        self.action_copy()
+    def body_lines(self) -> ComposeResult:
+        yield Static(clean(str(self.error), 4000), markup=False)
+        if isinstance(self.error, FirthError) and self.error.hint:
+            hint = clean(for_people(self.error.hint), 1000)
+            yield Static(f"What to do: {hint}", markup=False, classes="spaced")
 
 
-class Told(Dialog):
-    """Something in full, line by line, until it has been read; `y` copies it."""
+class Told(Readable):
+    """Something in full, line by line."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("y", "copy", "Copy", show=False, id="told.copy"),
-        Binding("q", "leave", "Back", show=False, id="told.leave"),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("q", "leave", "Back", show=False, id="told.leave")]
 
     def __init__(self, title: str, lines: Sequence[str]) -> None:
         super().__init__()
-        self._title = title
+        self.title_text = title
         self._lines = lines
 
-    def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog -wide"):
-            yield Static(clean(self._title, 200), classes="dialog-title", markup=False)
-            with VerticalScroll(classes="dialog-body"):
-                for line in self._lines:
-                    yield Static(clean(line, 4000) or " ", markup=False)
-            with Horizontal(classes="buttons"):
-                yield button("Close", id="cancel")
-                yield button("Copy (y)", id="copy")
+    @property
+    def text(self) -> str:
+        return "\n".join([self.title_text, *self._lines])
 
-    def on_mount(self) -> None:
-        self.set_focus(self.query_one("#cancel"))
-
-    def action_copy(self) -> None:
-        self.app.copy_to_clipboard("\n".join([self._title, *self._lines]))
-        self.app.notify("Copied.", markup=False)
-
-    @on(Button.Pressed, "#cancel")
-    def _close(self) -> None:
-        self.dismiss(None)
-
-    @on(Button.Pressed, "#copy")
-    def _copy(self) -> None:
-        self.action_copy()
+    def body_lines(self) -> ComposeResult:
+        for line in self._lines:
+            yield Static(clean(line, 4000) or " ", markup=False)
 
 
-class Secret(Dialog):
+class Secret(Readable):
     """A token's secret, this once; enter does not close it, so that no key typed ahead takes it away."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("y", "copy", "Copy", show=False, id="secret.copy")]
+    copied = "Copied the token."
+    closes_first = False
 
     def __init__(self, name: str, secret: str) -> None:
         super().__init__()
-        self._called = name
+        self.title_text = f"The token {name}"
         self._secret = secret
 
-    def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog -wide"):
-            yield Static(f"The token {clean(self._called)}", classes="dialog-title", markup=False)
-            yield Static(clean(self._secret, 1000), id="secret", markup=False)
-            yield Static(
-                "It is in your terminal's clipboard, if the terminal takes that.", markup=False, classes="spaced"
-            )
-            yield Static("It is not shown again: nobody can read it here any more.", markup=False)
-            with Horizontal(classes="buttons"):
-                yield button("Copy (y)", id="copy")
-                yield button("Close", id="cancel")
+    @property
+    def text(self) -> str:
+        return self._secret
 
-    def on_mount(self) -> None:
-        self.set_focus(self.query_one("#copy"))
-
-    def action_copy(self) -> None:
-        self.app.copy_to_clipboard(self._secret)
-        self.app.notify("Copied the token.", markup=False)
-
-    @on(Button.Pressed, "#cancel")
-    def _close(self) -> None:
-        self.dismiss(None)
-
-    @on(Button.Pressed, "#copy")
-    def _copy(self) -> None:
-        self.action_copy()
+    def body_lines(self) -> ComposeResult:
+        yield Static(clean(self._secret, 1000), id="secret", markup=False)
+        yield Static("It is in your terminal's clipboard, if the terminal takes that.", markup=False, classes="spaced")
+        yield Static("It is not shown again: nobody can read it here any more.", markup=False)
 
 
 class Menu(ModalScreen[str | None]):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Hashable, Sequence
 from textwrap import wrap
 from typing import ClassVar, Generic, TypeVar
 
+import msgspec
 from msgspec import Struct
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
@@ -26,6 +27,8 @@ T = TypeVar("T")
 JUMP = 1000
 """How many rows further a list of unknown length is read at once on the way to its end."""
 
+LEAST = 6
+"""Cells of a column on a terminal that is too narrow for all that must be shown."""
 GAP = 2
 """Cells between two columns."""
 
@@ -57,6 +60,11 @@ def fit(columns: Sequence[Column[T]], width: int, sort: str | None = None) -> li
 
     while needed() > width and may_go():
         kept.remove(max(may_go(), key=lambda column: column.drop))
+    while needed() > width and (wide := [column for column in kept if column.width > LEAST]):
+        # nothing more may go: those that can be cut give up a cell, the widest first
+        widest = max(wide, key=lambda column: (bool(column.grow), column.width))
+        narrower = msgspec.structs.replace(widest, width=widest.width - 1)
+        kept = [narrower if column is widest else column for column in kept]
     left = max(0, width - needed())
     growing = sum(column.grow for column in kept)
     widths: list[tuple[Column[T], int]] = []

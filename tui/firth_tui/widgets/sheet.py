@@ -1,14 +1,17 @@
 """Lines of toned pieces, as many as there are; what is too long for one goes on below."""
 
-from textwrap import wrap
+import re
 from typing import ClassVar
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from textual.strip import Strip
 from textual.widget import Widget
 
 from firth_tui.format import Cell
 from firth_tui.widgets.tones import TONE_CLASSES, length, segments
+
+_PIECE = re.compile(r"\s*\S+\s*|\s+")
 
 
 class Sheet(Widget):
@@ -50,12 +53,40 @@ class Sheet(Widget):
 
 
 def wrapped(line: list[Cell], width: int) -> list[list[Cell]]:
-    """Return a line as one or several of `width` cells; only its last piece is broken, between words."""
+    """Return a line as one or several of `width` cells, broken between words.
+
+    What goes on below stands under the beginning of the last piece; where that is far to the right, under the second.
+    """
     if len(line) < 2 or length(line) <= width:
         return [line]
-    indent = length(line[:-1])
+    fixed = line[:-1] if length(line[:-1]) <= width // 2 else line[:1]
+    indent = length(fixed)
     if indent > width // 2:
         return [line]
-    text, tone = line[-1]
-    parts = wrap(text, width - indent) or [""]
-    return [[*line[:-1], Cell(parts[0], tone)], *([Cell(" " * indent), Cell(part, tone)] for part in parts[1:])]
+    room = width - indent
+    rows: list[list[Cell]] = [[]]
+    for text, tone in line[len(fixed) :]:
+        for word in _PIECE.findall(text):
+            if rows[-1] and length(rows[-1]) + cell_len(word.rstrip()) > room:
+                rows.append([])
+                word = word.lstrip()
+            while cell_len(word.rstrip()) > room:  # longer than a line: broken anywhere
+                rows[-1].append(Cell(word[:room], tone))
+                rows.append([])
+                word = word[room:]
+            rows[-1].append(Cell(word, tone))
+    below = [Cell(" " * indent)]
+    return [[*(below if number else fixed), *_joined(row)] for number, row in enumerate(rows)]
+
+
+def _joined(row: list[Cell]) -> list[Cell]:
+    """Return pieces with those of one tone put together, without blanks at the end."""
+    found: list[Cell] = []
+    for text, tone in row:
+        if found and found[-1].tone is tone:
+            found[-1] = Cell(found[-1].text + text, tone)
+        else:
+            found.append(Cell(text, tone))
+    if found:
+        found[-1] = Cell(found[-1].text.rstrip(), found[-1].tone)
+    return found

@@ -70,3 +70,13 @@ def set_up(address: str) -> tuple[SetUp, ...]:
         SetUp("micromamba", f"micromamba create -n env -c {address} --override-channels PACKAGE"),
         SetUp("pixi", f'[workspace]\nchannels = ["{address}"]'),
     )
+
+
+def install(address: str, package: str) -> tuple[SetUp, ...]:
+    """Return what people type to install a package from the channel at an address, client by client."""
+    return (
+        SetUp("conda", f"conda install -c {address} --override-channels {package}"),
+        SetUp("mamba", f"mamba install -c {address} --override-channels {package}"),
+        SetUp("micromamba", f"micromamba create -n env -c {address} --override-channels {package}"),
+        SetUp("pixi", f"pixi global install -c {address} {package}"),
+    )

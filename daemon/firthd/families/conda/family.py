@@ -2,7 +2,7 @@
 
 from firth_protocol.types import Family
 from firthd.families.base import FamilyRules
-from firthd.families.conda.addresses import file_address, locate, set_up
+from firthd.families.conda.addresses import file_address, install, locate, set_up
 from firthd.families.conda.archives import check_archive
 from firthd.families.conda.filters import FIELDS, check_filters, only
 from firthd.families.conda.names import KNOWN_SUBDIRS
@@ -30,6 +30,7 @@ CONDA = FamilyRules(
     locate=locate,
     address=file_address,
     set_up=set_up,
+    install=install,
     needs_record=needs_record,
     fetch_url=fetch_url,
     requirement=requirement,

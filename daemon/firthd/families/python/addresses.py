@@ -80,6 +80,12 @@ def negotiated(accept: str) -> str:
     return found
 
 
+def page_at(project: str) -> PageAt | None:
+    """Return where the page of a project is that `page.files_on` reads; None: no project is called so."""
+    found = locate(f"{SIMPLE}/{project}", JSON)
+    return found if isinstance(found, PageAt) else None
+
+
 def file_address(project: str, filename: str) -> str:
     """Return where a file is below the channel."""
     return f"{PACKAGES}/{project}/{quote(filename, safe='!+~=')}"
@@ -92,4 +98,14 @@ def set_up(address: str) -> tuple[SetUp, ...]:
         SetUp("pip", f"pip install --index-url {index} PACKAGE"),
         SetUp("uv", f"uv pip install --default-index {index} PACKAGE"),
         SetUp("uv project", f'[[tool.uv.index]]\nname = "firth"\nurl = "{index}"\ndefault = true'),
+    )
+
+
+def install(address: str, package: str) -> tuple[SetUp, ...]:
+    """Return what people type to install a package from the channel at an address, client by client."""
+    index = f"{address}/{SIMPLE}/"
+    return (
+        SetUp("pip", f"pip install --index-url {index} {package}"),
+        SetUp("uv", f"uv pip install --default-index {index} {package}"),
+        SetUp("uv project", f"uv add --default-index {index} {package}"),
     )

@@ -2,9 +2,10 @@
 
 from firth_protocol.types import Family
 from firthd.families.base import FamilyRules, Form, LazyParts
-from firthd.families.python.addresses import file_address, locate, set_up
+from firthd.families.python.addresses import file_address, install, locate, page_at, set_up
 from firthd.families.python.archives import check_archive, inside
 from firthd.families.python.filters import FIELDS, check_filters, only
+from firthd.families.python.page import files_on
 from firthd.families.python.paths import fetch_url, needs_record
 from firthd.families.python.recognise import ACCEPT, RECOGNISER
 from firthd.families.python.requests import encoding, found, instead, is_lazy, lazy_ask, probe, requests
@@ -32,6 +33,7 @@ PYTHON = FamilyRules(
     locate=locate,
     address=file_address,
     set_up=set_up,
+    install=install,
     needs_record=needs_record,
     fetch_url=fetch_url,
     requirement=requirement,
@@ -43,7 +45,7 @@ PYTHON = FamilyRules(
     sort_versions=sort_versions,
     reserved_names=frozenset(),
     policing="firthd.families.python.policing:POLICING",
-    lazy=LazyParts(is_lazy=is_lazy, ask=lazy_ask, pages=FORMATS),
+    lazy=LazyParts(is_lazy=is_lazy, ask=lazy_ask, pages=FORMATS, at=page_at, listed=files_on),
     small_parts=True,
     instead=instead,
     other_places=tuple(Form(path, accept=ACCEPT, in_folder=False) for path in ELSEWHERE),

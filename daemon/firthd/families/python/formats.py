@@ -72,7 +72,9 @@ class PythonFormats:
         return platform_of(filename, part)
 
     def page(self, part: str, form: str, records: Sequence[SourceRecord], listing: Listing) -> bytes:
-        return page(part, form, listed(records), listing.status if isinstance(listing, ProjectPage) else None)
+        if not isinstance(listing, ProjectPage):
+            return page(part, form, listed(records), None)
+        return page(part, form, listed(records), listing.status, listing.serial)
 
 
 FORMATS = PythonFormats()

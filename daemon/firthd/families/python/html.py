@@ -31,6 +31,8 @@ class Links:
         self.title = ""
         self.headings = ""
         self.asks_for_password = False
+        self.has_text = False
+        """Whether anything is said beside links, the title and headings."""
         self.serial: str | None = None
         self._open: tuple[str, dict[str, str | None]] | None = None
         self._text: list[str] = []
@@ -75,6 +77,8 @@ class Links:
             self.title = (self.title + text)[:TEXT_MAX]
         elif self._inside == "h1":
             self.headings = (self.headings + text)[:TEXT_MAX]
+        elif self._open is None and text.strip():
+            self.has_text = True
         if self._open is not None:
             self._text.append(text)
 
@@ -137,8 +141,8 @@ def _hashes(fragment: str) -> dict[str, str]:
     found = {}
     for pair in fragment.split("&"):
         name, _, value = pair.partition("=")
-        if name in _HASHES and value:
-            found[name] = value.lower()
+        if name.lower() in _HASHES and value:
+            found[name.lower()] = value.lower()
     return found
 
 
@@ -147,4 +151,4 @@ def _metadata(told: str) -> object:
     if told.lower() == "false":
         return None
     name, equals, value = told.partition("=")
-    return {name: value.lower()} if equals and name in _HASHES and value else True
+    return {name.lower(): value.lower()} if equals and name.lower() in _HASHES and value else True

@@ -1,5 +1,6 @@
 """The only place that takes a project's page and a project list apart, in JSON (PEP 691, 792) and HTML (PEP 503)."""
 
+import json
 from collections.abc import Iterator, Mapping, Set
 from operator import itemgetter
 from pathlib import Path
@@ -21,6 +22,9 @@ ACTIVE, QUARANTINED = "active", "quarantined"
 MAJOR = 1
 SHOWN = 120
 DIGITS_MAX = 18
+ODD_SHOWN = 60
+FILES_MAX = 200_000
+"""Files that a project may have: ten times those of the largest there are, and a minute of work."""
 INDEX_FOLDERS = frozenset({"simple", "+simple"})
 WELCOME_LINKS = 20
 PAGE_FILES = frozenset({"index.json", "index.v1_json", "index.html", "index.htm"})
@@ -51,6 +55,10 @@ class _Name(Struct, gc=False):
     filename: object = None
 
 
+class _Shown(Struct, gc=False):
+    files: list[_Name] = []
+
+
 class ListedProject(Struct, gc=False, omit_defaults=True):
     """A name that a project list has, as it is spelled there, and how often the project has changed."""
 
@@ -65,6 +73,7 @@ class _Projects(Struct, gc=False):
 
 _decode_page = msgspec.json.Decoder(_Page).decode
 _decode_name = msgspec.json.Decoder(_Name).decode
+_decode_shown = msgspec.json.Decoder(_Shown).decode
 _decode_projects = msgspec.json.Decoder(_Projects).decode
 _decode_any = msgspec.json.Decoder(dict[str, Raw]).decode
 
@@ -80,6 +89,8 @@ class ProjectPage:
         self.base_url = spool.base_url
         self.notes: list[str] = []
         self.status: Status | None = None
+        self.serial: int | None = None
+        """What the source counts the project's changes with."""
         self._project = spool.part
         self._entries: list[Entry] = []
         if spool.file is None:
@@ -92,12 +103,13 @@ class ProjectPage:
             raise Upstream(
                 f"what the source gives for {spool.part} is no page of it: {error}", hint="look at the source"
             ) from None
+        self.serial = _number(serial)
         if older(serial, spool.mark):
             raise Upstream(
                 f"the source's page of {spool.part} is older ({serial}) than its list says ({spool.mark})",
                 hint="the next run asks for it again",
             )
-        self._entries.sort(key=itemgetter(0, 1))
+        self._entries = [] if self.refused is not None else in_order(self._entries)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -119,6 +131,14 @@ class ProjectPage:
             f": {self.status.reason}" if self.status.reason else ""
         )
 
+    def _check_number(self, files: int) -> None:
+        """Raise TooLarge for a page that no client would wait for."""
+        if files > FILES_MAX:
+            raise TooLarge(
+                f"the source's page of {self._project} lists {files:,} files; at most {FILES_MAX:,} are taken",
+                hint="look at the source; this limit is fixed",
+            )
+
     def _add(self, filename: str, raw: Raw | bytes) -> None:
         self._entries.append(Entry(filename, FILES, raw, self._project))
         metadata = metadata_entry(self._project, filename, raw)
@@ -129,23 +149,21 @@ class ProjectPage:
         try:
             page = _decode_page(content)
         except (msgspec.MsgspecError, ValueError, RecursionError):
-            raise NotPageError(json_kind(content)) from None
+            page = _page_of_parts(content)
         if page.files is None:
             raise NotPageError(json_kind(content))
+        self._check_number(len(page.files))
         check_version(page.meta.api_version if page.meta else None)
         if isinstance(page.name, str) and (not valid_name(page.name) or normalised(page.name) != project):
             raise NotPageError(f"it is the page of {printable(page.name)[:SHOWN]}")
         self.status = status_of(page.project_status, page.project_status_reason)
         for raw in page.files:
-            try:
-                filename = _decode_name(raw).filename
-            except (msgspec.MsgspecError, ValueError, RecursionError):
-                filename = None
-            self._add(filename if isinstance(filename, str) else "", raw)
+            self._add(_filename_of(raw), raw)
         return page.meta.serial if page.meta else None
 
     def _read_html(self, content: bytes) -> object:
         found = links_of(content)
+        self._check_number(len(found.links))
         check_version(found.meta.get("pypi:repository-version"))
         self.status = status_of(found.meta.get("pypi:project-status"), found.meta.get("pypi:project-status-reason"))
         for link in found.links:
@@ -166,7 +184,14 @@ class ProjectList:
     def __init__(self, spool: Spool, max_bytes: int) -> None:
         self.notes: list[str] = []
         self.lazy = spool.part == LIST
-        self._count = 0 if spool.file is None else len(names_of(spool, max_bytes))
+        named = [] if spool.file is None else _named(spool, max_bytes)
+        odd = [project.name for project in named if not valid_name(project.name)]
+        self._count = len(named) - len(odd)
+        if odd:
+            self.notes.append(
+                f"{len(odd):,} names of the list are none that a project can have, such as"
+                f" {printable(odd[0][:ODD_SHOWN])}; they are left out"
+            )
 
     def __len__(self) -> int:
         return self._count
@@ -178,6 +203,71 @@ class ProjectList:
     def signed(self) -> bool:
         """Whether renders need the list: of a source that is mirrored whole."""
         return self.lazy
+
+
+def _filename_of(raw: Raw) -> str:
+    """Return the file name that a record gives, empty where it gives none."""
+    try:
+        filename = _decode_name(raw).filename
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return ""
+    return filename if isinstance(filename, str) else ""
+
+
+def in_order(entries: list[Entry]) -> list[Entry]:
+    """Return entries by file name and section; one that is listed twice in the same words says nothing new."""
+    entries.sort(key=itemgetter(0, 1))
+    kept: list[Entry] = []
+    said: set[bytes] = set()  # of the name and section of the last one
+    for entry in entries:
+        if not kept or entry[:2] != kept[-1][:2]:
+            said = set()
+        raw = bytes(entry.raw)
+        if raw not in said:
+            kept.append(entry)
+        said.add(raw)
+    return kept
+
+
+def _parts_of(content: bytes) -> dict[str, object]:
+    """Return a JSON object in which one value is wrong, such as half of a pair of surrogates: the others are right."""
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        raise NotPageError(json_kind(content)) from None
+    if not isinstance(found, dict):
+        raise NotPageError(json_kind(content))
+    return found
+
+
+def _page_of_parts(content: bytes) -> _Page:
+    found = _parts_of(content)
+    files, meta = found.get("files"), found.get("meta")
+    if not isinstance(files, list):
+        raise NotPageError(json_kind(content))
+    meta = meta if isinstance(meta, dict) else {}
+    return _Page(
+        name=found.get("name"),
+        meta=_Meta(api_version=meta.get("api-version"), serial=meta.get("_last-serial")),
+        files=[Raw(json.dumps(file).encode()) for file in files],
+        project_status=found.get("project-status"),
+        project_status_reason=found.get("project-status-reason"),
+    )
+
+
+def _projects_of_parts(content: bytes) -> _Projects:
+    found = _parts_of(content)
+    listed, meta = found.get("projects"), found.get("meta")
+    if not isinstance(listed, list):
+        raise NotPageError(json_kind(content))
+    projects = []
+    for one in listed:
+        name = one.get("name") if isinstance(one, dict) else None
+        if isinstance(name, str):
+            serial = one.get("_last-serial")
+            told = isinstance(serial, int | str) and not isinstance(serial, bool)
+            projects.append(ListedProject(name, serial if told else None))
+    return _Projects(_Meta(meta.get("api-version")) if isinstance(meta, dict) else None, projects)
 
 
 def content_of(spool: Spool, max_bytes: int) -> bytes:
@@ -195,6 +285,11 @@ def content_of(spool: Spool, max_bytes: int) -> bytes:
 
 def names_of(spool: Spool, max_bytes: int) -> list[ListedProject]:
     """Return the names that a project list has, as they are spelled there; raise Upstream for what is no list."""
+    return [project for project in _named(spool, max_bytes) if valid_name(project.name)]
+
+
+def _named(spool: Spool, max_bytes: int) -> list[ListedProject]:
+    """Return what a project list names, of JSON those names too that no project can have."""
     content = content_of(spool, max_bytes)
     try:
         if spool.encoding == JSON_FORM:
@@ -204,15 +299,20 @@ def names_of(spool: Spool, max_bytes: int) -> list[ListedProject]:
         raise Upstream(f"the source's project list is none: {error}", hint="look at the source") from None
 
 
+def files_on(page: bytes) -> frozenset[str]:
+    """Return the names of the files on a page that was made here, in JSON."""
+    return frozenset(file.filename for file in _decode_shown(page).files if isinstance(file.filename, str))
+
+
 def _names_in_json(content: bytes) -> list[ListedProject]:
     try:
         found = _decode_projects(content)
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        raise NotPageError(json_kind(content)) from None
+        found = _projects_of_parts(content)
     if found.projects is None:
         raise NotPageError(json_kind(content))
     check_version(found.meta.api_version if found.meta else None)
-    return [project for project in found.projects if valid_name(project.name)]
+    return found.projects
 
 
 def _names_in_html(found: Links) -> list[ListedProject]:
@@ -318,7 +418,9 @@ def html_kind(found: Links) -> str | None:
     if any(link.href.partition("#")[0].endswith("/") and link.href not in {"../", "/"} for link in found.links):
         return "it is a list of projects or folders"
     heading = f"{found.title} {found.headings}".lower()
-    if "links for" in heading or "simple index" in heading or not (found.links or heading.strip()):
+    if "links for" in heading or "simple index" in heading:
+        return None
+    if not (found.links or heading.strip() or found.has_text):
         return None
     title = printable((found.title or found.headings).strip())[:60]
     return f"it is a web page ({title})" if title else "it is a web page"

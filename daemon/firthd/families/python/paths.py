@@ -42,6 +42,8 @@ def fetch_url(place: FetchPlace) -> str:
         url = fields_of(place.raw).url.partition("#")[0].strip()
         page = urljoin(place.page or f"{SIMPLE}/{place.part}/", place.base_url or "")
         address = urljoin(page, url)
+        if page.startswith("/") and not (address.startswith("/") or urlsplit(address).scheme):
+            address = f"/{address}"  # it climbs above the root of its host, which is where it ends
         urlsplit(address)
     except (ValueError, InvalidRecordError):
         raise Invalid("The source names a file at an address that is none.") from None

@@ -15,7 +15,7 @@ from firthd.families.base import Entry, InvalidRecordError, SourceRecord
 from firthd.families.python.names import METADATA_ENDING, filename_problem, taken_apart
 from firthd.store.columns import ALONG
 from firthd.store.worker_reads import ShownRow
-from firthd.upstream.masking import printable
+from firthd.upstream.masking import holds_user, printable, without_users
 
 FILES, METADATA = "files", f"{ALONG}metadata"
 """The sections of a project: its files, and the core metadata of those that have it apart."""
@@ -100,12 +100,12 @@ def fingerprint_without_addresses(raw: bytes) -> bytes:
 
 def is_public(address: object) -> bool:
     """Tell whether this is an address that clients of any server can ask (PEP 740 wants https)."""
-    return isinstance(address, str) and address.startswith("https://")
+    return isinstance(address, str) and address.startswith("https://") and not holds_user(address)
 
 
 def _digest(record: dict[str, object]) -> bytes:
     try:
-        return blake2b(_encode_canonical(record), digest_size=FINGERPRINT_BYTES).digest()
+        return blake2b(without_users(_encode_canonical(record)), digest_size=FINGERPRINT_BYTES).digest()
     except (OverflowError, msgspec.MsgspecError, ValueError, RecursionError):
         raise InvalidRecordError("the record holds a value that no page can hold") from None
 

@@ -13,17 +13,26 @@ from firth_protocol.errors import FirthError
 from firthd.families.base import Output, Side, SourceRecord, Spool
 from firthd.families.python.names import METADATA_ENDING, normalised, taken_apart, valid_project
 from firthd.families.python.page import HTML_FORM, JSON_FORM, LIST, ListedProject, ProjectPage, Status, names_of
-from firthd.families.python.paths import GZIPPED, PACKAGES, ZSTD, list_path, page_path
+from firthd.families.python.paths import GZIPPED, PACKAGES, SIMPLE, ZSTD, list_path, page_path
 from firthd.families.python.records import METADATA, decoded, is_public
 from firthd.families.python.requirements import version_key
 from firthd.store.worker_reads import ShownRow
+from firthd.upstream.masking import without_users
 
 API_VERSION = "1.4"
 PAGE_MAX_BYTES = 1 << 28
 CHUNK = 4096
 GZIP_LEVEL = 6
 ZSTD_LEVEL = 6
-_ESCAPED = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"})
+_ESCAPED = str.maketrans(
+    {code: "\ufffd" for code in range(32) if chr(code) not in "\t\n\r"}
+    | {ord(letter): text for letter, text in zip("&<>\"'", ("&amp;", "&lt;", "&gt;", "&quot;", "&#x27;"), strict=True)}
+)
+KNOWN_HASHES = frozenset(
+    {"md5", "sha1", "sha224", "sha256", "sha384", "sha512", "blake2b", "blake2s"}
+    | {f"sha3_{bits}" for bits in (224, 256, 384, 512)}
+)
+"""Digests that clients know; at one of another name pip gives the file up, whatever stands beside it."""
 _OURS = frozenset({"dist-info-metadata", "data-dist-info-metadata", "core-metadata", "url", "filename", "hashes"})
 """What a page says otherwise than its source; the first name makes old clients fail (PEP 714)."""
 _encode = msgspec.json.Encoder().encode
@@ -74,24 +83,28 @@ def address_of(project: str, filename: str) -> str:
     return f"../../{PACKAGES}/{project}/{quote(filename, safe='!+~=')}"
 
 
-def page(project: str, form: str, files: Sequence[ListedFile], status: Status | None) -> bytes:
-    """Return a project's page in one of its forms."""
-    return html_page(project, files, status) if form == HTML_FORM else json_page(project, files, status)
+def page(
+    project: str, form: str, files: Sequence[ListedFile], status: Status | None, serial: int | None = None
+) -> bytes:
+    """Return a project's page in one of its forms; `serial` is what its source counts with, where the list does too."""
+    made = html_page if form == HTML_FORM else json_page
+    return made(project, files, status, serial)
 
 
 # --- JSON -------------------------------------------------------------------------------------------------------------
 
 
-def json_page(project: str, files: Sequence[ListedFile], status: Status | None) -> bytes:
+def json_page(project: str, files: Sequence[ListedFile], status: Status | None, serial: int | None = None) -> bytes:
     """Return a project's page as PEP 691 has it."""
     versions = {taken_apart(file.filename, project).version for file in files} - {""}
-    content: dict[str, object] = {"meta": {"api-version": API_VERSION}, "name": project}
+    meta: dict[str, object] = {"api-version": API_VERSION} | ({"_last-serial": serial} if serial is not None else {})
+    content: dict[str, object] = {"meta": meta, "name": project}
     if status is not None:
         told = {"status": status.status} | ({"reason": status.reason} if status.reason else {})
         content["project-status"] = told
     content["versions"] = sorted(versions, key=version_key)
     content["files"] = [json_file(project, file) for file in files]
-    return _encode(content)
+    return without_users(_encode(content))
 
 
 def json_file(project: str, file: ListedFile) -> dict[str, object]:
@@ -114,7 +127,12 @@ def json_file(project: str, file: ListedFile) -> dict[str, object]:
 def hashes(file: ListedFile) -> dict[str, object]:
     """Return a file's digests: those of its source, or ours where it gives no sha256."""
     told = file.record.get("hashes")
-    found = {name: value for name, value in told.items() if value} if isinstance(told, dict) else {}
+    theirs = told.items() if isinstance(told, dict) else ()
+    found: dict[str, object] = {
+        name.lower(): value.lower()
+        for name, value in theirs
+        if isinstance(value, str) and value and name.lower() in KNOWN_HASHES
+    }
     if not file.declared and file.sha256 is not None:
         found["sha256"] = file.sha256.hex()
     return found
@@ -123,7 +141,7 @@ def hashes(file: ListedFile) -> dict[str, object]:
 # --- HTML -------------------------------------------------------------------------------------------------------------
 
 
-def html_page(project: str, files: Sequence[ListedFile], status: Status | None) -> bytes:
+def html_page(project: str, files: Sequence[ListedFile], status: Status | None, serial: int | None = None) -> bytes:
     """Return a project's page as PEP 503 has it."""
     head = [f'<meta name="pypi:repository-version" content="{API_VERSION}">']
     if status is not None:
@@ -141,10 +159,11 @@ def html_page(project: str, files: Sequence[ListedFile], status: Status | None) 
         "<body>",
         f"<h1>{title}</h1>",
         *(anchor(project, file) for file in files),
+        *([f"<!--SERIAL {serial}-->"] if serial is not None else []),
         "</body>",
         "</html>\n",
     ]
-    return "\n".join(lines).encode()
+    return without_users("\n".join(lines).encode())
 
 
 def anchor(project: str, file: ListedFile) -> str:
@@ -219,8 +238,12 @@ def status_beside(side: Side) -> Status | None:
 
 
 def write_lists(rendered: Set[str], out: Output) -> None:
-    """Write the project list in both forms: what the channel shows, and what the sources list that are read lazily."""
-    names = {name: ListedProject(name) for name in out.packages()}
+    """Write the project list in both forms: what the channel shows, and what the sources list that are read lazily.
+
+    What a mirror of this channel may hold a page to is the generation that shows it first.
+    """
+    since = out.shown_since(f"{SIMPLE}/")
+    names = {name: ListedProject(name, since.get(page_path(name, JSON_FORM))) for name in out.packages()}
     if not (rendered or names or out.sides(LIST) or out.has(list_path(JSON_FORM))):
         return  # the channel has never had a Python mirror: there is nothing at its address
     for side in out.sides(LIST):
@@ -230,7 +253,9 @@ def write_lists(rendered: Set[str], out: Output) -> None:
             out.note("the project list of a source cannot be read any more; the next run fetches it anew")
             continue
         for project in found:
-            names.setdefault(project.name if valid_project(project.name) else normalised(project.name), project)
+            name = project.name if valid_project(project.name) else normalised(project.name)
+            if name not in names or names[name].serial is None:  # its page is read on request: the source's counts
+                names[name] = project
     order = sorted(names)
     for form, write in ((JSON_FORM, write_json_list), (HTML_FORM, write_html_list)):
         path = list_path(form)

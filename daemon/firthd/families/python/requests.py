@@ -3,10 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
+from msgspec.structs import replace
+
 from firth_protocol.types import Filters, MirrorMode, MirrorType, SourceFound
 from firthd.families.base import Answer, Ask, Batch, Form, Known, Listed, Requests
 from firthd.families.python.html import last_segment, links_of
-from firthd.families.python.names import normalised, valid_project
+from firthd.families.python.looks import SAMPLED, projects_of, sampled, wheels_of
+from firthd.families.python.names import ENDINGS, normalised, valid_project
 from firthd.families.python.page import GATE, HTML_FORM, JSON_FORM, LIST, html_kind, json_kind, leads_to_index
 from firthd.families.python.paths import SIMPLE
 from firthd.families.python.recognise import ACCEPT, HTML, JSON, PAGES
@@ -108,10 +111,20 @@ def _of_list(
 
 
 def probe(filters: Filters) -> Requests:
-    """Ask for the project list, and where there is none for the pages of the first projects that the filter names."""
+    """Ask for the project list, and for some pages: of the first projects that the filter names, and of others.
+
+    Without a list those are what there is; with one they show what kinds of files there are.
+    """
     (listed,) = yield Batch(asks=(Ask(part=LIST, forms=forms("")),))
-    if listed.form is None and filters.projects:
-        yield Batch(asks=tuple(ask(normalised(name), name) for name in filters.projects[:PROBED]))
+    names = filters.projects[:PROBED] if filters.projects else []
+    if listed.form is None and names:
+        yield Batch(asks=tuple(ask(normalised(name), name) for name in names))
+    elif listed.form is not None:
+        prefixes = (listed.form.path.removesuffix(listed.form.path.rpartition("/")[2]),)
+        pages = [
+            ask(name, prefixes=prefixes) for name in dict.fromkeys([*map(normalised, names), *sampled(listed.start)])
+        ]
+        yield Batch(asks=tuple(replace(page, beside=LIST) for page in pages[: max(SAMPLED, len(names))]))
 
 
 def encoding(form: Form, start: bytes, content_type: str) -> str | None:
@@ -123,8 +136,10 @@ def encoding(form: Form, start: bytes, content_type: str) -> str | None:
     return HTML_FORM if begins == b"<" and kind in _HTML_TYPES | _NO_TYPES else None
 
 
-def instead(form: Form, start: bytes, content_type: str) -> str | None:
-    """Return what the beginning of an answer is that is no project list, None for one that may be it."""
+def instead(part: str, form: Form, start: bytes, content_type: str) -> str | None:
+    """Return what the beginning of an answer is that is no project list or no page, None for one that may be it."""
+    if part != LIST:
+        return _no_page(form, start, content_type)
     if encoding(form, start, content_type) == JSON_FORM:
         if b'"projects"' in start:
             return None
@@ -141,6 +156,15 @@ def instead(form: Form, start: bytes, content_type: str) -> str | None:
     return None if kind is None else kind.removeprefix("it is ")
 
 
+def _no_page(form: Form, start: bytes, content_type: str) -> str | None:
+    if encoding(form, start, content_type) == JSON_FORM:
+        return None if b'"files"' in start else json_kind(start).removeprefix("it is ")
+    links = links_of(start)
+    files = any(last_segment(link.href).endswith(ENDINGS) for link in links.links)
+    kind = None if files else html_kind(links)
+    return None if kind is None else kind.removeprefix("it is ")
+
+
 def found(source: str, answers: Sequence[Answer]) -> SourceFound:
     """Return what to tell of a source that answered so."""
     listed = next((answer for answer in answers if answer.part == LIST and answer.form is not None), None)
@@ -150,11 +174,16 @@ def found(source: str, answers: Sequence[Answer]) -> SourceFound:
     elif listed.form is not None and listed.form.path.startswith(f"{SIMPLE}/") and not source.startswith("file:"):
         source = f"{source}/{SIMPLE}"
         warnings.append(f"the index is below /{SIMPLE}/ there: that is the source")
+    projects, told = (None, None) if listed is None else projects_of(listed)
+    platforms, pythons = wheels_of(answer for answer in answers if answer.part != LIST)
+    warnings += [told] if told is not None else []
     return SourceFound(
         type=MirrorType.PYTHON,
         source=source,
         subdirs=[],
-        projects=None,
+        projects=projects,
         index_bytes=None if listed is None else listed.size,
         warnings=warnings,
+        platforms=platforms,
+        python_versions=pythons,
     )

@@ -61,3 +61,13 @@ def set_up(address: str) -> tuple[SetUp, ...]:
         SetUp("pak", f'pak::repo_add(firth = "{root}")'),
         SetUp("renv", f'renv::init(repos = c(firth = "{root}"))'),
     )
+
+
+def install(address: str, package: str) -> tuple[SetUp, ...]:
+    """Return what people type to install a package from the channel at an address, client by client."""
+    root = f"{address}/{ROOT}"
+    return (
+        SetUp("R", f'install.packages("{package}", repos = "{root}")'),
+        SetUp("pak", f'pak::repo_add(firth = "{root}")\npak::pkg_install("{package}")'),
+        SetUp("renv", f'renv::install("{package}", repos = "{root}")'),
+    )

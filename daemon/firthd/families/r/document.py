@@ -1,14 +1,15 @@
 """The only place that takes an index of R packages apart: PACKAGES in each of its forms, and lists of the archive."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 
-from firth_protocol.errors import TooLarge, Upstream
+from firth_protocol.errors import FirthError, TooLarge, Upstream
 from firthd.families.base import Entry, InvalidRecordError, Spool
 from firthd.families.r import dcf, rds
 from firthd.families.r.names import ARCHIVE, valid_name
 from firthd.families.r.packed import unpacked
-from firthd.families.r.records import ARCHIVED, LISTED, archived_stanza, filename_of, printable
+from firthd.families.r.records import ARCHIVED, LISTED, OURS, archived_stanza, dated, filename_of, printable
+from firthd.upstream.masking import without_users
 
 TEXT, RDS, LISTING = "txt", "rds", "list"
 """Encodings: stanzas, R's own form, what a folder's pages list (a line of path, size and time each)."""
@@ -17,6 +18,11 @@ RECORDS_MAX = 2_000_000
 NUMBER_MAX = 2.0**53
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NO_RECORD = "what stands there is no record"
+ELSEWHERE = "DownloadURL"
+"""A field that sends clients to another server: what they get there nobody here has looked at."""
+FileInfo = tuple[int | None, int | None]
+"""Bytes, and seconds since the epoch, of a file."""
+NOTHING_BESIDE: Mapping[str, FileInfo] = {}
 
 
 class Index:
@@ -28,12 +34,14 @@ class Index:
         self.notes: list[str] = []
         content = unpacked(spool, min(max_bytes, RDS_MAX_BYTES) if spool.encoding == RDS else max_bytes)
         if spool.encoding != RDS:
-            content = content.removeprefix(BYTE_ORDER_MARK).replace(b"\r\n", b"\n")
+            # R takes a carriage return alone for the end of a line too.
+            content = content.removeprefix(BYTE_ORDER_MARK).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         try:
             if spool.part == ARCHIVE:
                 found = list(self._archived(spool, content))
             else:
-                found = list(listed(spool.part, from_rds(content) if spool.encoding == RDS else dcf.stanzas(content)))
+                stanzas = from_rds(content) if spool.encoding == RDS else dcf.stanzas(content)
+                found = list(listed(spool.part, stanzas, self._files_of(spool)))
         except rds.RdsError as error:
             raise Upstream(
                 f"The source's index of {spool.part} cannot be read: {error}.",
@@ -54,6 +62,18 @@ class Index:
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self._entries)
+
+    def _files_of(self, spool: Spool) -> Mapping[str, FileInfo]:
+        """Return what the table beside the index says of the files that lie there now; it is worth no failure."""
+        found: dict[str, FileInfo] = {}
+        for file in spool.beside:
+            try:
+                content = unpacked(Spool(part=spool.part, file=file), RDS_MAX_BYTES)
+                found.update((path, (size, time)) for path, size, time in frame_files(rds.read(content)))
+            except (FirthError, OSError, rds.RdsError) as error:
+                why = error.message if isinstance(error, FirthError) else str(error)
+                self.notes.append(f"the table of times beside {spool.part} is left out: {printable(why, 200)}")
+        return found
 
     def _archived(self, spool: Spool, content: bytes) -> Iterator[Entry]:
         files = archived_files(content) if spool.encoding == RDS else listed_files(content)
@@ -78,8 +98,11 @@ class Index:
             )
 
 
-def listed(part: str, stanzas: Iterator[bytes]) -> Iterator[Entry]:
-    """Yield each stanza with the path of its file; what is none keeps its place, so that it is told."""
+def listed(part: str, stanzas: Iterator[bytes], files: Mapping[str, FileInfo] = NOTHING_BESIDE) -> Iterator[Entry]:
+    """Yield each stanza with the path of its file; what is none keeps its place, so that it is told.
+
+    `files`: what a table beside the index says of them, which stanzas without a day are told.
+    """
     seen: set[tuple[str, bytes]] = set()
     for number, raw in enumerate(stanzas, 1):
         if number > RECORDS_MAX:
@@ -91,15 +114,19 @@ def listed(part: str, stanzas: Iterator[bytes]) -> Iterator[Entry]:
             continue
         if not raw.isascii():
             raw = dcf.decoded(raw).encode()
-        if dcf.repeats(raw):  # clients differ in which one counts; R takes the last
+        if any(name == ELSEWHERE or name.startswith(OURS) for name in fields):
+            fields = {name: value for name, value in fields.items() if name != ELSEWHERE and not name.startswith(OURS)}
             raw = dcf.spelled(fields)
+        elif dcf.repeats(raw):  # clients differ in which one counts; R takes the last
+            raw = dcf.spelled(fields)
+        raw = without_users(raw)
         if "Package" not in fields:
             yield Entry(f"record {number}", _NO_RECORD, raw)
             continue
         filename = filename_of(part, fields)
         if (filename, raw) not in seen:  # the same stanza twice says nothing new
             seen.add((filename, raw))
-            yield Entry(filename, LISTED, raw)
+            yield Entry(filename, LISTED, dated(raw, fields, files.get(filename)))
 
 
 def from_rds(content: bytes) -> Iterator[bytes]:
@@ -127,14 +154,19 @@ def from_rds(content: bytes) -> Iterator[bytes]:
 def archived_files(content: bytes) -> Iterator[tuple[str, int | None, int | None]]:
     """Yield path, size and time of the files in Meta/archive.rds: a list of data frames, one a package."""
     for frame in rds.read(content).things():
-        paths = frame.attribute("row.names").texts()
-        columns = dict(zip(frame.attribute("names").texts(), frame.things(), strict=False))
-        sizes, times = (columns[name].numbers() if name in columns else () for name in ("size", "mtime"))
-        folders = columns["isdir"].numbers() if "isdir" in columns else ()
-        for number, path in enumerate(paths):
-            if path is None or (number < len(folders) and folders[number]):
-                continue
-            yield path, _whole(sizes, number), _whole(times, number)
+        yield from frame_files(frame)
+
+
+def frame_files(frame: rds.Thing) -> Iterator[tuple[str, int | None, int | None]]:
+    """Yield path, size and time of the files of a data frame, as Meta/current.rds is one; folders are passed over."""
+    paths = frame.attribute("row.names").texts()
+    columns = dict(zip(frame.attribute("names").texts(), frame.things(), strict=False))
+    sizes, times = (columns[name].numbers() if name in columns else () for name in ("size", "mtime"))
+    folders = columns["isdir"].numbers() if "isdir" in columns else ()
+    for number, path in enumerate(paths):
+        if path is None or (number < len(folders) and folders[number]):
+            continue
+        yield path, _whole(sizes, number), _whole(times, number)
 
 
 def _whole(column: Sequence[float | None], at: int) -> int | None:

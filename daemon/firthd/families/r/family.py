@@ -2,7 +2,7 @@
 
 from firth_protocol.types import Family
 from firthd.families.base import FamilyRules
-from firthd.families.r.addresses import file_address, locate, set_up
+from firthd.families.r.addresses import file_address, install, locate, set_up
 from firthd.families.r.archives import check_archive
 from firthd.families.r.filters import FIELDS, check_filters, only
 from firthd.families.r.paths import elsewhere, fetch_url
@@ -26,9 +26,11 @@ R = FamilyRules(
     first_parts=(),
     empty_part=lambda _: {},
     shows_empty=True,
+    reads_beside=True,
     locate=locate,
     address=file_address,
     set_up=set_up,
+    install=install,
     needs_record=lambda _: False,
     fetch_url=fetch_url,
     elsewhere=elsewhere,

@@ -11,7 +11,9 @@ from firthd.families.r.names import ARCHIVE, KNOWN_VERSIONS, MACOS_BUILDS, SOURC
 
 FIELDS = frozenset({"packages", "r_versions", "platforms", "archive"})
 SOURCE_PLATFORM, WINDOWS_PLATFORM, MACOS_PLATFORM = "source", "windows", "macos"
-PLATFORMS = (SOURCE_PLATFORM, WINDOWS_PLATFORM, MACOS_PLATFORM)
+PLACES = {SOURCE_PLATFORM: SOURCES, WINDOWS_PLATFORM: "bin/windows/", MACOS_PLATFORM: "bin/macosx/"}
+"""How the parts of a platform begin."""
+PLATFORMS = tuple(PLACES)
 _SHOWN = 64
 _version = re.compile(r"[1-9][0-9]?\.[0-9]{1,2}").fullmatch
 

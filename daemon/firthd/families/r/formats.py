@@ -10,7 +10,7 @@ from firthd.families.r.document import Index
 from firthd.families.r.filters import taker
 from firthd.families.r.names import platform_of, valid_part
 from firthd.families.r.paths import elsewhere
-from firthd.families.r.records import depended_on, fingerprint, source_record
+from firthd.families.r.records import depended_on, fingerprint, identity, source_record
 from firthd.families.r.render import PartRenderer, check_row, conclude
 from firthd.families.r.requirement import version_key
 from firthd.store.worker_reads import ShownRow
@@ -38,7 +38,7 @@ class RFormats:
         check_row(row)
 
     def identity(self, row: ShownRow) -> bytes:
-        return row.fingerprint
+        return identity(row)
 
     def record(self, entry: Entry, fingerprint: bytes) -> SourceRecord:
         return source_record(entry, fingerprint)

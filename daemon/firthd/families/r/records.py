@@ -15,11 +15,17 @@ from msgspec import Raw
 from firthd.families.base import Entry, Facts, InvalidRecordError, SourceRecord
 from firthd.families.r.dcf import fields_of, spelled
 from firthd.families.r.names import depends_problem, extension_of, filename_problem, valid_name, valid_version
+from firthd.store.worker_reads import ShownRow
 
 LISTED, ARCHIVED = "packages", "archive"
 """Sections: what PACKAGES lists, and what lies in the archive."""
 SIZE, MODIFIED = "Firth-Size", "Firth-Modified"
 """Fields of an archived file's stanza: bytes, seconds since the epoch."""
+NOW_SIZE, NOW_MODIFIED = "Firth-Now-Size", "Firth-Now-Modified"
+"""The same of a listed file, behind the source's own fields: what a table beside the index says of it."""
+OURS = "Firth-"
+"""How our fields begin, which no source has."""
+_BESIDE = b"\nFirth-Now-"
 FINGERPRINT_BYTES = 16
 LICENSE_MAX = 500
 SIZE_MAX = 2**44
@@ -56,16 +62,43 @@ def archived_stanza(name: str, version: str, filename: str, size: int | None, mo
     return spelled(fields)
 
 
+def dated(raw: bytes, fields: Mapping[str, str], beside: tuple[int | None, int | None] | None) -> bytes:
+    """Return a listed stanza with what a table beside the index says of its file, bytes and seconds.
+
+    The size counts where no digest tells whether a file is the right one; the time, where the stanza has no day.
+    """
+    size, modified_s = beside or (None, None)
+    if size is not None and not md5_told(fields):
+        raw = b"%b\n%b: %d" % (raw, NOW_SIZE.encode(), size)
+    if modified_s is not None and timestamp_of(fields) is None:
+        raw = b"%b\n%b: %d" % (raw, NOW_MODIFIED.encode(), modified_s)
+    return raw
+
+
+def as_listed(raw: bytes) -> bytes:
+    """Return a stanza as its source has it, without what was put behind it here."""
+    return raw.partition(_BESIDE)[0]
+
+
+def identity(row: ShownRow) -> bytes:
+    """Return 16 bytes of a record that are the same whatever stands beside the index of its source."""
+    return fingerprint(as_listed(row.raw)) if _BESIDE in row.raw else row.fingerprint
+
+
 def fingerprint(raw: Raw | bytes) -> bytes:
     """Return 16 bytes that are equal for two spellings of one record, which every published form can hold.
 
-    The order of fields, line breaks, white space and the case of MD5 make no difference. Raises InvalidRecordError.
+    The order of fields, line breaks, white space and the case of MD5 make no difference; nor does it how large a
+    listed file is and how old, once it is known. Raises InvalidRecordError.
     """
     return blake2b(_canonical(fields_of(bytes(raw))), digest_size=FINGERPRINT_BYTES).digest()
 
 
 def _canonical(fields: Mapping[str, str]) -> bytes:
     spelled = {name: " ".join(value.split()) for name, value in fields.items()}
+    for name in (NOW_SIZE, NOW_MODIFIED):  # a source that is copied anew every day has new times every day
+        if name in spelled:
+            spelled[name] = ""
     if "MD5sum" in spelled:
         spelled["MD5sum"] = spelled["MD5sum"].lower()
     return _encode_canonical(spelled)
@@ -84,7 +117,7 @@ def source_record(entry: Entry, fingerprint: bytes) -> SourceRecord:
         version=fields["Version"],
         build="",
         build_number=0,
-        size=_number(fields.get(SIZE), SIZE_MAX) or None,
+        size=size_of(fields),
         sha256=None,
         md5=md5,
         declared=1 if md5 else 0,
@@ -107,10 +140,20 @@ def record_problem(fields: Mapping[str, str], section: str) -> str | None:
     return depends_problem(fields.get("Depends", ""))
 
 
+def md5_told(fields: Mapping[str, str]) -> str:
+    """Return what stands where a record's MD5 should, empty for none."""
+    told = fields.get("MD5sum", "")
+    return "" if told == "NA" else told
+
+
+def size_of(fields: Mapping[str, str]) -> int | None:
+    """Return how many bytes a file has, as far as a table of files says it."""
+    return _number(fields.get(SIZE) or fields.get(NOW_SIZE), SIZE_MAX) or None
+
+
 def md5_of(fields: Mapping[str, str]) -> bytes | None:
     """Return a record's MD5; raises InvalidRecordError for something else in its place."""
-    told = fields.get("MD5sum", "")
-    if not told or told == "NA":
+    if not (told := md5_told(fields)):
         return None
     if _MD5.fullmatch(told) is None:
         raise InvalidRecordError("the MD5sum is not 32 hexadecimal digits")
@@ -124,7 +167,7 @@ def license_of(fields: Mapping[str, str]) -> str | None:
 
 def timestamp_of(fields: Mapping[str, str]) -> int | None:
     """Return when a package was published, in milliseconds: what its record or the archive says."""
-    modified = _number(fields.get(MODIFIED), TIME_MAX)
+    modified = _number(fields.get(MODIFIED) or fields.get(NOW_MODIFIED), TIME_MAX)
     if modified is not None:
         return modified * 1000
     told = _DATE.match(fields.get("Published") or fields.get("Date/Publication") or "")
@@ -180,7 +223,7 @@ def facts(part: str, raw: bytes) -> Facts:
         part=part,
         license=license_of(fields),
         timestamp=timestamp_of(fields),
-        size=_number(fields.get(SIZE), SIZE_MAX) or None,
+        size=size_of(fields),
         sha256=None,
         md5=md5.hex() if md5 else None,
         depends=[f"{name} ({needs})" if needs else name for name, needs in requirements_of(fields)],

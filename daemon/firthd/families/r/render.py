@@ -13,7 +13,7 @@ from firthd.families.r import rds
 from firthd.families.r.dcf import fields_of
 from firthd.families.r.names import ARCHIVE, SOURCES
 from firthd.families.r.paths import ARCHIVED, CURRENT, PACKAGES
-from firthd.families.r.records import fingerprint, record_problem
+from firthd.families.r.records import as_listed, fingerprint, record_problem
 from firthd.store.worker_reads import ShownRow
 
 GZIP_LEVEL = 6
@@ -64,11 +64,12 @@ class PartRenderer:
         if self._part == ARCHIVE:
             write(self._out, ARCHIVED, archive_rds(self._rows))
             return
-        content = b"".join(b"%b\n\n" % row.raw for row in self._rows)
+        raws = [as_listed(row.raw) for row in self._rows]
+        content = b"".join(b"%b\n\n" % raw for raw in raws)
         write(self._out, f"{self._part}/{PACKAGES}", content)
         write(self._out, f"{self._part}/{PACKAGES}.gz", packed(content))
         report(f"{self._part}/{PACKAGES}.rds", 0, len(self._rows))
-        write(self._out, f"{self._part}/{PACKAGES}.rds", packages_rds([row.raw for row in self._rows]))
+        write(self._out, f"{self._part}/{PACKAGES}.rds", packages_rds(raws))
         if self._part == SOURCES:
             write(self._out, CURRENT, packed(rds.written(frame([(row.filename, row) for row in self._rows]))))
 

@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from firth_protocol.types import Filters, MirrorMode, MirrorType, SourceFound
 from firthd.families.base import Answer, Ask, Batch, Form, Known, Recogniser, Requests
 from firthd.families.r.document import LISTING, RDS, TEXT
-from firthd.families.r.filters import parts_of
+from firthd.families.r.filters import PLACES, parts_of
 from firthd.families.r.names import ARCHIVE, MACOS_BUILDS, SOURCES, WINDOWS
 from firthd.families.r.packed import BZIP2, GZIP, XZ
-from firthd.families.r.paths import ARCHIVED, FORMS, PACKAGES
+from firthd.families.r.paths import ARCHIVED, CURRENT, FORMS, PACKAGES
 from firthd.families.r.rds import HEADER
+from firthd.families.r.requirement import version_key
 
 UNAUTHORISED = 401
-PROBED_VERSIONS = ("4.5", "4.4", "4.3", "4.2")
+PROBED_VERSIONS = ("4.6", "4.5", "4.4", "4.3", "4.2")
 _BLANKS = b"\xef\xbb\xbf \t\r\n"
 _PAGES = frozenset({"text/html", "application/xhtml+xml", "application/json"})
 _field = re.compile(rb"[A-Za-z][A-Za-z0-9/_.@ -]{0,60}:").match
@@ -41,6 +42,9 @@ def requests(known: Mapping[str, Known], filters: Filters, thorough: bool, _: Mi
     if first.refusal is not None and first.refusal.data.get("status") == UNAUTHORISED:
         return
     usual = first.form.path.rpartition("/")[2] if first.form is not None else None
+    at_first = thorough or not known
+    if wanted[0] == SOURCES and (known[CURRENT].there if CURRENT in known and not at_first else at_first):
+        yield Batch(asks=(Ask(part=CURRENT, forms=(Form(CURRENT),), beside=SOURCES),))
     if len(wanted) > 1:
         yield Batch(
             asks=tuple(
@@ -101,6 +105,7 @@ def found(source: str, answers: Sequence[Answer]) -> SourceFound:
     warnings = []
     if SOURCES not in there:
         warnings.append("there are no sources: a mirror of it needs windows or macos in its filter platforms")
+    binaries = [part for part in there if part.startswith("bin/")]
     return SourceFound(
         type=MirrorType.R,
         source=source,
@@ -108,4 +113,6 @@ def found(source: str, answers: Sequence[Answer]) -> SourceFound:
         projects=None,
         index_bytes=None if None in sizes else sum(size for size in sizes if size is not None),
         warnings=warnings,
+        platforms=[name for name, begin in PLACES.items() if any(part.startswith(begin) for part in there)],
+        r_versions=sorted({part.rpartition("/")[2] for part in binaries}, key=version_key, reverse=True),
     )

@@ -3,13 +3,17 @@
 import msgspec
 
 from firth_protocol.methods import (
+    AdvisoryGet,
     AdvisoryImport,
     AdvisoryList,
+    AdvisoryParams,
     AdvisoryReply,
     AdvisorySet,
+    AdvisorySummary,
     DependencyReportReply,
     MirrorDependencyReport,
     MirrorExcluded,
+    NoParams,
     PackageExplain,
     PolicyCreate,
     PolicyDelete,
@@ -70,12 +74,20 @@ def handlers(engine: Engine) -> dict[str, Handler]:
     async def advisories(context: Context, params: AdvisoryList) -> Page[AdvisoryInfo]:
         return await engine.page(lambda r: engine.governance.advisories.page(r, params))
 
+    async def advisory(context: Context, params: AdvisoryParams) -> AdvisoryGet:
+        return await engine.governance.touched.get(params.id, context.caller.patterns())
+
+    async def summary(context: Context, params: NoParams) -> AdvisorySummary:
+        return await engine.governance.touched.summary()
+
     async def set_(context: Context, params: AdvisorySet) -> AdvisoryReply:
         return await engine.governance.advisories.set(params, context.caller.user)
 
     return {
         "advisory.import": import_,
         "advisory.list": advisories,
+        "advisory.get": advisory,
+        "advisory.summary": summary,
         "advisory.set": set_,
         "policy.create": create,
         "policy.list": list_,

@@ -1,62 +1,115 @@
-"""The only place that makes HTML out of values; everything that is put in is escaped."""
+"""The only place that makes HTML: templates that escape what is put in, and the headers of pages."""
 
-import base64
 import hashlib
 from collections.abc import Mapping
-from html import escape
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+from urllib.parse import quote
 
 from aiohttp import web
+from jinja2 import DictLoader, Environment, StrictUndefined
 
-STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:48rem;margin:2rem auto;padding:0 1rem;color:#1b1f24;"
-    "background:#fff}h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}a{color:#0b5cad}"
-    "code,pre{font:14px/1.5 ui-monospace,monospace}pre{background:#f3f4f6;padding:.7rem 1rem;overflow-x:auto}"
-    "table{border-collapse:collapse}td,th{text-align:left;padding:.2rem 1.5rem .2rem 0}.dim{color:#57606a}"
-    "@media(prefers-color-scheme:dark){body{color:#e6e6e6;background:#15181c}a{color:#7cb7ff}"
-    "pre{background:#22262c}.dim{color:#9aa4af}}"
-)
-_STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
+from firth_protocol import units
+from firthd.web.conditions import Content, Verdict, judge
+from firthd.web.pages import words
+
 POLICY = (
-    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none';"
+    " frame-ancestors 'none'; require-trusted-types-for 'script'"
 )
-"""Content-Security-Policy: one known style sheet and nothing else, so that no text of ours can become a script."""
+"""Content-Security-Policy: files of this server and nothing inline, so that no text of ours can become a script.
 
-_FRAME = (
-    '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-    '<meta name="viewport" content="width=device-width,initial-scale=1">'
-    "<title>{title}</title><style>" + STYLE.replace("{", "{{").replace("}", "}}") + "</style></head>"
-    "<body>{body}</body></html>\n"
-)
-
-
-class Html(str):
-    """Text that is HTML already."""
-
-    __slots__ = ()
-
-
-def fill(template: str, **values: str) -> Html:
-    """Put values into a template's `{name}` places: escaped, but for what is Html already."""
-    return Html(template.format_map({name: _safe(value) for name, value in values.items()}))
+A package is no script: whatever it holds, it is never sent as one, and no browser may guess.
+"""
+_GUARDED = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",  # a token may stand in the address
+    "X-Robots-Tag": "noindex, nofollow",  # following links to pages of a whole index would read all of it
+}
+_TYPES = {
+    "firth.css": "text/css; charset=utf-8",
+    "copy.js": "text/javascript; charset=utf-8",
+    "firth.svg": "image/svg+xml",
+}
+_FOR_EVER = "public, max-age=31536000, immutable"
 
 
-def join(parts: list[Html]) -> Html:
-    return Html("".join(parts))
+def _versioned(name: str, body: bytes) -> str:
+    stem, _, ending = name.partition(".")
+    return f"{stem}.{hashlib.sha256(body).hexdigest()[:12]}.{ending}"
 
 
-def page(title: str, body: Html, headers: Mapping[str, str]) -> web.Response:
-    """Return a page with the headers that keep a browser from doing anything but showing it."""
-    return web.Response(
-        body=fill(_FRAME, title=title, body=body).encode(),
-        headers={
-            "Content-Type": "text/html; charset=utf-8",
-            "Content-Security-Policy": POLICY,
-            "X-Content-Type-Options": "nosniff",
-            "Referrer-Policy": "no-referrer",  # a token may stand in the address
-            **headers,
-        },
+# Read with the module, before there is a loop that must not wait for the disk.
+_HERE = files(__package__)
+_ASSETS = {
+    _versioned(name, body): (body, media_type)
+    for name, media_type in _TYPES.items()
+    for body in ((_HERE / "assets" / name).read_bytes(),)
+}
+"""Files that pages need, under names that go with their bytes."""
+_TEMPLATES = {one.name: one.read_text("utf-8") for one in (_HERE / "templates").iterdir() if one.name.endswith(".html")}
+
+
+def page(
+    headers: Mapping[str, str],
+    template: str,
+    values: Mapping[str, Any],
+    *,
+    cache_control: str,
+    status: int = 200,
+    reason: str | None = None,
+    vary: str = "Authorization",
+    more: Mapping[str, str] | None = None,
+) -> web.Response:
+    """Return a page, or that the client has it already: `headers` are the request's."""
+    body = _environment().get_template(template).render(values).encode()
+    told = {"Content-Type": "text/html; charset=utf-8", "Cache-Control": cache_control, "Vary": vary, **_GUARDED}
+    told |= more or {}
+    if status != 200:
+        return web.Response(status=status, reason=reason, body=body, headers=told)
+    etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    told["ETag"] = etag
+    content = Content(
+        size=None, etag=etag, modified_ms=None, media_type=told["Content-Type"], cache_control=cache_control
     )
+    if judge(headers, content, head=True) is Verdict.NOT_MODIFIED:
+        return web.Response(status=304, headers={name: told[name] for name in told if name != "Content-Type"})
+    return web.Response(body=body, headers=told)
 
 
-def _safe(value: str) -> str:
-    return value if isinstance(value, Html) else escape(value, quote=True)
+def asset(name: str) -> web.Response | None:
+    """Return a file that pages need; each has a name that goes with its bytes."""
+    found = _ASSETS.get(name)
+    if found is None:
+        return None
+    body, media_type = found
+    headers = {"Content-Type": media_type, "Cache-Control": _FOR_EVER, "X-Content-Type-Options": "nosniff"}
+    return web.Response(body=body, headers=headers)
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    """Compile every template, once: no request waits for that."""
+    environment = Environment(
+        loader=DictLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, auto_reload=False, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {
+        "exact": words.exact,
+        "machine": words.machine,
+        "ago": words.ago,
+        "size": units.size,
+        "segment": lambda text: quote(text, safe=""),
+    }
+    names = {f"{name.partition('.')[0]}.{name.rpartition('.')[2]}": name for name in _ASSETS}
+    environment.globals |= {"count": words.count, "assets": names}
+    for name in _TEMPLATES:
+        environment.get_template(name)
+    return environment
+
+
+def prepare() -> None:
+    """Compile all that pages are made of; called before anybody asks."""
+    _environment()

@@ -85,8 +85,11 @@ class Form(ModalScreen[Any]):
 
     def on_mount(self) -> None:
         self._before = self.values()
-        first = next(field for field in self.query(Field) if not field.control.disabled)
-        self.set_focus(first.control)
+        self.set_focus(self.first_field().control)
+
+    def first_field(self) -> Field:
+        """Return the field that is filled in first."""
+        return next(field for field in self.query(Field) if not field.control.disabled)
 
     def field(self, name: str) -> Field:
         return self.query_one(f"#field-{name}", Field)

@@ -20,9 +20,19 @@ from firth_protocol.types import (
     SourceFound,
 )
 from firth_tui.actions import Place, Target
-from firth_tui.format import Tone, count, counted, moment, size, type_name
+from firth_tui.format import Tone, moment, type_name
 from firth_tui.screens.forms.fields import Field, choice_field, lines, text_field, words
 from firth_tui.screens.forms.form import Form
+from firth_tui.screens.forms.mirror_lists import (
+    FILTERS,
+    SWITCHES,
+    YES_NO,
+    channel_field,
+    compare_platforms,
+    filter_fields,
+    found_words,
+    offer_channels,
+)
 from firth_tui.screens.forms.policy_choice import NO_POLICY, offer_policies, policy_field, say_in_force
 from firth_tui.widgets.work import Repeated, start
 from firth_tui.wording import UNCHECKED
@@ -31,32 +41,6 @@ TYPING_S = 0.7
 """How long typing must pause before the source is asked."""
 
 FIXED = "fixed after creation"
-YES_NO = (("yes", "yes"), ("no", "no"))
-
-FILTERS: dict[str, tuple[tuple[str, str, str], ...]] = {
-    MirrorType.CONDA: (("subdirs", "Only platforms", "Such as linux-64, noarch; empty: all that the source has."),),
-    MirrorType.PYTHON: (
-        ("projects", "Only projects", "Names with commas between; empty: all that the source has."),
-        ("package_types", "Only kinds", "wheel, sdist, other (such as .egg); empty: all."),
-        ("python_versions", "Only Pythons", "Such as 3.11, 3.12; empty: all."),
-        ("platforms", "Only platforms", "Such as linux-64, osx-arm64, any; empty: all."),
-    ),
-    MirrorType.R: (
-        ("packages", "Only packages", "Names with commas between; empty: all that the source has."),
-        ("platforms", "Platforms", "source, windows, macos, with commas between; empty: source."),
-        ("r_versions", "Only R", "Such as 4.4, 4.5, for windows and macos; empty: all from 4.0 on."),
-    ),
-}
-
-SWITCHES: dict[str, tuple[str, str, str]] = {
-    MirrorType.PYTHON: ("prereleases", "Pre-releases", "Whether versions such as 2.0rc1 are taken."),
-    MirrorType.R: (
-        "archive",
-        "Archive",
-        "Whether earlier versions are taken too, from the source's archive; as usual: yes.",
-    ),
-}
-"""Filters that are a yes or a no."""
 
 SECRETS = (("none", "none"), ("token", "token"), ("user", "user and password"), ("bearer", "bearer"))
 WARNED = {
@@ -73,8 +57,10 @@ PLAN_FIELDS = ("channel", "name", "type", "mode", "source", "filters", "on_upstr
 class MirrorForm(Form):
     """Dismisses with a MirrorReply, or None when cancelled."""
 
-    def __init__(self, *, mirror: Mirror | None = None, channel: str = "") -> None:
+    def __init__(self, *, mirror: Mirror | None = None, channel: str = "", likely: str = "") -> None:
+        """Edit `mirror`, or make one: in `channel`, or where somebody picks it, `likely` picked at first."""
         where = mirror.channel if mirror else channel
+        self._likely = likely
         what = f"Edit the mirror {mirror.name} of {where}" if mirror else f"New mirror{f' of {where}' if where else ''}"
         super().__init__(what)
         self.mirror = mirror
@@ -127,7 +113,7 @@ class MirrorForm(Form):
                 nobody=NO_POLICY,
                 help="The rules for what it may bring in; one of its own replaces that of its channel.",
             ),
-            *self._filters(mirror.type if mirror else MirrorType.CONDA),
+            *filter_fields(mirror.type if mirror else MirrorType.CONDA, mirror.filters if mirror else Filters()),
             choice_field(
                 "on_removal",
                 "Gone at source",
@@ -146,7 +132,7 @@ class MirrorForm(Form):
             *self._transfer(),
         ]
         if not self.channel:
-            shown.insert(0, text_field("channel", "Channel", "The channel that it fills.", placeholder="such as main"))
+            shown.insert(0, channel_field(self._likely))
         return shown
 
     def _transfer(self) -> list[Field]:
@@ -215,18 +201,6 @@ class MirrorForm(Form):
             ),
         ]
 
-    def _filters(self, kind: str) -> list[Field]:
-        held = self.mirror.filters if self.mirror else Filters()
-        fields = [
-            text_field(f"{kind}-{name}", label, help, ", ".join(getattr(held, name) or ()))
-            for name, label, help in FILTERS[kind]
-        ]
-        if kind in SWITCHES:
-            name, label, help = SWITCHES[kind]
-            now = {None: "", True: "yes", False: "no"}[getattr(held, name)]
-            fields.append(choice_field(f"{kind}-{name}", label, help, [("", "as usual"), *YES_NO], now))
-        return fields
-
     def _secrets(self) -> list[Field]:
         held = self.mirror is not None and self.mirror.credentials is not None
         options = [("keep", "as they are (never shown)"), *SECRETS] if held else list(SECRETS)
@@ -247,8 +221,13 @@ class MirrorForm(Form):
 
     def on_mount(self) -> None:
         self._show_what_applies()
+        if not self.channel:
+            start(self, offer_channels, self.firth, self.field("channel"), group="channels")
         start(self, offer_policies, self.firth, self.field("policy"), NO_POLICY, group="policies")
         self._in_force.ask()
+
+    def first_field(self) -> Field:
+        return self.field("name") if self._likely else super().first_field()
 
     async def _say_in_force(self) -> None:
         await say_in_force(self.firth, self.field("policy"), self.channel or self.field("channel").value)
@@ -269,7 +248,7 @@ class MirrorForm(Form):
                 await field.remove()
         if not self.query(f"#field-{kind}-{FILTERS[kind][0][0]}"):
             await self.query_one("#form-fields", VerticalScroll).mount(
-                *self._filters(kind), before=self.field("on_removal")
+                *filter_fields(kind, self.mirror.filters if self.mirror else Filters()), before=self.field("on_removal")
             )
 
     async def _show_times(self) -> None:
@@ -357,21 +336,10 @@ class MirrorForm(Form):
             field.say("")
             return
         field.say(found_words(found), Tone.OK)
-        self._compare_platforms(found)
+        for field in self.query("#field-conda-subdirs").results(Field):
+            compare_platforms(field, found)
         if self.mirror is None:
             start(self, self._warn, group="warnings", exclusive=True)
-
-    def _compare_platforms(self, found: SourceFound) -> None:
-        """Say beside the platforms what the source has, and which of those typed it has not."""
-        if found.type != MirrorType.CONDA or not found.subdirs or not self.query("#field-conda-subdirs"):
-            return
-        field = self.field("conda-subdirs")
-        lacking = [name for name in words(field.value) or [] if name not in found.subdirs]
-        has = f"the source has {', '.join(found.subdirs)}"
-        if lacking:
-            field.say(f"! no {', '.join(lacking)}; {has}", Tone.WARN)
-        else:
-            field.say(has)
 
     def _reaching(self) -> dict[str, Any]:
         values = self.values()
@@ -484,17 +452,3 @@ class MirrorForm(Form):
         current = await self.firth.link.ask(MirrorGet, "mirror.get", mirror=self.mirror.id)
         self._revision = current.revision
         self.complain(Invalid(f"{error.message}; save again to put your values in place of theirs"))
-
-
-def found_words(found: SourceFound) -> str:
-    """Return what stands at a source, in words."""
-    parts = [type_name(found.type)]
-    if found.subdirs:
-        shown = ", ".join(found.subdirs[:4]) + (" …" if len(found.subdirs) > 4 else "")
-        kind = "folder" if found.type is MirrorType.R else "platform"
-        parts.append(f"{counted(len(found.subdirs), kind)} ({shown})")
-    if found.projects is not None:
-        parts.append(f"{count(found.projects)} projects")
-    if found.index_bytes is not None:
-        parts.append(f"index {size(found.index_bytes)}")
-    return ", ".join(parts) + "".join(f"; {warning}" for warning in found.warnings)

@@ -18,6 +18,12 @@ PICK_HINT = "\0"
 """No value of a field."""
 
 
+def opening_text(event: events.Key) -> str:
+    """Return what a key types, where that begins a search in a list that is not open yet; nothing for other keys."""
+    typed = event.character or ""
+    return typed if event.is_printable and typed.strip() else ""
+
+
 class PickList(ModalScreen[str | None]):
     """The list; dismisses with the id of what was picked, or None."""
 
@@ -27,8 +33,9 @@ class PickList(ModalScreen[str | None]):
         Binding("up", "move(-1)", show=False, id="pick.up"),
     ]
 
-    def __init__(self, title: str, options: Sequence[tuple[str, str]], value: str) -> None:
+    def __init__(self, title: str, options: Sequence[tuple[str, str]], value: str, typed: str = "") -> None:
         super().__init__()
+        self._first = typed
         self._title = title
         self._options = list(options)
         self._value = value
@@ -36,13 +43,15 @@ class PickList(ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -wide"):
             yield Static(clean(self._title), classes="dialog-title", markup=False)
-            yield Input(placeholder="type part of a name", max_length=200, id="pick-search")
+            yield Input(self._first, placeholder="type part of a name", max_length=200, id="pick-search")
             yield OptionList(id="pick-options", markup=False)
             yield Static("enter: take it · up, down: move · esc: back", classes="hint", markup=False)
 
     def on_mount(self) -> None:
-        self._fill("")
-        self.set_focus(self.query_one("#pick-search", Input))
+        self._fill(self._first)
+        search = self.query_one("#pick-search", Input)
+        search.cursor_position = len(self._first)
+        self.set_focus(search)
 
     @property
     def _list(self) -> OptionList:
@@ -85,7 +94,7 @@ class PickList(ModalScreen[str | None]):
 
 
 class Picked(Choice):
-    """One of many; the arrow keys step through them, enter opens the list. With a `reason` it cannot be changed."""
+    """One of many; arrow keys step, enter or typing opens the list. With a `reason` it cannot be changed."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "pick", show=False, id="choice.pick")]
 
@@ -112,9 +121,15 @@ class Picked(Choice):
         event.stop()
         self.action_pick()
 
-    def action_pick(self) -> None:
+    def on_key(self, event: events.Key) -> None:
+        typed = opening_text(event)
+        if typed:
+            event.stop()
+            self.action_pick(typed)
+
+    def action_pick(self, typed: str = "") -> None:
         if not self._reason:
-            self.app.push_screen(PickList(self._list_title, self.options, self.value), self._take)
+            self.app.push_screen(PickList(self._list_title, self.options, self.value, typed), self._take)
 
     def _take(self, picked: str | None) -> None:
         if picked is not None:
