@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from functools import partial
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from firth_protocol.errors import Conflict, Forbidden, NotFound
@@ -13,11 +14,12 @@ from firth_protocol.types import Family, PolicyInForce, RunKind
 from firthd.channels.blocks import Blocks
 from firthd.clock import Clock, utc_day
 from firthd.families import load_policing
-from firthd.families.base import Entry, FamilyRules, InvalidRecordError
+from firthd.families.base import Entry, Facts, FamilyRules, InvalidRecordError
 from firthd.families.policing import ToldApart
+from firthd.policies.advisories import Advisory, Flaws
 from firthd.policies.evaluate import Judge, Verdict
 from firthd.runs.queue import RunQueue
-from firthd.store import blocks, catalog, journal, policies, runs
+from firthd.store import advisories, blocks, catalog, journal, policies, runs
 from firthd.store.artifacts import FileRow, raw_record
 from firthd.store.blocks import POLICY, Judged
 from firthd.store.catalog import ChannelRow, MirrorRow
@@ -60,6 +62,8 @@ class InForce(Struct, frozen=True):
             return f"policy {self.policy.name} names no packages"
         return "" if self.judge.closes else f"policy {self.policy.name} does not include dependencies"
 
+
+_decode_advisory = msgspec.json.Decoder(Advisory).decode
 
 Key = tuple[int, int, str, str]
 """A policy's id and revision, what it is the policy of, and the family that it judges."""
@@ -241,13 +245,21 @@ class Policies:
         key = judge.policing.name_key(facts.name)
         if judge.excepted(key, facts):
             return None
-        verdict = judge.first(key, facts, None)
+        verdict = judge.first(key, facts, None) or await self._flaw(judge, key, facts)
         if verdict is None and mirror_id:
             found = await asyncio.to_thread(self._found, mirror_id, name, part, entry.filename)
             by_closure = judge.closes and judge.allow is not None and not judge.allow.names_one(key)
             if found is not None and (found.rule in SEEN_BY_RUNS or (found.rule == PACKAGES and by_closure)):
                 verdict = found
         return None if verdict is None or not verdict.refuses else f"{verdict.rule}: {verdict.why}"
+
+    async def _flaw(self, judge: Judge, key: str, facts: Facts) -> Verdict | None:
+        """Return what known flaws say: no run has looked at a file of a lazy part, or at a channel's own."""
+        if judge.rules.cve is None:
+            return None
+        documents = await self._db.read(lambda r: advisories.about(r, judge.policing.family, key))
+        flaws = Flaws(judge.policing, judge.rules.cve, map(_decode_advisory, documents))
+        return flaws.worst(facts) if documents else None
 
     def _found(self, mirror_id: int, name: str, part: str, filename: str) -> Verdict | None:
         judgement = self.files.of(mirror_id)

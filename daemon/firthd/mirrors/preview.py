@@ -102,6 +102,8 @@ class Previews:
         result = await self._p.workers.run(PREVIEW, params, PreviewResult)
         found = result.judgement
         notes = list(found.notes) if spools else ["the source was not read yet: there is nothing to judge"]
+        if found.wanted:
+            notes.append(f"what {len(found.wanted):,} releases say of themselves was not read yet: a run reads it")
         return PolicyEffect(
             mirror=mirror.id,
             mirror_name=mirror.name,
