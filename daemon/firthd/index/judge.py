@@ -155,6 +155,7 @@ class PolicyPass:
         if names is not None:
             self._entries[part], self._signs[part] = list(listing), signs
         self.releases.begin(part, listing)
+        brief_of = self.policing.brief
         unneeded, key_of, defer = self._unneeded, self.policing.name_key, judging.defer
         for number, entry in enumerate(listing):
             if number % REPORT_EVERY == 0:
@@ -163,8 +164,8 @@ class PolicyPass:
                 continue  # what the mirror's filters leave is all that a policy sees
             try:
                 if cut is not None:
-                    brief = self.policing.brief(entry)
-                    if cut(self.policing.name_key(brief.name)):
+                    brief = brief_of(entry)
+                    if cut(key_of(brief.name)):
                         counts = not goes_along(entry.section)
                         code = judging.cut_out(number, part, counts=counts)
                         if self._file is not None:

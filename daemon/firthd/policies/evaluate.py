@@ -75,7 +75,10 @@ class Judge:
         allow, exceptions = self.allow, self.exceptions
         if allow is None or self.closes or self.rules.min_age is not None:
             return None  # an age counts from the first sight of a record, whatever other rules say of it today
-        return lambda key: not allow.names_one(key) and not exceptions.names_one(key)
+        if allow.nameless or exceptions.nameless:
+            return None
+        names = frozenset((*allow.names, *exceptions.names))
+        return lambda key: key not in names
 
     @property
     def waits(self) -> bool:
@@ -247,6 +250,7 @@ class Judging:
         self._part = ""
         self._parts: list[str] = []
         self._platforms: set[str] = set()
+        self._not_allowed: int | None = None
         self._ages = judge.rules.min_age is not None
         self._judge = judge
         self._first_seen = first_seen
@@ -322,7 +326,9 @@ class Judging:
     def cut_out(self, number: int, part: str, *, counts: bool = True) -> int:
         """Leave out the next record by its name alone; return the number of its verdict, which `drop` is not told."""
         self.records += counts
-        code = self.code(NOT_ALLOWED)
+        code = self._not_allowed
+        if code is None:
+            code = self._not_allowed = self.code(NOT_ALLOWED)
         self.codes[part][number] = code
         self._left_out[code] += counts
         return code
