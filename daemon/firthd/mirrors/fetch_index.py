@@ -28,6 +28,9 @@ from firthd.upstream.spool import Room
 
 Progress = Callable[[int, int | None], None]
 """(bytes done, bytes in all)"""
+TOLD_MS = 100
+"""Between two words of how far a file is: there may be many small ones."""
+
 Came = Callable[[SourceIndexRow], Awaitable[None]]
 """Hears of a part that has come, or is gone, before it is taken in."""
 Marks = Callable[[Spool, Set[str] | None], Awaitable[Mapping[str, Listed]]]
@@ -308,6 +311,7 @@ class _Fetch:
         self.failed: set[str] = set()
         self.marked: dict[str, str] = {}
         self._in_a_row = 0
+        self._told_ms = 0
 
     async def ask(self, asked: Ask) -> Answer:
         """Bring the first form of a part that is there; a file beside the index that cannot be had stays as it was."""
@@ -456,6 +460,10 @@ class _Fetch:
             nonlocal came
             self._live.received(max(0, done - came))
             came = done
+            now_ms = self._fetcher.now_ms()
+            if 0 <= now_ms - self._told_ms < TOLD_MS:
+                return
+            self._told_ms = now_ms
             of = f" / {units.size(total)}" if total else ""
             self._live.progress(f"{path} {units.size(done)}{of}", done=done, total=total, unit="bytes")
 

@@ -12,9 +12,10 @@ from firth_protocol.types import Cause, MirrorMode, StepName
 from firthd.channels.publish import Publication
 from firthd.index.messages import ReadParams, ReadResult
 from firthd.mirrors import plan
+from firthd.mirrors.arrivals import Arrivals
 from firthd.mirrors.context import Context
 from firthd.mirrors.downloads import Result, bring
-from firthd.mirrors.fetch_index import Came, Index, IndexFetcher
+from firthd.mirrors.fetch_index import Index, IndexFetcher
 from firthd.mirrors.fill import FillRuns
 from firthd.mirrors.judgement import JUDGEMENT, judged_by, note_judgement, planned, resolve
 from firthd.mirrors.parts import compared, end_state, not_yet_today, part_changes, source_times
@@ -28,7 +29,6 @@ from firthd.store import catalog, generations, marks
 from firthd.store.catalog import SourceIndexRow
 from firthd.store.database import Tx
 from firthd.store.run_reads import open_run_file
-from firthd.upstream.failures import http_date_ms
 from firthd.workers import Report, TaskProgress
 
 SCHEDULE = "schedule"
@@ -227,7 +227,7 @@ class MirrorRuns:
                 known,
                 f"{live.id}{tag}",
                 thorough=thorough and not tag,
-                came=self._note_fetched(job) if kept else None,
+                came=Arrivals(self._p.db, job) if kept else None,
                 current_since=None if since is None or tag else max(int(since), now - CURRENT_MS),
             )
             there = [part for part in index.parts if part.row.file]
@@ -240,19 +240,6 @@ class MirrorRuns:
                 unit="indexes",
             )
         return index
-
-    def _note_fetched(self, job: Job) -> Came:
-        """Return what writes down a part that has come, unless the mirror was edited since the run began."""
-
-        async def body(tx: Tx, row: SourceIndexRow) -> None:
-            mirror = await catalog.mirror_by_id(tx, job.mirror_id)
-            if mirror is not None and job.still_that_of(mirror):
-                await catalog.note_fetched(tx, job.mirror_id, row)
-                written = http_date_ms(row.last_modified)
-                if written is not None and written > (mirror.source_seen or 0):
-                    await catalog.note_mirror(tx, job.mirror_id, {"source_seen": written})
-
-        return lambda row: self._p.db.write(lambda tx: body(tx, row))
 
     async def _read(
         self,
