@@ -219,7 +219,14 @@ async def test_advisories_act_at_once_and_are_judged_by_hand(tmp_path: Path) -> 
             {"id": "OWN-3", "name": "beta", "spec": "beta >=1 <2"},
         ]
         file.write_text("\n".join(map(json.dumps, lines)))
-        for place in ("flaws.jsonl", "http://[::1", "http://127.0.0.1:99999/", "//[", "/flaws\0.jsonl"):
+        for place in (
+            "flaws.jsonl",
+            "http://[::1",
+            "http://127.0.0.1:99999/",
+            "http://127.0.0.1/x?key=1",
+            "//[",
+            "/flaws\0.jsonl",
+        ):
             with pytest.raises(Invalid):
                 await w.call("advisory.import", source=place, format="lines")
         reply = await w.call("advisory.import", source=str(file), format="lines")
@@ -240,6 +247,8 @@ async def test_advisories_act_at_once_and_are_judged_by_hand(tmp_path: Path) -> 
             ("main", "alpha", "1.10", 3, 2)
         ]
         assert (told.touches[0].policies, told.note, told.touches_total) == (["safe"], "not in this build", 1)
+        unseen = await w.daemon.daemon.governance.touched.get("OWN-1", ("other", "main/*"))
+        assert (unseen.touches, unseen.touches_total) == ([], 0)
         (database,) = (await w.call("advisory.summary")).databases
         assert (database.name, database.advisories, database.withdrawn) == ("OWN", 2, 0)
         with pytest.raises(NotFound):

@@ -5,6 +5,7 @@ import re
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from firth_protocol.client import Client
@@ -48,6 +49,86 @@ async def test_the_workflow_from_an_empty_daemon_to_packages(tmp_path: Path, siz
         channel = await client.call("channel.get", channel="main")
         assert not channel.frozen
         assert channel.generation == 2
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("size", [(60, 20), (80, 24), (120, 40), (200, 60)])
+async def test_every_place_is_read(tmp_path: Path, size: tuple[int, int]) -> None:
+    build_sample_channel(tmp_path / "source")
+    flaw = {"id": "OWN-1", "name": "hello", "spec": "hello <1.10", "score": 9.1, "summary": "It greets anybody."}
+    (tmp_path / "flaws.jsonl").write_bytes(msgspec.json.encode(flaw))
+    async with DaemonProcess(tmp_path) as process, AsyncExitStack() as opened:
+        client = await _started(process, opened)
+        await client.call("policy.create", name="few", rules={"packages": {"exclude": ["tides <2026.2"]}})
+        await client.call("channel.create", name="main", policy="few")
+        await client.call("channel.create", name="main/dev")
+        await client.call("token.create", name="build-farm")
+        source = f"file://{tmp_path}/source"
+        reply = await client.call("mirror.create", channel="main", name="forge", type="conda", source=source)
+        run = await client.call("mirror.run", mirror=reply.mirror.id)
+        await client.call("run.wait", run=run.run.id, timeout=30)
+        flaws = await client.call("advisory.import", source=str(tmp_path / "flaws.jsonl"), format="lines")
+        await client.call("run.wait", run=flaws.run.id, timeout=30)
+        async with firth_in_tmux(tmp_path, process.socket, size) as term:
+            await _reads(term, size, "● connected", "▸main", "main/dev")
+            await term.press("Enter")
+            await _reads(term, size, "3 packages", "▸greetings", "hello", "tides")
+            for key, *texts in (
+                ("M", "▸forge", "✓ completed"),
+                ("B", "▸main/dev"),
+                ("V", "published", "run"),
+                ("C", "+ added", "conda"),
+                ("U", "conda", "/repo/main"),
+            ):
+                await term.press(key)
+                await _reads(term, size, *texts)
+            await term.press("P", "Enter")
+            await _reads(term, size, "greetings", "on demand", "needs")
+            await term.press("w")
+            await _reads(term, size, "why hidden?", "kept")
+            await term.press("2")
+            await _reads(term, size, "▸main", "1 mirror", "✓ completed")
+            await term.press("x")
+            await _reads(term, size, "kept out", "packages")
+            await term.press("Escape")
+            await _reads(term, size, "1 mirror")
+            await term.press("Enter")
+            await _reads(term, size, "last success", "few")
+            await term.press("3")
+            await _reads(term, size, "▸", "✓ completed")
+            await term.press("Enter")
+            await _reads(term, size, "── log")
+            await term.press("4")
+            await _reads(term, size, "all well", "store", "free")
+            await term.press("5")
+            await _reads(term, size, "▸", "advisory.import", "✓ ok")
+            await term.press("6")
+            await _reads(term, size, "▸build-farm", "✓ valid")
+            await term.press("7")
+            await _reads(term, size, "▸few", "Not tides")
+            await term.press("Enter")
+            await _reads(term, size, "Policies › few", "in force in 1 place")
+            await term.press("8")
+            await _reads(term, size, "▸OWN-1", "✗ 9.1", "1 advisory")
+            await term.press("Enter")
+            await _reads(term, size, "Advisories › OWN-1", "▸main", "hello", "few", "It greets anybody.")
+            await term.press("?")
+            await term.sees("Keys of OWN-1", "Its policy")
+            await term.press("Escape")
+            await _reads(term, size, "It greets anybody.")
+            await term.press(":")
+            await term.type("few")
+            await term.sees("policy few")
+
+
+async def _reads(term: Tmux, size: tuple[int, int], *texts: str) -> None:
+    """See texts on a screen on which every line is whole: none is too long, and an ellipsis stands at an edge only."""
+    lines = (await term.sees(*texts)).splitlines()
+    assert max(map(len, lines)) <= size[0]
+    assert len(lines) == size[1], "\n".join(lines)
+    room = [line for line in lines[1:] if line.endswith("…") and len(line) < size[0] - 3]
+    assert room == []
+    assert lines[-1].rstrip().endswith("q quit")
 
 
 async def test_a_killed_daemon_and_its_restart_while_a_run_is_watched(tmp_path: Path) -> None:

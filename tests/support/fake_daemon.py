@@ -348,7 +348,7 @@ class FakeDaemon(FakePolicies):
         found = [
             each
             for each in self.mirrors.values()
-            if query.casefold() in f"{each.channel}:{each.name}".casefold()
+            if query.casefold() in f"{each.channel}:{each.name} {each.source}".casefold()
             and channel in {None, each.channel}
             and all(getattr(each, name) == value for name, value in fields.items())
         ]

@@ -231,7 +231,7 @@ class Pseudo:
 
     def _at_the_top(self) -> bool:
         path = self.screen.lines[1].split("  ")[0].strip()
-        top = {"Channels", "Mirrors", "Runs", "Health", "Health › Audit log", "Tokens", "Policies"}
+        top = {"Channels", "Mirrors", "Runs", "Health", "Health › Audit log", "Tokens", "Policies", "Advisories"}
         return self.plain and path in top
 
 

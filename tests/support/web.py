@@ -11,7 +11,7 @@ from pathlib import Path
 
 import zstandard
 
-from firth_protocol.errors import NoSpace, NotFound
+from firth_protocol.errors import FirthError, NoSpace, NotFound
 from firth_protocol.types import Family, Notice, Privacy
 from firthd.access import WebTokens, token_hash
 from firthd.channels.published import View
@@ -177,6 +177,7 @@ class Show:
         self.kept: list[SnapshotRow] = []
         self.shown: dict[tuple[str, str], PackageShown] = {}  # by family and name
         self.read = ReadListing(parts=[])
+        self.trouble: FirthError | None = None  # what reading a package raises
         self.wanted: list[Wanted] = []
         self.searched: list[tuple[list[str], str]] = []
 
@@ -211,6 +212,8 @@ class Show:
     async def package(
         self, view: View, family: Family, name: str, version: str | None, client: str
     ) -> PackageShown | None:
+        if self.trouble is not None:
+            raise self.trouble
         found = self.shown.get((family, name.lower()))
         return found if found is None or version in (None, found.version) else None
 

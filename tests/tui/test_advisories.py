@@ -5,8 +5,8 @@ from pathlib import Path
 import msgspec
 
 from firth_protocol import types as t
-from firth_tui.screens.advisories import AdvisoriesScreen, database_lines, score_cell
-from firth_tui.screens.advisory import AdvisoryScreen, affected_cell
+from firth_tui.screens.advisories import AdvisoriesScreen, affected_cell, database_lines, score_cell
+from firth_tui.screens.advisory import AdvisoryScreen
 from firth_tui.screens.package import PackageScreen
 from firth_tui.screens.policy import PolicyScreen
 from tests.support.fake_daemon import FakeDaemon
@@ -70,6 +70,9 @@ async def test_a_flaw_leads_to_the_package_and_to_the_policy(tmp_path: Path) -> 
         daemon.add_advisory("PYSEC-2", score=None)
         await term.press("ctrl+r")
         await term.sees("▸GHSA-1111", "✗ 9.8", "package-00000", "GHSA 1", "imported 1 h ago", "2 advisories")
+        await term.pilot.resize_terminal(160, 30)
+        await term.sees("! 3 of 41", "team zlib ✓ no file")  # the preview
+        await term.pilot.resize_terminal(*NARROW)
         await term.press("enter")
         await term.until(lambda: isinstance(term.app.screen, AdvisoryScreen))
         await term.sees("! means 3 files in 1 channel", "▸main", "! 3 of 41", "safe", "Reads past the end")
@@ -85,4 +88,4 @@ async def test_a_flaw_leads_to_the_package_and_to_the_policy(tmp_path: Path) -> 
         await term.type("pysec")
         await term.sees("advisory PYSEC-2")
         await term.press("enter")
-        await term.sees("No channel offers a package that it names", "✓ means no file here")
+        await term.sees("No channel lists a package that it names", "✓ means no file here")

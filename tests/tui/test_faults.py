@@ -9,7 +9,7 @@ import pytest
 from firth_protocol import types as t
 from firth_tui.faults import faults
 from firth_tui.screens.channel import ChannelScreen
-from firth_tui.screens.health import HealthScreen
+from firth_tui.screens.health import HealthScreen, host_lines
 from firth_tui.screens.mirror import MirrorScreen
 from firth_tui.screens.mirrors import MirrorsScreen
 from firth_tui.screens.run import RunScreen
@@ -76,12 +76,14 @@ async def test_every_fault_leads_to_what_it_is_about(daemon: FakeDaemon) -> None
         wrong("schedule of team:late"),
         wrong("runs", f"run {run} of main:forge waits for a place"),
     ]
+    daemon.mirrors[ok.id] = msgspec.structs.replace(ok, source="https://near.example.org/late")
+    daemon.upstreams = [host("near.example.org", fails=True), host("conda.example.org", fails=True)]
     async with terminal(daemon.socket, NARROW, now=lambda: daemon.now) as term:
         await shown(term)
-        await term.sees("5 things to look at", "space: the disk is full", "since 1 h; delete something")
+        await term.sees("6 things to look at", "space: the disk is full", "since 1 h; delete something")
         await term.sees("812 GB free", "throughput", "active", "process 4242")  # all of it on the first screen
         await term.press("enter")
-        await term.sees("delete something", "Close")
+        await term.sees("delete something", "40.0 GB what channels show now", "Close")
         await term.press("escape")
         for kind, number in ((ChannelScreen, None), (MirrorScreen, mirror.id), (MirrorScreen, ok.id), (RunScreen, run)):
             await term.press("j", "enter")
@@ -90,6 +92,35 @@ async def test_every_fault_leads_to_what_it_is_about(daemon: FakeDaemon) -> None
                 assert getattr(term.app.screen, "number", None) == number
             await term.press("escape")
             await term.until(lambda: isinstance(term.app.screen, HealthScreen))
+        await term.press("G", "enter")
+        await term.until(lambda: isinstance(term.app.screen, MirrorsScreen))
+        await term.sees("filter: near.example.org", "1 mirror with “near.example.org”")
+        await term.press("escape")
+        await term.until(lambda: "filter:" not in term.text)
+
+
+def host(name: str, *, fails: bool = False) -> t.UpstreamHost:
+    return t.UpstreamHost(
+        host=name,
+        rate_bytes_s=1.2e6,
+        answers=311,
+        failures=2 if fails else 0,
+        answered_at=SINCE,
+        status=200,
+        failed_at=SINCE if fails else None,
+        failure=f"{name} refuses connections" if fails else "",
+        fails=fails,
+    )
+
+
+def test_each_host_is_told_with_its_rate_its_failures_and_its_last_answer() -> None:
+    hosts = [host("a", fails=True), host("b")]
+    first, second = ("".join(text for text, _ in line) for line in host_lines(hosts, START))
+    assert "sources" in first
+    assert "! a  1.2 MB/s, 311 answers, last 200 1 h ago, 2 failures, last 1 h ago" in first
+    assert second.strip() == "✓ b  1.2 MB/s, 311 answers, last 200 1 h ago"
+    many = host_lines([host(f"h{number}") for number in range(9)], START)
+    assert many[-1][-1].text == "and 3 more"
 
 
 @pytest.mark.deep

@@ -3,11 +3,14 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from firth_protocol import types as t
+from firth_tui.screens.explain import ExplainScreen
 from firth_tui.widgets.keyed_table import KeyedTable
 from tests.support.fake_daemon import FakeDaemon
+from tests.support.fake_world import generated_packages
 from tests.support.tui import WIDE, Terminal, terminal
 
 SKETCHED = (160, 30)
@@ -21,6 +24,12 @@ async def daemon(tmp_path: Path) -> AsyncIterator[FakeDaemon]:
     for number in range(30):
         daemon.add_channel(f"c{number:02}", packages=20)
     daemon.add_mirror("bio", "bioforge")
+    daemon.packages["bio"] = [
+        msgspec.structs.replace(one, name=name, downloads=downloads)
+        for one, (name, downloads) in zip(
+            generated_packages(3), (("samtools", 40), ("numpy", 311), ("unasked", 0)), strict=True
+        )
+    ]
     async with daemon:
         yield daemon
 
@@ -34,16 +43,31 @@ async def test_a_wide_terminal_shows_what_enter_would(daemon: FakeDaemon) -> Non
     async with terminal(daemon.socket, SKETCHED, now=lambda: daemon.now) as term:
         await started(term)
         await term.sees("what the wet lab installs from", "61 to add, 3 to go wait", "bioforge", "○ never ran")
+        await term.sees("fetched numpy 311, samtools 40", "times in 30 days")
         assert isinstance(term.app.screen.focused, KeyedTable)
         await term.press("j")
         await term.sees("▸c00", "20 packages, 24.7 MB")
         await term.press("enter")
         await term.sees("▸package-000000", "needed by")
         await term.press("2")
-        await term.sees("▸bio", "https://conda.example.org/bioforge")
+        await term.sees("▸bio", "https://conda.example.org/bioforge", "fetched numpy 311, samtools 40")
         await term.press("tab")
         await term.pilot.pause()
         assert isinstance(term.app.screen.focused, KeyedTable)  # there is nothing else to go to
+
+
+async def test_a_package_of_which_nothing_is_left_says_why_and_opens_the_reasons(daemon: FakeDaemon) -> None:
+    hidden = msgspec.structs.replace(
+        generated_packages(1)[0], name="readline", files=0, left_out=3, rule="licenses", why="GPL-3.0-only is GPL3"
+    )
+    daemon.packages["bio"] = [hidden]
+    async with terminal(daemon.socket, SKETCHED, now=lambda: daemon.now) as term:
+        await started(term)
+        await term.press("enter")
+        await term.sees("▸readline", "– licenses", "3 files kept out: licenses", "GPL-3.0-only is GPL3")
+        await term.press("enter")
+        await term.until(lambda: isinstance(term.app.screen, ExplainScreen))
+        await term.sees("why hidden? › readline")
 
 
 @pytest.mark.deep

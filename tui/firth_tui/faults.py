@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
@@ -50,7 +51,9 @@ def faults(status: DaemonStatus, mirrors: Sequence[Mirror], now: float) -> list[
             found.append(_of_cause(state, why, alike, now))
         else:
             found += [_of_mirror(each, hints.get(f"{each.channel}:{each.name}", ""), now) for each in alike]
-    found += [_of_host(each, now) for each in status.upstreams if each.fails]
+    # a mirror's own line tells of its source
+    sources = {urlsplit(mirror.source).netloc for mirror in mirrors if mirror.state in FAULTS}
+    found += [_of_host(each, now) for each in status.upstreams if each.fails and each.host not in sources]
     return sorted(found, key=lambda fault: fault.rank)
 
 

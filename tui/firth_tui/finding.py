@@ -145,8 +145,8 @@ async def _packages(link: Pages, query: str, channel: str) -> list[Found]:
         Found(
             score(each.name, query) - 3,
             f"package {each.name} in {channel}",
-            f"{family_name(each.family)}, newest {each.version}",
-            Target(place=Place.PACKAGE, channel=channel, package=each),
+            f"{family_name(each.family)}, {f'kept out: {each.why}' if each.left_out else f'newest {each.version}'}",
+            Target(place=Place.EXPLAIN if each.left_out else Place.PACKAGE, channel=channel, package=each),
         )
         for each in page.items
     ]

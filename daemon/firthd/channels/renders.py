@@ -50,7 +50,7 @@ async def render(workers: Workers, params: RenderParams, tell: Report, apart: st
 
 
 async def _in_two(params: RenderParams, tell: Report, apart: str, alone: _Alone) -> Rendered | None:
-    """Return what two workers have made; None when one had to leave out what the other has counted."""
+    """Return what two workers have made; None when one shows other records than the other has counted."""
     second = replace(
         params, objects_of=[apart], out_dir=f"{params.out_dir}.{APART}", run_file=f"{params.run_file}.{APART}"
     )
@@ -62,7 +62,8 @@ async def _in_two(params: RenderParams, tell: Report, apart: str, alone: _Alone)
     except BaseExceptionGroup as several:
         raise several.exceptions[0] from None
     theirs, result = large.result(), rest.result()
-    if theirs.left_out or result.left_out:
+    counted = [part for part in result.parts if part.part == apart]
+    if theirs.left_out or result.left_out or theirs.parts != counted:
         return None
     return Rendered(
         result=replace(

@@ -156,10 +156,7 @@ class Output(Protocol):
         """Return the paths that the generation before serves below a folder, whose name ends in a slash."""
 
     def before(self, path: str) -> bytes | None:
-        """Return what the generation before serves at a path that ends as `FamilyRules.reads` says.
-
-        None when it is not to be had, or damaged: it can be made again.
-        """
+        """Return what is served before at a path that `FamilyRules.reads` ends; None: it can be made again."""
 
     def readable(self) -> Iterable[str]:
         """Return the paths that `before` is good for."""
@@ -181,6 +178,9 @@ class Output(Protocol):
 
     def end(self, path: str) -> None:
         """Let a path show nothing any more."""
+
+    def listed(self, sha256: bytes) -> None:
+        """Say what the family shows beside its rows: a generation's digest is of that too."""
 
     def note(self, text: str) -> None:
         """Tell an administrator of what clients will not take."""

@@ -178,7 +178,7 @@ class PreviousFile(Struct, frozen=True):
 class FamilyContent(Struct, frozen=True, kw_only=True):
     """What a generation shows of one family."""
 
-    state: bytes  # of the set of its packages, see index.set_hash
+    state: bytes  # of the set of its packages, see index.set_hash; behind it what it shows beside them, if anything
     artifacts: int
     packages: int
     bytes: int

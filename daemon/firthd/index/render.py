@@ -102,7 +102,8 @@ class Renderer:
         parts = self._parts_to_render(touched)
         for number, part in enumerate(parts):
             self._report(TaskProgress(number, len(parts), "indexes", part))
-            self._render_part(part, touched.get(part, set()), None if self._anew else names)
+            changed = None if self._anew else names
+            self._render_part(part, touched.get(part, set()), changed, summed=changed)
         self._sum_rest(parts, touched, names)
         seen = self._summaries.names()
         gone = {name for name, row in in_force.items() if row.files or row.hidden != NOTHING_HIDDEN} - seen
@@ -114,20 +115,24 @@ class Renderer:
             files=sorted(self._out.files, key=attrgetter("path")),
             pack=pack,
             parts=self._parts,
-            content=self._summaries.content(None, {})
-            if self._anew
-            else self._summaries.content(self._params.before, in_force),
+            content=self._content(in_force),
             changed_packages=len(seen | gone),
             slices_new=slices,
             left_out=self._left_out,
             notes=self._notes(),
         )
 
+    def _content(self, in_force: Mapping[str, SummaryInForce]) -> FamilyContent:
+        before, known = (None, dict[str, SummaryInForce]()) if self._anew else (self._params.before, in_force)
+        content = self._summaries.content(before, known)
+        return replace(content, state=content.state + self._out.beside_rows)
+
     def _objects_only(self, touched: dict[str, set[str]], parts: list[str]) -> RenderResult:
         """Make the objects of some parts; another task sums up what they show."""
+        changed = None if self._anew else set().union(*touched.values()) | self._owners.moved
         for part in parts:
             if part in touched:
-                self._render_part(part, touched[part], set())
+                self._render_part(part, touched[part], changed, summed=set())
         pack, slices = self._out.finish(self._run_file)
         return RenderResult(
             files=sorted(self._out.files, key=attrgetter("path")),
@@ -204,16 +209,20 @@ class Renderer:
     def _renderer(self, part: str, touched: set[str] | None) -> PartRenderer:
         return self._formats.renderer(part, touched, self._out)
 
-    def _render_part(self, part: str, touched: set[str], summed: set[str] | None) -> None:
+    def _render_part(self, part: str, touched: set[str], changed: set[str] | None, *, summed: set[str] | None) -> None:
+        """Make a part's objects out of the rows of the names in `changed` and what is served, where it can go on.
+
+        None: out of every row. What it shows of the names in `summed` is summed up (None: all of it).
+        """
         if part in self._params.objects_elsewhere:
             self._sum_part(part, touched, summed)
             return
         renderer = self._renderer(part, None if self._full else touched)
         artifacts, seen = 0, False
         going_on: GoesOn | None = None
-        if summed is not None and isinstance(renderer, GoesOn) and renderer.goes_on():
+        if changed is not None and isinstance(renderer, GoesOn) and renderer.goes_on():
             going_on = renderer
-            pages = self._changed_rows(part, going_on, summed)
+            pages = self._changed_rows(part, going_on, changed)
         else:
             pages = self._state.shown_rows(self._params.channel_id, self._formats.family, part)
         for page in pages:

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from firthd.families.base import Formats
 from firthd.index.messages import FamilyContent
-from firthd.index.set_hash import SetHash, element, entry_digest, name_digest, pressed
+from firthd.index.set_hash import STATE_BYTES, SetHash, element, entry_digest, name_digest, pressed
 from firthd.store.columns import goes_along
 from firthd.store.run_file import SummaryLine
 from firthd.store.worker_reads import ShownRow, SummaryInForce
@@ -112,7 +112,7 @@ class Summaries:
         """
         artifacts, packages, size = (before.artifacts, before.packages, before.bytes) if before else (0, 0, 0)
         shadowed = dict(before.shadowed) if before else {}
-        packed = SetHash(before.state) if before else SetHash()
+        packed = SetHash(before.state[:STATE_BYTES]) if before else SetHash()
         family = self._formats.family
         for name, row in in_force.items():
             artifacts, packages, size = artifacts - row.files, packages - bool(row.files), size - row.bytes

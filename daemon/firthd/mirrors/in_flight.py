@@ -31,7 +31,6 @@ class InFlight:
         self.clients: Counter[str] = Counter()
         self.waits_for: str | None = None
         self._safe = 0
-        self._verified = False
         self._change = asyncio.Event()
 
     @property
@@ -62,12 +61,11 @@ class InFlight:
     async def beyond(self, position: int) -> int:
         """Wait until a client may have more than `position` bytes; return how many it may have.
 
-        Raises the error with which the fetch failed: what the client got so far must not be completed, unless all
-        of it was verified before.
+        Raises the error with which the fetch failed: what the client got so far must not be completed.
         """
         while self._safe <= position and not self.ended:
             await self._change.wait()
-        if self.error is not None and not self._verified:
+        if self.error is not None:
             raise self.error
         return self._safe
 
@@ -96,13 +94,6 @@ class InFlight:
             if safe > self._safe:
                 self._safe = safe
                 self._tell()
-
-    def verified(self, total: int) -> None:
-        """All `total` bytes have come and are what was promised: nothing is held back while the disk takes them."""
-        if self.begun and self.size is not None:
-            self.size = self._safe = total
-            self._verified = True
-            self._tell()
 
     def finish(self, kept: Kept) -> None:
         self.kept = kept

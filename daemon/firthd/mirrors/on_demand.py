@@ -311,16 +311,14 @@ class OnDemand:
             try:
                 await self._download(live, writer, source, address)
                 await self._check(file, live, writer)
-                self._verify(file, writer)
-                self._down.pop(file.mirror_id, None)
-                self._in_a_row.pop(file.mirror_id, None)
-                live.verified(writer.written)
             except BaseException as error:
                 writer.abort()
                 if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
                     raise NoSpace("the disk is full", hint="free space on the store's file system") from error
                 raise
             kept = await self._keep(file, writer)
+        self._down.pop(file.mirror_id, None)
+        self._in_a_row.pop(file.mirror_id, None)
         await self._count(file, kept)
         return kept
 
@@ -460,12 +458,6 @@ class OnDemand:
         """Verify and store; from here on the store owns the written file, whatever happens to this task."""
         try:
             return await self._blobs.keep(writer, file.channel_id)
-        except BlobMismatch as error:
-            raise _bad(file, error.reason) from None
-
-    def _verify(self, file: FileRow, writer: BlobWriter) -> None:
-        try:
-            writer.verify()
         except BlobMismatch as error:
             raise _bad(file, error.reason) from None
 

@@ -22,7 +22,7 @@ __all__ = ["BlobMismatch", "BlobStore", "BlobWriter", "Kept", "MemoryWriter", "N
 
 log = logging.getLogger(__name__)
 
-BATCH = 128
+BATCH = 256
 """Files made durable together at the most."""
 FLUSHERS = 8
 """Flushes side by side."""

@@ -7,12 +7,12 @@ from textual.app import ComposeResult
 from firth_protocol.errors import FirthError
 from firth_protocol.events import Topic
 from firth_protocol.methods import AdvisorySummary
-from firth_protocol.types import AdvisoryDatabase, AdvisoryInfo
+from firth_protocol.types import AdvisoryDatabase, AdvisoryInfo, AdvisoryTouch
 from firth_tui.actions import Place, Target
 from firth_tui.format import Cell, Sign, Tone, age, clean, count, counted, seconds_of
 from firth_tui.rows import Fetch
 from firth_tui.screens.listing import Listing, ListPane, Wanted
-from firth_tui.screens.place import PlaceScreen, bindings
+from firth_tui.screens.place import PlaceScreen, RowPreviews, bindings
 from firth_tui.widgets.keyed_table import Column
 from firth_tui.widgets.sheet import Sheet
 from firth_tui.widgets.work import Repeated
@@ -42,9 +42,21 @@ def score_cell(one: AdvisoryInfo) -> Cell:
     return Cell(f"{sign} {one.score:.1f}", Tone.BAD if grave else Tone.WARN if one.score >= SERIOUS else Tone.PLAIN)
 
 
+def affected_cell(one: AdvisoryTouch) -> Cell:
+    """Return how many files of a package an advisory means."""
+    if not one.affected:
+        return Cell(f"{Sign.OK} no file", Tone.OK)
+    return Cell(f"{Sign.WARN} {count(one.affected)} of {count(one.files)}", Tone.WARN)
+
+
 def status_cell(one: AdvisoryInfo) -> Cell:
     """Return what was found out here."""
     return Cell(clean(one.status), Tone.MUTED if one.set_by is None else Tone.PLAIN)
+
+
+def changed_text(one: AdvisoryInfo, now: float) -> str:
+    """Return when the database changed an advisory last, where it tells that."""
+    return age(one.modified, now) if one.modified else ""
 
 
 def database_lines(databases: list[AdvisoryDatabase], now: float) -> list[list[Cell]]:
@@ -80,7 +92,7 @@ def advisory_listing(screen: PlaceScreen) -> Listing[AdvisoryInfo]:
         Column(id="packages", title="PACKAGES", width=14, grow=1, cell=lambda a: Cell(clean(", ".join(a.packages)))),
         Column(id="status", title="STATUS", width=9, cell=status_cell),
         Column(id="summary", title="WHAT IT IS", width=16, grow=3, drop=1, cell=lambda a: Cell(clean(a.summary))),
-        Column(id="changed", title="CHANGED", width=10, drop=2, cell=lambda a: Cell(age(a.modified, now()))),
+        Column(id="changed", title="CHANGED", width=10, drop=2, cell=lambda a: Cell(changed_text(a, now()))),
         Column(id="imported", title="IMPORTED", width=10, drop=3, cell=lambda a: Cell(age(a.imported_at, now()))),
     )
 
@@ -132,7 +144,7 @@ class AdvisoriesScreen(PlaceScreen):
         return self._pane
 
     def body(self) -> ComposeResult:
-        self._pane = ListPane(advisory_listing(self), self.session.orders)
+        self._pane = ListPane(advisory_listing(self), self.session.orders, RowPreviews(self))
         yield self.databases
         yield self._pane
 

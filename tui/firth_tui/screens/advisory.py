@@ -9,10 +9,10 @@ from firth_protocol.events import Topic
 from firth_protocol.methods import AdvisoryGet
 from firth_protocol.types import AdvisoryTouch, Package
 from firth_tui.actions import Place, Target
-from firth_tui.format import Cell, Sign, Tone, age, clean, count, counted, family_name
+from firth_tui.format import Cell, Sign, Tone, age, clean, counted, family_name
 from firth_tui.model import Touched
 from firth_tui.rows import LocalRows
-from firth_tui.screens.advisories import WORDS, score_cell
+from firth_tui.screens.advisories import WORDS, affected_cell, score_cell
 from firth_tui.screens.mirror import labelled
 from firth_tui.screens.place import PlaceScreen, bindings
 from firth_tui.screens.policies import changes_policies
@@ -25,7 +25,8 @@ def advisory_lines(one: AdvisoryGet, now: float) -> list[list[Cell]]:
     """Return what an advisory says, and what was said of it here."""
     by = f", set by {clean(one.set_by)} {age(one.set_at, now)}" if one.set_by else ""
     note = f": {clean(one.note, 400)}" if one.note else ""
-    known = f"changed {age(one.modified, now)}, imported {age(one.imported_at, now)}"
+    changed = f"changed {age(one.modified, now)}, " if one.modified else ""
+    known = f"{changed}imported {age(one.imported_at, now)}"
     lines = [
         labelled("score", score_cell(one), Cell("")),
         labelled("status", Cell(f"{clean(one.status)}{by}{note}")),
@@ -47,13 +48,6 @@ def touch_columns() -> tuple[Column[AdvisoryTouch], ...]:
         Column(id="family", title="FAMILY", width=6, drop=1, cell=lambda x: Cell(family_name(x.family))),
         Column(id="policy", title="POLICY", width=8, grow=1, cell=policy_cell),
     )
-
-
-def affected_cell(one: AdvisoryTouch) -> Cell:
-    """Return how many files of a package an advisory means."""
-    if not one.affected:
-        return Cell(f"{Sign.OK} no file", Tone.OK)
-    return Cell(f"{Sign.WARN} {count(one.affected)} of {count(one.files)}", Tone.WARN)
 
 
 def policy_cell(one: AdvisoryTouch) -> Cell:
@@ -82,7 +76,7 @@ class AdvisoryScreen(PlaceScreen):
         self.touches: KeyedTable[AdvisoryTouch] = KeyedTable(
             touch_columns(),
             LocalRows[AdvisoryTouch]([], _key),
-            empty="No channel offers a package that it names.",
+            empty="No channel lists a package that it names.",
         )
         self._reading = Repeated(self, self._read, group="advisory")
 
@@ -166,7 +160,7 @@ class AdvisoryScreen(PlaceScreen):
     async def open_row(self, row: Any) -> None:
         """Go to the package under the cursor, as its channel lists it."""
         if not isinstance(row, AdvisoryTouch):
-            self.firth.tell("No channel offers a package that it names: there is nothing to open.")
+            self.firth.tell("No channel lists a package that it names: there is nothing to open.")
             return
         page = await self.firth.link.page(
             Package, "package.list", channel=row.channel, family=row.family, query=row.package, limit=200

@@ -248,7 +248,9 @@ class ChannelScreen(PlaceScreen):
 
     async def open_row(self, row: Any) -> None:
         if isinstance(row, Package):
-            self.firth.open(Target(place=Place.PACKAGE, channel=self.channel_name, package=row))
+            # of a package that policies leave nothing of there is only that to see
+            place = Place.EXPLAIN if row.left_out else Place.PACKAGE
+            self.firth.open(Target(place=place, channel=self.channel_name, package=row))
         elif isinstance(row, Mirror):
             self.firth.open(Target(place=Place.MIRROR, number=row.id))
         elif isinstance(row, Generation):

@@ -88,7 +88,15 @@ def package_listing(screen: PlaceScreen, channel: str) -> Listing[Package]:
     )
 
 
+def left_out_text(package: Package) -> str:
+    """Return why a package of which nothing is shown is hidden, in words."""
+    by = f": {clean(package.rule)}" if package.rule else ""
+    return f"{counted(package.left_out, 'file')} kept out{by}"
+
+
 def _stored(package: Package) -> Cell:
+    if package.left_out:
+        return Cell(f"{Sign.SKIPPED} {clean(package.rule or 'kept out')}", Tone.WARN)
     if package.stored >= package.files:
         return Cell(f"{Sign.OK} all", Tone.OK)
     if package.stored == 0:
@@ -127,12 +135,12 @@ def generation_listing(screen: PlaceScreen, channel: str) -> Listing[Generation]
         Column(id="number", title="NUMBER", width=6, right=True, cell=lambda g: Cell(str(g.number), Tone.STRONG)),
         Column(id="state", title="STATE", width=12, cell=_generation_state),
         Column(id="time", title="PUBLISHED", width=10, grow=1, cell=lambda g: Cell(age(g.time, screen.now()))),
-        Column(id="cause", title="BECAUSE OF", width=10, cell=lambda g: Cell(clean(g.cause))),
+        Column(id="cause", title="BECAUSE OF", width=10, drop=1, cell=lambda g: Cell(clean(g.cause))),
         Column(id="added", title="ADDED", width=9, right=True, cell=lambda g: Cell(count(g.added))),
         Column(id="removed", title="REMOVED", width=8, right=True, cell=lambda g: Cell(count(g.removed))),
-        Column(id="artifacts", title="FILES", width=9, right=True, drop=1, cell=lambda g: Cell(count(g.artifacts))),
-        Column(id="when", title="TIME", width=23, drop=2, cell=lambda g: Cell(moment(g.time), Tone.MUTED)),
-        Column(id="bytes", title="SIZE", width=8, right=True, drop=3, cell=lambda g: Cell(size(g.bytes))),
+        Column(id="artifacts", title="FILES", width=9, right=True, drop=2, cell=lambda g: Cell(count(g.artifacts))),
+        Column(id="when", title="TIME", width=23, drop=3, cell=lambda g: Cell(moment(g.time), Tone.MUTED)),
+        Column(id="bytes", title="SIZE", width=8, right=True, drop=4, cell=lambda g: Cell(size(g.bytes))),
     )
 
     def fetch(wanted: Wanted) -> Fetch[Generation]:

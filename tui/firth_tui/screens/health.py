@@ -108,10 +108,10 @@ def host_lines(hosts: Sequence[UpstreamHost], now: float) -> list[list[Cell]]:
     lines = []
     for number, host in enumerate(hosts[:MOST_HOSTS]):
         sign = Cell(f"{Sign.WARN} ", Tone.WARN) if host.fails else Cell(f"{Sign.OK} ", Tone.OK)
-        said = f"{host.status} {age(host.answered_at, now)}" if host.answered_at else "no answer yet"
+        said = f", last {host.status} {age(host.answered_at, now)}" if host.answered_at else ""
         flow = f"{rate(host.rate_bytes_s)}, " if host.rate_bytes_s else ""
         failed = f", {counted(host.failures, 'failure')}, last {age(host.failed_at, now)}" if host.failures else ""
-        told = f"{flow}{counted(host.answers, 'answer')}, last {said}{failed}"
+        told = f"{flow}{counted(host.answers, 'answer')}{said}{failed}"
         lines.append(labelled("" if number else "sources", sign, Cell(f"{clean(host.host, 40)}  "), Cell(told)))
     if len(hosts) > MOST_HOSTS:
         lines.append(labelled("", Cell(f"and {counted(len(hosts) - MOST_HOSTS, 'more', 'more')}", Tone.MUTED)))
@@ -201,7 +201,7 @@ class HealthScreen(PlaceScreen):
             self.firth.open(Target(place=Place.RUN, number=row.run))
         elif row.channel:
             self.firth.open(Target(place=Place.PACKAGES, channel=row.channel))
-        elif row.host:
+        elif row.host and await self._is_source(row.host):
             self.firth.open(Target(place=Place.MIRRORS, query=row.host))
         else:
             lines = [row.text, f"since {row.when}", row.hint]
@@ -209,6 +209,10 @@ class HealthScreen(PlaceScreen):
                 use = await self.firth.link.ask(StoreStatusReply, "store.status")
                 lines += ["", *holding_lines(use)]
             self.firth.push_screen(Told(row.subject, lines))
+
+    async def _is_source(self, host: str) -> bool:
+        """Tell whether a mirror is copied from a host; others are those that sources redirect to."""
+        return bool((await self.firth.link.page(Mirror, "mirror.list", query=host, limit=1)).items)
 
     async def _read(self) -> None:
         try:

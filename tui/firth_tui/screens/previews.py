@@ -3,8 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
-from firth_protocol.methods import ChannelGet
-from firth_protocol.types import Channel, Family, Mirror, MirrorDetails, MirrorType, Package, PackageDetail, Run
+from firth_protocol.methods import AdvisoryGet, ChannelGet
+from firth_protocol.types import (
+    AdvisoryInfo,
+    Channel,
+    Family,
+    Mirror,
+    MirrorDetails,
+    MirrorType,
+    Package,
+    PackageDetail,
+    Run,
+)
 from firth_tui.format import (
     Cell,
     Sign,
@@ -24,6 +34,8 @@ from firth_tui.format import (
     step_cell,
     type_name,
 )
+from firth_tui.screens.advisories import affected_cell, score_cell
+from firth_tui.screens.channel_lists import left_out_text
 from firth_tui.screens.mirror import failure_lines
 from firth_tui.screens.mirrors import missing_of, state_of, step_of
 from firth_tui.screens.place import PlaceScreen
@@ -48,6 +60,8 @@ def brief(screen: PlaceScreen, row: Any) -> Lines:
         return _mirror(screen, row)
     if isinstance(row, Package):
         return _package(row)
+    if isinstance(row, AdvisoryInfo):
+        return [_title(row.id, score_cell(row)), [Cell(" "), Cell(clean(row.summary, 600))]]
     return _run(screen, row) if isinstance(row, Run) else []
 
 
@@ -60,12 +74,26 @@ async def more(screen: PlaceScreen, row: Any) -> Lines:
     if isinstance(row, Mirror):
         failures = failure_lines(await link.ask(MirrorDetails, "mirror.details", mirror=row.id))[: MOST * 2]
         return [*await _wanted(screen, channel=row.channel, family=FAMILIES[row.type]), *failures]
+    if isinstance(row, AdvisoryInfo):
+        return _meant(await link.ask(AdvisoryGet, "advisory.get", id=row.id))
     channel = screen.context().channel
-    if isinstance(row, Package) and channel is not None:
+    if isinstance(row, Package) and channel is not None and not row.left_out:
         return _needs(
             await link.ask(PackageDetail, "package.get", channel=channel.name, family=row.family, name=row.name)
         )
     return []
+
+
+def _meant(advisory: AdvisoryGet) -> Lines:
+    """Return the packages of channels that an advisory names, with how many of their files it means."""
+    lines: Lines = [[]]
+    for each in advisory.touches[:MOST]:
+        meant = affected_cell(each)
+        lines.append([Cell(f" {clean(each.channel, 14):<15}"), Cell(f"{clean(each.package, 16):<17}"), meant])
+    left = advisory.touches_total - min(MOST, len(advisory.touches))
+    if left:
+        lines.append([Cell(f" and {counted(left, 'more', 'more')}", Tone.MUTED)])
+    return lines if advisory.touches else [[], [Cell(" no channel lists a package that it names", Tone.MUTED)]]
 
 
 async def _wanted(screen: PlaceScreen, **of: str) -> Lines:
@@ -135,6 +163,13 @@ def _mirror(screen: PlaceScreen, mirror: Mirror) -> Lines:
 
 
 def _package(package: Package) -> Lines:
+    if package.left_out:
+        return [
+            _title(package.name, Cell(family_name(package.family), Tone.MUTED)),
+            [],
+            [Cell(f" {Sign.SKIPPED} {left_out_text(package)}", Tone.WARN)],
+            *([[Cell(" "), Cell(clean(package.why, 300))]] if package.why else []),
+        ]
     return [
         _title(package.name, Cell(family_name(package.family), Tone.MUTED)),
         [],

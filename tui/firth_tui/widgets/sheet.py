@@ -35,14 +35,16 @@ class Sheet(Widget):
         self._lay_out()
 
     def _lay_out(self) -> None:
-        width = max(30, self.size.width) - 1
-        lines = [part for line in self._given for part in wrapped(line, width)]
+        lines = self._broken(self.size.width)
         taller = len(lines) != len(self.lines)
         self.lines = lines
         self.refresh(layout=taller)
 
     def get_content_height(self, container: object, viewport: object, width: int) -> int:
-        return max(1, len(self.lines))
+        return max(1, len(self._broken(width)))
+
+    def _broken(self, width: int) -> list[list[Cell]]:
+        return [part for line in self._given for part in wrapped(line, max(30, width) - 1)]
 
     def render_line(self, y: int) -> Strip:
         width, base = self.size.width, self.rich_style

@@ -31,6 +31,9 @@ def segments(widget: Widget, cells: Sequence[Cell]) -> list[Segment]:
     return [Segment(cell.text, base + tone_style(widget, cell.tone)) for cell in cells]
 
 
+LEFT_KEPT = 24
+
+
 class Line(Widget):
     """One line: pieces from the left, pieces from the right; the left side is cut when both do not fit."""
 
@@ -52,6 +55,10 @@ class Line(Widget):
         width = self.size.width
         base = self.rich_style
         right = Strip(segments(self, self.right))
+        # the beginning of the left side stays in view, whatever the right one has to say
+        most = width - min(length(self.left), LEFT_KEPT) - 1
+        if self.left and self.right and right.cell_length > most:
+            right = Strip.join([right.crop(0, max(0, most - 1)), Strip([Segment("…", base)])])
         room = max(0, width - right.cell_length - (1 if self.right else 0))
         left = Strip(segments(self, self.left))
         if left.cell_length > room:
