@@ -36,7 +36,7 @@ FETCH_S = 60.0
 TOLD_MAX = 20
 SHA256 = 64
 """Characters of one."""
-BATCH = 200
+BATCH = 100
 
 Pages = Mapping[str, str]
 """Part -> where below the source its page was read."""
