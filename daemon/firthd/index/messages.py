@@ -65,6 +65,25 @@ class MissingOne(Struct, frozen=True, kw_only=True):
     why: str
 
 
+class Teller(Struct, frozen=True, kw_only=True):
+    """A file of the source that tells of a release."""
+
+    section: str
+    filename: str
+    small: bool  # it holds nothing else
+    digest: str  # as the index declares it: sha256, else md5, else ""
+    size: int | None
+    raw: bytes  # its record
+
+
+class WantedRelease(Struct, frozen=True, kw_only=True):
+    """A release of which something is to be read before it can be judged; the best of its files first."""
+
+    part: str
+    version: str
+    tellers: list[Teller]
+
+
 class JudgementResult(Struct, frozen=True, kw_only=True):
     """What a policy made of all that was read."""
 
@@ -77,6 +96,7 @@ class JudgementResult(Struct, frozen=True, kw_only=True):
     missing_total: int = 0
     unsolvable: list[str] = []
     unmapped: list[str] = []  # licence texts that nobody knows
+    wanted: list[WantedRelease] = []  # the verdicts are not the last ones before these were read
     notes: list[str] = []
 
 

@@ -14,7 +14,7 @@ from firth_protocol.types import Cause, MirrorMode, StepName
 from firthd.channels.publish import Publication
 from firthd.families.pieces import AHEAD
 from firthd.index.messages import ReadParams, ReadResult
-from firthd.mirrors import plan, readers
+from firthd.mirrors import plan
 from firthd.mirrors.arrivals import Arrivals
 from firthd.mirrors.context import Context
 from firthd.mirrors.downloads import Result, bring
@@ -26,6 +26,7 @@ from firthd.mirrors.noting import looked_to_the_end, note_looked, note_marks
 from firthd.mirrors.parts import compared, end_state, not_yet_today, part_changes, source_times
 from firthd.mirrors.publish_run import PublishRuns, cleaned, told
 from firthd.mirrors.reading import Reading, marks_reader, note_absent, note_read
+from firthd.mirrors.releases import Releases
 from firthd.mirrors.source import Job, rules_of
 from firthd.mirrors.take_in import TakeIn, cause_of
 from firthd.runs.run import LiveRun, Outcome
@@ -48,6 +49,7 @@ class MirrorRuns:
     def __init__(self, context: Context, publications: PublishRuns, fills: FillRuns) -> None:
         self._p = context
         self._fills = fills
+        self._releases = Releases(context)
         self._take_in = TakeIn(context)
         self._publications = publications
         self.plans: dict[int, Job] = {}  # runs of kind plan for mirrors that do not exist: never written down
@@ -301,14 +303,14 @@ class MirrorRuns:
 
         async with live.step(StepName.FILTER, "reads the index"):
             try:
-                result = await self._worker(live, params, tell)
+                result = await self._worker(live, job, index, params, tell)
             except (Upstream, TooLarge) as error:
                 if not index.in_pieces or whole is None:
                     raise
                 live.note(f"{error.message}; the index is read whole")
                 index = await whole()
                 spools = index.to_read(self._p.source_folder(job.mirror_id), everything=False)
-                result = await self._worker(live, replace(params, spools=spools), tell)
+                result = await self._worker(live, job, index, replace(params, spools=spools), tell)
             read = Reading(index=index, parts=result.parts, stamp=stamp, judgement=result.judgement)
             if in_force is not None and result.judgement is not None:
                 note_judgement(live, in_force, result.judgement)
@@ -332,9 +334,10 @@ class MirrorRuns:
         stamp = self._p.policies.stamp(self._p.in_force(job))
         return bool(stamp) or stamp != await self._p.judged_as(job)
 
-    async def _worker(self, live: LiveRun, params: ReadParams, tell: Report) -> ReadResult:
+    async def _worker(self, live: LiveRun, job: Job, index: Index, params: ReadParams, tell: Report) -> ReadResult:
+        pages = {part.row.part: part.row.url_path for part in index.parts}
         try:
-            return await readers.read(self._p.workers, params, tell)
+            return await self._releases.judge(live, job, pages, params, tell)
         except WorkerLost:
             live.log("the worker process was lost; memory may have run out", "error")
             raise
@@ -386,11 +389,7 @@ class MirrorRuns:
         async with live.step(StepName.DOWNLOAD), open_run_file(folder / "run.sqlite") as reads:
             total = live.counts.active_planned
             result = await bring(live, self._p, job, places, reads, total)
-            live.count(
-                active=result.stored + result.present,
-                failed=read.failed + result.failed,
-                added=live.counts.added,
-            )
+            live.count(active=result.stored + result.present, failed=read.failed + result.failed)
             failed = f", {result.failed:,} could not be had" if result.failed else ""
             there = f", {result.present:,} were there" if result.present else ""
             live.progress(
