@@ -106,6 +106,10 @@ async def test_a_page_shows_what_the_policy_keeps_and_the_rest_is_refused(tmp_pa
         for again in (await w.call("run.list", kind="refilter")).items:
             await w.daemon.ended(again.id)
         assert await versions(w) == ["1.0", "1.1"]
+        flawed, well = (w.index.projects["alpha-one"][place].filename for place in (2, 1))
+        refused = await w.get(f"/repo/main/packages/alpha-one/{flawed}")
+        assert (refused.status, b"cve: MAL-2026-1" in refused.body) == (403, True)
+        assert (await w.get(f"/repo/main/packages/alpha-one/{well}")).status == 200
 
 
 async def test_a_policy_counts_files_not_their_metadata(tmp_path: Path) -> None:
