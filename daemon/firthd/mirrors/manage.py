@@ -133,7 +133,8 @@ class Mirrors:
         self, type_: MirrorType, source: Source, warnings: list[str], filters: Filters | None = None
     ) -> SourceFound:
         rules = rules_of(self._families, type_)
-        found = await Probe(self._upstream, source, rules, recognisers()).run(filters or Filters())
+        probe = Probe(self._upstream, source, rules, recognisers())
+        found = await probe.run(filters or Filters(), beside=filters is None)
         return msgspec.structs.replace(found, warnings=[*warnings, *found.warnings])
 
     def _normalise(
@@ -319,7 +320,7 @@ class Mirrors:
         source, said = self._normalise(before.type, given, credentials, proxy, ca_file, stored=stored)
         warnings += said
         if params.check:
-            answer = await self._ask(before.type, source, [])
+            answer = await self._ask(before.type, source, [], Filters())
             source = msgspec.structs.replace(source, url=answer.source)
             warnings += answer.warnings
         changes.update(

@@ -34,15 +34,17 @@ class Probe:
         self._recognisers = recognisers
         self._answers: list[Answer] = []
         self._instead: tuple[Form, Peek] | None = None  # what answered 200 and was no index
+        self._beside = True
         self._what: str | None = None  # what that is, in the words of the family
 
-    async def run(self, filters: Filters, timeout_s: float = PROBE_S) -> SourceFound:
-        """Return which parts the source has, of those that its family looks at.
+    async def run(self, filters: Filters, timeout_s: float = PROBE_S, *, beside: bool = True) -> SourceFound:
+        """Return which parts the source has, of those that its family looks at; `beside`: files beside them too.
 
         Raises errors.Upstream when nobody answers in time or access is refused, Invalid when something else stands
         there; the text says what.
         """
         shown = mask(self._source.url)
+        self._beside = beside
         warnings = []
         try:
             async with asyncio.timeout(timeout_s):
@@ -61,6 +63,8 @@ class Probe:
         return replace(found, warnings=[*found.warnings, *warnings])
 
     async def _ask(self, asked: Ask) -> Answer:
+        if asked.beside is not None and not self._beside:
+            return Answer(part=asked.part, form=None)
         try:
             answer = await self._first_form(asked)
         except Upstream:
