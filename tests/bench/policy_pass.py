@@ -20,8 +20,8 @@ from firthd.clock import SystemClock
 from firthd.families.base import Spool
 from firthd.families.conda.formats import FORMATS
 from firthd.families.conda.policing import POLICING
-from tests.bench.conda_index import SUBDIRS
-from tests.bench.whole_channel import cpu_seconds, make, seconds
+from tests.bench.conda_index import SUBDIRS, write_index
+from tests.bench.whole_channel import cpu_seconds, seconds
 from tests.support.daemon import DaemonProcess
 
 KEPT = 5000
@@ -34,6 +34,13 @@ STRICT = {
 }
 
 Rules = Mapping[str, Any]
+
+
+def make(folder: Path, total: int) -> None:
+    """Write the made-up channel."""
+    for subdir, share in SUBDIRS.items():
+        (folder / subdir).mkdir(parents=True)
+        write_index(folder / subdir / "repodata.json.zst", subdir, int(total * share), later=False)
 
 
 def names_in(folder: Path) -> Counter[str]:
@@ -98,7 +105,7 @@ async def bench(folder: Path, records: int, source: Path | None) -> None:
     """Start the daemon, edit, stop it."""
     if source is None:
         source = folder / "source"
-        await asyncio.to_thread(make, source, records, later=False)
+        await asyncio.to_thread(make, source, records)
     steps = edits(await asyncio.to_thread(names_in, source))
     async with DaemonProcess(folder) as process:
         client = await process.start()

@@ -2,14 +2,11 @@
 
 import asyncio
 import threading
-from pathlib import Path
 
 import pytest
 
-from firth_protocol.errors import FirthError, TooLarge, Unavailable
+from firth_protocol.errors import TooLarge
 from firthd.mirrors.aside import MOST_BYTES, WORTH_BYTES, Aside
-from firthd.mirrors.in_flight import HELD_BACK, InFlight
-from firthd.store.artifacts import FileRow
 
 
 class Slow:
@@ -35,23 +32,6 @@ class Slow:
 
 
 LARGE = bytes(WORTH_BYTES)
-ROW = FileRow(
-    id=1,
-    channel_id=1,
-    mirror_id=1,
-    family="conda",
-    part="noarch",
-    section="packages.conda",
-    filename="alpha-1-0.conda",
-    name="alpha",
-    version="1",
-    size=100_000,
-    sha256=None,
-    md5=None,
-    declared=2,
-    retired=False,
-    delivered=False,
-)
 
 
 async def test_small_chunks_behind_a_large_one_keep_their_order() -> None:
@@ -110,21 +90,3 @@ async def test_whoever_is_cancelled_waits_for_the_thread_and_gives_up_the_rest()
     with pytest.raises(asyncio.CancelledError):
         await settling
     assert writer.written == WORTH_BYTES
-
-
-async def test_the_end_of_a_file_is_given_once_it_is_verified_and_stays_given(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(bytes(100_000))
-    live = InFlight(ROW)
-    live.join("client")
-    live.begin(path, 100_000)
-    live.wrote(100_000)
-    assert await live.beyond(0) == 100_000 - HELD_BACK
-    live.verified(100_000)
-    assert await live.beyond(100_000 - HELD_BACK) == 100_000
-    error: FirthError = Unavailable("the disk is full")
-    live.fail(error)
-    assert await live.beyond(99_999) == 100_000  # it is what was promised, whatever becomes of the store
-    with pytest.raises(Unavailable):
-        await live.whole()
-    live.leave("client")
