@@ -20,7 +20,7 @@ from firthd.families.policing import ToldApart
 from firthd.index.messages import ReadParams, ReadResult, Teller, WantedRelease
 from firthd.mirrors import readers
 from firthd.mirrors.context import Context
-from firthd.mirrors.fetch_index import Index
+from firthd.mirrors.index import Index
 from firthd.mirrors.source import NO_MIRROR, Job, rules_of
 from firthd.runs.run import LiveRun
 from firthd.store import delivered, policies
