@@ -206,7 +206,7 @@ async def test_from_a_new_policy_to_a_channel_that_follows_its_edit(tmp_path: Pa
             await term.press(*["BTab"] * 4, "Enter")
             await term.sees("It acts at once: 1 run")
             await term.press("1", "Enter")
-            await term.sees("1 package", "▸tides")
+            await term.sees("3 packages", "tides", "– packages")
             await term.press("h")
             await term.sees("Type the name of a package")
             await term.type("hello")

@@ -6,7 +6,7 @@ worker judges once more, until nothing new is wanted. What cannot be had stays u
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from firthd.families.policing import ToldApart
 from firthd.index.messages import ReadParams, ReadResult, Teller, WantedRelease
 from firthd.mirrors import readers
 from firthd.mirrors.context import Context
+from firthd.mirrors.index import Index
 from firthd.mirrors.source import NO_MIRROR, Job, rules_of
 from firthd.runs.run import LiveRun
 from firthd.store import delivered, policies
@@ -38,9 +39,6 @@ SHA256 = 64
 """Characters of one."""
 BATCH = 100
 
-Pages = Mapping[str, str]
-"""Part -> where below the source its page was read."""
-
 
 class Release(Struct, frozen=True):
     """A release that is to be read, and where its part's files are."""
@@ -56,8 +54,9 @@ class Releases:
     def __init__(self, context: Context) -> None:
         self._p = context
 
-    async def judge(self, live: LiveRun, job: Job, pages: Pages, params: ReadParams, tell: Report) -> ReadResult:
+    async def judge(self, live: LiveRun, job: Job, index: Index, params: ReadParams, tell: Report) -> ReadResult:
         """Let parts be read and judged, as often as it takes; raises what `readers.read` raises."""
+        pages = {part.row.part: part.row.url_path for part in index.parts}
         tried: set[tuple[str, str]] = set()
         for _ in range(ROUNDS_MAX):
             result = await readers.read(self._p.workers, params, tell)

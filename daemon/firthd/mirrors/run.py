@@ -335,9 +335,8 @@ class MirrorRuns:
         return bool(stamp) or stamp != await self._p.judged_as(job)
 
     async def _worker(self, live: LiveRun, job: Job, index: Index, params: ReadParams, tell: Report) -> ReadResult:
-        pages = {part.row.part: part.row.url_path for part in index.parts}
         try:
-            return await self._releases.judge(live, job, pages, params, tell)
+            return await self._releases.judge(live, job, index, params, tell)
         except WorkerLost:
             live.log("the worker process was lost; memory may have run out", "error")
             raise
