@@ -11,7 +11,7 @@ from firth_protocol import units
 from firth_protocol.errors import Upstream
 from firthd.clock import Clock
 from firthd.families.base import Answer, Ask, FamilyRules, Form, Known, Listed, Spool
-from firthd.families.pieces import AHEAD
+from firthd.families.pieces import AHEAD, PIECES
 from firthd.mirrors.asking import not_it, odd, walk
 from firthd.mirrors.index import FetchedPart, Index, index_of
 from firthd.mirrors.pieces import Bring, PieceReader
@@ -86,7 +86,8 @@ class IndexFetcher:
         until = self._upstream.index_deadline()  # one that sends a little now and then would keep the run for days
         usable = await asyncio.to_thread(self._usable, known)
         fetch = _Fetch(self, live, job, known, usable, tag, until, came, current_since)
-        if pieces and self._rules.pieces is not None:
+        lists = thorough or any(row.encoding == PIECES for row in known.values())
+        if pieces and lists and self._rules.pieces is not None:
             bring = self._bringing(job, until)
             now, most = self.now_ms(), self._max_part_bytes
             fetch.pieces = PieceReader(self._rules.pieces, bring, live, self._folder, usable, known, now, most)
