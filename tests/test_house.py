@@ -174,6 +174,7 @@ WRITERS = {
     "page": {"pages"},
     "policy": {"policies"},
     "page_span": {"pages", "upkeep"},
+    "release": {"policies"},
     "run": {"history", "runs"},
     "run_failure": {"runs"},
     "run_log": {"runs"},

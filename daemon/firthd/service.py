@@ -323,6 +323,7 @@ class Daemon:
                 asked=self.keepers.unused.note,
                 index_lost=self.keepers.damage.index,
                 downloaded=self.usage.note,
+                changes=lambda: self.db.changes,
             )
         )
         listeners = web_listeners(self._sockets.web, self.settings.web.listen)

@@ -10,9 +10,9 @@ import resource
 import socket
 import sys
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from aiohttp import web
 from msgspec import Struct
@@ -113,6 +113,13 @@ class _Client:
         return not self.requests and handler.waits
 
 
+class Quick(Protocol):
+    """What may know the answer to a request without its being worked out."""
+
+    def get(self, asked: bytes, /) -> Sequence[bytes] | None:
+        """Return the pieces of the whole answer to a request that is these bytes, None when it is not known."""
+
+
 Peer = Callable[[socket.socket], Hashable | None]
 """Tells connections of one peer from those of others; None for one that may take every place."""
 
@@ -132,10 +139,12 @@ class Serving:
         name: str,
         shutdown_s: float,
         keepalive_s: float = KEEPALIVE_S,
+        quick: Quick | None = None,
     ) -> None:
         # A handler ends when its client leaves; what must go on without the client is no part of a handler.
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=shutdown_s)
         self._keepalive_s = keepalive_s
+        self._quick = quick
         self._limits = limits
         self._peer = peer
         self._refusal = refusal  # a whole response, which closes the connection
@@ -247,7 +256,12 @@ class Serving:
         server = self._runner.server
         assert server is not None  # it goes after the listeners
         handler = _Handler(
-            server, self._log, self._keepalive_s, unread=self._unread, on_end=lambda: self._left(handler)
+            server,
+            self._log,
+            self._keepalive_s,
+            unread=self._unread,
+            on_end=lambda: self._left(handler),
+            quick=self._quick,
         )
         self._clients[handler] = _Client(peer, self._clock.monotonic())
         try:
@@ -342,7 +356,7 @@ class _HttpLog(logging.Logger):
 class _Handler(web.RequestHandler):
     """aiohttp's side of one connection, which says when it ends."""
 
-    __slots__ = ("_came", "_on_end", "_unread", "wire")
+    __slots__ = ("_came", "_on_end", "_quick", "_unread", "_whole", "raw", "wire")
 
     def __init__(
         self,
@@ -352,6 +366,7 @@ class _Handler(web.RequestHandler):
         *,
         unread: Callable[[int], web.Response],
         on_end: Callable[[], None],
+        quick: Quick | None,
     ) -> None:
         super().__init__(
             server,
@@ -364,12 +379,45 @@ class _Handler(web.RequestHandler):
         self._unread = unread
         self._on_end = on_end
         self._came = asyncio.get_running_loop().time()
+        self._quick = quick
+        self._whole = quick is not None  # whether each request so far came in one piece: the parser is between two
+        self.raw: bytes | None = None
+        """The request that is being worked, as it came; None when it is not that simple."""
         self.wire: asyncio.Transport | None = None
         """The connection itself: a handler that was told to close has lost its own while bytes are still unsent."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.wire = cast(asyncio.Transport, transport)  # uvloop's is none by name
         super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Answer at once what was answered so before; anything else goes aiohttp's way."""
+        if self._whole:
+            self._whole = data.startswith(b"GET ") and data.find(b"\r\n\r\n") == len(data) - 4
+            idle = not self._messages and (self._waiter is not None or not self._request_count)
+            if self._whole and idle and self._answered(data):
+                return
+            self.raw = data if self._whole and idle else None
+        super().data_received(data)
+
+    def _answered(self, data: bytes) -> bool:
+        """Answer from memory, if the answer is there and goes out at once; the connection stays as it would have."""
+        wire, waiter = self.wire, self._waiter
+        if wire is None or waiter is None or waiter.done() or self._force_close or self._close:
+            return False
+        if self._quick is None or wire.is_closing() or wire.get_write_buffer_size():
+            return False
+        answer = self._quick.get(data)
+        if answer is None:
+            return False
+        self._request_count += 1
+        self._keepalive = True
+        loop = self._loop
+        self._next_keepalive_close_time = loop.time() + self._keepalive_timeout
+        if self._keepalive_handle is None:
+            self._keepalive_handle = loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
+        wire.write(b"".join(answer))
+        return True
 
     def abort(self) -> None:
         """End the connection now, whatever has not been sent."""
@@ -406,3 +454,9 @@ class _Handler(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
         self._on_end()
+
+
+def asked_with(request: web.BaseRequest) -> bytes | None:
+    """Return the bytes that a request came as; None when it did not come alone and in one piece."""
+    handler = request.protocol
+    return handler.raw if isinstance(handler, _Handler) else None

@@ -14,7 +14,7 @@ from firthd.health import Health
 from firthd.mirrors.caretakers import Caretakers
 from firthd.mirrors.govern import Governor
 from firthd.mirrors.take_in import TakeIn
-from firthd.store import disk, journal, pages, upkeep
+from firthd.store import disk, journal, pages, runs, upkeep
 from firthd.store.blobs import BlobStore
 from firthd.store.database import Database
 from firthd.store.object_store import ObjectStore
@@ -83,6 +83,7 @@ class Upkeep:
 
     def _chores(self) -> list[Chore]:
         return [
+            ("taking away half a backup", self._clear_backups),
             ("naming stored files", self._name_blobs),
             ("discarding what was abandoned", self._take_in.discard_abandoned),
             ("forgetting deleted mirrors", self._take_in.forget_deleted),
@@ -108,6 +109,12 @@ class Upkeep:
             ("mirrors that are overdue", self._health.note_overdue),
         ]
 
+    async def _clear_backups(self) -> None:
+        """Take away what backups left that were at work when the last daemon was killed."""
+        if not self.blobs_named:
+            paths = await self._db.read(runs.broken_off_backups)
+            await asyncio.to_thread(self._keepers.backups.clear, paths)
+
     async def _name_blobs(self) -> None:
         """Give every stored file its row, take away objects without one: kill -9 may have come between the two."""
         if self.blobs_named:
@@ -116,6 +123,7 @@ class Upkeep:
             await self._blobs.name(await asyncio.to_thread(self._blobs.listed, f"{first:02x}"))
         await self._objects.find_orphans()
         await upkeep.forget_unfinished(self._db)
+        await self._keepers.damage.count_all()
         self.blobs_named = True
 
     async def _forget_events(self) -> None:

@@ -10,6 +10,9 @@ SYSTEM_SOCKET = Path("/run/firth/firth.sock")
 
 REQUEST_LIMIT = 1024 * 1024
 """Bytes of one request at the most."""
+DOCUMENT_METHOD = "config.apply"
+DOCUMENT_LIMIT = 8 * 1024 * 1024
+"""Bytes of a request that brings the document of an installation, by itself and with a Content-Length."""
 BATCH_LIMIT = 50
 """Calls in one batch at the most."""
 SILENCE_S = 45.0

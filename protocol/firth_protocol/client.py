@@ -1,6 +1,7 @@
 """The only place where a Python program talks to the daemon in asyncio: call, batch, follow events, resume."""
 
 import asyncio
+import io
 import itertools
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -13,7 +14,7 @@ import aiohttp
 import msgspec
 from msgspec import UNSET, inspect
 
-from firth_protocol.address import REQUEST_LIMIT, SILENCE_S, unreachable_text
+from firth_protocol.address import DOCUMENT_LIMIT, DOCUMENT_METHOD, REQUEST_LIMIT, SILENCE_S, unreachable_text
 from firth_protocol.errors import CursorExpired, FirthError, Internal, TooLarge, Unavailable, from_wire
 from firth_protocol.events import LOST
 from firth_protocol.methods import METHODS
@@ -64,7 +65,8 @@ class Client:
     async def call(self, method: str, /, **params: Any) -> Any:
         """Call a method of the table; return its Result struct. Structs and UNSET are fine as parameters."""
         request = self._request(method, params)
-        reply = await self._post(msgspec.json.encode(request), _patience(params))
+        most = DOCUMENT_LIMIT if method == DOCUMENT_METHOD else REQUEST_LIMIT
+        reply = await self._post(msgspec.json.encode(request), _patience(params), most)
         return _outcome(method, reply)
 
     async def batch(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Any]:
@@ -141,14 +143,13 @@ class Client:
             raise RuntimeError("use the client as an async context manager: async with Client(socket) as client")
         return self._session
 
-    async def _post(self, body: bytes, patience_s: float) -> Any:
-        if len(body) > REQUEST_LIMIT:
-            raise TooLarge(
-                f"the request is over {REQUEST_LIMIT:,} bytes", hint="send less at once", limit=REQUEST_LIMIT
-            )
+    async def _post(self, body: bytes, patience_s: float, most: int = REQUEST_LIMIT) -> Any:
+        if len(body) > most:
+            raise TooLarge(f"the request is over {most:,} bytes", hint="send less at once", limit=most)
         timeout = aiohttp.ClientTimeout(total=self._timeout_s + patience_s, sock_connect=CONNECT_TIMEOUT_S)
         try:
-            async with self._open().post("http://firth/rpc", data=body, timeout=timeout) as response:
+            data = body if len(body) <= REQUEST_LIMIT else io.BytesIO(body)  # aiohttp warns of large ones
+            async with self._open().post("http://firth/rpc", data=data, timeout=timeout) as response:
                 answer = await response.read()
                 if response.status != 200:
                     raise _refusal(response.status, answer)

@@ -557,6 +557,9 @@ class PackageList(PageParams, frozen=True, kw_only=True):
     query: Query | None = None
     platform: Annotated[str, Meta(max_length=64, description="a subdir, such as linux-64 or noarch")] | None = None
     state: t.ArtifactState | None = None
+    left_out: Annotated[
+        bool | None, Meta(description="packages of which policies leave nothing: true only these, false none of them")
+    ] = None
     sort: Annotated[str, Meta(description="`name`, `files`, `bytes`, `downloads`, each with `-` for descending")] = (
         "name"
     )

@@ -1,9 +1,11 @@
 """How fast Python pages and files go out and come in: `python -m tests.bench.python_serving [--rounds 5]`.
 
 Out: a project's page in JSON and HTML, and a file of 50 KB, in requests a second beside simple-repository-server, which
-gets an environment of its own from the Python index. In: an active run of 300 projects with 3,000 files, beside
-`curl --parallel` for the same files, then sha256sum of them, then sync. Everything of one line happens in the same run,
-in turns; figures are medians. Ratios are what to trust: above 1 Firth is faster going out, below 1 coming in.
+gets an environment of its own from the Python index, and beside nginx with one worker, which sends the same bytes as
+files. First: a file of 20 MB that a passive mirror fetches for one client, beside the source itself. In: an active run
+of 300 projects with 3,000 files, beside `curl --parallel` for the same files, then sha256sum of them, then sync, and
+beside bandersnatch. Everything of one line happens in the same run, in turns; figures are medians. Ratios are what to
+trust: above 1 Firth is faster going out, below 1 coming in.
 """
 
 import argparse
@@ -14,13 +16,15 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
+from tests.bench import others
 from tests.bench.serving import cpu_s, take
 from tests.deep.test_python_servers import PLACE, free_port, server
 from tests.support.daemon import DaemonProcess
@@ -32,6 +36,7 @@ SERVER = "simple-repository-server"
 CONNECTIONS = 16
 CURL_AT_ONCE = 14
 PROJECT = "project-000"
+LARGE_BYTES = 20_000_000
 
 
 class Run(NamedTuple):
@@ -119,31 +124,104 @@ def requests_a_second(answer: Answer, seconds: float) -> float:
     return done / took
 
 
-async def asked(index_url: str) -> dict[str, Answer]:
-    """Return what is asked of a server: both forms of a page, and the page's first file."""
+async def places_of(index_url: str) -> dict[str, tuple[str, str]]:
+    """Return what is asked of a server (URL, Accept header): both forms of a page, and the page's first file."""
     page = f"{index_url}/{PROJECT}/"
     async with aiohttp.ClientSession(headers={"Accept": JSON}) as http, http.get(page) as reply:
         found = await reply.json(content_type=None)
     file = urljoin(page, found["files"][0]["url"]).partition("#")[0]
-    places = {"page, JSON": (page, JSON), "page, HTML": (page, HTML), "file of 50 KB": (file, "*/*")}
-    return {name: await asyncio.to_thread(answer_to, *place) for name, place in places.items()}
+    return {"page, JSON": (page, JSON), "page, HTML": (page, HTML), "file of 50 KB": (file, "*/*")}
 
 
-async def out(firth: str, folder: Path, index: PythonIndex, seconds: float, rounds: int) -> None:
+async def beside_nginx(stack: AsyncExitStack, folder: Path, places: Mapping[str, tuple[str, str]]) -> dict[str, Answer]:
+    """Let nginx send what these places (URL, Accept header) send; nothing without nginx."""
+    bodies = {}
+    async with aiohttp.ClientSession() as http:
+        for number, (name, (url, accept)) in enumerate(places.items()):
+            async with http.get(url, headers={"Accept": accept}) as reply:
+                bodies[name] = (f"{number}.whl", await reply.read())
+    port = free_port()
+    command = await asyncio.to_thread(others.nginx, folder, port, dict(bodies.values()))
+    if command is None:
+        return {}
+    at = f"http://127.0.0.1:{port}"
+    await stack.enter_async_context(server(command, f"{at}/0.whl", folder))
+    return {name: await asyncio.to_thread(answer_to, f"{at}/{file}", "*/*") for name, (file, _) in bodies.items()}
+
+
+async def out(firth: str, pid: int, folder: Path, index: PythonIndex, seconds: float, rounds: int) -> None:
     packages = folder / "packages"
     await asyncio.to_thread(write_packages, index, packages)
     port = free_port()
     command = [await asyncio.to_thread(installed), "--host", "127.0.0.1", "--port", str(port), str(packages)]
-    async with server(command, f"http://127.0.0.1:{port}/simple/", folder):
-        ours, theirs = await asked(firth), await asked(f"http://127.0.0.1:{port}/simple")
-        print(f"{'requests a second':<28}{'Firth':>10}{SERVER:>28}{'ratio':>8}")
-        for name in ours:
-            figures: dict[str, list[float]] = {"ours": [], "theirs": []}
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(server(command, f"http://127.0.0.1:{port}/simple/", folder))
+        places = await places_of(firth)
+        servers = {
+            "Firth": {name: await asyncio.to_thread(answer_to, *place) for name, place in places.items()},
+            SERVER: {
+                name: await asyncio.to_thread(answer_to, *place)
+                for name, place in (await places_of(f"http://127.0.0.1:{port}/simple")).items()
+            },
+            "nginx": await beside_nginx(stack, folder, places),
+        }
+        print(f"{'requests a second':<18}{'Firth':>9}{'CPU us':>8}{SERVER:>26}{'ratio':>7}{'nginx':>9}{'ratio':>7}")
+        for name in places:
+            figures: dict[str, list[float]] = {whose: [] for whose in servers}
+            cpu = []
             for _ in range(rounds):
-                for whose, answer in (("ours", ours[name]), ("theirs", theirs[name])):
-                    figures[whose].append(await asyncio.to_thread(requests_a_second, answer, seconds))
-            one, other = (statistics.median(figures[whose]) for whose in ("ours", "theirs"))
-            print(f"{name:<28}{one:>10,.0f}{other:>28,.0f}{one / other:>8.1f}")
+                for whose, answers in servers.items():
+                    if name in answers:
+                        before = cpu_s(pid)
+                        figures[whose].append(await asyncio.to_thread(requests_a_second, answers[name], seconds))
+                        if whose == "Firth":
+                            cpu.append((cpu_s(pid) - before) / (figures[whose][-1] * seconds) * 1e6)
+            one, other = (statistics.median(figures[whose]) for whose in ("Firth", SERVER))
+            line = f"{name:<18}{one:>9,.0f}{statistics.median(cpu):>8.0f}{other:>26,.0f}{one / other:>7.1f}"
+            if figures["nginx"]:
+                static = statistics.median(figures["nginx"])
+                line += f"{static:>9,.0f}{one / static:>7.2f}"
+            print(line)
+
+
+# --- first fetches ----------------------------------------------------------------------------------------
+
+
+def got(url: str) -> float:
+    """Get a file by curl; return the seconds. Blocks."""
+    began = time.perf_counter()
+    subprocess.run(["curl", "-sf", "-o", "/dev/null", url], check=True)
+    return time.perf_counter() - began
+
+
+async def first_fetches(folder: Path, rounds: int) -> None:
+    """Get files of 20 MB of their source, through a passive mirror, and once more."""
+    index = PythonIndex(core=False)
+    names = [f"large-{number}" for number in range(3 * rounds)]
+    for name in names:
+        index.add(name, "1.0", body=os.urandom(LARGE_BYTES // 2).hex())
+    async with FaultyUpstream() as upstream, DaemonProcess(folder) as process:
+        index.serve(upstream)
+        client = await process.start()
+        await client.call("channel.create", name="main")
+        fields = {"type": "python", "mode": "passive", "source": f"{upstream.url}/simple", "check": False}
+        await client.call("mirror.create", channel="main", name="p", filters={"projects": names}, **fields)
+        run = (await client.call("mirror.run", mirror="main:p")).run
+        await client.call("run.wait", run=run.id, timeout=600)
+        url = await process.url(client)
+        took: dict[str, list[float]] = {"direct": [], "first": [], "again": []}
+        before = cpu_s(process.pid)
+        for name in names:
+            path = f"{name}/{index.projects[name][0].filename}"
+            took["direct"].append(await asyncio.to_thread(got, f"{upstream.url}/files/{path}"))
+            for which in ("first", "again"):
+                took[which].append(await asyncio.to_thread(got, f"{url}/repo/main/packages/{path}"))
+        cpu = (cpu_s(process.pid) - before) / len(names)
+    direct, first, again = (statistics.median(times) for times in took.values())
+    print(
+        f"a first fetch of 20 MB: {first:.3f} s, of its source {direct:.3f} s, ratio {first / direct:.2f};"
+        f" again {again:.3f} s; {cpu:.3f} s of daemon CPU for both"
+    )
 
 
 # --- in ---------------------------------------------------------------------------------------------------
@@ -193,13 +271,19 @@ async def measure(folder: Path, projects: int, files: int, seconds: float, round
     index = made_index(projects, files)
     ours: list[Run] = []
     theirs: list[float] = []
+    mirrored: list[float] = []
+    program = await asyncio.to_thread(others.bandersnatch)
     async with FaultyUpstream() as upstream:
         index.serve(upstream)
+        others.serve(index, upstream)
         for number in range(rounds):
             (place := folder / str(number)).mkdir()
             async with DaemonProcess(place) as process:
                 ours.append(await run_of(process, f"{upstream.url}/simple", upstream.requests.clear))
                 theirs.append(await curl(index, upstream.url, place / "curl"))
+                more = (program, upstream.url, place / "bandersnatch", sum(map(len, index.projects.values())))
+                mirrored.append(await asyncio.to_thread(others.mirrored, *more))
+                upstream.requests.clear()
                 if number == rounds - 1:
                     one, other = statistics.median(run.seconds for run in ours), statistics.median(theirs)
                     cpu = statistics.median(run.cpu_s for run in ours)
@@ -207,8 +291,12 @@ async def measure(folder: Path, projects: int, files: int, seconds: float, round
                         f"active run of {projects:,} projects, {files:,} files: {one:.2f} s, {cpu:.2f} s of daemon CPU"
                     )
                     print(f"curl --parallel, sha256sum, sync: {other:.2f} s, ratio {one / other:.2f}")
+                    slow = statistics.median(mirrored)
+                    print(f"bandersnatch, sync: {slow:.2f} s, ratio {one / slow:.2f}")
                     print(f"a run of no change: {statistics.median(run.unchanged for run in ours):.2f} s")
-                    await out(f"{ours[-1].url}/repo/main/simple", place, index, seconds, rounds)
+                    await out(f"{ours[-1].url}/repo/main/simple", process.pid, place, index, seconds, rounds)
+    (large := folder / "large").mkdir()
+    await first_fetches(large, rounds)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from firth_protocol.errors import Invalid, NotFound
 from firth_protocol.types import RunState
+from firthd.store.database import Tx
 from tests.support.world import World, edit, world
 
 ALPHA = "alpha-1.9-0.conda"
@@ -57,6 +58,27 @@ async def test_a_removed_package_is_refused_at_once_and_stays_away(tmp_path: Pat
         assert (await w.call("channel.get", channel="main")).blocks == []
         with pytest.raises(Invalid):
             await w.call("package.remove", channel="main", spec="alpha >>=1")
+
+
+async def test_a_removal_that_was_cut_off_is_made_up_for(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.mirror("passive")
+        await w.run()
+        before = await w.names()
+
+        async def cut_off(tx: Tx) -> None:
+            change_set = await tx.insert(
+                "INSERT INTO change_set(channel_id, cause, state, created_at) VALUES (1, 'removal', 'abandoned', 0)"
+            )
+            await tx.execute(
+                "UPDATE artifact SET closed_set = ?, closed_reason = 'blocked' WHERE filename = ?", (change_set, ALPHA)
+            )
+
+        await w.daemon.daemon.db.write(cut_off)
+        reply = await w.call("package.remove", channel="main", spec="alpha 1.9")
+        await ended(w, reply.run.id)
+        await w.daemon.daemon.upkeep.round()
+        assert before - await w.names() == {ALPHA}
 
 
 async def test_an_active_run_does_not_download_what_is_blocked(tmp_path: Path) -> None:

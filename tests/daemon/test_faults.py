@@ -83,7 +83,8 @@ async def test_an_index_that_cannot_be_had_fails_the_run_and_the_next_one_makes_
         assert (await t.run()).state is RunState.COMPLETED
         reasons = {}
         grown = t.source.grow()
-        for kind in KINDS:
+        kinds = [kind for kind in KINDS if kind not in t.source.bears]
+        for kind in kinds:
             for path in t.source.indexes:
                 t.breaks(path, kind)
             run = await t.run()
@@ -92,7 +93,7 @@ async def test_an_index_that_cannot_be_had_fails_the_run_and_the_next_one_makes_
             assert await t.serves("gone") or mode == "active", kind  # what was published before stays
             assert (await t.get(grown))[0] == 404
             t.upstream.heal()
-        assert len(reasons) == 15
+        assert len(reasons) == len(kinds) >= 14
         assert (await t.run()).state is RunState.COMPLETED
         assert (await t.get(grown))[0] == 200
 

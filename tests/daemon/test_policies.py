@@ -219,7 +219,14 @@ async def test_advisories_act_at_once_and_are_judged_by_hand(tmp_path: Path) -> 
             {"id": "OWN-3", "name": "beta", "spec": "beta >=1 <2"},
         ]
         file.write_text("\n".join(map(json.dumps, lines)))
-        for place in ("flaws.jsonl", "http://[::1", "http://127.0.0.1:99999/", "//[", "/flaws\0.jsonl"):
+        for place in (
+            "flaws.jsonl",
+            "http://[::1",
+            "http://127.0.0.1:99999/",
+            "http://127.0.0.1/x?key=1",
+            "//[",
+            "/flaws\0.jsonl",
+        ):
             with pytest.raises(Invalid):
                 await w.call("advisory.import", source=place, format="lines")
         reply = await w.call("advisory.import", source=str(file), format="lines")
@@ -333,3 +340,31 @@ async def test_a_client_that_knows_a_refused_file_is_told_policy_and_rule(tmp_pa
             403,
             "alpha-1.9-0.conda is kept out of main by policy old, packages: excluded by `alpha <1.10`",
         )
+
+
+async def test_packages_of_which_a_policy_leaves_nothing_stay_listed(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await make(w, "some", packages={"allow": ["beta"]})
+        await w.mirror("passive", policy="some")
+        await w.run()
+
+        async def listed(**params: Any) -> list[tuple[str, int, int, str | None]]:
+            found: list[tuple[str, int, int, str | None]] = []
+            cursor = None
+            while True:
+                page = await w.call("package.list", channel="main", limit=1, cursor=cursor, **params)
+                found += [(one.name, one.files, one.left_out, one.rule) for one in page.items]
+                cursor = page.next_cursor
+                if cursor is None:
+                    assert page.total == len(found)
+                    return found
+
+        beta, alpha, gamma = ("beta", 1, 0, None), ("alpha", 0, 3, "packages"), ("gamma", 0, 1, "packages")
+        assert await listed() == await listed(sort="-name") == [beta, alpha, gamma]
+        assert await listed(left_out=False) == await listed(platform="noarch") == [beta]
+        assert (await listed(left_out=True), await listed(query="alp")) == ([alpha, gamma], [alpha])
+        one = (await w.call("package.list", channel="main", left_out=True)).items[0]
+        assert one.why == "not among the packages that are allowed"
+        await w.mirror("passive", name="second")
+        await w.run("main:second")
+        assert await listed() == [("alpha", 3, 0, None), beta, ("gamma", 1, 0, None)]

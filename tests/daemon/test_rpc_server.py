@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from firth_protocol.address import REQUEST_LIMIT
+from firth_protocol.address import DOCUMENT_LIMIT, REQUEST_LIMIT
 from firth_protocol.errors import InUse, Invalid
 from firth_protocol.events import READER_LIMIT
 from firth_protocol.methods import SeqReply
@@ -93,6 +93,24 @@ async def test_over_one_mebibyte_is_too_much(tmp_path: Path, chunked: bool) -> N
                 assert reply.status == status
                 assert error["data"]["kind"] == ("parse" if status == 200 else "too_large")
         assert "1,048,576 bytes" in error["message"]
+
+
+async def test_an_installation_may_be_larger(tmp_path: Path) -> None:
+    seen = []
+
+    async def apply(context: Context, params: Any) -> object:
+        seen.append(len(params.document))
+        raise Invalid("read")
+
+    async with server(tmp_path, rig(config_apply=apply)) as up:
+        for method, size, kind in (
+            ("config.apply", 2 * REQUEST_LIMIT, "invalid"),
+            ("config.apply", DOCUMENT_LIMIT, "too_large"),
+            ("policy.create", 2 * REQUEST_LIMIT, "too_large"),
+        ):
+            async with up.http.post(f"{URL}/rpc", data=io.BytesIO(call(method, document="#" * size).encode())) as reply:
+                assert (await reply.json())["error"]["data"]["kind"] == kind
+    assert seen == [2 * REQUEST_LIMIT]
 
 
 async def test_while_starting_calls_and_events_are_put_off(tmp_path: Path) -> None:

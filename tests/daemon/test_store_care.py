@@ -220,6 +220,18 @@ async def test_a_backup_on_an_empty_machine_serves_the_same_bytes(tmp_path: Path
             ] == []
 
 
+async def test_what_a_killed_run_has_not_counted_is_counted(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.mirror("active")
+        await w.run()
+        right = await w.call("mirror.get", mirror="main:m")
+        await w.daemon.daemon.db.write(lambda tx: tx.execute("UPDATE mirror SET artifacts = 66, stored = 65"))
+        w.daemon.daemon.upkeep.note_named(False)
+        await w.daemon.daemon.upkeep.round()
+        found = await w.call("mirror.get", mirror="main:m")
+        assert (found.artifacts, found.stored) == (right.artifacts, right.stored)
+
+
 async def test_a_backup_goes_where_it_may_and_over_nothing(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         for path in ("/etc/firth", "../escaped", str(tmp_path), ".", ""):
@@ -238,5 +250,24 @@ async def test_a_backup_goes_where_it_may_and_over_nothing(tmp_path: Path) -> No
         await done(w, "daemon.backup", path="one")
         with pytest.raises(Conflict):
             await w.call("daemon.backup", path="one")
+        half = w.daemon.state / "out" / "two.part"
+        others = w.daemon.state / "out" / "three.part"
+        for folder, file in ((half, "firth.sqlite"), (others, "thesis.odt")):
+            folder.mkdir()
+            (folder / file).touch()
+        for path in ("two", "three", "../escaped"):  # as a daemon leaves them that is killed
+            await w.daemon.daemon.db.write(
+                lambda tx, path=path: tx.execute(  # type: ignore[misc]
+                    "INSERT INTO run(kind, state, cause, by, params, created_at, error) VALUES ('backup', 'failed', '',"
+                    ' \'\', json_object(\'path\', ?), 0, \'{"kind": "interrupted", "message": "", "hint": ""}\')',
+                    (path,),
+                )
+            )
+        with pytest.raises(Conflict):
+            await w.call("daemon.backup", path="two")
+        w.daemon.daemon.upkeep.note_named(False)
+        await w.daemon.daemon.upkeep.round()
+        assert (half.exists(), others.exists()) == (False, True)
+        await done(w, "daemon.backup", path="two")
         with pytest.raises(NotFound):
             await w.call("run.get", run=99)

@@ -14,7 +14,8 @@ import aiohttp
 import pytest
 
 from firth_protocol.types import RunState
-from tests.support.python import Installer, PythonIndex, python_world, sample_index
+from tests.support.daemon import in_process_daemon
+from tests.support.python import Installer, PythonIndex, PythonWorld, python_world, sample_index
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(600)]
 
@@ -174,3 +175,24 @@ async def test_an_index_of_another_server_is_mirrored_and_installed_from(
             status, said = await getattr(installer, name)(address, "alpha-one")
             assert status == 0, said
             assert (installer.version("alpha_one"), installer.version("beta")) == ("1.0", "2.0")
+        if mode == "active":
+            await through_a_second(tmp_path / "second", w, address)
+
+
+async def through_a_second(folder: Path, w: PythonWorld, address: str) -> None:
+    """Mirror the channel by another daemon: it has the same digest, and is installed from."""
+    async with in_process_daemon(folder) as second:
+        await second.client.call("channel.create", name="copy")
+        await second.client.call(
+            "mirror.create", channel="copy", name="p", type="python", mode="active", source=address
+        )
+        run = await second.run("copy:p")
+        assert run.state is RunState.COMPLETED, run
+        digests = [
+            (await client.call("channel.generations", channel=name)).items[0].digest
+            for client, name in ((w.daemon.client, "main"), (second.client, "copy"))
+        ]
+        assert digests[0] == digests[1]
+        installer = Installer(folder / "uv")
+        status, said = await installer.uv(f"{second.url}/repo/copy/simple/", "alpha-one")
+        assert (status, installer.version("beta")) == (0, "2.0"), said

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from firth_protocol.types import RunState
+from firthd.channels.renders import WORTH_RECORDS
 from tests.support.world import World, world
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(180)]
@@ -55,3 +56,19 @@ async def test_a_run_takes_in_what_two_workers_have_read(tmp_path: Path, caplog:
             assert await served(w) == listed(step)
             readers = [one for one in caplog.messages if "read_task ended" in one]
             assert len(readers) == 2 * (step + 1)
+
+
+async def test_two_workers_render_a_part_that_was_there_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "firthd.workers")
+    parts = {
+        part: {f"p{number}-1-0.conda": {"name": f"p{number}", "version": "1", "build": "0"} for number in range(count)}
+        for part, count in (("noarch", WORTH_RECORDS + 1), ("linux-64", WORTH_RECORDS))
+    }
+    async with world(tmp_path) as w:
+        write(w.source.path, parts)
+        await w.mirror("passive")
+        assert (await w.run()).state is RunState.COMPLETED
+        assert await served(w) == parts
+    assert len([one for one in caplog.messages if "render_task ended" in one]) == 2

@@ -17,7 +17,7 @@ import zstandard
 from msgspec import Struct
 
 from firth_protocol.client import Client
-from firth_protocol.errors import FirthError, WrongState
+from firth_protocol.errors import FirthError, NotFound, WrongState
 from firth_protocol.methods import METHODS
 from firth_protocol.types import Event, Run, RunState
 from tests.support.conda import ChannelFolder, PackageSpec, sample_channel
@@ -82,6 +82,7 @@ class Place(Struct, frozen=True, kw_only=True):
 
 
 ALSO: dict[str, dict[str, Any]] = {
+    "advisory.get": {"id": "OWN-1"},
     "package.get": {"name": "alpha"},
     "package.explain": {"spec": "alpha"},
     "policy.get": {"policy": "open"},
@@ -133,7 +134,7 @@ class Everything:
                 found += [int(pid) for pid in file.read_text().split()]
         return found
 
-    async def read_all(self, mirrors: list[int], runs: list[int]) -> set[str]:
+    async def read_all(self, mirrors: list[int], runs: list[int], family: str = "conda") -> set[str]:
         """Call every method that reads, for every mirror and run; return the names of those called."""
         each: dict[str, list[dict[str, Any]]] = {
             "channel": [{"channel": "main"}],
@@ -146,8 +147,10 @@ class Everything:
                 continue
             needs = [field for field in ("channel", "mirror", "run") if field in required(method.params)]
             for params in each[needs[0]] if needs else [{}]:
-                extra = ALSO.get(name, {})
-                with contextlib.suppress(WrongState):  # a report that nothing is there for yet: the error was looked at
+                extra = ALSO.get(name, {}) | ({"family": family} if name in {"package.get", "package.explain"} else {})
+                with contextlib.suppress(
+                    WrongState, NotFound
+                ):  # a report that nothing is there for yet: the error was looked at
                     await self.call(name, **params, **extra)
                 called.add(name)
         return called
@@ -238,10 +241,10 @@ async def places(source: ChannelFolder) -> AsyncIterator[dict[str, Place]]:
 
 
 @asynccontextmanager
-async def watched(folder: Path) -> AsyncIterator[Everything]:
+async def watched(folder: Path, settings: str = "[runs]\nmax_active = 6\n") -> AsyncIterator[Everything]:
     """Give a daemon that is looked at from all sides; what it told of events is judged at the end."""
     config = folder / "firth.toml"
-    config.write_text("[runs]\nmax_active = 6\n")
+    config.write_text(settings)
     async with DaemonProcess(folder, environ={"FIRTH_CONFIG": str(config)}) as process:
         client = await process.start()
         async with contextlib.AsyncExitStack() as stack:

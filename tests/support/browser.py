@@ -139,6 +139,7 @@ async def browser(folder: Path) -> AsyncIterator[Tab]:
                 try:
                     for domain in ("Page", "Runtime", "Log", "Audits"):
                         await tab.send(f"{domain}.enable")
+                    await tab.send("Emulation.setFocusEmulationEnabled", enabled=True)
                     yield tab
                 finally:
                     listening.cancel()

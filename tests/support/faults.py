@@ -58,6 +58,10 @@ class FamilySource(Protocol):
     def files(self) -> Mapping[str, str]:
         """Return kind -> a file's path below the server."""
 
+    @property
+    def bears(self) -> frozenset[str]:
+        """Return the kinds that its index is read in spite of."""
+
     def serve(self, upstream: FaultyUpstream, /) -> None:
         """Let a server have what the source has."""
 
@@ -78,6 +82,7 @@ class CondaSource:
     filters: Mapping[str, object] = {}
     whole: Mapping[str, object] = {}
     indexes = ("noarch/repodata.json", "noarch/repodata.json.zst")
+    bears: frozenset[str] = frozenset()
 
     def __init__(self, folder: Path) -> None:
         self._channel = ChannelFolder(folder)
@@ -107,6 +112,7 @@ class RSource:
     filters: Mapping[str, object] = {"archive": False}
     whole = filters
     indexes = (f"{CONTRIB}/PACKAGES", f"{CONTRIB}/PACKAGES.gz", f"{CONTRIB}/PACKAGES.rds")
+    bears = frozenset({"longer"})  # what follows a packed text is no part of it, to R neither
 
     def __init__(self, _: Path) -> None:
         self._files: dict[str, bytes] = {}
@@ -137,6 +143,7 @@ class PythonSource:
     type, below = "python", "/simple"
     whole: Mapping[str, object] = {}
     indexes = ("simple/", "simple/simple/")
+    bears: frozenset[str] = frozenset()
 
     def __init__(self, _: Path) -> None:
         self._index = PythonIndex(core=False)

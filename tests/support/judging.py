@@ -75,10 +75,10 @@ class WorkerPath:
         )
 
 
-def worker_path(folder: Path) -> WorkerPath:
-    """Return the path over the real records."""
+def worker_path(folder: Path, records: Records | None = None) -> WorkerPath:
+    """Return the path over the real records, or over some."""
     asyncio.run(_empty_state(folder / "firth.sqlite"))
-    return WorkerPath(folder, real_records())
+    return WorkerPath(folder, records if records is not None else real_records())
 
 
 async def _empty_state(path: Path) -> None:

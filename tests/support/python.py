@@ -32,20 +32,34 @@ HTML = "application/vnd.pypi.simple.v1+html"
 UPLOADED = "2024-03-01T12:00:00.000000Z"
 
 
-def metadata_of(name: str, version: str, needs: Sequence[str] = (), requires_python: str | None = None) -> bytes:
-    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+def metadata_of(
+    name: str,
+    version: str,
+    needs: Sequence[str] = (),
+    requires_python: str | None = None,
+    says: Sequence[str] = (),
+) -> bytes:
+    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", *says]
     lines += [f"Requires-Dist: {need}" for need in needs]
     lines += [f"Requires-Python: {requires_python}"] if requires_python else []
     return ("\n".join(lines) + "\n\n").encode()
 
 
-def wheel(name: str, version: str, *, needs: Sequence[str] = (), tag: str = "py3-none-any", body: str = "") -> bytes:
+def wheel(
+    name: str,
+    version: str,
+    *,
+    needs: Sequence[str] = (),
+    tag: str = "py3-none-any",
+    body: str = "",
+    says: Sequence[str] = (),
+) -> bytes:
     """Return a wheel that installs one module, which holds its version and `body`."""
     module = name.replace("-", "_").replace(".", "_").lower()
     info = f"{module}-{version}.dist-info"
     files = {
         f"{module}.py": f"VERSION = {version!r}\nBODY = {body!r}\n".encode(),
-        f"{info}/METADATA": metadata_of(name, version, needs),
+        f"{info}/METADATA": metadata_of(name, version, needs, says=says),
         f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: {tag}\n".encode(),
     }
     record = io.StringIO()
@@ -110,15 +124,16 @@ class PythonIndex:
         kind: str = "wheel",
         tag: str = "py3-none-any",
         body: str = "",
+        says: Sequence[str] = (),
         **said: Any,
     ) -> File:
         """Add a file; a project's first one says how its name is spelled."""
         project = normalised(name)
         module = name.replace("-", "_").replace(".", "_").lower()
         if kind == "wheel":
-            content = wheel(name, version, needs=needs, tag=tag, body=body)
+            content = wheel(name, version, needs=needs, tag=tag, body=body, says=says)
             file = File(filename=f"{module}-{version}-{tag}.whl", content=content)
-            file.metadata = metadata_of(name, version, needs) if self.core else None
+            file.metadata = metadata_of(name, version, needs, says=says) if self.core else None
         else:
             file = File(filename=f"{name}-{version}.tar.gz", content=sdist(name, version))
         file.said = {"upload-time": UPLOADED, **said}

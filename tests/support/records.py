@@ -9,6 +9,8 @@ from typing import Any
 import zstandard
 
 FILE = Path(__file__).with_name("real_records.json.zst")
+ENVIRONMENT = Path(__file__).with_name("real_environment.json.zst")
+"""126 real records of Python, numpy, pandas, scipy and what they need on one platform; nothing lacks."""
 
 Records = Mapping[str, Mapping[str, dict[str, Any]]]
 """subdir -> file name -> record"""
@@ -18,6 +20,14 @@ Records = Mapping[str, Mapping[str, dict[str, Any]]]
 def real_records() -> Records:
     """Return the records; nobody changes them."""
     found: Records = json.loads(zstandard.ZstdDecompressor().decompress(FILE.read_bytes(), max_output_size=1 << 24))
+    return found
+
+
+@lru_cache(maxsize=1)
+def real_environment() -> Records:
+    """Return records among which all that any of them needs is; nobody changes them."""
+    content = zstandard.ZstdDecompressor().decompress(ENVIRONMENT.read_bytes(), max_output_size=1 << 24)
+    found: Records = json.loads(content)
     return found
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import zstandard
 
-from firth_protocol.errors import NoSpace, NotFound
+from firth_protocol.errors import FirthError, NoSpace, NotFound
 from firth_protocol.types import Family, Notice, Privacy
 from firthd.access import WebTokens, token_hash
 from firthd.channels.published import View
@@ -67,6 +67,7 @@ class Shelf:
         self.rows: dict[tuple[int, str, str], FileRow] = {}
         self.objects: dict[tuple[int, int, str], ObjectRow] = {}  # (channel, generation, path); -1: at any generation
         self.asked: list[str] = []  # names looked up as package files
+        self.refused = False  # whether every file is
         self._rendered = rendered
         self._blobs = blobs
         self._ids = itertools.count(1)
@@ -156,6 +157,9 @@ class Shelf:
     async def notices(self, view: View) -> list[Notice]:
         return []
 
+    def free(self, channel: str, file: FileRow) -> bool:
+        return not self.refused
+
     async def file(self, view: View, family: str, subdir: str, filename: str) -> FileRow | None:
         self.asked.append(filename)
         return self.rows.get((view.channel_id, subdir, filename))
@@ -173,6 +177,7 @@ class Show:
         self.kept: list[SnapshotRow] = []
         self.shown: dict[tuple[str, str], PackageShown] = {}  # by family and name
         self.read = ReadListing(parts=[])
+        self.trouble: FirthError | None = None  # what reading a package raises
         self.wanted: list[Wanted] = []
         self.searched: list[tuple[list[str], str]] = []
 
@@ -207,6 +212,8 @@ class Show:
     async def package(
         self, view: View, family: Family, name: str, version: str | None, client: str
     ) -> PackageShown | None:
+        if self.trouble is not None:
+            raise self.trouble
         found = self.shown.get((family, name.lower()))
         return found if found is None or version in (None, found.version) else None
 
@@ -227,6 +234,8 @@ class Site:
         self.sources: dict[int, Source] = {}  # of single mirrors
         self.nears: list[Source] = []  # asked before the source
         self.unwell: str | None = None
+        self.changes = 0  # to the state
+        self.changes_when_asked = False
         self.full: NoSpace | None = None
         self.broken_archives: set[str] = set()
         self.fetched: list[tuple[str, str]] = []
@@ -313,6 +322,7 @@ class Site:
         return f"firth_up 1\n{named}".encode()
 
     def downloaded(self, file: FileRow, token_id: int) -> None:
+        self.changes += self.changes_when_asked
         self.downloads[file.filename, token_id] += 1
 
     async def _read_tokens(self) -> list[TokenRow]:
@@ -352,6 +362,7 @@ async def running_site(
                     health=lambda: site.unwell,
                     metrics=site.metrics,
                     downloaded=site.downloaded,
+                    changes=lambda: site.changes,
                 )
             ),
             web_settings,

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from firth_protocol.types import Family
 from firthd.channels.plan import Plan
 from firthd.index.messages import FamilyContent, RenderResult
-from firthd.index.set_hash import EMPTY, pressed
+from firthd.index.set_hash import EMPTY, STATE_BYTES, pressed
 from firthd.store.generations import FamilyRow
 
 
@@ -15,11 +15,16 @@ def digest_of(families: Iterable[FamilyRow]) -> str | None:
 
     None when one of them has no state: a release that knew none has published it.
     """
-    shown = sorted((row for row in families if row.artifacts), key=lambda row: row.family)
+    shown = sorted((row for row in families if row.artifacts or _beside(row)), key=lambda row: row.family)
     states = [pressed(row.family.encode(), row.state) for row in shown if row.state is not None]
     if len(states) < len(shown):
         return None
     return hashlib.sha256(b"".join(states)).hexdigest()
+
+
+def _beside(row: FamilyRow) -> bool:
+    """Tell whether a family shows something beside its packages, such as a list of what there is."""
+    return row.state is not None and len(row.state) > STATE_BYTES
 
 
 def empty_row(family: str) -> FamilyRow:

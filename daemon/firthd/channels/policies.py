@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from functools import partial
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from firth_protocol.errors import Conflict, Forbidden, NotFound
@@ -13,10 +14,12 @@ from firth_protocol.types import Family, PolicyInForce, RunKind
 from firthd.channels.blocks import Blocks
 from firthd.clock import Clock, utc_day
 from firthd.families import load_policing
-from firthd.families.base import Entry, FamilyRules, InvalidRecordError
+from firthd.families.base import Entry, Facts, FamilyRules, InvalidRecordError
+from firthd.families.policing import ToldApart
+from firthd.policies.advisories import Advisory, Flaws
 from firthd.policies.evaluate import Judge, Verdict
 from firthd.runs.queue import RunQueue
-from firthd.store import blocks, catalog, journal, policies, runs
+from firthd.store import advisories, blocks, catalog, journal, policies, runs
 from firthd.store.artifacts import FileRow, raw_record
 from firthd.store.blocks import POLICY, Judged
 from firthd.store.catalog import ChannelRow, MirrorRow
@@ -60,6 +63,12 @@ class InForce(Struct, frozen=True):
         return "" if self.judge.closes else f"policy {self.policy.name} does not include dependencies"
 
 
+_decode_advisory = msgspec.json.Decoder(Advisory).decode
+
+Key = tuple[int, int, str, str]
+"""A policy's id and revision, what it is the policy of, and the family that it judges."""
+
+
 class Policies:
     """The policies in force, in memory."""
 
@@ -71,6 +80,7 @@ class Policies:
         self._families = families
         self._blocks = blocks
         self.files = JudgementFiles(folder)
+        self._made: dict[Key, InForce] = {}
         self._of_mirror: dict[int, InForce] = {}
         self._of_channel: dict[tuple[int, str], InForce] = {}
         self._living: frozenset[int] = frozenset()  # mirrors that are not deleted
@@ -94,14 +104,19 @@ class Policies:
 
         rows, channels, mirrors, self._advisories = await self._db.read(body)
         named = {row.name: row for row in rows}
-        made: dict[tuple[str, str, str], InForce] = {}
+        made: dict[Key, InForce] = {}
 
-        def in_force(name: str, of: str, family: str) -> InForce | None:
-            if name not in named:
+        async def in_force(name: str, of: str, family: str) -> InForce | None:
+            row = named.get(name)
+            if row is None:
                 return None
-            key = (name, of, family)
+            key = (row.id, row.revision, of, family)
             if key not in made:
-                made[key] = self.ready(named[name], of, Family(family))
+                # Thousands of specs take a good part of a second to read, and mostly it is another policy that changed.
+                known = self._made.get(key)
+                if known is None:
+                    known = await asyncio.to_thread(self.ready, row, of, Family(family))
+                made[key] = known
             return made[key]
 
         of_channel, of_mirror = {}, {}
@@ -109,16 +124,17 @@ class Policies:
         judged: dict[int, list[tuple[int, str]]] = {}
         for channel in channels:
             for family in self._families if channel.policy else ():
-                found = in_force(channel.policy or "", CHANNEL, family)
+                found = await in_force(channel.policy or "", CHANNEL, family)
                 if found is not None:
                     of_channel[channel.id, family.value] = found
         for mirror in mirrors:
             owner = by_id.get(mirror.channel_id)
             name, of = (mirror.policy, MIRROR) if mirror.policy else (owner.policy if owner else None, CHANNEL)
-            found = in_force(name, of, mirror.type.value) if name else None
+            found = await in_force(name, of, mirror.type.value) if name else None
             if found is not None:
                 of_mirror[mirror.id] = found
                 judged.setdefault(mirror.channel_id, []).append((mirror.id, mirror.type.value))
+        self._made = made
         self._of_channel, self._of_mirror, self._mirrors = of_channel, of_mirror, judged
         self._living = frozenset(mirror.id for mirror in mirrors)
         self._verdicts.clear()
@@ -146,6 +162,11 @@ class Policies:
         """Return the policy that would judge a mirror without one of its own."""
         return self._of_channel.get((channel_id, family))
 
+    def judged(self, channel_id: int) -> list[tuple[int, str]]:
+        """Return the mirrors of a channel that a policy judges, each with its family."""
+        mirrors = self._mirrors.get(channel_id, ())
+        return [(mirror, family) for mirror, family in mirrors if self._of_mirror[mirror].judge is not None]
+
     def judges_own(self, channel_id: int) -> bool:
         """Tell whether a policy judges what is a channel's own."""
         return any(found.judge is not None for (of, _), found in self._of_channel.items() if of == channel_id)
@@ -172,7 +193,7 @@ class Policies:
         else:
             raw = await self._db.read(lambda r: raw_record(r, file.id))
             entry = Entry(file.filename, file.section, raw or b"")
-            against = await self._against(in_force.judge, in_force.policy.name, file.mirror_id, file.part, entry)
+            against = await self._against(in_force, file.channel_id, file.mirror_id, file.part, entry)
             self._verdicts[file.id] = against
             if len(self._verdicts) > VERDICTS_REMEMBERED:
                 self._verdicts.popitem(last=False)
@@ -185,7 +206,7 @@ class Policies:
         if in_force is None or in_force.judge is None:
             return False
         entry = Entry(one.filename, one.section, one.raw)
-        return await self._against(in_force.judge, in_force.policy.name, one.mirror_id, one.part, entry) is not None
+        return await self._against(in_force, channel_id, one.mirror_id, one.part, entry) is not None
 
     def _judging(self, channel_id: int, family: str, mirror_id: int) -> InForce | None:
         """Return the policy that judges a row; what a mirror left that is no more is the channel's to judge."""
@@ -209,22 +230,36 @@ class Policies:
             for one in found:
                 yield one
 
-    async def _against(self, judge: Judge, name: str, mirror_id: int, part: str, entry: Entry) -> str | None:
+    async def _against(self, in_force: InForce, channel_id: int, mirror_id: int, part: str, entry: Entry) -> str | None:
         """Return what speaks against a file: by its record now, else by what the last run found."""
+        judge, name = in_force.judge, in_force.policy.name
+        assert judge is not None
         try:
             facts = judge.policing.facts(part, entry)
         except InvalidRecordError:
             return None
+        if judge.rules.licenses is not None and isinstance(judge.policing, ToldApart):
+            version = facts.version
+            document = await self._db.read(lambda r: policies.told(r, channel_id, part, version))
+            facts = judge.policing.with_told(facts, document)
         key = judge.policing.name_key(facts.name)
         if judge.excepted(key, facts):
             return None
-        verdict = judge.first(key, facts, None)
+        verdict = judge.first(key, facts, None) or await self._flaw(judge, key, facts)
         if verdict is None and mirror_id:
             found = await asyncio.to_thread(self._found, mirror_id, name, part, entry.filename)
             by_closure = judge.closes and judge.allow is not None and not judge.allow.names_one(key)
             if found is not None and (found.rule in SEEN_BY_RUNS or (found.rule == PACKAGES and by_closure)):
                 verdict = found
         return None if verdict is None or not verdict.refuses else f"{verdict.rule}: {verdict.why}"
+
+    async def _flaw(self, judge: Judge, key: str, facts: Facts) -> Verdict | None:
+        """Return what known flaws say: no run has looked at a file of a lazy part, or at a channel's own."""
+        if judge.rules.cve is None:
+            return None
+        documents = await self._db.read(lambda r: advisories.about(r, judge.policing.family, key))
+        flaws = Flaws(judge.policing, judge.rules.cve, map(_decode_advisory, documents))
+        return flaws.worst(facts) if documents else None
 
     def _found(self, mirror_id: int, name: str, part: str, filename: str) -> Verdict | None:
         judgement = self.files.of(mirror_id)

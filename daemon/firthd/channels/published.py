@@ -1,12 +1,13 @@
 """The only place that holds what is published: the views that the web serves from, switched at publication."""
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from firth_protocol.errors import NotFound
+from firth_protocol.errors import Forbidden, NotFound
 from firth_protocol.types import Notice, Privacy
 from firthd.channels import retention
 from firthd.clock import Clock, day_end_ms, rfc3339
@@ -23,7 +24,7 @@ _ABSENCES_REMEMBERED = 1_000
 """Paths that show nothing: clients ask for few of them over and over, and names that are made up push out no other."""
 
 
-Refuse = Callable[[str, FileRow], Awaitable[None]]
+Refuse = Callable[[str, FileRow], Coroutine[Any, Any, None]]
 """Raises Forbidden for a file of a channel (its name) that nobody may have."""
 
 
@@ -168,6 +169,19 @@ class Published:
         row = await self._db.read(lambda r: catalog.channel_by_id(r, view.channel_id))
         now = rfc3339(self._clock.now_ms())
         return [one for one in row.notices if one.expires_at is None or one.expires_at > now] if row else []
+
+    def free(self, channel: str, file: FileRow) -> bool:
+        """Tell whether a file is known to be refused to nobody: what keeps it back may be asked for without waiting."""
+        asking = self._refuse(channel, file)
+        try:
+            asking.send(None)
+        except StopIteration:
+            return True
+        except Forbidden:
+            return False
+        finally:
+            asking.close()
+        return False
 
     async def file(self, view: View, family: str, part: str, filename: str) -> FileRow | None:
         """Return the artifact that a file name stands for in a view, or one inside its grace period.

@@ -1,10 +1,10 @@
 """The only place that reads what pages for people show of channels and packages, a little at a time."""
 
 import asyncio
+import contextlib
 import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -40,13 +40,13 @@ FOUND_EACH = 8
 """Packages of one channel, family and spelling that a search over all channels brings."""
 FOUND = 60
 VERSIONS = 2_000
-FILES = 200
+FILES = 100
 """Of one version that a package's page lists."""
 FILES_EVER = 50_000
 SNAPSHOTS = 200
 REMEMBERED = 128
-WAITING = 512
-"""People who wait for a page at the most: whoever comes then is asked to come again."""
+PATIENCE_S = 10.0
+"""Seconds that somebody waits for a turn: who would wait longer is asked to come again."""
 ANY_PART = "a"
 """A part that a family can have, whatever it is called."""
 
@@ -158,13 +158,20 @@ class PackageShown(Struct, frozen=True, kw_only=True):
 class Showcase:
     """Reads for people, one after the other: however many look at pages, installations have readers left."""
 
-    def __init__(self, db: Database, families: Mapping[Family, FamilyRules], needs: Needs, pages: Pages) -> None:
+    def __init__(
+        self,
+        db: Database,
+        families: Mapping[Family, FamilyRules],
+        needs: Needs,
+        pages: Pages,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self._db = db
         self._families = families
         self._needs = needs
         self._pages = pages
         self._turn = asyncio.Semaphore(1)
-        self._waiting = 0
+        self._patience_s = patience_s
         self._found: OrderedDict[tuple[int, int, str], Matches] = OrderedDict()
         self._listings: OrderedDict[tuple[int, int, Wanted], Listing] = OrderedDict()
 
@@ -405,16 +412,17 @@ class Showcase:
         async with self._mine():
             return await self._db.read(body)
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def _mine(self) -> AsyncIterator[None]:
-        if self._waiting >= WAITING:
-            raise Unavailable("too many people look at pages in this moment", hint="try again in a moment")
-        self._waiting += 1
         try:
-            async with self._turn:
-                yield
+            async with asyncio.timeout(self._patience_s):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise Unavailable("too many people look at pages in this moment", hint="try again in a moment") from None
+        try:
+            yield
         finally:
-            self._waiting -= 1
+            self._turn.release()
 
 
 def _reads_lazily(rules: FamilyRules, mirror: showcase.MirrorKindRow) -> bool:
@@ -473,4 +481,8 @@ def _platforms(rules: FamilyRules, files: Sequence[ShownFileRow]) -> list[str]:
 
 def _needed(rules: FamilyRules, files: Sequence[ShownFileRow]) -> list[str]:
     """Return what files need, each once; blocks for as long as reading their records takes."""
-    return list(dict.fromkeys(spec for file in files for spec in rules.facts(file.part, file.raw).depends))
+    specs: dict[str, None] = {}
+    for file in files:
+        with contextlib.suppress(ValueError):  # a record that an earlier release took and this one cannot read
+            specs.update(dict.fromkeys(rules.facts(file.part, file.raw).depends))
+    return list(specs)

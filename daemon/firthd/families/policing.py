@@ -5,6 +5,7 @@
 
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from firth_protocol.types import Family
@@ -34,6 +35,41 @@ class SignsFiles(Protocol):
     def signs(self, filename: str) -> bool: ...
 
 
+@runtime_checkable
+class WithExtras(Protocol):
+    """A need that wants more of a package than what it always needs."""
+
+    extras: frozenset[str]
+
+
+@runtime_checkable
+class ToldApart(Protocol):
+    """Policing of a family whose index tells neither licence nor requirements of a release: files of it do."""
+
+    def tellers(self, part: str, entries: Iterable[Entry], /) -> dict[str, list[Entry]]:
+        """Return of each version the files that tell of it, the best first."""
+
+    def small(self, section: str, /) -> bool:
+        """Tell whether files of a section hold nothing else, so that reading one costs little."""
+
+    def told(self, path: Path, filename: str, /) -> bytes:
+        """Return what a file tells, as a document; one that cannot be read gives a document that says so. Blocks."""
+
+    def with_told(self, facts: Facts, document: bytes | None, /) -> Facts:
+        """Return facts with what a document tells of the release; None: nothing was read."""
+
+
+@runtime_checkable
+class NamesFirst(Protocol):
+    """Policing of a family whose parts list many records: the name of one costs a tenth of its facts."""
+
+    def named(self, entry: Entry, /) -> str:
+        """Return a record's name; raise InvalidRecordError for what has none."""
+
+    def platform_of(self, part: str, /) -> str:
+        """Return what all files of a part are for."""
+
+
 class Brief(NamedTuple):
     """What is told of a record that is left out."""
 
@@ -41,6 +77,16 @@ class Brief(NamedTuple):
     version: str
     build: str
     size: int | None
+
+
+class Unsolved(NamedTuple):
+    """What a solver says."""
+
+    sentences: list[str]  # one for each spec on a platform that cannot be installed
+    unasked: int  # how many it had no time for
+
+
+NOTHING_UNSOLVED = Unsolved([], 0)
 
 
 @runtime_checkable
@@ -68,8 +114,8 @@ class Policing(Protocol):
     def requirement(self, spec: str, /) -> Need:
         """Parse a spec as people write it; raise Invalid, with a hint, for what is none or means nothing."""
 
-    def depends(self, facts: Facts, platform: str, /) -> Iterable[str]:
-        """Return what a record needs on a platform, each as `dependency` takes it."""
+    def depends(self, facts: Facts, platform: str, extra: str = "", /) -> Iterable[str]:
+        """Return what a record needs on a platform, or what an extra of it needs, each as `dependency` takes it."""
 
     def dependency(self, text: str, /) -> Need | None:
         """Parse a requirement of a record; None: it is given. Raise ValueError for one that cannot be read."""
@@ -83,8 +129,8 @@ class Policing(Protocol):
     def newer_form(self, facts: Facts, /) -> str | None:
         """Return the file name of the same build in a newer form, None where this is the newest."""
 
-    def unsolved(self, kept: Sequence[tuple[str, Entry]], wanted: Sequence[tuple[str, str]], /) -> list[str]:
-        """Return a sentence for each of `wanted` that cannot be installed; [] where the family has no solver.
+    def unsolved(self, kept: Sequence[tuple[str, Entry]], wanted: Sequence[tuple[str, str]], /) -> Unsolved:
+        """Return what of `wanted` cannot be installed; nothing where the family has no solver.
 
         `kept` are all records with their parts, `wanted` are specs with the platforms on which they are wanted.
         """

@@ -1,6 +1,6 @@
 """The only place that judges what a source lists by a policy; it runs in a worker process, before rows are compared."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 
 import msgspec
@@ -8,7 +8,7 @@ import msgspec
 from firth_protocol.errors import Invalid, TooLarge, Upstream
 from firthd.families import load_formats, load_policing
 from firthd.families.base import COLUMNS, Entry, Facts, Formats, InvalidRecordError, Listing, Spool
-from firthd.families.policing import Policing, SignsFiles
+from firthd.families.policing import NamesFirst, Policing, SignsFiles
 from firthd.index.messages import (
     PACKAGES,
     POLICY,
@@ -20,6 +20,7 @@ from firthd.index.messages import (
     ReadParams,
     ReadResult,
 )
+from firthd.index.told import Releases
 from firthd.policies.advisories import Advisory, Flaws
 from firthd.policies.closure import Candidate
 from firthd.policies.evaluate import KEPT, Judge, Judging, Verdict
@@ -53,10 +54,16 @@ class Sights:
         self._now_ms = now_ms
         self._part = ""
         self._known: Mapping[str, tuple[str, int]] = {}
+        self._last: tuple[Facts, int] | None = None
         self.new: list[SightRow] = []
 
     def first_seen(self, facts: Facts) -> int:
         """Return when a record counts as come: what the first look at a part finds, when it was built."""
+        if self._last is None or self._last[0] is not facts:
+            self._last = facts, self._looked_up(facts)
+        return self._last[1]
+
+    def _looked_up(self, facts: Facts) -> int:
         if facts.part != self._part:
             self._part = facts.part
             self._known = self._state.sights(self._mirror_id, facts.part)
@@ -86,7 +93,14 @@ class PolicyPass:
         flaws = Flaws(self.policing, by.rules.cve, read_advisories(state, formats.family)) if by.rules.cve else None
         self.judge = Judge(by.rules, self.policing, now_ms=by.now_ms, flaw=flaws.worst if flaws else None)
         self.sights = Sights(state, params.mirror_id, formats.family, by.now_ms)
-        self.judging = Judging(self.judge, self.sights.first_seen, self._drop)
+        self.judging = Judging(self.judge, self.sights.first_seen, self._drop, self._recall, self._forgo)
+        self._unneeded = self.judge.unless_needed
+        self._names: NamesFirst | None = None
+        if self._unneeded is not None and isinstance(self.policing, NamesFirst):
+            self._names = self.policing
+        self.releases = Releases(state, params.channel_id, self.policing, self.judge)
+        self._entries: dict[str, list[Entry]] = {}  # of the parts whose records may be deferred
+        self._signs: dict[str, Callable[[str], bool] | None] = {}
         self._file = JudgementFile(by.file) if by.file is not None else None
         self._kept: list[tuple[str, Entry]] = []
 
@@ -104,19 +118,24 @@ class PolicyPass:
 
         One of many parts that cannot be read is yielded with the reason; of few, it is raised.
         """
-        if not self.judging.waits:
+        if not self.judge.waits:
             for spool in spools:
                 listing = self._read(spool)
                 self._judge_part(spool, listing)
                 yield spool, listing
             self.judging.end()
             return
+        listings: list[Listing | Unreadable] = []
         for spool in spools:
-            self._judge_part(spool, self._read(spool))
+            listing = self._read(spool)
+            self._judge_part(spool, listing)
+            if self._names is not None:
+                listings.append(listing)
         self._report(TaskProgress(0, None, "records", "resolves dependencies"))
         self.judging.end()
+        self._entries.clear()
         for spool in spools:
-            yield spool, self._read(spool)
+            yield spool, listings.pop(0) if listings else self._read(spool)
 
     def _read(self, spool: Spool) -> Listing | Unreadable:
         try:
@@ -131,8 +150,13 @@ class PolicyPass:
             return
         judging, facts_of, part, total = self.judging, self.policing.facts, spool.part, len(listing)
         signs = listing.signs if self._by.rules.signed_only and isinstance(listing, SignsFiles) else None
-        judging.begin(part, total)
-        cut, takes = self.judge.cut, self._formats.taker(self._filters)
+        cut, takes, names = self.judge.cut, self._formats.taker(self._filters), self._names
+        judging.begin(part, total, names.platform_of(part) if names is not None else None)
+        if names is not None:
+            self._entries[part], self._signs[part] = list(listing), signs
+        self.releases.begin(part, listing)
+        brief_of = self.policing.brief
+        unneeded, key_of, defer = self._unneeded, self.policing.name_key, judging.defer
         for number, entry in enumerate(listing):
             if number % REPORT_EVERY == 0:
                 self._report(TaskProgress(number, total, "records", f"{part}: {number:,} of {total:,} judged"))
@@ -140,18 +164,42 @@ class PolicyPass:
                 continue  # what the mirror's filters leave is all that a policy sees
             try:
                 if cut is not None:
-                    brief = self.policing.brief(entry)
-                    if cut(self.policing.name_key(brief.name)):
+                    brief = brief_of(entry)
+                    if cut(key_of(brief.name)):
                         counts = not goes_along(entry.section)
                         code = judging.cut_out(number, part, counts=counts)
                         if self._file is not None:
                             self._file.leave_out((part, entry.filename, *brief, code), counts=counts)
                         continue
+                if names is not None and unneeded is not None and not goes_along(entry.section):
+                    key = key_of(names.named(entry))
+                    if unneeded(key):
+                        defer(number, key)
+                        continue
                 facts = facts_of(part, entry, signs(entry.filename) if signs is not None else None)
             except InvalidRecordError:
                 continue  # whoever compares it refuses it, with the reason
-            judging.see(number, facts)
+            self.releases.look(facts)
+            judging.see(number, self.releases.with_told(facts))
         judging.end_part()
+
+    def _recall(self, part: str, number: int) -> Facts | None:
+        """Return the facts of a record that was deferred; None: whoever compares it refuses it."""
+        entry, signs = self._entries[part][number], self._signs[part]
+        try:
+            return self.policing.facts(part, entry, signs(entry.filename) if signs is not None else None)
+        except InvalidRecordError:
+            return None
+
+    def _forgo(self, part: str, number: int, code: int) -> bool:
+        entry = self._entries[part][number]
+        try:
+            brief = self.policing.brief(entry)
+        except InvalidRecordError:
+            return False
+        if self._file is not None:
+            self._file.leave_out((part, entry.filename, *brief, code))
+        return True
 
     def _drop(self, facts: Facts, code: int) -> None:
         if self._file is not None:
@@ -167,6 +215,8 @@ class PolicyPass:
         """Return which rows that the source lists no more are left out, each with the rule that says so."""
         by_id = {row.id: row for row in rows}
         found = {}
+        if rows:
+            self.releases.live(part)
         for row_id, raw in self._state.raws(list(by_id)):
             row = by_id[row_id]
             rule = self._rule_against(part, Entry(row.filename, row.section, raw))
@@ -176,7 +226,7 @@ class PolicyPass:
 
     def _rule_against(self, part: str, entry: Entry) -> str | None:
         try:
-            facts = self.policing.facts(part, entry)
+            facts = self.releases.with_told(self.policing.facts(part, entry))
         except InvalidRecordError:
             return None
         verdict = self.judge.alone(facts, self.sights.first_seen)
@@ -196,11 +246,13 @@ class PolicyPass:
         """Write what was found, and return it."""
         judging = self.judging
         missing = judging.missing
+        self.releases.needed(judging.chosen)
         unsolved, note = self._solve()
         if self._file is not None:
             self._file.about(
                 About(policy=self._by.policy, stamp=self._by.stamp, closes=self.judge.closes, unsolvable=unsolved)
             )
+            self._file.kept(judging.names)
             self._file.verdicts(
                 (code, verdict.rule, verdict.why, verdict.refuses)
                 for code, verdict in enumerate(judging.verdicts)
@@ -222,6 +274,7 @@ class PolicyPass:
             unsolvable=unsolved,
             unmapped=[text for text, _ in self.judge.unmapped.most_common(LICENSES_TOLD)],
             notes=[note] if note else [],
+            wanted=self.releases.wanted(),
         )
 
     def _solve(self) -> tuple[list[str], str]:
@@ -232,7 +285,13 @@ class PolicyPass:
         if len(self._kept) > SOLVED_RECORDS or len(pairs) > SOLVED_SPECS:
             return [], "whether environments can be solved was not looked at: too much is allowed"
         self._report(TaskProgress(0, len(pairs), "specs", "asks whether what is allowed can be installed"))
-        return list(self.policing.unsolved(self._kept, pairs)), ""
+        found = self.policing.unsolved(self._kept, pairs)
+        if not found.unasked:
+            return found.sentences, ""
+        return (
+            found.sentences,
+            f"whether {found.unasked:,} of {len(pairs):,} can be installed was not looked at: no time",
+        )
 
 
 def sweep_task(params: ReadParams, report: Report) -> ReadResult:
@@ -248,13 +307,19 @@ def sweep_task(params: ReadParams, report: Report) -> ReadResult:
     state.count_sets(state.lasting_sets(params.channel_id))
     policing = load_policing(params.policy.policing)
     judge = Judge(params.policy.rules, policing, now_ms=params.policy.now_ms)
+    releases = Releases(state, params.channel_id, policing, judge)
     results = []
     with RunFile(params.run_file) as run_file:
         run_file.start_read(COLUMNS)
         for part in state.parts(params.channel_id, formats.family):
             rows = {row.id: row for row in state.live_rows(params.channel_id, params.mirror_id, formats.family, part)}
             report(TaskProgress(0, len(rows), "records", f"{part}: {len(rows):,} judged"))
-            out = [rows[row_id] for row_id, raw in state.raws(list(rows)) if _against(judge, part, rows[row_id], raw)]
+            releases.live(part)
+            out = [
+                rows[row_id]
+                for row_id, raw in state.raws(list(rows))
+                if _against(judge, releases, part, rows[row_id], raw)
+            ]
             run_file.close_rows((row.id, formats.family, part, row.name, POLICY) for row in out)
             results.append(
                 PartResult(
@@ -273,9 +338,9 @@ def sweep_task(params: ReadParams, report: Report) -> ReadResult:
     return ReadResult(parts=results)
 
 
-def _against(judge: Judge, part: str, row: LiveRow, raw: bytes) -> bool:
+def _against(judge: Judge, releases: Releases, part: str, row: LiveRow, raw: bytes) -> bool:
     try:
-        facts = judge.policing.facts(part, Entry(row.filename, row.section, raw))
+        facts = releases.with_told(judge.policing.facts(part, Entry(row.filename, row.section, raw)))
     except InvalidRecordError:
         return False
     return judge.alone(facts) is not None

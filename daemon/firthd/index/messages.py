@@ -65,6 +65,25 @@ class MissingOne(Struct, frozen=True, kw_only=True):
     why: str
 
 
+class Teller(Struct, frozen=True, kw_only=True):
+    """A file of the source that tells of a release."""
+
+    section: str
+    filename: str
+    small: bool  # it holds nothing else
+    digest: str  # as the index declares it: sha256, else md5, else ""
+    size: int | None
+    raw: bytes  # its record
+
+
+class WantedRelease(Struct, frozen=True, kw_only=True):
+    """A release of which something is to be read before it can be judged; the best of its files first."""
+
+    part: str
+    version: str
+    tellers: list[Teller]
+
+
 class JudgementResult(Struct, frozen=True, kw_only=True):
     """What a policy made of all that was read."""
 
@@ -77,6 +96,7 @@ class JudgementResult(Struct, frozen=True, kw_only=True):
     missing_total: int = 0
     unsolvable: list[str] = []
     unmapped: list[str] = []  # licence texts that nobody knows
+    wanted: list[WantedRelease] = []  # the verdicts are not the last ones before these were read
     notes: list[str] = []
 
 
@@ -105,6 +125,8 @@ class PartResult(Struct, frozen=True, kw_only=True):
     invalid_count: int = 0
     refused: str | None = None  # why the source takes back all that the part listed; its rows count as `filtered`
     unreadable: str | None = None  # why it could not be read; its rows stay
+    unexpected: int = 0  # what differs although its package was not said to have moved
+    surprise: str = ""  # the first of these
     emptied: bool = False  # it lists nothing any more, without a word; its rows stay
 
 
@@ -158,11 +180,19 @@ class PreviousFile(Struct, frozen=True):
 class FamilyContent(Struct, frozen=True, kw_only=True):
     """What a generation shows of one family."""
 
-    state: bytes  # of the set of its packages, see index.set_hash
+    state: bytes  # of the set of its packages, see index.set_hash; behind it what it shows beside them, if anything
     artifacts: int
     packages: int
     bytes: int
     shadowed: dict[int, int] = {}  # mirror id -> visible files of names that another mirror owns
+
+
+class Share(Struct, frozen=True, kw_only=True):
+    """What one of several tasks renders: a part, or all parts but that one."""
+
+    part: str
+    others: bool
+    sums: str  # receives what the parts show, for the task that sums all of them up
 
 
 class RenderParams(Struct, frozen=True, kw_only=True):
@@ -183,8 +213,8 @@ class RenderParams(Struct, frozen=True, kw_only=True):
     proven_above: int = 0  # rows with ids up to this were read before every form was proven to hold them
     before: FamilyContent | None = None  # of what `shows` holds; None: nobody has worked it out
     full: bool = False  # everything is made anew, whatever is in force
-    objects_of: list[str] | None = None  # of these parts alone objects are made, and nothing is summed up; None: of all
-    objects_elsewhere: list[str] = []  # parts whose objects another task makes; what they show is summed up here
+    share: Share | None = None  # of the parts, when several tasks share a render; None: all of them
+    shares: list[str] = []  # the sums of tasks that have rendered every part: only what belongs to no part is left
     lost: list[str] = []  # sha256 of packs that are not there any more: nothing is looked for in them
     sides: list[Side] = []  # the files beside the indexes of the channel's mirrors
     previous: dict[str, PreviousFile] = {}  # path -> file, of the objects in force that end in the family's `reads`

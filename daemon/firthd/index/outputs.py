@@ -72,6 +72,7 @@ class Outputs:
         self._ended: list[str] = []
         self.files: list[RenderedFile] = []
         self.notes: list[str] = []
+        self.beside_rows = b""
 
     @cached_property
     def _packed_before(self) -> bool:
@@ -152,6 +153,10 @@ class Outputs:
     def end(self, path: str) -> None:
         """Let a path show nothing any more."""
         self._ended.append(path)
+
+    def listed(self, sha256: bytes) -> None:
+        """Say what the family shows beside its rows: a generation's digest is of that too."""
+        self.beside_rows = sha256
 
     def note(self, text: str) -> None:
         """Tell an administrator something; when there is too much to tell, the rest is left out."""

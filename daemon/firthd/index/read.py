@@ -30,7 +30,8 @@ def read_task(params: ReadParams, report: Report) -> ReadResult:
     judgement = None
     with RunFile(params.run_file) as run_file:
         run_file.start_read(COLUMNS)
-        spools = [spool for spool in params.spools if params.only is None or spool.part in params.only or spool.lists]
+        only = None if params.only is None else frozenset(params.only)  # a list of names may have tens of thousands
+        spools = [spool for spool in params.spools if only is None or spool.part in only or spool.lists]
         spools.sort(key=attrgetter("part"))
         if params.policy is None:
             results.extend(PartReader(formats, params, spool, state, run_file, report).read() for spool in spools)
@@ -50,10 +51,10 @@ def read_task(params: ReadParams, report: Report) -> ReadResult:
                 judgement = judged.finish()
             run_file.sights(judged.sights.new)
             known.close()
-        if params.only is not None and params.close_filtered:
+        if only is not None and params.close_filtered:
             offered = state.parts_offered(params.channel_id, params.mirror_id, formats.family)
             for part in sorted({*state.parts(params.channel_id, formats.family), *offered}):
-                if part not in params.only:
+                if part not in only:
                     results.extend(close_part(formats, params, part, state, run_file))
     state.close()
     return ReadResult(parts=results, judgement=judgement)

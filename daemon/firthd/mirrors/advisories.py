@@ -51,9 +51,14 @@ class Advisories:
             raise Invalid("the address of the advisories cannot be taken apart", path="$.source") from None
         if "\0" in params.source:
             raise Invalid("a place of advisories cannot hold a NUL character", path="$.source")
-        if parts.username or parts.password:
-            raise Invalid("an address of advisories carries no secrets", path="$.source")
-        if parts.scheme not in {"http", "https"} and not Path(params.source).is_absolute():
+        address = parts.scheme in {"http", "https"}
+        if parts.username or parts.password or (address and parts.query):
+            raise Invalid(
+                "an address of advisories carries no secrets, and no query",
+                hint="fetch it yourself, and give the path of the file",
+                path="$.source",
+            )
+        if not address and not Path(params.source).is_absolute():
             raise Invalid(
                 f"{params.source!r} is no absolute path and no http address",
                 hint="give a zip, a folder or a file of the daemon's machine, or an address",

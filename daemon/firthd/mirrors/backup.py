@@ -20,6 +20,8 @@ from firthd.store import backup
 
 PART = ".part"
 DATABASE = "firth.sqlite"
+_OURS = frozenset({"sources", "rendered", "settings.json", "backup.json"})
+"""What lies in a backup beside the database and its helpers."""
 
 
 class Backups:
@@ -30,6 +32,7 @@ class Backups:
         self._clock = clock
         self._settings = settings
         self._roots = [state / "out", *map(Path, export_dirs)]
+        self._at_work: set[Path] = set()
 
     def place(self, path: str) -> Path:
         """Return the folder that a backup is to be made in; raise Invalid for one elsewhere, Conflict for one there is.
@@ -37,8 +40,7 @@ class Backups:
         A relative path is one below the state's folder out/. Blocks.
         """
         try:
-            asked = Path(path)
-            wanted = (asked if asked.is_absolute() else self._roots[0] / asked).resolve()
+            wanted = self._wanted(path)
             self._check(wanted)
             if any(os.path.lexists(there) for there in (wanted, wanted.with_name(wanted.name + PART))):
                 raise Conflict(f"{wanted} is there already", hint="name a folder that is not there yet", path="$.path")
@@ -49,6 +51,21 @@ class Backups:
             why = (error.strerror if isinstance(error, OSError) else None) or str(error)
             raise Invalid(f"no backup can be made there: {why}", hint="name another folder", path="$.path") from None
         return wanted
+
+    def _wanted(self, path: str) -> Path:
+        asked = Path(path)
+        return (asked if asked.is_absolute() else self._roots[0] / asked).resolve()
+
+    def clear(self, paths: Sequence[str]) -> None:
+        """Take away what backups left that were to go to these places and were cut off by kill -9. Blocks."""
+        for path in paths:
+            wanted = self._wanted(path)
+            part = wanted.with_name(wanted.name + PART)
+            inside = any(part.is_relative_to(root.resolve()) for root in self._roots)
+            if not inside or part in self._at_work or part.is_symlink() or not part.is_dir():
+                continue
+            if all(file.name in _OURS or file.name.startswith(DATABASE) for file in part.iterdir()):
+                shutil.rmtree(part, ignore_errors=True)
 
     def _check(self, wanted: Path) -> None:
         """Raise Invalid for a folder that is elsewhere, or out of the service's reach."""
@@ -79,6 +96,7 @@ class Backups:
                 raise InterruptedError("not wanted any more")
             shown[0] = text
 
+        self._at_work.add(part)
         async with live.step(StepName.CLEAN, "copies the state"):
             work = asyncio.ensure_future(asyncio.to_thread(self._copy, part, target, tell))
             try:
@@ -91,6 +109,8 @@ class Backups:
                 await asyncio.wait({work})
                 await asyncio.shield(asyncio.to_thread(shutil.rmtree, part, ignore_errors=True))
                 raise
+            finally:
+                self._at_work.discard(part)
             live.progress(f"{units.size(size)} in {target}")
         return Outcome(result={"path": str(target), "bytes": size})
 

@@ -124,6 +124,10 @@ class Damage:
                 await self.mend(channel.id)
         return found
 
+    async def count_all(self) -> None:
+        """Let every mirror be counted anew: a run may have been killed before it counted what it had taken in."""
+        self._to_count.update([mirror.id for mirror in await self._db.read(catalog.all_mirrors)])
+
     async def count(self) -> None:
         """Count anew what mirrors have stored that have lost files."""
         while self._to_count:

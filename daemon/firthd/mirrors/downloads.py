@@ -20,7 +20,7 @@ from firthd.mirrors.source import Job, elsewhere, near_path, rules_of
 from firthd.mirrors.transfer import MAX_UNKNOWN, Hooks, Incoming, Patience, transfer
 from firthd.runs.run import LiveRun
 from firthd.store import catalog, delivered
-from firthd.store.blobs import BlobMismatch, BlobStore, BlobWriter, Kept
+from firthd.store.blobs import BlobMismatch, BlobStore, BlobWriter, Kept, MemoryWriter
 from firthd.store.columns import goes_along
 from firthd.store.partials import Partials
 from firthd.store.run_reads import Wanted
@@ -33,12 +33,14 @@ from firthd.upstream.source import page_address
 
 TRANSFERS = 14
 """Files that one run brings at once: two fewer than a host has connections, so that clients find one free."""
-IN_HAND = 3 * TRANSFERS
-"""Files under way at once, those included that wait for the disk: they share its flushes."""
+IN_HAND = 256
+"""Files under way at once, those included that wait for the disk: they share its flushes. Small ones lie in memory."""
 PAGE = 500
 PATIENCE = Patience(pauses_s=(1.0, 2.0))
 REFUSALS_IN_A_ROW = 20
 FLUSH_S = 1.0
+TELL_S = 0.2
+"""Seconds between two words of how far a run is: readers hear of it as often."""
 
 CheckArchive = Callable[[Path, str], None]
 """Raises ValueError with a sentence when the file at a path is no whole archive of its name's kind. Blocks."""
@@ -124,6 +126,7 @@ class Downloads:
         self._present = 0
         self._done = 0
         self._total = 0
+        self._told = float("-inf")  # monotonic seconds
         self._latest = ""  # name of the file that came or began last
 
     @property
@@ -219,7 +222,9 @@ class Downloads:
                 if wanted.sha256 is None:
                     self._digests.append((wanted.ordinal, kept.sha256, kept.size))
             self._done += counts(wanted)
-            self._tell(wanted.filename)
+            if (now := self._clock.monotonic()) - self._told >= TELL_S or self._done == self._total:
+                self._told = now
+                self._tell(wanted.filename)
 
     def _tell(self, filename: str) -> None:
         self._live.progress(
@@ -288,14 +293,14 @@ class Downloads:
                 return kept
         return None
 
-    async def _written(self, wanted: Wanted, tries: "_Tries") -> BlobWriter:
+    async def _written(self, wanted: Wanted, tries: "_Tries") -> BlobWriter | MemoryWriter:
         """Return the writer with the whole file in it; what came of one that broke off is kept for the next run."""
         writer, proof = await self._partials.open(
             size=wanted.size, sha256=wanted.sha256, md5=wanted.md5, max_bytes=MAX_UNKNOWN
         )
         try:
             await self._transfer(wanted, writer, tries, proof)
-            if wanted.sha256 is None and wanted.md5 is None:
+            if wanted.sha256 is None and wanted.md5 is None and isinstance(writer, BlobWriter):
                 try:
                     await asyncio.to_thread(self._check_archive, writer.path, wanted.filename)
                 except ValueError as error:
@@ -311,7 +316,9 @@ class Downloads:
             return await self._written(wanted, tries)  # it may be what had come before that was wrong
         return writer
 
-    async def _transfer(self, wanted: Wanted, writer: BlobWriter, tries: "_Tries", proof: str | None) -> None:
+    async def _transfer(
+        self, wanted: Wanted, writer: BlobWriter | MemoryWriter, tries: "_Tries", proof: str | None
+    ) -> None:
         async def answered(body: Incoming) -> None:
             if body.as_sent:
                 self._partials.proven(writer, body.proof)

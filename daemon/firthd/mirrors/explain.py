@@ -13,10 +13,11 @@ from firth_protocol.methods import (
     MirrorDependencyReport,
     MirrorExcluded,
     PackageExplain,
+    PackageList,
     ReportFormat,
 )
-from firth_protocol.types import DependencyRow, Excluded, Explained, Family, Page
-from firthd.channels import browse
+from firth_protocol.types import DependencyRow, Excluded, Explained, Family, Package, Page
+from firthd.channels import browse, hidden
 from firthd.channels.blocks import Blocks
 from firthd.channels.policies import NO_POLICY_JUDGES, InForce, Policies
 from firthd.families.base import Facts, FamilyRules, Requirement
@@ -28,6 +29,7 @@ from firthd.store.catalog import MirrorRow
 from firthd.store.database import Database, Reader
 from firthd.store.excluded import Chosen, Lacking, LeftOut
 from firthd.store.journal import Journal
+from firthd.store.paging import Cut
 
 EXPLAINED_MOST = 50_000
 """Records of one name that are looked at; no real package has half as many."""
@@ -64,6 +66,10 @@ class Explanations:
         )
         shown, following = paging.cut("excluded", found, params.limit, lambda one: (None, one.id))
         return Page(items=[_excluded(one) for one in shown], next_cursor=following, total=total, as_of=as_of)
+
+    async def packages(self, r: Reader, params: PackageList, now_ms: int) -> Cut[Package]:
+        """Return a page of a channel's packages, also of those of which a policy leaves nothing."""
+        return await hidden.packages_page(r, params, self._policies, now_ms)
 
     # --- explain
 

@@ -1,5 +1,6 @@
 """The only place that stores, edits and applies policies: every change queues the runs that make it true."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -65,7 +66,7 @@ class Governor:
         """Create a policy; raise Conflict for a name that is taken, Invalid for rules that mean nothing."""
         checks.check_name(params.name)
         families = in_order(params.families)
-        self.check(params.rules, families)
+        await self.check(params.rules, families)
 
         async def body(tx: Tx) -> PolicyReply:
             if await policies.by_name(tx, params.name) is not None:
@@ -100,7 +101,7 @@ class Governor:
                 changes["families"] = in_order(params.families)
             if params.rules is not UNSET and params.rules != row.rules:
                 changes["rules"] = params.rules
-            self.check(changes.get("rules", row.rules), changes.get("families", row.families))
+            await self.check(changes.get("rules", row.rules), changes.get("families", row.families))
             runs: list[int] = []
             if changes:
                 await policies.update(tx, row.id, changes, self._clock.now_ms())
@@ -171,7 +172,7 @@ class Governor:
         found = await policies.users(r, name, patterns)
         return [PolicyUse(channel=one.channel, mirror=one.mirror_id, mirror_name=one.mirror) for one in found]
 
-    def check(self, rules: Rules, families: Sequence[Family]) -> None:
+    async def check(self, rules: Rules, families: Sequence[Family]) -> None:
         """Raise Invalid, with the place, for rules that mean nothing in a family that they judge."""
         judged = self.policings(families)
         if not judged:
@@ -179,7 +180,7 @@ class Governor:
             raise Invalid(
                 "no family that this version judges is among them", hint=f"judged: {served}", path="$.families"
             )
-        check_rules(rules, judged)
+        await asyncio.to_thread(check_rules, rules, judged)
 
     def policings(self, families: Sequence[Family]) -> dict[Family, Policing]:
         """Return what policies ask of those of the families that they can judge."""
@@ -223,6 +224,7 @@ class Governor:
         Queue a run for each mirror whose verdicts are not those of today, spread over the first hour of the day.
         """
         await self._db.write(policies.forget_sights)
+        await self._db.write(policies.forget_told)
         now = self._clock.now_ms()
         due = []
         for mirror in await self._db.read(catalog.all_mirrors):

@@ -11,8 +11,8 @@ from firthd.channels.policies import no_policy
 from firthd.families.base import FamilyRules, Spool
 from firthd.index.messages import JudgedBy, PreviewResult, ReadParams
 from firthd.mirrors.context import Context
-from firthd.mirrors.fetch_index import FetchedPart, index_of
 from firthd.mirrors.govern import Governor, in_order
+from firthd.mirrors.index import FetchedPart, index_of
 from firthd.mirrors.report import find
 from firthd.policies.rules import in_words
 from firthd.store import catalog, policies
@@ -35,7 +35,7 @@ class Previews:
     async def preview(self, params: PolicyPreview) -> PolicyPreviewReply:
         """Return the effect on a mirror, or on each of a channel's; raise Invalid for rules that mean nothing."""
         name, rules, families = await self._asked(params)
-        self._governor.check(rules, families)
+        await self._governor.check(rules, families)
 
         async def body(r: Reader) -> list[MirrorRow]:
             if params.mirror is not None:
@@ -102,6 +102,8 @@ class Previews:
         result = await self._p.workers.run(PREVIEW, params, PreviewResult)
         found = result.judgement
         notes = list(found.notes) if spools else ["the source was not read yet: there is nothing to judge"]
+        if found.wanted:
+            notes.append(f"what {len(found.wanted):,} releases say of themselves was not read yet: a run reads it")
         return PolicyEffect(
             mirror=mirror.id,
             mirror_name=mirror.name,

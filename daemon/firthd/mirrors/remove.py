@@ -98,6 +98,7 @@ class Removal:
         if channel_id is None:
             raise Invalid("a removal is of a channel")
         async with live.step(StepName.PLAN, "looks at what the blocks mean"):
+            await self._blocks.load()  # whoever queued the run may still be at it
             gone = await self._take_in.take_out_blocked(channel_id, live.id)
             back = await self._take_in.let_in_unblocked(channel_id, live.id)
             let_in, left_out = await self._take_in.judge_own(channel_id, live.id)

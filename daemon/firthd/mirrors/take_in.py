@@ -191,7 +191,11 @@ class TakeIn:
             live.log(f"{blocked:,} files are blocked in this channel and left out")
 
     async def take_out_blocked(self, channel_id: int, run_id: int) -> int:
-        """Close the rows that blocks take out, in a change set of their own; return how many."""
+        """Close the rows that blocks take out, in a change set of their own; return how many.
+
+        What was cut off has closed some of them maybe, and lets them be open again later: that comes first.
+        """
+        await self.discard_abandoned(channel_id)
         found = [one.id for one in await self._p.blocks.taken_out(channel_id)]
         return await self._change(channel_id, run_id, found, blocks.close, adds=False)
 

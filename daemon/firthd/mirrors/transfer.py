@@ -8,7 +8,8 @@ from msgspec import Struct
 
 from firth_protocol.errors import NotFound, Upstream
 from firthd.clock import Clock
-from firthd.store.blobs import BlobWriter
+from firthd.mirrors.aside import Aside
+from firthd.store.incoming import Taking
 from firthd.upstream.failures import Passing, Slow
 from firthd.upstream.hosts import Lane
 from firthd.upstream.http import MAX_PAUSE_S
@@ -16,6 +17,8 @@ from firthd.upstream.source import Source, Validators
 
 PROGRESS_BYTES = 1024 * 1024
 """An attempt that brought so much starts the count of attempts anew: a large file may break off many times."""
+LARGE_BYTES = 1024 * 1024
+"""A body from which on writing and hashing go on beside receiving."""
 _WRONG_RANGE = 416
 
 
@@ -108,7 +111,7 @@ async def transfer(
     upstream: Opener,
     source: Source,
     address: str,
-    writer: BlobWriter,
+    writer: Taking,
     clock: Clock,
     *,
     digest: bool,
@@ -185,12 +188,23 @@ async def transfer(
         await clock.sleep(pause_s)
 
 
-async def _receive(body: Incoming, writer: BlobWriter, wrote: Callable[[int], None]) -> None:
+async def _receive(body: Incoming, writer: Taking, wrote: Callable[[int], None]) -> None:
     """Write what is new of a body; a source that does not go on where it was asked to sends known bytes again."""
     known = writer.written - body.offset
-    async for chunk in body:
-        fresh = chunk[known:] if known > 0 else chunk
-        known -= len(chunk) - len(fresh)
-        if fresh:
-            writer.write(fresh)
-            wrote(len(fresh))
+    if body.length is not None and body.length < LARGE_BYTES:
+        async for chunk in body:
+            fresh = chunk[known:] if known > 0 else chunk
+            known -= len(chunk) - len(fresh)
+            if fresh:
+                writer.write(fresh)
+                wrote(len(fresh))
+        return
+    aside = Aside(writer, wrote)
+    try:
+        async for chunk in body:
+            fresh = chunk[known:] if known > 0 else chunk
+            known -= len(chunk) - len(fresh)
+            if fresh:
+                await aside.put(fresh)
+    finally:
+        await aside.settled()

@@ -1,11 +1,11 @@
 """Decides, purely, what the allowed packages need: the closure of dependencies, what is missing, and through whom."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 
 from msgspec import Struct
 
 from firthd.families.base import Facts
-from firthd.families.policing import Need, Policing
+from firthd.families.policing import Need, Policing, WithExtras
 
 CHAIN_MAX = 50
 
@@ -13,7 +13,7 @@ CHAIN_MAX = 50
 class Candidate:
     """A record that no rule speaks against, while it is open whether it is wanted."""
 
-    __slots__ = ("allowed", "contexts", "direct", "excepted", "facts", "kept", "key", "needed_by", "number")
+    __slots__ = ("allowed", "contexts", "direct", "excepted", "extras", "facts", "kept", "key", "needed_by", "number")
 
     def __init__(self, facts: Facts, number: int, key: str, excepted: bool) -> None:
         self.facts = facts
@@ -25,6 +25,7 @@ class Candidate:
         self.kept = False
         self.needed_by: Candidate | None = None  # who asked for it first
         self.contexts: set[str] | None = None  # the platforms on which it is used
+        self.extras: set[tuple[str, str]] | None = None  # of these, those with which extras are wanted
 
 
 class Missing(Struct, frozen=True, kw_only=True):
@@ -57,20 +58,28 @@ def newest(candidates: Sequence[Candidate], latest: int | None, policing: Polici
 
 
 class Closure:
-    """What is needed on each platform, from what is allowed onwards."""
+    """What is needed on each platform, from what is allowed onwards.
 
-    def __init__(self, policing: Policing, candidates: Mapping[str, Sequence[Candidate]], latest: int | None) -> None:
+    `candidates` returns those of a name, spelled as `Policing.name_key` does; it is asked only for what is needed.
+    """
+
+    def __init__(
+        self,
+        policing: Policing,
+        candidates: Callable[[str], Sequence[Candidate]],
+        platforms: Set[str],
+        latest: int | None,
+    ) -> None:
         self._policing = policing
         self._candidates = candidates
         self._latest = latest
         self._everywhere = policing.everywhere
-        platforms = {one.facts.platform for some in candidates.values() for one in some} - {self._everywhere}
-        self._platforms = sorted(platforms) or [self._everywhere]
+        self._platforms = sorted(platforms - {self._everywhere}) or [self._everywhere]
         self._needs: dict[str, Need | None | str] = {}  # text -> what it means; a str: why it cannot be read
         self._by_version: dict[str, dict[str, list[Candidate]]] = {}
         self._met: dict[tuple[str, str], bool] = {}
         self._unmet: dict[tuple[int, str], tuple[Candidate, set[str]]] = {}
-        self._open: list[tuple[Candidate, str]] = []
+        self._open: list[tuple[Candidate, str, str]] = []
         self._wanted: set[str] = set()
 
     @property
@@ -85,17 +94,23 @@ class Closure:
             for context in self._platforms if platform == self._everywhere else (platform,):
                 self._use(root, context)
         while self._open:
-            one, context = self._open.pop()
-            for text in self._policing.depends(one.facts, context):
+            one, context, extra = self._open.pop()
+            for text in self._policing.depends(one.facts, context, extra):
                 if not self._meet(one, text, context):
                     self._unmet.setdefault((id(one), text), (one, set()))[1].add(context)
 
-    def _use(self, one: Candidate, context: str) -> None:
+    def _use(self, one: Candidate, context: str, extras: Iterable[str] = ()) -> None:
         if one.contexts is None:
             one.contexts = set()
         if context not in one.contexts:
             one.contexts.add(context)
-            self._open.append((one, context))
+            self._open.append((one, context, ""))
+        for extra in extras:
+            if one.extras is None:
+                one.extras = set()
+            if (context, extra) not in one.extras:
+                one.extras.add((context, extra))
+                self._open.append((one, context, extra))
 
     def _meet(self, asking: Candidate, text: str, context: str) -> bool:
         """Keep all that meets a requirement on a platform; tell whether anything does. Once for each text."""
@@ -110,11 +125,12 @@ class Closure:
         else:
             chosen = self._choose(need, context)
             found = bool(chosen)
+            extras = need.extras if isinstance(need, WithExtras) else ()
             for one in chosen:
                 one.kept = True
                 if one.needed_by is None and not one.direct:
                     one.needed_by = asking
-                self._use(one, context)
+                self._use(one, context, extras)
         self._met[text, context] = found
         return found
 
@@ -142,9 +158,7 @@ class Closure:
                 if one.facts.platform in here
             ]
         else:
-            found = [
-                one for one in self._candidates.get(key, ()) if one.facts.platform in here and need.matches(one.facts)
-            ]
+            found = [one for one in self._candidates(key) if one.facts.platform in here and need.matches(one.facts)]
         return newest(found, self._latest, self._policing)
 
     def _key(self, need: Need) -> str:
@@ -154,7 +168,7 @@ class Closure:
         found = self._by_version.get(key)
         if found is None:
             found = self._by_version[key] = {}
-            for one in self._candidates.get(key, ()):
+            for one in self._candidates(key):
                 found.setdefault(one.facts.version, []).append(one)
         return found
 

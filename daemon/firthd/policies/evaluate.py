@@ -5,7 +5,7 @@ What hangs on one record alone is decided as it passes; dependencies, twins and 
 
 from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 
 from msgspec import Struct
@@ -22,6 +22,9 @@ DAY_MS = 86_400_000
 KEPT = 0
 """The code of what is kept; others are places in `Judging.verdicts`."""
 LICENSES_TOLD = 1000
+PLACE_BITS = 40
+PLACE_MASK = (1 << PLACE_BITS) - 1
+"""The place of a deferred record is one number: the number of its part, and that in the part."""
 
 
 class Verdict(Struct, frozen=True):
@@ -70,9 +73,33 @@ class Judge:
         None where a name is not enough. Most policies name a few packages, and most records are of others.
         """
         allow, exceptions = self.allow, self.exceptions
-        if allow is None or self.closes:
+        if allow is None or self.closes or self.rules.min_age is not None:
+            return None  # an age counts from the first sight of a record, whatever other rules say of it today
+        if allow.nameless or exceptions.nameless:
             return None
-        return lambda key: not allow.names_one(key) and not exceptions.names_one(key)
+        names = frozenset((*allow.names, *exceptions.names))
+        return lambda key: key not in names
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing is sure before the last record has passed."""
+        return self.closes or self.rules.keep_latest is not None
+
+    @property
+    def unless_needed(self) -> Callable[[str], bool] | None:
+        """What tells by a record's name alone that it need not be looked at before something is found to need it.
+
+        None where each is looked at anyway.
+        """
+        lists = [one for one in (self.allow, self._exclude, self.exceptions) if one is not None]
+        if not self.closes or self.rules.min_age is not None or any(one.nameless for one in lists):
+            return None
+        names = frozenset(name for one in lists for name in one.names)
+        return lambda key: key not in names
+
+    def wants_platform(self, platform: str) -> bool:
+        """Tell whether files for a platform may come in, as far as the rule about platforms says."""
+        return self._platform is None or self._platform(platform)
 
     def allowed(self, key: str, facts: Facts) -> bool:
         """Tell whether a record matches one of the specs that are allowed."""
@@ -94,6 +121,11 @@ class Judge:
     def first(self, key: str, facts: Facts, first_seen: FirstSeen | None) -> Verdict | None:
         """Return the first rule that speaks against a record which is no exception."""
         return self._by_name(key, facts) or self._by_record(facts, first_seen)
+
+    def may_come(self, facts: Facts) -> bool:
+        """Tell whether a record's name and version speak for it, whatever else does not."""
+        key = self.policing.name_key(facts.name)
+        return not self.excepted(key, facts) and self._by_name(key, facts) is None
 
     def _by_name(self, key: str, facts: Facts) -> Verdict | None:
         if self._exclude:
@@ -199,14 +231,31 @@ def _days(rules: Rules) -> tuple[int | None, int | None]:
 class Judging:
     """One pass over what a mirror's source lists.
 
-    `drop` hears of each record that is left out, when that is sure, with the number of its verdict.
+    `drop` hears of each record that is left out, when that is sure, with the number of its verdict. Where records are
+    deferred, `recall` returns the facts of one by its part and number, None for what is no record, and `forgo` hears of
+    each that nothing needs; it returns whether that is a record.
     """
 
-    def __init__(self, judge: Judge, first_seen: FirstSeen, drop: Callable[[Facts, int], None]) -> None:
+    def __init__(
+        self,
+        judge: Judge,
+        first_seen: FirstSeen,
+        drop: Callable[[Facts, int], None],
+        recall: Callable[[str, int], Facts | None] = lambda part, number: None,
+        forgo: Callable[[str, int, int], bool] = lambda part, number, code: True,
+    ) -> None:
+        self._recall = recall
+        self._forgo = forgo
+        self._deferred: dict[str, array[int]] = {}  # name -> places: parts and numbers
+        self._part = ""
+        self._parts: list[str] = []
+        self._platforms: set[str] = set()
+        self._not_allowed: int | None = None
+        self._ages = judge.rules.min_age is not None
         self._judge = judge
         self._first_seen = first_seen
         self._drop = drop
-        self._waits = judge.closes or judge.rules.keep_latest is not None
+        self._waits = judge.waits
         self._codes_of: dict[Verdict, int] = {}
         self._excepts = bool(judge.exceptions)
         self._offered: set[str] = set()
@@ -223,21 +272,36 @@ class Judging:
         self.missing: list[Missing] = []
         self.chosen: list[Candidate] = []  # what is kept, where dependencies were looked at
 
-    @property
-    def waits(self) -> bool:
-        """Whether nothing is sure before the last record has passed."""
-        return self._waits
+    def begin(self, part: str, records: int, platform: str | None = None) -> None:
+        """Begin a part; each of its records gets a code by its number in the listing.
 
-    def begin(self, part: str, records: int) -> None:
-        """Begin a part; each of its records gets a code by its number in the listing."""
+        `platform`: what all of its files are for, where records may be deferred.
+        """
+        if platform is not None and records and self._judge.wants_platform(platform):
+            self._platforms.add(platform)
+        self._part = part
+        self._parts.append(part)
         self._offered = self.offered[part] = set()
         self.codes[part] = array("L", bytes(array("L").itemsize * records))
 
+    def defer(self, number: int, key: str) -> None:
+        """Take the next record, which no spec names; `key` is its name as `Policing.name_key` spells it."""
+        self.records += 1
+        place = len(self._parts) - 1 << PLACE_BITS | number
+        if key in self._deferred:
+            self._deferred[key].append(place)
+        else:
+            self._deferred[key] = array("Q", (place,))
+
     def see(self, number: int, facts: Facts) -> None:
         """Take the next record."""
-        judge = self._judge
         self.records += facts.counts
-        key = judge.policing.name_key(facts.name)
+        if self._ages and facts.indexed is None:
+            self._first_seen(facts)
+        self._take(number, self._judge.policing.name_key(facts.name), facts)
+
+    def _take(self, number: int, key: str, facts: Facts) -> None:
+        judge = self._judge
         excepted = self._excepts and judge.excepted(key, facts)
         verdict = None if excepted else judge.first(key, facts, self._first_seen)
         if verdict is None or verdict.rule != "packages":
@@ -250,6 +314,7 @@ class Judging:
         if excepted and not self._waits:
             self._keep(facts)
             return
+        self._platforms.add(facts.platform)
         candidate = Candidate(facts, number, key, excepted)
         if not judge.rules.legacy:
             self._files.add(facts.filename)
@@ -261,7 +326,9 @@ class Judging:
     def cut_out(self, number: int, part: str, *, counts: bool = True) -> int:
         """Leave out the next record by its name alone; return the number of its verdict, which `drop` is not told."""
         self.records += counts
-        code = self.code(NOT_ALLOWED)
+        code = self._not_allowed
+        if code is None:
+            code = self._not_allowed = self.code(NOT_ALLOWED)
         self.codes[part][number] = code
         self._left_out[code] += counts
         return code
@@ -298,12 +365,17 @@ class Judging:
         for root in roots:
             root.kept = root.direct = True
         if judge.closes:
-            closure = Closure(judge.policing, self._candidates, latest)
+            closure = Closure(judge.policing, self._recalled, self._platforms, latest)
             closure.close(roots)
             self.missing = [*self._empty_specs(), *closure.missing(self._why_missing)]
             self._offer_only(closure.wanted)
         older = self.code(Verdict("keep_latest", f"{latest} newer versions are there")) if latest is not None else KEPT
         unneeded = self.code(Verdict("packages", "not allowed, and nothing that is needs it")) if judge.closes else KEPT
+        for key in list(self._deferred):
+            for part, number in self._places(self._deferred.pop(key)):
+                if self._forgo(part, number, unneeded):
+                    self.codes[part][number] = unneeded
+                    self._left_out[unneeded] += 1
         while self._candidates:  # what is decided goes: the parts are read once more, and need the memory
             for one in self._candidates.popitem()[1]:
                 if one.kept:
@@ -312,6 +384,24 @@ class Judging:
                         self.chosen.append(one)
                 else:
                     self._coded(one.number, one.facts, older if one.allowed else unneeded)
+
+    def _recalled(self, key: str) -> Sequence[Candidate]:
+        """Return the candidates of a name; those that were deferred are looked at now."""
+        places = self._deferred.pop(key, None)
+        if places is not None:
+            for part, number in self._places(places):
+                if part != self._part:
+                    self.end_part()
+                    self._part, self._offered = part, self.offered[part]
+                facts = self._recall(part, number)
+                if facts is not None:
+                    self._take(number, key, facts)
+            self.end_part()
+        return self._candidates.get(key, ())
+
+    def _places(self, places: Iterable[int]) -> Iterator[tuple[str, int]]:
+        for place in places:
+            yield self._parts[place >> PLACE_BITS], place & PLACE_MASK
 
     def _empty_specs(self) -> list[Missing]:
         """Return the allowed specs that nothing matches."""

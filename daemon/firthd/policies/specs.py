@@ -30,6 +30,11 @@ class Specs:
         """The exact names that are asked for, as `Policing.name_key` spells them."""
         return self._by_name.keys()
 
+    @property
+    def nameless(self) -> bool:
+        """Whether there are specs without an exact name."""
+        return bool(self._nameless)
+
     def each(self) -> Iterable[tuple[str, str, Need]]:
         """Yield name, text and meaning of each spec that has an exact name."""
         for key, specs in self._by_name.items():

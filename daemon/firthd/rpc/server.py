@@ -15,9 +15,10 @@ from weakref import WeakKeyDictionary
 import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from msgspec import Struct
 
 from firth_protocol import API
-from firth_protocol.address import REQUEST_LIMIT
+from firth_protocol.address import DOCUMENT_LIMIT, DOCUMENT_METHOD, REQUEST_LIMIT
 from firth_protocol.errors import (
     CursorExpired,
     FirthError,
@@ -154,9 +155,14 @@ class RpcServer:
                 ),
                 200,
             )
+        most = REQUEST_LIMIT
+        if (request.content_length or 0) > REQUEST_LIMIT and (await self._caller(request)).role.covers(Role.MANAGER):
+            most = DOCUMENT_LIMIT
         try:
             async with asyncio.timeout(BODY_TIMEOUT_S):
-                body = await request.read()
+                body = await request.clone(client_max_size=most).read()
+            if len(body) > REQUEST_LIMIT and not await asyncio.to_thread(_brings_document, body):
+                raise web.HTTPRequestEntityTooLarge(REQUEST_LIMIT, len(body))
         except (web.RequestPayloadError, HttpProcessingError) as error:
             return _refused(
                 InvalidRequest(f"the body could not be read: {type(error).__name__}", hint="nothing was done")
@@ -165,7 +171,8 @@ class RpcServer:
             return _refused(
                 TooLarge(
                     f"the request is over {REQUEST_LIMIT:,} bytes",
-                    hint=f"send less at once; nothing was done (limit {REQUEST_LIMIT} bytes)",
+                    hint=f"send less at once; nothing was done (limit {REQUEST_LIMIT} bytes,"
+                    f" {DOCUMENT_LIMIT} for {DOCUMENT_METHOD})",
                     limit=REQUEST_LIMIT,
                 )
             )
@@ -292,6 +299,18 @@ class RpcServer:
             caller = await asyncio.to_thread(self._access.caller, peer)
             self._callers[transport] = caller
         return caller
+
+
+class _Named(Struct):
+    method: object = None
+
+
+def _brings_document(body: bytes) -> bool:
+    """Tell whether a request may be as large as an installation's document."""
+    try:
+        return msgspec.json.decode(body, type=_Named).method == DOCUMENT_METHOD
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return False
 
 
 @web.middleware

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import logging
 import os
 import re
@@ -13,26 +14,19 @@ from uuid import uuid4
 
 from msgspec import Struct
 
-from firth_protocol.errors import TooLarge, Unavailable
+from firth_protocol.errors import Unavailable
 from firthd.store.disk import sync
+from firthd.store.incoming import READ_CHUNK, BlobMismatch, BlobWriter, MemoryWriter
+
+__all__ = ["BlobMismatch", "BlobStore", "BlobWriter", "Kept", "MemoryWriter", "NameBlobs", "Wrong"]
 
 log = logging.getLogger(__name__)
 
-BATCH = 64
+BATCH = 256
 """Files made durable together at the most."""
 FLUSHERS = 8
 """Flushes side by side."""
-READ_CHUNK = 1 << 20
-"""Bytes read at a time when a file is looked at."""
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
-
-
-class BlobMismatch(ValueError):
-    """The bytes are not what was promised."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 class Kept(Struct, frozen=True, kw_only=True):
@@ -54,114 +48,32 @@ NameBlobs = Callable[[list[Kept]], Awaitable[None]]
 """Writes the rows of files in one transaction: that they are at their final name, or just before, whom they are for."""
 
 
-class BlobWriter:
-    """A file on its way into the store: written aside, hashed while it is written."""
+class _Waiting:
+    """A file that waits for its batch: at `path`, or still in memory; `kept` is known once it was looked at."""
+
+    __slots__ = ("channel_id", "error", "future", "held", "kept", "path", "there")
 
     def __init__(
         self,
         path: Path,
+        future: asyncio.Future[Kept],
         *,
-        size: int | None,
-        sha256: str | None,
-        md5: str | None,
-        limit: int | None,
-        resume: bool = False,
+        kept: Kept | None = None,
+        held: MemoryWriter | None = None,
+        channel_id: int | None = None,
     ) -> None:
         self.path = path
-        self.written = 0
-        self._size = size
-        self._sha256 = sha256
-        self._md5 = md5
-        self._limit = size if size is not None else limit
-        self._hash = hashlib.sha256()
-        self._md5_hash = hashlib.md5(usedforsecurity=False) if md5 and not sha256 else None
-        self.resumed_at = 0  # bytes that were there before; `resume`: to be read again first
-        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_NOFOLLOW if resume else os.O_CREAT | os.O_EXCL)
-        self.fd = os.open(path, flags, 0o640)
-        self.closed = False
-
-    def write(self, chunk: bytes) -> None:
-        """Append bytes; raise TooLarge once there are more than were promised."""
-        self._check_limit(len(chunk))
-        view = memoryview(chunk)
-        while view:
-            done = os.write(self.fd, view)
-            view = view[done:]
-        self._count(chunk)
-
-    def reread(self, most: int) -> bool:
-        """Count bytes that an earlier process wrote, at most so many; return whether there are more. Blocks."""
-        end = self.written + most
-        while self.written < end:
-            chunk = os.read(self.fd, READ_CHUNK)
-            if not chunk:
-                self.resumed_at = self.written
-                return False
-            self.took(chunk)
-        return True
-
-    def restart(self) -> None:
-        """Throw away what has come, and begin with the first byte again."""
-        os.ftruncate(self.fd, 0)
-        os.lseek(self.fd, 0, os.SEEK_SET)
-        self.written = self.resumed_at = 0
-        self._hash = hashlib.sha256()
-        if self._md5_hash is not None:
-            self._md5_hash = hashlib.md5(usedforsecurity=False)
-
-    def took(self, chunk: bytes) -> None:
-        """Count bytes that the file has already; raise TooLarge once there are more than were promised."""
-        self._check_limit(len(chunk))
-        self._count(chunk)
-
-    def _check_limit(self, more: int) -> None:
-        if self._limit is not None and self.written + more > self._limit:
-            raise TooLarge(f"more than the {self._limit} bytes that were promised")
-
-    def _count(self, chunk: bytes) -> None:
-        self._hash.update(chunk)
-        if self._md5_hash is not None:
-            self._md5_hash.update(chunk)
-        self.written += len(chunk)
-
-    @property
-    def promised(self) -> str | None:
-        """The digest that was promised, lower hex."""
-        return self._sha256 or self._md5
-
-    @property
-    def sha256(self) -> str:
-        """The digest of what has been written so far, lower hex."""
-        return self._hash.hexdigest()
-
-    def verify(self) -> None:
-        """Raise BlobMismatch when length, sha256 or md5 are not what was promised."""
-        if self._size is not None and self.written != self._size:
-            raise BlobMismatch(f"{self.written} bytes came, {self._size} were promised")
-        if self._sha256 is not None and self.sha256 != self._sha256:
-            raise BlobMismatch(f"sha256 is {self.sha256}, {self._sha256} was promised")
-        if self._md5_hash is not None and self._md5_hash.hexdigest() != self._md5:
-            raise BlobMismatch(f"md5 is {self._md5_hash.hexdigest()}, {self._md5} was promised")
-
-    def close(self) -> None:
-        if not self.closed:
-            self.closed = True
-            os.close(self.fd)
-
-    def abort(self) -> None:
-        """Throw the file away."""
-        self.close()
-        with contextlib.suppress(FileNotFoundError):
-            self.path.unlink()
-
-
-class _Waiting:
-    __slots__ = ("future", "kept", "path")
-
-    def __init__(self, path: Path, kept: Kept, future: asyncio.Future[None]) -> None:
-        self.path = path
-        self.kept = kept
         self.future = future
+        self.kept = kept
+        self.held = held
+        self.channel_id = channel_id
+        self.error: BaseException | None = None
+        self.there = False  # the store has had the same bytes before
+
+    @property
+    def stored(self) -> Kept:
+        assert self.kept is not None
+        return self.kept
 
 
 def _abort_unwanted(made: asyncio.Future[BlobWriter]) -> None:
@@ -173,6 +85,11 @@ def _throw_away(paths: list[Path]) -> None:
     for path in paths:
         with contextlib.suppress(OSError):
             path.unlink()
+
+
+def _sync_folders(folders: list[Path]) -> None:
+    for folder in folders:
+        sync(folder, os.O_DIRECTORY, os.fsync)
 
 
 def _tell(waiting: _Waiting, error: BaseException) -> None:
@@ -207,6 +124,7 @@ class BlobStore:
         self._flusher: asyncio.Task[None] | None = None
         self._flushers = ThreadPoolExecutor(FLUSHERS, thread_name_prefix=f"flush {root.name}")
         self._closed = False
+        self._mark, self._numbers = uuid4().hex, itertools.count()
 
     def prepare(self) -> None:
         """Make the folders; throw away what was half written when the last process ended. Blocks."""
@@ -249,7 +167,7 @@ class BlobStore:
 
     def temporary(self) -> Path:
         """Return a fresh name on the same file system."""
-        return self._temporary / uuid4().hex
+        return self._temporary / f"{self._mark}.{next(self._numbers)}"
 
     def writer(
         self,
@@ -284,12 +202,15 @@ class BlobStore:
             made.add_done_callback(_abort_unwanted)
             raise
 
-    async def keep(self, writer: BlobWriter, channel_id: int | None = None) -> Kept:
+    async def keep(self, writer: BlobWriter | MemoryWriter, channel_id: int | None = None) -> Kept:
         """Verify what was written, make it durable with others of its batch, give it its name and its row.
 
         `channel_id`: the channel that it came for; the same transaction says that it has been given the file. Raises
         BlobMismatch; then nothing is left. Cancelling the caller does not undo it.
         """
+        future: asyncio.Future[Kept] = asyncio.get_running_loop().create_future()
+        if isinstance(writer, MemoryWriter):
+            return await self._batch(_Waiting(self.temporary(), future, held=writer, channel_id=channel_id))
         try:
             writer.verify()
         except BlobMismatch:
@@ -298,11 +219,10 @@ class BlobStore:
         kept = Kept(sha256=writer.sha256, size=writer.written, channel_id=channel_id)
         writer.close()
         try:
-            await self._batch(writer.path, kept)
+            return await self._batch(_Waiting(writer.path, future, kept=kept, channel_id=channel_id))
         except Unavailable:
             writer.abort()
             raise
-        return kept
 
     async def name(self, found: list[Kept]) -> None:
         """Write the rows of files that are at their final names already; those that have one keep it."""
@@ -311,87 +231,127 @@ class BlobStore:
 
     async def adopt(self, path: Path, sha256: str, size: int) -> None:
         """Give a file that a worker wrote and hashed its final name."""
-        await self._batch(path, Kept(sha256=sha256, size=size))
+        future: asyncio.Future[Kept] = asyncio.get_running_loop().create_future()
+        await self._batch(_Waiting(path, future, kept=Kept(sha256=sha256, size=size)))
 
-    async def _batch(self, path: Path, kept: Kept) -> None:
+    async def _batch(self, waiting: _Waiting) -> Kept:
         if self._closed:
             raise Unavailable("the daemon is stopping")
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(path, kept, future))
+        self._waiting.append(waiting)
         if self._flusher is None or self._flusher.done():
             self._flusher = asyncio.create_task(self._flush(), name=f"blobs {self.root.name}")
-        await asyncio.shield(future)
+        return await asyncio.shield(waiting.future)
 
     async def _flush(self) -> None:
         """Make batch after batch durable; what arrives while one is under way is the next."""
         while self._waiting:
             batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
             try:
-                fresh, failed = await asyncio.to_thread(self._make_durable, batch)
-                given = [waiting.kept for waiting in batch if waiting not in failed and waiting.kept.channel_id]
+                await asyncio.to_thread(self._make_durable, batch)
+                given = [waiting.stored for waiting in batch if waiting.error is None and waiting.channel_id]
                 if self._give is not None and given:
                     await self._give(given)  # before they have their names: after a crash it is known whom they are for
-                failed |= await asyncio.to_thread(self._rename, fresh)
-                for waiting, error in failed.items():
-                    _tell(waiting, error)
-                batch = [waiting for waiting in batch if waiting not in failed]
-                if self._name_blobs is not None and batch:
-                    await self._name_blobs([waiting.kept for waiting in batch])
+                await asyncio.to_thread(self._rename, batch)
+                named = [waiting.stored for waiting in batch if waiting.error is None]
+                if self._name_blobs is not None and named:
+                    await self._name_blobs(named)
             except BaseException as error:
                 for waiting in batch:
-                    _tell(waiting, error)
+                    _tell(waiting, waiting.error or error)
                 await asyncio.to_thread(_throw_away, [waiting.path for waiting in batch])
                 if not isinstance(error, Exception):
                     raise
                 continue
             for waiting in batch:
-                if not waiting.future.done():
-                    waiting.future.set_result(None)
+                if waiting.error is not None:
+                    _tell(waiting, waiting.error)
+                elif not waiting.future.done():
+                    waiting.future.set_result(waiting.stored)
 
-    def _make_durable(self, batch: list[_Waiting]) -> tuple[list[_Waiting], dict[_Waiting, BaseException]]:
-        """Flush; return the files that are to get their names, and what went wrong with single ones.
+    def _make_durable(self, batch: list[_Waiting]) -> None:
+        """Write what is in memory and flush all; what goes wrong with a single file is noted there.
 
         Flushes run side by side: the file system makes one commit of many. What the store has is not written again.
         """
-        batch = [waiting for waiting in batch if not self._same(waiting)]
-        flushes = [self._flushers.submit(sync, waiting.path, 0, os.fdatasync) for waiting in batch]
-        failed: dict[_Waiting, BaseException] = {}
-        for waiting, flush in zip(batch, flushes, strict=True):
-            try:
-                flush.result()
-            except OSError as error:
-                failed[waiting] = error
-        _throw_away([waiting.path for waiting in failed])
-        return [waiting for waiting in batch if waiting not in failed], failed
+        stripes = [stripe for first in range(FLUSHERS) if (stripe := batch[first::FLUSHERS])]
+        for done in [self._flushers.submit(self._flush_stripe, stripe) for stripe in stripes]:
+            done.result()
+        _throw_away([waiting.path for waiting in batch if waiting.error is not None])
 
-    def _rename(self, batch: list[_Waiting]) -> dict[_Waiting, BaseException]:
-        """Give files their names, flush the folders; return what went wrong with single files."""
-        failed: dict[_Waiting, BaseException] = {}
+    def _flush_stripe(self, stripe: list[_Waiting]) -> None:
+        """Write all of them before the first is flushed: a commit then takes along those behind it."""
+        opened: list[tuple[_Waiting, int]] = []
+        try:
+            for waiting in stripe:
+                try:
+                    if (fd := self._opened(waiting)) is not None:
+                        opened.append((waiting, fd))
+                except (OSError, BlobMismatch) as error:
+                    waiting.error = error
+            for waiting, fd in opened:
+                try:
+                    os.fdatasync(fd)
+                except OSError as error:
+                    waiting.error = error
+        finally:
+            for _, fd in opened:
+                os.close(fd)
+
+    def _opened(self, waiting: _Waiting) -> int | None:
+        """Return the descriptor of a file that is to be flushed, written if it was in memory; None: the store has it.
+
+        Raises OSError, and BlobMismatch for one in memory.
+        """
+        if waiting.held is None:
+            if self._same(waiting):
+                return None
+            return os.open(waiting.path, os.O_RDONLY | os.O_CLOEXEC)
+        data, sha256 = waiting.held.whole()
+        waiting.held = None
+        waiting.kept = Kept(sha256=sha256, size=len(data), channel_id=waiting.channel_id)
+        if self._same(waiting):
+            return None
+        fd = os.open(waiting.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def _rename(self, batch: list[_Waiting]) -> None:
+        """Give files their names, flush the folders; what goes wrong with a single file is noted there."""
         folders: set[Path] = set()
         for waiting in batch:
+            if waiting.there or waiting.error is not None:
+                continue
             try:
-                final = self.path(waiting.kept.sha256)
+                final = self.path(waiting.stored.sha256)
                 if not final.parent.is_dir():
                     final.parent.mkdir(parents=True, exist_ok=True)
                     folders.update((final.parent.parent, self.root))
                 waiting.path.replace(final)
                 folders.add(final.parent)
             except OSError as error:
-                failed[waiting] = error
-        _throw_away([waiting.path for waiting in failed])
-        for done in [self._flushers.submit(sync, folder, os.O_DIRECTORY, os.fsync) for folder in folders]:
+                waiting.error = error
+                _throw_away([waiting.path])
+        every = list(folders)
+        stripes = [stripe for first in range(FLUSHERS) if (stripe := every[first::FLUSHERS])]
+        for done in [self._flushers.submit(_sync_folders, stripe) for stripe in stripes]:
             done.result()
-        return failed
 
     def _same(self, waiting: _Waiting) -> bool:
         """Throw away what came when the same bytes lie at their final name; those are young again, as if written."""
-        final = self.path(waiting.kept.sha256)
+        final = self.path(waiting.stored.sha256)
         try:
-            if final.stat().st_size != waiting.kept.size:
+            if final.stat().st_size != waiting.stored.size:
                 return False
             os.utime(final)
         except OSError:
             return False
+        waiting.there = True
         with contextlib.suppress(OSError):
             waiting.path.unlink()
         return True

@@ -142,6 +142,8 @@ class Database:
         self._held: Callable[[], FirthError] | None = None
         self._retry: Callable[[], Awaitable[None]] | None = None
         self._read_only = False
+        self.changes = 0
+        """Rises when anything has been changed: what was found out before may be true no more."""
         self.refusal: disk.Refusal | None = None  # why the disk took no write; None since it took one again
 
     @classmethod
@@ -337,6 +339,7 @@ class Database:
             for write in group:
                 await self._fail(write, error)
             return
+        self.changes += 1
         for write in group:
             for action in write.after:
                 try:
@@ -352,6 +355,8 @@ class Database:
         except BaseException as error:
             await self._fail(write, error)
             return
+        finally:
+            self.changes += 1
         if not write.future.done():
             write.future.set_result(result)
 

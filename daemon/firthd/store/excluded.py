@@ -31,10 +31,18 @@ CREATE TABLE chosen (
 CREATE TABLE missing (
   id INTEGER PRIMARY KEY, requirement TEXT NOT NULL, platform TEXT NOT NULL, chain TEXT NOT NULL, why TEXT NOT NULL
 ) STRICT;
+CREATE TABLE gone (name TEXT PRIMARY KEY, files INTEGER NOT NULL, first INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE kept (name TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
 """
 INDEXES = """
 CREATE INDEX left_out_file ON left_out(filename, part);
 CREATE INDEX left_out_name ON left_out(name);
+"""
+# Of what is kept in part nothing is to be told.
+GONE = """
+INSERT INTO gone SELECT name, count(*), min(id) FROM left_out WHERE id > 0 GROUP BY name;
+DELETE FROM gone WHERE name IN (SELECT name FROM kept);
+DROP TABLE kept;
 """
 BATCH = 10_000
 
@@ -79,6 +87,15 @@ class Lacking(Struct, frozen=True, kw_only=True):
     why: str
 
 
+class Gone(Struct, frozen=True, kw_only=True):
+    """A package of which nothing is kept."""
+
+    name: str
+    files: int
+    rule: str  # that decided about the first of its files
+    why: str
+
+
 class About(Struct, frozen=True, kw_only=True):
     """By which policy a mirror was judged."""
 
@@ -115,6 +132,7 @@ class JudgementFile:
             self._flush()
             self._connection.execute("COMMIT")
             self._connection.executescript(INDEXES)
+            self._connection.executescript(GONE)
         self._connection.close()
 
     def leave_out(self, row: LeftOutRow, *, counts: bool = True) -> None:
@@ -132,6 +150,10 @@ class JudgementFile:
             self._rows,
         )
         self._rows = []
+
+    def kept(self, names: Iterable[str]) -> None:
+        """Write the names of which something is kept, when all that is left out was told."""
+        self._connection.executemany("INSERT OR REPLACE INTO kept VALUES (?)", ((name,) for name in names))
 
     def verdicts(self, rows: Iterable[tuple[int, str, str, bool]]) -> None:
         """Write what the numbers of verdicts mean: number, rule, why, whether files are refused."""
@@ -205,6 +227,29 @@ class Judgement:
             return found, int(connection.execute(count, values).fetchone()[0])
 
         return self._read(body, nothing)
+
+    def gone(self, *, query: str | None, after: str, limit: int) -> list[Gone]:
+        """Return the next packages of which nothing is kept, by name; `query`: part of a name."""
+
+        def body(connection: sqlite3.Connection) -> list[Gone]:
+            rows = connection.execute(
+                "SELECT g.name, g.files, v.rule, v.why FROM gone g JOIN left_out l ON l.id = g.first"
+                " JOIN verdict v ON v.id = l.verdict WHERE g.name > :after"
+                " AND (:query IS NULL OR instr(lower(g.name), lower(:query))) ORDER BY g.name LIMIT :limit",
+                {"query": query, "after": after, "limit": limit},
+            )
+            return [Gone(name=row[0], files=row[1], rule=row[2], why=row[3]) for row in rows]
+
+        return self._read(body, [])
+
+    def gone_names(self, query: str | None) -> int:
+        """Return of how many packages nothing is kept."""
+
+        def body(connection: sqlite3.Connection) -> int:
+            count = "SELECT count(*) FROM gone WHERE ?1 IS NULL OR instr(lower(name), lower(?1))"
+            return int(connection.execute(count, (query,)).fetchone()[0])
+
+        return self._read(body, 0)
 
     def counts(self) -> dict[str, int]:
         """Return how many records each rule leaves out."""

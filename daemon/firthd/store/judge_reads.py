@@ -27,6 +27,14 @@ class JudgeState(WorkerState):
         )
         return {row[0]: (row[1], row[2]) for row in rows.fetchall()}
 
+    def told(self, channel_id: int, part: str) -> dict[tuple[str, str, str], bytes]:
+        """Return (version, file name, digest) of files that tell of releases -> what they tell, of a part."""
+        rows = self._connection.execute(
+            "SELECT version, filename, digest, document FROM release WHERE channel_id = ? AND part = ?",
+            (channel_id, part),
+        )
+        return {(row[0], row[1], row[2]): bytes(row[3]) for row in rows.fetchall()}
+
     def advisories(self, family: str) -> list[bytes]:
         """Return the documents of all advisories that name a package of a family."""
         rows = self._connection.execute("SELECT document FROM advisory WHERE families LIKE ?", (f'%"{family}"%',))

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from firth_protocol.errors import TooLarge
 from firthd.clock import Clock
-from firthd.store.blobs import BlobStore, BlobWriter
+from firthd.store.blobs import BlobStore, BlobWriter, MemoryWriter
 
 T = TypeVar("T")
 
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 LEAST = 64 * 1024
 """Bytes of which a file has to have more to be kept in part: what is smaller comes again in no time."""
+IN_MEMORY = 128 * 1024
+"""Bytes up to which a file that comes with a digest is held in memory until it is whole."""
 _DAY_MS = 86_400_000
 KEPT_MS = 7 * _DAY_MS
 REREAD = 64 << 20
@@ -46,7 +48,7 @@ class Partials:
         self._folder = blobs.root / "partial"
         self._there: dict[str, Path] = {}
         self._claimed: set[str] = set()
-        self._in_hand: dict[BlobWriter, str] = {}
+        self._in_hand: dict[BlobWriter | MemoryWriter, str] = {}
         self._renames: dict[BlobWriter, tuple[asyncio.Future[None], Path]] = {}
 
     async def _look(self) -> None:
@@ -79,13 +81,15 @@ class Partials:
 
     async def open(
         self, *, size: int | None, sha256: str | None, md5: str | None, max_bytes: int
-    ) -> tuple[BlobWriter, str | None]:
+    ) -> tuple[BlobWriter | MemoryWriter, str | None]:
         """Return a writer, with what there is of the file in it, and the validator that the rest must have.
 
         It has to be given back: stored by `BlobStore.keep`, then `done`; or `leave` or `drop`.
         """
         if self._looked_ms is None or self._clock.now_ms() - self._looked_ms >= _DAY_MS:
             await self._look()
+        if size is not None and size <= IN_MEMORY and (sha256 or md5):
+            return MemoryWriter(size=size, sha256=sha256, md5=md5), None
         if sha256 is None or (size is not None and size <= LEAST) or sha256 in self._claimed:
             return await self._blobs.open_writer(size=size, sha256=sha256, md5=md5, max_bytes=max_bytes), None
         self._claimed.add(sha256)
@@ -128,13 +132,13 @@ class Partials:
             return None
         return writer
 
-    def proven(self, writer: BlobWriter, proof: str | None) -> None:
+    def proven(self, writer: BlobWriter | MemoryWriter, proof: str | None) -> None:
         """Note what proves that the rest of a file belongs to what has come of it; None: nothing does.
 
         It is written down beside what comes, which does not wait for that; `settled` does.
         """
         sha256 = self._in_hand.get(writer)
-        if sha256 is None:
+        if sha256 is None or isinstance(writer, MemoryWriter):
             return
         path = self._path(sha256, proof)
         before = self._renames.get(writer)
@@ -142,27 +146,27 @@ class Partials:
             work = asyncio.ensure_future(_renamed(writer, path, before[0] if before is not None else None))
             self._renames[writer] = (work, path)
 
-    async def settled(self, writer: BlobWriter) -> None:
+    async def settled(self, writer: BlobWriter | MemoryWriter) -> None:
         """Wait until a file has the name that it is to have; before it is given back."""
-        rename = self._renames.pop(writer, None)
+        rename = None if isinstance(writer, MemoryWriter) else self._renames.pop(writer, None)
         if rename is not None:
             await _to_the_end(rename[0])
 
-    def leave(self, writer: BlobWriter) -> None:
+    def leave(self, writer: BlobWriter | MemoryWriter) -> None:
         """Keep what has come, for whoever brings the file next."""
         sha256 = self.done(writer)
-        if sha256 is None or writer.written < LEAST or writer.closed:
+        if sha256 is None or isinstance(writer, MemoryWriter) or writer.written < LEAST or writer.closed:
             writer.abort()
             return
         writer.close()
         self._there[sha256] = writer.path
 
-    def drop(self, writer: BlobWriter) -> None:
+    def drop(self, writer: BlobWriter | MemoryWriter) -> None:
         """Throw away what has come."""
         self.done(writer)
         writer.abort()
 
-    def done(self, writer: BlobWriter) -> str | None:
+    def done(self, writer: BlobWriter | MemoryWriter) -> str | None:
         """The store has the file, or has thrown it away; return its digest if it was to be kept in part."""
         sha256 = self._in_hand.pop(writer, None)
         if sha256 is not None:

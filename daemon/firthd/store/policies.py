@@ -1,7 +1,7 @@
 """The SQL of policies: what they say, where they are in force, and when records were seen first."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -132,6 +132,41 @@ async def copy_sights(db: Database, schema: str, mirror_id: int) -> None:
             )
 
         await db.write(some)
+
+
+class ReleaseRow(NamedTuple):
+    """What a file tells of a release, beside what its mirror's index does."""
+
+    part: str
+    version: str
+    filename: str
+    digest: str
+    document: bytes
+
+
+async def told(r: Reader, channel_id: int, part: str, version: str) -> bytes | None:
+    """Return what a file tells of a release; None: none was read."""
+    found = await r.value(
+        "SELECT document FROM release WHERE channel_id = ? AND part = ? AND version = ? LIMIT 1",
+        (channel_id, part, version),
+    )
+    return None if found is None else bytes(found)
+
+
+async def note_told(tx: Tx, *, channel_id: int, rows: Sequence[ReleaseRow]) -> None:
+    """Remember what files tell of releases."""
+    for row in rows:
+        await tx.execute("INSERT OR REPLACE INTO release VALUES (?, ?, ?, ?, ?, ?)", (channel_id, *row))
+
+
+async def forget_told(tx: Tx) -> None:
+    """Forget some of what is known of the releases of channels that are no more."""
+    gone = "NOT EXISTS (SELECT 1 FROM channel c WHERE c.id = f.channel_id AND c.deleted_at IS NULL)"
+    await tx.execute(
+        "DELETE FROM release WHERE (channel_id, part, version, filename) IN"
+        f" (SELECT channel_id, part, version, filename FROM release f WHERE {gone} LIMIT ?)",
+        (SIGHTS_A_WRITE,),
+    )
 
 
 async def forget_sights(tx: Tx) -> None:

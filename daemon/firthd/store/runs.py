@@ -198,6 +198,16 @@ async def runs_page(
     return [_run(row[:-1]) for row in page], following, int(total)
 
 
+async def broken_off_backups(r: Reader) -> list[str]:
+    """Return where backups were to go that were at work when their daemon ended, or were stopped."""
+    rows = await r.rows(
+        "SELECT DISTINCT json_extract(params, '$.path') FROM run WHERE kind = ? AND (state = ? OR state = ?"
+        " AND json_extract(error, '$.kind') = 'interrupted')",
+        (RunKind.BACKUP, RunState.STOPPED, RunState.FAILED),
+    )
+    return [str(row[0]) for row in rows]
+
+
 async def stored_since(r: Reader, moment_ms: int) -> bool:
     """Tell whether any file has come into the store since a moment."""
     return bool(await r.value("SELECT EXISTS (SELECT 1 FROM blob WHERE created_at >= ?)", (moment_ms,)))

@@ -140,6 +140,15 @@ _HAVE = (
 )
 
 
+async def shown_names(r: Reader, channel_id: int, number: int, family: str) -> set[str]:
+    """Return the names of a family that a generation shows."""
+    rows = await r.rows(
+        f"SELECT p.name FROM package p WHERE {_IN_FORCE} AND p.family = :family",
+        {"channel": channel_id, "number": number, "family": family},
+    )
+    return {row[0] for row in rows}
+
+
 _LATELY = (
     " LEFT JOIN (SELECT family, name, sum(downloads) AS downloads FROM usage"
     " WHERE channel_id = :channel AND day > :since GROUP BY family, name) u"

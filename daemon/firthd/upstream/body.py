@@ -29,7 +29,7 @@ class Body:
         slow: Callable[[int], Failure],
         clock: Clock,
         meter: Meter,
-        url: str,
+        url: str | Callable[[], str],
         status: int,
         length: int | None,
         offset: int = 0,
@@ -38,7 +38,7 @@ class Body:
         held: Callable[[int], Awaitable[None]] | None = None,
         proof: str | None = None,
     ) -> None:
-        self.url = url
+        self._url = url
         self.status = status
         self.length = length
         self.offset = offset
@@ -59,6 +59,10 @@ class Body:
         self._decoder: Decoder | None = None
         self._decoded: Iterator[bytes] = iter(())
         self._told_length = length
+
+    @property
+    def url(self) -> str:
+        return self._url if isinstance(self._url, str) else self._url()
 
     @property
     def as_sent(self) -> bool:

@@ -50,11 +50,20 @@ class Asked:
     def __init__(
         self, masker: Masker, url: str, host: str, *, sent_credentials: bool, left_origin: bool = False
     ) -> None:
-        self.url = masker.url(url)
-        self.host = masker.foreign(host)
+        self._url = url
+        self._host = host
         self._masker = masker
         self._sent_credentials = sent_credentials
         self._left_origin = left_origin
+
+    @property
+    def url(self) -> str:
+        """The address, fit for people; made when it is told: most of what is asked is answered."""
+        return self._masker.url(self._url)
+
+    @property
+    def host(self) -> str:
+        return self._masker.foreign(self._host)
 
     def failure(
         self,

@@ -20,6 +20,9 @@ class Lane(IntEnum):
     RUN = 2  # a file that a run brings
 
 
+_LANES = tuple(Lane)
+
+
 class Held(Exception):
     """The host asked us to stay away for longer than the caller is willing to wait."""
 
@@ -31,7 +34,7 @@ class Held(Exception):
 class _Host:
     def __init__(self) -> None:
         self.in_flight: Counter[Lane] = Counter()
-        self.waiting: dict[Lane, deque[asyncio.Future[None]]] = {lane: deque() for lane in Lane}
+        self.waiting: dict[Lane, deque[asyncio.Future[None]]] = {lane: deque() for lane in _LANES}
         self.users = 0
         self.free_at = 0.0  # monotonic seconds; before this moment nothing is asked
 
@@ -47,7 +50,9 @@ class Hosts:
     @asynccontextmanager
     async def slot(self, name: str, *, patience_s: float, lane: Lane = Lane.INDEX) -> AsyncIterator[None]:
         """Hold one of the host's connections; raise Held when the host asked for a longer pause than `patience_s`."""
-        host = self._hosts.setdefault(name, _Host())
+        host = self._hosts.get(name)
+        if host is None:
+            host = self._hosts[name] = _Host()
         host.users += 1
         try:
             await self._enter(host, patience_s, lane)
@@ -77,6 +82,9 @@ class Hosts:
             self._release(host, lane)  # the host asked for a pause while we stood in the queue
 
     async def _acquire(self, host: _Host, lane: Lane) -> None:
+        if not any(host.waiting.values()) and self._free(host, lane) > 0:
+            host.in_flight[lane] += 1
+            return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         host.waiting[lane].append(turn)
         self._deal(host)
@@ -95,14 +103,20 @@ class Hosts:
 
     def _deal(self, host: _Host) -> None:
         """Give free connections away: lane by lane, inside a lane by arrival."""
-        for lane in Lane:
-            most = self._limit if lane is Lane.INDEX else lane_limit(self._limit)
+        for lane in _LANES:
+            if not host.waiting[lane]:
+                continue
             waiting = [turn for turn in host.waiting[lane] if not turn.done()]
-            free = min(self._limit - host.in_flight.total(), most - host.in_flight[lane])
-            for turn in waiting[: max(0, free)]:
+            for turn in waiting[: max(0, self._free(host, lane))]:
                 host.waiting[lane].remove(turn)
                 host.in_flight[lane] += 1
                 turn.set_result(None)
+
+    def _free(self, host: _Host, lane: Lane) -> int:
+        """Return how many connections a lane may have more."""
+        most = self._limit if lane is Lane.INDEX else lane_limit(self._limit)
+        in_flight = host.in_flight
+        return min(self._limit - sum(in_flight.values()), most - in_flight[lane])
 
     def _forget(self, name: str, host: _Host) -> None:
         # Redirects name hosts too, so the table must not only grow.

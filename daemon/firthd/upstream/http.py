@@ -12,7 +12,6 @@ import aiohttp
 from yarl import URL
 
 from firth_protocol.errors import Invalid, Unavailable, Upstream
-from firth_protocol.types import Credentials
 from firthd import sandbox
 from firthd.clock import Clock
 from firthd.config import UpstreamSettings
@@ -26,15 +25,14 @@ from firthd.upstream.proxies import Proxies
 from firthd.upstream.rate import Meter
 from firthd.upstream.shape import Shaper
 from firthd.upstream.source import (
+    Known,
     Origin,
     Source,
     Validators,
     address,
-    authorization,
     check_credentials,
-    credentials_of,
     holds_secret,
-    masker,
+    known,
     origin_of,
     proxy_of,
     redirected,
@@ -48,6 +46,7 @@ HEADERS_MOST = 1024
 MAX_PAUSE_S = 300.0
 """The longest Retry-After that is waited out; a longer one ends the request and is told."""
 
+_KNOWN_MOST = 256
 _CONNECT_S = 30.0
 _CLIENT_CONNECT_S = 4.0  # a client waits: it is to hear soon that a source is down, and no server thinks here yet
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -64,12 +63,10 @@ class Reply:
         clock: Clock,
         meter: Meter,
         idle_s: float,
-        held: Callable[[int], Awaitable[None]],
+        held: Callable[[int], Awaitable[None]] | None,
         piece: int | None,
     ) -> None:
         self.status = response.status
-        self.content_type = response.content_type if "Content-Type" in response.headers else ""
-        self.url = asked.url
         self.asked = asked
         self.date = response.headers.get("Date")
         self.landed: str | None = None  # the address without its query, where a redirect led here
@@ -82,7 +79,15 @@ class Reply:
         self._idle_s = idle_s
         self._held = held
         self._piece = piece
-        self._now_ms = clock.now_ms()
+
+    @property
+    def url(self) -> str:
+        """The address that answered, fit for people."""
+        return self.asked.url
+
+    @property
+    def content_type(self) -> str:
+        return self._response.content_type if "Content-Type" in self._response.headers else ""
 
     @property
     def length(self) -> int | None:
@@ -107,7 +112,7 @@ class Reply:
     @property
     def pause_s(self) -> float | None:
         """For how long the host wants to be left alone."""
-        return retry_after_s(self._response.headers.get("Retry-After"), self._now_ms)
+        return retry_after_s(self._response.headers.get("Retry-After"), self._clock.now_ms())
 
     def refused(self) -> Failure:
         """Return the failure for this answer's status."""
@@ -124,7 +129,7 @@ class Reply:
             slow=lambda received: self.asked.slow(received, self.length, bytes_s=MIN_BYTES_S, window_s=PACE_S),
             clock=self._clock,
             meter=self._meter,
-            url=self.url,
+            url=lambda: self.url,
             status=self.status,
             length=self.length,
             offset=offset,
@@ -133,7 +138,8 @@ class Reply:
             held=self._held,
             proof=strong(self.validators, self.date),
         )
-        encodings = labels(",".join(self._response.headers.getall("Content-Encoding", ())))
+        labelled = self._response.headers.getall("Content-Encoding", ())
+        encodings = labels(",".join(labelled)) if labelled else []
         if encodings and not offset:  # the rest of a file goes on as it began
             try:
                 await body.undo(encodings, path.partition("?")[0])
@@ -171,6 +177,7 @@ class Http:
         self._hosts = Hosts(settings.connections_per_host, clock)
         self.known = KnownHosts(clock, meter)
         self._session: aiohttp.ClientSession | None = None
+        self._sources: dict[tuple[Source, str | None], Known] = {}
         self._authorities: dict[str, tuple[tuple[int, int], ssl.SSLContext]] = {}
 
     async def start(self) -> None:
@@ -209,9 +216,8 @@ class Http:
         check_credentials(source.credentials)
         idle = idle_s or self._settings.timeout_s
         url = address(source, path_or_url)
-        hide = masker(source, self._proxies.through(url))
-        home = origin_of(source.url) if source.url.lower().startswith("http") else None
-        secret = authorization(source)
+        about = self._about(source, self._proxies.through(url))
+        hide, home, secret = about.hide, about.home, about.secret
         may_send = secret is not None
         for hop in range(MAX_REDIRECTS + 1):
             here = origin_of(url)
@@ -220,10 +226,10 @@ class Http:
                 hide,
                 url,
                 here.shown,
-                sent_credentials=credentials_of(source) != Credentials(),
+                sent_credentials=about.asks_credentials,
                 left_origin=hop > 0 and here != home,
             )
-            if here != home and holds_secret(source, url):
+            if here != home and about.guarded and holds_secret(source, url):
                 raise asked.failure(
                     f"{asked.url} is another host and its address holds this source's secret; it was not asked",
                     "if the source has moved, use its new address as the mirror's source",
@@ -261,6 +267,14 @@ class Http:
         raise asked.failure(
             f"{asked.host} redirected more than {MAX_REDIRECTS} times", "look at the source's address in a browser"
         )
+
+    def _about(self, source: Source, proxy: str | None) -> Known:
+        found = self._sources.get((source, proxy))
+        if found is None:
+            if len(self._sources) >= _KNOWN_MOST:
+                self._sources.clear()
+            found = self._sources[(source, proxy)] = known(source, proxy)
+        return found
 
     @asynccontextmanager
     async def _send(
@@ -307,7 +321,7 @@ class Http:
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise asked.broken(error, idle_s=min(idle_s, answer_s or idle_s)) from None
         try:
-            held = partial(self._shaper.passed, source.limit, lane)
+            held = None if self._shaper.free(source.limit) else partial(self._shaper.passed, source.limit, lane)
             yield Reply(response, asked, self._clock, meter, idle_s, held, self._shaper.piece(source.limit))
         finally:
             response.release()  # back to the pool when it was read to its end, closed otherwise

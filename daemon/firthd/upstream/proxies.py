@@ -17,6 +17,8 @@ class Proxies(Struct, frozen=True):
 
     def through(self, url: str) -> str | None:
         """Return the proxy through which an address is asked; None: it is asked directly."""
+        if not self.by_scheme:
+            return None
         parts = urlsplit(url)
         proxy = self.by_scheme.get(parts.scheme)
         host = (parts.hostname or "").rstrip(".")

@@ -120,8 +120,14 @@ class Shaper:
         self._all = _Line(clock)
         self._lines: dict[int, _Line] = {}
 
+    def free(self, limit: RateLimit) -> bool:
+        """Tell whether nothing is ever held back of what a mirror brings, whatever the hour."""
+        return limit.bytes_s is None and self._common.bytes_s is None
+
     def piece(self, limit: RateLimit) -> int | None:
         """Return how many bytes to take at a time, so that what is held back still flows; None: all that there are."""
+        if self.free(limit):
+            return None
         now = self._clock.now_ms()
         rates = [rate for rate in (limit.now(now), self._common.now(now)) if rate is not None]
         return min(_MOST, max(_LEAST, min(rates) // 4)) if rates else None

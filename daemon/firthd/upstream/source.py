@@ -2,6 +2,7 @@
 
 import base64
 import re
+from functools import lru_cache
 from urllib.parse import quote, unquote, unquote_plus, urljoin, urlsplit, urlunsplit
 
 from msgspec import Struct
@@ -15,6 +16,8 @@ _KEY_LENGTH = 8  # shorter values of a query are switches and dates
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _NOT_IN_A_HEADER = re.compile(r"[^\x21-\x7e]")
+_PLAIN = re.compile(r"(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)+/?\Z")
+"""A path rooted in its host that is its own spelling: nothing to be encoded, resolved or filled in."""
 # What RFC 3986 allows in a path segment besides letters, digits and what `quote` never touches.
 _SAFE_IN_PATH = "/!$&'()*+,;=:@~"
 
@@ -34,6 +37,18 @@ class Source(Struct, frozen=True, kw_only=True):
         proxy = mask(self.proxy) if self.proxy else None
         credentials = HIDDEN if self.credentials else None
         return f"Source(url={mask(self.url)!r}, credentials={credentials}, proxy={proxy!r}, ca_file={self.ca_file!r})"
+
+
+class Known(Struct, frozen=True):
+    """What all requests of one source have in common: what hides its secrets, its host, what it is sent, and whether
+    it wants to be sent something. `guarded`: there are secrets that an address may hold.
+    """
+
+    hide: Masker
+    home: "Origin | None"
+    secret: str | None
+    asks_credentials: bool
+    guarded: bool
 
 
 class Validators(Struct, frozen=True, kw_only=True):
@@ -119,13 +134,31 @@ def masker(source: Source, other_proxy: str | None = None) -> Masker:
     return Masker(tuple(secret for secret in secrets if secret))
 
 
+def known(source: Source, other_proxy: str | None = None) -> Known:
+    """Return what is the same for every request; raise Invalid when the credentials or the address cannot be used."""
+    check_credentials(source.credentials)
+    credentials = credentials_of(source)
+    return Known(
+        hide=masker(source, other_proxy),
+        home=origin_of(source.url) if source.url.lower().startswith("http") else None,
+        secret=authorization(source),
+        asks_credentials=credentials != Credentials(),
+        guarded=bool(_addressed(credentials)),
+    )
+
+
+def _addressed(credentials: Credentials) -> set[str]:
+    """Return the secrets that an address may hold as parts of its own."""
+    found = {credentials.token, credentials.bearer, *_keys(credentials.query or "")}
+    return {secret for secret in found if secret}
+
+
 def holds_secret(source: Source, url: str) -> bool:
     """Tell whether an address holds the source's token or bearer, or a key of its query, as one of its own parts.
 
     Whole path segments and query values are compared: a password may be an ordinary word, and is in no address.
     """
-    credentials = credentials_of(source)
-    secrets = {credentials.token, credentials.bearer, *_keys(credentials.query or "")} - {None, ""}
+    secrets = _addressed(credentials_of(source))
     if not secrets:
         return False
     parts = urlsplit(url)
@@ -178,11 +211,9 @@ def address(source: Source, path_or_url: str) -> str:
     origin; user and password in an address are dropped. Raises Invalid for a scheme other than http and https, for a
     step down from https to http, for a path that climbs out of the source, and when a token is needed and lacking.
     """
-    try:
-        home = None if is_file(source) else origin_of(source.url)
-    except ValueError:
-        raise Invalid(f"the source {mask(source.url)} is not an http, https or file address") from None
-    base = without_user(_with_token(source, source.url.rstrip("/")))
+    home, base, root = _ground(source)
+    if root is not None and _PLAIN.match(path_or_url):
+        return _with_query(source, f"{root}{path_or_url}")
     if not is_absolute(path_or_url) and not path_or_url.startswith("/"):
         if ".." in unquote(path_or_url).split("/"):
             raise Invalid(f"the path {printable(path_or_url)[:200]} leads out of the source")
@@ -197,6 +228,17 @@ def address(source: Source, path_or_url: str) -> str:
     if home is not None and home.scheme == "https" and there.scheme == "http":
         raise Invalid(f"the https source points to {mask(url)}, which is not encrypted", url=mask(url))
     return _with_query(source, _with_token(source, url)) if home == there else url
+
+
+@lru_cache(maxsize=64)
+def _ground(source: Source) -> tuple[Origin | None, str, str | None]:
+    """Return a source's origin, what its relative references are below, and its host's root (None: no host)."""
+    try:
+        home = None if is_file(source) else origin_of(source.url)
+    except ValueError:
+        raise Invalid(f"the source {mask(source.url)} is not an http, https or file address") from None
+    base = without_user(_with_token(source, source.url.rstrip("/")))
+    return home, base, None if home is None else urlunsplit((*urlsplit(base)[:2], "", "", ""))
 
 
 def page_address(source: Source, path: str) -> str:

@@ -11,9 +11,10 @@ import msgspec
 from aiohttp import web
 
 from firth_protocol.errors import FirthError
+from firth_protocol.types import Privacy
 from firthd.clock import Clock, utc_day
 from firthd.config import WebSettings
-from firthd.serving import Limits, Serving
+from firthd.serving import Limits, Serving, asked_with
 from firthd.web.admission import Admission, Door, Visitor, address_of, inside, networks
 from firthd.web.context import WebContext
 from firthd.web.files import Accel, Files
@@ -24,6 +25,7 @@ from firthd.web.pages.people import People
 from firthd.web.pages.values import UI
 from firthd.web.paths import BadPath, is_plain, split_path
 from firthd.web.problems import Problem, from_error, not_found, reply, whole
+from firthd.web.quick import QUICK, Quick
 from firthd.web.site import FOREVER, INDEX_LIFE, Edition, Site
 
 if TYPE_CHECKING:
@@ -48,6 +50,8 @@ def build_app(parts: WebContext) -> web.Application:
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", front.handle)
     app.on_response_prepare.append(_sign)
+    if front.quick is not None:
+        app[QUICK] = front.quick
     return app
 
 
@@ -66,7 +70,15 @@ def serving(app: web.Application, settings: WebSettings, limits: Limits, clock: 
         return reply(Problem(status, "this could not be read as a request"))
 
     return Serving(
-        app, limits, peer=peer, refusal=whole(_FULL), unread=unread, clock=clock, name="web", shutdown_s=SHUTDOWN_S
+        app,
+        limits,
+        peer=peer,
+        refusal=whole(_FULL),
+        unread=unread,
+        clock=clock,
+        name="web",
+        shutdown_s=SHUTDOWN_S,
+        quick=app.get(QUICK),
     )
 
 
@@ -82,11 +94,14 @@ class Front:
         accel = Accel(prefix=settings.accel_redirect, root=parts.state) if settings.accel_redirect else None
         files = Files(HotObjects(), accel)
         self._parts = parts
+        self.quick = None if parts.changes is None else Quick(parts.changes, parts.clock)
         self._published = parts.published
         self._admission = Admission(parts.tokens, settings.trusted_proxies, parts.clock)
         self._metrics_allow = networks(settings.metrics_allow)
         self._people = People(parts, self._admission)
-        packages = Packages(files, parts.blobs, parts.on_demand, parts.package_lost, self._downloaded, parts.asked)
+        packages = Packages(
+            files, parts.blobs, parts.on_demand, parts.package_lost, self._downloaded, parts.asked, parts.published.free
+        )
         self._site = Site(
             parts.published, parts.rendered, files, packages, parts.pages, parts.families, parts.index_lost
         )
@@ -148,7 +163,13 @@ class Front:
     ) -> web.StreamResponse:
         view, rest = self._channel(visitor, path)
         if rest and rest[0] != UI:
-            return await self._site.answer(request, visitor, _present(view), rest)
+            if self.quick is None or view.privacy is not Privacy.PUBLIC or visitor.secrets:
+                return await self._site.answer(request, visitor, _present(view), rest)
+            since, asked = self.quick.changes(), asked_with(request)
+            response = await self._site.answer(request, visitor, _present(view), rest)
+            if asked is not None:
+                self.quick.keep(asked, request, response, since)
+            return response
         if rest:
             return await self._people.package(request, visitor, view, view.privacy, rest[1:])
         if not folder:

@@ -37,6 +37,9 @@ class Channels(Protocol):
     async def notices(self, view: "View", /) -> "Sequence[Notice]":
         """Return what a channel tells its users at the moment."""
 
+    def free(self, channel: str, file: FileRow, /) -> bool:
+        """Tell whether a file is known to be refused to nobody."""
+
     async def file(self, view: "View", family: str, part: str, filename: str, /) -> FileRow | None:
         """Return the file of a generation, or one in its grace period; raise Forbidden for one that is refused."""
 
@@ -114,7 +117,8 @@ class WebContext(Struct, frozen=True, kw_only=True):
     is served. `metrics` gives Prometheus text; what it is given tells which channels may be named. `package_lost` and
     `index_lost` (channel id, file) are told of files that are not what they should be, and have taken them out of
     service when they return. `downloaded` counts a file and the id of the token that asked for it, 0: none did;
-    `asked` is told of each file that is asked for.
+    `asked` is told of each file that is asked for. `changes` rises with every change to the state; without it each
+    request is worked out anew.
     """
 
     published: Channels
@@ -135,3 +139,4 @@ class WebContext(Struct, frozen=True, kw_only=True):
     asked: Callable[[FileRow], None] = lambda _: None
     index_lost: Callable[[int, str], Awaitable[None]] = _told_nobody
     downloaded: Callable[[FileRow, int], None] = _counted_nowhere
+    changes: Callable[[], int] | None = None

@@ -16,6 +16,7 @@ from firthd.web.conditions import Content
 from firthd.web.context import Fetches, Store
 from firthd.web.files import BROKEN, DamagedFile, Files, Place, without_body
 from firthd.web.problems import Problem
+from firthd.web.quick import AGAIN, Again
 from firthd.web.wire import SmallBody
 
 RANGE_WAIT_S = 60.0
@@ -35,6 +36,7 @@ class Packages:
         lost: Callable[[FileRow], Awaitable[None]],
         downloaded: Callable[[FileRow, Visitor], None],
         asked: Callable[[FileRow], None] = lambda _: None,
+        free: Callable[[str, FileRow], bool] = lambda *_: False,
         *,
         range_wait_s: float = RANGE_WAIT_S,
     ) -> None:
@@ -43,11 +45,19 @@ class Packages:
         self._on_demand = on_demand
         self._lost = lost
         self._asked = asked
+        self._free = free
         self._downloaded = downloaded
         self._range_wait_s = range_wait_s
 
     async def send(
-        self, request: web.Request, visitor: Visitor, file: FileRow, *, media_type: str, cache_control: str
+        self,
+        request: web.Request,
+        visitor: Visitor,
+        file: FileRow,
+        *,
+        channel: str,
+        media_type: str,
+        cache_control: str,
     ) -> web.StreamResponse:
         """Send one file and count it; its ETag comes from its sha256, for its name may be given to other bytes one day.
 
@@ -62,9 +72,19 @@ class Packages:
             cache_control=cache_control,
         )
         response = await self._sent(request, visitor, file, content)
-        if is_download(request, response) and not goes_along(file.section):
+        counts = is_download(request, response) and not goes_along(file.section)
+        if counts:
             self._downloaded(file, visitor)
+        if file.delivered and not file.retired:
+            response[AGAIN] = Again(
+                allowed=partial(self._free, channel, file), told=partial(self._told, file, visitor, counts)
+            )
         return response
+
+    def _told(self, file: FileRow, visitor: Visitor, counts: bool) -> None:
+        self._asked(file)
+        if counts:
+            self._downloaded(file, visitor)
 
     async def _sent(
         self, request: web.Request, visitor: Visitor, file: FileRow, content: Content

@@ -19,6 +19,7 @@ from firthd.web.context import Channels, LazyPages, Store
 from firthd.web.files import BROKEN, DamagedFile, Files, Place
 from firthd.web.packages import Packages
 from firthd.web.problems import Problem, not_found
+from firthd.web.quick import AGAIN, Again
 
 if TYPE_CHECKING:
     from firthd.channels.published import View
@@ -99,7 +100,12 @@ class Site:
         else:
             raise not_found()
         return await self._packages.send(
-            request, visitor, file, media_type=at.media_type, cache_control=edition.cache_control(at.life)
+            request,
+            visitor,
+            file,
+            channel=edition.view.channel,
+            media_type=at.media_type,
+            cache_control=edition.cache_control(at.life),
         )
 
     async def _object(
@@ -130,6 +136,7 @@ class Site:
             raise Problem(503, "this index file is being made anew; ask again in a moment", _SOON) from None
         if BROKEN in request:
             await self._lost(edition.view.channel_id, row.file)
+        response[AGAIN] = Again()
         return response
 
     async def _send(

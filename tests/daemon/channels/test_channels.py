@@ -2,6 +2,8 @@
 
 import asyncio
 import hashlib
+import html
+import re
 from pathlib import Path
 
 import pytest
@@ -221,6 +223,14 @@ async def test_snapshots_serve_kept_generations_by_number_and_by_date(tmp_path: 
         assert "immutable" in snapshot.headers["Cache-Control"]
         assert (await w.get("/snapshot/2/main/noarch/alpha-1.9-0.conda")).status == 200
         assert (await w.get("/snapshot/2/main/noarch/delta-1.0-0.conda")).status == 404
+        # So do the pages for people, whose lines are those of the socket.
+        for address, delta in (("/repo/main/", True), ("/snapshot/2/main/", False)):
+            assert (b">delta</a>" in (await w.get(address)).body) is delta
+            assert (await w.get(f"{address}-/conda/delta")).status == (200 if delta else 404)
+            assert b"alpha-1.9-0.conda" in (await w.get(f"{address}-/conda/alpha?version=1.9")).body
+        told = html.unescape((await w.get("/repo/main/")).body.decode())
+        lines = (await w.call("channel.get", channel="main")).addresses.setup.values()
+        assert [line for line in lines if line not in told] == []
         today = (await w.call("daemon.status")).now[:10]
         reply = await w.get(f"/snapshot/{today}/main/noarch/repodata.json")
         assert reply.status == 200
@@ -301,8 +311,8 @@ async def test_a_channels_page_searches_what_is_published(tmp_path: Path) -> Non
         await w.mirror("passive")
         await w.run()
         text = (await w.get("/repo/main/?q=ALPH")).body.decode()
-        assert "<td>alpha</td><td>1.10</td>" in text
-        assert "<td>beta</td>" not in text
+        assert re.search(r'href="\S*-/conda/alpha"', text), text
+        assert '/conda/beta"' not in text
 
 
 async def test_list_then_follow_misses_nothing(tmp_path: Path) -> None:

@@ -35,9 +35,13 @@ def source(folder: Path, part: str, names: list[str]) -> Path:
     return folder / f"{part}.json"
 
 
+@pytest.mark.parametrize("before", [None, [], ["b", "x"]], ids=["new", "empty before", "published before"])
 @pytest.mark.parametrize("damaged", [False, True])
-def test_two_workers_leave_what_one_leaves(tmp_path: Path, damaged: bool) -> None:
+def test_two_workers_leave_what_one_leaves(tmp_path: Path, damaged: bool, before: list[str] | None) -> None:
     state = CondaState(tmp_path, mirrors=2)
+    if before is not None:
+        state.take({"osx-64": source(tmp_path, "osx-64", before)})
+        state.publish()
     state.take({"noarch": source(tmp_path, "noarch", ["a", "b"]), "osx-64": source(tmp_path, "osx-64", ["b", "c"])})
     state.take({"osx-64": source(tmp_path, "osx-64", ["c", "d"])}, mirror=2)
     if damaged:  # behind the daemon's back: one leaves out what the other has counted
@@ -45,8 +49,10 @@ def test_two_workers_leave_what_one_leaves(tmp_path: Path, damaged: bool) -> Non
         state.execute("UPDATE offered SET closed_set = added_set WHERE mirror_id = 1 AND part = 'osx-64'")
     alone, apart = state.render_params(), state.render_params()
     one = asyncio.run(render(Workers(1, SystemClock()), alone, lambda progress: None, None)).result
+    assert any(file.path == "osx-64/repodata.json" for file in one.files)
     both = asyncio.run(render(Workers(2, SystemClock()), apart, lambda progress: None, "osx-64"))
-    assert len(both.run_files) == len(both.packs) == (1 if damaged else 2)
+    assert len(both.run_files) == 3
+    assert len(both.packs) == 2
     assert [(file.path, file.sha256) for file in both.result.files] == [(file.path, file.sha256) for file in one.files]
     assert replace(both.result, files=[], pack=None) == replace(one, files=[], pack=None)
     for table, columns in (("object", "path, sha256, size"), ("package", "name, files, digest, hidden")):

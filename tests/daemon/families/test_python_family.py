@@ -88,6 +88,7 @@ async def test_pip_installs_a_package_with_what_it_needs(tmp_path: Path) -> None
     clock = HastyClock()
     async with python_world(tmp_path, clock=clock) as w:
         at = await whole(w, clock)
+        w.upstream.requests.clear()
         listed = await w.get(f"{at}/simple/", {"Accept": JSON})
         assert [one["name"] for one in json.loads(listed.body)["projects"]] == ["Alpha.One", "beta", "gamma"]
         pip = Installer(tmp_path / "pip")

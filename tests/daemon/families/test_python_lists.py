@@ -7,6 +7,7 @@ import pytest
 
 from firth_protocol.types import RunState
 from tests.support.clock import FakeClock
+from tests.support.daemon import in_process_daemon
 from tests.support.python import JSON, PythonWorld, python_world, sample_index
 from tests.support.upstream import Fault
 
@@ -99,3 +100,25 @@ async def test_a_page_that_is_read_on_request_says_which_serial_it_is(tmp_path: 
         page = await w.page("beta")
         assert page["meta"]["_last-serial"] == w.index.serial["beta"] == (await serials(w))["beta"]
         assert f"<!--SERIAL {w.index.serial['beta']}-->" in await w.page("beta", accept="text/html")
+
+
+@pytest.mark.deep
+async def test_a_lazy_mirror_has_the_digest_of_its_list(tmp_path: Path) -> None:
+    async with python_world(tmp_path / "one") as w, in_process_daemon(tmp_path / "two") as second:
+        await second.client.call("channel.create", name="copy")
+        fields = {"channel": "copy", "name": "p", "type": "python", "mode": "passive", "check": False}
+        await second.client.call("mirror.create", source=f"{w.daemon.url}/repo/main/simple/", **fields)
+        await w.python("passive")
+        digests = []
+        for name in ("new", "newer"):
+            for run in (await w.run("main:p"), await second.run("copy:p")):
+                assert run.state is RunState.COMPLETED, run
+            ours, theirs = [
+                (await client.call("channel.generations", channel=channel)).items[0].digest
+                for client, channel in ((w.daemon.client, "main"), (second.client, "copy"))
+            ]
+            assert ours == theirs
+            digests.append(ours)
+            w.index.add(name, "1.0")
+            await w.page("beta")  # what clients ask for makes no other content
+        assert digests[0] != digests[1]

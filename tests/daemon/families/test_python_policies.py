@@ -85,6 +85,9 @@ async def test_a_page_shows_what_the_policy_keeps_and_the_rest_is_refused(tmp_pa
         assert run.state is RunState.COMPLETED, run
         assert (await versions(w), await versions(w, "beta")) == (["1.1", "2.0"], ["1.0"])
         old = w.index.projects["alpha-one"][0].filename
+        for_people = (await w.get("/repo/main/-/python/alpha-one")).body.decode()
+        assert [f"?version={version}" in for_people for version in ("1.0", "1.1", "2.0")] == [False, True, True]
+        assert (await w.get("/repo/main/-/python/nothing")).status == 404
         if not lazy:
             refused = await w.get(f"/repo/main/packages/alpha-one/{old}")
             assert (refused.status, b"by policy p, packages" in refused.body) == (403, True)
@@ -103,6 +106,10 @@ async def test_a_page_shows_what_the_policy_keeps_and_the_rest_is_refused(tmp_pa
         for again in (await w.call("run.list", kind="refilter")).items:
             await w.daemon.ended(again.id)
         assert await versions(w) == ["1.0", "1.1"]
+        flawed, well = (w.index.projects["alpha-one"][place].filename for place in (2, 1))
+        refused = await w.get(f"/repo/main/packages/alpha-one/{flawed}")
+        assert (refused.status, b"cve: MAL-2026-1" in refused.body) == (403, True)
+        assert (await w.get(f"/repo/main/packages/alpha-one/{well}")).status == 200
 
 
 async def test_a_policy_counts_files_not_their_metadata(tmp_path: Path) -> None:

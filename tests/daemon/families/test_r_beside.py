@@ -81,6 +81,7 @@ def test_a_table_beside_the_index_tells_times_and_sizes(tmp_path: Path) -> None:
         table(alpha=1)[:-9],
         gzip.compress(gzip.decompress(table(alpha=1))[:-40]),
     ],
+    ids=["a page", "nothing", "no table", "no names", "cut", "cut inside"],
 )
 def test_a_table_that_is_none_is_told_and_left_out(tmp_path: Path, beside: bytes) -> None:
     (record,), notes = read(tmp_path, A, beside)

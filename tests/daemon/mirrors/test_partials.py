@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from firth_protocol.types import RunState
-from firthd.store.blobs import BlobStore
+from firthd.store.blobs import BlobStore, BlobWriter
 from firthd.store.partials import KEPT_MS, Partials
 from tests.support.clock import FakeClock
 from tests.support.conda import BuiltPackage, ChannelFolder
@@ -175,6 +175,7 @@ async def test_what_nobody_goes_on_with_is_thrown_away(tmp_path: Path) -> None:
     assert second.written == 0  # each has a file of its own
     partials.drop(second)
     partials.leave(writer)
+    assert isinstance(writer, BlobWriter)
     late = FakeClock(round(writer.path.stat().st_mtime * 1000) + KEPT_MS + 1000)
     writer, _ = await Partials(blobs, late).open(size=None, sha256="1" * 64, md5=None, max_bytes=1 << 30)
     writer.abort()

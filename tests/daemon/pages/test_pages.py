@@ -8,6 +8,7 @@ from urllib.parse import urljoin
 
 import pytest
 
+from firth_protocol.errors import FirthError, Forbidden, Unavailable, Upstream
 from firth_protocol.types import Family, Privacy
 from firthd.channels.showcase import Dependency, FamilyShown, Found, PackageShown, ReadListing
 from firthd.config import WebSettings
@@ -242,7 +243,11 @@ async def test_a_packages_page(team: Site) -> None:
     assert (await team.get("/repo/main/-/cargo/numpy")).status == 404
     assert (await team.get("/repo/main/-/conda/numpy/more")).status == 404
     moved = await team.get("/repo/main/-/conda/NumPy")
-    assert (moved.status, moved.headers["location"]) == (301, "numpy")
+    assert (moved.status, moved.headers["location"]) == (302, "numpy")
+    spelled = await team.get("/repo/main/-/conda/NumPy?version=1.10")
+    assert spelled.headers["location"] == "numpy?version=1.10"
+    head = await team.head("/repo/main/-/conda/numpy")
+    assert (head.status, head.body, head.headers["etag"]) == (200, b"", reply.headers["etag"])
 
 
 async def test_a_name_that_cannot_be_typed_is_in_no_line(team: Site) -> None:
@@ -368,3 +373,30 @@ async def test_a_refusal_keeps_its_status_and_says_what_to_do(team: Site) -> Non
     assert (await team.get("/repo/main/-/conda/zzz")).headers["content-type"] == "application/problem+json"
     deep = await team.get("/a" * 100, BROWSER)
     assert links(deep.body).found[0].startswith("/-/")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "status", "said"),
+    [
+        (Forbidden("numpy 2 is kept out by the policy course"), 403, "Not to be had here"),
+        (Upstream("the source answered 500"), 502, "Try again in a few minutes"),
+        (Unavailable("numpy has not come from its source yet"), 503, "Try again in a moment"),
+    ],
+)
+async def test_a_refusal_looks_like_the_other_pages(team: Site, trouble: FirthError, status: int, said: str) -> None:
+    team.show.trouble = trouble
+    for headers, kind in ((BROWSER, "text/html; charset=utf-8"), ({}, "application/problem+json")):
+        reply = await team.get("/repo/main/-/conda/numpy", headers)
+        assert (reply.status, reply.headers["content-type"]) == (status, kind)
+        assert reply.headers.get("retry-after") == ("30" if status == 503 else None)
+        assert trouble.message.lower() in words(reply.body).lower()
+    assert said in words((await team.get("/repo/main/-/conda/numpy", BROWSER)).body)
+
+
+async def test_a_package_with_more_than_a_page_holds(team: Site) -> None:
+    versions = [VersionRow(f"1.{number}", 1, 1) for number in range(900, 0, -1)]
+    needs = [Dependency(f"needed{number} >=1", None) for number in range(300)]
+    team.show.shown["conda", "many"] = shown("many", version="1.900", versions=versions, depends=needs)
+    said = words((await team.get("/repo/main/-/conda/many")).body)
+    for part in ("900 versions", "876 earlier versions", "And 500 versions before them", "And 100 others"):
+        assert part in said

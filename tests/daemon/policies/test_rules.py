@@ -7,7 +7,9 @@ import pytest
 
 from firth_protocol.errors import Invalid
 from firth_protocol.types import Family, Rules
+from firthd.families.base import Facts
 from firthd.families.conda.policing import POLICING
+from firthd.policies.evaluate import Judge
 from firthd.policies.rules import check_rules, in_words
 from tests.daemon.policies.records import DAY_MS, NOW_MS, facts, rules_of, verdicts
 
@@ -146,3 +148,16 @@ def test_rules_survive_being_written_down() -> None:
     for _, rules, _, _ in SINGLE:
         made = rules_of(**rules)
         assert msgspec.json.decode(msgspec.json.encode(made), type=Rules) == made
+
+
+def test_an_age_counts_from_the_first_sight_also_of_what_other_rules_keep_out_today() -> None:
+    seen: list[str] = []
+
+    def first_seen(one: Facts) -> int:
+        seen.append(one.filename)
+        return NOW_MS - DAY_MS
+
+    rules = rules_of(min_age=3, packages={"allow": ["m"]})
+    assert verdicts(rules, facts("n"), facts("m", indexed=0), first_seen=first_seen) == ["packages", None]
+    assert set(seen) == {"n-1.0-0.conda"}
+    assert Judge(rules, POLICING).cut is None

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firth_protocol.errors import TooLarge, Unavailable
-from firthd.store.blobs import BATCH, BlobMismatch, BlobStore, BlobWriter, Kept
+from firthd.store.blobs import BATCH, BlobMismatch, BlobStore, BlobWriter, Kept, MemoryWriter
 
 
 def sha(data: bytes) -> str:
@@ -132,16 +132,67 @@ async def test_a_file_without_any_promise_gets_our_digest(store: BlobStore) -> N
     assert kept == Kept(sha256=sha(b"x"), size=1)
 
 
-async def test_two_hundred_at_once_are_named_in_batches(store: BlobStore, names: Names) -> None:
-    data = [f"file {number}".encode() for number in range(200)]
+async def test_more_than_a_batch_at_once_are_named_in_batches(store: BlobStore, names: Names) -> None:
+    data = [f"file {number}".encode() for number in range(BATCH + 40)]
     kept = await asyncio.gather(*(store.keep(written(store, one)) for one in data))
     assert [one.sha256 for one in kept] == [sha(one) for one in data]
     assert all(store.path(one.sha256).read_bytes() == body for one, body in zip(kept, data, strict=True))
     assert sorted(one.sha256 for batch in names.batches for one in batch) == sorted(map(sha, data))
     assert max(map(len, names.batches)) == BATCH
-    assert len(names.batches) <= 200 // BATCH + 2
+    assert len(names.batches) <= 3
     assert names.absent == []
     assert leftovers(store) == []
+
+
+def held(data: bytes, **promised: object) -> MemoryWriter:
+    """Return a small file that has come and lies in memory."""
+    fields: dict[str, object] = {"size": len(data), "sha256": sha(data), "md5": None} | promised
+    writer = MemoryWriter(**fields)  # type: ignore[arg-type]
+    for start in range(0, len(data), 3):
+        writer.write(data[start : start + 3])
+    return writer
+
+
+async def test_small_files_are_written_with_their_batch(store: BlobStore, names: Names) -> None:
+    data = [f"file {number}".encode() for number in range(50)]
+    kept = await asyncio.gather(*(store.keep(held(one)) for one in data))
+    assert kept == [Kept(sha256=sha(one), size=len(one)) for one in data]
+    assert all(store.path(one.sha256).read_bytes() == body for one, body in zip(kept, data, strict=True))
+    assert names.absent == []
+    assert leftovers(store) == []
+    md5 = hashlib.md5(b"by md5", usedforsecurity=False).hexdigest()
+    assert (await store.keep(held(b"by md5", sha256=None, md5=md5))).sha256 == sha(b"by md5")
+    assert await store.keep(held(data[0])) == kept[0]  # which the store has
+
+
+@pytest.mark.parametrize(
+    ("promised", "reason"),
+    [
+        ({"size": 6}, "5 bytes came, 6 were promised"),
+        ({"sha256": "0" * 64}, f"sha256 is {sha(b'hello')}, {'0' * 64} was promised"),
+        ({"sha256": None, "md5": "0" * 32}, "md5 is 5d41402abc4b2a76b9719d911017c592"),
+    ],
+)
+async def test_a_small_file_that_is_not_as_promised_is_refused_alone(
+    store: BlobStore, names: Names, promised: dict[str, object], reason: str
+) -> None:
+    good, told = await asyncio.gather(
+        store.keep(held(b"good")), store.keep(held(b"hello", **promised)), return_exceptions=True
+    )
+    assert isinstance(told, BlobMismatch)
+    assert reason in told.reason
+    assert good == Kept(sha256=sha(b"good"), size=4)
+    assert names.batches == [[good]]
+    assert (store.has(sha(b"hello")), leftovers(store)) == (False, [])
+
+
+def test_a_small_file_takes_no_byte_more_than_promised_and_begins_anew() -> None:
+    writer = held(b"hello")
+    with pytest.raises(TooLarge, match="5 bytes"):
+        writer.write(b"!")
+    writer.restart()
+    writer.write(b"hello")
+    assert writer.whole() == (b"hello", sha(b"hello"))
 
 
 async def test_the_same_bytes_from_many_at_once_are_one_file(store: BlobStore) -> None:

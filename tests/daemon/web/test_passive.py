@@ -407,7 +407,9 @@ async def test_a_range_that_waits_too_long_is_504_and_the_fetch_goes_on(
     request = make_mocked_request("GET", URL, headers={"Range": "bytes=0-9"})
     visitor = Visitor(secrets=(), by_proxy=False)
     with pytest.raises(Problem) as caught:
-        await packages.send(request, visitor, row, media_type="application/octet-stream", cache_control="public")
+        await packages.send(
+            request, visitor, row, channel="main", media_type="application/octet-stream", cache_control="public"
+        )
     assert caught.value.status == 504
     release()
     await stored(site)

@@ -14,7 +14,7 @@ from firthd.families.conda.records import license_text, milliseconds, printable
 from firthd.families.conda.requirements import CondaRequirement, requirement, strict_requirement
 from firthd.families.conda.solving import unsolved
 from firthd.families.conda.versions import order_key
-from firthd.families.policing import Brief, LicenseSyntax
+from firthd.families.policing import Brief, LicenseSyntax, Unsolved
 
 VIRTUAL = "__"
 """How the names of virtual packages begin: the machine has them, no channel does."""
@@ -48,6 +48,11 @@ class _Brief(Struct, gc=False):
     size: int | None = None
 
 
+class _Named(Struct, gc=False):
+    name: str
+
+
+_decode_named = msgspec.json.Decoder(_Named).decode
 _decode_brief = msgspec.json.Decoder(_Brief).decode
 _decode = msgspec.json.Decoder(_Fields).decode
 
@@ -95,6 +100,15 @@ class CondaPolicing:
             indexed=None if fields.indexed_timestamp is None else milliseconds(fields.indexed_timestamp),
         )
 
+    def named(self, entry: Entry) -> str:
+        try:
+            return _decode_named(entry.raw).name
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            raise InvalidRecordError("the record is not as it should be") from None
+
+    def platform_of(self, part: str) -> str:
+        return part
+
     def brief(self, entry: Entry) -> Brief:
         try:
             fields = _decode_brief(entry.raw)
@@ -116,7 +130,7 @@ class CondaPolicing:
     def requirement(self, spec: str) -> CondaRequirement:
         return strict_requirement(spec)
 
-    def depends(self, facts: Facts, platform: str) -> Iterable[str]:
+    def depends(self, facts: Facts, platform: str, extra: str = "") -> Iterable[str]:
         return facts.depends
 
     def dependency(self, text: str) -> CondaRequirement | None:
@@ -138,7 +152,7 @@ class CondaPolicing:
             return None
         return facts.filename.removesuffix(OLD_FORM) + NEW_FORM
 
-    def unsolved(self, kept: Sequence[tuple[str, Entry]], wanted: Sequence[tuple[str, str]]) -> list[str]:
+    def unsolved(self, kept: Sequence[tuple[str, Entry]], wanted: Sequence[tuple[str, str]]) -> Unsolved:
         return unsolved(kept, wanted)
 
 

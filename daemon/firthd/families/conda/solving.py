@@ -3,6 +3,7 @@
 import asyncio
 import tempfile
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
@@ -11,9 +12,14 @@ import rattler
 from firthd.families.base import Entry
 from firthd.families.conda.names import NOARCH
 from firthd.families.conda.records import PLAIN_SECTIONS, printable
+from firthd.families.policing import Unsolved
 
-TIMEOUT_S = 20.0
-"""For one spec; real ones take a second."""
+TIMEOUT_S = 10.0
+"""For one question; real ones take a second."""
+TOTAL_S = 20.0
+"""For all of them: a publication waits for the answer."""
+GRACE_S = 5.0
+"""A solver that does not heed its own limit is left to itself after so much more."""
 REASON_MAX = 1000
 GIVEN = {
     "linux": (("__glibc", "2.28"), ("__linux", "5.10"), ("__unix", "0")),
@@ -23,8 +29,8 @@ GIVEN = {
 """What machines have, so that specs of virtual packages are met; a graphics card is not among it."""
 
 
-def unsolved(kept: Sequence[tuple[str, Entry]], wanted: Sequence[tuple[str, str]]) -> list[str]:
-    """Return a sentence for each (spec, platform) that cannot be installed out of what is kept."""
+def unsolved(kept: Sequence[tuple[str, Entry]], wanted: Sequence[tuple[str, str]]) -> Unsolved:
+    """Return which (spec, platform) cannot be installed out of what is kept."""
     with tempfile.TemporaryDirectory(prefix="firth-solve-") as folder:
         write_indexes(Path(folder), kept)
         return asyncio.run(_unsolved(Path(folder), wanted))
@@ -49,33 +55,73 @@ def write_indexes(folder: Path, kept: Sequence[tuple[str, Entry]]) -> None:
             file.write(b"}")
 
 
-async def _unsolved(folder: Path, wanted: Sequence[tuple[str, str]]) -> list[str]:
-    channel = rattler.Channel(folder.as_uri())
-    indexes: dict[str, list[rattler.SparseRepoData]] = {}
-    sentences = []
-    for spec, platform in wanted:
-        if platform not in indexes:
-            indexes[platform] = [
-                rattler.SparseRepoData(channel, subdir, str(folder / subdir / "repodata.json"))
-                for subdir in dict.fromkeys((platform, NOARCH))
-                if (folder / subdir).is_dir()
-            ]
-        reason = await _why_not(spec, platform, indexes[platform])
-        if reason is not None:
-            sentences.append(f"{spec} on {platform}: {reason}")
-    return sentences
+class _Asked:
+    """What is asked of the solver; it has so much time for all of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._channel = rattler.Channel(folder.as_uri())
+        self._until = asyncio.get_running_loop().time() + TOTAL_S
+        self.sentences: list[str] = []
+        self.unasked = 0
+
+    async def sift(self, platform: str, specs: Sequence[str]) -> None:
+        """Find those of the specs that cannot be installed: what can all together, each can by itself."""
+        virtual = [
+            rattler.GenericVirtualPackage(rattler.PackageName(name), rattler.Version(version), rattler.BuildString("0"))
+            for name, version in GIVEN.get(platform.partition("-")[0], GIVEN["linux"])
+        ]
+        indexes = [
+            rattler.SparseRepoData(self._channel, subdir, str(self._folder / subdir / "repodata.json"))
+            for subdir in dict.fromkeys((platform, NOARCH))
+            if (self._folder / subdir).is_dir()
+        ]
+        groups = [list(specs)]
+        while groups:
+            group = groups.pop()
+            left = self._until - asyncio.get_running_loop().time()
+            if left <= 0:
+                self.unasked += len(group)
+                continue
+            limit = min(left, TIMEOUT_S)
+            reason = await _why_not(group, indexes, virtual, limit)
+            if reason is None:
+                continue
+            if len(group) > 1:
+                middle = len(group) // 2
+                groups += [group[middle:], group[:middle]]
+            elif reason or limit == TIMEOUT_S:
+                told = reason or f"the solver did not come to an end in {TIMEOUT_S:.0f} s"
+                self.sentences.append(f"{group[0]} on {platform}: {told}")
+            else:
+                self.unasked += 1
 
 
-async def _why_not(spec: str, platform: str, indexes: Sequence[rattler.SparseRepoData]) -> str | None:
-    virtual = [
-        rattler.GenericVirtualPackage(rattler.PackageName(name), rattler.Version(version), rattler.BuildString("0"))
-        for name, version in GIVEN.get(platform.partition("-")[0], GIVEN["linux"])
-    ]
+async def _unsolved(folder: Path, wanted: Sequence[tuple[str, str]]) -> Unsolved:
+    asked = _Asked(folder)
+    for platform in sorted({platform for _, platform in wanted}):
+        await asked.sift(platform, [spec for spec, of in wanted if of == platform])
+    return Unsolved(asked.sentences, asked.unasked)
+
+
+async def _why_not(
+    specs: Sequence[str],
+    indexes: Sequence[rattler.SparseRepoData],
+    virtual: Sequence[rattler.GenericVirtualPackage],
+    limit_s: float,
+) -> str | None:
+    """Return why specs cannot be installed together; "": nobody knows, as time was up; None: they can."""
+    parsed = [rattler.MatchSpec(spec) for spec in specs]
+    began = asyncio.get_running_loop().time()
     try:
-        async with asyncio.timeout(TIMEOUT_S):
-            await rattler.solve_with_sparse_repodata([rattler.MatchSpec(spec)], indexes, virtual_packages=virtual)
+        async with asyncio.timeout(limit_s + GRACE_S):
+            await rattler.solve_with_sparse_repodata(
+                parsed, indexes, virtual_packages=virtual, timeout=timedelta(seconds=limit_s)
+            )
     except TimeoutError:
-        return f"the solver did not come to an end in {TIMEOUT_S:.0f} s"
+        return ""
     except Exception as error:  # py-rattler's own classes
+        if asyncio.get_running_loop().time() - began >= limit_s:
+            return ""
         return printable(" ".join(str(error).split()), REASON_MAX)
     return None

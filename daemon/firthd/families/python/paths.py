@@ -40,7 +40,9 @@ def fetch_url(place: FetchPlace) -> str:
         raise Invalid("The source's record of the file is not there any more.", hint="run the mirror")
     try:
         url = fields_of(place.raw).url.partition("#")[0].strip()
-        page = urljoin(place.page or f"{SIMPLE}/{place.part}/", place.base_url or "")
+        page = place.page or f"{SIMPLE}/{place.part}/"
+        if place.base_url:
+            page = urljoin(page, place.base_url)
         address = urljoin(page, url)
         if page.startswith("/") and not (address.startswith("/") or urlsplit(address).scheme):
             address = f"/{address}"  # it climbs above the root of its host, which is where it ends

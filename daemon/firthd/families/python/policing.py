@@ -1,17 +1,19 @@
 """The only place that answers what policies ask of Python: facts of records, specs, versions, what files are for.
 
-An index says of a file neither its licence nor what it needs: the one is unknown, the other is told as missing.
+An index says of a file neither its licence nor what it needs: core metadata does. Where none was read the one is
+unknown, the other is told as missing.
 """
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from msgspec.structs import replace
 from packaging.requirements import Requirement as Parsed
 
 from firth_protocol.types import Family
 from firthd.families.base import Comparable, Entry, Facts, InvalidRecordError
-from firthd.families.policing import Brief, LicenseSyntax
-from firthd.families.python import requirement
+from firthd.families.policing import NOTHING_UNSOLVED, Brief, LicenseSyntax, Unsolved
+from firthd.families.python import core_metadata, requirement
 from firthd.families.python.names import (
     METADATA_ENDING,
     NOARCH,
@@ -26,8 +28,8 @@ from firthd.families.python.requirements import facts
 
 NOT_TOLD = "not told in the index"
 """What stands for the licence of a file."""
-NEEDS = "what it needs"
-"""Stands after a project's name for the requirements of its files, which no index tells."""
+NEEDS = "what is needed by"
+"""Stands before a project's name and version for requirements that nobody knows."""
 
 
 class PythonPolicing:
@@ -57,7 +59,7 @@ class PythonPolicing:
             # A file's core metadata comes and goes with it, whatever is told of its own record.
             signed=entry.section == METADATA or bool(fields_of(entry.raw).provenance),
             indexed=found.timestamp,
-            depends=[f"{part} {NEEDS}"],
+            depends=[f"{NEEDS} {part} {file.version}"],
         )
 
     def brief(self, entry: Entry) -> Brief:
@@ -71,12 +73,36 @@ class PythonPolicing:
     def requirement(self, spec: str) -> PythonRequirement:
         return requirement.requirement(spec)
 
-    def depends(self, facts: Facts, platform: str) -> Iterable[str]:
-        return facts.depends
+    def depends(self, facts: Facts, platform: str, extra: str = "") -> Iterable[str]:
+        if facts.depends and facts.depends[0].startswith(NEEDS):
+            return () if extra else facts.depends
+        return [text for text in facts.depends if core_metadata.needed(text, platform, extra)]
+
+    def tellers(self, part: str, entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+        return core_metadata.tellers(entries, part)
+
+    def small(self, section: str) -> bool:
+        return section == METADATA
+
+    def told(self, path: Path, filename: str) -> bytes:
+        return core_metadata.encode(core_metadata.told(path, filename))
+
+    def with_told(self, facts: Facts, document: bytes | None) -> Facts:
+        if document is None:
+            return facts
+        told = core_metadata.decode(document)
+        depends = list(told.requires)
+        if told.problem is not None:
+            depends = [f"{NEEDS} {facts.name} {facts.version}: {told.problem}"]
+        nothing = told.problem is not None and told.license is None and not told.classifiers
+        return replace(
+            facts, license=NOT_TOLD if nothing else told.license, classifiers=told.classifiers, depends=depends
+        )
 
     def dependency(self, text: str) -> PythonRequirement | None:
-        if text.endswith(NEEDS):
-            raise ValueError("its core metadata is not read; allow what it needs by name")
+        if text.startswith(NEEDS):
+            problem = text.partition(": ")[2]
+            raise ValueError(problem or "its core metadata is not read; allow what it needs by name")
         found: Parsed = requirement.dependency(text)
         return requirement.of(found)
 
@@ -89,8 +115,8 @@ class PythonPolicing:
     def newer_form(self, facts: Facts) -> str | None:
         return None
 
-    def unsolved(self, kept: Sequence[tuple[str, Entry]], wanted: Sequence[tuple[str, str]]) -> list[str]:
-        return []
+    def unsolved(self, kept: Sequence[tuple[str, Entry]], wanted: Sequence[tuple[str, str]]) -> Unsolved:
+        return NOTHING_UNSOLVED
 
 
 POLICING = PythonPolicing()

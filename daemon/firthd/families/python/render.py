@@ -2,6 +2,7 @@
 
 import gzip
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from hashlib import sha256
 from typing import Protocol
 from urllib.parse import quote
 
@@ -257,6 +258,8 @@ def write_lists(rendered: Set[str], out: Output) -> None:
             if name not in names or names[name].serial is None:  # its page is read on request: the source's counts
                 names[name] = project
     order = sorted(names)
+    if out.sides(LIST):  # what else clients may find here than the files that are known
+        out.listed(sha256("\n".join(order).encode()).digest())
     for form, write in ((JSON_FORM, write_json_list), (HTML_FORM, write_html_list)):
         path = list_path(form)
         # Generations of other days keep the compressed form only.

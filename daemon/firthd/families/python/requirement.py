@@ -16,11 +16,12 @@ HINT = "write it such as `numpy >=1.26,<3`"
 
 
 class PythonRequirement(Struct, frozen=True):
-    """A normalised name and a specifier."""
+    """A normalised name, a specifier, and the extras that are wanted with it."""
 
     name: str
     specifier: SpecifierSet
     versions_only: bool = True
+    extras: frozenset[str] = frozenset()
 
     def matches(self, facts: Facts) -> bool:
         """Tell whether a record meets it: pre-releases do like others, for a policy says what may enter.
@@ -51,8 +52,9 @@ def requirement(spec: str) -> PythonRequirement:
 
 
 def of(found: Parsed) -> PythonRequirement:
-    """Return the requirement of a parsed one; its extras and its marker are another's to look at."""
-    return PythonRequirement(str(canonicalize_name(found.name)), found.specifier)
+    """Return the requirement of a parsed one; its marker is another's to look at."""
+    extras = frozenset(str(canonicalize_name(extra)) for extra in found.extras)
+    return PythonRequirement(str(canonicalize_name(found.name)), found.specifier, extras=extras)
 
 
 def dependency(text: str) -> Parsed:

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from firth_protocol.errors import Invalid
 from firth_protocol.types import Family
 from firthd.families.base import Comparable, Entry, Facts, InvalidRecordError
-from firthd.families.policing import Brief, LicenseSyntax
+from firthd.families.policing import NOTHING_UNSOLVED, Brief, LicenseSyntax, Unsolved
 from firthd.families.r import requirement
 from firthd.families.r.dcf import fields_of
 from firthd.families.r.names import platform_of
@@ -54,7 +54,7 @@ class RPolicing:
     def requirement(self, spec: str) -> RRequirement:
         return requirement.requirement(spec)
 
-    def depends(self, facts: Facts, platform: str) -> Iterable[str]:
+    def depends(self, facts: Facts, platform: str, extra: str = "") -> Iterable[str]:
         return facts.depends
 
     def dependency(self, text: str) -> RRequirement | None:
@@ -79,8 +79,8 @@ class RPolicing:
     def newer_form(self, facts: Facts) -> str | None:
         return None
 
-    def unsolved(self, kept: Sequence[tuple[str, Entry]], wanted: Sequence[tuple[str, str]]) -> list[str]:
-        return []
+    def unsolved(self, kept: Sequence[tuple[str, Entry]], wanted: Sequence[tuple[str, str]]) -> Unsolved:
+        return NOTHING_UNSOLVED
 
 
 POLICING = RPolicing()

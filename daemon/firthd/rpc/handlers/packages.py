@@ -13,20 +13,7 @@ def handlers(engine: Engine) -> dict[str, Handler]:
         return f"{engine.base_url()}/repo/{channel}/{engine.families[family].address(part, filename)}"
 
     async def list_(context: Context, params: PackageList) -> Page[Package]:
-        return await engine.page(
-            lambda r: browse.packages_page(
-                r,
-                params.channel,
-                family=params.family,
-                query=params.query,
-                platform=params.platform,
-                state=params.state,
-                sort=params.sort,
-                cursor=params.cursor,
-                limit=params.limit,
-                now_ms=engine.clock.now_ms(),
-            )
-        )
+        return await engine.page(lambda r: engine.governance.explanations.packages(r, params, engine.clock.now_ms()))
 
     async def get(context: Context, params: PackageGet) -> PackageDetail:
         async def body(r: Reader) -> PackageDetail:

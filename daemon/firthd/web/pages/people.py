@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from firthd.channels.published import View
 
 CHANNELS_ON_A_PAGE = 100
+VERSIONS_LISTED, NEEDS_LISTED = 400, 200
+"""On a package's page: it is made in one go of the event loop, some milliseconds at the most."""
 TOKEN_PLACE = "<TOKEN>"
 PUBLIC_LIFE = "public, max-age=60"
 PRIVATE_LIFE = "private, no-cache"
@@ -189,7 +191,8 @@ class People:
             problem = not_found(f"the channel {view.channel} has no {TITLES[family]} {what}")
             return self._no_package(request, problem, self._where(request, view, when), view, name)
         if shown.name != name:
-            return web.Response(status=301, headers={"Location": quote(shown.name, safe="")})
+            chosen = "" if version is None else f"?{urlencode({'version': version})}"
+            return web.Response(status=302, headers={"Location": f"{quote(shown.name, safe='')}{chosen}"})
         where = self._where(request, view, when)
         now_ms = self._parts.clock.now_ms()
         address = self._address(request, view, privacy, when)
@@ -218,7 +221,9 @@ class People:
                 }
                 for file, platform in zip(shown.files, shown.platforms, strict=True)
             ],
-            "depends": values.depends(where, shown),
+            "platforms": list(dict.fromkeys(shown.platforms)),
+            "depends": values.depends(where, shown, NEEDS_LISTED),
+            "more_needs": max(0, len(shown.depends or ()) - NEEDS_LISTED),
             "listed": [
                 {
                     "version": one.version,
@@ -226,7 +231,7 @@ class People:
                     "words": f"{words.count(one.files, 'file')}",
                     "chosen": one.version == shown.version,
                 }
-                for one in shown.versions
+                for one in shown.versions[:VERSIONS_LISTED]
             ],
         }
         return html.page(request.headers, "package.html", filled, cache_control=_life(privacy))

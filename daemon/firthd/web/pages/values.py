@@ -203,7 +203,7 @@ def _column(order: str | None, title: str, css: str, family: Family, ask: Asked)
     }
 
 
-def depends(where: Where, shown: "PackageShown") -> list[dict[str, Any]] | None:
+def depends(where: Where, shown: "PackageShown", most: int) -> list[dict[str, Any]] | None:
     if shown.depends is None:
         return None
     return [
@@ -213,7 +213,7 @@ def depends(where: Where, shown: "PackageShown") -> list[dict[str, Any]] | None:
             if one.name is None
             else f"{where.channel}{UI}/{shown.family.value}/{quote(one.name, safe='')}",
         }
-        for one in shown.depends
+        for one in shown.depends[:most]
     ]
 
 

@@ -11,8 +11,12 @@ function selectAll(element) {
 
 async function copy(element) {
   if (navigator.clipboard && window.isSecureContext) {
-    await navigator.clipboard.writeText(element.textContent);
-    return true;
+    try {
+      await navigator.clipboard.writeText(element.textContent);
+      return true;
+    } catch (error) {
+      // Refused by the reader's settings; the older way may be open.
+    }
   }
   // Over plain http browsers have no clipboard for pages but this one.
   selectAll(element);
@@ -26,12 +30,7 @@ for (const line of document.querySelectorAll("[data-copy]")) {
   button.textContent = "Copy";
   button.setAttribute("aria-label", "Copy " + line.dataset.copy);
   button.addEventListener("click", async () => {
-    let done = false;
-    try {
-      done = await copy(line);
-    } catch (error) {
-      selectAll(line);
-    }
+    const done = await copy(line);
     button.textContent = done ? "Copied" : "Press Ctrl+C";
     document.getElementById("told").textContent = done ? "Copied" : "Selected: press Ctrl+C to copy";
     window.setTimeout(() => {

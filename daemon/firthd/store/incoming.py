@@ -1,0 +1,180 @@
+"""The only place that takes a file's bytes on their way into the store: counted, hashed, held to what was promised."""
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+from typing import Protocol
+
+from firth_protocol.errors import TooLarge
+
+READ_CHUNK = 1 << 20
+"""Bytes read at a time when a file is looked at."""
+
+
+class BlobMismatch(ValueError):
+    """The bytes are not what was promised."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Taking(Protocol):
+    """What takes the bytes of a file as they come. `written` of them it has, `resumed_at` of these from before."""
+
+    written: int
+    resumed_at: int
+
+    def write(self, chunk: bytes, /) -> None:
+        """Append bytes; raise TooLarge once there are more than were promised."""
+
+    def restart(self) -> None:
+        """Throw away what has come, and begin with the first byte again."""
+
+
+class BlobWriter:
+    """A file on its way into the store: written aside, hashed while it is written."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        size: int | None,
+        sha256: str | None,
+        md5: str | None,
+        limit: int | None,
+        resume: bool = False,
+    ) -> None:
+        self.path = path
+        self.written = 0
+        self._size = size
+        self._sha256 = sha256
+        self._md5 = md5
+        self._limit = size if size is not None else limit
+        self._hash = hashlib.sha256()
+        self._md5_hash = hashlib.md5(usedforsecurity=False) if md5 and not sha256 else None
+        self.resumed_at = 0  # bytes that were there before; `resume`: to be read again first
+        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_NOFOLLOW if resume else os.O_CREAT | os.O_EXCL)
+        self.fd = os.open(path, flags, 0o640)
+        self.closed = False
+
+    def write(self, chunk: bytes) -> None:
+        """Append bytes; raise TooLarge once there are more than were promised."""
+        self._check_limit(len(chunk))
+        view = memoryview(chunk)
+        while view:
+            done = os.write(self.fd, view)
+            view = view[done:]
+        self._count(chunk)
+
+    def reread(self, most: int) -> bool:
+        """Count bytes that an earlier process wrote, at most so many; return whether there are more. Blocks."""
+        end = self.written + most
+        while self.written < end:
+            chunk = os.read(self.fd, READ_CHUNK)
+            if not chunk:
+                self.resumed_at = self.written
+                return False
+            self.took(chunk)
+        return True
+
+    def restart(self) -> None:
+        """Throw away what has come, and begin with the first byte again."""
+        os.ftruncate(self.fd, 0)
+        os.lseek(self.fd, 0, os.SEEK_SET)
+        self.written = self.resumed_at = 0
+        self._hash = hashlib.sha256()
+        if self._md5_hash is not None:
+            self._md5_hash = hashlib.md5(usedforsecurity=False)
+
+    def took(self, chunk: bytes) -> None:
+        """Count bytes that the file has already; raise TooLarge once there are more than were promised."""
+        self._check_limit(len(chunk))
+        self._count(chunk)
+
+    def _check_limit(self, more: int) -> None:
+        if self._limit is not None and self.written + more > self._limit:
+            raise TooLarge(f"more than the {self._limit} bytes that were promised")
+
+    def _count(self, chunk: bytes) -> None:
+        self._hash.update(chunk)
+        if self._md5_hash is not None:
+            self._md5_hash.update(chunk)
+        self.written += len(chunk)
+
+    @property
+    def promised(self) -> str | None:
+        """The digest that was promised, lower hex."""
+        return self._sha256 or self._md5
+
+    @property
+    def sha256(self) -> str:
+        """The digest of what has been written so far, lower hex."""
+        return self._hash.hexdigest()
+
+    def verify(self) -> None:
+        """Raise BlobMismatch when length, sha256 or md5 are not what was promised."""
+        if self._size is not None and self.written != self._size:
+            raise BlobMismatch(f"{self.written} bytes came, {self._size} were promised")
+        if self._sha256 is not None and self.sha256 != self._sha256:
+            raise BlobMismatch(f"sha256 is {self.sha256}, {self._sha256} was promised")
+        if self._md5_hash is not None and self._md5_hash.hexdigest() != self._md5:
+            raise BlobMismatch(f"md5 is {self._md5_hash.hexdigest()}, {self._md5} was promised")
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            os.close(self.fd)
+
+    def abort(self) -> None:
+        """Throw the file away."""
+        self.close()
+        with contextlib.suppress(FileNotFoundError):
+            self.path.unlink()
+
+
+class MemoryWriter:
+    """A small file on its way into the store: in memory until it is whole, then written and flushed with others.
+
+    Its length and a digest are promised.
+    """
+
+    resumed_at = 0
+
+    def __init__(self, *, size: int, sha256: str | None, md5: str | None) -> None:
+        self.written = 0
+        self._size = size
+        self._sha256 = sha256
+        self._md5 = md5
+        self._chunks: list[bytes] = []
+
+    def write(self, chunk: bytes) -> None:
+        """Append bytes; raise TooLarge once there are more than were promised."""
+        if self.written + len(chunk) > self._size:
+            raise TooLarge(f"more than the {self._size} bytes that were promised")
+        self._chunks.append(chunk)
+        self.written += len(chunk)
+
+    def restart(self) -> None:
+        """Throw away what has come, and begin with the first byte again."""
+        self._chunks = []
+        self.written = 0
+
+    def whole(self) -> tuple[bytes, str]:
+        """Return the bytes and their sha256; raise BlobMismatch when they are not what was promised. Hashes them."""
+        if self.written != self._size:
+            raise BlobMismatch(f"{self.written} bytes came, {self._size} were promised")
+        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        sha256 = hashlib.sha256(data).hexdigest()
+        if self._sha256 is not None and sha256 != self._sha256:
+            raise BlobMismatch(f"sha256 is {sha256}, {self._sha256} was promised")
+        if self._sha256 is None and self._md5 is not None:
+            md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+            if md5 != self._md5:
+                raise BlobMismatch(f"md5 is {md5}, {self._md5} was promised")
+        return data, sha256
+
+    def abort(self) -> None:
+        """Throw away what has come; how much it was stays known."""
+        self._chunks = []

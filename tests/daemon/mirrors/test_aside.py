@@ -1,0 +1,92 @@
+"""What comes of a large file is written beside receiving: in order, never twice, and never after its end."""
+
+import asyncio
+import threading
+
+import pytest
+
+from firth_protocol.errors import TooLarge
+from firthd.mirrors.aside import MOST_BYTES, WORTH_BYTES, Aside
+
+
+class Slow:
+    """A writer whose large chunks wait for a gate, in the thread that writes them."""
+
+    def __init__(self, limit: int = 1 << 40) -> None:
+        self.written = 0
+        self.resumed_at = 0
+        self.chunks: list[bytes] = []
+        self.gate = threading.Event()
+        self._limit = limit
+
+    def write(self, chunk: bytes) -> None:
+        if len(chunk) >= WORTH_BYTES:
+            assert self.gate.wait(5)
+        if self.written + len(chunk) > self._limit:
+            raise TooLarge("more than was promised")
+        self.chunks.append(chunk)
+        self.written += len(chunk)
+
+    def restart(self) -> None:
+        raise AssertionError
+
+
+LARGE = bytes(WORTH_BYTES)
+
+
+async def test_small_chunks_behind_a_large_one_keep_their_order() -> None:
+    writer, told = Slow(), list[int]()
+    aside = Aside(writer, told.append)
+    await aside.put(b"first")
+    assert (writer.chunks, told) == ([b"first"], [5])  # nothing waits: written at once
+    for chunk in (LARGE, b"second", LARGE, b"third"):
+        await aside.put(chunk)
+    assert writer.chunks == [b"first"]
+    writer.gate.set()
+    await aside.settled()
+    assert writer.chunks == [b"first", LARGE, b"second", LARGE, b"third"]
+    assert sum(told) == writer.written == 2 * WORTH_BYTES + 16
+
+
+async def test_no_more_is_taken_than_may_wait() -> None:
+    writer = Slow()
+    aside = Aside(writer, lambda _: None)
+    await aside.put(LARGE)
+    putting = asyncio.create_task(aside.put(bytes(MOST_BYTES)))
+    await asyncio.sleep(0.01)
+    assert not putting.done()
+    writer.gate.set()
+    await putting
+    await aside.settled()
+    assert writer.written == MOST_BYTES + WORTH_BYTES
+
+
+async def test_what_goes_wrong_in_the_thread_is_raised_and_nothing_is_written_after_it() -> None:
+    writer = Slow(limit=WORTH_BYTES)
+    writer.gate.set()
+    aside = Aside(writer, lambda _: None)
+    await aside.put(LARGE)
+    await aside.put(LARGE)
+    with pytest.raises(TooLarge):
+        await aside.settled()
+    with pytest.raises(TooLarge):
+        await aside.put(b"more")
+    with pytest.raises(TooLarge):
+        await aside.settled()
+    assert writer.written == WORTH_BYTES
+
+
+async def test_whoever_is_cancelled_waits_for_the_thread_and_gives_up_the_rest() -> None:
+    writer = Slow()
+    aside = Aside(writer, lambda _: None)
+    for _ in range(3):
+        await aside.put(LARGE)
+    settling = asyncio.create_task(aside.settled())
+    await asyncio.sleep(0)
+    settling.cancel()
+    await asyncio.sleep(0.01)
+    assert not settling.done()
+    writer.gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await settling
+    assert writer.written == WORTH_BYTES
