@@ -52,8 +52,8 @@ WAYS: dict[str, Sequence[str]] = {
     "actions": (*FORGE, "a"),
     "help": ("question_mark",),
 }
-QUICK = {"health", "mirrors", "mirror form", "advisory"}
-"""Places that are looked at each time; the others when there is time."""
+QUICK = {"health"}
+"""What is looked at each time; the other places when there is time."""
 CUT = "…"
 WORD = re.compile(r"[^\s│┤├┌┐└┘─▔▁█░▏▎▍▌▋▊▉]+")
 EDGES = 4

@@ -43,7 +43,7 @@ def package_listing(screen: PlaceScreen, channel: str) -> Listing[Package]:
         Column(
             id="fetched",
             title="FETCHED",
-            width=9,
+            width=7,
             right=True,
             drop=2,
             cell=lambda p: Cell(count(p.downloads)),

@@ -145,6 +145,11 @@ class Field(Vertical):
         elif isinstance(self.control, Choice):
             self.control.set_value(text)
 
+    def on_resize(self) -> None:
+        # the line that tells an error has come below the field: it is to be read
+        if self.error and self.control.has_focus:
+            self.scroll_visible(animate=False)
+
     def say(self, text: str, tone: Tone = Tone.MUTED) -> None:
         """Put an answer below the field; an error is marked as one."""
         self.error = text if tone is Tone.BAD else ""
