@@ -1,5 +1,6 @@
 """Measures a whole mirror run of a large channel through a real daemon: `python -m tests.bench.whole_channel`.
 
+`--family` says of which kind the made-up source is; conda-shards has shards too, and is read by them an hour later.
 Three runs: everything new, nothing changed, one record of a thousand changed; then back by a generation, and forth.
 `--source FOLDER` takes a channel on disk instead of a made-up one, and then stops after the second run. Memory is the
 daemon's and its workers' peak; the stall of the event loop is the one that the daemon's own 10 ms sampler reports.
@@ -13,17 +14,14 @@ import tempfile
 from datetime import datetime
 from pathlib import Path
 
+import tests.bench
 from firth_protocol.client import Client
 from firth_protocol.types import Run
-from tests.bench.conda_index import SUBDIRS, write_index
 from tests.support.daemon import DaemonProcess
 
-
-def make(folder: Path, total: int, *, later: bool) -> None:
-    """Write the made-up channel, as it is first or an hour later."""
-    for subdir, share in SUBDIRS.items():
-        (folder / subdir).mkdir(parents=True, exist_ok=True)
-        write_index(folder / subdir / "repodata.json.zst", subdir, int(total * share), later=later)
+# What is measured may be another checkout, which has no such sources.
+tests.bench.__path__.append(str(Path(__file__).parent))
+from tests.bench.sources import MADE, floor, type_of  # noqa: E402
 
 
 def cpu_seconds(pid: int) -> float:
@@ -71,23 +69,27 @@ def seconds(start: str | None, end: str | None) -> float:
     return (datetime.fromisoformat(end or "") - datetime.fromisoformat(start or "")).total_seconds()
 
 
-async def bench(folder: Path, records: int, source: str | None, *, runs_only: bool) -> None:
+async def bench(folder: Path, family: str, records: int, source: str | None, *, runs_only: bool) -> None:
     """Start the daemon, run everything, stop it."""
-    made = folder / "source"
+    made, how = folder / "source", MADE[family]
+    records = records if how.most is None else min(records, how.most)
     if source is None:
-        await asyncio.to_thread(make, made, records, later=False)
+        await asyncio.to_thread(how.write, made, records, False)
+        print(f"floor: {await asyncio.to_thread(floor, made):.2f} s CPU")
+    filters = how.filters(records)
     async with DaemonProcess(folder) as process:
         client = await process.start()
         try:
             await client.call("channel.create", name="big")
+            fields = {"type": type_of(family), "source": source or made.as_uri() + how.path}
             await client.call(
-                "mirror.create", channel="big", name="source", type="conda", source=source or made.as_uri()
+                "mirror.create", channel="big", name="source", **fields, **({"filters": filters} if filters else {})
             )
             first = await measure(process, client, "everything new")
             same = await measure(process, client, "nothing changed")
             print(f"  {same / first:.4f} of the first run")
             if source is None:
-                await asyncio.to_thread(make, made, records, later=True)
+                await asyncio.to_thread(how.write, made, records, True)
                 later = await measure(process, client, "one of a thousand changed")
                 print(f"  {later / first:.2f} of the first run")
                 if not runs_only:
@@ -99,12 +101,15 @@ async def bench(folder: Path, records: int, source: str | None, *, runs_only: bo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--family", choices=sorted(MADE), default="conda", help="of the made-up source (conda)")
     parser.add_argument("--records", type=int, default=100_000, help="size of the made-up channel")
     parser.add_argument("--source", help="address of a conda channel, such as file:///srv/channel")
     parser.add_argument("--runs-only", action="store_true", help="leave out the way back by a generation")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(bench(Path(folder), arguments.records, arguments.source, runs_only=arguments.runs_only))
+        asyncio.run(
+            bench(Path(folder), arguments.family, arguments.records, arguments.source, runs_only=arguments.runs_only)
+        )
 
 
 if __name__ == "__main__":

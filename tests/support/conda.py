@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import zstandard
 from msgspec import Struct
 
@@ -130,6 +131,7 @@ class ChannelFolder:
     def __init__(self, path: Path, subdirs: tuple[str, ...] = ("noarch",)) -> None:
         self.path = path
         self.records: dict[str, dict[str, dict[str, Any]]] = {subdir: {} for subdir in subdirs}
+        self.sharded = False  # shards too, and records are spelled in order and without white space
         self.extra: dict[str, dict[str, Any]] = {}  # subdir -> keys of the document that override ours
         self.write()
 
@@ -167,8 +169,31 @@ class ChannelFolder:
             folder = self.path / subdir
             folder.mkdir(parents=True, exist_ok=True)
             body = json.dumps(self.document(subdir)).encode()
+            if self.sharded:
+                body = json.dumps(self.document(subdir), sort_keys=True, separators=(",", ":")).encode()
+                write_shards(folder, subdir, self.document(subdir))
             (folder / "repodata.json").write_bytes(body)
             (folder / "repodata.json.zst").write_bytes(zstandard.ZstdCompressor(level=3).compress(body))
+
+
+def write_shards(folder: Path, subdir: str, document: Mapping[str, Any]) -> None:
+    """Write a shard for each package of an index, and the list of them (CEP 16)."""
+    shards: dict[str, dict[str, dict[str, Any]]] = {}
+    for section in ("packages", "packages.conda"):
+        for filename, record in document[section].items():
+            empty: dict[str, dict[str, Any]] = {"packages": {}, "packages.conda": {}}
+            packed = record | {digest: bytes.fromhex(record[digest]) for digest in ("sha256", "md5")}
+            shards.setdefault(record["name"], empty)[section][filename] = packed | {"run_exports": {}}
+    compress = zstandard.ZstdCompressor(level=3).compress
+    (folder / "shards").mkdir(exist_ok=True)
+    hashes: dict[str, bytes] = {}
+    for name, shard in shards.items():
+        body = compress(msgspec.msgpack.encode(shard))
+        hashes[name] = hashlib.sha256(body).digest()
+        (folder / "shards" / f"{hashes[name].hex()}.msgpack.zst").write_bytes(body)
+    info = {"subdir": subdir, "base_url": "", "shards_base_url": "./shards/"}
+    listed = compress(msgspec.msgpack.encode({"version": 1, "info": info, "shards": hashes}))
+    (folder / "repodata_shards.msgpack.zst").write_bytes(listed)
 
 
 def sample_channel(path: Path) -> ChannelFolder:

@@ -1,6 +1,7 @@
 """The only place that finds objects by name: channels, mirrors, packages, runs, policies. Opening changes nothing."""
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct
@@ -49,18 +50,19 @@ async def found(link: Pages, query: str, channel: str = "") -> AsyncIterator[Fou
     query = query.strip()
     if not query:
         return
-    for search in (_channels, _policies, _mirrors, _runs, _advisories):
+    for search in (_channels, _mirrors, _runs, _policies):
         try:
             for each in await search(link, query):
                 yield each
         except (FirthError, OSError):
             continue
-    try:
+    with suppress(FirthError, OSError):
         for name in dict.fromkeys([*([channel] if channel else []), *await _with_packages(link)]):
             for each in await _packages(link, query, name):
                 yield each
-    except (FirthError, OSError):
-        return
+    with suppress(FirthError, OSError):
+        for each in await _advisories(link, query):
+            yield each
 
 
 async def _channels(link: Pages, query: str) -> list[Found]:

@@ -21,6 +21,7 @@ from firthd.channels.published import Published, superseded, view_of
 from firthd.channels.renders import render, worth_apart
 from firthd.clock import Clock
 from firthd.families.base import FamilyRules, Side
+from firthd.families.pieces import PIECES
 from firthd.index.messages import PreviousFile, RenderParams, RenderResult
 from firthd.store import artifacts, catalog, generations, objects, summaries
 from firthd.store.catalog import ChannelRow
@@ -371,7 +372,7 @@ class Publisher:
                 for mirror in await catalog.mirrors_of(r, channel_id)
                 if mirror.type.value == family.value
                 for row in (await catalog.source_indexes(r, mirror.id)).values()
-                if row.file is not None and (row.beside is not None or row.signed)
+                if row.file is not None and (row.signed if row.beside is None else row.encoding != PIECES)
             ]
 
         return await self._db.read(body)

@@ -1,6 +1,6 @@
-"""The only place that spreads the render of a family over two workers: one makes the objects of its largest part.
+"""The only place that spreads the render of a family over two workers: one renders its largest part, one the others.
 
-The other one makes all else and sums every package up, so that what they leave is what one alone would leave.
+A third one sums up what both have shown, so that what they leave is what one alone would leave.
 """
 
 import asyncio
@@ -11,13 +11,12 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
-from firthd.index.messages import RenderedFile, RenderParams, RenderResult
+from firthd.index.messages import RenderedFile, RenderParams, RenderResult, Share
 from firthd.workers import Report, Workers
 
 RENDER = "firthd.index.render:render_task"
 WORTH_RECORDS = 20_000
-"""In the largest part and in all others: below this a second worker reads more rows again than it saves time."""
-APART = "apart"
+"""In the largest part and in all others: below this more workers take longer to start than they save."""
 
 _Alone = Callable[[RenderParams, Report], Coroutine[None, None, RenderResult]]
 
@@ -31,7 +30,7 @@ class Rendered(Struct, frozen=True, kw_only=True):
 
 
 async def render(workers: Workers, params: RenderParams, tell: Report, apart: str | None) -> Rendered:
-    """Render by one worker, or the objects of the part `apart` by a second one; raises the error of the first to fail.
+    """Render by one worker, or the part `apart` by one of its own; raises the error of the first to fail.
 
     All that is written lies in the folders of `params.out_dir` and `params.run_file`.
     """
@@ -40,45 +39,49 @@ async def render(workers: Workers, params: RenderParams, tell: Report, apart: st
         return await workers.run(RENDER, params, RenderResult, progress=tell, pressed=True)
 
     if apart is not None:
-        both = await _in_two(params, tell, apart, alone)
-        if both is not None:
-            return both
+        return await _in_two(params, tell, apart, alone)
     result = await alone(params, tell)
     return Rendered(
         result=result, run_files=[Path(params.run_file)], packs=[result.pack] if result.pack is not None else []
     )
 
 
-async def _in_two(params: RenderParams, tell: Report, apart: str, alone: _Alone) -> Rendered | None:
-    """Return what two workers have made; None when one shows other records than the other has counted."""
-    second = replace(
-        params, objects_of=[apart], out_dir=f"{params.out_dir}.{APART}", run_file=f"{params.run_file}.{APART}"
-    )
-    await asyncio.to_thread(Path(second.out_dir).mkdir, parents=True)
+async def _in_two(params: RenderParams, tell: Report, apart: str, alone: _Alone) -> Rendered:
+    """Return what two workers have made, and one that puts it together."""
+
+    async def share(number: int, tell: Report) -> tuple[RenderParams, RenderResult]:
+        file, out = f"{params.run_file}.{number}", f"{params.out_dir}.{number}"
+        await asyncio.to_thread(Path(out).mkdir, parents=True)
+        part = Share(part=apart, others=bool(number), sums=f"{file}.sums")
+        mine = replace(params, out_dir=out, run_file=file, share=part)
+        return mine, await alone(mine, tell)
+
     try:
         async with asyncio.TaskGroup() as tasks:
-            large = tasks.create_task(alone(second, lambda progress: None))
-            rest = tasks.create_task(alone(replace(params, objects_elsewhere=[apart]), tell))
+            shares = [tasks.create_task(share(0, tell)), tasks.create_task(share(1, lambda progress: None))]
     except BaseExceptionGroup as several:
         raise several.exceptions[0] from None
-    theirs, result = large.result(), rest.result()
-    counted = [part for part in result.parts if part.part == apart]
-    if theirs.left_out or result.left_out or theirs.parts != counted:
-        return None
+    (large, theirs), (rest, others) = (task.result() for task in shares)
+    sums = [one.share.sums for one in (large, rest) if one.share is not None]
+    last = await alone(replace(params, shares=sums), tell)
+    results = (last, others, theirs)
+    packs = [result.pack for result in results if result.pack is not None]
     return Rendered(
         result=replace(
-            result,
-            files=sorted([*result.files, *theirs.files], key=attrgetter("path")),
-            slices_new=result.slices_new + theirs.slices_new,
-            notes=[*result.notes, *theirs.notes],
+            last,
+            pack=packs[0] if packs else None,
+            files=sorted((file for result in results for file in result.files), key=attrgetter("path")),
+            slices_new=sum(result.slices_new for result in results),
+            left_out=sum(result.left_out for result in results),
+            notes=[note for result in results for note in result.notes],
         ),
-        run_files=[Path(params.run_file), Path(second.run_file)],
-        packs=[pack for pack in (result.pack, theirs.pack) if pack is not None],
+        run_files=[Path(params.run_file), Path(rest.run_file), Path(large.run_file)],
+        packs=packs,
     )
 
 
 def worth_apart(records: Mapping[str, int], added: int) -> str | None:
-    """Return the part whose objects a second worker is to make; None when there is too little to gain.
+    """Return the part that a worker of its own is to render; None when there is too little to gain.
 
     `records`: how many each part has; `added`: how many records a publication adds, without which little is written.
     """

@@ -14,6 +14,7 @@ from msgspec import Raw, Struct
 from firth_protocol.errors import Upstream
 from firth_protocol.types import Credentials, Family, Filters, MirrorMode, SourceFound
 from firthd.families.addresses import Located, PageAt, SetUp
+from firthd.families.pieces import Pieces
 from firthd.store.columns import columns_of
 from firthd.store.worker_reads import ShownRow
 
@@ -65,6 +66,7 @@ class Spool(Struct, frozen=True, kw_only=True):
     base_url: str | None = None  # where it was in the end, if the source has sent us elsewhere
     beside: tuple[str, ...] = ()  # files beside it, where the family reads them with it
     lists: bool = False  # it is a list of parts
+    moved: list[str] | None = None  # the packages that may differ from what was read before; None: nobody can tell
 
 
 class Entry(NamedTuple):
@@ -286,17 +288,6 @@ class Formats(Protocol):
         """Return what a file is for, as lists of packages show it."""
 
 
-@runtime_checkable
-class Plain(Protocol):
-    """Formats whose records mostly come in the spelling that their fingerprints are taken over."""
-
-    def plain_print(self, raw: Raw | bytes, /) -> bytes:
-        """Return the fingerprint of a record that is spelled so, and is proven to be writable; of others nonsense.
-
-        It is compared with a fingerprint that was found: equal ones mean that a record is the one that it was.
-        """
-
-
 # --- how a source's index is asked for --------------------------------------------------------------------------------
 
 
@@ -490,6 +481,7 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     sort_versions: Callable[[Collection[str]], list[str]]  # newest first
     reserved_names: frozenset[str]  # that no channel may have, because a client would misread the address
     lazy: LazyParts | None = None  # None: every part is read by runs
+    pieces: Pieces | None = None  # None: parts are read whole
     small_parts: bool = False  # parts are many: one that cannot be read, or is empty without a word, stays as it was
     instead: Callable[[str, Form, bytes, str], str | None] | None = None  # part, as `encoding`, of more -> what it is
     other_places: tuple[Form, ...] = ()  # where an index may stand whose address was not given in full

@@ -1,6 +1,6 @@
 """The only place that compares what a source lists with a mirror's live rows: added, replaced, gone, held."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from typing import TYPE_CHECKING
 
 from msgspec.structs import astuple, replace
@@ -10,12 +10,13 @@ from firthd.families.base import (
     Formats,
     InvalidRecordError,
     Listing,
-    Plain,
     Signed,
     SourceRecord,
     Spool,
     Worded,
 )
+from firthd.families.pieces import Covering
+from firthd.families.usual import Plain, Usual
 from firthd.index.messages import PACKAGES, POLICY, InvalidRecord, PartResult, ReadParams
 from firthd.store.columns import goes_along
 from firthd.store.run_file import AddRow, CloseRow, OfferRow, RunFile
@@ -55,10 +56,14 @@ class PartReader:
         self._live: dict[str, dict[str, LiveRow]] = {}
         self._closed: list[CloseRow] = []
         self._to_store: list[tuple[bytes | None, int | None, bool]] = []  # sha256, size, whether it is counted
+        self._covers: Set[str] | None = None  # None: the listing is of the whole part
+        self._moved = None if spool.moved is None else frozenset(spool.moved)
+        self._elsewhere = 0  # rows of packages that are not covered: they stay
         self._names: set[str] = set()  # that the mirror offers in this part
         self._invalid: list[InvalidRecord] = []
         self._invalid_count = 0
         self._replaced = self._unchanged = self._unhashed = self._before = self._filtered = 0
+        self._unexpected, self._surprise = 0, ""
         self._left_out = self._judged_away = self._taken = self._along = 0
 
     def read(self) -> PartResult:
@@ -77,6 +82,7 @@ class PartReader:
 
     def compare(self, listing: Listing) -> PartResult:
         """Write how a part that was read differs."""
+        self._covers = listing.covers if isinstance(listing, Covering) else None
         self._load_live()
         refused = listing.refused if isinstance(listing, Worded) else None
         if self._emptied(listing, refused):
@@ -90,16 +96,17 @@ class PartReader:
         gone, held = self._close_rest(keep=self._params.keep and refused is None)
         taken_back = gone if refused is not None else 0
         self._run_file.close_rows(self._closed)
-        self._run_file.offers(changed_offers(self._state, self._params, self._formats, self._spool.part, self._names))
+        names, covers = self._names, self._covers
+        self._run_file.offers(changed_offers(self._state, self._params, self._formats, self._spool.part, names, covers))
         bytes_to_store, bytes_unknown = self._weigh()
         return PartResult(
             part=self._spool.part,
-            records=len(listing) - self._along,
-            kept=self._unchanged + self._taken,
-            before=self._before,
+            records=len(listing) - self._along + self._elsewhere,
+            kept=self._unchanged + self._taken + self._elsewhere,
+            before=self._before + self._elsewhere,
             added=self._taken - self._replaced,
             replaced=self._replaced,
-            unchanged=self._unchanged,
+            unchanged=self._unchanged + self._elsewhere,
             gone=gone - taken_back,
             held=held,
             left_out=self._left_out,
@@ -111,6 +118,8 @@ class PartReader:
             base_url=listing.base_url,
             signed=isinstance(listing, Signed) and (listing.signed or self._nothing_taken(listing)),
             refused=refused,
+            unexpected=self._unexpected,
+            surprise=self._surprise,
             notes=listing.notes,
             invalid=self._invalid,
             invalid_count=self._invalid_count,
@@ -145,7 +154,11 @@ class PartReader:
 
     def _load_live(self) -> None:
         params, formats = self._params, self._formats
-        rows = self._state.live_rows(params.channel_id, params.mirror_id, formats.family, self._spool.part)
+        whose = (params.channel_id, params.mirror_id, formats.family, self._spool.part)
+        covers = self._covers
+        rows = (
+            self._state.live_rows(*whose) if covers is None else self._state.live_rows_of(*whose, names=sorted(covers))
+        )
         anew = (
             set()
             if params.page
@@ -159,12 +172,15 @@ class PartReader:
             if row.filename in section:  # two live rows of one file cannot be meant: the older one goes
                 self._close(section[row.filename], REPLACED)
             section[row.filename] = row
+        if covers is not None:
+            self._elsewhere = max(0, self._state.live_count(*whose) - self._before)
 
     def _additions(self, listing: Listing) -> Iterator[AddRow]:
         """Yield the records that are new or changed, in order; take those that are there off the live ones."""
         part, family, total = self._spool.part, self._formats.family, len(listing)
         fingerprint, decode, policy = self._formats.fingerprint, self._formats.record, self._policy
         plain = self._formats.plain_print if isinstance(self._formats, Plain) else None
+        usual = self._formats.usual_record if isinstance(self._formats, Usual) else None
         proven_above = self._state.proven_above()
         takes = self._formats.taker(self._params.filters)
         last: tuple[str, str] | None = None
@@ -192,8 +208,13 @@ class PartReader:
             try:
                 if (filename, section) == last:
                     raise InvalidRecordError("the file name is listed twice")
+                record = usual(entry) if live is None and usual is not None else None
                 # What is spelled as its fingerprint is taken, and was proven before, need not even be decoded.
-                if live is not None and plain is not None and live.id > proven_above and plain(raw) == live.fingerprint:
+                if record is not None:
+                    print16 = record.fingerprint
+                elif (
+                    live is not None and plain is not None and live.id > proven_above and plain(raw) == live.fingerprint
+                ):
                     print16 = live.fingerprint
                 else:
                     print16 = fingerprint(raw)
@@ -207,12 +228,13 @@ class PartReader:
                     self._unhashed += counts and live.declared == 0
                     del self._live[section][filename]
                     continue
-                record = self._known_here(decode(entry, print16), live)
+                record = self._known_here(record or decode(entry, print16), live)
             except InvalidRecordError as error:
                 self._refuse(filename, str(error))
                 continue
             self._unhashed += counts and record.declared == 0
             self._names.add(record.name)
+            self._expect(record.name, filename)
             if live is not None:
                 del self._live[section][filename]
                 self._replaced += counts
@@ -220,6 +242,11 @@ class PartReader:
             self._taken += counts
             self._to_store.append((record.sha256, record.size, counts))
             yield (family, part, *astuple(record), live.id if live is not None else None)
+
+    def _expect(self, name: str, filename: str) -> None:
+        if self._moved is not None and name not in self._moved:
+            self._unexpected += 1
+            self._surprise = self._surprise or printable(filename)
 
     def _known_here(self, record: SourceRecord, live: LiveRow | None) -> SourceRecord:
         """Return a record whose source gives no sha256 with that of the same bytes, if this mirror has seen them."""
@@ -265,6 +292,7 @@ class PartReader:
         against = {} if self._policy is None else self._policy.rules_against(self._spool.part, held)
         self._names.update(row.name for row in held if against.get(row.id) != PACKAGES)
         for row in gone:
+            self._expect(row.name, row.filename)
             self._close(row, GONE)
         for row in held:
             if row.id in against:
@@ -287,9 +315,13 @@ def counted(rows: Iterable[LiveRow]) -> int:
 
 
 def changed_offers(
-    state: WorkerState, params: ReadParams, formats: Formats, part: str, names: set[str]
+    state: WorkerState, params: ReadParams, formats: Formats, part: str, names: set[str], of: Set[str] | None = None
 ) -> Iterator[OfferRow]:
-    """Yield what begins and what ends when a mirror offers these names in a part from now on."""
+    """Yield what begins and what ends when a mirror offers these names in a part from now on.
+
+    `of`: the only names that are looked at; None: all of them.
+    """
     before = state.offered(params.channel_id, params.mirror_id, formats.family, part)
+    before = before if of is None else before & of
     yield from ((formats.family, part, name, True) for name in sorted(names - before))
     yield from ((formats.family, part, name, False) for name in sorted(before - names))

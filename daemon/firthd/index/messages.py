@@ -105,6 +105,8 @@ class PartResult(Struct, frozen=True, kw_only=True):
     invalid_count: int = 0
     refused: str | None = None  # why the source takes back all that the part listed; its rows count as `filtered`
     unreadable: str | None = None  # why it could not be read; its rows stay
+    unexpected: int = 0  # what differs although its package was not said to have moved
+    surprise: str = ""  # the first of these
     emptied: bool = False  # it lists nothing any more, without a word; its rows stay
 
 
@@ -165,6 +167,14 @@ class FamilyContent(Struct, frozen=True, kw_only=True):
     shadowed: dict[int, int] = {}  # mirror id -> visible files of names that another mirror owns
 
 
+class Share(Struct, frozen=True, kw_only=True):
+    """What one of several tasks renders: a part, or all parts but that one."""
+
+    part: str
+    others: bool
+    sums: str  # receives what the parts show, for the task that sums all of them up
+
+
 class RenderParams(Struct, frozen=True, kw_only=True):
     """What a render task shows: the published sets numbered up to `shows`, and `change_sets` beside them.
 
@@ -183,8 +193,8 @@ class RenderParams(Struct, frozen=True, kw_only=True):
     proven_above: int = 0  # rows with ids up to this were read before every form was proven to hold them
     before: FamilyContent | None = None  # of what `shows` holds; None: nobody has worked it out
     full: bool = False  # everything is made anew, whatever is in force
-    objects_of: list[str] | None = None  # of these parts alone objects are made, and nothing is summed up; None: of all
-    objects_elsewhere: list[str] = []  # parts whose objects another task makes; what they show is summed up here
+    share: Share | None = None  # of the parts, when several tasks share a render; None: all of them
+    shares: list[str] = []  # the sums of tasks that have rendered every part: only what belongs to no part is left
     lost: list[str] = []  # sha256 of packs that are not there any more: nothing is looked for in them
     sides: list[Side] = []  # the files beside the indexes of the channel's mirrors
     previous: dict[str, PreviousFile] = {}  # path -> file, of the objects in force that end in the family's `reads`

@@ -12,11 +12,11 @@ from msgspec.structs import replace
 from firth_protocol.errors import Internal
 from firthd.families import load_formats
 from firthd.families.base import Formats, GoesOn, InvalidRecordError, PartRenderer, ShownPackage
-from firthd.index.messages import FamilyContent, RenderedPart, RenderParams, RenderResult
+from firthd.index.messages import FamilyContent, RenderedPart, RenderParams, RenderResult, Share
 from firthd.index.outputs import Outputs
 from firthd.index.owners import NO_CONTEST, Owners, find_owners, moved_names
 from firthd.index.set_hash import EMPTY
-from firthd.index.summaries import Summaries
+from firthd.index.summaries import PartSums, Summaries, read_sums, write_sums
 from firthd.store.columns import goes_along
 from firthd.store.run_file import RunFile
 from firthd.store.worker_reads import ShownRow, SummaryInForce, WorkerState
@@ -95,15 +95,18 @@ class Renderer:
         """Render what is touched."""
         self._owners = self._find_owners()
         touched = self._touched()
-        if self._params.objects_of is not None:
-            return self._objects_only(touched, self._params.objects_of)
         names: set[str] = set().union(*touched.values()) | self._owners.moved
         in_force = self._in_force(names)
         parts = self._parts_to_render(touched)
-        for number, part in enumerate(parts):
-            self._report(TaskProgress(number, len(parts), "indexes", part))
-            changed = None if self._anew else names
-            self._render_part(part, touched.get(part, set()), changed, summed=changed)
+        summed = None if self._anew else names
+        if self._params.share is not None:
+            return self._share(self._params.share, parts, touched, summed)
+        if self._params.shares:
+            self._take_shares(self._params.shares)
+        else:
+            for number, part in enumerate(parts):
+                self._report(TaskProgress(number, len(parts), "indexes", part))
+                self._render_part(part, touched.get(part, set()), summed)
         self._sum_rest(parts, touched, names)
         seen = self._summaries.names()
         gone = {name for name, row in in_force.items() if row.files or row.hidden != NOTHING_HIDDEN} - seen
@@ -127,12 +130,20 @@ class Renderer:
         content = self._summaries.content(before, known)
         return replace(content, state=content.state + self._out.beside_rows)
 
-    def _objects_only(self, touched: dict[str, set[str]], parts: list[str]) -> RenderResult:
-        """Make the objects of some parts; another task sums up what they show."""
-        changed = None if self._anew else set().union(*touched.values()) | self._owners.moved
-        for part in parts:
-            if part in touched:
-                self._render_part(part, touched[part], changed, summed=set())
+    def _share(
+        self, share: Share, parts: list[str], touched: dict[str, set[str]], summed: set[str] | None
+    ) -> RenderResult:
+        """Make the objects of some parts, and leave what they show for the task that sums all of them up."""
+        sums: list[PartSums] = []
+        mine = [part for part in parts if (part == share.part) != share.others]
+        for number, part in enumerate(mine):
+            self._report(TaskProgress(number, len(mine), "indexes", part))
+            before = len(self._parts)
+            self._render_part(part, touched.get(part, set()), summed)
+            shown = self._parts[-1].artifacts if len(self._parts) > before else None
+            sums.append(PartSums(part, shown, self._summaries.sums()))
+            self._summaries = Summaries(self._formats)
+        write_sums(Path(share.sums), sums)
         pack, slices = self._out.finish(self._run_file)
         return RenderResult(
             files=sorted(self._out.files, key=attrgetter("path")),
@@ -144,6 +155,12 @@ class Renderer:
             left_out=self._left_out,
             notes=self._notes(),
         )
+
+    def _take_shares(self, shares: list[str]) -> None:
+        for part in read_sums(shares):
+            self._summaries.take(part.packages)
+            if part.artifacts is not None:
+                self._parts.append(RenderedPart(part=part.part, artifacts=part.artifacts))
 
     def _shown_packages(self) -> dict[str, ShownPackage]:
         """Return each package that the generation to be shows: what was in force, and what is summed up here."""
@@ -209,20 +226,13 @@ class Renderer:
     def _renderer(self, part: str, touched: set[str] | None) -> PartRenderer:
         return self._formats.renderer(part, touched, self._out)
 
-    def _render_part(self, part: str, touched: set[str], changed: set[str] | None, *, summed: set[str] | None) -> None:
-        """Make a part's objects out of the rows of the names in `changed` and what is served, where it can go on.
-
-        None: out of every row. What it shows of the names in `summed` is summed up (None: all of it).
-        """
-        if part in self._params.objects_elsewhere:
-            self._sum_part(part, touched, summed)
-            return
+    def _render_part(self, part: str, touched: set[str], summed: set[str] | None) -> None:
         renderer = self._renderer(part, None if self._full else touched)
         artifacts, seen = 0, False
         going_on: GoesOn | None = None
-        if changed is not None and isinstance(renderer, GoesOn) and renderer.goes_on():
+        if summed is not None and isinstance(renderer, GoesOn) and renderer.goes_on():
             going_on = renderer
-            pages = self._changed_rows(part, going_on, changed)
+            pages = self._changed_rows(part, going_on, summed)
         else:
             pages = self._state.shown_rows(self._params.channel_id, self._formats.family, part)
         for page in pages:
@@ -235,11 +245,6 @@ class Renderer:
         renderer.finish(self._tell)
         if going_on is not None:
             artifacts = going_on.shown
-        self._parts.append(RenderedPart(part=part, artifacts=artifacts))
-
-    def _sum_part(self, part: str, touched: set[str], summed: set[str] | None) -> None:
-        pages = self._state.shown_rows(self._params.channel_id, self._formats.family, part)
-        artifacts = sum(count_of(self._take(part, page, touched, summed)) for page in pages)
         self._parts.append(RenderedPart(part=part, artifacts=artifacts))
 
     def _changed_rows(self, part: str, renderer: GoesOn, names: set[str]) -> Iterator[list[ShownRow]]:
@@ -286,6 +291,8 @@ class Renderer:
     def _sum_rest(self, rendered: list[str], touched: dict[str, set[str]], names: set[str]) -> None:
         """Sum up what lies in parts that are not rendered: of the names that are touched elsewhere, or of all."""
         channel_id, family = self._params.channel_id, self._formats.family
+        if set(self._state.parts(channel_id, family)) <= set(rendered):
+            return
         if not self._anew:
             for part, rows in self._state.rows_of(channel_id, family, sorted(names), rendered):
                 self._take(part, rows, touched.get(part, set()), None)

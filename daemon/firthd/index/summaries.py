@@ -1,6 +1,9 @@
 """The only place that sums a channel's files up: into one line a package, and all of them into a family's content."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from operator import attrgetter
+from pathlib import Path
 
 import msgspec
 from msgspec import Struct
@@ -23,11 +26,45 @@ class Summary(Struct):
     versions: set[str] = msgspec.field(default_factory=set)
     platforms: set[str] = msgspec.field(default_factory=set)
     records: list[bytes] = msgspec.field(default_factory=list)  # of the newest version
+    depends: list[str] = msgspec.field(default_factory=list)  # of its records that another task has read
     entries: bytearray = msgspec.field(default_factory=bytearray)  # digests of 32 bytes, one behind the other
     hidden: dict[int, int] = msgspec.field(default_factory=dict)  # mirror id -> files that its owner hides
     digest: bytes | None = None  # of the entries, once they are all there
     files: int = 0
     bytes: int = 0
+
+
+class PackageSums(Struct, frozen=True, gc=False):
+    """What one task knows of a package in one part, for the task that sums all parts up."""
+
+    name: str
+    newest: str
+    versions: list[str]
+    platforms: list[str]
+    depends: list[str]
+    entries: bytes
+    hidden: dict[int, int]
+    files: int
+    bytes: int
+
+
+class PartSums(Struct, frozen=True):
+    """What one part shows."""
+
+    part: str
+    artifacts: int | None  # None: the part is not shown at all
+    packages: list[PackageSums]
+
+
+def write_sums(file: Path, parts: list[PartSums]) -> None:
+    """Write what a task has rendered."""
+    file.write_bytes(msgspec.msgpack.encode(parts))
+
+
+def read_sums(files: Iterable[str]) -> list[PartSums]:
+    """Return what tasks have rendered, by part: in the order in which one alone would have come to them."""
+    found = [part for file in files for part in msgspec.msgpack.decode(Path(file).read_bytes(), type=list[PartSums])]
+    return sorted(found, key=attrgetter("part"))
 
 
 class Summaries:
@@ -45,11 +82,12 @@ class Summaries:
         if goes_along(row.section):
             return
         if version not in summary.versions:
-            first = not summary.versions
+            newer = self._newer(version, summary)
             summary.versions.add(version)
-            if first or self._formats.version_key(version) > self._formats.version_key(summary.newest):
+            if newer:
                 summary.newest = version
                 summary.records.clear()
+                summary.depends.clear()
         if version == summary.newest:
             summary.records.append(row.raw)
         summary.platforms.add(self._formats.platform(part, row.filename))
@@ -77,6 +115,45 @@ class Summaries:
             summary = self._found[name] = Summary()
         return summary
 
+    def sums(self) -> list[PackageSums]:
+        """Return what is known of each package so far."""
+        return [
+            PackageSums(
+                name,
+                summary.newest,
+                list(summary.versions),
+                list(summary.platforms),
+                self._depended_on(summary),
+                bytes(summary.entries),
+                summary.hidden,
+                summary.files,
+                summary.bytes,
+            )
+            for name, summary in self._found.items()
+        ]
+
+    def take(self, sums: Iterable[PackageSums]) -> None:
+        """Count what another task knows of one more part."""
+        for one in sums:
+            summary = self._of(one.name)
+            summary.entries += one.entries
+            summary.files += one.files
+            summary.bytes += one.bytes
+            summary.platforms.update(one.platforms)
+            for mirror, count in one.hidden.items():
+                summary.hidden[mirror] = summary.hidden.get(mirror, 0) + count
+            if one.versions and self._newer(one.newest, summary):
+                summary.newest, summary.depends = one.newest, list(one.depends)
+            elif one.newest == summary.newest:
+                summary.depends.extend(one.depends)
+            summary.versions.update(one.versions)
+
+    def _newer(self, version: str, summary: Summary) -> bool:
+        if not summary.versions:
+            return True
+        key = self._formats.version_key
+        return version not in summary.versions and key(version) > key(summary.newest)
+
     def names(self) -> set[str]:
         """Return the names that have a file."""
         return set(self._found)
@@ -100,7 +177,7 @@ class Summaries:
                 summary.files,
                 summary.bytes,
                 json_list(summary.platforms),
-                json_list(self._depended_on(summary.records)),
+                json_list(self._depended_on(summary)),
                 digest_of(summary),
                 msgspec.json.encode(dict(sorted(summary.hidden.items()))).decode(),
             )
@@ -134,15 +211,15 @@ class Summaries:
             shadowed={mirror: count for mirror, count in sorted(shadowed.items()) if count},
         )
 
-    def _depended_on(self, records: Iterable[bytes]) -> set[str]:
-        """Return the names that these records depend on, at most some hundreds."""
-        names: set[str] = set()
-        for raw in records:
-            for name in self._formats.depended_on(raw):
-                if len(names) >= DEPENDS_MAX:
-                    return names
-                names.add(name)
-        return names
+    def _depended_on(self, summary: Summary) -> list[str]:
+        """Return the names that the newest version depends on, the first some hundreds of them."""
+        here = (name for raw in summary.records for name in self._formats.depended_on(raw))
+        names: dict[str, None] = {}
+        for name in chain(summary.depends, here):
+            if len(names) >= DEPENDS_MAX:
+                break
+            names[name] = None
+        return list(names)
 
 
 def digest_of(summary: Summary) -> bytes | None:

@@ -1,20 +1,20 @@
 """The only place that brings a source's index: it drives a family's requests, part by part, and keeps the copies."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Mapping, Set
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from firth_protocol import units
 from firth_protocol.errors import Upstream
 from firthd.clock import Clock
 from firthd.families.base import Answer, Ask, FamilyRules, Form, Known, Listed, Spool
-from firthd.index.messages import PartResult
+from firthd.families.pieces import AHEAD
 from firthd.mirrors.asking import not_it, odd, walk
+from firthd.mirrors.index import FetchedPart, Index, index_of
+from firthd.mirrors.pieces import Bring, PieceReader
 from firthd.mirrors.source import Job
 from firthd.runs.run import LiveRun
 from firthd.store.catalog import SourceIndexRow
@@ -36,110 +36,8 @@ Came = Callable[[SourceIndexRow], Awaitable[None]]
 Marks = Callable[[Spool, Set[str] | None], Awaitable[Mapping[str, Listed]]]
 """Reads a list of parts: what it says of those that are named (None: of all). Raises Upstream for what is none."""
 _NOT_YOURS = frozenset({401, 403})
-NO_MARKS: Mapping[str, str] = {}
 FAILURES_IN_A_ROW = 20
 """Parts of many that cannot be had one after the other before it is their source that fails."""
-
-
-class FetchedPart(Struct, frozen=True, kw_only=True):
-    """One part as it is now; `changed` False: the copy read before is still the source's."""
-
-    row: SourceIndexRow
-    changed: bool
-    lists: bool = False  # it is a list of parts
-    beside: tuple[str, ...] = ()  # names of the copies of files that are read with it
-
-    @property
-    def must_be_read(self) -> bool:
-        return self.changed or not self.row.settled
-
-
-class Index(Struct, frozen=True, kw_only=True):
-    parts: list[FetchedPart]
-    sides: list[FetchedPart] = []  # files beside them
-    failed: int = 0  # parts that could not be had and stay as they were
-    marked: dict[str, str] = {}  # parts that a list marks anew and that have not changed
-    reads_beside: bool = False  # the sides are read with their parts
-
-    @property
-    def changed(self) -> bool:
-        return any(part.changed for part in (*self.parts, *self.sides))
-
-    @property
-    def renewed(self) -> list[str]:
-        """The parts beside which something is new or was not taken in ("": beside all of them)."""
-        if self.reads_beside:  # what they say is in the records
-            return []
-        return sorted({side.row.beside or "" for side in self.sides if side.must_be_read})
-
-    @property
-    def unsettled(self) -> bool:
-        """Whether something must be read, because it changed or was not taken in whole."""
-        return any(part.must_be_read for part in (*self.parts, *self.sides))
-
-    @property
-    def bytes(self) -> int:
-        return sum(part.row.size for part in self.parts)
-
-    def to_read(self, folder: Path, *, everything: bool) -> list[Spool]:
-        """Return the parts for a read task: those that changed or were not taken in whole, or all."""
-        return [
-            Spool(
-                part=part.row.part,
-                file=str(folder / part.row.file) if part.row.file else None,
-                encoding=part.row.encoding,
-                mark=part.row.mark,
-                base_url=part.row.base_url,
-                lists=part.lists,
-                beside=tuple(str(folder / name) for name in part.beside),
-            )
-            for part in self.parts
-            if part.must_be_read or everything
-        ]
-
-    def as_read(self, results: Iterable[PartResult], holes: Collection[str], run_id: int) -> list[SourceIndexRow]:
-        """Return the rows as a run leaves them that has read `results`; parts with holes are to be read again."""
-        by_part = {result.part: result for result in results}
-
-        def as_it_is(row: SourceIndexRow) -> SourceIndexRow:
-            result = by_part.get(row.part)
-            if result is None:
-                return row
-            if result.unreadable is not None:  # it is asked for anew
-                void: dict[str, Any] = {"file": None, "size": 0, "etag": None, "last_modified": None, "mark": None}
-                return replace(row, **void, settled=0)
-            whole = not result.invalid_count and not result.emptied and row.part not in holes
-            return replace(
-                row,
-                records=result.records,
-                base_url=result.base_url,
-                signed=result.signed,
-                refused=result.refused,
-                settled=run_id if whole else 0,
-            )
-
-        return [
-            *(as_it_is(part.row) for part in self.parts),
-            *(replace(side.row, settled=run_id) for side in self.sides),
-        ]
-
-
-def index_of(
-    every: Sequence[FetchedPart], rules: FamilyRules, *, failed: int = 0, marked: Mapping[str, str] = NO_MARKS
-) -> Index:
-    """Return an index of parts and of files beside them; a part that is read with those is new when one of them is."""
-    parts = [part for part in every if part.row.beside is None]
-    sides = [part for part in every if part.row.beside is not None]
-
-    def with_sides(part: FetchedPart) -> FetchedPart:
-        beside = [side for side in sides if side.row.beside == part.row.part]
-        files = tuple(side.row.file for side in beside if side.row.file is not None)
-        news = part.row.file is not None and any(side.must_be_read for side in beside)
-        return replace(part, beside=files, changed=part.changed or news)
-
-    if rules.reads_beside:
-        parts = [with_sides(part) for part in parts]
-    return Index(parts=parts, sides=sides, failed=failed, marked=dict(marked), reads_beside=rules.reads_beside)
 
 
 class IndexFetcher:
@@ -174,8 +72,9 @@ class IndexFetcher:
         thorough: bool = False,
         came: Came | None = None,
         current_since: int | None = None,
+        pieces: bool = False,
     ) -> Index:
-        """Bring each part unless its copy is still the source's.
+        """Bring each part unless its copy is still the source's; `pieces`: only what has moved of it, if it may be.
 
         All of it has one deadline. `tag` makes the new copies' names unique; `thorough`: ask also for the parts that
         the source had not; `came` hears of each part that has come; what came since `current_since` (milliseconds) and
@@ -187,6 +86,10 @@ class IndexFetcher:
         until = self._upstream.index_deadline()  # one that sends a little now and then would keep the run for days
         usable = await asyncio.to_thread(self._usable, known)
         fetch = _Fetch(self, live, job, known, usable, tag, until, came, current_since)
+        if pieces and self._rules.pieces is not None:
+            bring = self._bringing(job, until)
+            now, most = self.now_ms(), self._max_part_bytes
+            fetch.pieces = PieceReader(self._rules.pieces, bring, live, self._folder, usable, known, now, most)
         seen = {
             name: Known(path=row.url_path, there=_there(row), beside=row.beside, mark=row.mark)
             for name, row in known.items()
@@ -212,10 +115,32 @@ class IndexFetcher:
         unasked = [
             FetchedPart(row=row, changed=False)
             for name, row in known.items()
-            if name not in asked and (not _there(row) or row.beside in there_now | {""})
+            if name not in asked
+            and (not _there(row) or row.beside in there_now | {""})
+            and not (fetch.pieces is not None and fetch.pieces.lacks(row))
         ]
         every = sorted([*fetch.parts, *unasked], key=lambda part: part.row.part)
         return index_of(every, self._rules, failed=len(fetch.failed), marked=fetch.marked)
+
+    def _bringing(self, job: Job, until: float) -> Bring:
+        async def bring(
+            path: str, spool: Path, *, validators: Validators | None = None, max_bytes: int, what: Form | None = None
+        ) -> Fetched:
+            def look(start: bytes, content_type: str) -> bool:
+                return what is None or bool(self._rules.encoding(what, start, content_type))
+
+            return await self._upstream.fetch(
+                job.source,
+                path,
+                spool,
+                validators=validators,
+                max_bytes=max_bytes,
+                until=until,
+                look=look if what is not None else None,
+                room=self._room,
+            )
+
+        return bring
 
     def _usable(self, known: Mapping[str, SourceIndexRow]) -> dict[str, SourceIndexRow]:
         """Return the parts whose copy is there in full: copies are not synced, and power may have been lost."""
@@ -307,6 +232,7 @@ class _Fetch:
         self._usable = usable
         self._tag = tag
         self._until = until
+        self.pieces: PieceReader | None = None
         self.parts: list[FetchedPart] = []
         self.failed: set[str] = set()
         self.marked: dict[str, str] = {}
@@ -318,6 +244,8 @@ class _Fetch:
         if asked.lists:
             return await self._list(asked)
         if asked.beside is None:
+            if self.pieces is not None:
+                return await self._in_pieces(asked, self.pieces)
             return await self._ask(asked) if not self._fetcher.small_parts else await self._one_of_many(asked)
         try:
             return await self._ask(asked)
@@ -327,6 +255,20 @@ class _Fetch:
         row = before or replace(_row(asked.part, asked.forms[0].path, 0, beside=asked.beside), settled=self._live.id)
         self.parts.append(FetchedPart(row=row, changed=False))
         return Answer(part=asked.part, form=None, changed=False)
+
+    async def _in_pieces(self, asked: Ask, pieces: PieceReader) -> Answer:
+        """Bring what has moved of a part, or all of it."""
+        found = await pieces.part(asked.part)
+        had = self._known.get(asked.part)
+        if found is None or had is None:
+            answer = await self._ask(asked)
+            part = self.parts.pop()
+            lists, moved = pieces.list_of(asked.part, part.row), pieces.moved_of(asked.part)
+            self.parts.append(replace(part, taken=lists, moved=moved))
+            return answer
+        self.parts.append(FetchedPart(row=had, changed=found.changed, pieces=found.spool, taken=found.row))
+        form = next((form for form in asked.forms if form.path == had.url_path), asked.forms[0])
+        return Answer(part=asked.part, form=form, size=had.size, changed=found.changed)
 
     async def _list(self, asked: Ask) -> Answer:
         """Bring a list of parts; one that is none counts as absent where it is not needed."""
@@ -403,6 +345,10 @@ class _Fetch:
             statuses.append(answered)
             if fetched.status == "not_modified" and had is not None:
                 self._say(asked, f"{form.path}: not changed")
+                if had.mark == AHEAD:  # the source has it no other way: it counts, whatever pieces said
+                    row = replace(had, mark=None, settled=0, read_at=self._fetcher.now_ms())
+                    self.parts.append(FetchedPart(row=row, changed=True))
+                    return Answer(part=asked.part, form=form, size=had.size)
                 if asked.mark is not None and asked.mark != had.mark:
                     had = replace(had, mark=asked.mark)
                     self.marked[asked.part] = asked.mark

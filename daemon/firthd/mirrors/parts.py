@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from firth_protocol import units
 from firth_protocol.types import RunState
 from firthd.clock import utc_day
+from firthd.families.pieces import PIECES
 from firthd.index.messages import PartResult
 from firthd.mirrors.plan import PartChange
 from firthd.runs.run import LiveRun
@@ -47,7 +48,8 @@ def compared(adds: int, removes: int, needed: int) -> str:
 
 def source_times(rows: Iterable[SourceIndexRow]) -> dict[str, int | None]:
     """Return what a mirror's row notes of its source's clock; parts that were not taken in whole count as seen only."""
-    told = [(row, http_date_ms(row.last_modified)) for row in rows if row.file is not None and row.beside is None]
+    there = (row for row in rows if row.file is not None and (row.beside is None or row.encoding == PIECES))
+    told = [(row, http_date_ms(row.last_modified)) for row in there]
     taken = max((at for row, at in told if at is not None and row.settled), default=None)
     return {"source_time": taken, "source_seen": max((at for _, at in told if at is not None), default=None)}
 

@@ -11,8 +11,8 @@ from firthd.channels.policies import no_policy
 from firthd.families.base import FamilyRules, Spool
 from firthd.index.messages import JudgedBy, PreviewResult, ReadParams
 from firthd.mirrors.context import Context
-from firthd.mirrors.fetch_index import FetchedPart, index_of
 from firthd.mirrors.govern import Governor, in_order
+from firthd.mirrors.index import FetchedPart, index_of
 from firthd.mirrors.report import find
 from firthd.policies.rules import in_words
 from firthd.store import catalog, policies

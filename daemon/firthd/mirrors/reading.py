@@ -11,8 +11,10 @@ from firthd.families.base import FamilyRules, Listed, Spool
 from firthd.index.marks import MarksParams, MarksResult, read_marks
 from firthd.index.messages import JudgementResult, PartResult
 from firthd.mirrors.context import Context
-from firthd.mirrors.fetch_index import Index, Marks
+from firthd.mirrors.fetch_index import Marks
+from firthd.mirrors.index import Index
 from firthd.mirrors.parts import note_parts
+from firthd.mirrors.pieces import tell_disagreement
 from firthd.runs.run import LiveRun
 from firthd.store.runs import Failure
 
@@ -68,6 +70,8 @@ def note_read(live: LiveRun, read: Reading) -> None:
         live.fail_artifact(Failure(part=part.part, filename="", reason=part.unreadable or "", attempts=1))
         live.log(f"{part.part}: {part.unreadable}; it stays as it was", "error")
     for part in read.parts:
+        if part.unexpected:
+            tell_disagreement(live, part.part, part.unexpected, part.surprise)
         if part.emptied:
             live.note(f"{part.part} lists nothing any more, without a word: its {part.kept:,} files stay")
         if part.refused is not None:

@@ -8,7 +8,7 @@ from firth_protocol.types import Cause, StepName
 from firthd.channels.policies import SWEEPS
 from firthd.index.messages import ReadParams, ReadResult
 from firthd.mirrors.context import Context
-from firthd.mirrors.fetch_index import FetchedPart, index_of
+from firthd.mirrors.index import FetchedPart, index_of
 from firthd.mirrors.judgement import judged_by
 from firthd.mirrors.publish_run import told
 from firthd.mirrors.run import MirrorRuns

@@ -6,25 +6,30 @@ import shutil
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from firth_protocol import units
-from firth_protocol.errors import FirthError, NoSpace, ShrinkGuard, WorkerLost
+from firth_protocol.errors import FirthError, NoSpace, ShrinkGuard, TooLarge, Upstream, WorkerLost
 from firth_protocol.types import Cause, MirrorMode, StepName
 from firthd.channels.publish import Publication
+from firthd.families.pieces import AHEAD
 from firthd.index.messages import ReadParams, ReadResult
 from firthd.mirrors import plan, readers
 from firthd.mirrors.arrivals import Arrivals
 from firthd.mirrors.context import Context
 from firthd.mirrors.downloads import Result, bring
-from firthd.mirrors.fetch_index import Index, IndexFetcher
+from firthd.mirrors.fetch_index import IndexFetcher
 from firthd.mirrors.fill import FillRuns
+from firthd.mirrors.index import Index
 from firthd.mirrors.judgement import JUDGEMENT, judged_by, note_judgement, planned, resolve
+from firthd.mirrors.noting import looked_to_the_end, note_looked, note_marks
 from firthd.mirrors.parts import compared, end_state, not_yet_today, part_changes, source_times
 from firthd.mirrors.publish_run import PublishRuns, cleaned, told
 from firthd.mirrors.reading import Reading, marks_reader, note_absent, note_read
 from firthd.mirrors.source import Job, rules_of
 from firthd.mirrors.take_in import TakeIn, cause_of
 from firthd.runs.run import LiveRun, Outcome
-from firthd.store import catalog, generations, marks
+from firthd.store import catalog, generations
 from firthd.store.catalog import SourceIndexRow
 from firthd.store.database import Tx
 from firthd.store.run_reads import open_run_file
@@ -123,12 +128,13 @@ class MirrorRuns:
         await self._connect(live, job)
         known = await self._p.db.read(lambda r: catalog.source_indexes(r, job.mirror_id))
         fetcher = self._fetcher(job, self._p.source_folder(job.mirror_id))
-        looked = await self._looked_to_the_end(job.mirror_id)
-        index = await self._fetch(live, job, fetcher, known, thorough=not looked)
+        looked = await looked_to_the_end(self._p, job.mirror_id)
+        pieces = not await self._judges_all(job)
+        index = await self._fetch(live, job, fetcher, known, thorough=not looked, pieces=pieces)
         live.count(failed=index.failed)
         if not index.unsettled and await self._p.judged_as(job) == self._p.policies.stamp(self._p.in_force(job)):
-            await self._note_marks(job, index)
-            await self._note_looked(job, index, known)
+            await note_marks(self._p, job, index)
+            await note_looked(self._p, job, index, known)
             return await self._nothing_new(live, job)
         return await self.carry_out(live, job, index, folder, known, fetcher)
 
@@ -142,7 +148,14 @@ class MirrorRuns:
         fetcher: IndexFetcher | None,
     ) -> Outcome:
         """Carry out steps 3 to 8 on an index that is there; `fetcher` None: its source is not asked for another."""
-        read = await self._filter(live, job, index, folder)
+
+        async def whole() -> Index:
+            again = fetcher or self._fetcher(job, self._p.source_folder(job.mirror_id))
+            return await again.fetch(live, job, known, f"{live.id}w", came=Arrivals(self._p.db, job))
+
+        if fetcher is None and any(part.row.mark == AHEAD for part in index.parts):  # its rows are newer than the copy
+            index = await whole()
+        read = await self._filter(live, job, index, folder, whole=whole)
         await resolve(live, read.judgement)
         await self._compare(live, job, read)
         result = await self._bring(live, job, read, folder)
@@ -156,7 +169,7 @@ class MirrorRuns:
             if moved:
                 live.note("the policy was changed meanwhile: what the source lists is judged again")
             await live.forget_failures()  # of the index before: each is told again if it is still true
-            read = await self._filter(live, job, again or read.index, folder)
+            read = await self._filter(live, job, again or read.index, folder, whole=whole)
             await resolve(live, read.judgement)
             await self._compare(live, job, read)
             await self._bring(live, job, read, folder)
@@ -179,16 +192,6 @@ class MirrorRuns:
             await self._p.space.enough(None)
             secret = "with credentials, " if job.source.credentials else ""
             live.progress(f"{secret}{units.size(space.usable)} may be used")
-
-    async def _looked_to_the_end(self, mirror_id: int) -> bool:
-        """Tell whether the last look at what parts the source has came to its end, and was taken in."""
-        mirror = await self._p.db.read(lambda r: catalog.mirror_by_id(r, mirror_id))
-        return mirror is not None and mirror.settled
-
-    async def _note_marks(self, job: Job, index: Index) -> None:
-        """Remember what a list says of parts that have not changed all the same: they need not be asked for again."""
-        if index.marked:
-            await self._p.db.write(lambda tx: marks.note_marks(tx, job.mirror_id, index.marked))
 
     def _fetcher(self, job: Job, folder: Path) -> IndexFetcher:
         rules = rules_of(self._p.families, job.type)
@@ -213,8 +216,12 @@ class MirrorRuns:
         *,
         thorough: bool = False,
         kept: bool = True,
+        pieces: bool = False,
     ) -> Index:
-        """Bring the source's index; `kept`: what comes is written down at once, for a run that goes on after this."""
+        """Bring the source's index; `kept`: what comes is written down at once, for a run that goes on after this.
+
+        `pieces`: of a part that is offered in pieces only those that have moved.
+        """
         async with live.step(StepName.FETCH_INDEX):
             now = self._p.clock.now_ms()
             thorough = thorough or live.row.by != SCHEDULE or not_yet_today(known, now)
@@ -227,6 +234,7 @@ class MirrorRuns:
                 thorough=thorough and not tag,
                 came=Arrivals(self._p.db, job) if kept else None,
                 current_since=None if since is None or tag else max(int(since), now - CURRENT_MS),
+                pieces=pieces,
             )
             there = [part for part in index.parts if part.row.file]
             news = sum(part.changed for part in (*there, *index.sides))
@@ -261,13 +269,17 @@ class MirrorRuns:
         *,
         everything: bool = False,
         copies: Path | None = None,
+        whole: Callable[[], Awaitable[Index]] | None = None,
     ) -> Reading:
+        """Read what is to be read of an index; `whole` brings it whole, where pieces of it will not do."""
         rules = rules_of(self._p.families, job.type)
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         only = rules.only(job.filters)
         in_force = self._p.in_force(job)
         stamp = self._p.policies.stamp(in_force)
-        everything = everything or bool(stamp) or stamp != await self._p.judged_as(job)
+        everything = everything or await self._judges_all(job)
+        if everything and index.in_pieces and whole is not None:
+            index = await whole()
         params = ReadParams(
             formats=rules.formats,
             state_db=str(self._p.db.path),
@@ -288,7 +300,15 @@ class MirrorRuns:
             live.progress(progress.description, done=progress.done, total=progress.total, unit=progress.unit)
 
         async with live.step(StepName.FILTER, "reads the index"):
-            result = await self._worker(live, params, tell)
+            try:
+                result = await self._worker(live, params, tell)
+            except (Upstream, TooLarge) as error:
+                if not index.in_pieces or whole is None:
+                    raise
+                live.note(f"{error.message}; the index is read whole")
+                index = await whole()
+                spools = index.to_read(self._p.source_folder(job.mirror_id), everything=False)
+                result = await self._worker(live, replace(params, spools=spools), tell)
             read = Reading(index=index, parts=result.parts, stamp=stamp, judgement=result.judgement)
             if in_force is not None and result.judgement is not None:
                 note_judgement(live, in_force, result.judgement)
@@ -306,6 +326,11 @@ class MirrorRuns:
                 unit="records",
             )
         return read
+
+    async def _judges_all(self, job: Job) -> bool:
+        """Tell whether a policy is to judge all that the source lists, whatever of it has changed."""
+        stamp = self._p.policies.stamp(self._p.in_force(job))
+        return bool(stamp) or stamp != await self._p.judged_as(job)
 
     async def _worker(self, live: LiveRun, params: ReadParams, tell: Report) -> ReadResult:
         try:
@@ -439,19 +464,6 @@ class MirrorRuns:
             gone = await self._take_in.clean_channel(job.channel_id)
             gone += await self._take_in.clean_sources(job.mirror_id)
             live.progress(cleaned(gone))
-
-    async def _note_looked(self, job: Job, index: Index, known: Mapping[str, SourceIndexRow]) -> None:
-        """Write down that what the source has not was looked for, or the next scheduled run would look again today."""
-        absent = [part.row for part in (*index.parts, *index.sides) if part.row.file is None]
-        looked = [row for row in absent if row != known.get(row.part)]
-
-        async def body(tx: Tx) -> None:
-            mirror = await catalog.mirror_by_id(tx, job.mirror_id)
-            if mirror is not None and job.still_that_of(mirror):
-                await catalog.note_looked(tx, job.mirror_id, looked)
-
-        if looked:
-            await self._p.db.write(body)
 
     async def _nothing_new(self, live: LiveRun, job: Job) -> Outcome:
         for name in (StepName.FILTER, StepName.RESOLVE, StepName.PLAN):

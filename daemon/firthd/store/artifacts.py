@@ -174,13 +174,15 @@ async def copy_in(
     if only_stored:
         wanted += " AND EXISTS (SELECT 1 FROM main.delivered d WHERE d.channel_id = :channel AND d.sha256 = n.sha256)"
 
-    async def size(tx: Tx) -> tuple[int, int, int]:
+    async def size(tx: Tx) -> tuple[int, int, int, bool]:
         last = int(await tx.value(f'SELECT coalesce(max(ordinal), 0) FROM {schema}."add"') or 0)
         leaving = int(await tx.value(f'SELECT count(*) FROM {schema}."close" WHERE skipped = 0') or 0)
         base = await tx.value("UPDATE artifact_id_range SET next = next + ? RETURNING next", (last + 1,))
-        return last, leaving, int(base) - last - 1
+        # What an addition replaces is closed too, so that no addition need be looked at where nothing is.
+        replacing = await tx.value(f"SELECT EXISTS (SELECT 1 FROM {schema}.\"close\" WHERE reason = 'replaced')")
+        return last, leaving, int(base) - last - 1, bool(replacing)
 
-    last, leaving, base = await db.write(size)
+    last, leaving, base, replacing = await db.write(size)
     total = last + (leaving if closings else 0)
     added = closed = offered = along = done = 0
 
@@ -195,11 +197,12 @@ async def copy_in(
             "mirror": mirror_id,
         }
         source = f'FROM {schema}."add" n WHERE n.ordinal > :low AND n.ordinal <= :high AND {wanted}'
-        closed += await tx.execute(
-            "UPDATE artifact SET closed_set = :set, closed_reason = 'replaced' WHERE closed_set IS NULL"
-            f" AND id IN (SELECT n.replaces {source} AND n.replaces IS NOT NULL)",
-            params,
-        )
+        if replacing:
+            closed += await tx.execute(
+                "UPDATE artifact SET closed_set = :set, closed_reason = 'replaced' WHERE closed_set IS NULL"
+                f" AND id IN (SELECT n.replaces {source} AND n.replaces IS NOT NULL)",
+                params,
+            )
         insert = (
             f"INSERT INTO artifact(id, channel_id, mirror_id, family, part, {', '.join(names)}, added_set)"
             f" SELECT :base + n.ordinal, :channel, :mirror, n.family, n.part, {selected(names, 'n')}, :set {source}"

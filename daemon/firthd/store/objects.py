@@ -131,14 +131,25 @@ async def copy(
     tx: Tx, schema: str, channel_id: int, family: str, number: int, after: str, limit: int = BATCH
 ) -> str | None:
     """Copy some of a run file's objects as those of generation `number`; return the path to go on after."""
-    await _clear_staging(tx)
-    copied = await tx.execute(
-        f"INSERT INTO temp.staging({_STAGING}) SELECT ?, {_COLUMNS}, lasting FROM {schema}.object WHERE path > ?"
-        " ORDER BY path LIMIT ?",
-        (family, after, limit),
+    page = f"FROM {schema}.object WHERE path > ? ORDER BY path LIMIT ?"
+    copied, last = (await tx.rows(f"SELECT count(*), max(path) FROM (SELECT path {page})", (after, limit)))[0]
+    rows = f"SELECT :family, {_COLUMNS}, lasting FROM {schema}.object WHERE path > :after AND path <= :last"
+    key = {"channel": channel_id, "number": number, "family": family, "after": after, "last": last}
+    there = await tx.value(
+        "SELECT EXISTS (SELECT 1 FROM object WHERE channel_id = :channel AND family = :family"
+        " AND path > :after AND path <= :last)",
+        key,
     )
-    last = await tx.value("SELECT max(path) FROM temp.staging")
-    await _put_in_force(tx, channel_id, number)
+    if there:
+        await _clear_staging(tx)
+        await tx.execute(f"INSERT INTO temp.staging({_STAGING}) {rows}", key)
+        await _put_in_force(tx, channel_id, number)
+    else:  # as in a first publication: there is nothing to compare with
+        await tx.execute(
+            f"INSERT INTO object(channel_id, since, {_STAGING}) SELECT :channel, :number, * FROM ({rows}"
+            " AND sha256 IS NOT NULL ORDER BY path)",
+            key,
+        )
     return str(last) if copied == limit else None
 
 

@@ -28,13 +28,13 @@ _HELD = (
     " AND k.shows < e.number) THEN 3 ELSE 4 END"
 )
 BUCKETS = (
-    "WITH RECURSIVE bucket(n) AS (SELECT -1 UNION ALL SELECT (SELECT min(id >> 16) FROM artifact"
-    " WHERE sha256 IS NOT NULL AND id >> 16 > n) FROM bucket WHERE n IS NOT NULL)"
+    "WITH RECURSIVE bucket(n) AS (SELECT -1 UNION ALL SELECT (SELECT min(id >> 13) FROM artifact"
+    " WHERE sha256 IS NOT NULL AND id >> 13 > n) FROM bucket WHERE n IS NOT NULL)"
 )
-"""The stretches of 65,536 ids that have artifacts with a digest, and -1, which has none. Digests are indexed by
+"""The stretches of 8,192 ids that have artifacts with a digest, and -1, which has none. Digests are indexed by
 stretch: those of new artifacts lie side by side, where one index of all would be written anew from end to end by
 every batch of a first run. A digest is looked for in each stretch."""
-OF_DIGEST = "artifact a INDEXED BY artifact_digest ON a.id >> 16 = bucket.n AND a.sha256"
+OF_DIGEST = "artifact a INDEXED BY artifact_digest ON a.id >> 13 = bucket.n AND a.sha256"
 _OF = (
     f" CROSS JOIN bucket CROSS JOIN {OF_DIGEST} = b.sha256"
     " LEFT JOIN channel c ON c.id = a.channel_id LEFT JOIN change_set s ON s.id = a.added_set"

@@ -12,7 +12,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from firthd.store.columns import selected
+from firthd.store.columns import counted, selected
 from firthd.store.worker_objects import PAGE_ROWS, ObjectReads
 
 T = TypeVar("T")
@@ -149,6 +149,28 @@ class WorkerState(ObjectReads):
                 return
             last = LiveRow._make(page[-1])
             filename, artifact_id = last.filename, last.id
+
+    def live_rows_of(
+        self, channel_id: int, mirror_id: int, family: str, part: str, names: Sequence[str]
+    ) -> Iterator[LiveRow]:
+        """Yield a mirror's live rows of some packages of one part."""
+        for some in _slices(names):
+            rows = self._connection.execute(
+                f"SELECT {selected(LiveRow._fields, 'a')} FROM artifact a"
+                f" WHERE a.channel_id = ? AND a.family = ? AND a.name IN ({_marks(some)}) AND a.part = ?"
+                f" AND a.mirror_id = ? AND {LIVE} ORDER BY a.id",
+                (channel_id, family, *some, part, mirror_id),
+            ).fetchall()
+            yield from map(LiveRow._make, rows)
+
+    def live_count(self, channel_id: int, mirror_id: int, family: str, part: str) -> int:
+        """Count a mirror's live rows of one part, along an index, less those that only go along with others."""
+        row = self._connection.execute(
+            f"SELECT count(*) FROM artifact a INDEXED BY artifact_live WHERE a.channel_id = ? AND a.mirror_id = ?"
+            f" AND a.family = ? AND a.part = ? AND {counted('a')} AND a.closed_set IS NULL",
+            (channel_id, mirror_id, family, part),
+        ).fetchone()
+        return int(row[0])
 
     def bytes_known(self, mirror_id: int, family: str, part: str, filename: str) -> Any:
         """Return size, sha256, md5 of the newest file that a mirror ever listed under a name, or None."""
@@ -339,15 +361,18 @@ class WorkerState(ObjectReads):
     def _named_by(self, column: str, change_set: int, channel_id: int, family: str) -> Iterator[tuple[str, str]]:
         artifact_id = -1
         while True:
-            page = self._connection.execute(
-                f"SELECT id, part, name, channel_id, family FROM artifact WHERE {column} = ? AND id > ?"
-                f" ORDER BY id LIMIT {PAGE_ROWS}",
-                (change_set, artifact_id),
+            page = f"FROM artifact WHERE {column} = ? AND id > ? ORDER BY id LIMIT {PAGE_ROWS}"
+            rows, last = self._connection.execute(
+                f"SELECT count(*), max(id) FROM (SELECT id {page})", (change_set, artifact_id)
+            ).fetchone()
+            yield from self._connection.execute(
+                f"SELECT DISTINCT part, name FROM (SELECT part, name, channel_id, family {page})"
+                " WHERE channel_id = ? AND family = ?",
+                (change_set, artifact_id, channel_id, family),
             ).fetchall()
-            yield from (row[1:3] for row in page if row[3] == channel_id and row[4] == family)
-            if len(page) < PAGE_ROWS:
+            if rows < PAGE_ROWS:
                 return
-            artifact_id = page[-1][0]
+            artifact_id = last
 
     def of_pages(self, channel_id: int, mirror_id: int, family: str, part: str) -> set[int]:
         """Return the rows of a mirror's part that came with pages, which no run read."""

@@ -7,7 +7,6 @@ import pytest
 
 from firth_protocol.errors import TooLarge
 from firthd.mirrors.aside import MOST_BYTES, WORTH_BYTES, Aside
-from firthd.store.artifacts import FileRow
 
 
 class Slow:
@@ -33,23 +32,6 @@ class Slow:
 
 
 LARGE = bytes(WORTH_BYTES)
-ROW = FileRow(
-    id=1,
-    channel_id=1,
-    mirror_id=1,
-    family="conda",
-    part="noarch",
-    section="packages.conda",
-    filename="alpha-1-0.conda",
-    name="alpha",
-    version="1",
-    size=100_000,
-    sha256=None,
-    md5=None,
-    declared=2,
-    retired=False,
-    delivered=False,
-)
 
 
 async def test_small_chunks_behind_a_large_one_keep_their_order() -> None:

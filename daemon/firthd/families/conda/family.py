@@ -7,6 +7,7 @@ from firthd.families.conda.archives import check_archive
 from firthd.families.conda.filters import FIELDS, check_filters, only
 from firthd.families.conda.names import KNOWN_SUBDIRS
 from firthd.families.conda.paths import FIRST_SUBDIRS, REPODATA, SHARD_INDEX, fetch_url, needs_record
+from firthd.families.conda.pieces import PIECES
 from firthd.families.conda.render import empty_subdir
 from firthd.families.conda.requests import RECOGNISER, encoding, found, probe, requests
 from firthd.families.conda.requirements import facts, requirement
@@ -30,6 +31,7 @@ CONDA = FamilyRules(
     locate=locate,
     address=file_address,
     set_up=set_up,
+    pieces=PIECES,
     install=install,
     needs_record=needs_record,
     fetch_url=fetch_url,

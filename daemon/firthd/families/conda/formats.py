@@ -9,6 +9,7 @@ from firthd.families.base import Comparable, Entry, Output, SourceRecord, Spool
 from firthd.families.conda.document import Repodata
 from firthd.families.conda.names import valid_subdir
 from firthd.families.conda.paths import FIRST_SUBDIRS
+from firthd.families.conda.pieces import ShardListing
 from firthd.families.conda.records import (
     PLAIN_SECTIONS,
     depended_on,
@@ -16,10 +17,12 @@ from firthd.families.conda.records import (
     fingerprint_without_url,
     plain_print,
     source_record,
+    usual_record_of,
 )
 from firthd.families.conda.render import SubdirRenderer, check_row, empty_subdir, name_old_shards
 from firthd.families.conda.sides import write_channeldata
 from firthd.families.conda.versions import version_key
+from firthd.families.pieces import PIECES
 from firthd.store.worker_reads import ShownRow
 
 
@@ -32,8 +35,8 @@ class CondaFormats:
     def valid_part(self, part: str) -> bool:
         return valid_subdir(part)
 
-    def read(self, spool: Spool, max_bytes: int) -> Repodata:
-        return Repodata(spool, max_bytes)
+    def read(self, spool: Spool, max_bytes: int) -> Repodata | ShardListing:
+        return ShardListing(spool, max_bytes) if spool.encoding == PIECES else Repodata(spool, max_bytes)
 
     def taker(self, filters: Filters) -> Callable[[Entry], bool] | None:
         return None
@@ -55,6 +58,9 @@ class CondaFormats:
 
     def record(self, entry: Entry, fingerprint: bytes) -> SourceRecord:
         return source_record(entry, fingerprint)
+
+    def usual_record(self, entry: Entry) -> SourceRecord | None:
+        return usual_record_of(entry)
 
     def renderer(self, part: str, touched: Set[str] | None, out: Output) -> SubdirRenderer:
         return SubdirRenderer(part, touched, out)

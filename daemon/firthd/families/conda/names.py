@@ -94,19 +94,28 @@ def dashes_problem(filename: str) -> str | None:
     return None
 
 
+def safe_usual(filename: str, name: str, version: str, build: str) -> bool:
+    """Tell whether a file has one of the known extensions, and is named after a record whose words are all fit.
+
+    False: it must be looked at closely.
+    """
+    stem = f"{name}-{version}-{build}"
+    return (
+        len(stem) <= MAX_NAME
+        and filename.startswith(stem)
+        and filename[len(stem) :] in EXTENSIONS
+        and _USUAL.fullmatch(stem) is not None
+        and ".." not in filename
+        and stem.count("-") == name.count("-") + 2  # so the pattern's words are these words
+    )
+
+
 def safe_filename(filename: str, name: str, version: str, build: str, extensions: tuple[str, ...] = EXTENSIONS) -> str:
     """Return the file name when it and the record's own name, version and build can be stored, served and shown.
 
     The file name need not agree with the record. Raises ValueError with a reason fit for people.
     """
-    stem = f"{name}-{version}-{build}"
-    if (
-        len(stem) <= MAX_NAME
-        and stem + extensions[0] == filename
-        and _USUAL.fullmatch(stem) is not None
-        and ".." not in stem
-        and stem.count("-") == name.count("-") + 2  # so the pattern's words are these words
-    ):
+    if filename.endswith(extensions[0]) and safe_usual(filename, name, version, build):
         return filename
     problem = filename_problem(filename, extensions) or dashes_problem(filename)
     if problem is None and (len(name) > MAX_NAME or _NAME.fullmatch(name) is None):

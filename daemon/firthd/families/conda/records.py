@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from firthd.families.base import Entry, InvalidRecordError, SourceRecord
-from firthd.families.conda.names import safe_filename
+from firthd.families.conda.names import safe_filename, safe_usual
 from firthd.families.conda.writable import (
     RECORD_MAX_BYTES,
     UnwritableError,
@@ -120,6 +120,45 @@ def source_record(entry: Entry, fingerprint: bytes) -> SourceRecord:
     )
 
 
+def usual_record_of(entry: Entry) -> SourceRecord | None:
+    """Return the columns of a usual record, proven as `fingerprint` and `source_record` do it, decoded once.
+
+    None: it must be looked at closely, and may be none at all.
+    """
+    extension = PLAIN_SECTIONS.get(entry.section)
+    raw = bytes(entry.raw)
+    found = usual(raw) if extension is not None else None
+    if extension is None or found is None:
+        return None
+    record, spelled = found
+    name, version, build, size, time = record.name, record.version, record.build, record.size, record.timestamp
+    if name is UNSET or version is UNSET or build is UNSET or not safe_usual(entry.filename, name, version, build):
+        return None
+    if size is not UNSET and not 0 <= size < SIZE_MAX:
+        return None
+    try:
+        sha256 = None if record.sha256 is UNSET else digest(record.sha256, 32, "sha256")
+        md5 = None if record.md5 is UNSET else digest(record.md5, 16, "md5")
+    except InvalidRecordError:
+        return None
+    return SourceRecord(
+        entry.section,
+        entry.filename,
+        name,
+        version,
+        build,
+        0 if record.build_number is UNSET else int(record.build_number),
+        None if size is UNSET else int(size) or None,
+        sha256,
+        md5,
+        2 if sha256 else 1 if md5 else 0,
+        license_text(record.license),
+        milliseconds(time),
+        plain_print(spelled),
+        raw,
+    )
+
+
 def fields_of(raw: Raw | bytes) -> RecordFields:
     """Decode what we need of a record; raises InvalidRecordError for what is none."""
     try:
@@ -220,7 +259,13 @@ def plain_print(raw: Raw | bytes) -> bytes:
 
 
 def spelled_if_usual(raw: bytes) -> bytes | None:
-    """Return the one spelling of a usual record that every form can hold; None: it must be looked at closely.
+    """Return the one spelling of a usual record that every form can hold; None: it must be looked at closely."""
+    found = usual(raw)
+    return None if found is None else found[1]
+
+
+def usual(raw: bytes) -> tuple[UsualRecord, bytes] | None:
+    """Return a usual record that every form can hold, and its one spelling; None: it must be looked at closely.
 
     Without a backslash no text holds a NUL, and equal numbers of quotation marks mean that no key was there twice.
     """
@@ -233,7 +278,7 @@ def spelled_if_usual(raw: bytes) -> bytes | None:
         if digest is not UNSET and (not digest or digest != digest.lower()):
             return None
     spelled = _encode(record)
-    return spelled if raw == spelled or raw.count(b'"') == spelled.count(b'"') else None
+    return (record, spelled) if raw == spelled or raw.count(b'"') == spelled.count(b'"') else None
 
 
 def usual_record(raw: bytes) -> UsualRecord | None:

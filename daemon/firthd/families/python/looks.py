@@ -5,13 +5,15 @@ from collections.abc import Iterable
 from math import log10
 
 from firthd.families.base import Answer
-from firthd.families.python.html import last_segment, links_of
 from firthd.families.python.names import NOARCH, normalised, platforms_of, taken_apart, valid_name
 
 SAMPLED = 4
 """Pages that are looked at to tell for which Pythons and platforms there are wheels."""
+PAGE_BYTES = 128 * 1024
+"""Of a page, what is searched for wheels in the event loop."""
 _blanks = b"\xef\xbb\xbf \t\r\n"
 _name = re.compile(rb'"name"\s*:\s*"([A-Za-z0-9._-]{1,200})"').findall
+_href = re.compile(rb"""<a\s[^<>]{0,200}?href\s*=\s*["']?([A-Za-z0-9._/-]{1,400})["'\s>]""", re.IGNORECASE).findall
 _wheel = re.compile(rb"[A-Za-z0-9_.+!-]{5,200}\.whl").findall
 _python = re.compile(r"(?:cp|pp|py)3(\d{1,2})").fullmatch
 
@@ -20,9 +22,8 @@ def names_in(start: bytes) -> list[str]:
     """Return the projects that the beginning of a list has, each once."""
     if start.lstrip(_blanks)[:1] == b"{":
         names: Iterable[str] = (name.decode() for name in _name(start))
-    else:
-        links = (link.href.partition("#")[0] for link in links_of(start).links)
-        names = (last_segment(href.rstrip("/")) for href in links if href not in {"../", "/"})
+    else:  # as many as this are not taken apart in the event loop: of odd pages a few may be missed
+        names = (href.decode().strip("/").rpartition("/")[2] for href in _href(start))
     return list(dict.fromkeys(normalised(name) for name in names if valid_name(name)))
 
 
@@ -50,7 +51,7 @@ def wheels_of(pages: Iterable[Answer]) -> tuple[list[str], list[str]]:
     platforms: set[str] = set()
     pythons: set[int] = set()
     for page in pages:
-        for name in set(_wheel(page.start)):
+        for name in set(_wheel(page.start[:PAGE_BYTES])):
             told = taken_apart(name.decode(), page.part)
             platforms.update(platform for tag in told.platforms for platform in platforms_of(tag))
             pythons.update(int(found[1]) for tag in told.pythons if (found := _python(tag)) is not None)

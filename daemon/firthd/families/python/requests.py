@@ -19,6 +19,8 @@ GATED_FROM = 100
 AT_ONCE = 12
 BATCH = 240
 PROBED = 3
+LOOKED_BYTES = 65_536
+"""What is looked at closely, in the event loop."""
 FOLDER_FILES = ("index.v1_json", "index.json", "index.html")
 PREFIXES = ("", f"{SIMPLE}/")
 _BLANKS = b"\xef\xbb\xbf \t\r\n"
@@ -138,6 +140,7 @@ def encoding(form: Form, start: bytes, content_type: str) -> str | None:
 
 def instead(part: str, form: Form, start: bytes, content_type: str) -> str | None:
     """Return what the beginning of an answer is that is no project list or no page, None for one that may be it."""
+    start = start[:LOOKED_BYTES]
     if part != LIST:
         return _no_page(form, start, content_type)
     if encoding(form, start, content_type) == JSON_FORM:
