@@ -95,7 +95,7 @@ async def test_every_place_is_read(tmp_path: Path, size: tuple[int, int]) -> Non
             await term.press("Enter")
             await _reads(term, size, "last success", "few")
             await term.press("3")
-            await _reads(term, size, "2 runs", "▸", "✓ compl")
+            await _reads(term, size, "2 runs", "▸", "✓ completed")
             await term.press("Enter")
             await _reads(term, size, "── log")
             await term.press("4")

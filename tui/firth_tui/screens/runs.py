@@ -25,10 +25,10 @@ WORDS = (
 
 
 def run_columns(screen: PlaceScreen) -> tuple[Column[Run], ...]:
-    """Return the columns of a list of runs; BY, ADDED and TIME go, in this order, where there is no room."""
+    """Return the columns of a list of runs; BY, ADDED, TIME, KIND, BEGAN go in this order where there is no room."""
     return (
         Column(id="id", title="RUN", width=5, right=True, cell=lambda r: Cell(str(r.id), Tone.STRONG), sort="id"),
-        Column(id="kind", title="KIND", width=11, cell=lambda r: Cell(kind_name(r.kind)), sort="kind"),
+        Column(id="kind", title="KIND", width=11, drop=2, cell=lambda r: Cell(kind_name(r.kind)), sort="kind"),
         Column(
             id="channel",
             title="CHANNEL",
@@ -51,6 +51,7 @@ def run_columns(screen: PlaceScreen) -> tuple[Column[Run], ...]:
             id="begun",
             title="BEGAN",
             width=9,
+            drop=1,
             cell=lambda r: Cell(age(r.started_at or r.created_at, screen.now())),
             sort="began",
         ),
@@ -59,7 +60,7 @@ def run_columns(screen: PlaceScreen) -> tuple[Column[Run], ...]:
             title="TIME",
             width=7,
             right=True,
-            drop=1,
+            drop=3,
             cell=lambda r: Cell(run_time(r, screen.now())),
             sort="duration",
         ),
@@ -68,12 +69,12 @@ def run_columns(screen: PlaceScreen) -> tuple[Column[Run], ...]:
             title="ADDED",
             width=8,
             right=True,
-            drop=2,
+            drop=4,
             cell=lambda r: Cell(count(r.counts.added)),
             sort="added",
         ),
         Column(
-            id="by", title="BY", width=10, drop=3, cell=lambda r: Cell(clean(f"{r.by}, {r.cause}"), Tone.MUTED), grow=1
+            id="by", title="BY", width=10, drop=5, cell=lambda r: Cell(clean(f"{r.by}, {r.cause}"), Tone.MUTED), grow=1
         ),
     )
 
