@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from firth_protocol import units
 from firth_protocol.errors import FirthError, NoSpace, ShrinkGuard, TooLarge, Upstream, WorkerLost
-from firth_protocol.types import Cause, MirrorMode, StepName
+from firth_protocol.types import Cause, MirrorMode, RunKind, StepName
 from firthd.channels.publish import Publication
 from firthd.families.pieces import AHEAD
 from firthd.index.messages import ReadParams, ReadResult
@@ -79,8 +79,9 @@ class MirrorRuns:
             self._p.on_demand.forget(job.mirror_id)
             if not keep_folder:
                 await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
-                with contextlib.suppress(FirthError):  # what the run read of the index and did not take in
-                    await asyncio.shield(self._take_in.clean_sources(job.mirror_id))
+                if live.row.kind is RunKind.MIRROR:  # a refilter reads none, and may work beside one that does
+                    with contextlib.suppress(FirthError):  # what was read of the index and not taken in
+                        await asyncio.shield(self._take_in.clean_sources(job.mirror_id))
 
     async def plan(self, live: LiveRun) -> Outcome:
         """Carry out steps 1 to 5 and tell what a run would do; nothing is changed."""
