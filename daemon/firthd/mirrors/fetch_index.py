@@ -19,7 +19,7 @@ from firthd.mirrors.source import Job
 from firthd.runs.run import LiveRun
 from firthd.store.catalog import SourceIndexRow
 from firthd.store.runs import Failure
-from firthd.upstream.client import Fetched, Validators
+from firthd.upstream.client import ATTEMPTS, Fetched, Validators
 from firthd.upstream.client import Upstream as Upstreams
 from firthd.upstream.failures import Unreachable
 from firthd.upstream.listing import list_folder
@@ -28,6 +28,8 @@ from firthd.upstream.spool import Room
 
 Progress = Callable[[int, int | None], None]
 """(bytes done, bytes in all)"""
+LIST_ATTEMPTS = 2
+"""How often a list of pieces is asked for: where it does not come the index is read whole, which is tried longer."""
 TOLD_MS = 100
 """Between two words of how far a file is: there may be many small ones."""
 
@@ -139,6 +141,7 @@ class IndexFetcher:
                 until=until,
                 look=look if what is not None else None,
                 room=self._room,
+                attempts=ATTEMPTS if what is None else LIST_ATTEMPTS,
             )
 
         return bring

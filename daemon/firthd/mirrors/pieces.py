@@ -74,6 +74,7 @@ class PieceReader:
         self._now_ms = now_ms
         self._max_part_bytes = max_part_bytes
         self._offered: bool | None = None  # whether the source has any list; the first part that is asked for tells
+        self._given_up = False  # the first list that was asked for did not come: the others are not waited for
         self._absent: set[str] = set()
         self._lists: dict[str, SourceIndexRow] = {}  # part -> its list, asked for in this run before the part
         self._moved: dict[str, list[str]] = {}
@@ -81,7 +82,7 @@ class PieceReader:
     async def part(self, part: str) -> InPieces | None:
         """Return what has moved of a part; None: it is to be read whole."""
         had = self._known.get(part)
-        if self._offered is False or (had is not None and had.file is None and had.settled):
+        if self._offered is False or self._given_up or (had is not None and had.file is None and had.settled):
             return None
         path = self._pieces.list_path(part)
         before = self._usable.get(path)
@@ -94,6 +95,7 @@ class PieceReader:
         except (FirthError, ValueError) as error:
             reason = error.message if isinstance(error, FirthError) else f"{path}: {error}"
             self._live.note(f"{reason}; {part} is read whole")
+            self._given_up = self._offered is None
             return None
 
     async def _ask(self, part: str, path: str, before: SourceIndexRow | None) -> InPieces | None:

@@ -95,6 +95,7 @@ class _Wanted(Struct, frozen=True, kw_only=True):
     accept: str | None
     look: Look | None
     lane: Lane
+    attempts: int
 
 
 class Upstream:
@@ -148,12 +149,13 @@ class Upstream:
         look: Look | None = None,
         room: Room | None = None,
         lane: Lane = Lane.RUN,
+        attempts: int = ATTEMPTS,
     ) -> Fetched:
         """Bring a file of the source into `spool`, which afterwards exists if and only if the status is `fetched`.
 
         A file that `spool` names already is overwritten when there is something to fetch. Broken transfers are
-        resumed, passing troubles are tried again, until the clock's monotonic seconds are `until`. `progress` gets
-        bytes done and in all. 404 and 410 give `absent`.
+        resumed, passing troubles are tried again, so many `attempts` without progress, until the clock's monotonic
+        seconds are `until`. `progress` gets bytes done and in all. 404 and 410 give `absent`.
         Raises errors.Upstream (data: status, host, url, retry_after_s) for everything else, also when more than
         `max_bytes` come, which `setting` says; errors.Invalid for an address that cannot be asked; errors.NoSpace when
         the disk is full. `room` is asked before bytes are written, and raises errors.NoSpace when they may not be.
@@ -173,6 +175,7 @@ class Upstream:
                 accept=accept,
                 look=look,
                 lane=lane,
+                attempts=attempts,
             )
             fetched = await self._until_done(source, file, wanted)
             keep = fetched.status == "fetched"
@@ -290,17 +293,17 @@ class Upstream:
                 return await self._attempt(source, file, wanted)
             except Failure as failure:
                 failed = 1 if file.written - had >= _PROGRESS_BYTES else failed + 1
-                pause_s = self._pause_s(failure, failed)
+                pause_s = self._pause_s(failure, failed, wanted.attempts)
                 late = wanted.until is not None and self._clock.monotonic() + (pause_s or 0) >= wanted.until
                 if pause_s is None or late:
                     raise _final(failure, failed) from None
                 _log.info("%s; trying again in %.1f s", failure.error.message, pause_s)
             await self._clock.sleep(pause_s)
 
-    def _pause_s(self, failure: Failure, failed: int) -> float | None:
+    def _pause_s(self, failure: Failure, failed: int, attempts: int) -> float | None:
         """Return how long to wait before the next attempt, None when there is to be none."""
         asked_s = failure.retry_after_s or 0.0
-        if not failure.again or failed >= ATTEMPTS or asked_s > MAX_PAUSE_S:
+        if not failure.again or failed >= attempts or asked_s > MAX_PAUSE_S:
             return None
         # Half to one and a half of the nominal time: mirrors of one host must not come back in step.
         return max(asked_s, min(_BACKOFF_MAX_S, _BACKOFF_S * 2.0 ** (failed - 1)) * (0.5 + self._jitter()))
