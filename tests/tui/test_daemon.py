@@ -37,8 +37,9 @@ async def new_mirror(term: Terminal, name: str, source: Path) -> None:
     await term.until(lambda: isinstance(term.app.screen, RunScreen))
 
 
+@pytest.mark.deep
 @pytest.mark.timeout(40)
-@pytest.mark.parametrize("size", [NARROW, pytest.param(WIDE, marks=pytest.mark.deep)])
+@pytest.mark.parametrize("size", [NARROW, WIDE])
 async def test_the_whole_workflow(tmp_path: Path, size: tuple[int, int]) -> None:
     build_sample_channel(tmp_path / "source")
     async with in_process_daemon(tmp_path) as daemon, terminal(daemon.socket, size) as term:
