@@ -121,6 +121,8 @@ class Rig(Struct, frozen=True, kw_only=True):
             return any("New " in line for line in frame.lines)  # a form, in which the names were typed
         if entry.method == "token.revoke":
             return any("Revoke the token" in line for line in frame.lines)
+        if entry.method.startswith("store."):
+            return any(re.search(r"^ Health(  |$)", line) for line in frame.lines)
         mirror, policy = params.get("mirror"), params.get("policy")
         if entry.method.startswith("policy."):
             wanted = rf"^▸{policy}(  |$)|^ Policies › {policy}(  |$)|the policy {policy}(\?|  )"
