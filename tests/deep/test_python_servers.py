@@ -153,6 +153,9 @@ async def dumb_folder(programs: Callable[[str], str], folder: Path, index: Pytho
         yield f"file://{folder}/site/simple"
 
 
+DECLARING: tuple[object, ...] = (pypiserver, devpi, dumb_pypi, dumb_folder)
+
+
 @pytest.mark.parametrize("mode", ["active", "passive", "whole"])
 @pytest.mark.parametrize("source", [simple_repository, pypiserver, devpi, dumb_pypi, dumb_folder])
 async def test_an_index_of_another_server_is_mirrored_and_installed_from(
@@ -176,7 +179,7 @@ async def test_an_index_of_another_server_is_mirrored_and_installed_from(
             assert status == 0, said
             assert (installer.version("alpha_one"), installer.version("beta")) == ("1.0", "2.0")
         if mode == "active":
-            await through_a_second(tmp_path / "second", w, address, same=source is not simple_repository)
+            await through_a_second(tmp_path / "second", w, address, same=source in DECLARING)
 
 
 async def through_a_second(folder: Path, w: PythonWorld, address: str, *, same: bool) -> None:
