@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from firth_protocol.errors import Conflict, InUse, Invalid, NotFound, WrongState
-from firth_protocol.types import Run, RunState
+from firth_protocol.types import Run, RunKind, RunState
+from firthd.store.database import Tx
 from tests.support.conda import PackageSpec
 from tests.support.rattler import CondaClient
 from tests.support.upstream import Fault
@@ -368,3 +369,31 @@ async def test_packages_of_which_a_policy_leaves_nothing_stay_listed(tmp_path: P
         await w.mirror("passive", name="second")
         await w.run("main:second")
         assert await listed() == [("alpha", 3, 0, None), beta, ("gamma", 1, 0, None)]
+
+
+async def test_what_a_refilter_judged_and_had_not_published_when_it_was_cut_off_is_published(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await make(w, "p")
+        mirror = await w.mirror("passive", policy="p")
+        await w.run()
+        await w.call("channel.freeze", channel="main")
+        await change(w, "p", packages={"exclude": ["beta"]})
+        assert await shown(w) == {*ALPHA, BETA}
+        daemon = w.daemon.daemon
+
+        async def as_a_kill_leaves_it(tx: Tx) -> int:
+            await tx.execute("UPDATE channel SET frozen_at = NULL, frozen_by = NULL")
+            run, _ = await daemon.queue.submit(
+                tx,
+                RunKind.REFILTER,
+                channel_id=1,
+                channel="main",
+                mirror_id=mirror.id,
+                cause="policy",
+                by="firthd",
+            )
+            return run
+
+        run = await daemon.db.write(as_a_kill_leaves_it)
+        assert (await w.daemon.ended(run)).generation == 3
+        assert await shown(w) == ALPHA

@@ -16,7 +16,7 @@ from firthd.mirrors.source import Job, rules_of
 from firthd.mirrors.take_in import TakeIn
 from firthd.runs.run import LiveRun, Outcome
 from firthd.runs.steps import STEPS
-from firthd.store import catalog
+from firthd.store import catalog, generations
 from firthd.store.catalog import SourceIndexRow
 from firthd.store.database import Tx
 
@@ -73,7 +73,7 @@ class Refilters:
 
     async def _refilter(self, live: LiveRun, job: Job, folder: Path) -> Outcome:
         if await self._p.judged_as(job) == self._p.policies.stamp(self._p.in_force(job)):
-            return await self._nothing(live, "judged by this policy already")
+            return await self._judged_already(live, job)
         known = await self._p.db.read(lambda r: catalog.source_indexes(r, job.mirror_id))
         if not known:
             return await self._nothing(live, "the source was never read")
@@ -85,6 +85,21 @@ class Refilters:
         parts = [FetchedPart(row=row, changed=False) for row in known.values()]
         index = index_of(parts, rules_of(self._p.families, job.type))
         return await self._runs.carry_out(live, job, index, folder, known, None)
+
+    async def _judged_already(self, live: LiveRun, job: Job) -> Outcome:
+        """Publish what a refilter that was cut off had judged and not published; where nothing waits, do nothing."""
+        why = "judged by this policy already"
+        if not await self._p.db.read(lambda r: generations.finished_change_sets(r, job.channel_id)):
+            return await self._nothing(live, why)
+        for name in STEPS[live.row.kind]:
+            if name is StepName.PUBLISH:
+                async with live.step(name, "waits for its turn"):
+                    publication = await self._take_in.publish(live, job.channel_id, Cause.POLICY, None)
+                    live.progress(told(publication))
+            else:
+                await live.skip(name, why)
+        await self._take_in.count(job.channel_id, job.mirror_id)
+        return Outcome(generation=publication.generation.number if publication.published else None)
 
     def _lost(self, job: Job, rows: list[SourceIndexRow]) -> list[str]:
         folder = self._p.source_folder(job.mirror_id)
