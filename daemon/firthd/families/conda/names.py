@@ -5,48 +5,16 @@ Everything here judges hostile input; the record is trusted for what a package i
 
 import re
 
+from firth_protocol.platforms import PLATFORMS
+from firth_protocol.types import MirrorType
+
 EXTENSIONS = (".conda", ".tar.bz2")
 MAX_FILENAME = 211
 MAX_NAME = 128
 MAX_SUBDIR = 32
 
 NOARCH = "noarch"
-KNOWN_SUBDIRS = (
-    NOARCH,
-    "linux-64",
-    "linux-aarch64",
-    "linux-ppc64le",
-    "linux-s390x",
-    "linux-32",
-    "linux-armv6l",
-    "linux-armv7l",
-    "linux-loongarch64",
-    "linux-ppc64",
-    "linux-ppc",
-    "linux-riscv32",
-    "linux-riscv64",
-    "osx-64",
-    "osx-arm64",
-    "win-64",
-    "win-arm64",
-    "win-32",
-    "emscripten-wasm32",
-    "emscripten-wasm64",
-    "wasi-wasm32",
-    "freebsd-64",
-    "freebsd-32",
-    "freebsd-arm64",
-    "freebsd-ppc64",
-    "freebsd-ppc64le",
-    "ios-arm64",
-    "iossimulator-64",
-    "iossimulator-arm64",
-    "android-32",
-    "android-64",
-    "android-aarch64",
-    "android-armv7a",
-    "zos-z",
-)
+KNOWN_SUBDIRS = PLATFORMS[MirrorType.CONDA]
 """Every subdir that conda or rattler knows, the common ones first."""
 
 _SUBDIR = re.compile(r"[a-z0-9]+-[a-z0-9]+")
