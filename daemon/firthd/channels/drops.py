@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from firthd.channels.published import Published
 from firthd.clock import Clock
 from firthd.store import catalog, generations, object_files, objects, summaries
-from firthd.store.blobs import BlobMismatch
 from firthd.store.catalog import ChannelRow
 from firthd.store.database import Database
+from firthd.store.incoming import BlobMismatch
 from firthd.store.object_store import ObjectStore
 
 log = logging.getLogger(__name__)

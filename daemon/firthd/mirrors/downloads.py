@@ -20,8 +20,9 @@ from firthd.mirrors.source import Job, elsewhere, near_path, rules_of
 from firthd.mirrors.transfer import MAX_UNKNOWN, Hooks, Incoming, Patience, transfer
 from firthd.runs.run import LiveRun
 from firthd.store import catalog, delivered
-from firthd.store.blobs import BlobMismatch, BlobStore, BlobWriter, Kept, MemoryWriter
+from firthd.store.blobs import BlobStore, Kept
 from firthd.store.columns import goes_along
+from firthd.store.incoming import BlobMismatch, BlobWriter, MemoryWriter
 from firthd.store.partials import Partials
 from firthd.store.run_reads import Wanted
 from firthd.store.runs import Failure

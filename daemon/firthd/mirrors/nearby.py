@@ -15,7 +15,8 @@ from typing import Protocol
 from firth_protocol.errors import Invalid, NotFound, TooLarge, Upstream
 from firthd.clock import Clock
 from firthd.mirrors.transfer import MAX_UNKNOWN, Hooks, Incoming, Opener, Patience, transfer
-from firthd.store.blobs import BlobMismatch, BlobWriter, Kept
+from firthd.store.blobs import Kept
+from firthd.store.incoming import BlobMismatch, BlobWriter
 from firthd.upstream.client import mask
 from firthd.upstream.failures import Passing, Slow, Unreachable
 from firthd.upstream.files import clone

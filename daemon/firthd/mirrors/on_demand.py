@@ -18,7 +18,8 @@ from firthd.mirrors.nearby import Nearby
 from firthd.mirrors.places import Places
 from firthd.mirrors.transfer import MAX_UNKNOWN, Hooks, Incoming, Opener, Patience, transfer
 from firthd.store.artifacts import FileRow
-from firthd.store.blobs import BlobMismatch, BlobWriter, Kept
+from firthd.store.blobs import Kept
+from firthd.store.incoming import BlobMismatch, BlobWriter
 from firthd.upstream.failures import Passing, Slow, Unreachable
 from firthd.upstream.hosts import Lane
 from firthd.upstream.source import Source, budget_of

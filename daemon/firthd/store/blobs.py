@@ -18,8 +18,6 @@ from firth_protocol.errors import Unavailable
 from firthd.store.disk import sync
 from firthd.store.incoming import READ_CHUNK, BlobMismatch, BlobWriter, MemoryWriter
 
-__all__ = ["BlobMismatch", "BlobStore", "BlobWriter", "Kept", "MemoryWriter", "NameBlobs", "Wrong"]
-
 log = logging.getLogger(__name__)
 
 BATCH = 256

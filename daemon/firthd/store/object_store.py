@@ -18,8 +18,9 @@ from typing import TypeVar
 from firth_protocol.errors import FirthError
 from firthd.clock import Clock
 from firthd.store import object_files, objects
-from firthd.store.blobs import BlobStore, BlobWriter
+from firthd.store.blobs import BlobStore
 from firthd.store.database import Database
+from firthd.store.incoming import BlobWriter
 from firthd.store.object_files import Slice
 from firthd.store.unpacking import Unpacked
 

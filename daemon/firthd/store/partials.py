@@ -19,7 +19,8 @@ from typing import TypeVar
 
 from firth_protocol.errors import TooLarge
 from firthd.clock import Clock
-from firthd.store.blobs import BlobStore, BlobWriter, MemoryWriter
+from firthd.store.blobs import BlobStore
+from firthd.store.incoming import BlobWriter, MemoryWriter
 
 T = TypeVar("T")
 

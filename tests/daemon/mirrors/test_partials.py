@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from firth_protocol.types import RunState
-from firthd.store.blobs import BlobStore, BlobWriter
+from firthd.store.blobs import BlobStore
+from firthd.store.incoming import BlobWriter
 from firthd.store.partials import KEPT_MS, Partials
 from tests.support.clock import FakeClock
 from tests.support.conda import BuiltPackage, ChannelFolder

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firth_protocol.errors import TooLarge, Unavailable
-from firthd.store.blobs import BATCH, BlobMismatch, BlobStore, BlobWriter, Kept, MemoryWriter
+from firthd.store.blobs import BATCH, BlobStore, Kept
+from firthd.store.incoming import BlobMismatch, BlobWriter, MemoryWriter
 
 
 def sha(data: bytes) -> str:

@@ -9,8 +9,9 @@ import zstandard
 from msgspec import Struct
 
 from firthd.store import object_files, objects
-from firthd.store.blobs import BlobMismatch, BlobStore
+from firthd.store.blobs import BlobStore
 from firthd.store.database import Database
+from firthd.store.incoming import BlobMismatch
 from firthd.store.object_files import MANY_SMALL
 from firthd.store.object_store import LINGER_MS, ObjectStore
 from firthd.store.objects import ObjectRow

@@ -138,9 +138,8 @@ PIECES = Pieces(list_path=list_path, moved=moved, list_max_bytes=LIST_MAX_BYTES,
 class ShardListing:
     """What some shards of a subdir list."""
 
-    notes: list[str] = []  # noqa: RUF012 - nothing is ever added
-
     def __init__(self, spool: Spool, max_bytes: int) -> None:
+        self.notes: list[str] = []
         self.base_url = spool.base_url
         names: set[str] = set()
         found: list[Entry] = []
