@@ -93,12 +93,9 @@ def file_address(project: str, filename: str) -> str:
 
 def set_up(address: str) -> tuple[SetUp, ...]:
     """Return what people type to use the channel at an address, client by client."""
-    index = f"{address}/{SIMPLE}/"
-    return (
-        SetUp("pip", f"pip install --index-url {index} PACKAGE"),
-        SetUp("uv", f"uv pip install --default-index {index} PACKAGE"),
-        SetUp("uv project", f'[[tool.uv.index]]\nname = "firth"\nurl = "{index}"\ndefault = true'),
-    )
+    pip, uv, _ = install(address, "PACKAGE")
+    project = f'[[tool.uv.index]]\nname = "firth"\nurl = "{address}/{SIMPLE}/"\ndefault = true'
+    return pip, uv, SetUp("uv project", project)
 
 
 def install(address: str, package: str) -> tuple[SetUp, ...]:
