@@ -316,6 +316,7 @@ class Batch(Struct, frozen=True, kw_only=True):
 
     asks: tuple[Ask, ...]
     at_once: int = 8
+    same: Sequence[str] = ()  # parts that are as they were read, as a list of them tells; only such as have a `copy`
 
 
 class Known(Struct, frozen=True, kw_only=True):
@@ -325,6 +326,7 @@ class Known(Struct, frozen=True, kw_only=True):
     there: bool  # False: the source had no such part
     beside: str | None = None  # as in `Ask`
     mark: str | None = None
+    copy: bool = False  # what was read is there in full
 
 
 class Answer(Struct, frozen=True, kw_only=True):

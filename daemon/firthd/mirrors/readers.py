@@ -9,10 +9,13 @@ from msgspec.structs import replace
 
 from firthd.families.base import Spool
 from firthd.index.messages import ReadParams, ReadResult
+from firthd.index.read import read_task
 from firthd.store.run_file import forget_more, numbered
 from firthd.workers import Report, TaskProgress, Workers
 
 READ = "firthd.index.read:read_task"
+SMALL_BYTES = 1 << 20
+"""Of copies of small parts: a thread reads these in 50 ms at most, a worker takes 150 to start."""
 WORTH_BYTES = 2 << 20
 """Of copies, as they came: below this, a second worker takes longer to start than it saves."""
 
@@ -23,6 +26,8 @@ async def read(workers: Workers, params: ReadParams, tell: Report, *, worth_byte
     What each has found lies in a file of its own, of those that `store.run_file.files_of` names.
     """
     sizes = await asyncio.to_thread(_prepare, params)
+    if params.singly and params.policy is None and sum(sizes.values()) <= SMALL_BYTES:
+        return await _read_here(params)
     # What a policy makes of one record may hang on others: one worker sees them all.
     places = workers.places if params.policy is None else 1
     groups = spread(params.spools, sizes, places, worth_bytes)
@@ -48,6 +53,20 @@ async def read(workers: Workers, params: ReadParams, tell: Report, *, worth_byte
         raise several.exceptions[0] from None
     parts = [part for result in results for part in result.result().parts]
     return ReadResult(parts=sorted(parts, key=attrgetter("part")))
+
+
+async def _read_here(params: ReadParams) -> ReadResult:
+    """Let a thread read a few small parts; whoever is cancelled waits until it has let go of the run's file."""
+    work = asyncio.ensure_future(asyncio.to_thread(read_task, params, _unheard))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait({work})
+        raise
+
+
+def _unheard(_: TaskProgress) -> None:
+    """It is over before anybody could hear how far it is."""
 
 
 def spread(spools: Sequence[Spool], sizes: Mapping[str, int], places: int, worth_bytes: int) -> list[list[Spool]]:

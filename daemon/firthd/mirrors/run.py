@@ -154,7 +154,7 @@ class MirrorRuns:
 
         async def whole() -> Index:
             again = fetcher or self._fetcher(job, self._p.source_folder(job.mirror_id))
-            return await again.fetch(live, job, known, f"{live.id}w", came=Arrivals(self._p.db, job))
+            return await again.fetch(live, job, known, f"{live.id}w", came=self._arrivals(job))
 
         if fetcher is None and any(part.row.mark == AHEAD for part in index.parts):  # its rows are newer than the copy
             index = await whole()
@@ -196,9 +196,11 @@ class MirrorRuns:
             secret = "with credentials, " if job.source.credentials else ""
             live.progress(f"{secret}{units.size(space.usable)} may be used")
 
+    def _arrivals(self, job: Job) -> Arrivals:
+        return Arrivals(self._p.db, job, small=rules_of(self._p.families, job.type).small_parts)
+
     def _fetcher(self, job: Job, folder: Path) -> IndexFetcher:
         rules = rules_of(self._p.families, job.type)
-
         return IndexFetcher(
             self._p.upstream,
             rules,
@@ -235,7 +237,7 @@ class MirrorRuns:
                 known,
                 f"{live.id}{tag}",
                 thorough=thorough and not tag,
-                came=Arrivals(self._p.db, job) if kept else None,
+                came=self._arrivals(job) if kept else None,
                 current_since=None if since is None or tag else max(int(since), now - CURRENT_MS),
                 pieces=pieces,
             )

@@ -1,8 +1,10 @@
 """The only place that writes down what a run brought: one finished change set, its publication, and tidying up."""
 
 import asyncio
+import contextlib
+import os
 import shutil
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Set
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from firthd.families.base import COLUMNS
 from firthd.mirrors.context import Context
 from firthd.mirrors.source import Job, rules_of
 from firthd.runs.run import LiveRun
-from firthd.store import artifacts, blocks, catalog, generations, policies, runs
+from firthd.store import artifacts, blocks, catalog, generations, marks, policies, runs
 from firthd.store.artifacts import Copied, MirrorTotals
 from firthd.store.database import Tx
 from firthd.store.run_file import files_of
@@ -276,8 +278,7 @@ class TakeIn:
         self._clean_at = now + CLEAN_MS
 
     async def clean_sources(self, mirror_id: int) -> int:
-        rows = await self._p.db.read(lambda r: catalog.source_indexes(r, mirror_id))
-        used = {row.file for row in rows.values()}
+        used = await self._p.db.read(lambda r: marks.copies(r, mirror_id))
         return await asyncio.to_thread(_delete_others, self._p.source_folder(mirror_id), used)
 
     async def forget_deleted(self) -> None:
@@ -317,10 +318,10 @@ def _numbered(rooms: list[Path]) -> list[Path]:
     return [folder for room in rooms if room.is_dir() for folder in room.iterdir() if folder.name.isdecimal()]
 
 
-def _delete_others(folder: Path, used: set[str | None]) -> int:
-    if not folder.is_dir():
-        return 0
-    others = [file for file in folder.iterdir() if file.name not in used]
-    for file in others:
-        file.unlink(missing_ok=True)
-    return len(others)
+def _delete_others(folder: Path, used: Set[str]) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        others = [name for name in os.listdir(folder) if name not in used]  # noqa: PTH208 a Path for each of thousands
+        for name in others:
+            (folder / name).unlink(missing_ok=True)
+        return len(others)
+    return 0

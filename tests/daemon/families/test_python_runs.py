@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from firth_protocol.errors import FirthError, Invalid
-from firth_protocol.types import RunState, StepName
+from firth_protocol.types import Filters, MirrorMode, RunState, StepName
 from firthd.config import UpstreamSettings
+from firthd.families.base import Answer, Known, Listed
+from firthd.families.python.requests import GATED_FROM, requests
 from tests.support.daemon import HastyClock, settings_in
 from tests.support.python import HTML, JSON, PythonIndex, PythonWorld, python_world, sample_index
 from tests.support.upstream import Fault, FaultyUpstream
@@ -93,6 +95,24 @@ async def test_a_run_asks_only_for_what_the_list_says_has_changed(tmp_path: Path
         assert run.state is RunState.FAILED
         assert run.error is not None
         assert run.error.kind == "shrink_guard"
+
+
+def test_a_page_that_its_list_marks_as_before_is_not_asked_for() -> None:
+    """It costs no request, and no more than a name: there may be ten thousand of them."""
+    known = {
+        name: Known(path=f"{name}/", there=True, mark="1", copy=copy)
+        for name, copy in {"as-before": True, "moved": True, "lost": False}.items()
+    }
+    filters = Filters(projects=[*known, *(f"new-{number}" for number in range(GATED_FROM))])
+    marks = {name: Listed(name, "2" if name == "moved" else "1") for name in filters.projects or ()}
+    for answer in (marks, None):  # the list has changed, or is as it was
+        asking = requests(known, filters, False, MirrorMode.ACTIVE)
+        (gate,) = next(asking).asks
+        batches = [asking.send([Answer(part=gate.part, form=gate.forms[0], marks=answer)]), *asking]
+        same = {part for batch in batches for part in batch.same}
+        asked = {one.part for batch in batches for one in batch.asks}
+        assert same == ({"as-before"} if answer else {"as-before", "moved"})
+        assert asked == set(marks) - same
 
 
 async def mirrored_again(w: PythonWorld, requests: int) -> None:
