@@ -16,6 +16,7 @@ from firth_protocol.types import Credentials, Family, Filters, MirrorMode, Sourc
 from firthd.families.addresses import Located, PageAt, SetUp
 from firthd.families.pieces import Pieces
 from firthd.store.columns import columns_of
+from firthd.store.promises import Promise
 from firthd.store.worker_reads import ShownRow
 
 Comparable = Any
@@ -39,7 +40,7 @@ class SourceRecord(Struct, frozen=True, gc=False):
     size: int | None
     sha256: bytes | None  # as the source declares it
     md5: bytes | None
-    declared: int  # 2: sha256, 1: md5 only, 0: neither
+    declared: int  # 2: sha256, 1: another digest only, 0: none
     license: str | None
     timestamp: int | None  # milliseconds
     fingerprint: bytes  # 16 bytes; two spellings of one record have the same
@@ -473,6 +474,7 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     needs_record: Callable[[str], bool]  # section -> whether `fetch_url` must be given the raw record
     fetch_url: Callable[[FetchPlace], str]  # where a file is, relative to the source or absolute; without `base_url`
     # also where copies of the source keep it
+    promised: Callable[[bytes], Promise | None] = lambda raw: None  # of a record without sha256: another digest of it
     elsewhere: Callable[[str, str], tuple[str, str] | None] = lambda part, filename: None  # see `Formats`
     reads_beside: bool = False  # files beside a part say something of its records: it is read anew with them
     shows_empty: bool = False  # a part that the source has, and nothing in it, is shown

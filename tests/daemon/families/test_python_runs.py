@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,27 @@ async def test_a_source_of_another_kind_is_mirrored_too(tmp_path: Path, kinds: d
         page = await w.page("beta")
         assert [file["hashes"]["sha256"] for file in page["files"]] == [one.sha256 for one in w.index.projects["beta"]]
         assert (await w.run("main:p")).state is RunState.COMPLETED
+
+
+@pytest.mark.parametrize("mode", ["active", pytest.param("passive", marks=pytest.mark.deep)])
+async def test_a_file_with_another_digest_than_sha256_is_held_to_it(tmp_path: Path, mode: str) -> None:
+    index = PythonIndex(core=False)
+    for version in ("1.0", "2.0"):
+        file = index.add("beta", version)
+        file.said["hashes"] = {"sha512": hashlib.sha512(file.content).hexdigest()}
+    good, bad = index.projects["beta"]
+    async with python_world(tmp_path, index) as w:
+        await w.python(mode, filters={"projects": ["beta"]})
+        w.upstream.fail(f"files/beta/{bad.filename}", Fault(body=bad.content[::-1]), times=None)
+        run = await w.run("main:p")
+        assert run.counts.unhashed == 0
+        assert (await w.get(f"/repo/main/packages/beta/{good.filename}")).body == good.content
+        assert (await w.get(f"/repo/main/packages/beta/{bad.filename}")).body != bad.content[::-1]
+        if mode == "active":
+            assert (run.state, run.counts.failed) == (RunState.INCOMPLETE, 1)
+            (failure,) = (await w.call("mirror.details", mirror="main:p")).failed
+            assert f"sha512 is {hashlib.sha512(bad.content[::-1]).hexdigest()}" in failure.reason
+            assert "was promised" in failure.reason
 
 
 @pytest.mark.deep

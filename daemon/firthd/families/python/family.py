@@ -8,6 +8,7 @@ from firthd.families.python.filters import FIELDS, check_filters, only
 from firthd.families.python.page import files_on
 from firthd.families.python.paths import fetch_url, needs_record
 from firthd.families.python.recognise import ACCEPT, RECOGNISER
+from firthd.families.python.records import promised
 from firthd.families.python.requests import encoding, found, instead, is_lazy, lazy_ask, probe, requests
 from firthd.families.python.requirements import facts, needs, requirement, sort_versions
 from firthd.families.python.source import normalise
@@ -36,6 +37,7 @@ PYTHON = FamilyRules(
     install=install,
     needs_record=needs_record,
     fetch_url=fetch_url,
+    promised=promised,
     requirement=requirement,
     facts=facts,
     normalise=normalise,

@@ -14,6 +14,7 @@ from msgspec import Raw, Struct, field
 from firthd.families.base import Entry, InvalidRecordError, SourceRecord
 from firthd.families.python.names import METADATA_ENDING, filename_problem, taken_apart
 from firthd.store.columns import ALONG
+from firthd.store.promises import Promise, promise_of
 from firthd.store.worker_reads import ShownRow
 from firthd.upstream.masking import holds_user, printable, without_users
 
@@ -125,6 +126,7 @@ def source_record(entry: Entry, print16: bytes) -> SourceRecord:
     if problem is not None:
         raise InvalidRecordError(problem)
     sha256, md5 = digests(fields)
+    other = None if sha256 else _promise(fields)
     return SourceRecord(
         section=entry.section,
         filename=entry.filename,
@@ -135,7 +137,7 @@ def source_record(entry: Entry, print16: bytes) -> SourceRecord:
         size=fields.size or None,
         sha256=sha256,
         md5=md5,
-        declared=2 if sha256 else 1 if md5 else 0,
+        declared=2 if sha256 else 1 if md5 or other else 0,
         license=None,
         timestamp=milliseconds(fields.upload_time),
         fingerprint=print16,
@@ -153,6 +155,22 @@ def digests(fields: FileFields) -> tuple[bytes | None, bytes | None]:
             raise InvalidRecordError(f"its {name} is none")
         found.append(bytes.fromhex(value) if value else None)
     return found[0], found[1]
+
+
+def promised(raw: bytes) -> Promise | None:
+    """Return the digest that a record without sha256 declares; None where none can be checked."""
+    try:
+        fields = fields_of(raw)
+        return None if digests(fields)[0] else _promise(fields)
+    except InvalidRecordError:
+        return None
+
+
+def _promise(fields: FileFields) -> Promise | None:
+    try:
+        return promise_of({name.lower(): value for name, value in fields.hashes.items()})
+    except ValueError as error:
+        raise InvalidRecordError(str(error)) from None
 
 
 def milliseconds(time: str | None) -> int | None:
