@@ -1,6 +1,7 @@
 """The only place that compares what a source lists with a mirror's live rows: added, replaced, gone, held."""
 
 from collections.abc import Iterable, Iterator, Set
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec.structs import astuple, replace
@@ -16,12 +17,12 @@ from firthd.families.base import (
     Worded,
 )
 from firthd.families.pieces import Covering
-from firthd.families.usual import Plain, Usual
+from firthd.families.usual import Indiscreet, Plain, Usual
 from firthd.index.messages import PACKAGES, POLICY, InvalidRecord, PartResult, ReadParams
 from firthd.store.columns import goes_along
 from firthd.store.run_file import AddRow, CloseRow, OfferRow, RunFile
 from firthd.store.worker_reads import LiveRow, WorkerState
-from firthd.upstream.masking import printable
+from firthd.upstream.masking import printable, starred
 from firthd.workers import Report, TaskProgress
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ class PartReader:
 
     def compare(self, listing: Listing) -> PartResult:
         """Write how a part that was read differs."""
+        if isinstance(listing, Indiscreet) and listing.holds_users and self._spool.file is not None:
+            hide_users(Path(self._spool.file))
         self._covers = listing.covers if isinstance(listing, Covering) else None
         self._load_live()
         refused = listing.refused if isinstance(listing, Worded) else None
@@ -307,6 +310,14 @@ class PartReader:
         stored = self._state.stored(self._params.channel_id, digests)
         wanted = [(size, counts) for sha256, size, counts in self._to_store if sha256 is None or sha256 not in stored]
         return sum(size or 0 for size, _ in wanted), sum(counts and size is None for size, counts in wanted)
+
+
+def hide_users(file: Path) -> None:
+    """Put stars for the users and passwords that a copy holds in addresses; nothing else of it changes."""
+    with file.open("r+b") as copy:
+        hidden = starred(copy.read())
+        copy.seek(0)
+        copy.write(hidden)
 
 
 def counted(rows: Iterable[LiveRow]) -> int:

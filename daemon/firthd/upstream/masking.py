@@ -13,7 +13,15 @@ _NOT_PRINTABLE = re.compile(r"[^\x20-\x7e\u00a1-\u1fff]+")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
 _FOREIGN_TEXT_LIMIT = 200
 _NO_WORD_LENGTH = 12
-_USER = re.compile(rb"://[^/?#\s\"<>]*@")
+_USER = re.compile(rb"((?:^|[:\"'\s=(])//)[^/?#\s\"<>]*@")
+_AT = (b"@", rb"\u0040", b"&#64;", b"&#x40;", b"&commat;")
+_USER_AS_SENT = re.compile(
+    rb"((?:^|[:\"'\s=(])(?:\\?/|\\u002f|&#47;|&#x2f;){2})"
+    rb"((?:[^/?#\s\"<>\\&]|\\u00(?!2f)[0-9a-f]{2}|&(?!#47;|#x2f;))+)"
+    rb"(?=" + b"|".join(map(re.escape, _AT)) + rb")",
+    re.IGNORECASE,
+)
+"""As in `_USER`, however JSON or HTML escape it."""
 
 
 def mask(url: str) -> str:
@@ -46,7 +54,17 @@ def holds_user(address: str) -> bool:
 
 def without_users(text: bytes) -> bytes:
     """Return a text without the users and passwords of the addresses in it: whose they are, no client should hear."""
-    return _USER.sub(b"://", text) if b"@" in text else text
+    return _USER.sub(rb"\1", text) if b"@" in text else text
+
+
+def starred(text: bytes) -> bytes:
+    """Return JSON or HTML as it was sent, with a star for each letter of a user or a password in an address.
+
+    It is as long as before: what is said of its size stays true.
+    """
+    if not any(at in text for at in _AT):
+        return text
+    return _USER_AS_SENT.sub(lambda found: found[1] + b"*" * len(found[2]), text)
 
 
 def _pattern(secret: str) -> str:

@@ -12,8 +12,8 @@ from firth_protocol.errors import TooLarge, Upstream
 from firthd.families.base import Entry, Listed, Spool
 from firthd.families.python.html import Links, last_segment, links_of, record_of
 from firthd.families.python.names import normalised, valid_name
-from firthd.families.python.records import FILES, metadata_entry
-from firthd.upstream.masking import printable
+from firthd.families.python.records import FILES, metadata_entry, without_users_in
+from firthd.upstream.masking import printable, starred
 
 JSON_FORM, HTML_FORM = "json", "html"
 LIST, GATE = "+list", "+gate"
@@ -93,9 +93,13 @@ class ProjectPage:
         """What the source counts the project's changes with."""
         self._project = spool.part
         self._entries: list[Entry] = []
+        self._with_users = 0
+        self.holds_users = False
+        """Whether there are users or passwords in its addresses."""
         if spool.file is None:
             return
         content = content_of(spool, max_bytes)
+        self.holds_users = starred(content) != content
         try:
             as_json = spool.encoding == JSON_FORM
             serial = self._read_json(spool.part, content) if as_json else self._read_html(content)
@@ -103,6 +107,11 @@ class ProjectPage:
             raise Upstream(
                 f"what the source gives for {spool.part} is no page of it: {error}", hint="look at the source"
             ) from None
+        if self._with_users:
+            self.notes.append(
+                f"{self._with_users:,} files have a user or a password in their addresses, which are not kept:"
+                " what the source wants to be asked with belongs into the mirror's credentials"
+            )
         self.serial = _number(serial)
         if older(serial, spool.mark):
             raise Upstream(
@@ -140,6 +149,9 @@ class ProjectPage:
             )
 
     def _add(self, filename: str, raw: Raw | bytes) -> None:
+        if self.holds_users and (clean := without_users_in(raw)) is not None:
+            raw = clean
+            self._with_users += 1
         self._entries.append(Entry(filename, FILES, raw, self._project))
         metadata = metadata_entry(self._project, filename, raw)
         if metadata is not None:
@@ -184,7 +196,9 @@ class ProjectList:
     def __init__(self, spool: Spool, max_bytes: int) -> None:
         self.notes: list[str] = []
         self.lazy = spool.part == LIST
-        named = [] if spool.file is None else _named(spool, max_bytes)
+        content = b"" if spool.file is None else content_of(spool, max_bytes)
+        self.holds_users = starred(content) != content
+        named = [] if spool.file is None else _named(spool, content)
         odd = [project.name for project in named if not valid_name(project.name)]
         self._count = len(named) - len(odd)
         if odd:
@@ -285,12 +299,11 @@ def content_of(spool: Spool, max_bytes: int) -> bytes:
 
 def names_of(spool: Spool, max_bytes: int) -> list[ListedProject]:
     """Return the names that a project list has, as they are spelled there; raise Upstream for what is no list."""
-    return [project for project in _named(spool, max_bytes) if valid_name(project.name)]
+    return [project for project in _named(spool, content_of(spool, max_bytes)) if valid_name(project.name)]
 
 
-def _named(spool: Spool, max_bytes: int) -> list[ListedProject]:
+def _named(spool: Spool, content: bytes) -> list[ListedProject]:
     """Return what a project list names, of JSON those names too that no project can have."""
-    content = content_of(spool, max_bytes)
     try:
         if spool.encoding == JSON_FORM:
             return _names_in_json(content)

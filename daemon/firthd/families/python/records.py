@@ -53,6 +53,7 @@ class FileFields(Struct, gc=False, rename="kebab"):
 
 _decode_fields = msgspec.json.Decoder(FileFields).decode
 _decode_object = msgspec.json.Decoder(dict[str, object]).decode
+_encode = msgspec.json.Encoder().encode
 _encode_canonical = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -102,6 +103,20 @@ def fingerprint_without_addresses(raw: bytes) -> bytes:
 def is_public(address: object) -> bool:
     """Tell whether this is an address that clients of any server can ask (PEP 740 wants https)."""
     return isinstance(address, str) and address.startswith("https://") and not holds_user(address)
+
+
+def without_users_in(raw: Raw | bytes) -> bytes | None:
+    """Return a record without the users and passwords in its addresses; None where there are none, or no record."""
+    try:
+        record = decoded(raw)
+        provenance = record.get("provenance")
+        if isinstance(provenance, str) and holds_user(provenance):  # nobody else could ask for it
+            del record["provenance"]
+        spelled = _encode(record)
+    except (InvalidRecordError, OverflowError, msgspec.MsgspecError, ValueError):
+        return None  # what is no record is not kept
+    clean = without_users(spelled)
+    return None if clean == spelled and record.get("provenance") == provenance else clean
 
 
 def _digest(record: dict[str, object]) -> bytes:
