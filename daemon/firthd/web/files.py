@@ -75,7 +75,7 @@ class Files:
         """
         found = self._hot.get(place.sha256)
         if found is not None:
-            return await self._from_memory(request, content, found)
+            return await self._from_memory(request, _exactly(content, len(found.data), found.modified_ms), found.data)
         path = await place.local()
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -88,7 +88,7 @@ class Files:
             if size <= self._hot.max_object:
                 found = HotObject(await _read(fd, offset, size, place.sha256), written_ms)
                 self._hot.put(place.sha256, found)
-                return await self._from_memory(request, content, found)
+                return await self._from_memory(request, _exactly(content, size, written_ms), found.data)
             content = _exactly(content, size, written_ms)
             answer = judge(request.headers, content, head=request.method == "HEAD")
             bodily = answer is Verdict.WHOLE or isinstance(answer, Span)
@@ -103,8 +103,8 @@ class Files:
             os.close(fd)
 
     async def made(self, request: web.Request, content: Content, data: bytes) -> web.StreamResponse:
-        """Send bytes that are made for the answer; `content.modified_ms` is known."""
-        return await self._from_memory(request, content, HotObject(data, content.modified_ms or 0))
+        """Send bytes that are made for the answer; of what has no time of its own none is told."""
+        return await self._from_memory(request, content, data)
 
     async def growing(self, request: web.Request, content: Content, live: InFlight) -> web.StreamResponse:
         """Send a file while it is fetched; the connection breaks when it turns out wrong. `content.size` is known."""
@@ -129,15 +129,14 @@ class Files:
                     await _unpack(wire, await asyncio.to_thread(Unpacked, source), span)
             return response
 
-    async def _from_memory(self, request: web.Request, content: Content, found: HotObject) -> web.StreamResponse:
-        content = _exactly(content, len(found.data), found.modified_ms)
+    async def _from_memory(self, request: web.Request, content: Content, data: bytes) -> web.StreamResponse:
         answer = judge(request.headers, content, head=request.method == "HEAD")
-        if answer is Verdict.WHOLE and len(found.data) <= INLINE_READ and request.method == "GET":
-            return SmallBody(body=found.data, headers=_headers(content))
+        if answer is Verdict.WHOLE and len(data) <= INLINE_READ and request.method == "GET":
+            return SmallBody(body=data, headers=_headers(content))
         response, span = _response(request, content, answer)
         if span is not None:
             async with _sending(request, response) as wire:
-                await wire.send(memoryview(found.data)[span.start : span.start + span.count])
+                await wire.send(memoryview(data)[span.start : span.start + span.count])
         return response
 
     def _redirected(self, content: Content, path: Path, accel: Accel) -> web.Response:

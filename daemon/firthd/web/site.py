@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -12,6 +13,7 @@ from msgspec.structs import replace
 from firth_protocol.types import Family, Privacy
 from firthd.families.addresses import ArtifactAt, Life, NoticesAt, ObjectAt, PageAt, RedirectTo
 from firthd.families.base import FamilyRules
+from firthd.store.made_pages import MadePage
 from firthd.store.objects import ObjectRow
 from firthd.web.admission import Visitor
 from firthd.web.conditions import Content, accepts_gzip
@@ -165,8 +167,8 @@ class Site:
     ) -> web.StreamResponse:
         view = edition.view
         packed = at.gzip is not None and accepts_gzip(request.headers.get("Accept-Encoding", ""))
-        body = await self._pages.page(view.channel_id, family, at, view.as_of_ms, visitor.client, gzipped=packed)
-        if body is None:
+        made = await self._pages.page(view.channel_id, family, at, view.as_of_ms, visitor.client, gzipped=packed)
+        if made is None:
             if at.path is None:
                 raise not_found()
             return await self._object(
@@ -178,19 +180,31 @@ class Site:
             )
         if view.as_of_ms is None:  # it goes with the time, whatever names the generation
             edition = replace(edition, index_life=INDEX_LIFE)
-        return await self._made(
-            request, body, at.media_type, edition.cache_control(Life.SHORT), None, _vary(at), "gzip" if packed else None
+        content = Content(
+            size=made.size,
+            etag=f'"{made.sha256}"',
+            modified_ms=None,  # only the tag tells: it changes without a publication
+            media_type=at.media_type,
+            cache_control=edition.cache_control(Life.SHORT),
+            vary=_vary(at),
+            encoding="gzip" if packed else None,
         )
+        if made.body is not None:
+            return await self._files.made(request, content, made.body)
+        return await self._made_in_file(request, content, made)
+
+    async def _made_in_file(self, request: web.Request, content: Content, made: MadePage) -> web.StreamResponse:
+        async def local() -> Path:
+            assert made.file is not None
+            return made.file
+
+        try:
+            return await self._files.stored(request, content, Place(local=local, sha256=made.sha256, size=made.size))
+        except (FileNotFoundError, DamagedFile):
+            raise Problem(503, "this page is being made anew; ask again in a moment", _SOON) from None
 
     async def _made(
-        self,
-        request: web.Request,
-        body: bytes,
-        media_type: str,
-        cache_control: str,
-        modified_ms: int | None,
-        vary: str | None = None,
-        encoding: str | None = None,
+        self, request: web.Request, body: bytes, media_type: str, cache_control: str, modified_ms: int | None
     ) -> web.StreamResponse:
         content = Content(
             size=len(body),
@@ -198,8 +212,6 @@ class Site:
             modified_ms=modified_ms,
             media_type=media_type,
             cache_control=cache_control,
-            vary=vary,
-            encoding=encoding,
         )
         return await self._files.made(request, content, body)
 
