@@ -78,6 +78,37 @@ async def test_a_channels_own_list_counts_what_it_shows(tmp_path: Path) -> None:
 
 
 @pytest.mark.deep
+async def test_channels_of_one_source_differ_in_nothing_but_what_they_count(tmp_path: Path) -> None:
+    """A serial is the generation that shows a page first: a channel with a history counts further than a new one."""
+    async with python_world(tmp_path / "one") as w, in_process_daemon(tmp_path / "two") as second:
+        await w.python("active")
+        await w.run("main:p")
+        for version in ("3.0", "4.0"):
+            w.index.add("beta", version)
+            await w.run("main:p")
+        await second.client.call("channel.create", name="copy")
+        fields = {"channel": "copy", "name": "p", "type": "python", "mode": "active", "check": False}
+        await second.client.call("mirror.create", source=f"{w.upstream.url}/simple/", **fields)
+        assert (await second.run("copy:p")).state is RunState.COMPLETED
+        for path in ("", "beta/", "gamma/", "alpha-one/"):
+            for accept in (JSON, "text/html"):
+                ours = await w.get(f"/repo/main/simple/{path}", {"Accept": accept})
+                address = f"{second.url}/repo/copy/simple/{path}"
+                async with w.http.get(address, headers={"Accept": accept}) as answer:
+                    theirs = await answer.read()
+                if path or accept != JSON:
+                    assert ours.body == theirs, path
+                    continue
+                lists = [json.loads(body) for body in (ours.body, theirs)]
+                counted = [{one["name"]: one.pop("_last-serial") for one in found["projects"]} for found in lists]
+                assert lists[0] == lists[1]
+                assert counted == [
+                    {"alpha-one": 2, "beta": 4, "gamma": 2},
+                    {"alpha-one": 2, "beta": 2, "gamma": 2},
+                ]
+
+
+@pytest.mark.deep
 async def test_what_a_policy_leaves_out_is_listed_without_metadata(tmp_path: Path) -> None:
     async with python_world(tmp_path) as w:
         await w.call("policy.create", name="few", rules={"packages": {"exclude": ["beta"]}})
