@@ -16,6 +16,7 @@ from firth_protocol.types import Credentials, Family, Filters, MirrorMode, Sourc
 from firthd.families.addresses import Located, PageAt, SetUp
 from firthd.families.pieces import Pieces
 from firthd.store.columns import columns_of
+from firthd.store.joined import Piece
 from firthd.store.promises import Promise
 from firthd.store.worker_reads import ShownRow
 
@@ -175,6 +176,9 @@ class Output(Protocol):
 
     def put(self, path: str, content: bytes) -> None:
         """Add a small object that the next publication may change; it lies in a pack with others."""
+
+    def join(self, path: str, pieces: Iterable[Piece]) -> None:
+        """Let a path show pieces one behind the other; of those that it showed before none is made or written."""
 
     def again(self, path: str, where: str) -> None:
         """Let a path that holds its own digest show the bytes that lie under another one."""

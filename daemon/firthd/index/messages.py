@@ -227,6 +227,7 @@ class RenderedFile(Struct, frozen=True, kw_only=True):
     file: str
     sha256: str
     size: int
+    shows: int | None = None  # bytes, where it only lists the pieces of what is shown
 
 
 class RenderedPart(Struct, frozen=True, kw_only=True):

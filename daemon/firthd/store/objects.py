@@ -27,7 +27,8 @@ _COLUMNS = "path, sha256, size, file, offset, encoding"
 class ObjectRow(Struct, frozen=True, kw_only=True):
     """An object: `sha256` and `size` are of what a client gets, `file` is the sha256 of the file that holds it.
 
-    `offset` None: it is the whole file. `encoding` "zstd" or "gzip": the file holds it compressed.
+    `offset` None: it is the whole file. `encoding` "zstd" or "gzip": the file holds it compressed; "joined": it lists
+    the pieces of it, and the sha256 is that of the list.
     """
 
     family: str

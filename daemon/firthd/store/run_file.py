@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from firthd.store.columns import Column
+from firthd.store.joined import JOINED
 
 READ_TABLES = """
 DROP TABLE IF EXISTS "add";
@@ -170,6 +171,13 @@ class RunFile:
         """Write objects that are files of their own: path, sha256 in hex, size."""
         self._connection.executemany(
             "INSERT INTO object (path, sha256, size, file) VALUES (?1, ?2, ?3, ?2)",
+            ((path, bytes.fromhex(sha256), size) for path, sha256, size in rows),
+        )
+
+    def joined(self, rows: Iterable[tuple[str, str, int]]) -> None:
+        """Write objects whose files list their pieces: path, sha256 of the file in hex, size of what is shown."""
+        self._connection.executemany(
+            f"INSERT INTO object (path, sha256, size, file, encoding) VALUES (?1, ?2, ?3, ?2, '{JOINED}')",
             ((path, bytes.fromhex(sha256), size) for path, sha256, size in rows),
         )
 

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from firth_protocol.errors import FirthError
 from firthd.mirrors.in_flight import InFlight
+from firthd.store.joined import JointAt, shown
 from firthd.store.unpacking import Unpacked
 from firthd.web.conditions import Content, Span, Verdict, http_date, judge
 from firthd.web.hot import HotObject, HotObjects
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 INLINE_READ = 64 * 1024
 """Bytes up to which a file is read in the event loop: cheaper than the way to a thread and back."""
 UNPACK_CHUNK = 1024 * 1024
+JOINED_AT_ONCE = 16
+"""Pieces that are read and sent in one go: about a megabyte."""
 BROKEN = web.RequestKey("broken", bool)
 """Key of a request whose reply broke off because of the file, not of the client."""
 
@@ -129,6 +132,15 @@ class Files:
                     await _unpack(wire, await asyncio.to_thread(Unpacked, source), span)
             return response
 
+    async def joined(self, request: web.Request, content: Content, pieces: Sequence[JointAt]) -> web.StreamResponse:
+        """Send what pieces show, one behind the other; `content.size` is that of all of it."""
+        answer = judge(request.headers, content, head=request.method == "HEAD")
+        response, span = _response(request, content, answer)
+        if span is not None:
+            async with _sending(request, response) as wire:
+                await _join(wire, pieces, span)
+        return response
+
     async def _from_memory(self, request: web.Request, content: Content, data: bytes) -> web.StreamResponse:
         answer = judge(request.headers, content, head=request.method == "HEAD")
         if answer is Verdict.WHOLE and len(data) <= INLINE_READ and request.method == "GET":
@@ -176,6 +188,19 @@ def _read_verified(fd: int, offset: int, size: int, sha256: str) -> bytes:
     if hashlib.sha256(data).hexdigest() != sha256:
         raise DamagedFile(f"the file for sha256 {sha256} holds other bytes")
     return data
+
+
+async def _join(wire: Wire, pieces: Sequence[JointAt], span: Span) -> None:
+    position, end = 0, span.start + span.count
+    for start in range(0, len(pieces), JOINED_AT_ONCE):
+        some = pieces[start : start + JOINED_AT_ONCE]
+        size = sum(one.joint.size for one in some)
+        if position < end and position + size > span.start:
+            chunk = b"".join(await asyncio.to_thread(list, shown(some)))
+            await wire.send(memoryview(chunk)[max(0, span.start - position) : end - position])
+        position += size
+    if position < end:
+        raise ShortFile("the pieces hold less than was published")
 
 
 async def _unpack(wire: Wire, reader: Unpacked, span: Span) -> None:

@@ -1,5 +1,7 @@
 """The only place that leads from a path below a channel to bytes, whatever the family that the path belongs to."""
 
+import asyncio
+import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -13,6 +15,7 @@ from msgspec.structs import replace
 from firth_protocol.types import Family, Privacy
 from firthd.families.addresses import ArtifactAt, Life, NoticesAt, ObjectAt, PageAt, RedirectTo
 from firthd.families.base import FamilyRules
+from firthd.store.joined import JOINED, JointAt, joints_of, piece_path
 from firthd.store.made_pages import MadePage
 from firthd.store.objects import ObjectRow
 from firthd.web.admission import Visitor
@@ -132,22 +135,47 @@ class Site:
             vary=_vary(at),
         )
         try:
-            response = await self._send(request, visitor, content, row)
+            response = await self._send(request, visitor, edition.view, content, row)
         except (FileNotFoundError, DamagedFile):
-            await self._lost(edition.view.channel_id, row.file)
+            await self._look(edition.view, row)
             raise Problem(503, "this index file is being made anew; ask again in a moment", _SOON) from None
         if BROKEN in request:
-            await self._lost(edition.view.channel_id, row.file)
+            await self._look(edition.view, row)
         response[AGAIN] = Again()
         return response
 
     async def _send(
-        self, request: web.Request, visitor: Visitor, content: Content, row: ObjectRow
+        self, request: web.Request, visitor: Visitor, view: "View", content: Content, row: ObjectRow
     ) -> web.StreamResponse:
+        if row.encoding == JOINED:
+            return await self._files.joined(request, content, await self._pieces(view, row))
         if row.encoding is not None:  # a generation of another day keeps only the compressed form
             return await self._files.unpacked(request, content, await self._rendered.local(row.file))
         by_proxy = visitor.by_proxy and row.offset is None
         return await self._files.stored(request, content, self._place(row), by_proxy=by_proxy)
+
+    async def _look(self, view: "View", row: ObjectRow) -> None:
+        """Let the files be looked at out of which an object did not come as it should."""
+        await self._lost(view.channel_id, row.file)
+        if row.encoding == JOINED:
+            with contextlib.suppress(FileNotFoundError, DamagedFile):
+                for pack in {piece.file.name for piece in await self._pieces(view, row)}:
+                    await self._lost(view.channel_id, pack)
+
+    async def _pieces(self, view: "View", row: ObjectRow) -> list[JointAt]:
+        """Return where the pieces of an object lie; raise DamagedFile where that cannot be told."""
+        listed = await asyncio.to_thread((await self._rendered.local(row.file)).read_bytes)
+        try:
+            joints = joints_of(listed)
+        except ValueError as error:
+            raise DamagedFile(str(error)) from None
+        found = []
+        for joint in joints:
+            piece = await self._published.object(view, row.family, piece_path(row.path, joint.sha256))
+            if piece is None or piece.offset is None:
+                raise DamagedFile(f"a piece of {row.path} is lost")
+            found.append(JointAt(await self._rendered.local(piece.file), piece.offset, piece.size, joint))
+        return found
 
     async def _notices(self, request: web.Request, edition: Edition, at: NoticesAt) -> web.StreamResponse:
         notices = await self._published.notices(edition.view)

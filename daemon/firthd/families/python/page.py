@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Set
 from operator import itemgetter
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct, field
@@ -11,7 +12,7 @@ from msgspec import Raw, Struct, field
 from firth_protocol.errors import TooLarge, Upstream
 from firthd.families.base import Entry, Listed, Spool
 from firthd.families.python.html import Links, last_segment, links_of, record_of
-from firthd.families.python.names import normalised, valid_name
+from firthd.families.python.names import in_one_spelling, normalised, valid_name
 from firthd.families.python.records import FILES, metadata_entry, without_users_in
 from firthd.upstream.masking import printable, starred
 
@@ -198,8 +199,8 @@ class ProjectList:
         self.lazy = spool.part == LIST
         content = b"" if spool.file is None else content_of(spool, max_bytes)
         self.holds_users = starred(content) != content
-        named = [] if spool.file is None else _named(spool, content)
-        odd = [project.name for project in named if not valid_name(project.name)]
+        named = [] if spool.file is None else [project.name for project in _named(spool, content)]
+        odd = [] if in_one_spelling(named) is not None else [name for name in named if not valid_name(name)]
         self._count = len(named) - len(odd)
         if odd:
             self.notes.append(
@@ -297,9 +298,30 @@ def content_of(spool: Spool, max_bytes: int) -> bytes:
     return content.removeprefix(b"\xef\xbb\xbf")
 
 
-def names_of(spool: Spool, max_bytes: int) -> list[ListedProject]:
-    """Return the names that a project list has, as they are spelled there; raise Upstream for what is no list."""
-    return [project for project in _named(spool, content_of(spool, max_bytes)) if valid_name(project.name)]
+class Named(NamedTuple):
+    """The names that a project list has: in their one spelling, a line each, and as they stand there."""
+
+    spelled: bytes
+    projects: list[ListedProject]
+
+    @property
+    def keys(self) -> list[str]:
+        """The names in their one spelling, in the order of the list."""
+        return self.spelled.decode("ascii").split("\n") if self.projects else []
+
+
+def names_of(spool: Spool, max_bytes: int) -> Named:
+    """Return the names that a project list has, but for those that no project can have.
+
+    Raises Upstream for what is no list.
+    """
+    named = _named(spool, content_of(spool, max_bytes))
+    spelled = in_one_spelling([project.name for project in named])
+    if spelled is None:
+        named = [project for project in named if valid_name(project.name)]
+        spelled = in_one_spelling([project.name for project in named])
+        assert spelled is not None
+    return Named(spelled, named)
 
 
 def _named(spool: Spool, content: bytes) -> list[ListedProject]:
@@ -354,8 +376,8 @@ def _names_in_html(found: Links) -> list[ListedProject]:
 def marks(spool: Spool, names: Set[str] | None, max_bytes: int) -> Mapping[str, Listed]:
     """Return what a project list says of these projects (None: of all): its spelling and its serial."""
     found: dict[str, Listed] = {}
-    for project in names_of(spool, max_bytes):
-        name = normalised(project.name)
+    named = names_of(spool, max_bytes)
+    for name, project in zip(named.keys, named.projects, strict=True):
         if names is None or name in names:
             found[name] = Listed(project.name, None if project.serial is None else str(project.serial))
     return found
