@@ -22,6 +22,9 @@ _USER_AS_SENT = re.compile(
     re.IGNORECASE,
 )
 """As in `_USER`, however JSON or HTML escape it."""
+_STRETCH = 1 << 17
+"""Bytes that are searched in one go: a search holds the interpreter's lock, and with it the event loop."""
+_BORDERS = (b'"', b" ", b"\n", b">")
 
 
 def mask(url: str) -> str:
@@ -62,10 +65,25 @@ def starred(text: bytes) -> bytes:
 
     It is as long as before: what is said of its size stays true.
     """
-    # Looked for letter by letter first: in forty megabytes that is ten times as fast as for words.
-    if not (b"@" in text or any(mark in text and any(at in text for at in _AT) for mark in (b"\\", b"&"))):
+    if not _may_hold_users(text):
         return text
-    return _USER_AS_SENT.sub(lambda found: found[1] + b"*" * len(found[2]), text)
+    made, start = [], 0
+    while start < len(text):
+        end = start + _STRETCH
+        if end < len(text):  # where no address goes on; what has none of these for so long is no address
+            end = max(text.rfind(mark, start + 1, end) for mark in _BORDERS)
+            end = end if end > 0 else start + _STRETCH
+        stretch = text[start:end]
+        if _may_hold_users(stretch):
+            stretch = _USER_AS_SENT.sub(lambda found: found[1] + b"*" * len(found[2]), stretch)
+        made.append(stretch)
+        start = end
+    return b"".join(made)
+
+
+def _may_hold_users(text: bytes) -> bool:
+    # Looked for letter by letter first: in forty megabytes that is ten times as fast as for words.
+    return b"@" in text or any(mark in text and any(at in text for at in _AT) for mark in (b"\\", b"&"))
 
 
 def _pattern(secret: str) -> str:
