@@ -21,7 +21,7 @@ from firthd.store.objects import ObjectRow
 from firthd.web.admission import Visitor
 from firthd.web.conditions import Content, accepts_gzip
 from firthd.web.context import Channels, LazyPages, Store
-from firthd.web.files import BROKEN, DamagedFile, Files, Place
+from firthd.web.files import BROKEN, DamagedFile, Files, Place, without_body
 from firthd.web.packages import Packages
 from firthd.web.problems import Problem, not_found
 from firthd.web.quick import AGAIN, Again
@@ -148,6 +148,8 @@ class Site:
         self, request: web.Request, visitor: Visitor, view: "View", content: Content, row: ObjectRow
     ) -> web.StreamResponse:
         if row.encoding == JOINED:
+            if (response := without_body(request, content)) is not None:
+                return response
             return await self._files.joined(request, content, await self._pieces(view, row))
         if row.encoding is not None:  # a generation of another day keeps only the compressed form
             return await self._files.unpacked(request, content, await self._rendered.local(row.file))

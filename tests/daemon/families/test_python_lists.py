@@ -122,6 +122,8 @@ async def test_of_a_long_list_is_written_what_has_changed(tmp_path: Path) -> Non
             middle = await get(accept, Range="bytes=100000-300000")
             assert (middle.status, middle.body) == (206, now.body[100_000:300_001])
             assert (await get(accept, **{"If-None-Match": now.headers["ETag"]})).status == 304
+            head = await w.get("/repo/main/simple/", {"Accept": accept}, "HEAD")
+            assert (head.status, head.headers["Content-Length"]) == (200, str(len(now.body)))
             assert (await get(accept, "/snapshot/2")).headers["ETag"] != now.headers["ETag"]
         ended = (await w.call("channel.rollback", channel="main", generation=2)).run
         await w.daemon.ended(ended.id)
