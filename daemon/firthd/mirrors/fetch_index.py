@@ -125,7 +125,7 @@ class IndexFetcher:
             if answer.refusal is not None and answer.part not in fetch.failed:
                 live.log(f"{answer.part}: taken as absent: {answer.refusal.message}", "warning")
         asked = {part.row.part for part in fetch.parts}
-        there_now = {answer.part for answer in there}
+        there_now = {answer.part for answer in there} | fetch.as_before
         # That the source had no such part is remembered, with the time of the last look.
         unasked = [
             FetchedPart(row=row, changed=False)
@@ -251,6 +251,7 @@ class _Fetch:
         self._until = until
         self.pieces: PieceReader | None = None
         self.parts: list[FetchedPart] = []
+        self.as_before: set[str] = set()
         self.failed: set[str] = set()
         self.marked: dict[str, str] = {}
         self._in_a_row = 0
@@ -259,6 +260,7 @@ class _Fetch:
     def same(self, parts: Sequence[str]) -> None:
         """Take it from a list of parts that the copies of these are still the source's."""
         self.parts += [FetchedPart(row=self._usable[part], changed=False) for part in parts]
+        self.as_before.update(parts)
 
     async def ask(self, asked: Ask) -> Answer:
         """Bring the first form of a part that is there; a file beside the index that cannot be had stays as it was."""

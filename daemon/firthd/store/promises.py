@@ -2,8 +2,10 @@
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
+READ_CHUNK = 1 << 20
 ALGORITHMS = (
     *("sha512", "sha3_512", "blake2b", "sha384", "sha3_384"),
     *("sha3_256", "blake2s", "sha3_224", "sha224", "sha1"),
@@ -64,3 +66,12 @@ def broken(promise: Promise, made: Hash) -> str | None:
     """Return why what came is not what was promised, None when it is."""
     value = made.hexdigest()
     return None if value == promise.value else f"{promise.algorithm} is {value}, {promise.value} was promised"
+
+
+def broken_in(promise: Promise, file: Path) -> str | None:
+    """Return why a file is not what was promised, None when it is. Blocks."""
+    made = hash_for(promise)
+    with file.open("rb") as content:
+        while chunk := content.read(READ_CHUNK):
+            made.update(chunk)
+    return broken(promise, made)

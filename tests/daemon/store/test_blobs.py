@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from firth_protocol.errors import TooLarge, Unavailable
 from firthd.store.blobs import BATCH, BlobStore, Kept
 from firthd.store.incoming import BlobMismatch, BlobWriter, MemoryWriter
-from firthd.store.promises import ALGORITHMS, promise_of
+from firthd.store.promises import ALGORITHMS, broken_in, promise_of
 
 
 def sha(data: bytes) -> str:
@@ -186,9 +186,12 @@ async def test_a_file_is_held_to_any_digest_where_there_is_no_sha256(store: Blob
         ({"blake2b": "0" * 64}, "blake2b"),
     ],
 )
-def test_the_strongest_digest_counts(hashes: dict[str, str | None], found: str | None) -> None:
+def test_the_strongest_digest_counts(tmp_path: Path, hashes: dict[str, str | None], found: str | None) -> None:
     promise = promise_of(hashes)
     assert (promise and promise.algorithm) == found
+    file = tmp_path / "file"
+    file.write_bytes(b"hello")
+    assert promise is None or "was promised" in (broken_in(promise, file) or "")
     assert promise is None or promise.value == promise.value.lower()
 
 
