@@ -36,6 +36,7 @@ class TakeIn:
     def __init__(self, context: Context) -> None:
         self._p = context
         self._clean_at = 0
+        self._cleaned_ns: dict[int, int] = {}  # mirror -> when its folder had changed last, as it was cleaned
 
     async def take_in(
         self,
@@ -278,8 +279,15 @@ class TakeIn:
         self._clean_at = now + CLEAN_MS
 
     async def clean_sources(self, mirror_id: int) -> int:
+        """Take away the copies that no row names; in a folder in which nothing came or went since, nothing is to do."""
+        folder = self._p.source_folder(mirror_id)
+        changed = await asyncio.to_thread(_changed_ns, folder)
+        if changed == self._cleaned_ns.get(mirror_id):
+            return 0
         used = await self._p.db.read(lambda r: marks.copies(r, mirror_id))
-        return await asyncio.to_thread(_delete_others, self._p.source_folder(mirror_id), used)
+        gone = await asyncio.to_thread(_delete_others, folder, used)
+        self._cleaned_ns[mirror_id] = await asyncio.to_thread(_changed_ns, folder) if gone else changed
+        return gone
 
     async def forget_deleted(self) -> None:
         """Take away the secrets and the copied indexes of mirrors that are no more, by themselves or with a channel."""
@@ -316,6 +324,13 @@ def cause_of(live: LiveRun) -> Cause:
 
 def _numbered(rooms: list[Path]) -> list[Path]:
     return [folder for room in rooms if room.is_dir() for folder in room.iterdir() if folder.name.isdecimal()]
+
+
+def _changed_ns(folder: Path) -> int:
+    try:
+        return folder.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _delete_others(folder: Path, used: Set[str]) -> int:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firth_protocol.types import RunState
-from firthd.families.python.names import in_one_spelling, normalised, valid_name
+from firthd.families.python.names import by_one_spelling, in_one_spelling, normalised, valid_name
 from firthd.families.python.page import ListedProject, Named
 from firthd.families.python.render import PIECE_MOST, cut, html_pieces, joined_lists, json_pieces
 from tests.support.clock import FakeClock
@@ -32,6 +32,7 @@ async def serials(w: PythonWorld) -> dict[str, int | None]:
 @given(st.lists(st.text("aZ0-_.\n é", max_size=5) | st.just("x" * 201) | st.from_regex(VALID, fullmatch=True)))
 def test_names_are_spelled_together_as_each_by_itself(names: list[str]) -> None:
     spelled = in_one_spelling(names)
+    assert by_one_spelling(names) == {normalised(name): name for name in names}
     if not all(valid_name(name) for name in names):
         assert spelled is None
     else:

@@ -77,6 +77,13 @@ def in_one_spelling(names: Sequence[str]) -> bytes | None:
     return _runs.sub(b"-", text) if b"--" in text else text
 
 
+def by_one_spelling(names: Sequence[str]) -> dict[str, str]:
+    """Return each of these names by what `normalised` makes of it; of two that are the same the later one."""
+    spelled = in_one_spelling(names)
+    keys = map(normalised, names) if spelled is None else spelled.decode("ascii").split("\n")
+    return dict(zip(keys, names, strict=True)) if names else {}
+
+
 def valid_project(part: str) -> bool:
     """Tell whether this is a project's name in its one spelling."""
     return len(part) <= MAX_NAME and _part(part) is not None

@@ -10,7 +10,7 @@ from firth_protocol.types import Filters, MirrorMode, MirrorType, SourceFound
 from firthd.families.base import Answer, Ask, Batch, Form, Known, Listed, Requests
 from firthd.families.python.html import last_segment, links_of
 from firthd.families.python.looks import SAMPLED, projects_of, sampled, wheels_of
-from firthd.families.python.names import ENDINGS, normalised, valid_project
+from firthd.families.python.names import ENDINGS, by_one_spelling, normalised, valid_project
 from firthd.families.python.page import GATE, HTML_FORM, JSON_FORM, LIST, html_kind, json_kind, leads_to_index
 from firthd.families.python.paths import SIMPLE
 from firthd.families.python.recognise import ACCEPT, HTML, JSON, PAGES
@@ -61,7 +61,7 @@ def requests(known: Mapping[str, Known], filters: Filters, thorough: bool, mode:
 
     The list's marks say which have; without a list, or marks in it, each page's validator does.
     """
-    wanted = None if filters.projects is None else {normalised(name): name for name in filters.projects}
+    wanted = None if filters.projects is None else by_one_spelling(filters.projects)
     if wanted is None and mode is MirrorMode.PASSIVE:
         yield Batch(asks=(Ask(part=LIST, forms=forms("")),))
         return
