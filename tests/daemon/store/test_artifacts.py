@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from firthd.families.base import COLUMNS
-from firthd.store import artifacts, blocks, generations, offers
+from firthd.store import artifacts, blocks, copying, generations, offers
 from firthd.store import hand_over as handing
 from firthd.store.artifacts import FileRow
 from firthd.store.hand_over import HandedOver
@@ -199,7 +199,7 @@ async def test_our_own_digest_is_recorded_at_first_sight_only(s: Shelf) -> None:
 async def copy(s: Shelf, path: Path, change_set: int, **options: bool) -> tuple[int, int, list[tuple[int, int]]]:
     told: list[tuple[int, int]] = []
     async with s.db.attached(path) as schema:
-        copied = await artifacts.copy_in(
+        copied = await copying.copy_in(
             s.db,
             schema,
             columns=COLUMNS,
