@@ -56,7 +56,7 @@ def rows(state: Path) -> int:
 
 
 async def listed(running: Running) -> int:
-    return (await running.client.call("package.list", channel="main")).total
+    return int((await running.client.call("package.list", channel="main")).total)
 
 
 def test_what_was_taken_in_before_a_part_could_not_be_read_counts_for_nothing(tmp_path: Path) -> None:

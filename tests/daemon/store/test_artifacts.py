@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -196,7 +197,7 @@ async def test_our_own_digest_is_recorded_at_first_sight_only(s: Shelf) -> None:
 # --- copying in and taking back ------------------------------------------------------------------------------
 
 
-async def copy(s: Shelf, path: Path, change_set: int, **options: bool) -> tuple[int, int, list[tuple[int, int]]]:
+async def copy(s: Shelf, path: Path, change_set: int, **options: Any) -> tuple[int, int, list[tuple[int, int]]]:
     told: list[tuple[int, int]] = []
     async with s.db.attached(path) as schema:
         copied = await copying.copy_in(
