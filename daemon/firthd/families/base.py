@@ -69,6 +69,7 @@ class Spool(Struct, frozen=True, kw_only=True):
     beside: tuple[str, ...] = ()  # files beside it, where the family reads them with it
     lists: bool = False  # it is a list of parts
     moved: list[str] | None = None  # the packages that may differ from what was read before; None: nobody can tell
+    share: tuple[float, float] | None = None  # from which to which fraction of its entries it is read; None: all
 
 
 class Entry(NamedTuple):

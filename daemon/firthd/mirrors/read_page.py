@@ -23,7 +23,7 @@ from firthd.mirrors.context import Context
 from firthd.mirrors.judgement import judged_by
 from firthd.mirrors.readers import READ
 from firthd.mirrors.source import Job
-from firthd.store import artifacts, catalog, generations, pages
+from firthd.store import catalog, copying, generations, pages
 from firthd.store.database import Reader, Tx
 from firthd.store.pages import Fresh, PageRow
 from firthd.upstream.client import Validators
@@ -162,7 +162,7 @@ class PageReader:
         )
         try:
             async with db.attached(run_file) as schema:
-                copied = await artifacts.copy_in(
+                copied = await copying.copy_in(
                     db,
                     schema,
                     change_set=change_set,

@@ -17,8 +17,9 @@ from firthd.families.base import COLUMNS
 from firthd.mirrors.context import Context
 from firthd.mirrors.source import Job, rules_of
 from firthd.runs.run import LiveRun
-from firthd.store import artifacts, blocks, catalog, generations, marks, policies, runs
-from firthd.store.artifacts import Copied, MirrorTotals
+from firthd.store import artifacts, blocks, catalog, copying, generations, marks, policies, runs
+from firthd.store.artifacts import MirrorTotals
+from firthd.store.copying import Copied, Pace
 from firthd.store.database import Tx
 from firthd.store.run_file import files_of
 from firthd.store.run_reads import open_run_file
@@ -28,6 +29,15 @@ NOTES_SHOWN = 10
 """How many notes of a publication stand in its run; the log has them all."""
 CLEAN_MS = 3_600_000
 """How often channels are cleaned in which nothing is published."""
+
+
+class Begun:
+    """A change set that is open, and what has been copied into it."""
+
+    def __init__(self, change_set: int) -> None:
+        self.change_set = change_set
+        self.copied = Copied(added=0, closed=0)
+        self.pace = Pace()
 
 
 class TakeIn:
@@ -48,8 +58,11 @@ class TakeIn:
         closings: bool = True,
         only_stored: bool = False,
         renewed: Sequence[str] = (),
+        begun: Begun | None = None,
     ) -> Copied:
         """Copy a run's file into the state as one finished change set; `also` is written with its end.
+
+        `begun`: the set in which some of the run is already.
 
         `closings` False takes only what adds; `only_stored` only what the store holds. `renewed`: the
         parts beside which something is new. When this does not come to
@@ -59,36 +72,57 @@ class TakeIn:
         def report(done: int, total: int) -> None:
             live.progress(f"writes {done:,} / {total:,} rows", done=done, total=total, unit="rows")
 
-        await self.discard_abandoned(job.channel_id)
-        change_set = await self._open_set(job, live)
+        begun = begun or await self.begin(live, job)
         try:
-            copied = Copied(added=0, closed=0)
             for file in await asyncio.to_thread(files_of, run_file):
-                async with self._p.db.attached(file) as schema:
-                    copied += await artifacts.copy_in(
-                        self._p.db,
-                        schema,
-                        columns=COLUMNS,
-                        change_set=change_set,
-                        channel_id=job.channel_id,
-                        mirror_id=job.mirror_id,
-                        clock=self._p.clock,
-                        closings=closings,
-                        only_stored=only_stored,
-                        report=report,
-                    )
-                    if closings:
-                        await policies.copy_sights(self._p.db, schema, job.mirror_id)
+                await self.copy(begun, job, file, report, closings=closings, only_stored=only_stored)
 
             async def finish(tx: Tx) -> None:
                 await also(tx)
-                await self._finish_set(tx, job, live, change_set, copied, renewed)
+                await self._finish_set(tx, job, live, begun, renewed)
 
             await self._p.db.write(finish)
         except BaseException:
-            await asyncio.shield(self._p.db.write(lambda tx: generations.mark_abandoned(tx, change_set)))
+            await self.abandon(begun)
             raise
-        return copied
+        return begun.copied
+
+    async def begin(self, live: LiveRun, job: Job) -> Begun:
+        """Open a change set, of which nothing counts before it is finished."""
+        await self.discard_abandoned(job.channel_id)
+        return Begun(await self._open_set(job, live))
+
+    async def copy(
+        self,
+        begun: Begun,
+        job: Job,
+        file: Path,
+        report: Callable[[int, int], None] = lambda done, total: None,
+        *,
+        closings: bool = True,
+        only_stored: bool = False,
+    ) -> None:
+        """Copy one file of a run into a change set that is open."""
+        async with self._p.db.attached(file) as schema:
+            begun.copied += await copying.copy_in(
+                self._p.db,
+                schema,
+                columns=COLUMNS,
+                change_set=begun.change_set,
+                channel_id=job.channel_id,
+                mirror_id=job.mirror_id,
+                clock=self._p.clock,
+                pace=begun.pace,
+                closings=closings,
+                only_stored=only_stored,
+                report=report,
+            )
+            if closings:
+                await policies.copy_sights(self._p.db, schema, job.mirror_id)
+
+    async def abandon(self, begun: Begun) -> None:
+        """Say of a change set that is not to be finished that what is in it counts for nothing."""
+        await asyncio.shield(self._p.db.write(lambda tx: generations.mark_abandoned(tx, begun.change_set)))
 
     async def count(self, channel_id: int, mirror_id: int) -> MirrorTotals:
         """Count a mirror's artifacts and write that into its row; half a second for 700,000 of them."""
@@ -123,9 +157,8 @@ class TakeIn:
             )
         )
 
-    async def _finish_set(
-        self, tx: Tx, job: Job, live: LiveRun, change_set: int, copied: Copied, renewed: Sequence[str]
-    ) -> None:
+    async def _finish_set(self, tx: Tx, job: Job, live: LiveRun, begun: Begun, renewed: Sequence[str]) -> None:
+        change_set, copied = begun.change_set, begun.copied
         if not (copied.added or copied.closed or copied.along or copied.offers or renewed):
             await generations.mark_discarded(tx, change_set)
             return

@@ -121,7 +121,7 @@ async def copy_in(db: Database, clock: Clock, schema: str, channel_id: int, fami
         return last, clock.monotonic() - started
 
     while True:
-        last, seconds = await db.write(some)
+        last, seconds = await db.write(some, lasting=False)
         if last is None:
             return
         after = last

@@ -1,12 +1,14 @@
 """The only place with the SQL of a run's own file, as a worker writes it.
 
 A run file is an SQLite file that one run owns, one for each worker that reads for it: a read leaves what to add and to
-close there, a render the objects that it changed and the summaries of its packages. It can be thrown away and made
+close there (what is taken in early in files apart), a render the objects that it changed and the summaries of its
+packages. It can be thrown away and made
 again, so it is written without a journal and without syncing.
 """
 
 import sqlite3
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 
@@ -110,6 +112,8 @@ class RunFile:
 
     def __init__(self, path: str) -> None:
         self._connection = sqlite3.connect(path, isolation_level=None)
+        self._path = path
+        self._apart = 0  # files written beside this one
         self._columns: Sequence[Column] = ()
         for pragma in (
             "page_size=16384",
@@ -152,6 +156,18 @@ class RunFile:
         self._connection.executemany(
             f'INSERT INTO "add" ({", ".join(names)}) VALUES ({", ".join("?" * len(names))})', rows
         )
+
+    def apart(self, rows: Iterable[AddRow]) -> str | None:
+        """Write records to add into a file of their own, whole when this returns; None: there were none."""
+        first = next(iter(rows), None)
+        if first is None:
+            return None
+        self._apart += 1
+        path = f"{self._path}.early-{self._apart}"
+        with RunFile(path) as file:
+            file.start_read(self._columns)
+            file.add(chain([first], rows))
+        return path
 
     def close_rows(self, rows: Iterable[CloseRow]) -> None:
         """Append artifacts to close; the same one twice counts once."""
