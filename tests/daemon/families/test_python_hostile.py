@@ -236,7 +236,6 @@ async def test_a_page_that_cannot_be_read_fails_no_run_that_a_policy_judges(tmp_
         assert (await w.run("main:p")).state is RunState.INCOMPLETE
 
 
-@pytest.mark.deep
 @pytest.mark.parametrize("lazy", [False, pytest.param(True, marks=pytest.mark.deep)])
 async def test_users_and_passwords_of_file_addresses_are_kept_nowhere(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, lazy: bool
@@ -276,6 +275,7 @@ def test_a_record_is_kept_without_users(tmp_path: Path, form: str) -> None:
     assert any("1 files have a user or a password" in note for note in listing.notes)
 
 
+@pytest.mark.deep
 async def test_hostile_addresses_are_told_and_never_asked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     index = PythonIndex(core=False)
