@@ -322,6 +322,7 @@ class Daemon:
                 package_lost=self.keepers.damage.package,
                 asked=self.keepers.unused.note,
                 index_lost=self.keepers.damage.index,
+                index_kept=self.objects.kept,
                 downloaded=self.usage.note,
                 changes=lambda: self.db.changes,
             )

@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from firthd.mirrors.on_demand import Helpers, OnDemand
 from firthd.serving import Limits, web_limits
 from firthd.store.artifacts import FileRow
 from firthd.store.blobs import BlobStore, Kept
+from firthd.store.joined import JOINED, MARK_BYTES, Joint, listed, piece_path, pressed
 from firthd.store.made_pages import MadePage
 from firthd.store.objects import ObjectRow, whole
 from firthd.store.showcase import ListedPackageRow, SnapshotRow
@@ -137,6 +138,24 @@ class Shelf:
             offset += len(data)
         return [sha256(data) for data in shards]
 
+    def join(self, channel: str, path: str, *contents: bytes) -> str:
+        """Let a path show contents one behind the other, which lie in one pack; return the pack."""
+        packed = [pressed(content) for content in contents]
+        file, offset, joints = put(self._rendered, b"".join(packed)), 0, []
+        view = self.views[channel]
+        for content, piece in zip(contents, packed, strict=True):
+            joints.append(Joint(b"m" * MARK_BYTES, hashlib.sha256(piece).digest(), len(content)))
+            at = piece_path(path, joints[-1].sha256)
+            self.objects[view.channel_id, -1, at] = ObjectRow(
+                family="conda", path=at, sha256=sha256(piece), size=len(piece), file=file, offset=offset, lasting=True
+            )
+            offset += len(piece)
+        held, size = put(self._rendered, listed(joints)), sum(map(len, contents))
+        self.objects[view.channel_id, view.generation, path] = ObjectRow(
+            family="conda", path=path, sha256=held, size=size, file=held, encoding=JOINED
+        )
+        return file
+
     # --- what the web room asks
 
     def current(self, channel: str) -> View | None:
@@ -241,6 +260,7 @@ class Site:
         self.broken_archives: set[str] = set()
         self.fetched: list[tuple[str, str]] = []
         self.delivered: set[tuple[int, str]] = set()  # what has come, by channel
+        self.kept: set[str] = set()  # index files that are not to be taken away
         self.used_tokens: dict[int, int] = {}
         self.downloads: Counter[tuple[str, int]] = Counter()  # by file name and token
         self.host = "127.0.0.1"
@@ -322,6 +342,14 @@ class Site:
         named = "".join(f'firth_mirror_enabled{{channel="{name}"}} 1\n' for name in self.shelf.views if seen(name))
         return f"firth_up 1\n{named}".encode()
 
+    @asynccontextmanager
+    async def keep(self, files: Collection[str]) -> AsyncIterator[None]:
+        self.kept |= set(files)
+        try:
+            yield
+        finally:
+            self.kept -= set(files)
+
     def downloaded(self, file: FileRow, token_id: int) -> None:
         self.changes += self.changes_when_asked
         self.downloads[file.filename, token_id] += 1
@@ -362,6 +390,7 @@ async def running_site(
                     showcase=site.show,
                     health=lambda: site.unwell,
                     metrics=site.metrics,
+                    index_kept=site.keep,
                     downloaded=site.downloaded,
                     changes=lambda: site.changes,
                 )

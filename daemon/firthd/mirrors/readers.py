@@ -41,10 +41,13 @@ async def read(workers: Workers, params: ReadParams, tell: Report, *, worth_byte
     progress: dict[int, TaskProgress] = {}
 
     def told(number: int, one: TaskProgress) -> None:
+        if one.file is not None:  # it says nothing of how far its worker is
+            tell(one)
+            return
         progress[number] = one
         every = progress.values()
         totals = [each.total for each in every if each.total is not None]
-        tell(TaskProgress(sum(each.done for each in every), sum(totals), one.unit, one.description, one.file))
+        tell(TaskProgress(sum(each.done for each in every), sum(totals), one.unit, one.description))
 
     async def group(number: int, spools: list[Spool]) -> ReadResult:
         file = str(numbered(Path(params.run_file), number))

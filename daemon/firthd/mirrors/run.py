@@ -74,9 +74,9 @@ class MirrorRuns:
                 await self._take_in.take_back(live, job)
             raise
         finally:
-            await self._reads.ended(live.id)
             self._p.space.release(live.id)
             self._p.on_demand.forget(job.mirror_id)
+            await self._reads.ended(live.id)
             if not keep_folder:
                 await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
                 if live.row.kind is RunKind.MIRROR:  # a refilter reads none, and may work beside one that does

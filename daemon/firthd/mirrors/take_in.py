@@ -121,8 +121,12 @@ class TakeIn:
                 await policies.copy_sights(self._p.db, schema, job.mirror_id)
 
     async def abandon(self, begun: Begun) -> None:
-        """Say of a change set that is not to be finished that what is in it counts for nothing."""
-        await asyncio.shield(self._p.db.write(lambda tx: generations.mark_abandoned(tx, begun.change_set)))
+        """Say of a change set that is not to be finished that what is in it counts for nothing.
+
+        Where that cannot be written, the end of its run says it.
+        """
+        with contextlib.suppress(FirthError):
+            await asyncio.shield(self._p.db.write(lambda tx: generations.mark_abandoned(tx, begun.change_set)))
 
     async def count(self, channel_id: int, mirror_id: int) -> MirrorTotals:
         """Count a mirror's artifacts and write that into its row; half a second for 700,000 of them."""

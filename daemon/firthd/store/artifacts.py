@@ -165,14 +165,16 @@ class MirrorTotals(Struct, frozen=True, kw_only=True):
 async def mirror_totals(r: Reader, channel_id: int, mirror_id: int) -> MirrorTotals:
     """Count what a mirror's rows hold now, draft included, and what of it its channel has been given.
 
-    Half a second for 700,000 rows.
+    What is being taken in is not among it. Half a second for 700,000 rows.
     """
     rows = await r.rows(
         f"SELECT a.part, count(*) FILTER (WHERE {_COUNTED}), coalesce(sum(a.size) FILTER (WHERE {_COUNTED}), 0),"
         f" count(d.sha256) FILTER (WHERE {_COUNTED}),"
         f" coalesce(sum(a.size) FILTER (WHERE d.sha256 IS NOT NULL AND {_COUNTED}), 0), count(*) - count(d.sha256)"
         f" FROM artifact a INDEXED BY artifact_file LEFT JOIN {DELIVERED}"
-        " WHERE a.channel_id = ? AND a.mirror_id = ? AND a.closed_set IS NULL GROUP BY a.family, a.part",
+        " WHERE a.channel_id = ?1 AND a.mirror_id = ?2 AND a.closed_set IS NULL AND a.added_set NOT IN"
+        " (SELECT id FROM change_set WHERE channel_id = ?1 AND state IN ('open', 'abandoned'))"
+        " GROUP BY a.family, a.part",
         (channel_id, mirror_id),
     )
     return MirrorTotals(

@@ -22,6 +22,8 @@ Row = tuple[Any, ...]
 
 GROUP_LIMIT = 64
 """Writes that share one commit at the most."""
+ATTACHED = 8
+"""Files of runs that are attached at the same time; SQLite takes ten."""
 GROUP_SECONDS = 0.05
 """How long a group of writes may grow before it is committed."""
 
@@ -146,6 +148,7 @@ class Database:
         self._retry: Callable[[], Awaitable[None]] | None = None
         self._read_only = False
         self._lasting = True
+        self._attaching = asyncio.Semaphore(ATTACHED)
         self.changes = 0
         """Rises when anything has been changed: what was found out before may be true no more."""
         self.refusal: disk.Refusal | None = None  # why the disk took no write; None since it took one again
@@ -400,7 +403,10 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def attached(self, path: Path) -> AsyncIterator[str]:
-        """Attach a run's file to the writer; give the schema's name under which its tables stand."""
+        """Attach a run's file to the writer; give the schema's name under which its tables stand.
+
+        So many are attached already now and then that this waits for its turn: nobody attaches two.
+        """
         name = f"run_{abs(hash(str(path))) % 10**12}"
 
         attached = False
@@ -414,11 +420,12 @@ class Database:
             if attached:
                 await tx.execute(f"DETACH {name}")
 
-        try:
-            await self.outside(attach)  # a caller cancelled here has it in the queue already
-            yield name
-        finally:
-            await asyncio.shield(self.outside(detach))
+        async with self._attaching:
+            try:
+                await self.outside(attach)  # a caller cancelled here has it in the queue already
+                yield name
+            finally:
+                await asyncio.shield(self.outside(detach))
 
 
 _OF_THE_DISK = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY})

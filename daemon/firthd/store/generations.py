@@ -64,9 +64,11 @@ async def abandon_open(tx: Tx) -> int:
 
 
 async def abandoned_change_sets(r: Reader, channel_id: int | None) -> list[int]:
+    """Return the sets that nobody will finish; of a run that is over, whose disk may have been too full to say so."""
     rows = await r.rows(
-        "SELECT id FROM change_set WHERE state = ? AND (? IS NULL OR channel_id = ?)",
-        (ABANDONED, channel_id, channel_id),
+        "SELECT id FROM change_set WHERE (? IS NULL OR channel_id = ?) AND (state = ? OR (state = ?"
+        " AND EXISTS (SELECT 1 FROM run WHERE run.id = change_set.run_id AND run.finished_at IS NOT NULL)))",
+        (channel_id, channel_id, ABANDONED, OPEN),
     )
     return [row[0] for row in rows]
 

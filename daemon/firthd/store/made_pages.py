@@ -49,6 +49,7 @@ class MadePages:
         self._folder = folder
         self._room = room
         self._large_bytes = large_bytes
+        self._disk_bytes = disk_bytes
         self._small = _Remembered(memory_bytes)
         self._large = _Remembered(disk_bytes)
         self._number = 0
@@ -66,6 +67,8 @@ class MadePages:
         made = await _hashed(body)
         if made.size <= self._large_bytes:
             self._small.add(key, made)
+            return made
+        if made.size > self._disk_bytes:
             return made
         try:
             await self._room(made.size)

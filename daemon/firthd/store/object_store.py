@@ -10,7 +10,7 @@ import hashlib
 import os
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -77,12 +77,22 @@ class ObjectStore:
         async with self._naming:
             self._held[file] += 1
 
-    def release(self, files: Sequence[str]) -> None:
+    def release(self, files: Collection[str]) -> None:
         """End one hold of each file."""
         for file in files:
             self._held[file] -= 1
             if not self._held[file]:
                 del self._held[file]
+
+    @contextlib.asynccontextmanager
+    async def kept(self, files: Collection[str]) -> AsyncIterator[None]:
+        """Keep files from being taken away, with a row or without, as long as somebody reads them."""
+        async with self._naming:
+            self._held.update(files)
+        try:
+            yield
+        finally:
+            self.release(files)
 
     @contextlib.asynccontextmanager
     async def arriving(self) -> AsyncIterator[Hold]:

@@ -102,8 +102,9 @@ class Front:
         packages = Packages(
             files, parts.blobs, parts.on_demand, parts.package_lost, self._downloaded, parts.asked, parts.published.free
         )
+        lost, kept = parts.index_lost, parts.index_kept
         self._site = Site(
-            parts.published, parts.rendered, files, packages, parts.pages, parts.families, parts.index_lost
+            parts.published, parts.rendered, files, packages, parts.pages, parts.families, lost=lost, kept=kept
         )
 
     async def handle(self, request: web.Request) -> web.StreamResponse:

@@ -1,7 +1,7 @@
 """What the web room is given to work with: the collaborators, and what it asks of each."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -117,7 +117,7 @@ class WebContext(Struct, frozen=True, kw_only=True):
     can be served; `limited` one that says what cannot be done while all that is stored
     is served. `metrics` gives Prometheus text; what it is given tells which channels may be named. `package_lost` and
     `index_lost` (channel id, file) are told of files that are not what they should be, and have taken them out of
-    service when they return. `downloaded` counts a file and the id of the token that asked for it, 0: none did;
+    service when they return. `index_kept` keeps index files from being taken away. `downloaded` counts a file and the id of the token that asked for it, 0: none did;
     `asked` is told of each file that is asked for. `changes` rises with every change to the state; without it each
     request is worked out anew.
     """
@@ -139,5 +139,6 @@ class WebContext(Struct, frozen=True, kw_only=True):
     package_lost: Callable[[FileRow], Awaitable[None]] = _told_nobody
     asked: Callable[[FileRow], None] = lambda _: None
     index_lost: Callable[[int, str], Awaitable[None]] = _told_nobody
+    index_kept: Callable[[Collection[str]], AbstractAsyncContextManager[None]] = lambda _: nullcontext()
     downloaded: Callable[[FileRow, int], None] = _counted_nowhere
     changes: Callable[[], int] | None = None

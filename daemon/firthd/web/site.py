@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,7 +65,9 @@ class Site:
         packages: Packages,
         pages: LazyPages,
         families: Mapping[Family, FamilyRules],
+        *,
         lost: Callable[[int, str], Awaitable[None]],
+        kept: Callable[[Collection[str]], AbstractAsyncContextManager[None]],
     ) -> None:
         self._published = published
         self._rendered = rendered
@@ -73,6 +76,7 @@ class Site:
         self._pages = pages
         self._families = families
         self._lost = lost
+        self._kept = kept
 
     async def answer(
         self, request: web.Request, visitor: Visitor, edition: Edition, rest: tuple[str, ...]
@@ -150,7 +154,9 @@ class Site:
         if row.encoding == JOINED:
             if (response := without_body(request, content)) is not None:
                 return response
-            return await self._files.joined(request, content, await self._pieces(view, row))
+            pieces = await self._pieces(view, row)
+            async with self._kept({piece.file.name for piece in pieces}):  # they are opened one behind the other
+                return await self._files.joined(request, content, pieces)
         if row.encoding is not None:  # a generation of another day keeps only the compressed form
             return await self._files.unpacked(request, content, await self._rendered.local(row.file))
         by_proxy = visitor.by_proxy and row.offset is None

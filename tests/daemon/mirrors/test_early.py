@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from firth_protocol.errors import NoSpace
 from firthd.mirrors.early import WORTH_BYTES
+from firthd.mirrors.take_in import Begun
 from tests.support.daemon import Running, in_process_daemon
 
 RECORDS = 300
@@ -94,5 +96,16 @@ def test_what_is_looked_at_first_is_taken_in_afterwards(tmp_path: Path, what: st
             assert (await running.run(mirror)).state == "failed"
             begun = "SELECT count(*) FROM change_set WHERE state = 'abandoned'"
             assert await asyncio.to_thread(counted, running.state, begun) == 0
+
+    asyncio.run(check())
+
+
+def test_a_run_ends_as_it_should_where_no_end_of_its_set_can_be_written(tmp_path: Path) -> None:
+    async def check() -> None:
+        async with in_process_daemon(tmp_path / "daemon") as running:
+            db = running.daemon.db
+            db.hold(lambda: NoSpace("nothing is left"))
+            await running.daemon.take_in.abandon(Begun(1))
+            db.release()
 
     asyncio.run(check())

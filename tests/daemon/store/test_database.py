@@ -347,6 +347,22 @@ async def test_many_run_files_come_and_go(db: Database, tmp_path: Path) -> None:
                 raise ValueError("no")
 
 
+async def test_more_runs_attach_their_files_than_sqlite_takes(db: Database, tmp_path: Path) -> None:
+    path = tmp_path / "run.sqlite"
+    await write_run_file(path, add=[("numpy-1.0", None)])
+    files = [path.with_name(f"run-{number}.sqlite") for number in range(12)]
+    for file in files:
+        file.hardlink_to(path)
+
+    async def look(file: Path) -> str:
+        async with db.attached(file) as name:
+            for _ in range(3):
+                found = await db.write(lambda tx: tx.value(f'SELECT filename FROM {name}."add"'))
+            return str(found)
+
+    assert set(await asyncio.gather(*map(look, files))) == {"numpy-1.0.conda"}
+
+
 async def test_a_run_cancelled_while_it_attaches_leaves_nothing_attached(db: Database, tmp_path: Path) -> None:
     path = tmp_path / "run.sqlite"
     await write_run_file(path)

@@ -12,6 +12,8 @@ from firth_protocol.methods import ChannelChanges
 from firth_protocol.types import Cause, Change
 from firthd.channels import browse
 from firthd.store import generations, paging, summaries, usage
+from firthd.store.artifacts import mirror_totals
+from firthd.store.database import Tx
 from firthd.store.generations import DRAFT
 from firthd.store.summaries import PACKAGE_ORDERS, SummaryRow
 from firthd.store.usage import Download
@@ -342,3 +344,26 @@ async def test_package_lists_are_filtered(s: Shelf) -> None:
         assert total == len(expected)
     names = await s.db.read(lambda r: summaries.dependants(r, s.channel_id, 1, "conda", "python", 10))
     assert names == (["numpy"], 1)
+
+
+async def test_a_set_that_its_run_could_not_end_is_abandoned_with_it(s: Shelf) -> None:
+    kept = await s.change(add=["kept-1"])
+    lost = await s.change(add=["lost-1"])
+
+    async def body(tx: Tx) -> list[int]:
+        sets = [int(await tx.value("SELECT added_set FROM artifact WHERE id = ?", (row,))) for row in ids]
+        for run, (change_set, finished) in enumerate(zip(sets, (None, 5), strict=True), 1):
+            await tx.execute(
+                "INSERT INTO run (id, kind, state, channel_id, mirror_id, cause, by, created_at, finished_at)"
+                " VALUES (?, 'mirror', 'running', ?, 1, '', '', 1, ?)",
+                (run, s.channel_id, finished),
+            )
+            await tx.execute("UPDATE change_set SET state = 'open', run_id = ? WHERE id = ?", (run, change_set))
+        return sets
+
+    ids = [kept["kept-1"], lost["lost-1"]]
+    _, abandoned = await s.db.write(body)
+    assert await s.db.read(lambda r: generations.abandoned_change_sets(r, None)) == [abandoned]
+    assert await s.db.read(lambda r: generations.abandoned_change_sets(r, s.channel_id)) == [abandoned]
+    totals = await s.db.read(lambda r: mirror_totals(r, s.channel_id, 1))
+    assert totals.artifacts == 0

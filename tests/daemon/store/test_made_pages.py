@@ -54,3 +54,11 @@ async def test_one_whose_file_is_lost_is_made_again(tmp_path: Path) -> None:
     assert await kept.get("large") is None
     again = await kept.keep("large", b"x" * 400)
     assert await again.whole() == b"x" * 400
+
+
+async def test_a_page_larger_than_all_that_is_kept_leaves_no_file(tmp_path: Path) -> None:
+    kept = MadePages(tmp_path / "made", room, large_bytes=100, disk_bytes=300)
+    other = await kept.keep("other", b"y" * 200)
+    assert (await kept.keep("large", b"x" * 400)).body == b"x" * 400
+    assert list((tmp_path / "made").iterdir()) == [other.file]
+    assert await kept.get("other") == other

@@ -120,6 +120,16 @@ async def test_a_file_that_waits_for_its_row_stays(room: Room) -> None:
     assert await room.later() == 1  # no row came, the file was on the list still
 
 
+async def test_a_file_that_somebody_reads_stays(room: Room) -> None:
+    pack, other = await room.pack(1, A), await room.pack(1, B)
+    await room.forget(A, B)
+    async with room.store.kept({pack}):
+        assert await room.later() == 1
+        assert await room.on_disk() == {pack}
+    assert await room.later() == 1
+    assert other != pack
+
+
 async def test_what_a_crash_left_without_a_row_is_found(room: Room) -> None:
     pack = await room.pack(1, A)
     async with room.store.arriving() as hold:

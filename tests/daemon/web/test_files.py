@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from firthd.web.hot import MAX_OBJECT
-from tests.support.web import PUBLISHED_MS, Site, conda_index, sha256
+from tests.support.web import PUBLISHED_MS, Site, conda_index, sha256, until
 
 SMALL = b"small package"
 MIDDLE = bytes(range(256)) * 1024  # 256 KiB: more than one write, still kept in memory
@@ -253,3 +253,19 @@ async def test_times_of_index_files_are_those_of_their_publication(site: Site) -
     site.shelf.channel("main", conda_index("noarch"))
     reply = await site.get("/repo/main/noarch/repodata.json")
     assert reply.headers["last-modified"] == http_date(PUBLISHED_MS)
+
+
+async def test_the_pieces_of_an_index_stay_for_a_client_that_takes_its_time(site: Site) -> None:
+    site.shelf.channel("main", conda_index("noarch"))
+    path = "noarch/repodata.json"
+    pack = site.shelf.join("main", path, *[b"%d" % number * (1 << 20) for number in range(8)] * 4)
+    async with site.connection() as client:
+        await client.send("GET", f"/repo/main/{path}")
+        await until(lambda: site.kept == {pack})
+        reply = await client.reply()
+    assert (reply.status, len(reply.body), reply.body[:: 1 << 20]) == (200, 32 << 20, b"01234567" * 4)
+    await until(lambda: not site.kept)
+    async with site.connection() as client:  # one that goes away
+        await client.send("GET", f"/repo/main/{path}")
+        await until(lambda: site.kept)
+    await until(lambda: not site.kept)
