@@ -10,6 +10,7 @@ stdin; progress and the result come back as JSON lines on stdout; all else goes 
 import asyncio
 import contextlib
 import ctypes
+import errno
 import gc
 import importlib
 import logging
@@ -49,6 +50,8 @@ MEMORY = "FIRTHD_WORKER_MEMORY"
 """Tells the child how many bytes of memory it may use."""
 MEMORY_SETTING = "upstream.max_index_bytes"
 BASE_MEMORY_BYTES = 256 * 1000**2
+SQLITE_FULL = 13
+"""As the module says that most tasks load by themselves."""
 
 
 def memory_for(part_bytes: int) -> int:
@@ -270,6 +273,15 @@ def too_much_memory(allowed: int | None) -> TooLarge:
     )
 
 
+def no_room(error: Exception) -> FirthError | None:
+    """Return what is told of a disk that takes nothing more, None for any other error."""
+    from firthd.store import disk  # a task that comes to its end needs it not
+
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF == SQLITE_FULL:
+        error = OSError(errno.ENOSPC, str(error))
+    return disk.told(error)
+
+
 def find_function(task: str) -> tuple[Callable[[Any, Report], Any], type[Struct]]:
     """Import a task's function; return it with the type of its parameters."""
     check_task(task)
@@ -301,6 +313,10 @@ def child(task: str) -> None:
             failed = error
         except MemoryError:
             failed = too_much_memory(allowed)
+        except Exception as error:
+            failed = no_room(error)
+            if failed is None:
+                raise
         # Outside the handlers, where nothing holds what the task held: there may be no memory before that.
         if failed is not None:
             send(Message(error=failed.wire(), peak_rss_bytes=peak_rss_bytes()))

@@ -2,24 +2,26 @@
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
 
-from firth_protocol.errors import TooLarge, Upstream, WorkerLost
+from firth_protocol.errors import NoSpace, TooLarge, Upstream, WorkerLost
 from firthd.clock import SystemClock
 from firthd.families.base import Spool
 from firthd.families.conda.family import CONDA
 from firthd.index.messages import ReadParams, ReadResult
-from firthd.workers import TaskProgress, Workers, check_task, memory_for
+from firthd.workers import TaskProgress, Workers, check_task, memory_for, no_room
 from tests.support.conda import sample_channel
 from tests.support.conda_state import CondaState
 
@@ -239,3 +241,17 @@ def test_a_child_whose_parent_is_another_by_now_ends_at_once() -> None:
         [sys.executable, "-m", "firthd.workers", READ], env=environ, input=b"{}", capture_output=True, timeout=8
     )
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_a_disk_that_takes_no_more_is_told_as_one() -> None:
+    with closing(sqlite3.connect(":memory:")) as file:
+        file.execute("PRAGMA max_page_count = 2")
+        file.execute("CREATE TABLE a (b)")
+        with pytest.raises(sqlite3.OperationalError, match="full") as full:
+            file.execute("INSERT INTO a VALUES (zeroblob(100000))")
+        with pytest.raises(sqlite3.OperationalError, match="no such table") as other:
+            file.execute("INSERT INTO b VALUES (1)")
+    for error in (full.value, OSError(errno.ENOSPC, "No space left on device", "/state/runs/1/pack")):
+        assert isinstance(no_room(error), NoSpace)
+    assert no_room(other.value) is None
+    assert no_room(FileNotFoundError(errno.ENOENT, "not there")) is None

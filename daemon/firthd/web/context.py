@@ -114,12 +114,12 @@ class WebContext(Struct, frozen=True, kw_only=True):
     """Everything that the web application works with.
 
     `state` is the folder that nginx's internal location holds. `health` gives None, or a sentence that says why nothing
-    can be served; `limited` one that says what cannot be done while all that is stored
-    is served. `metrics` gives Prometheus text; what it is given tells which channels may be named. `package_lost` and
-    `index_lost` (channel id, file) are told of files that are not what they should be, and have taken them out of
-    service when they return. `index_kept` keeps index files from being taken away. `downloaded` counts a file and the id of the token that asked for it, 0: none did;
-    `asked` is told of each file that is asked for. `changes` rises with every change to the state; without it each
-    request is worked out anew.
+    can be served; `limited` one that says what cannot be done while all that is stored is served. `metrics` gives
+    Prometheus text; what it is given tells which channels may be named. `package_lost` and `index_lost` (channel id,
+    file) are told of files that are not what they should be, and have taken them out of service when they return.
+    `index_kept` keeps index files from being taken away. `downloaded` counts a file and the id of the token that asked
+    for it, 0: none did; `asked` is told of each file that is asked for. `changes` rises with every change to the state;
+    without it each request is worked out anew.
     """
 
     published: Channels
