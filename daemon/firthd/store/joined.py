@@ -82,8 +82,9 @@ def shown(pieces: Sequence[JointAt]) -> Iterator[bytes]:
     try:
         for piece in pieces:
             if piece.file != opened:
-                if fd >= 0:
-                    os.close(fd)
+                before, fd = fd, -1  # closed once, whatever comes of the next one: its number may be another's by then
+                if before >= 0:
+                    os.close(before)
                 fd, opened = os.open(piece.file, os.O_RDONLY | os.O_CLOEXEC), piece.file
             packed = os.pread(fd, piece.packed, piece.offset)
             if hashlib.sha256(packed).digest() != piece.joint.sha256:

@@ -155,7 +155,9 @@ class Site:
             if (response := without_body(request, content)) is not None:
                 return response
             pieces = await self._pieces(view, row)
-            async with self._kept({piece.file.name for piece in pieces}):  # they are opened one behind the other
+            packs = {piece.file for piece in pieces}
+            async with self._kept({pack.name for pack in packs}):  # they are opened one behind the other
+                await asyncio.to_thread(_look_at, packs)
                 return await self._files.joined(request, content, pieces)
         if row.encoding is not None:  # a generation of another day keeps only the compressed form
             return await self._files.unpacked(request, content, await self._rendered.local(row.file))
@@ -271,3 +273,9 @@ def _spelled(raw_path: str, segments: int, better: str) -> str:
     while segments:
         segments -= bool(parts.pop())
     return "/".join([*parts, better])
+
+
+def _look_at(files: Collection[Path]) -> None:
+    """Raise FileNotFoundError when one is not there."""
+    for file in files:
+        file.stat()

@@ -47,3 +47,11 @@ def test_a_damaged_piece_is_found_before_it_is_shown(tmp_path: Path) -> None:
     lying = JointAt(first.file, 0, len(pressed(b"other")), Joint(MARK, hashlib.sha256(pressed(b"other")).digest(), 4))
     with pytest.raises(OSError, match="piece"):
         list(shown([lying]))
+
+
+def test_where_a_pack_is_lost_no_file_is_closed_twice(tmp_path: Path) -> None:
+    """Another thread may have opened one of the same number meanwhile."""
+    (first,) = laid(tmp_path, b"one")
+    lost = first._replace(file=tmp_path / "lost")
+    with pytest.raises(FileNotFoundError):
+        list(shown([first, lost]))

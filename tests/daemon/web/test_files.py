@@ -269,3 +269,12 @@ async def test_the_pieces_of_an_index_stay_for_a_client_that_takes_its_time(site
         await client.send("GET", f"/repo/main/{path}")
         await until(lambda: site.kept)
     await until(lambda: not site.kept)
+
+
+async def test_an_index_of_which_a_pack_is_lost_is_made_anew(site: Site) -> None:
+    site.shelf.channel("main", conda_index("noarch"))
+    path = "noarch/repodata.json"
+    pack = site.shelf.join("main", path, b"one", b"two")
+    assert (await site.get(f"/repo/main/{path}")).body == b"onetwo"
+    site.rendered.path(pack).unlink()
+    assert (await site.get(f"/repo/main/{path}")).status == 503
