@@ -1,6 +1,7 @@
 """The only place that has an index read by several workers at once, each of which writes a file of its own."""
 
 import asyncio
+import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -12,7 +13,7 @@ from firthd.index.compare import joined
 from firthd.index.messages import PartResult, ReadParams, ReadResult
 from firthd.index.read import read_task
 from firthd.store.run_file import forget_more, numbered
-from firthd.workers import Report, TaskProgress, Workers
+from firthd.workers import Report, TaskProgress, Workers, no_room
 
 READ = "firthd.index.read:read_task"
 SMALL_BYTES = 1 << 20
@@ -74,6 +75,10 @@ async def _read_here(params: ReadParams) -> ReadResult:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
         await asyncio.wait({work})
+        raise
+    except (OSError, sqlite3.Error) as error:
+        if (told := no_room(error)) is not None:
+            raise told from error
         raise
 
 
