@@ -382,7 +382,7 @@ class Publisher:
                 async def packages(tx: Tx, key: tuple[str, str] = key) -> tuple[str, str] | None:
                     return await summaries.copy_packages(tx, schema, plan.channel.id, plan.number, key, _COPY_ROWS)
 
-                key = await self._db.write(packages)
+                key = await self._db.write(packages, lasting=False)
 
     async def _moved(self, plan: Plan) -> dict[str, int]:
         """Count what clients see change: between what is in force and what is to be."""
