@@ -22,8 +22,8 @@ from firthd.index.messages import (
 )
 from firthd.index.told import Releases
 from firthd.policies.advisories import Advisory, Flaws
-from firthd.policies.closure import Candidate
 from firthd.policies.evaluate import KEPT, Judge, Judging, Verdict
+from firthd.policies.shelf import Candidate
 from firthd.store.columns import goes_along
 from firthd.store.excluded import About, JudgementFile
 from firthd.store.judge_reads import JudgeState

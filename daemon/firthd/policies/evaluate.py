@@ -13,9 +13,10 @@ from msgspec import Struct
 from firth_protocol.types import Membership, Rules, Verdicts
 from firthd.families.base import Facts
 from firthd.families.policing import Policing
-from firthd.policies.closure import Candidate, Closure, Missing, newest
+from firthd.policies.closure import Closure, Missing, newest
 from firthd.policies.licenses import LicenseTest, families_in, is_known, license_test, meaning_of
 from firthd.policies.rules import RETIRING
+from firthd.policies.shelf import Candidate
 from firthd.policies.specs import Specs
 
 DAY_MS = 86_400_000
@@ -270,6 +271,9 @@ class Judging:
         self.records = self.kept = self.bytes = 0
         self.names: set[str] = set()  # of what is kept
         self.missing: list[Missing] = []
+        self.unlisted = 0  # how many more requirements nothing meets than `missing` has
+        self.unchecked = 0  # how many requirements were taken by name alone
+        self._contexts: list[str] = []
         self.chosen: list[Candidate] = []  # what is kept, where dependencies were looked at
 
     def begin(self, part: str, records: int, platform: str | None = None) -> None:
@@ -368,6 +372,8 @@ class Judging:
             closure = Closure(judge.policing, self._recalled, self._platforms, latest)
             closure.close(roots)
             self.missing = [*self._empty_specs(), *closure.missing(self._why_missing)]
+            self.unlisted, self.unchecked = closure.unlisted, closure.unchecked
+            self._contexts = closure.platforms
             self._offer_only(closure.wanted)
         older = self.code(Verdict("keep_latest", f"{latest} newer versions are there")) if latest is not None else KEPT
         unneeded = self.code(Verdict("packages", "not allowed, and nothing that is needs it")) if judge.closes else KEPT
@@ -385,8 +391,8 @@ class Judging:
                 else:
                     self._coded(one.number, one.facts, older if one.allowed else unneeded)
 
-    def _recalled(self, key: str) -> Sequence[Candidate]:
-        """Return the candidates of a name; those that were deferred are looked at now."""
+    def _recalled(self, key: str) -> Sequence[Candidate] | None:
+        """Return the candidates of a name; those that were deferred are looked at now. None: there is no such name."""
         places = self._deferred.pop(key, None)
         if places is not None:
             for part, number in self._places(places):
@@ -397,7 +403,8 @@ class Judging:
                 if facts is not None:
                     self._take(number, key, facts)
             self.end_part()
-        return self._candidates.get(key, ())
+        found = self._candidates.get(key)
+        return () if found is None and key in self._against else found
 
     def _places(self, places: Iterable[int]) -> Iterator[tuple[str, int]]:
         for place in places:
@@ -448,7 +455,7 @@ class Judging:
             for one in self.chosen:
                 spec = self._judge.allow.match(one.key, one.facts) if one.direct else None
                 if spec is not None:
-                    found |= {(spec, platform) for platform in one.contexts or ()}
+                    found |= {(spec, name) for bit, name in enumerate(self._contexts) if one.contexts >> bit & 1}
         return found
 
     def _out(self, number: int, facts: Facts, verdict: Verdict) -> None:

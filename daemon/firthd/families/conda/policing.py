@@ -8,13 +8,13 @@ from msgspec import Struct
 
 from firth_protocol.errors import Invalid
 from firth_protocol.types import Family
-from firthd.families.base import Entry, Facts, InvalidRecordError
+from firthd.families.base import Comparable, Entry, Facts, InvalidRecordError
 from firthd.families.conda.names import KNOWN_SUBDIRS, NOARCH
 from firthd.families.conda.records import license_text, milliseconds, printable
-from firthd.families.conda.requirements import CondaRequirement, requirement, strict_requirement
+from firthd.families.conda.requirements import CondaRequirement, bounds, order, requirement, strict_requirement
 from firthd.families.conda.solving import unsolved
 from firthd.families.conda.versions import order_key
-from firthd.families.policing import Brief, LicenseSyntax, Unsolved
+from firthd.families.policing import Bounds, Brief, LicenseSyntax, Unsolved
 
 VIRTUAL = "__"
 """How the names of virtual packages begin: the machine has them, no channel does."""
@@ -140,6 +140,12 @@ class CondaPolicing:
             return requirement(text)
         except Invalid as error:
             raise ValueError(error.message) from None
+
+    def bounds(self, text: str) -> Bounds | None:
+        return bounds(text)
+
+    def order(self, version: str) -> Comparable | None:
+        return order(version)
 
     def version_key(self, version: str) -> object:
         return order_key(version)

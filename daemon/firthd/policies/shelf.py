@@ -1,0 +1,134 @@
+"""Keeps, purely, the candidates of one name in the order of their versions, so that a bound is two look-ups.
+
+A name may have tens of thousands of builds, and as many different requirements may speak of it: comparing each with
+each would take hours. A platform takes what lies between two bounds once; what was taken is passed over.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
+
+from firthd.families.base import Comparable, Facts
+from firthd.families.policing import Bounds
+
+
+class Candidate:
+    """A record that no rule speaks against, while it is open whether it is wanted."""
+
+    __slots__ = (
+        "allowed",
+        "contexts",
+        "direct",
+        "excepted",
+        "extras",
+        "facts",
+        "kept",
+        "key",
+        "lacks",
+        "needed_by",
+        "number",
+    )
+
+    def __init__(self, facts: Facts, number: int, key: str, excepted: bool) -> None:
+        self.facts = facts
+        self.number = number  # in its part's listing
+        self.key = key  # its name, as `Policing.name_key` spells it
+        self.excepted = excepted  # kept whatever the rules say
+        self.allowed = False  # matches a spec that is allowed
+        self.direct = False  # kept because it is allowed
+        self.kept = False
+        self.lacks = False  # something that it needs is missing on a platform
+        self.needed_by: Candidate | None = None  # who asked for it first
+        self.contexts = 0  # the platforms on which it is used, a bit each
+        self.extras: dict[str, int] | None = None  # on which of these an extra of it is wanted
+
+
+class _Side:
+    """What a platform can use of a shelf, and what of that it has not taken yet."""
+
+    def __init__(self, places: list[int]) -> None:
+        self.places = places  # of groups, in order
+        self._left = list(range(len(places) + 1))  # each points to the next that is not taken, or towards it
+
+    def next(self, start: int) -> int:
+        left = self._left
+        end = start
+        while left[end] != end:
+            end = left[end]
+        while left[start] != end:
+            left[start], start = end, left[start]
+        return end
+
+    def take(self, place: int) -> None:
+        self._left[place] = place + 1
+
+
+class Shelf:
+    """Candidates of a name. `order` returns what versions are compared by, None for one that meets no requirement."""
+
+    def __init__(self, candidates: Sequence[Candidate], order: Callable[[str], Comparable | None] | None) -> None:
+        self.candidates = candidates
+        versions: dict[str, list[Candidate]] = {}
+        for one in candidates:
+            versions.setdefault(one.facts.version, []).append(one)
+        self.groups = list(versions.values())
+        self._order = order
+        self._keys: list[Comparable] = []
+        self._ordered: list[list[Candidate]] = []
+        self._sides: dict[str, _Side] = {}
+        if order is not None:
+            keyed = [(key, group) for version, group in versions.items() if (key := order(version)) is not None]
+            keyed.sort(key=lambda pair: pair[0])
+            self._keys = [key for key, _ in keyed]
+            self._ordered = [group for _, group in keyed]
+
+    def span(self, bounds: Bounds) -> tuple[int, int] | None:
+        """Return from where to where bounds reach; None: a version in them is none, and someone else has to say why."""
+        start, end = 0, len(self._keys)
+        if self._order is None:
+            return None
+        if bounds.least is not None:
+            key = self._order(bounds.least)
+            if key is None:
+                return None
+            start = (bisect_right if bounds.above else bisect_left)(self._keys, key)
+        if bounds.most is not None:
+            key = self._order(bounds.most)
+            if key is None:
+                return None
+            end = (bisect_left if bounds.below else bisect_right)(self._keys, key)
+        return start, end
+
+    def any_in(self, span: tuple[int, int], platform: str, everywhere: str) -> bool:
+        """Tell whether a platform can use anything of a span."""
+        places = self._side(platform, everywhere).places
+        first = bisect_left(places, span[0])
+        return first < len(places) and places[first] < span[1]
+
+    def all_in(self, span: tuple[int, int]) -> Iterator[Candidate]:
+        """Yield all of a span, for whatever platform."""
+        for group in self._ordered[span[0] : span[1]]:
+            yield from group
+
+    def untaken(self, span: tuple[int, int], platform: str, everywhere: str) -> Iterator[Candidate]:
+        """Yield what a platform has not taken of a span before, and take it."""
+        side = self._side(platform, everywhere)
+        place, end = side.next(bisect_left(side.places, span[0])), bisect_left(side.places, span[1])
+        while place < end:
+            side.take(place)
+            for one in self._ordered[side.places[place]]:
+                if one.facts.platform in (platform, everywhere):
+                    yield one
+            place = side.next(place)
+
+    def _side(self, platform: str, everywhere: str) -> _Side:
+        found = self._sides.get(platform)
+        if found is None:
+            here = (platform, everywhere)
+            found = self._sides[platform] = _Side(
+                [
+                    place
+                    for place, group in enumerate(self._ordered)
+                    if any(one.facts.platform in here for one in group)
+                ]
+            )
+        return found
