@@ -87,6 +87,12 @@ class NamesFirst(Protocol):
     def platform_of(self, part: str, /) -> str:
         """Return what all files of a part are for."""
 
+    def lean(self, part: str, entry: Entry, signed: bool | None = None, /) -> Facts:
+        """Return facts without digests and requirements, half of their size; raise InvalidRecordError."""
+
+    def depends_of(self, entry: Entry, /) -> list[str]:
+        """Return what a record needs on any platform; nothing for what is no record."""
+
 
 class Brief(NamedTuple):
     """What is told of a record that is left out."""

@@ -93,7 +93,9 @@ class PolicyPass:
         flaws = Flaws(self.policing, by.rules.cve, read_advisories(state, formats.family)) if by.rules.cve else None
         self.judge = Judge(by.rules, self.policing, now_ms=by.now_ms, flaw=flaws.worst if flaws else None)
         self.sights = Sights(state, params.mirror_id, formats.family, by.now_ms)
-        self.judging = Judging(self.judge, self.sights.first_seen, self._drop, self._recall, self._forgo)
+        self.judging = Judging(
+            self.judge, self.sights.first_seen, self._drop, self._recall, self._forgo, self._needs, self._whole
+        )
         self._unneeded = self.judge.unless_needed
         self._names: NamesFirst | None = None
         if self._unneeded is not None and isinstance(self.policing, NamesFirst):
@@ -184,12 +186,21 @@ class PolicyPass:
         judging.end_part()
 
     def _recall(self, part: str, number: int) -> Facts | None:
-        """Return the facts of a record that was deferred; None: whoever compares it refuses it."""
+        """Return lean facts of a record that was deferred; None: whoever compares it refuses it."""
+        return self._looked_at(self._names.lean if self._names is not None else self.policing.facts, part, number)
+
+    def _whole(self, part: str, number: int) -> Facts | None:
+        return self._looked_at(self.policing.facts, part, number)
+
+    def _looked_at(self, facts_of: Callable[[str, Entry, bool | None], Facts], part: str, number: int) -> Facts | None:
         entry, signs = self._entries[part][number], self._signs[part]
         try:
-            return self.policing.facts(part, entry, signs(entry.filename) if signs is not None else None)
+            return facts_of(part, entry, signs(entry.filename) if signs is not None else None)
         except InvalidRecordError:
             return None
+
+    def _needs(self, part: str, number: int) -> Sequence[str]:
+        return self._names.depends_of(self._entries[part][number]) if self._names is not None else ()
 
     def _forgo(self, part: str, number: int, code: int) -> bool:
         entry = self._entries[part][number]
@@ -270,7 +281,7 @@ class PolicyPass:
                 MissingOne(requirement=one.requirement, platform=one.platform, chain=one.chain, why=one.why)
                 for one in missing[:MISSING_TOLD]
             ],
-            missing_total=len(missing),
+            missing_total=len(missing) + judging.unlisted,
             unsolvable=unsolved,
             unmapped=[text for text, _ in self.judge.unmapped.most_common(LICENSES_TOLD)],
             notes=[note] if note else [],

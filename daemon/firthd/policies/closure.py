@@ -6,16 +6,18 @@ once for a platform; most are a name with bounds, which `policies.shelf.Shelf` a
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from typing import Protocol
 
 from msgspec import Struct
 
-from firthd.families.policing import Need, Policing, WithBounds
+from firthd.families.base import Facts
+from firthd.families.policing import Bounds, Need, Policing, WithBounds
 from firthd.policies.shelf import Candidate, Shelf
 
 CHAIN_MAX = 50
 CUT = "…"
 """Stands for the first files of a chain that has more."""
-LISTED_MAX = 50_000
+LISTED_MAX = 20_000
 """What is missing beyond this is counted only: the first are those nearest to what is allowed."""
 COMPARED_MAX = 5_000_000
 """So many times a requirement is compared with a version or a file; real channels need a tenth of it."""
@@ -50,24 +52,33 @@ def newest(candidates: Sequence[Candidate], latest: int | None, policing: Polici
     return found
 
 
-class Closure:
-    """What is needed on each platform, from what is allowed onwards.
+class Known(Protocol):
+    """What a closure asks of whoever has the records; only of what is needed."""
 
-    `candidates` returns those of a name, spelled as `Policing.name_key` does, and None for a name of which there is
-    nothing, kept or not; it is asked only for what is needed.
-    """
+    def candidates(self, key: str, /) -> Sequence[Candidate] | None:
+        """Return those of a name, as `Policing.name_key` spells it; None: there is nothing of it, kept or not."""
+
+    def depends(self, one: Candidate, platform: str, extra: str, /) -> Iterable[str]:
+        """Return what a record needs on a platform, as `Policing.depends` does."""
+
+    def whole(self, one: Candidate, /) -> Facts:
+        """Return all facts of a record whose own are not whole."""
+
+
+class Closure:
+    """What is needed on each platform, from what is allowed onwards."""
 
     def __init__(
         self,
         policing: Policing,
-        candidates: Callable[[str], Sequence[Candidate] | None],
+        known: Known,
         platforms: Set[str],
         latest: int | None,
         compared_max: int = COMPARED_MAX,
         listed_max: int = LISTED_MAX,
     ) -> None:
         self._policing = policing
-        self._candidates = candidates
+        self._known = known
         self._latest = latest
         self._left = compared_max
         self._listed_max = listed_max
@@ -101,7 +112,7 @@ class Closure:
         while self._open:
             one, where, extra = self._open.popleft()
             for platform, bit in self._each(where):
-                for text in self._policing.depends(one.facts, platform, extra):
+                for text in self._known.depends(one, platform, extra):
                     answer = self._answers.get(text, 0)
                     if not answer & bit:
                         answer |= bit | self._ask(one, text, platform, bit) << self._met
@@ -161,9 +172,7 @@ class Closure:
         self._keep(asking, chosen, bit, need.extras)
         return bit if chosen else 0
 
-    def _take(
-        self, asking: Candidate, name: str, shelf: Shelf, span: tuple[int, int], platform: str, bit: int
-    ) -> int:
+    def _take(self, asking: Candidate, name: str, shelf: Shelf, span: tuple[int, int], platform: str, bit: int) -> int:
         everywhere = self._everywhere
         if not shelf.any_in(span, platform, everywhere):
             return 0
@@ -205,8 +214,13 @@ class Closure:
             found = [one for group in met for one in group if one.facts.platform in here]
         else:
             self._left -= compared
-            found = [one for one in shelf.candidates if one.facts.platform in here and need.matches(one.facts)]
+            found = [one for one in shelf.candidates if one.facts.platform in here and need.matches(self._whole(one))]
         return newest(found, self._latest, self._policing)
+
+    def _whole(self, one: Candidate) -> Facts:
+        if not one.whole:
+            one.facts, one.whole = self._known.whole(one), True
+        return one.facts
 
     def _key(self, need: Need) -> str:
         return self._policing.name_key(need.name or "")
@@ -215,7 +229,7 @@ class Closure:
         """Return the candidates of a name, None where there is nothing of it."""
         found = self._shelves.get(key)
         if found is None:
-            candidates = self._candidates(key)
+            candidates = self._known.candidates(key)
             if candidates is None:
                 return None
             order = self._bounded.order if self._bounded is not None else None
@@ -230,10 +244,21 @@ class Closure:
         self._look_everywhere()
         found = []
         for text, one in self._lacking:
-            need = self._need(text)
-            reason = need if isinstance(need, str) else why(None if need is None else self._key(need))
+            reason = self._why(text, why)
             found.append(Missing(requirement=text, platform=one.facts.platform, chain=chain(one), why=reason))
         return sorted(found, key=lambda one: (one.requirement, one.platform))
+
+    def _why(self, text: str, why: Callable[[str | None], str]) -> str:
+        bounds = self._bounded.bounds(text) if self._bounded is not None else None
+        if bounds is not None and self._readable(bounds):
+            return why(bounds.name)
+        need = self._need(text)
+        return need if isinstance(need, str) else why(None if need is None else self._key(need))
+
+    def _readable(self, bounds: Bounds) -> bool:
+        assert self._bounded is not None
+        said = (bounds.least, bounds.most)
+        return all(version is None or self._bounded.order(version) is not None for version in said)
 
     def _look_everywhere(self) -> None:
         """List what is missing of what is for every platform: on each platform on which it is asked for."""
@@ -243,7 +268,7 @@ class Closure:
             asked: dict[str, int] = {}
             for extra, where in {"": one.contexts, **(one.extras or {})}.items():
                 for platform, bit in self._each(where):
-                    for text in self._policing.depends(one.facts, platform, extra):
+                    for text in self._known.depends(one, platform, extra):
                         asked[text] = asked.get(text, 0) | bit
             for text, where in asked.items():
                 answer = self._answers[text]

@@ -234,7 +234,8 @@ class Judging:
 
     `drop` hears of each record that is left out, when that is sure, with the number of its verdict. Where records are
     deferred, `recall` returns the facts of one by its part and number, None for what is no record, and `forgo` hears of
-    each that nothing needs; it returns whether that is a record.
+    each that nothing needs; it returns whether that is a record. `needs` and `whole` return what facts that were
+    recalled lack: what a record needs, and all facts of it.
     """
 
     def __init__(
@@ -244,9 +245,13 @@ class Judging:
         drop: Callable[[Facts, int], None],
         recall: Callable[[str, int], Facts | None] = lambda part, number: None,
         forgo: Callable[[str, int, int], bool] = lambda part, number, code: True,
+        needs: Callable[[str, int], Iterable[str]] | None = None,
+        whole: Callable[[str, int], Facts | None] = lambda part, number: None,
     ) -> None:
         self._recall = recall
         self._forgo = forgo
+        self._needs = needs
+        self._whole = whole
         self._deferred: dict[str, array[int]] = {}  # name -> places: parts and numbers
         self._part = ""
         self._parts: list[str] = []
@@ -304,7 +309,7 @@ class Judging:
             self._first_seen(facts)
         self._take(number, self._judge.policing.name_key(facts.name), facts)
 
-    def _take(self, number: int, key: str, facts: Facts) -> None:
+    def _take(self, number: int, key: str, facts: Facts, *, whole: bool = True) -> None:
         judge = self._judge
         excepted = self._excepts and judge.excepted(key, facts)
         verdict = None if excepted else judge.first(key, facts, self._first_seen)
@@ -319,7 +324,7 @@ class Judging:
             self._keep(facts)
             return
         self._platforms.add(facts.platform)
-        candidate = Candidate(facts, number, key, excepted)
+        candidate = Candidate(facts, number, key, excepted, whole)
         if not judge.rules.legacy:
             self._files.add(facts.filename)
             if not excepted and judge.policing.newer_form(facts) is not None:
@@ -369,7 +374,7 @@ class Judging:
         for root in roots:
             root.kept = root.direct = True
         if judge.closes:
-            closure = Closure(judge.policing, self._recalled, self._platforms, latest)
+            closure = Closure(judge.policing, self, self._platforms, latest)
             closure.close(roots)
             self.missing = [*self._empty_specs(), *closure.missing(self._why_missing)]
             self.unlisted, self.unchecked = closure.unlisted, closure.unchecked
@@ -391,7 +396,7 @@ class Judging:
                 else:
                     self._coded(one.number, one.facts, older if one.allowed else unneeded)
 
-    def _recalled(self, key: str) -> Sequence[Candidate] | None:
+    def candidates(self, key: str) -> Sequence[Candidate] | None:
         """Return the candidates of a name; those that were deferred are looked at now. None: there is no such name."""
         places = self._deferred.pop(key, None)
         if places is not None:
@@ -401,10 +406,20 @@ class Judging:
                     self._part, self._offered = part, self.offered[part]
                 facts = self._recall(part, number)
                 if facts is not None:
-                    self._take(number, key, facts)
+                    self._take(number, key, facts, whole=False)
             self.end_part()
         found = self._candidates.get(key)
         return () if found is None and key in self._against else found
+
+    def depends(self, one: Candidate, platform: str, extra: str) -> Iterable[str]:
+        """Return what a record needs on a platform."""
+        if self._needs is not None and not one.whole:
+            return self._needs(one.facts.part, one.number)
+        return self._judge.policing.depends(one.facts, platform, extra)
+
+    def whole(self, one: Candidate) -> Facts:
+        """Return all facts of a record that was recalled."""
+        return self._whole(one.facts.part, one.number) or one.facts
 
     def _places(self, places: Iterable[int]) -> Iterator[tuple[str, int]]:
         for place in places:

@@ -26,10 +26,12 @@ class Candidate:
         "lacks",
         "needed_by",
         "number",
+        "whole",
     )
 
-    def __init__(self, facts: Facts, number: int, key: str, excepted: bool) -> None:
+    def __init__(self, facts: Facts, number: int, key: str, excepted: bool, whole: bool = True) -> None:
         self.facts = facts
+        self.whole = whole  # False: its facts lack digests and what it needs
         self.number = number  # in its part's listing
         self.key = key  # its name, as `Policing.name_key` spells it
         self.excepted = excepted  # kept whatever the rules say
@@ -125,10 +127,6 @@ class Shelf:
         if found is None:
             here = (platform, everywhere)
             found = self._sides[platform] = _Side(
-                [
-                    place
-                    for place, group in enumerate(self._ordered)
-                    if any(one.facts.platform in here for one in group)
-                ]
+                [place for place, group in enumerate(self._ordered) if any(one.facts.platform in here for one in group)]
             )
         return found

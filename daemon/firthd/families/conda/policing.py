@@ -18,10 +18,15 @@ from firthd.families.policing import Bounds, Brief, LicenseSyntax, Unsolved
 
 VIRTUAL = "__"
 """How the names of virtual packages begin: the machine has them, no channel does."""
+TEXTS_REMEMBERED = 250_000
+"""Real indexes have a fifth of that; one that has more says hardly any text twice."""
 OLD_FORM, NEW_FORM = ".tar.bz2", ".conda"
 
 # The letter of 1.1.1a and 2024a is part of a release; only with a number behind it does it mean a pre-release.
 _prerelease = re.compile(r"(?<![a-z])(?:(?:alpha|beta|rc|pre|preview|dev)\d*|[abc]\d+)(?![a-z])", re.IGNORECASE).search
+
+NOT_READ: list[str] = []
+"""Stands for what records need that are looked at for all else."""
 
 
 class _Fields(Struct, gc=False):
@@ -41,6 +46,10 @@ class _Fields(Struct, gc=False):
     depends: list[str] = []
 
 
+class _Needs(Struct, gc=False):
+    depends: list[str] = []
+
+
 class _Brief(Struct, gc=False):
     name: str
     version: str
@@ -55,6 +64,7 @@ class _Named(Struct, gc=False):
 _decode_named = msgspec.json.Decoder(_Named).decode
 _decode_brief = msgspec.json.Decoder(_Brief).decode
 _decode = msgspec.json.Decoder(_Fields).decode
+_decode_needs = msgspec.json.Decoder(_Needs).decode
 
 
 class CondaPolicing:
@@ -71,12 +81,20 @@ class CondaPolicing:
         self._licenses: dict[str, str] = {}
 
     def facts(self, part: str, entry: Entry, signed: bool | None = None) -> Facts:
+        return self._facts(part, entry, signed, lean=False)
+
+    def lean(self, part: str, entry: Entry, signed: bool | None = None) -> Facts:
+        return self._facts(part, entry, signed, lean=True)
+
+    def _facts(self, part: str, entry: Entry, signed: bool | None, *, lean: bool) -> Facts:
         try:
             fields = _decode(entry.raw)
         except (msgspec.MsgspecError, ValueError) as error:
             raise InvalidRecordError(f"the record is not as it should be: {printable(str(error), 200)}") from None
         except RecursionError:
             raise InvalidRecordError("the record is nested too deeply") from None
+        if len(self._texts) > TEXTS_REMEMBERED:
+            self._texts.clear()
         one = self._texts.setdefault  # an index says the same few thousand texts half a million times
         family = fields.license_family
         return Facts(
@@ -88,17 +106,22 @@ class CondaPolicing:
             license=self._license(fields.license),
             timestamp=milliseconds(fields.timestamp),
             size=fields.size,
-            sha256=fields.sha256,
-            md5=None
-            if fields.sha256
-            else fields.md5,  # half a million of them are 60 MB that one digest makes needless
-            depends=[one(text, text) for text in fields.depends],
+            sha256=None if lean else fields.sha256,
+            # Half a million of them are 60 MB that one digest makes needless.
+            md5=None if lean or fields.sha256 else fields.md5,
+            depends=NOT_READ if lean else [one(text, text) for text in fields.depends],
             filename=entry.filename,
             platform=part,
             license_family=self._license(family),
             signed=signed,
             indexed=None if fields.indexed_timestamp is None else milliseconds(fields.indexed_timestamp),
         )
+
+    def depends_of(self, entry: Entry) -> list[str]:
+        try:
+            return _decode_needs(entry.raw).depends
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return []
 
     def named(self, entry: Entry) -> str:
         try:
