@@ -16,6 +16,7 @@ import logging
 import os
 import resource
 import signal
+import subprocess
 import sys
 import typing
 from collections import deque
@@ -220,6 +221,33 @@ def lost(task: str, status: int, said: list[str]) -> WorkerLost:
 
 
 # --- the child's side ---------------------------------------------------------------------------------------------
+
+
+def apart(task: str, params: Struct, result: type[T], *, memory_bytes: int, timeout_s: float) -> T | None:
+    """Let a task be done by a process of its own, from within a task, and wait for it; it blocks.
+
+    None: it took too long, too much memory, or it failed or died: whoever asks can do without.
+    """
+    check_task(task)
+    kept = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-P", "-m", "firthd.workers", task],
+            input=msgspec.json.encode(params),
+            stdout=subprocess.PIPE,
+            timeout=timeout_s,
+            env=kept | {PARENT: str(os.getpid()), MEMORY: str(memory_bytes)},
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    for line in reversed(ended.stdout.splitlines()):
+        with contextlib.suppress(msgspec.DecodeError, msgspec.ValidationError):
+            message = msgspec.json.decode(line, type=Message)
+            if message.error is None and message.progress is None:
+                return msgspec.json.decode(message.result, type=result)
+        break
+    return None
 
 
 def peak_rss_bytes() -> int:

@@ -1,6 +1,7 @@
 """The only place that judges what a source lists by a policy; it runs in a worker process, before rows are compared."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 
 import msgspec
@@ -20,6 +21,7 @@ from firthd.index.messages import (
     ReadParams,
     ReadResult,
 )
+from firthd.index.solve import Solver
 from firthd.index.told import Releases
 from firthd.policies.advisories import Advisory, Flaws
 from firthd.policies.evaluate import KEPT, Judge, Judging, Verdict
@@ -36,10 +38,6 @@ MISSING_TOLD = 1000
 LICENSES_TOLD = 100
 Unreadable = Upstream | TooLarge
 """Why a part could not be read."""
-SOLVED_RECORDS = 60_000
-"""More records are not given to a solver: it would need more time and memory than the rest of the run."""
-SOLVED_SPECS = 100
-
 
 _decode_advisory = msgspec.json.Decoder(Advisory).decode
 
@@ -104,7 +102,8 @@ class PolicyPass:
         self._entries: dict[str, list[Entry]] = {}  # of the parts whose records may be deferred
         self._signs: dict[str, Callable[[str], bool] | None] = {}
         self._file = JudgementFile(by.file) if by.file is not None else None
-        self._kept: list[tuple[str, Entry]] = []
+        solves = by.solve and self.judge.closes
+        self._solver = Solver(None if by.file is None else Path(by.file).parent) if solves else None
 
     def __enter__(self) -> "PolicyPass":
         return self
@@ -112,6 +111,8 @@ class PolicyPass:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._solver is not None:
+            self._solver.close()
         if self._file is not None:
             self._file.__exit__(kind, error, trace)
 
@@ -250,18 +251,25 @@ class PolicyPass:
 
     def keep(self, part: str, entry: Entry) -> None:
         """Take note of a record that is kept, for the solver."""
-        if self.judge.closes and len(self._kept) <= SOLVED_RECORDS:
-            self._kept.append((part, Entry(entry.filename, entry.section, bytes(entry.raw))))
+        if self._solver is not None:
+            self._solver.keep(part, entry)
 
     def finish(self) -> JudgementResult:
         """Write what was found, and return it."""
         judging = self.judging
         missing = judging.missing
         self.releases.needed(judging.chosen)
-        unsolved, note = self._solve()
+        unsolved, notes = self._notes()
         if self._file is not None:
             self._file.about(
-                About(policy=self._by.policy, stamp=self._by.stamp, closes=self.judge.closes, unsolvable=unsolved)
+                About(
+                    policy=self._by.policy,
+                    stamp=self._by.stamp,
+                    closes=self.judge.closes,
+                    unsolvable=unsolved,
+                    unlisted=judging.unlisted,
+                    notes=notes,
+                )
             )
             self._file.kept(judging.names)
             self._file.verdicts(
@@ -284,25 +292,26 @@ class PolicyPass:
             missing_total=len(missing) + judging.unlisted,
             unsolvable=unsolved,
             unmapped=[text for text, _ in self.judge.unmapped.most_common(LICENSES_TOLD)],
-            notes=[note] if note else [],
+            notes=notes,
             wanted=self.releases.wanted(),
         )
 
-    def _solve(self) -> tuple[list[str], str]:
-        """Ask the family's solver for each allowed spec on each platform that has it; return what it cannot do."""
-        pairs = sorted(self.judging.allowed_on())
-        if not pairs or not self._by.solve:
-            return [], ""
-        if len(self._kept) > SOLVED_RECORDS or len(pairs) > SOLVED_SPECS:
-            return [], "whether environments can be solved was not looked at: too much is allowed"
-        self._report(TaskProgress(0, len(pairs), "specs", "asks whether what is allowed can be installed"))
-        found = self.policing.unsolved(self._kept, pairs)
-        if not found.unasked:
-            return found.sentences, ""
-        return (
-            found.sentences,
-            f"whether {found.unasked:,} of {len(pairs):,} can be installed was not looked at: no time",
-        )
+    def _notes(self) -> tuple[list[str], list[str]]:
+        """Return what a solver says that cannot be installed, and what was not looked at."""
+        judging, notes = self.judging, []
+        if judging.unchecked:
+            notes.append(
+                f"{judging.unchecked:,} requirements were taken by name alone, whatever version they ask for: there are"
+                " too many different ones"
+            )
+        if judging.unlisted:
+            notes.append(f"{judging.unlisted:,} more requirements that nothing meets are counted, and not listed")
+        unsolved: list[str] = []
+        pairs = sorted(judging.allowed_on()) if self._solver is not None else []
+        if self._solver is not None and pairs:
+            unsolved, note = self._solver.ask(self._by.policing, pairs, self._report)
+            notes += [note] if note else []
+        return unsolved, notes
 
 
 def sweep_task(params: ReadParams, report: Report) -> ReadResult:

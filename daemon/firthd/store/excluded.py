@@ -103,6 +103,8 @@ class About(Struct, frozen=True, kw_only=True):
     stamp: str  # the policy with its revision and what else it hangs on
     closes: bool  # dependencies were looked at
     unsolvable: list[str] = []  # what is allowed and cannot be installed
+    unlisted: int = 0  # how many more requirements nothing meets than are listed
+    notes: list[str] = []  # what was not looked at
 
 
 LeftOutRow = tuple[str, str, str, str, str, int | None, int]  # part, filename, name, version, build, size, verdict
