@@ -20,7 +20,9 @@ CUT = "…"
 LISTED_MAX = 20_000
 """What is missing beyond this is counted only: the first are those nearest to what is allowed."""
 COMPARED_MAX = 5_000_000
-"""So many times a requirement is compared with a version or a file; real channels need a tenth of it."""
+"""So many times a requirement is compared with a version or a file of a name that has many; beyond, its name counts."""
+FEW = 64
+"""A name that has no more versions, or files, is always compared."""
 
 
 class Missing(Struct, frozen=True, kw_only=True):
@@ -90,6 +92,7 @@ class Closure:
         self._answers: dict[str, int] = {}  # text -> on which platforms it was asked, met, and told as missing
         self._bounded = policing if isinstance(policing, WithBounds) else None
         self._shelves: dict[str, Shelf] = {}
+        self._taken: dict[tuple[str, str, str], bool] = {}  # name, platform, extra -> whether all of it is anything
         self._done: set[tuple[str, int, int, str]] = set()
         self._open: deque[tuple[Candidate, int, str]] = deque()
         self._lacking: list[tuple[str, Candidate]] = []  # nearest first
@@ -168,9 +171,7 @@ class Closure:
             return bit
         if isinstance(need, str):
             return 0
-        chosen = self._choose(need, platform)
-        self._keep(asking, chosen, bit, need.extras)
-        return bit if chosen else 0
+        return bit if self._choose(asking, need, platform, bit) else 0
 
     def _take(self, asking: Candidate, name: str, shelf: Shelf, span: tuple[int, int], platform: str, bit: int) -> int:
         everywhere = self._everywhere
@@ -180,8 +181,11 @@ class Closure:
             self._keep(asking, shelf.untaken(span, platform, everywhere), bit)
         elif (name, *span, platform) not in self._done:
             self._done.add((name, *span, platform))
-            found = [one for one in shelf.all_in(span) if one.facts.platform in (platform, everywhere)]
-            self._keep(asking, newest(found, self._latest, self._policing), bit)
+            if self._left <= 0 and len(shelf.groups) > FEW:
+                return bit if self._unchecked(asking, name, shelf, platform, bit) else 0
+            found, looked = shelf.newest(span, platform, everywhere, self._latest, self._policing.prerelease)
+            self._left -= looked
+            self._keep(asking, found, bit)
         return bit
 
     def _keep(self, asking: Candidate, chosen: Iterable[Candidate], bit: int, extras: Iterable[str] = ()) -> None:
@@ -199,23 +203,40 @@ class Closure:
             return f"it cannot be read: {error}"
         return need if need is None or need.name is not None else "it names no package"
 
-    def _choose(self, need: Need, platform: str) -> list[Candidate]:
-        shelf = self._shelf(self._key(need))
+    def _choose(self, asking: Candidate, need: Need, platform: str, bit: int) -> bool:
+        """Keep what meets a requirement, each version or file compared with it; tell whether anything does."""
+        key = self._key(need)
+        shelf = self._shelf(key)
         if shelf is None:
-            return []
+            return False
         here = (platform, self._everywhere)
-        compared = len(shelf.groups if need.versions_only else shelf.candidates)
-        if compared > self._left:
-            self.unchecked += 1
-            found = [one for one in shelf.candidates if one.facts.platform in here]
-        elif need.versions_only:
-            self._left -= compared
+        costs = len(shelf.groups if need.versions_only else shelf.candidates)
+        costs += 0 if self._latest is None else len(shelf.candidates)
+        if costs > FEW:
+            if costs > self._left:
+                return self._unchecked(asking, key, shelf, platform, bit, need.extras)
+            self._left -= costs
+        if need.versions_only:
             met = (group for group in shelf.groups if need.matches(group[0].facts))
             found = [one for group in met for one in group if one.facts.platform in here]
         else:
-            self._left -= compared
             found = [one for one in shelf.candidates if one.facts.platform in here and need.matches(self._whole(one))]
-        return newest(found, self._latest, self._policing)
+        self._keep(asking, newest(found, self._latest, self._policing), bit, need.extras)
+        return bool(found)
+
+    def _unchecked(
+        self, asking: Candidate, key: str, shelf: Shelf, platform: str, bit: int, extras: Iterable[str] = ()
+    ) -> bool:
+        """Keep all of a name that a platform can use, whatever is asked for; tell whether there is anything."""
+        self.unchecked += 1
+        wanted = list(extras) or [""]
+        for extra in wanted:
+            if (key, platform, extra) not in self._taken:
+                here = (platform, self._everywhere)
+                some = [one for one in shelf.candidates if one.facts.platform in here]
+                self._keep(asking, some, bit, [extra] if extra else [])
+                self._taken[key, platform, extra] = bool(some)
+        return any(self._taken[key, platform, extra] for extra in wanted)
 
     def _whole(self, one: Candidate) -> Facts:
         if not one.whole:

@@ -77,6 +77,7 @@ class Shelf:
         self._keys: list[Comparable] = []
         self._ordered: list[list[Candidate]] = []
         self._sides: dict[str, _Side] = {}
+        self._parts: dict[str, set[str]] = {}  # platform -> parts of what it can use
         if order is not None:
             keyed = [(key, group) for version, group in versions.items() if (key := order(version)) is not None]
             keyed.sort(key=lambda pair: pair[0])
@@ -106,10 +107,45 @@ class Shelf:
         first = bisect_left(places, span[0])
         return first < len(places) and places[first] < span[1]
 
-    def all_in(self, span: tuple[int, int]) -> Iterator[Candidate]:
-        """Yield all of a span, for whatever platform."""
-        for group in self._ordered[span[0] : span[1]]:
-            yield from group
+    def newest(
+        self, span: tuple[int, int], platform: str, everywhere: str, latest: int, early: Callable[[str], bool]
+    ) -> tuple[list[Candidate], int]:
+        """Return what a platform can use of the newest versions of a span in each part, and how many were looked at.
+
+        What comes `early`, before a release, counts where a part has nothing else.
+        """
+        places = self._side(platform, everywhere).places
+        here = (platform, everywhere)
+        parts = self._parts.setdefault(platform, set())
+        if not parts:
+            parts |= {one.facts.part for one in self.candidates if one.facts.platform in here}
+        final: dict[str, list[tuple[Comparable, Candidate]]] = {part: [] for part in parts}
+        others: dict[str, list[tuple[Comparable, Candidate]]] = {part: [] for part in parts}
+        full: dict[str, int] = dict.fromkeys(parts, 0)
+        looked = 0
+        for place in reversed(range(bisect_left(places, span[0]), bisect_left(places, span[1]))):
+            key, group = self._keys[places[place]], self._ordered[places[place]]
+            looked += 1
+            is_early = early(group[0].facts.version)
+            for one in group:
+                if one.facts.platform not in here:
+                    continue
+                some = (others if is_early else final)[one.facts.part]
+                if not is_early and not (some and some[-1][0] == key):
+                    full[one.facts.part] += 1
+                if is_early or full[one.facts.part] <= latest:
+                    some.append((key, one))
+            if all(count > latest for count in full.values()):
+                break
+        found = []
+        for part in parts:
+            some, keys = final[part] or others[part], 0
+            for number, (key, one) in enumerate(some):
+                keys += not number or some[number - 1][0] != key
+                if keys > latest:
+                    break
+                found.append(one)
+        return found, looked
 
     def untaken(self, span: tuple[int, int], platform: str, everywhere: str) -> Iterator[Candidate]:
         """Yield what a platform has not taken of a span before, and take it."""

@@ -28,10 +28,10 @@ _bare_word = re.compile(r"[^0-9]*").fullmatch
 _operators = re.compile(r"[<>=!~,|()\s]+")
 _single_tilde = re.compile(r"~=\s*[0-9]+\s*(?:$|[,|)\s])").search
 
+_version = r"[0-9]+(?:\.[0-9]+)*(?:[a-z]+[0-9]*)?"
 _bounds = re.compile(
-    r"(?P<name>(?!__)[a-z0-9_][a-z0-9_-]*(?:\.[a-z0-9_-]+)*)"
-    r"(?: (?P<low>>=?)(?P<least>[0-9]+(?:\.[0-9]+)*(?:[a-z]+[0-9]*)?)"
-    r"(?:, ?(?P<high><=?)(?P<most>[0-9]+(?:\.[0-9]+)*(?:[a-z]+[0-9]*)?))?)?"
+    r"(?!__)([a-z0-9_][a-z0-9_-]*(?:\.[a-z0-9_-]+)*)"
+    rf"(?: (?:(>=?)({_version})(?:, ?(<=?)({_version}))?|(<=?)({_version})))?"
 ).fullmatch
 
 _decode_depends = msgspec.json.Decoder(dict[str, object]).decode
@@ -95,8 +95,8 @@ def bounds(text: str) -> Bounds | None:
     match = _bounds(text)
     if match is None or text.endswith(FILES):
         return None
-    name, low, least, high, most = match.groups()
-    return Bounds(name, least, low == ">", most, high == "<")
+    name, low, least, high, most, alone, only = match.groups()
+    return Bounds(name, least, low == ">", most or only, (high or alone) == "<")
 
 
 @lru_cache(maxsize=VERSIONS_REMEMBERED)
