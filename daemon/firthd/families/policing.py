@@ -8,6 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from msgspec import Struct
+
 from firth_protocol.types import Family
 from firthd.families.base import Comparable, Entry, Facts, Requirement
 
@@ -94,13 +96,13 @@ class NamesFirst(Protocol):
         """Return what a record needs on any platform; nothing for what is no record."""
 
 
-class Brief(NamedTuple):
+class Brief(Struct, gc=False):
     """What is told of a record that is left out."""
 
     name: str
     version: str
-    build: str
-    size: int | None
+    build: str = ""
+    size: int | None = None
 
 
 class Unsolved(NamedTuple):

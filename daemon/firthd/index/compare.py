@@ -18,7 +18,7 @@ from firthd.families.base import (
 from firthd.families.pieces import Covering
 from firthd.families.usual import Plain, Usual
 from firthd.index.messages import PACKAGES, POLICY, InvalidRecord, PartResult, ReadParams
-from firthd.store.columns import goes_along
+from firthd.store.columns import ALONG, goes_along
 from firthd.store.run_file import AddRow, CloseRow, OfferRow, RunFile
 from firthd.store.worker_reads import LiveRow, WorkerState
 from firthd.upstream.masking import printable
@@ -183,12 +183,13 @@ class PartReader:
         usual = self._formats.usual_record if isinstance(self._formats, Usual) else None
         proven_above = self._state.proven_above()
         takes = self._formats.taker(self._params.filters)
+        codes = policy.judging.codes[part] if policy is not None else None
         last: tuple[str, str] | None = None
         for number, entry in enumerate(listing):
             filename, section, raw = entry.filename, entry.section, entry.raw
             if number % REPORT_EVERY == 0:
                 self._report(TaskProgress(number, total, "records", f"{part}: {number:,} of {total:,} read"))
-            counts = not goes_along(section)
+            counts = section[:1] != ALONG
             self._along += not counts
             of_section = self._live.get(section)
             live = of_section.get(filename) if of_section else None
@@ -198,7 +199,7 @@ class PartReader:
                     self._filtered += counts
                     self._close(live, FILTERED)
                 continue
-            if policy is not None and policy.verdict(part, number) is not None:
+            if codes is not None and codes[number]:  # any verdict but `evaluate.KEPT`
                 self._left_out += counts
                 if live is not None:
                     del self._live[section][filename]

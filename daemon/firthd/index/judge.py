@@ -1,6 +1,6 @@
 """The only place that judges what a source lists by a policy; it runs in a worker process, before rows are compared."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -26,7 +26,7 @@ from firthd.index.told import Releases
 from firthd.policies.advisories import Advisory, Flaws
 from firthd.policies.evaluate import KEPT, Judge, Judging, Verdict
 from firthd.policies.shelf import Candidate
-from firthd.store.columns import goes_along
+from firthd.store.columns import ALONG, goes_along
 from firthd.store.excluded import About, JudgementFile
 from firthd.store.judge_reads import JudgeState
 from firthd.store.run_file import RunFile, SightRow
@@ -158,22 +158,16 @@ class PolicyPass:
         if names is not None:
             self._entries[part], self._signs[part] = list(listing), signs
         self.releases.begin(part, listing)
-        brief_of = self.policing.brief
         unneeded, key_of, defer = self._unneeded, self.policing.name_key, judging.defer
-        for number, entry in enumerate(listing):
+        entries: Iterable[tuple[int, Entry]] = enumerate(listing)
+        if takes is not None:  # what the mirror's filters leave is all that a policy sees
+            entries = ((number, entry) for number, entry in entries if takes(entry))
+        if cut is not None:
+            entries = self._cut(part, total, entries, cut)
+        for number, entry in entries:
             if number % REPORT_EVERY == 0:
-                self._report(TaskProgress(number, total, "records", f"{part}: {number:,} of {total:,} judged"))
-            if takes is not None and not takes(entry):
-                continue  # what the mirror's filters leave is all that a policy sees
+                self._judged(part, number, total)
             try:
-                if cut is not None:
-                    brief = brief_of(entry)
-                    if cut(key_of(brief.name)):
-                        counts = not goes_along(entry.section)
-                        code = judging.cut_out(number, part, counts=counts)
-                        if self._file is not None:
-                            self._file.leave_out((part, entry.filename, *brief, code), counts=counts)
-                        continue
                 if names is not None and unneeded is not None and not goes_along(entry.section):
                     key = key_of(names.named(entry))
                     if unneeded(key):
@@ -185,6 +179,35 @@ class PolicyPass:
             self.releases.look(facts)
             judging.see(number, self.releases.with_told(facts))
         judging.end_part()
+
+    def _judged(self, part: str, number: int, total: int) -> None:
+        self._report(TaskProgress(number, total, "records", f"{part}: {number:,} of {total:,} judged"))
+
+    def _cut(
+        self, part: str, total: int, entries: Iterable[tuple[int, Entry]], cut: Callable[[str], bool]
+    ) -> Iterator[tuple[int, Entry]]:
+        """Leave out what its name alone decides about, and yield the rest: most of an index goes this way."""
+        judging, brief_of, key_of = self.judging, self.policing.brief, self.policing.name_key
+        code, codes, left_out = judging.not_allowed, judging.codes[part], 0
+        leave = self._file.leaver(part, code) if self._file is not None else None
+        for number, entry in entries:
+            if number % REPORT_EVERY == 0:
+                self._judged(part, number, total)
+            try:
+                brief = brief_of(entry)
+            except InvalidRecordError:
+                continue  # whoever compares it refuses it, with the reason
+            name = brief.name
+            if not cut(key_of(name)):
+                yield number, entry
+                continue
+            codes[number] = code
+            filename, section, *_ = entry
+            counts = section[:1] != ALONG
+            left_out += counts
+            if leave is not None:
+                leave(filename, name, brief.version, brief.build, brief.size, counts)
+        judging.cut_out(left_out)
 
     def _recall(self, part: str, number: int) -> Facts | None:
         """Return lean facts of a record that was deferred; None: whoever compares it refuses it."""
@@ -210,7 +233,8 @@ class PolicyPass:
         except InvalidRecordError:
             return False
         if self._file is not None:
-            self._file.leave_out((part, entry.filename, *brief, code))
+            row = (part, entry.filename, brief.name, brief.version, brief.build, brief.size, code)
+            self._file.leave_out(row)
         return True
 
     def _drop(self, facts: Facts, code: int) -> None:

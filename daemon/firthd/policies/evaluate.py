@@ -256,7 +256,6 @@ class Judging:
         self._part = ""
         self._parts: list[str] = []
         self._platforms: set[str] = set()
-        self._not_allowed: int | None = None
         self._ages = judge.rules.min_age is not None
         self._judge = judge
         self._first_seen = first_seen
@@ -332,15 +331,15 @@ class Judging:
                 return
         self._passed(candidate)
 
-    def cut_out(self, number: int, part: str, *, counts: bool = True) -> int:
-        """Leave out the next record by its name alone; return the number of its verdict, which `drop` is not told."""
-        self.records += counts
-        code = self._not_allowed
-        if code is None:
-            code = self._not_allowed = self.code(NOT_ALLOWED)
-        self.codes[part][number] = code
-        self._left_out[code] += counts
-        return code
+    @property
+    def not_allowed(self) -> int:
+        """The number of the verdict about what its name alone leaves out."""
+        return self.code(NOT_ALLOWED)
+
+    def cut_out(self, records: int) -> None:
+        """Count records that their names alone have left out; `codes` say so of each, and `drop` was not told."""
+        self.records += records
+        self._left_out[self.not_allowed] += records
 
     def _passed(self, candidate: Candidate) -> None:
         if self._waits:

@@ -50,19 +50,12 @@ class _Needs(Struct, gc=False):
     depends: list[str] = []
 
 
-class _Brief(Struct, gc=False):
-    name: str
-    version: str
-    build: str = ""
-    size: int | None = None
-
-
 class _Named(Struct, gc=False):
     name: str
 
 
 _decode_named = msgspec.json.Decoder(_Named).decode
-_decode_brief = msgspec.json.Decoder(_Brief).decode
+_decode_brief = msgspec.json.Decoder(Brief).decode
 _decode = msgspec.json.Decoder(_Fields).decode
 _decode_needs = msgspec.json.Decoder(_Needs).decode
 
@@ -134,10 +127,9 @@ class CondaPolicing:
 
     def brief(self, entry: Entry) -> Brief:
         try:
-            fields = _decode_brief(entry.raw)
+            return _decode_brief(entry.raw)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             raise InvalidRecordError("the record is not as it should be") from None
-        return Brief(fields.name, fields.version, fields.build, fields.size)
 
     def _license(self, said: object) -> str | None:
         if not isinstance(said, str):
