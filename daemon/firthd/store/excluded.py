@@ -44,7 +44,9 @@ INSERT INTO gone SELECT name, count(*), min(id) FROM left_out WHERE id > 0 GROUP
 DELETE FROM gone WHERE name IN (SELECT name FROM kept);
 DROP TABLE kept;
 """
-BATCH = 10_000
+LEFT_OUT_COLUMNS = ("id", "part", "filename", "name", "version", "build", "size", "verdict")
+TOGETHER = 40
+BATCH = 250 * TOGETHER * len(LEFT_OUT_COLUMNS)
 
 
 class LeftOut(Struct, frozen=True, kw_only=True):
@@ -112,6 +114,12 @@ ChosenRow = tuple[str, str, str, str, str, int | None, str | None, bool, str]
 Leaver = Callable[[str, str, str, str, int | None, bool], None]  # file name, name, version, build, size, counts
 
 
+def _insert(rows: int) -> str:
+    """Return the SQL that writes so many rows of what is left out."""
+    row = f"({', '.join('?' * len(LEFT_OUT_COLUMNS))})"
+    return f"INSERT INTO left_out ({', '.join(LEFT_OUT_COLUMNS)}) VALUES {', '.join([row] * rows)}"
+
+
 class JudgementFile:
     """A mirror's judgement, open for writing in a worker."""
 
@@ -122,7 +130,7 @@ class JudgementFile:
             self._connection.execute(f"PRAGMA {pragma}")
         self._connection.executescript(TABLES)
         self._connection.execute("BEGIN")
-        self._rows: list[tuple[int, *LeftOutRow]] = []
+        self._values: list[object] = []  # of rows that are not written yet, one after the other
         self._records = self._along = 0
 
     def __enter__(self) -> "JudgementFile":
@@ -142,33 +150,35 @@ class JudgementFile:
         """Append a record that is left out; one that only goes along with another is in no list of them."""
         self._records += counts
         self._along += not counts
-        self._rows.append((self._records if counts else -self._along, *row))
-        if len(self._rows) >= BATCH:
+        self._values.extend((self._records if counts else -self._along, *row))
+        if len(self._values) >= BATCH:
             self._flush()
 
     def leaver(self, part: str, verdict: int) -> Leaver:
         """Return what appends records of a part with one verdict: `leave_out` for half a million of them."""
-        rows, append = self._rows, self._rows.append
+        values, extend = self._values, self._values.extend
 
         def leave(filename: str, name: str, version: str, build: str, size: int | None, counts: bool) -> None:
             if counts:
                 self._records += 1
-                append((self._records, part, filename, name, version, build, size, verdict))
+                extend((self._records, part, filename, name, version, build, size, verdict))
             else:
                 self._along += 1
-                append((-self._along, part, filename, name, version, build, size, verdict))
-            if len(rows) >= BATCH:
+                extend((-self._along, part, filename, name, version, build, size, verdict))
+            if len(values) >= BATCH:
                 self._flush()
 
         return leave
 
     def _flush(self) -> None:
+        """Write what waits, many rows a statement: one for each costs half as much again."""
+        values, width = self._values, len(LEFT_OUT_COLUMNS)
+        whole = len(values) - len(values) % (TOGETHER * width)
         self._connection.executemany(
-            "INSERT INTO left_out (id, part, filename, name, version, build, size, verdict)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            self._rows,
+            _insert(TOGETHER), (values[at : at + TOGETHER * width] for at in range(0, whole, TOGETHER * width))
         )
-        self._rows.clear()
+        self._connection.executemany(_insert(1), (values[at : at + width] for at in range(whole, len(values), width)))
+        values.clear()
 
     def kept(self, names: Iterable[str]) -> None:
         """Write the names of which something is kept, when all that is left out was told."""

@@ -255,8 +255,10 @@ def url_of(raw: Raw | bytes) -> str:
 
 def listed_and_removed(document: Document) -> list[str]:
     """Return the files that a document lists and says to be removed, by name."""
+    if not document.removed:
+        return []
     listed = {*(document.packages or {}), *(document.packages_conda or {})}
-    return sorted(listed.intersection(document.removed or ()))
+    return sorted(listed.intersection(document.removed))
 
 
 def notes(subdir: str, document: Document) -> Iterator[str]:
@@ -277,8 +279,8 @@ def notes(subdir: str, document: Document) -> Iterator[str]:
             f"{subdir}: {len(doubtful):,} files are listed and also removed, so they are not offered, such as"
             f" {printable(doubtful[0], 99)}."
         )
-    moved = len(document.packages or {}) + len(document.packages_conda or {})
-    moved -= sum(filename.endswith(".tar.bz2") for filename in document.packages or {})
-    moved -= sum(filename.endswith(".conda") for filename in document.packages_conda or {})
+    moved = 0
+    for bucket, ending in ((document.packages, ".tar.bz2"), (document.packages_conda, ".conda")):
+        moved += len(bucket or {}) - sum(map(str.endswith, bucket or {}, repeat(ending)))
     if moved:
         yield f"{subdir}: {moved:,} files stand in another section than their extension says; they were put right."
