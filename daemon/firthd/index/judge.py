@@ -190,6 +190,7 @@ class PolicyPass:
         judging, brief_of, key_of = self.judging, self.policing.brief, self.policing.name_key
         code, codes, left_out = judging.not_allowed, judging.codes[part], 0
         leave = self._file.leaver(part, code) if self._file is not None else None
+        last, is_cut = None, False
         for number, entry in entries:
             if number % REPORT_EVERY == 0:
                 self._judged(part, number, total)
@@ -198,7 +199,9 @@ class PolicyPass:
             except InvalidRecordError:
                 continue  # whoever compares it refuses it, with the reason
             name = brief.name
-            if not cut(key_of(name)):
+            if name != last:  # what has one name mostly stands together
+                last, is_cut = name, cut(key_of(name))
+            if not is_cut:
                 yield number, entry
                 continue
             codes[number] = code
