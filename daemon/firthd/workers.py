@@ -10,6 +10,7 @@ stdin; progress and the result come back as JSON lines on stdout; all else goes 
 import asyncio
 import contextlib
 import ctypes
+import errno
 import gc
 import importlib
 import logging
@@ -28,7 +29,7 @@ import msgspec
 from msgspec import Struct
 
 from firth_protocol import units
-from firth_protocol.errors import FirthError, Invalid, TooLarge, WorkerLost, from_wire
+from firth_protocol.errors import FirthError, Invalid, NoSpace, TooLarge, WorkerLost, from_wire
 from firthd.clock import Clock
 from firthd.turns import Turns
 
@@ -297,6 +298,18 @@ def too_much_memory(allowed: int | None) -> TooLarge:
     )
 
 
+def no_room(error: BaseException | None) -> NoSpace | None:
+    """Return the error for a task that a full disk ended, whatever else went wrong when it did; None for any other."""
+    while error is not None:
+        full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
+        if full or getattr(error, "sqlite_errorname", None) == "SQLITE_FULL":
+            return NoSpace(
+                "the disk is full", hint="free some space below the state folder; it is safe to run it again"
+            )
+        error = error.__context__
+    return None
+
+
 def find_function(task: str) -> tuple[Callable[[Any, Report], Any], type[Struct]]:
     """Import a task's function; return it with the type of its parameters."""
     check_task(task)
@@ -328,6 +341,10 @@ def child(task: str) -> None:
             failed = error
         except MemoryError:
             failed = too_much_memory(allowed)
+        except Exception as error:
+            failed = no_room(error)
+            if failed is None:
+                raise
         # Outside the handlers, where nothing holds what the task held: there may be no memory before that.
         if failed is not None:
             send(Message(error=failed.wire(), peak_rss_bytes=peak_rss_bytes()))
