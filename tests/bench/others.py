@@ -64,7 +64,7 @@ def nginx(folder: Path, port: int, files: Mapping[str, bytes]) -> list[str] | No
     if NGINX is None:
         return None
     static = folder / "static"
-    static.mkdir()
+    static.mkdir(exist_ok=True)
     (folder / "temporary").mkdir()
     for name, content in files.items():
         (static / name).write_bytes(content)

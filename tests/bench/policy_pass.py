@@ -23,8 +23,9 @@ from firthd.families.base import Spool
 from firthd.families.conda.formats import FORMATS
 from firthd.families.conda.policing import POLICING
 from tests.bench.conda_index import SUBDIRS
+from tests.bench.cpu import cpu_seconds
 from tests.bench.sources import conda
-from tests.bench.whole_channel import cpu_seconds, seconds
+from tests.bench.whole_channel import seconds
 from tests.support.daemon import DaemonProcess
 
 KEPT = 5000

@@ -8,7 +8,6 @@ daemon's and its workers' peak; the stall of the event loop is the one that the 
 
 import argparse
 import asyncio
-import os
 import re
 import tempfile
 from datetime import datetime
@@ -21,13 +20,8 @@ from tests.support.daemon import DaemonProcess
 
 # What is measured may be another checkout, which has no such sources.
 tests.bench.__path__.append(str(Path(__file__).parent))
+from tests.bench.cpu import cpu_seconds  # noqa: E402
 from tests.bench.sources import MADE, floor, type_of  # noqa: E402
-
-
-def cpu_seconds(pid: int) -> float:
-    """Return what a daemon and its workers that have ended have used."""
-    used = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[11:15]
-    return sum(map(int, used)) / os.sysconf("SC_CLK_TCK")
 
 
 async def measure(process: DaemonProcess, client: Client, title: str) -> float:
