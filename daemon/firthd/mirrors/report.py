@@ -238,7 +238,7 @@ class Reports:
                 for one in collisions
             ],
             collisions_total=colliding,
-            notes=[*(shown.notes if shown else []), *untold],
+            notes=[*(shown.notes if shown else []), *untold, *self._policies.not_seen(row)],
             in_force=in_force.told() if in_force is not None else None,
             missing=missing,
             missing_total=lacks,
