@@ -36,6 +36,8 @@ from firthd.workers import Report, TaskProgress
 REPORT_EVERY = 20_000
 MISSING_TOLD = 1000
 LICENSES_TOLD = 100
+NOT_THERE = "the source has no such package"
+NOT_TAKEN = f"{NOT_THERE}, or the mirror's filters leave it out"
 Unreadable = Upstream | TooLarge
 """Why a part could not be read."""
 
@@ -91,8 +93,16 @@ class PolicyPass:
         flaws = Flaws(self.policing, by.rules.cve, read_advisories(state, formats.family)) if by.rules.cve else None
         self.judge = Judge(by.rules, self.policing, now_ms=by.now_ms, flaw=flaws.worst if flaws else None)
         self.sights = Sights(state, params.mirror_id, formats.family, by.now_ms)
+        narrowed = params.only is not None or formats.taker(params.filters) is not None
         self.judging = Judging(
-            self.judge, self.sights.first_seen, self._drop, self._recall, self._forgo, self._needs, self._whole
+            self.judge,
+            self.sights.first_seen,
+            self._drop,
+            self._recall,
+            self._forgo,
+            self._needs,
+            self._whole,
+            NOT_TAKEN if narrowed else NOT_THERE,
         )
         self._unneeded = self.judge.unless_needed
         self._names: NamesFirst | None = None

@@ -247,7 +247,9 @@ class Judging:
         forgo: Callable[[str, int, int], bool] = lambda part, number, code: True,
         needs: Callable[[str, int], Iterable[str]] | None = None,
         whole: Callable[[str, int], Facts | None] = lambda part, number: None,
+        not_there: str = "the source has no such package",
     ) -> None:
+        self._not_there = not_there
         self._recall = recall
         self._forgo = forgo
         self._needs = needs
@@ -446,7 +448,7 @@ class Judging:
         if key is not None and key in self._against:
             verdict = self._against[key]
             return f"what there is is left out by {verdict.rule}: {verdict.why}"
-        return "the source has no such package"
+        return self._not_there
 
     def _keep(self, facts: Facts) -> None:
         self.kept += facts.counts
