@@ -94,7 +94,8 @@ class Closure:
         self._shelves: dict[str, Shelf] = {}
         self._taken: dict[tuple[str, str, str], bool] = {}  # name, platform, extra -> whether all of it is anything
         self._done: set[tuple[str, int, int, str]] = set()
-        self._open: deque[tuple[Candidate, int, str]] = deque()
+        self._open: deque[Candidate] = deque()
+        self._open_extras: deque[tuple[Candidate, int, str]] = deque()
         self._lacking: list[tuple[str, Candidate]] = []  # nearest first
         self._lacking_somewhere: list[Candidate] = []  # of those for every platform
         self.unlisted = 0
@@ -112,16 +113,24 @@ class Closure:
         for root in roots:
             platform = root.facts.platform
             self._use(root, self._all if platform == self._everywhere else self._bits[platform])
-        while self._open:
-            one, where, extra = self._open.popleft()
-            for platform, bit in self._each(where):
-                for text in self._known.depends(one, platform, extra):
-                    answer = self._answers.get(text, 0)
-                    if not answer & bit:
-                        answer |= bit | self._ask(one, text, platform, bit) << self._met
-                        self._answers[text] = answer
-                    if not answer >> self._met & bit:
-                        self._lacks(one, text, answer, bit)
+        while self._open or self._open_extras:
+            if self._open:
+                one = self._open.popleft()
+                where, one.fresh = one.fresh, 0
+                self._follow(one, where, "")
+            else:
+                self._follow(*self._open_extras.popleft())
+
+    def _follow(self, one: Candidate, where: int, extra: str) -> None:
+        """Look at what a record needs, or what an extra of it needs, on some platforms."""
+        for platform, bit in self._each(where):
+            for text in self._known.depends(one, platform, extra):
+                answer = self._answers.get(text, 0)
+                if not answer & bit:
+                    answer |= bit | self._ask(one, text, platform, bit) << self._met
+                    self._answers[text] = answer
+                if not answer >> self._met & bit:
+                    self._lacks(one, text, answer, bit)
 
     def _each(self, where: int) -> Iterator[tuple[str, int]]:
         for platform, bit in self._bits.items():
@@ -147,14 +156,16 @@ class Closure:
         fresh = where & ~one.contexts
         if fresh:
             one.contexts |= fresh
-            self._open.append((one, fresh, ""))
+            if not one.fresh:
+                self._open.append(one)
+            one.fresh |= fresh
         for extra in extras:
             if one.extras is None:
                 one.extras = {}
             fresh = where & ~one.extras.get(extra, 0)
             if fresh:
                 one.extras[extra] = one.extras.get(extra, 0) | fresh
-                self._open.append((one, fresh, extra))
+                self._open_extras.append((one, fresh, extra))
 
     def _ask(self, asking: Candidate, text: str, platform: str, bit: int) -> int:
         """Keep all that meets a requirement on a platform; return its bit if anything does, else 0."""

@@ -21,6 +21,7 @@ class Candidate:
         "excepted",
         "extras",
         "facts",
+        "fresh",
         "kept",
         "key",
         "lacks",
@@ -41,11 +42,14 @@ class Candidate:
         self.lacks = False  # something that it needs is missing on a platform
         self.needed_by: Candidate | None = None  # who asked for it first
         self.contexts = 0  # the platforms on which it is used, a bit each
+        self.fresh = 0  # those of them on which nobody has looked yet what it needs
         self.extras: dict[str, int] | None = None  # on which of these an extra of it is wanted
 
 
 class _Side:
     """What a platform can use of a shelf, and what of that it has not taken yet."""
+
+    __slots__ = ("_left", "places")
 
     def __init__(self, places: list[int]) -> None:
         self.places = places  # of groups, in order
@@ -67,6 +71,8 @@ class _Side:
 class Shelf:
     """Candidates of a name. `order` returns what versions are compared by, None for one that meets no requirement."""
 
+    __slots__ = ("_keys", "_order", "_ordered", "_parts", "_sides", "candidates", "groups")
+
     def __init__(self, candidates: Sequence[Candidate], order: Callable[[str], Comparable | None] | None) -> None:
         self.candidates = candidates
         versions: dict[str, list[Candidate]] = {}
@@ -77,12 +83,14 @@ class Shelf:
         self._keys: list[Comparable] = []
         self._ordered: list[list[Candidate]] = []
         self._sides: dict[str, _Side] = {}
-        self._parts: dict[str, set[str]] = {}  # platform -> parts of what it can use
+        self._parts: dict[str, set[str]] | None = None  # platform -> parts of what it can use
         if order is not None:
             keyed = [(key, group) for version, group in versions.items() if (key := order(version)) is not None]
             keyed.sort(key=lambda pair: pair[0])
             self._keys = [key for key, _ in keyed]
             self._ordered = [group for _, group in keyed]
+            if len(keyed) == len(self.groups):
+                self.groups = self._ordered
 
     def span(self, bounds: Bounds) -> tuple[int, int] | None:
         """Return from where to where bounds reach; None: a version in them is none, and someone else has to say why."""
@@ -116,6 +124,7 @@ class Shelf:
         """
         places = self._side(platform, everywhere).places
         here = (platform, everywhere)
+        self._parts = self._parts or {}
         parts = self._parts.setdefault(platform, set())
         if not parts:
             parts |= {one.facts.part for one in self.candidates if one.facts.platform in here}
