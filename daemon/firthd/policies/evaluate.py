@@ -388,8 +388,8 @@ class Judging:
                 if self._forgo(part, number, unneeded):
                     self.codes[part][number] = unneeded
                     self._left_out[unneeded] += 1
-        while self._candidates:  # what is decided goes: the parts are read once more, and need the memory
-            for one in self._candidates.popitem()[1]:
+        for key in sorted(self._candidates):  # what is decided goes: the parts are read once more, and need the memory
+            for one in self._candidates.pop(key):
                 if one.kept:
                     self._keep(one.facts)
                     if judge.closes:

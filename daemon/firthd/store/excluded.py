@@ -7,6 +7,7 @@ derived: the next run of the mirror makes it anew.
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -45,8 +46,10 @@ DELETE FROM gone WHERE name IN (SELECT name FROM kept);
 DROP TABLE kept;
 """
 LEFT_OUT_COLUMNS = ("id", "part", "filename", "name", "version", "build", "size", "verdict")
+CHOSEN_COLUMNS = ("part", "filename", "name", "version", "build", "size", "license", "direct", "needed_by")
 TOGETHER = 40
-BATCH = 250 * TOGETHER * len(LEFT_OUT_COLUMNS)
+ROWS = 250 * TOGETHER
+BATCH = ROWS * len(LEFT_OUT_COLUMNS)
 
 
 class LeftOut(Struct, frozen=True, kw_only=True):
@@ -114,10 +117,10 @@ ChosenRow = tuple[str, str, str, str, str, int | None, str | None, bool, str]
 Leaver = Callable[[str, str, str, str, int | None, bool], None]  # file name, name, version, build, size, counts
 
 
-def _insert(rows: int) -> str:
-    """Return the SQL that writes so many rows of what is left out."""
-    row = f"({', '.join('?' * len(LEFT_OUT_COLUMNS))})"
-    return f"INSERT INTO left_out ({', '.join(LEFT_OUT_COLUMNS)}) VALUES {', '.join([row] * rows)}"
+def _insert(table: str, columns: Sequence[str], rows: int) -> str:
+    """Return the SQL that writes so many rows."""
+    row = f"({', '.join('?' * len(columns))})"
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * rows)}"
 
 
 class JudgementFile:
@@ -172,13 +175,18 @@ class JudgementFile:
 
     def _flush(self) -> None:
         """Write what waits, many rows a statement: one for each costs half as much again."""
-        values, width = self._values, len(LEFT_OUT_COLUMNS)
-        whole = len(values) - len(values) % (TOGETHER * width)
-        self._connection.executemany(
-            _insert(TOGETHER), (values[at : at + TOGETHER * width] for at in range(0, whole, TOGETHER * width))
-        )
-        self._connection.executemany(_insert(1), (values[at : at + width] for at in range(whole, len(values), width)))
+        values = self._values
+        self._write("left_out", LEFT_OUT_COLUMNS, values)
         values.clear()
+
+    def _write(self, table: str, columns: Sequence[str], values: Sequence[object]) -> None:
+        """Write rows whose values stand one after the other."""
+        width = len(columns)
+        step = TOGETHER * width
+        whole = len(values) - len(values) % step
+        execute = self._connection.executemany
+        execute(_insert(table, columns, TOGETHER), (values[at : at + step] for at in range(0, whole, step)))
+        execute(_insert(table, columns, 1), (values[at : at + width] for at in range(whole, len(values), width)))
 
     def kept(self, names: Iterable[str]) -> None:
         """Write the names of which something is kept, when all that is left out was told."""
@@ -190,11 +198,9 @@ class JudgementFile:
 
     def chosen(self, rows: Iterable[ChosenRow]) -> None:
         """Write what is kept, by name."""
-        self._connection.executemany(
-            "INSERT INTO chosen (part, filename, name, version, build, size, license, direct, needed_by)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            rows,
-        )
+        following = iter(rows)
+        while some := list(chain.from_iterable(islice(following, ROWS))):
+            self._write("chosen", CHOSEN_COLUMNS, some)
 
     def missing(self, rows: Iterable[tuple[str, str, Sequence[str], str]]) -> None:
         """Write what nothing meets: requirement, platform, chain, why."""
