@@ -8,23 +8,31 @@ from firthd.store.catalog import SourceIndexRow
 from firthd.store.database import Database, Tx
 from firthd.upstream.failures import http_date_ms
 
+GATHERED = 64
+"""Small parts that are written down together: at most so many come twice after a crash."""
+
 
 class Arrivals:
     """Writes down parts that have come, unless the mirror was edited since the run began.
 
-    Those that come while one transaction is under way share the next: a mirror whose filters name thousands of parts
-    is not looked at for each of them.
+    `small`: there are many of them, and a few together are written down.
     """
 
-    def __init__(self, db: Database, job: Job) -> None:
+    def __init__(self, db: Database, job: Job, *, small: bool = False) -> None:
         self._db = db
         self._job = job
+        self._small = small
         self._rows: list[SourceIndexRow] = []
         self._writing = asyncio.Lock()
 
     async def __call__(self, row: SourceIndexRow) -> None:
-        """Return once a part is written down."""
+        """Return once a part is written down, or waits for others to be written down with."""
         self._rows.append(row)
+        if not self._small or len(self._rows) >= GATHERED:
+            await self.all()
+
+    async def all(self) -> None:
+        """Return once every part is written down."""
         async with self._writing:
             if not self._rows:
                 return  # it went with those before
