@@ -10,12 +10,14 @@ stdin; progress and the result come back as JSON lines on stdout; all else goes 
 import asyncio
 import contextlib
 import ctypes
+import errno
 import gc
 import importlib
 import logging
 import os
 import resource
 import signal
+import subprocess
 import sys
 import typing
 from collections import deque
@@ -27,7 +29,7 @@ import msgspec
 from msgspec import Struct
 
 from firth_protocol import units
-from firth_protocol.errors import FirthError, Invalid, TooLarge, WorkerLost, from_wire
+from firth_protocol.errors import FirthError, Invalid, NoSpace, TooLarge, WorkerLost, from_wire
 from firthd.clock import Clock
 from firthd.turns import Turns
 
@@ -223,6 +225,33 @@ def lost(task: str, status: int, said: list[str]) -> WorkerLost:
 # --- the child's side ---------------------------------------------------------------------------------------------
 
 
+def apart(task: str, params: Struct, result: type[T], *, memory_bytes: int, timeout_s: float) -> T | None:
+    """Let a task be done by a process of its own, from within a task, and wait for it; it blocks.
+
+    None: it took too long, too much memory, or it failed or died: whoever asks can do without.
+    """
+    check_task(task)
+    kept = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-P", "-m", "firthd.workers", task],
+            input=msgspec.json.encode(params),
+            stdout=subprocess.PIPE,
+            timeout=timeout_s,
+            env=kept | {PARENT: str(os.getpid()), MEMORY: str(memory_bytes)},
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    for line in reversed(ended.stdout.splitlines()):
+        with contextlib.suppress(msgspec.DecodeError, msgspec.ValidationError):
+            message = msgspec.json.decode(line, type=Message)
+            if message.error is None and message.progress is None:
+                return msgspec.json.decode(message.result, type=result)
+        break
+    return None
+
+
 def peak_rss_bytes() -> int:
     """Return the peak resident memory of this process image; 0 where the system does not tell.
 
@@ -270,6 +299,18 @@ def too_much_memory(allowed: int | None) -> TooLarge:
     )
 
 
+def no_room(error: BaseException | None) -> NoSpace | None:
+    """Return the error for a task that a full disk ended, whatever else went wrong when it did; None for any other."""
+    while error is not None:
+        full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
+        if full or getattr(error, "sqlite_errorname", None) == "SQLITE_FULL":
+            return NoSpace(
+                "the disk is full", hint="free some space below the state folder; it is safe to run it again"
+            )
+        error = error.__context__
+    return None
+
+
 def find_function(task: str) -> tuple[Callable[[Any, Report], Any], type[Struct]]:
     """Import a task's function; return it with the type of its parameters."""
     check_task(task)
@@ -301,6 +342,10 @@ def child(task: str) -> None:
             failed = error
         except MemoryError:
             failed = too_much_memory(allowed)
+        except Exception as error:
+            failed = no_room(error)
+            if failed is None:
+                raise
         # Outside the handlers, where nothing holds what the task held: there may be no memory before that.
         if failed is not None:
             send(Message(error=failed.wire(), peak_rss_bytes=peak_rss_bytes()))

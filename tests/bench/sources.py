@@ -32,11 +32,11 @@ class Made(Struct, frozen=True):
     most: int | None = None
 
 
-def conda(folder: Path, total: int, later: bool) -> None:
-    """Write a channel without shards."""
+def conda(folder: Path, total: int, later: bool, *, dense: bool = False) -> None:
+    """Write a channel without shards; `dense`: what its records need is there."""
     for subdir, share in SUBDIRS.items():
         (folder / subdir).mkdir(parents=True, exist_ok=True)
-        write_index(folder / subdir / "repodata.json.zst", subdir, int(total * share), later=later)
+        write_index(folder / subdir / "repodata.json.zst", subdir, int(total * share), later=later, dense=dense)
 
 
 def conda_shards(folder: Path, total: int, later: bool) -> None:

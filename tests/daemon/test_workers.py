@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -19,7 +21,7 @@ from firthd.clock import SystemClock
 from firthd.families.base import Spool
 from firthd.families.conda.family import CONDA
 from firthd.index.messages import ReadParams, ReadResult
-from firthd.workers import TaskProgress, Workers, check_task, memory_for
+from firthd.workers import TaskProgress, Workers, check_task, memory_for, no_room
 from tests.support.conda import sample_channel
 from tests.support.conda_state import CondaState
 
@@ -239,3 +241,19 @@ def test_a_child_whose_parent_is_another_by_now_ends_at_once() -> None:
         [sys.executable, "-m", "firthd.workers", READ], env=environ, input=b"{}", capture_output=True, timeout=8
     )
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_a_task_that_a_full_disk_ends_says_so() -> None:
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as small:
+        small.execute("PRAGMA max_page_count = 1")
+        try:
+            try:
+                small.execute("CREATE TABLE t (a)")
+            finally:
+                small.execute("COMMIT")  # as whoever closes a file does, and fails as well
+        except sqlite3.OperationalError as error:
+            found = no_room(error)
+    assert found is not None
+    assert found.message == "the disk is full"
+    assert no_room(OSError(errno.EDQUOT, "quota")) is not None
+    assert no_room(OSError(errno.EIO, "broken")) is None
