@@ -2,29 +2,43 @@
 
 import asyncio
 
-from firthd.mirrors.source import Job
+from firthd.clock import Clock
+from firthd.mirrors.context import Context
+from firthd.mirrors.source import Job, rules_of
 from firthd.store import catalog
 from firthd.store.catalog import SourceIndexRow
 from firthd.store.database import Database, Tx
 from firthd.upstream.failures import http_date_ms
 
 
+EVERY_S = 0.25
+"""Seconds of which small parts share a transaction: a crash makes those come anew."""
+
+
 class Arrivals:
     """Writes down parts that have come, unless the mirror was edited since the run began.
 
-    Those that come while one transaction is under way share the next: a mirror whose filters name thousands of parts
-    is not looked at for each of them.
+    `small`: they are many and small, and a transaction for each would cost more than they do; they share one.
     """
 
-    def __init__(self, db: Database, job: Job) -> None:
+    def __init__(self, db: Database, job: Job, clock: Clock, *, small: bool) -> None:
         self._db = db
         self._job = job
+        self._clock = clock
+        self._every_s = EVERY_S if small else 0.0
+        self._written = float("-inf")  # monotonic seconds
         self._rows: list[SourceIndexRow] = []
         self._writing = asyncio.Lock()
 
     async def __call__(self, row: SourceIndexRow) -> None:
-        """Return once a part is written down."""
+        """Return once a part is written down, or will be with others soon."""
         self._rows.append(row)
+        if not self._every_s or self._clock.monotonic() - self._written >= self._every_s:
+            self._written = self._clock.monotonic()
+            await self.settle()
+
+    async def settle(self) -> None:
+        """Return once all that has come is written down."""
         async with self._writing:
             if not self._rows:
                 return  # it went with those before
@@ -40,8 +54,14 @@ class Arrivals:
         if mirror is None or not self._job.still_that_of(mirror):
             return
         seen = mirror.source_seen or 0
+        await catalog.note_fetched(tx, self._job.mirror_id, rows)
         for row in rows:
-            await catalog.note_fetched(tx, self._job.mirror_id, row)
             seen = max(seen, http_date_ms(row.last_modified) or 0)
         if seen > (mirror.source_seen or 0):
             await catalog.note_mirror(tx, self._job.mirror_id, {"source_seen": seen})
+
+
+def arrivals(context: Context, job: Job) -> Arrivals:
+    """Return what writes down the parts of a mirror's source."""
+    small = rules_of(context.families, job.type).small_parts
+    return Arrivals(context.db, job, context.clock, small=small)

@@ -34,7 +34,7 @@ from firthd.upstream.source import page_address
 
 TRANSFERS = 14
 """Files that one run brings at once: two fewer than a host has connections, so that clients find one free."""
-IN_HAND = 256
+IN_HAND = 640
 """Files under way at once, those included that wait for the disk: they share its flushes. Small ones lie in memory."""
 PAGE = 500
 PATIENCE = Patience(pauses_s=(1.0, 2.0))

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Set
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import quote
 
 from msgspec.structs import replace
@@ -33,13 +34,18 @@ LIST_ATTEMPTS = 2
 TOLD_MS = 100
 """Between two words of how far a file is: there may be many small ones."""
 
-Came = Callable[[SourceIndexRow], Awaitable[None]]
-"""Hears of a part that has come, or is gone, before it is taken in."""
 Marks = Callable[[Spool, Set[str] | None], Awaitable[Mapping[str, Listed]]]
 """Reads a list of parts: what it says of those that are named (None: of all). Raises Upstream for what is none."""
 _NOT_YOURS = frozenset({401, 403})
 FAILURES_IN_A_ROW = 20
 """Parts of many that cannot be had one after the other before it is their source that fails."""
+
+
+class Came(Protocol):
+    """Hears of a part that has come, or is gone, before it is taken in; writes it down by the time it is settled."""
+
+    async def __call__(self, row: SourceIndexRow, /) -> None: ...
+    async def settle(self) -> None: ...
 
 
 class IndexFetcher:
@@ -98,6 +104,8 @@ class IndexFetcher:
             for name, row in known.items()
         }
         answers = await walk(self._rules.requests(seen, job.filters, thorough, job.mode), fetch.ask)
+        if came is not None:
+            await came.settle()
         sides = {part.row.part for part in fetch.parts if part.row.beside is not None}
         answers = [answer for answer in answers if answer.part not in sides]
         there = [answer for answer in answers if answer.form is not None]

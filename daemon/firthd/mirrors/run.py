@@ -15,7 +15,7 @@ from firthd.channels.publish import Publication
 from firthd.families.pieces import AHEAD
 from firthd.index.messages import ReadParams, ReadResult
 from firthd.mirrors import plan
-from firthd.mirrors.arrivals import Arrivals
+from firthd.mirrors.arrivals import arrivals
 from firthd.mirrors.context import Context
 from firthd.mirrors.downloads import Result, bring
 from firthd.mirrors.fetch_index import IndexFetcher
@@ -154,7 +154,7 @@ class MirrorRuns:
 
         async def whole() -> Index:
             again = fetcher or self._fetcher(job, self._p.source_folder(job.mirror_id))
-            return await again.fetch(live, job, known, f"{live.id}w", came=Arrivals(self._p.db, job))
+            return await again.fetch(live, job, known, f"{live.id}w", came=arrivals(self._p, job))
 
         if fetcher is None and any(part.row.mark == AHEAD for part in index.parts):  # its rows are newer than the copy
             index = await whole()
@@ -235,7 +235,7 @@ class MirrorRuns:
                 known,
                 f"{live.id}{tag}",
                 thorough=thorough and not tag,
-                came=Arrivals(self._p.db, job) if kept else None,
+                came=arrivals(self._p, job) if kept else None,
                 current_since=None if since is None or tag else max(int(since), now - CURRENT_MS),
                 pieces=pieces,
             )
