@@ -10,7 +10,6 @@ from firthd.store.catalog import SourceIndexRow
 from firthd.store.database import Database, Tx
 from firthd.upstream.failures import http_date_ms
 
-
 EVERY_S = 0.25
 """Seconds of which small parts share a transaction: a crash makes those come anew."""
 

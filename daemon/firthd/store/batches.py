@@ -64,10 +64,10 @@ class Batches:
             try:
                 above = f"{self._root}/{arrived.sha256[:2]}"
                 folder = f"{above}/{arrived.sha256[2:4]}"
-                if not os.path.isdir(folder):
-                    os.makedirs(folder, exist_ok=True)
+                if not Path(folder).is_dir():
+                    Path(folder).mkdir(parents=True, exist_ok=True)
                     folders.update((above, self._root))
-                os.rename(arrived.path, self._final(arrived))
+                Path(arrived.path).replace(self._final(arrived))
                 folders.add(folder)
             except OSError as error:
                 arrived.error = error
@@ -128,7 +128,7 @@ class Batches:
         """Throw away what came when the same bytes lie at their final name; those are young again, as if written."""
         final = self._final(arrived)
         try:
-            if os.stat(final).st_size != arrived.size:
+            if Path(final).stat().st_size != arrived.size:
                 return False
             os.utime(final)
         except OSError:
@@ -145,7 +145,7 @@ def throw_away(paths: Iterable[str]) -> None:
     """Take files away that may be gone already. Blocks."""
     for path in paths:
         with contextlib.suppress(OSError):
-            os.unlink(path)
+            Path(path).unlink()
 
 
 def _sync_folders(folders: Sequence[str]) -> None:
