@@ -92,7 +92,7 @@ class Hooks(Struct, frozen=True, kw_only=True):
     wrote: Callable[[int], None]
 
 
-_ENCODED = {"+": "%2B", "!": "%21", "~": "%7E"}
+_ENCODED = str.maketrans({"+": "%2B", "!": "%21", "~": "%7E"})
 """Some stores take a plus for a blank, and only know a name by its encoded spelling."""
 _NOT_THERE = frozenset({403, 404, 410})
 
@@ -101,7 +101,7 @@ def spellings(address: str, *, encoded: bool) -> list[str]:
     """Return the spellings of an address whose file name has `+`, `!` or `~`, the one to try first before the other."""
     path, mark, query = address.partition("?")
     folder, slash, name = path.rpartition("/")
-    other = "".join(_ENCODED.get(letter, letter) for letter in name)
+    other = name.translate(_ENCODED)
     if other == name:
         return [address]
     both = [address, f"{folder}{slash}{other}{mark}{query}"]

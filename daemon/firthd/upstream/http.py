@@ -239,13 +239,14 @@ class Http:
             own = dict(headers or {})
             if may_send and secret is not None:
                 own["Authorization"] = secret
-            known = self.known.asking(asked.host)
+            shown = asked.host
+            known = self.known.asking(shown)
             try:
                 async with (
                     self._hosts.slot(here.name, patience_s=patience_s, lane=lane),
                     self._send(source, method, url, own, asked, idle, answer_s, lane, known.meter) as reply,
                 ):
-                    known.answered(reply.status, f"{asked.host} answered {reply.status}")
+                    known.answered(reply.status, f"{shown} answered {reply.status}")
                     location = reply.location
                     if location is None:
                         self._heed(here, reply)

@@ -12,6 +12,8 @@ PACKAGES = "packages"
 GZIPPED = ".gz"
 ZSTD = ".zst"
 
+_plain = re.compile(r"(?:https?://[A-Za-z0-9.-]+(?::[0-9]+)?)?(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)+\Z").match
+"""Addresses that are their own spelling wherever they stand: rooted or absolute, nothing to be resolved."""
 _scheme = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):").match
 
 
@@ -40,6 +42,8 @@ def fetch_url(place: FetchPlace) -> str:
         raise Invalid("The source's record of the file is not there any more.", hint="run the mirror")
     try:
         url = fields_of(place.raw).url.partition("#")[0].strip()
+        if place.base_url is None and _plain(url):
+            return url
         page = place.page or f"{SIMPLE}/{place.part}/"
         if place.base_url:
             page = urljoin(page, place.base_url)
