@@ -168,21 +168,33 @@ class Downloads:
         return Result(stored=self._stored, present=self._present, failed=len(self._failed), changed=self._changed)
 
     async def _feed(self, reads: Files) -> None:
-        last = 0
-        while page := await reads.wanted(last, PAGE):
-            last = page[-1].ordinal
-            given = await self._present_among({wanted.sha256 for wanted in page if wanted.sha256 is not None})
-            there = await asyncio.to_thread(self._there, page, given)
-            for wanted in page:
-                if wanted.ordinal in there:
-                    self._present += counts(wanted)
-                    self._done += counts(wanted)
-                    continue
-                while self._held + _held(wanted) > HELD_BYTES:
-                    self._less.clear()
-                    await self._less.wait()
-                self._held += _held(wanted)
-                await self._queue.put(wanted)
+        coming = asyncio.create_task(self._page(reads, 0))
+        try:
+            while page := await coming:
+                coming = asyncio.create_task(self._page(reads, page[-1][0].ordinal))  # while these are brought
+                for wanted, there in page:
+                    if there:
+                        self._present += counts(wanted)
+                        self._done += counts(wanted)
+                    else:
+                        await self._offer(wanted)
+        finally:
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
+
+    async def _page(self, reads: Files, after: int) -> list[tuple[Wanted, bool]]:
+        """Return the next files, and whether they need not be brought."""
+        page = await reads.wanted(after, PAGE)
+        given = await self._present_among({wanted.sha256 for wanted in page if wanted.sha256 is not None})
+        there = await asyncio.to_thread(self._there, page, given) if given else set[int]()
+        return [(wanted, wanted.ordinal in there) for wanted in page]
+
+    async def _offer(self, wanted: Wanted) -> None:
+        while self._held + _held(wanted) > HELD_BYTES:
+            self._less.clear()
+            await self._less.wait()
+        self._held += _held(wanted)
+        await self._queue.put(wanted)
 
     def _there(self, page: Sequence[Wanted], given: set[str]) -> set[int]:
         """Return the ordinals of the files that the channel has been given and that lie in the store."""
