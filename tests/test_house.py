@@ -157,8 +157,8 @@ def test_the_only_place_is_the_only_one(pattern: str, owner: str) -> None:
 
 WRITERS = {
     "advisory": {"advisories"},
-    "artifact": {"artifacts", "blocks", "dropped", "hand_over", "pages", "upkeep"},
-    "artifact_record": {"artifacts", "blocks", "dropped", "hand_over", "upkeep"},
+    "artifact": {"artifacts", "blocks", "copying", "dropped", "hand_over", "pages", "upkeep"},
+    "artifact_record": {"artifacts", "blocks", "copying", "dropped", "hand_over", "upkeep"},
     "asked": {"asked"},
     "audit": {"audit", "history"},
     "change_set": {"dropped", "generations", "pages"},

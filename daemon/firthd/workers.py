@@ -63,6 +63,7 @@ class TaskProgress(Struct, frozen=True):
     total: int | None
     unit: str
     description: str
+    file: str | None = None  # one that the task is done with: the caller may take it while the task goes on
 
 
 class Message(Struct, frozen=True, omit_defaults=True):

@@ -33,7 +33,7 @@ class TimedDatabase(Database):
 
     held_s: list[float]
 
-    async def write(self, body: Callable[[Tx], Awaitable[T]]) -> T:
+    async def write(self, body: Callable[[Tx], Awaitable[T]], *, lasting: bool = True) -> T:
         async def watched(tx: Tx) -> T:
             begun = time.perf_counter()
             try:
@@ -41,7 +41,7 @@ class TimedDatabase(Database):
             finally:
                 self.held_s.append(time.perf_counter() - begun)
 
-        return await super().write(watched)
+        return await super().write(watched, lasting=lasting)
 
 
 def digest(*what: object) -> str:

@@ -1,9 +1,10 @@
 """Measures Python indexes as large as public ones: `python -m tests.bench.python_index [--names N] [--pages N]`.
 
-First a whole index: a project list of 800,000 names, its first run and one after a change, and how long a page takes
-that was never read, and again. Then a name list of 10,000 projects with a page each: the first run, one in which
-nothing changed, one after ten changes, and how many objects that publication wrote. Times are wall seconds, memory is
-the peak of the daemon and of its worker processes together. The daemon is a process of its own, the sources are not.
+First a whole index: a project list of 800,000 names, its first run, one after ten names have changed, and how long a
+page takes that was never read, and again. Then a name list of 10,000 projects with a page each: the first run, one in
+which nothing changed, one after ten changes, and how many objects that publication wrote. Times are wall seconds and
+seconds of the processors, memory is the peak of the daemon and of its worker processes together. The daemon is a
+process of its own, the sources are not.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import aiohttp
 
 from firth_protocol.client import Client
 from firthd.clock import SystemClock
+from tests.bench.cpu import cpu_seconds
 from tests.support.daemon import DaemonProcess
 from tests.support.python import JSON, PythonIndex
 from tests.support.upstream import Fault, FaultyUpstream, Seen
@@ -33,13 +35,13 @@ class Memory:
     """The peak of a process and its children, looked at again and again."""
 
     def __init__(self, pid: int) -> None:
-        self._pid = pid
+        self.pid = pid
         self.peak_mb = 0.0
 
     def look(self) -> None:
-        children = Path(f"/proc/{self._pid}/task/{self._pid}/children").read_text().split()
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         total = 0
-        for pid in (str(self._pid), *children):
+        for pid in (str(self.pid), *children):
             with suppress(OSError, IndexError):
                 lines = Path(f"/proc/{pid}/status").read_text().splitlines()
                 total += sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
@@ -61,8 +63,9 @@ class Index(PythonIndex):
         self.body = b""
 
     def make(self) -> None:
+        step = max(1, self.names // CHANGED)
         projects = [
-            {"_last-serial": number + 1 + (self.moved if number % 1000 == 0 else 0), "name": f"project-{number:07}"}
+            {"_last-serial": number + 1 + (self.moved if number % step == 0 else 0), "name": f"project-{number:07}"}
             for number in range(self.names)
         ]
         self.body = json.dumps({"meta": {"api-version": "1.4"}, "projects": projects}).encode()
@@ -82,11 +85,12 @@ class Index(PythonIndex):
 
 async def timed(name: str, client: Client, mirror: str, memory: Memory) -> None:
     memory.peak_mb = 0
-    began = CLOCK.monotonic()
+    began, used = CLOCK.monotonic(), cpu_seconds(memory.pid)
     run = (await client.call("mirror.run", mirror=mirror)).run
     ended = await client.call("run.wait", run=run.id, timeout=3600)
-    seconds = CLOCK.monotonic() - began
-    print(f"{name:<44}{seconds:>8.2f} s {memory.peak_mb:>7.0f} MB  {ended.state} {ended.counts.added:,} added")
+    seconds, used = CLOCK.monotonic() - began, cpu_seconds(memory.pid) - used
+    told = f"{ended.state} {ended.counts.added:,} added"
+    print(f"{name:<44}{seconds:>8.2f} s {used:>7.2f} CPU s {memory.peak_mb:>7.0f} MB  {told}")
 
 
 async def page(http: aiohttp.ClientSession, url: str, project: str) -> float:
@@ -105,7 +109,7 @@ async def whole(client: Client, url: str, index: Index, source: str, memory: Mem
     await timed("whole: first run", client, "whole:p", memory)
     index.moved += 1
     index.make()
-    await timed("whole: a run after a change", client, "whole:p", memory)
+    await timed(f"whole: a run after {CHANGED} changes", client, "whole:p", memory)
     await timed("whole: a run of no change", client, "whole:p", memory)
     async with aiohttp.ClientSession() as http:
         for name in ("never read", "read before"):

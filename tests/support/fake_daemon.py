@@ -306,10 +306,13 @@ class FakeDaemon(FakePolicies):
         return t.SourceFound(
             type=t.MirrorType(type),
             source=source,
-            subdirs=["linux-64", "noarch"],
-            projects=None,
+            subdirs=["linux-64", "noarch"] if type == t.MirrorType.CONDA else [],
+            projects=1234 if type == t.MirrorType.PYTHON else None,
             index_bytes=62_900_000,
             warnings=[],
+            platforms={"python": ["linux-64", "win-64"], "r": ["source", "windows"]}.get(type, []),
+            python_versions=["3.13", "3.12"] if type == t.MirrorType.PYTHON else [],
+            r_versions=["4.5", "4.4"] if type == t.MirrorType.R else [],
         )
 
     def _do_mirror_create(self, channel: str, name: str, run_now: bool = False, **fields: Any) -> Any:

@@ -32,6 +32,7 @@ from firthd.mirrors.on_demand import Helpers, OnDemand
 from firthd.serving import Limits, web_limits
 from firthd.store.artifacts import FileRow
 from firthd.store.blobs import BlobStore, Kept
+from firthd.store.made_pages import MadePage
 from firthd.store.objects import ObjectRow, whole
 from firthd.store.showcase import ListedPackageRow, SnapshotRow
 from firthd.store.tokens import TokenRow
@@ -313,7 +314,7 @@ class Site:
 
     async def page(
         self, channel_id: int, family: Family, at: PageAt, as_of_ms: int | None, client: str, *, gzipped: bool = False
-    ) -> bytes | None:
+    ) -> MadePage | None:
         """Conda has no lazy parts."""
         return None
 

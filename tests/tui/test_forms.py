@@ -11,6 +11,7 @@ from firth_tui.screens.channels import ChannelsScreen
 from firth_tui.screens.forms.channel import ChannelForm
 from firth_tui.screens.forms.form import Form
 from firth_tui.screens.forms.mirror import MirrorForm
+from firth_tui.screens.forms.mirror_lists import found_words
 from firth_tui.screens.forms.picked_many import known_and_found
 from firth_tui.screens.mirrors import MirrorsScreen
 from firth_tui.screens.run import RunScreen
@@ -280,6 +281,59 @@ async def test_a_platform_that_the_source_has_not_is_told_beside_it(daemon: Fake
         await term.press("ctrl+o")
         await term.sees("◉ linux-64   ◉ linux-99", "! no linux-99; the source has linux-64, noarch")
         assert form_now.field("conda-subdirs").value == "linux-64, linux-99"
+
+
+def test_what_stands_at_a_source_is_told_in_words() -> None:
+    found = t.SourceFound(
+        type=t.MirrorType.PYTHON,
+        source="https://index.example.org/simple",
+        subdirs=[],
+        projects=1234,
+        index_bytes=None,
+        warnings=["it is slow"],
+        python_versions=[f"3.{minor}" for minor in range(15, 5, -1)],
+    )
+    assert found_words(found) == (
+        "Std Python, 1,234 projects, for Python 3.15, 3.14, 3.13, 3.12, 3.11, 3.10 …; it is slow"
+    )
+    assert known_and_found(["1", "2"], ["2"], all_of_it=False) == [("2", "the source has it"), ("1", "")]
+
+
+@pytest.mark.deep
+async def test_what_a_python_source_has_is_picked_from(daemon: FakeDaemon) -> None:
+    async with terminal(daemon.socket, WIDE) as term:
+        form_now = await form(term, "m", "n")
+        form_now.field("type").value = "python"
+        await term.until(lambda: form_now.query("#field-python-python_versions"))
+        form_now.field("source").value = "https://index.example.org/simple/"
+        await term.sees("✓ Std Python, 1,234 projects, for Python 3.13, 3.12, index 62.9 MB")
+        await term.sees("there are 3.13, 3.12, by some pages", "there are linux-64, win-64, by some pages")
+        form_now.field("python-python_versions").control.focus()
+        await term.press("enter")
+        await term.sees("○ 3.13  the source has it", "○ 3.15")
+        await term.press("enter")
+        await term.type("py3")
+        await term.sees("○ py3  ! a version has two numbers, such as 3.12")
+        await term.press("ctrl+o")
+        assert form_now.field("python-python_versions").value == "3.13"
+        form_now.field("python-platforms").value = "osx-64"
+        await term.sees("there are linux-64, win-64, by some pages")  # others may have it
+
+
+@pytest.mark.deep
+async def test_what_an_r_source_has_is_picked_from(daemon: FakeDaemon) -> None:
+    async with terminal(daemon.socket, WIDE) as term:
+        form_now = await form(term, "m", "n")
+        form_now.field("type").value = "r"
+        await term.until(lambda: form_now.query("#field-r-r_versions"))
+        form_now.field("source").value = "https://cran.example.org"
+        await term.sees("✓ Std R, binaries for R 4.5, 4.4, index 62.9 MB")
+        await term.sees("the source has source, windows", "the source has 4.5, 4.4")
+        form_now.field("r-r_versions").value = "4.5, 4.1"
+        await term.sees("! no 4.1; the source has 4.5, 4.4")
+        form_now.field("r-r_versions").control.focus()
+        await term.press("enter")
+        await term.sees("◉ 4.5  the source has it", "○ 4.0  the source has none")
 
 
 async def test_the_channel_is_picked_from_those_there_are(daemon: FakeDaemon) -> None:

@@ -27,6 +27,7 @@ from firthd.store import artifacts, catalog, generations, objects, summaries
 from firthd.store.catalog import ChannelRow
 from firthd.store.database import Database, Reader, Tx
 from firthd.store.generations import FamilyRow, GenerationRow
+from firthd.store.joined import JOINED
 from firthd.store.journal import Journal
 from firthd.store.object_store import Hold, ObjectStore
 from firthd.store.objects import ObjectRow
@@ -328,7 +329,7 @@ class Publisher:
             previous={
                 row.path: PreviousFile(str(await self._store.local(row.file)), row.sha256)
                 for row in reads
-                if row.encoding is None and row.offset is None
+                if row.encoding in {None, JOINED} and row.offset is None
             },
         )
 

@@ -21,6 +21,7 @@ from firthd.families.addresses import PageAt
 from firthd.families.base import FamilyRules
 from firthd.store import generations, showcase
 from firthd.store.database import Database, Reader
+from firthd.store.made_pages import MadePage
 from firthd.store.showcase import (
     ListedPackageRow,
     ReadPageRow,
@@ -62,7 +63,7 @@ class Pages(Protocol):
 
     async def page(
         self, channel_id: int, family: Family, at: PageAt, as_of_ms: int | None, client: str, /
-    ) -> bytes | None: ...
+    ) -> MadePage | None: ...
 
 
 class FamilyShown(Struct, frozen=True, kw_only=True):
@@ -361,8 +362,8 @@ class Showcase:
         at = None if rules.lazy is None else rules.lazy.at(name)
         if rules.lazy is None or at is None:
             return None
-        body = await self._pages.page(view.channel_id, rules.family, at, view.as_of_ms, client)
-        return None if body is None else await asyncio.to_thread(rules.lazy.listed, body)
+        made = await self._pages.page(view.channel_id, rules.family, at, view.as_of_ms, client)
+        return None if made is None else await asyncio.to_thread(rules.lazy.listed, await made.whole())
 
     async def _versions(self, view: View, family: Family, name: str) -> list[VersionRow]:
         return await self._read(lambda r: showcase.versions(r, view.channel_id, view.shows, family, name, VERSIONS))

@@ -16,6 +16,8 @@ from firth_protocol.types import Credentials, Family, Filters, MirrorMode, Sourc
 from firthd.families.addresses import Located, PageAt, SetUp
 from firthd.families.pieces import Pieces
 from firthd.store.columns import columns_of
+from firthd.store.joined import Piece
+from firthd.store.promises import Promise
 from firthd.store.worker_reads import ShownRow
 
 Comparable = Any
@@ -39,7 +41,7 @@ class SourceRecord(Struct, frozen=True, gc=False):
     size: int | None
     sha256: bytes | None  # as the source declares it
     md5: bytes | None
-    declared: int  # 2: sha256, 1: md5 only, 0: neither
+    declared: int  # 2: sha256, 1: another digest only, 0: none
     license: str | None
     timestamp: int | None  # milliseconds
     fingerprint: bytes  # 16 bytes; two spellings of one record have the same
@@ -67,6 +69,7 @@ class Spool(Struct, frozen=True, kw_only=True):
     beside: tuple[str, ...] = ()  # files beside it, where the family reads them with it
     lists: bool = False  # it is a list of parts
     moved: list[str] | None = None  # the packages that may differ from what was read before; None: nobody can tell
+    share: tuple[float, float] | None = None  # from which to which fraction of its entries it is read; None: all
 
 
 class Entry(NamedTuple):
@@ -174,6 +177,9 @@ class Output(Protocol):
 
     def put(self, path: str, content: bytes) -> None:
         """Add a small object that the next publication may change; it lies in a pack with others."""
+
+    def join(self, path: str, pieces: Iterable[Piece]) -> None:
+        """Let a path show pieces one behind the other; of those that it showed before none is made or written."""
 
     def again(self, path: str, where: str) -> None:
         """Let a path that holds its own digest show the bytes that lie under another one."""
@@ -316,6 +322,7 @@ class Batch(Struct, frozen=True, kw_only=True):
 
     asks: tuple[Ask, ...]
     at_once: int = 8
+    same: Sequence[str] = ()  # parts that are as they were read, as a list of them tells; only such as have a `copy`
 
 
 class Known(Struct, frozen=True, kw_only=True):
@@ -325,6 +332,7 @@ class Known(Struct, frozen=True, kw_only=True):
     there: bool  # False: the source had no such part
     beside: str | None = None  # as in `Ask`
     mark: str | None = None
+    copy: bool = False  # what was read is there in full
 
 
 class Answer(Struct, frozen=True, kw_only=True):
@@ -471,6 +479,7 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     needs_record: Callable[[str], bool]  # section -> whether `fetch_url` must be given the raw record
     fetch_url: Callable[[FetchPlace], str]  # where a file is, relative to the source or absolute; without `base_url`
     # also where copies of the source keep it
+    promised: Callable[[bytes], Promise | None] = lambda raw: None  # of a record without sha256: another digest of it
     elsewhere: Callable[[str, str], tuple[str, str] | None] = lambda part, filename: None  # see `Formats`
     reads_beside: bool = False  # files beside a part say something of its records: it is read anew with them
     shows_empty: bool = False  # a part that the source has, and nothing in it, is shown

@@ -1,4 +1,4 @@
-"""The only place that says by what short ways a family's formats may spare most records a close look."""
+"""The only place that says what few families have beside the interface: short ways, and listings with secrets."""
 
 from typing import Protocol, runtime_checkable
 
@@ -24,3 +24,12 @@ class Usual(Protocol):
 
     def usual_record(self, entry: Entry, /) -> SourceRecord | None:
         """Return what `fingerprint` and `record` make of an entry; None: those must look at it, and may refuse it."""
+
+
+@runtime_checkable
+class Indiscreet(Protocol):
+    """A listing whose source may have written users and passwords into addresses; its records have none of them."""
+
+    @property
+    def holds_users(self) -> bool:
+        """Whether there are any in what was fetched."""

@@ -1,12 +1,15 @@
 """The only place that compares what a source lists with a mirror's live rows: added, replaced, gone, held."""
 
 from collections.abc import Iterable, Iterator, Set
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec.structs import astuple, replace
 
 from firth_protocol.errors import TooLarge, Upstream
 from firthd.families.base import (
+    Entry,
     Formats,
     InvalidRecordError,
     Listing,
@@ -16,12 +19,12 @@ from firthd.families.base import (
     Worded,
 )
 from firthd.families.pieces import Covering
-from firthd.families.usual import Plain, Usual
+from firthd.families.usual import Indiscreet, Plain, Usual
 from firthd.index.messages import PACKAGES, POLICY, InvalidRecord, PartResult, ReadParams
 from firthd.store.columns import goes_along
 from firthd.store.run_file import AddRow, CloseRow, OfferRow, RunFile
 from firthd.store.worker_reads import LiveRow, WorkerState
-from firthd.upstream.masking import printable
+from firthd.upstream.masking import printable, starred
 from firthd.workers import Report, TaskProgress
 
 if TYPE_CHECKING:
@@ -64,7 +67,7 @@ class PartReader:
         self._invalid_count = 0
         self._replaced = self._unchanged = self._unhashed = self._before = self._filtered = 0
         self._unexpected, self._surprise = 0, ""
-        self._left_out = self._judged_away = self._taken = self._along = 0
+        self._left_out = self._judged_away = self._taken = self._along = self._seen = 0
 
     def read(self) -> PartResult:
         """Read the part and write its differences."""
@@ -82,6 +85,8 @@ class PartReader:
 
     def compare(self, listing: Listing) -> PartResult:
         """Write how a part that was read differs."""
+        if isinstance(listing, Indiscreet) and listing.holds_users and self._spool.file is not None:
+            hide_users(Path(self._spool.file))
         self._covers = listing.covers if isinstance(listing, Covering) else None
         self._load_live()
         refused = listing.refused if isinstance(listing, Worded) else None
@@ -92,7 +97,7 @@ class PartReader:
             return self._as_it_was(emptied=True)
         if self._policy is not None:
             self._names |= self._policy.judging.offered[self._spool.part]
-        self._run_file.add(self._additions(listing))
+        self._add(self._additions(listing))
         gone, held = self._close_rest(keep=self._params.keep and refused is None)
         taken_back = gone if refused is not None else 0
         self._run_file.close_rows(self._closed)
@@ -101,7 +106,7 @@ class PartReader:
         bytes_to_store, bytes_unknown = self._weigh()
         return PartResult(
             part=self._spool.part,
-            records=len(listing) - self._along + self._elsewhere,
+            records=(len(listing) if self._spool.share is None else self._seen) - self._along + self._elsewhere,
             kept=self._unchanged + self._taken + self._elsewhere,
             before=self._before + self._elsewhere,
             added=self._taken - self._replaced,
@@ -175,6 +180,14 @@ class PartReader:
         if covers is not None:
             self._elsewhere = max(0, self._state.live_count(*whose) - self._before)
 
+    def _add(self, rows: Iterator[AddRow]) -> None:
+        """Write the records; hand them over as they come where somebody takes them early."""
+        if self._params.early_rows is None:
+            self._run_file.add(rows)
+            return
+        while (file := self._run_file.apart(islice(rows, self._params.early_rows))) is not None:
+            self._report(TaskProgress(0, None, "records", f"{self._spool.part}: rows are ready", file))
+
     def _additions(self, listing: Listing) -> Iterator[AddRow]:
         """Yield the records that are new or changed, in order; take those that are there off the live ones."""
         part, family, total = self._spool.part, self._formats.family, len(listing)
@@ -184,11 +197,15 @@ class PartReader:
         proven_above = self._state.proven_above()
         takes = self._formats.taker(self._params.filters)
         last: tuple[str, str] | None = None
-        for number, entry in enumerate(listing):
+        last_section, counts = "", True
+        entries = iter(listing) if self._spool.share is None else share_of(listing, self._spool.share)
+        for number, entry in enumerate(entries):
             filename, section, raw = entry.filename, entry.section, entry.raw
+            self._seen = number + 1
             if number % REPORT_EVERY == 0:
                 self._report(TaskProgress(number, total, "records", f"{part}: {number:,} of {total:,} read"))
-            counts = not goes_along(section)
+            if section != last_section:
+                last_section, counts = section, not goes_along(section)
             self._along += not counts
             of_section = self._live.get(section)
             live = of_section.get(filename) if of_section else None
@@ -228,13 +245,16 @@ class PartReader:
                     self._unhashed += counts and live.declared == 0
                     del self._live[section][filename]
                     continue
-                record = self._known_here(record or decode(entry, print16), live)
+                record = record or decode(entry, print16)
+                if record.sha256 is None or not record.declared:
+                    record = self._known_here(record, live)
             except InvalidRecordError as error:
                 self._refuse(filename, str(error))
                 continue
             self._unhashed += counts and record.declared == 0
             self._names.add(record.name)
-            self._expect(record.name, filename)
+            if self._moved is not None:
+                self._expect(record.name, filename)
             if live is not None:
                 del self._live[section][filename]
                 self._replaced += counts
@@ -307,6 +327,37 @@ class PartReader:
         stored = self._state.stored(self._params.channel_id, digests)
         wanted = [(size, counts) for sha256, size, counts in self._to_store if sha256 is None or sha256 not in stored]
         return sum(size or 0 for size, _ in wanted), sum(counts and size is None for size, counts in wanted)
+
+
+def hide_users(file: Path) -> None:
+    """Put stars for the users and passwords that a copy holds in addresses; nothing else of it changes."""
+    with file.open("r+b") as copy:
+        hidden = starred(copy.read())
+        copy.seek(0)
+        copy.write(hidden)
+
+
+def share_of(listing: Listing, share: tuple[float, float]) -> Iterator[Entry]:
+    """Yield the entries of a share of a listing; those of one file name belong to the share of the first of them."""
+    first, stop = (int(len(listing) * fraction) for fraction in share)
+    begins, filename = 0, None
+    for number, entry in enumerate(listing):
+        if entry.filename != filename:
+            begins, filename = number, entry.filename
+            if begins >= stop:
+                return
+        if begins >= first:
+            yield entry
+
+
+def joined(one: PartResult, other: PartResult) -> PartResult:
+    """Return what two shares of a part that is read for the first time held together."""
+    sums = ("records", "kept", "added", "unhashed", "bytes_to_store", "bytes_unknown", "invalid_count")
+    return replace(
+        one,
+        **{field: getattr(one, field) + getattr(other, field) for field in sums},
+        invalid=[*one.invalid, *other.invalid][:INVALID_LISTED],
+    )
 
 
 def counted(rows: Iterable[LiveRow]) -> int:

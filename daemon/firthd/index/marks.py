@@ -1,5 +1,6 @@
 """The only place that reads what a source's list says of its parts; it runs in a worker process."""
 
+from collections.abc import Mapping, Set
 from pathlib import Path
 
 import msgspec
@@ -29,13 +30,19 @@ class MarksResult(Struct, frozen=True):
 
 def marks_task(params: MarksParams, report: Report) -> MarksResult:
     """Write what the list says of the parts; raise Upstream for what is no list."""
-    formats = load_formats(params.formats)
-    if not isinstance(formats, Lists):
-        raise Internal(f"the sources of {formats.family} list no parts", hint="please report it")
-    names = None if params.names is None else set(params.names)
-    found = formats.marks(params.spool, names, params.max_bytes)
+    found = marks_of(
+        params.formats, params.spool, None if params.names is None else set(params.names), params.max_bytes
+    )
     Path(params.out).write_bytes(msgspec.msgpack.encode(found))
     return MarksResult(len(found))
+
+
+def marks_of(formats_at: str, spool: Spool, names: Set[str] | None, max_bytes: int) -> Mapping[str, Listed]:
+    """Return what the list says of the parts; raise Upstream for what is no list. It blocks."""
+    formats = load_formats(formats_at)
+    if not isinstance(formats, Lists):
+        raise Internal(f"the sources of {formats.family} list no parts", hint="please report it")
+    return formats.marks(spool, names, max_bytes)
 
 
 def read_marks(file: Path) -> dict[str, Listed]:

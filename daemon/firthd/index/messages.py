@@ -45,6 +45,8 @@ class ReadParams(Struct, frozen=True, kw_only=True):
     singly: bool = False  # a part that cannot be read, or is empty without a word, stays as it was; the others go on
     accept_removals: bool = False  # what is empty without a word is taken at its word
     policy: JudgedBy | None = None  # None: everything that the source lists is kept
+    first: bool = False  # the mirror has no rows and offers no names: parts may be read in shares
+    early_rows: int | None = None  # so many that are new are handed over at a time, in a file of their own; None: none
     page: bool = False  # what is read is the page of a lazy part; False: rows that came with pages are replaced
     max_part_bytes: int = 1 << 30  # of one part, decompressed: `upstream.max_index_bytes`
 
@@ -227,6 +229,7 @@ class RenderedFile(Struct, frozen=True, kw_only=True):
     file: str
     sha256: str
     size: int
+    shows: int | None = None  # bytes, where it only lists the pieces of what is shown
 
 
 class RenderedPart(Struct, frozen=True, kw_only=True):

@@ -7,10 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from msgspec.structs import replace
+
 from firthd.families.base import ShownPackage, Side
 from firthd.index.messages import PreviousFile, RenderedFile
 from firthd.index.owners import precedence
 from firthd.index.packs import Pack, sync
+from firthd.store import joined
+from firthd.store.joined import Joint, Piece
 from firthd.store.run_file import RunFile
 from firthd.store.worker_objects import PackedAt
 from firthd.store.worker_reads import WorkerState
@@ -139,6 +143,37 @@ class Outputs:
         self._pack.add(digest, content)
         self._changing[path] = digest
 
+    def join(self, path: str, pieces: Iterable[Piece]) -> None:
+        """Let a path show pieces one behind the other; of those that it showed before none is made or written."""
+        before = self._joints(path)
+        joints: list[Joint] = []
+        for piece in pieces:
+            joint = before.get(piece.mark)
+            if joint is None:
+                content = piece.make()
+                packed = joined.pressed(content)
+                joint = Joint(piece.mark, hashlib.sha256(packed).digest(), len(content))
+                self.slice(joined.piece_path(path, joint.sha256), joint.sha256, packed)
+            joints.append(joint)
+        needed = {joined.piece_path(path, joint.sha256) for joint in joints}
+        for old in set(self.below(f"{path}/")) - needed:
+            self.end(old)
+        with self.open(path) as file:
+            file.write(joined.listed(joints))
+        self.files[-1] = replace(self.files[-1], shows=sum(joint.size for joint in joints))
+
+    def _joints(self, path: str) -> dict[bytes, Joint]:
+        """Return the pieces that a path shows, by what they were made of: those that are there."""
+        content = self.before(path)
+        if content is None:
+            return {}
+        try:
+            joints = joined.joints_of(content)
+        except ValueError:
+            return {}  # a release before wrote it as it is shown
+        there = set(self.below(f"{path}/"))
+        return {joint.mark: joint for joint in joints if joined.piece_path(path, joint.sha256) in there}
+
     def again(self, path: str, where: str) -> None:
         """Let a path that holds its own digest show the bytes that lie under another one."""
         found = self._state.packed_object(self._channel_id, self._family, where)
@@ -178,7 +213,8 @@ class Outputs:
     def finish(self, run_file: RunFile) -> tuple[RenderedFile | None, int]:
         """Write every object into the run's file; return the pack, if there is one, and how many slices it holds."""
         pack = self._pack.finish()
-        run_file.files((file.path, file.sha256, file.size) for file in self.files)
+        run_file.files((file.path, file.sha256, file.size) for file in self.files if file.shows is None)
+        run_file.joined((file.path, file.sha256, file.shows) for file in self.files if file.shows is not None)
         run_file.packed((path, sha256, *self._pack.place(sha256)) for path, sha256 in self._new.items())
         run_file.packed((path, sha256, *place) for path, (sha256, place) in self._elsewhere.items())
         run_file.packed(

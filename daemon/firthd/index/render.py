@@ -259,16 +259,19 @@ class Renderer:
 
     def _take(self, part: str, page: list[ShownRow], touched: set[str], summed: set[str] | None) -> list[ShownRow]:
         """Return the rows of a page that are served, and sum up those of the names in `summed` (None: of all)."""
-        owned = self._owners.shown(page) if self._owners.contested else page
-        served = [row for row in once(owned) if self._writable(part, row, touched)]
-        for row in served:
-            if summed is None or row.name in summed:
-                self._summaries.add(part, row)
+        served = once(self._owners.shown(page) if self._owners.contested else page)
+        if self._unproven(served):
+            served = [row for row in served if self._writable(part, row, touched)]
+        self._summaries.add(part, served if summed is None else [row for row in served if row.name in summed])
         if self._owners.contested:
             for row in page:
                 if (summed is None or row.name in summed) and not self._owners.shows(row.name, row.mirror_id):
                     self._summaries.hide(row)
         return served
+
+    def _unproven(self, rows: list[ShownRow]) -> bool:
+        proven_above = self._params.proven_above
+        return bool(proven_above) and any(row.id <= proven_above for row in rows)
 
     def _writable(self, part: str, row: ShownRow, touched: set[str]) -> bool:
         """Tell whether a row can be shown; one that was read before that was proven is left out if it cannot.

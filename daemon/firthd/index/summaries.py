@@ -1,7 +1,7 @@
 """The only place that sums a channel's files up: into one line a package, and all of them into a family's content."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
+from itertools import chain, groupby
 from operator import attrgetter
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from firthd.store.worker_reads import ShownRow, SummaryInForce
 
 DEPENDS_MAX = 500
 SHA256, MD5 = 2, 1
+
+_name_of = attrgetter("name")
 
 
 class Summary(Struct):
@@ -73,34 +75,38 @@ class Summaries:
     def __init__(self, formats: Formats) -> None:
         self._formats = formats
         self._found: dict[str, Summary] = {}
-        self._pressed: dict[str, bytes] = {}  # part -> as a digest takes it
 
-    def add(self, part: str, row: ShownRow) -> None:
-        """Count one file that is shown; one that goes along with another is content, but nothing that is counted."""
-        summary, version = self._of(row.name), row.version
-        self._press(part, row, summary)
-        if goes_along(row.section):
-            return
-        if version not in summary.versions:
-            newer = self._newer(version, summary)
-            summary.versions.add(version)
-            if newer:
-                summary.newest = version
-                summary.records.clear()
-                summary.depends.clear()
-        if version == summary.newest:
-            summary.records.append(row.raw)
-        summary.platforms.add(self._formats.platform(part, row.filename))
-        summary.files += 1
-        summary.bytes += row.size or 0
+    def add(self, part: str, rows: Iterable[ShownRow]) -> None:
+        """Count files that are shown in a part; those of one package one behind the other cost least.
 
-    def _press(self, part: str, row: ShownRow, summary: Summary) -> None:
-        declared = row.sha256 if row.declared == SHA256 else row.md5 if row.declared == MD5 else None
-        pressed_part = self._pressed.get(part)
-        if pressed_part is None:
-            pressed_part = self._pressed[part] = pressed(part.encode())
-        identity = self._formats.identity(row)
-        summary.entries += entry_digest(pressed_part, row.filename, row.section, identity, declared)
+        One that goes along with another is content, but nothing that is counted.
+        """
+        pressed_part = pressed(part.encode())
+        identity, platform = self._formats.identity, self._formats.platform
+        for name, files in groupby(rows, _name_of):
+            summary = self._of(name)
+            entries, versions, platforms = summary.entries, summary.versions, summary.platforms
+            for row in files:
+                declared = row.sha256 if row.declared == SHA256 else row.md5 if row.declared == MD5 else None
+                entries += entry_digest(pressed_part, row.filename, row.section, identity(row), declared)
+                if goes_along(row.section):
+                    continue
+                version = row.version
+                if version not in versions:
+                    self._take_version(summary, version)
+                if version == summary.newest:
+                    summary.records.append(row.raw)
+                platforms.add(platform(part, row.filename))
+                summary.files += 1
+                summary.bytes += row.size or 0
+
+    def _take_version(self, summary: Summary, version: str) -> None:
+        newer = self._newer(version, summary)
+        summary.versions.add(version)
+        if newer:
+            summary.newest = version
+            summary.records.clear()
+            summary.depends.clear()
 
     def hide(self, row: ShownRow) -> None:
         """Count one file that is not shown, because another mirror owns its name."""

@@ -2,42 +2,37 @@
 
 import asyncio
 
-from firthd.clock import Clock
-from firthd.mirrors.context import Context
-from firthd.mirrors.source import Job, rules_of
+from firthd.mirrors.source import Job
 from firthd.store import catalog
 from firthd.store.catalog import SourceIndexRow
 from firthd.store.database import Database, Tx
 from firthd.upstream.failures import http_date_ms
 
-EVERY_S = 0.25
-"""Seconds of which small parts share a transaction: a crash makes those come anew."""
+GATHERED = 64
+"""Small parts that are written down together: at most so many come twice after a crash."""
 
 
 class Arrivals:
     """Writes down parts that have come, unless the mirror was edited since the run began.
 
-    `small`: they are many and small, and a transaction for each would cost more than they do; they share one.
+    `small`: there are many of them, and a few together are written down.
     """
 
-    def __init__(self, db: Database, job: Job, clock: Clock, *, small: bool) -> None:
+    def __init__(self, db: Database, job: Job, *, small: bool = False) -> None:
         self._db = db
         self._job = job
-        self._clock = clock
-        self._every_s = EVERY_S if small else 0.0
-        self._written = float("-inf")  # monotonic seconds
+        self._small = small
         self._rows: list[SourceIndexRow] = []
         self._writing = asyncio.Lock()
 
     async def __call__(self, row: SourceIndexRow) -> None:
-        """Return once a part is written down, or will be with others soon."""
+        """Return once a part is written down, or waits for others to be written down with."""
         self._rows.append(row)
-        if not self._every_s or self._clock.monotonic() - self._written >= self._every_s:
-            self._written = self._clock.monotonic()
-            await self.settle()
+        if not self._small or len(self._rows) >= GATHERED:
+            await self.all()
 
-    async def settle(self) -> None:
-        """Return once all that has come is written down."""
+    async def all(self) -> None:
+        """Return once every part is written down."""
         async with self._writing:
             if not self._rows:
                 return  # it went with those before
@@ -58,9 +53,3 @@ class Arrivals:
             seen = max(seen, http_date_ms(row.last_modified) or 0)
         if seen > (mirror.source_seen or 0):
             await catalog.note_mirror(tx, self._job.mirror_id, {"source_seen": seen})
-
-
-def arrivals(context: Context, job: Job) -> Arrivals:
-    """Return what writes down the parts of a mirror's source."""
-    small = rules_of(context.families, job.type).small_parts
-    return Arrivals(context.db, job, context.clock, small=small)

@@ -1,7 +1,7 @@
 """The only place that drives a family's requests, and says what an answer means that is none of what was asked for."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from firth_protocol.errors import Upstream
 from firthd.families.base import Answer, Ask, Requests
@@ -9,12 +9,22 @@ from firthd.families.base import Answer, Ask, Requests
 _ABSENT = frozenset({404, 410})
 
 
-async def walk(requests: Requests, ask: Callable[[Ask], Awaitable[Answer]]) -> list[Answer]:
-    """Ask for what a family's requests want, a batch at a time, and return every answer in the order of the asks."""
+async def walk(
+    requests: Requests,
+    ask: Callable[[Ask], Awaitable[Answer]],
+    same: Callable[[Sequence[str]], None] = lambda parts: None,
+) -> list[Answer]:
+    """Ask for what a family's requests want, a batch at a time, and return every answer in the order of the asks.
+
+    `same` hears of the parts that need not be asked for.
+    """
     answers: list[Answer] = []
     batch = next(requests, None)
     while batch is not None:
         places = asyncio.Semaphore(batch.at_once)
+        if batch.same:
+            same(batch.same)
+            await asyncio.sleep(0)  # a batch of nothing else would hold the event loop
 
         async def one(asked: Ask, places: asyncio.Semaphore = places) -> Answer:
             async with places:

@@ -72,6 +72,7 @@ def helpers(
         spelled=locator.spelled,
         near=locator.near,
         elsewhere=locator.elsewhere,
+        promised=locator.promised,
         space=space.enough,
         check_archive=lambda file, path: families[Family(file.family)].check_archive(path, file.filename),
         present=deliveries.present,

@@ -24,6 +24,7 @@ from firthd.store.blobs import BlobStore, Kept
 from firthd.store.columns import goes_along
 from firthd.store.incoming import BlobMismatch, BlobWriter, MemoryWriter
 from firthd.store.partials import IN_MEMORY, Partials
+from firthd.store.promises import Promise
 from firthd.store.run_reads import Wanted
 from firthd.store.runs import Failure
 from firthd.upstream.client import Source
@@ -92,6 +93,7 @@ class Downloads:
         source: Source,
         address: Callable[[Wanted], str],
         elsewhere: Callable[[Wanted], str | None] = lambda _: None,
+        promised: Callable[[Wanted], Promise | None] = lambda _: None,
         check_archive: CheckArchive,
         spent: Callable[[int], None],
         enough_space: Callable[[int | None], Awaitable[None]],
@@ -109,6 +111,7 @@ class Downloads:
         self._source = source
         self._address = address
         self._elsewhere = elsewhere
+        self._promised = promised
         self._check_archive = check_archive
         self._spent = spent
         self._enough_space = enough_space
@@ -327,9 +330,10 @@ class Downloads:
         writer, proof = await self._partials.open(
             size=wanted.size, sha256=wanted.sha256, md5=wanted.md5, max_bytes=MAX_UNKNOWN
         )
+        writer.promise(self._promised(wanted))
         try:
             await self._transfer(wanted, writer, tries, proof)
-            if wanted.sha256 is None and wanted.md5 is None and isinstance(writer, BlobWriter):
+            if writer.promised is None and isinstance(writer, BlobWriter):
                 try:
                     await asyncio.to_thread(self._check_archive, writer.path, wanted.filename)
                 except ValueError as error:
@@ -364,7 +368,7 @@ class Downloads:
                 self._address(wanted),
                 writer,
                 self._clock,
-                digest=wanted.sha256 is not None or wanted.md5 is not None,
+                digest=writer.promised is not None,
                 lane=Lane.RUN,
                 patience=PATIENCE,
                 hooks=Hooks(asks=asks, answered=answered, wrote=self._live.moved),
@@ -416,6 +420,7 @@ async def bring(
         source=job.source,
         address=lambda wanted: rules.fetch_url(place(wanted)),
         elsewhere=lambda wanted: elsewhere(rules, wanted.part, wanted.section, wanted.filename),
+        promised=lambda wanted: rules.promised(wanted.raw) if wanted.raw and wanted.sha256 is None else None,
         check_archive=rules.check_archive,
         spent=lambda size: context.space.spent(live.id, size),
         enough_space=context.space.enough,

@@ -1,7 +1,8 @@
 """The only place that brings a source's index: it drives a family's requests, part by part, and keeps the copies."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Set
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
@@ -34,18 +35,21 @@ LIST_ATTEMPTS = 2
 TOLD_MS = 100
 """Between two words of how far a file is: there may be many small ones."""
 
+
+class Came(Protocol):
+    """Hears of a part that has come, or is gone, before it is taken in."""
+
+    async def __call__(self, row: SourceIndexRow, /) -> None: ...
+
+    async def all(self) -> None:
+        """Return once all that it has heard of is written down."""
+
+
 Marks = Callable[[Spool, Set[str] | None], Awaitable[Mapping[str, Listed]]]
 """Reads a list of parts: what it says of those that are named (None: of all). Raises Upstream for what is none."""
 _NOT_YOURS = frozenset({401, 403})
 FAILURES_IN_A_ROW = 20
 """Parts of many that cannot be had one after the other before it is their source that fails."""
-
-
-class Came(Protocol):
-    """Hears of a part that has come, or is gone, before it is taken in; writes it down by the time it is settled."""
-
-    async def __call__(self, row: SourceIndexRow, /) -> None: ...
-    async def settle(self) -> None: ...
 
 
 class IndexFetcher:
@@ -100,12 +104,12 @@ class IndexFetcher:
             now, most = self.now_ms(), self._max_part_bytes
             fetch.pieces = PieceReader(self._rules.pieces, bring, live, self._folder, usable, known, now, most)
         seen = {
-            name: Known(path=row.url_path, there=_there(row), beside=row.beside, mark=row.mark)
+            name: Known(path=row.url_path, there=_there(row), beside=row.beside, mark=row.mark, copy=name in usable)
             for name, row in known.items()
         }
-        answers = await walk(self._rules.requests(seen, job.filters, thorough, job.mode), fetch.ask)
+        answers = await walk(self._rules.requests(seen, job.filters, thorough, job.mode), fetch.ask, fetch.same)
         if came is not None:
-            await came.settle()
+            await came.all()
         sides = {part.row.part for part in fetch.parts if part.row.beside is not None}
         answers = [answer for answer in answers if answer.part not in sides]
         there = [answer for answer in answers if answer.form is not None]
@@ -121,7 +125,7 @@ class IndexFetcher:
             if answer.refusal is not None and answer.part not in fetch.failed:
                 live.log(f"{answer.part}: taken as absent: {answer.refusal.message}", "warning")
         asked = {part.row.part for part in fetch.parts}
-        there_now = {answer.part for answer in there}
+        there_now = {answer.part for answer in there} | fetch.as_before
         # That the source had no such part is remembered, with the time of the last look.
         unasked = [
             FetchedPart(row=row, changed=False)
@@ -160,7 +164,8 @@ class IndexFetcher:
 
     def _has_copy(self, file: str, size: int) -> bool:
         try:
-            return (self._folder / file).stat().st_size == size
+            # There may be ten thousand, for which a Path costs more than the look.
+            return os.stat(f"{self._folder}/{file}").st_size == size  # noqa: PTH116
         except FileNotFoundError:
             return False
 
@@ -246,10 +251,16 @@ class _Fetch:
         self._until = until
         self.pieces: PieceReader | None = None
         self.parts: list[FetchedPart] = []
+        self.as_before: set[str] = set()
         self.failed: set[str] = set()
         self.marked: dict[str, str] = {}
         self._in_a_row = 0
         self._told_ms = 0
+
+    def same(self, parts: Sequence[str]) -> None:
+        """Take it from a list of parts that the copies of these are still the source's."""
+        self.parts += [FetchedPart(row=self._usable[part], changed=False) for part in parts]
+        self.as_before.update(parts)
 
     async def ask(self, asked: Ask) -> Answer:
         """Bring the first form of a part that is there; a file beside the index that cannot be had stays as it was."""
@@ -305,11 +316,6 @@ class _Fetch:
 
         A host that cannot be reached, or that fails many times in a row, fails the run.
         """
-        had = self._usable.get(asked.part)
-        if had is not None and asked.mark is not None and had.mark == asked.mark:
-            self.parts.append(FetchedPart(row=had, changed=False))
-            form = next((form for form in asked.forms if form.path == had.url_path), asked.forms[0])
-            return Answer(part=asked.part, form=form, size=had.size, changed=False)
         try:
             answer = await self._ask(asked)
         except Upstream as error:

@@ -21,6 +21,7 @@ from firthd.mirrors.transfer import MAX_UNKNOWN, Hooks, Incoming, Opener, Patien
 from firthd.store.artifacts import FileRow
 from firthd.store.blobs import Kept
 from firthd.store.incoming import BlobMismatch, BlobWriter
+from firthd.store.promises import Promise
 from firthd.upstream.failures import Passing, Slow, Unreachable
 from firthd.upstream.hosts import Lane
 from firthd.upstream.source import Source, budget_of
@@ -60,6 +61,10 @@ class Blobs(Protocol):
     async def keep(self, writer: BlobWriter, channel_id: int, /) -> Kept: ...
 
 
+async def _no_promise(_: FileRow) -> Promise | None:
+    return None
+
+
 class Helpers(Struct, frozen=True, kw_only=True):
     """What the rest of the house knows about fetching one file.
 
@@ -69,8 +74,8 @@ class Helpers(Struct, frozen=True, kw_only=True):
     take it over from another one; None: it must be fetched, whatever lies in the store. `stored`: counts a file that
     has come, and records its digest where the source gives none. `spelled`: remembers whether the file's source takes
     names with `+`, `!` and `~` percent-encoded. `near`: places that are asked before the source, and the path there.
-    `elsewhere`: where the source may have moved a file. `holder`: a file that holds this one too, and what takes it
-    out.
+    `elsewhere`: where the source may have moved a file. `promised`: a digest of a file without sha256.
+    `holder`: a file that holds this one too, and what takes it out.
     """
 
     locate: Callable[[FileRow], Awaitable[tuple[Source, str]]]
@@ -81,6 +86,7 @@ class Helpers(Struct, frozen=True, kw_only=True):
     spelled: Callable[[FileRow, bool], Awaitable[None]] | None = None
     near: Callable[[FileRow], Awaitable[tuple[Sequence[Source], str | None]]] | None = None
     elsewhere: Callable[[FileRow], str | None] = lambda _: None
+    promised: Callable[[FileRow], Awaitable[Promise | None]] = _no_promise
     holder: Callable[[FileRow], Awaitable[tuple[FileRow, Callable[[Kept], bytes]] | None]] | None = None
 
 
@@ -315,6 +321,7 @@ class OnDemand:
                 size=file.size, sha256=file.sha256, md5=file.md5, max_bytes=MAX_UNKNOWN
             )
             try:
+                writer.promise(await self._helpers.promised(file))
                 await self._download(live, writer, source, address)
                 await self._check(file, live, writer)
             except BaseException as error:
@@ -343,6 +350,7 @@ class OnDemand:
         await self._helpers.space(len(content))
         writer = await self._blobs.open_writer(size=len(content), sha256=file.sha256, md5=file.md5)
         try:
+            writer.promise(await self._helpers.promised(file))
             await asyncio.to_thread(writer.write, content)
         except BaseException:
             writer.abort()
@@ -435,7 +443,7 @@ class OnDemand:
                 address,
                 writer,
                 self._clock,
-                digest=file.sha256 is not None or file.md5 is not None,
+                digest=writer.promised is not None,
                 lane=Lane.CLIENT,
                 patience=PATIENCE,
                 hooks=Hooks(asks=asks, answered=answered, wrote=lambda size: live.wrote(writer.written)),
@@ -455,7 +463,7 @@ class OnDemand:
         """Check what the store cannot: a length that only the source told, and an archive without any digest."""
         if live.size is not None and writer.written != live.size:
             raise _bad(file, f"{writer.written} bytes came, {live.size} were promised")
-        if file.sha256 is None and file.md5 is None:
+        if writer.promised is None:
             try:
                 await asyncio.to_thread(self._helpers.check_archive, file, writer.path)
             except ValueError as error:

@@ -31,6 +31,7 @@ from firthd.mirrors.read_page import (
 from firthd.mirrors.source import Job, job_of
 from firthd.store import advisories, catalog, disk, pages
 from firthd.store.catalog import MirrorRow
+from firthd.store.made_pages import MadePage, MadePages
 from firthd.store.pages import PageRow
 from firthd.upstream.source import budget_of
 
@@ -43,7 +44,6 @@ WAIT_S = 30.0
 FAILED_S = 15.0
 """Seconds for which a page, or a source that gave no answer, is not asked for again after a failure."""
 REMEMBERED = 10_000
-RENDERED_BYTES = 32_000_000
 GZIP_LEVEL = 6
 
 _Key = tuple[int, str]
@@ -97,9 +97,8 @@ class LazyPages:
         self._ttl_s = ttl_s
         self._wait_s = wait_s
         self._flights: dict[_Key, _Flight] = {}
-        self._rendering: dict[_Rendering, asyncio.Task[bytes]] = {}
-        self._rendered: OrderedDict[_Rendering, bytes] = OrderedDict()
-        self._rendered_bytes = 0
+        self._rendering: dict[_Rendering, asyncio.Task[MadePage]] = {}
+        self._made_pages = MadePages(self._reader.folder / "made", context.space.enough)
         self._absent: OrderedDict[_Key, float] = OrderedDict()  # until when, monotonic seconds
         self._failed: OrderedDict[_Key, _Failure] = OrderedDict()
         self._down: dict[int, _Failure] = {}  # by mirror
@@ -127,7 +126,7 @@ class LazyPages:
         client: str,
         *,
         gzipped: bool = False,
-    ) -> bytes | None:
+    ) -> MadePage | None:
         """Return a page as it was at a moment (None: now), of the oldest mirror that has it, `gzipped` if need be.
 
         None: no mirror that reads the part lazily has it, or an older one lists the part by its runs. Raises Upstream
@@ -295,24 +294,21 @@ class LazyPages:
         version: PageRow,
         form: str,
         gzipped: bool,
-    ) -> bytes:
+    ) -> MadePage:
+        """Return a page that is remembered, is being made for others, or is made now: once, however many ask."""
         key = (version.id, form, msgspec.json.encode(shows, order="deterministic"), gzipped)
-        if key in self._rendered:
-            self._rendered.move_to_end(key)
-            return self._rendered[key]
+        made = await self._made_pages.get(key)
+        if made is not None:
+            return made
         task = self._rendering.get(key)
         if task is None:
-            task = self._rendering[key] = self._task(
-                self._made(rules, lazy, shows, version, form, gzipped), "render a page"
-            )
+
+            async def make() -> MadePage:
+                return await self._made_pages.keep(key, await self._made(rules, lazy, shows, version, form, gzipped))
+
+            task = self._rendering[key] = self._task(make(), "render a page")
             task.add_done_callback(lambda _: self._rendering.pop(key, None))
-        made = await asyncio.shield(task)
-        if key not in self._rendered and len(made) <= RENDERED_BYTES // 8:
-            self._rendered[key] = made
-            self._rendered_bytes += len(made)
-            while self._rendered_bytes > RENDERED_BYTES:
-                self._rendered_bytes -= len(self._rendered.popitem(last=False)[1])
-        return made
+        return await asyncio.shield(task)
 
     async def _made(
         self,
@@ -325,7 +321,7 @@ class LazyPages:
     ) -> bytes:
         if gzipped:
             plain = await self._render(rules, lazy, shows, version, form, gzipped=False)
-            return await asyncio.to_thread(gzip.compress, plain, GZIP_LEVEL, mtime=0)
+            return await asyncio.to_thread(gzip.compress, await plain.whole(), GZIP_LEVEL, mtime=0)
         body = await self._p.db.read(lambda r: pages.body(r, version.id))
         if body is None:
             raise Unavailable(f"{version.part} was read anew in this moment", hint="ask again")

@@ -23,11 +23,12 @@ from firthd.mirrors.context import Context
 from firthd.mirrors.judgement import judged_by
 from firthd.mirrors.readers import READ
 from firthd.mirrors.source import Job
-from firthd.store import artifacts, catalog, generations, pages
+from firthd.store import catalog, copying, generations, pages
 from firthd.store.database import Reader, Tx
 from firthd.store.pages import Fresh, PageRow
 from firthd.upstream.client import Validators
 from firthd.upstream.hosts import Lane
+from firthd.upstream.masking import starred
 from firthd.upstream.source import is_file
 from firthd.workers import TaskProgress
 
@@ -161,7 +162,7 @@ class PageReader:
         )
         try:
             async with db.attached(run_file) as schema:
-                copied = await artifacts.copy_in(
+                copied = await copying.copy_in(
                     db,
                     schema,
                     change_set=change_set,
@@ -223,6 +224,8 @@ class PageReader:
         else:
             result = await self._p.workers.run(READ, params, ReadResult, pressed=True)
         for read in result.parts:
+            for note in read.notes:
+                log.warning("%s: %s", part, note)
             if read.invalid:
                 first = f"{read.invalid[0].filename}: {read.invalid[0].reason}"
                 log.warning("%s: %d records cannot be taken, the first: %s", part, read.invalid_count, first)
@@ -281,7 +284,8 @@ async def _moments(r: Reader, channel_id: int, now: int) -> list[int]:
 
 
 def _packed(file: Path) -> bytes:
-    return zstandard.ZstdCompressor(level=6).compress(file.read_bytes())
+    """Return what came, without the users and passwords that addresses in it may hold."""
+    return zstandard.ZstdCompressor(level=6).compress(starred(file.read_bytes()))
 
 
 def unheard(_: TaskProgress) -> None:

@@ -1,18 +1,22 @@
 """The only place that has an index read by several workers at once, each of which writes a file of its own."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from firthd.families.base import Spool
-from firthd.index.messages import ReadParams, ReadResult
+from firthd.index.compare import joined
+from firthd.index.messages import PartResult, ReadParams, ReadResult
+from firthd.index.read import read_task
 from firthd.store.run_file import forget_more, numbered
 from firthd.workers import Report, TaskProgress, Workers
 
 READ = "firthd.index.read:read_task"
+SMALL_BYTES = 1 << 20
+"""Of copies of small parts: a thread reads these in 50 ms at most, a worker takes 150 to start."""
 WORTH_BYTES = 2 << 20
 """Of copies, as they came: below this, a second worker takes longer to start than it saves."""
 
@@ -23,9 +27,15 @@ async def read(workers: Workers, params: ReadParams, tell: Report, *, worth_byte
     What each has found lies in a file of its own, of those that `store.run_file.files_of` names.
     """
     sizes = await asyncio.to_thread(_prepare, params)
+    if params.singly and params.policy is None and sum(sizes.values()) <= SMALL_BYTES:
+        return await _read_here(params)
     # What a policy makes of one record may hang on others: one worker sees them all.
     places = workers.places if params.policy is None else 1
     groups = spread(params.spools, sizes, places, worth_bytes)
+    # Taking in beside it keeps about half a place busy: a cut, which costs, gains less then.
+    room = 1.5 if params.early_rows is not None else 1.1
+    if params.first and max(weight(group, sizes) for group in groups) * places > room * weight(params.spools, sizes):
+        groups = cut(params.spools, sizes, places, worth_bytes)
     if len(groups) == 1:
         return await workers.run(READ, params, ReadResult, progress=tell)
     progress: dict[int, TaskProgress] = {}
@@ -34,7 +44,7 @@ async def read(workers: Workers, params: ReadParams, tell: Report, *, worth_byte
         progress[number] = one
         every = progress.values()
         totals = [each.total for each in every if each.total is not None]
-        tell(TaskProgress(sum(each.done for each in every), sum(totals), one.unit, one.description))
+        tell(TaskProgress(sum(each.done for each in every), sum(totals), one.unit, one.description, one.file))
 
     async def group(number: int, spools: list[Spool]) -> ReadResult:
         file = str(numbered(Path(params.run_file), number))
@@ -46,8 +56,26 @@ async def read(workers: Workers, params: ReadParams, tell: Report, *, worth_byte
             results = [tasks.create_task(group(number, spools)) for number, spools in enumerate(groups)]
     except BaseExceptionGroup as several:
         raise several.exceptions[0] from None
-    parts = [part for result in results for part in result.result().parts]
-    return ReadResult(parts=sorted(parts, key=attrgetter("part")))
+    parts: dict[str, PartResult] = {}
+    for result in results:
+        for part in result.result().parts:
+            before = parts.get(part.part)
+            parts[part.part] = part if before is None else joined(before, part)
+    return ReadResult(parts=sorted(parts.values(), key=attrgetter("part")))
+
+
+async def _read_here(params: ReadParams) -> ReadResult:
+    """Let a thread read a few small parts; whoever is cancelled waits until it has let go of the run's file."""
+    work = asyncio.ensure_future(asyncio.to_thread(read_task, params, _unheard))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait({work})
+        raise
+
+
+def _unheard(_: TaskProgress) -> None:
+    """It is over before anybody could hear how far it is."""
 
 
 def spread(spools: Sequence[Spool], sizes: Mapping[str, int], places: int, worth_bytes: int) -> list[list[Spool]]:
@@ -60,6 +88,35 @@ def spread(spools: Sequence[Spool], sizes: Mapping[str, int], places: int, worth
         weights[lightest] += sizes.get(spool.part, 0)
     if sum(weights) - max(weights) < worth_bytes:
         return [list(spools)]
+    return [one for one in groups if one]
+
+
+def weight(spools: Iterable[Spool], sizes: Mapping[str, int]) -> int:
+    """Return the bytes of all copies of these parts."""
+    return sum(sizes.get(spool.part, 0) for spool in spools)
+
+
+def cut(spools: Sequence[Spool], sizes: Mapping[str, int], places: int, worth_bytes: int) -> list[list[Spool]]:
+    """Return the parts in `places` groups of the same size, cut where need be; in one when there is too little to gain.
+
+    Whoever reads a share of a part takes all of it apart first: it is cut in as few places as there can be.
+    """
+    whole = weight(spools, sizes)
+    if places < 2 or whole - whole / places < worth_bytes:
+        return [list(spools)]
+    groups: list[list[Spool]] = [[]]
+    room = whole / places
+    for spool in sorted(spools, key=lambda one: (-sizes.get(one.part, 0), one.part)):
+        size, begins = sizes.get(spool.part, 0), 0.0
+        while len(groups) < places and size * (1 - begins) > room:
+            ends = begins + room / size
+            if room >= worth_bytes:
+                groups[-1].append(replace(spool, share=(begins, ends)))
+                begins = ends
+            groups.append([])
+            room = whole / places
+        groups[-1].append(spool if not begins else replace(spool, share=(begins, 1.0)))
+        room -= size * (1 - begins)
     return [one for one in groups if one]
 
 

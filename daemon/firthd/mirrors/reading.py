@@ -1,6 +1,7 @@
 """The only place that says what reading a source's index gave, and tells the run of it."""
 
 import asyncio
+import os
 from collections.abc import Mapping, Set
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from msgspec import Struct
 
 from firth_protocol.errors import Upstream
 from firthd.families.base import FamilyRules, Listed, Spool
-from firthd.index.marks import MarksParams, MarksResult, read_marks
+from firthd.index.marks import MarksParams, MarksResult, marks_of, read_marks
 from firthd.index.messages import JudgementResult, PartResult
 from firthd.mirrors.context import Context
 from firthd.mirrors.fetch_index import Marks
@@ -20,6 +21,8 @@ from firthd.store.runs import Failure
 
 ABSENT_SHOWN = 10
 MARKS = "firthd.index.marks:marks_task"
+SMALL_LIST_BYTES = 1 << 20
+"""A list up to here is read by a thread, which holds the loop for 5 ms: a worker takes 150 to start."""
 
 
 class Reading(Struct, frozen=True, kw_only=True):
@@ -92,6 +95,8 @@ def marks_reader(context: Context, rules: FamilyRules, folder: Path) -> Marks:
     """Return what lets a worker read a list of parts; `folder` takes its answer."""
 
     async def marks(spool: Spool, names: Set[str] | None) -> Mapping[str, Listed]:
+        if spool.file is not None and (await asyncio.to_thread(os.stat, spool.file)).st_size <= SMALL_LIST_BYTES:
+            return await asyncio.to_thread(marks_of, rules.formats, spool, names, context.max_part_bytes)
         out = folder / "marks"
         params = MarksParams(
             formats=rules.formats,

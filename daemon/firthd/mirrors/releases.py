@@ -25,6 +25,7 @@ from firthd.mirrors.source import NO_MIRROR, Job, rules_of
 from firthd.runs.run import LiveRun
 from firthd.store import delivered, policies
 from firthd.store.policies import ReleaseRow
+from firthd.store.promises import broken_in
 from firthd.upstream.source import is_file, page_address
 from firthd.workers import Report
 
@@ -138,6 +139,7 @@ class _Reader:
         self._told = 0
         rules = rules_of(context.families, job.type)
         self._fetch_url: Callable[[FetchPlace], str] = rules.fetch_url
+        self._promised = rules.promised
         self._asks = live.row.kind is not RunKind.REFILTER  # a refilter needs no network
 
     async def rows(self, releases: Sequence[Release]) -> list[ReleaseRow]:
@@ -210,4 +212,7 @@ class _Reader:
             with file.open("rb") as content:
                 if hashlib.file_digest(content, kind).hexdigest() != teller.digest:
                     raise Upstream(f"{teller.filename} is not what the index promises")
+        promise = self._promised(teller.raw) if len(teller.digest) != SHA256 else None
+        if promise is not None and (why := broken_in(promise, file)) is not None:
+            raise Upstream(f"{teller.filename} is not what the index promises: {why}")
         return self._policing.told(file, teller.filename)

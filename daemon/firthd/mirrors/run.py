@@ -9,15 +9,16 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from firth_protocol import units
-from firth_protocol.errors import FirthError, NoSpace, ShrinkGuard, TooLarge, Upstream, WorkerLost
+from firth_protocol.errors import FirthError, NoSpace, ShrinkGuard, TooLarge, Upstream
 from firth_protocol.types import Cause, MirrorMode, RunKind, StepName
 from firthd.channels.publish import Publication
 from firthd.families.pieces import AHEAD
-from firthd.index.messages import ReadParams, ReadResult
+from firthd.index.messages import ReadParams
 from firthd.mirrors import plan
-from firthd.mirrors.arrivals import arrivals
+from firthd.mirrors.arrivals import Arrivals
 from firthd.mirrors.context import Context
 from firthd.mirrors.downloads import Result, bring
+from firthd.mirrors.early import IndexReads
 from firthd.mirrors.fetch_index import IndexFetcher
 from firthd.mirrors.fill import FillRuns
 from firthd.mirrors.index import Index
@@ -26,7 +27,6 @@ from firthd.mirrors.noting import looked_to_the_end, note_looked, note_marks
 from firthd.mirrors.parts import compared, end_state, not_yet_today, part_changes, source_times
 from firthd.mirrors.publish_run import PublishRuns, cleaned, told
 from firthd.mirrors.reading import Reading, marks_reader, note_absent, note_read
-from firthd.mirrors.releases import Releases
 from firthd.mirrors.source import Job, rules_of
 from firthd.mirrors.take_in import TakeIn, cause_of
 from firthd.runs.run import LiveRun, Outcome
@@ -34,7 +34,6 @@ from firthd.store import catalog, generations
 from firthd.store.catalog import SourceIndexRow
 from firthd.store.database import Tx
 from firthd.store.run_reads import open_run_file
-from firthd.workers import Report, TaskProgress
 
 SCHEDULE = "schedule"
 """Who asks for a run when its time has come: nobody who wants to see what is new at the source."""
@@ -49,8 +48,8 @@ class MirrorRuns:
     def __init__(self, context: Context, publications: PublishRuns, fills: FillRuns) -> None:
         self._p = context
         self._fills = fills
-        self._releases = Releases(context)
         self._take_in = TakeIn(context)
+        self._reads = IndexReads(context, self._take_in)
         self._publications = publications
         self.plans: dict[int, Job] = {}  # runs of kind plan for mirrors that do not exist: never written down
 
@@ -75,6 +74,7 @@ class MirrorRuns:
                 await self._take_in.take_back(live, job)
             raise
         finally:
+            await self._reads.ended(live.id)
             self._p.space.release(live.id)
             self._p.on_demand.forget(job.mirror_id)
             if not keep_folder:
@@ -154,7 +154,7 @@ class MirrorRuns:
 
         async def whole() -> Index:
             again = fetcher or self._fetcher(job, self._p.source_folder(job.mirror_id))
-            return await again.fetch(live, job, known, f"{live.id}w", came=arrivals(self._p, job))
+            return await again.fetch(live, job, known, f"{live.id}w", came=self._arrivals(job))
 
         if fetcher is None and any(part.row.mark == AHEAD for part in index.parts):  # its rows are newer than the copy
             index = await whole()
@@ -196,9 +196,11 @@ class MirrorRuns:
             secret = "with credentials, " if job.source.credentials else ""
             live.progress(f"{secret}{units.size(space.usable)} may be used")
 
+    def _arrivals(self, job: Job) -> Arrivals:
+        return Arrivals(self._p.db, job, small=rules_of(self._p.families, job.type).small_parts)
+
     def _fetcher(self, job: Job, folder: Path) -> IndexFetcher:
         rules = rules_of(self._p.families, job.type)
-
         return IndexFetcher(
             self._p.upstream,
             rules,
@@ -235,7 +237,7 @@ class MirrorRuns:
                 known,
                 f"{live.id}{tag}",
                 thorough=thorough and not tag,
-                came=arrivals(self._p, job) if kept else None,
+                came=self._arrivals(job) if kept else None,
                 current_since=None if since is None or tag else max(int(since), now - CURRENT_MS),
                 pieces=pieces,
             )
@@ -299,19 +301,16 @@ class MirrorRuns:
             max_part_bytes=self._p.max_part_bytes,
         )
 
-        def tell(progress: TaskProgress) -> None:
-            live.progress(progress.description, done=progress.done, total=progress.total, unit=progress.unit)
-
         async with live.step(StepName.FILTER, "reads the index"):
             try:
-                result = await self._worker(live, job, index, params, tell)
+                result = await self._reads.read(live, job, index, params)
             except (Upstream, TooLarge) as error:
                 if not index.in_pieces or whole is None:
                     raise
                 live.note(f"{error.message}; the index is read whole")
                 index = await whole()
                 spools = index.to_read(self._p.source_folder(job.mirror_id), everything=False)
-                result = await self._worker(live, job, index, replace(params, spools=spools), tell)
+                result = await self._reads.read(live, job, index, replace(params, spools=spools))
             read = Reading(index=index, parts=result.parts, stamp=stamp, judgement=result.judgement)
             if in_force is not None and result.judgement is not None:
                 note_judgement(live, in_force, result.judgement)
@@ -334,13 +333,6 @@ class MirrorRuns:
         """Tell whether a policy is to judge all that the source lists, whatever of it has changed."""
         stamp = self._p.policies.stamp(self._p.in_force(job))
         return bool(stamp) or stamp != await self._p.judged_as(job)
-
-    async def _worker(self, live: LiveRun, job: Job, index: Index, params: ReadParams, tell: Report) -> ReadResult:
-        try:
-            return await self._releases.judge(live, job, index, params, tell)
-        except WorkerLost:
-            live.log("the worker process was lost; memory may have run out", "error")
-            raise
 
     async def _changes(self, job: Job, read: Reading) -> tuple[str | None, list[str], int, int]:
         """Return why the source shrank too far, what else it lost, how many files come, and how many go."""
@@ -421,7 +413,12 @@ class MirrorRuns:
             rules = rules_of(self._p.families, job.type)
             as_read = self._as_read(live, job, read, holes, before)
             copied = await self._take_in.take_in(
-                live, job, folder / "run.sqlite", as_read, renewed=read.renewed(signed_before, empty=rules.shows_empty)
+                live,
+                job,
+                folder / "run.sqlite",
+                as_read,
+                renewed=read.renewed(signed_before, empty=rules.shows_empty),
+                begun=self._reads.begun.get(live.id),
             )
             for part in read.parts:
                 await self._p.blocks.heed_refused(job.mirror_id, part.part, part.refused)

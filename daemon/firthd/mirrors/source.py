@@ -13,6 +13,7 @@ from firthd.store import catalog, pages
 from firthd.store.artifacts import FileRow, raw_record
 from firthd.store.catalog import MirrorRow
 from firthd.store.database import Database, Reader
+from firthd.store.promises import Promise
 from firthd.store.secrets import SecretFile
 from firthd.upstream.client import Source, mask
 from firthd.upstream.shape import RateLimit, parse_hours
@@ -130,6 +131,13 @@ class Locator:
     async def spelled(self, file: FileRow, encoded: bool) -> None:
         """Remember whether the file's source takes names with `+`, `!` and `~` percent-encoded."""
         await self._db.write(lambda tx: catalog.note_mirror(tx, file.mirror_id, {"encoded": int(encoded)}))
+
+    async def promised(self, file: FileRow) -> Promise | None:
+        """Return the digest that the source declares of a file, where it is neither sha256 nor md5."""
+        if file.sha256 is not None:
+            return None
+        raw = await self._db.read(lambda r: raw_record(r, file.id))
+        return None if raw is None else self._families[Family(file.family)].promised(raw)
 
     def elsewhere(self, file: FileRow) -> str | None:
         """Return where the source may have a file that it has moved since it was listed."""

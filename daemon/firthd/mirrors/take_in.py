@@ -1,8 +1,10 @@
 """The only place that writes down what a run brought: one finished change set, its publication, and tidying up."""
 
 import asyncio
+import contextlib
+import os
 import shutil
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Set
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +17,9 @@ from firthd.families.base import COLUMNS
 from firthd.mirrors.context import Context
 from firthd.mirrors.source import Job, rules_of
 from firthd.runs.run import LiveRun
-from firthd.store import artifacts, blocks, catalog, generations, policies, runs
-from firthd.store.artifacts import Copied, MirrorTotals
+from firthd.store import artifacts, blocks, catalog, copying, generations, marks, policies, runs
+from firthd.store.artifacts import MirrorTotals
+from firthd.store.copying import Copied, Pace
 from firthd.store.database import Tx
 from firthd.store.run_file import files_of
 from firthd.store.run_reads import open_run_file
@@ -28,12 +31,22 @@ CLEAN_MS = 3_600_000
 """How often channels are cleaned in which nothing is published."""
 
 
+class Begun:
+    """A change set that is open, and what has been copied into it."""
+
+    def __init__(self, change_set: int) -> None:
+        self.change_set = change_set
+        self.copied = Copied(added=0, closed=0)
+        self.pace = Pace()
+
+
 class TakeIn:
     """Turns run files into change sets, and change sets into generations."""
 
     def __init__(self, context: Context) -> None:
         self._p = context
         self._clean_at = 0
+        self._cleaned_ns: dict[int, int] = {}  # mirror -> when its folder had changed last, as it was cleaned
 
     async def take_in(
         self,
@@ -45,8 +58,11 @@ class TakeIn:
         closings: bool = True,
         only_stored: bool = False,
         renewed: Sequence[str] = (),
+        begun: Begun | None = None,
     ) -> Copied:
         """Copy a run's file into the state as one finished change set; `also` is written with its end.
+
+        `begun`: the set in which some of the run is already.
 
         `closings` False takes only what adds; `only_stored` only what the store holds. `renewed`: the
         parts beside which something is new. When this does not come to
@@ -56,36 +72,57 @@ class TakeIn:
         def report(done: int, total: int) -> None:
             live.progress(f"writes {done:,} / {total:,} rows", done=done, total=total, unit="rows")
 
-        await self.discard_abandoned(job.channel_id)
-        change_set = await self._open_set(job, live)
+        begun = begun or await self.begin(live, job)
         try:
-            copied = Copied(added=0, closed=0)
             for file in await asyncio.to_thread(files_of, run_file):
-                async with self._p.db.attached(file) as schema:
-                    copied += await artifacts.copy_in(
-                        self._p.db,
-                        schema,
-                        columns=COLUMNS,
-                        change_set=change_set,
-                        channel_id=job.channel_id,
-                        mirror_id=job.mirror_id,
-                        clock=self._p.clock,
-                        closings=closings,
-                        only_stored=only_stored,
-                        report=report,
-                    )
-                    if closings:
-                        await policies.copy_sights(self._p.db, schema, job.mirror_id)
+                await self.copy(begun, job, file, report, closings=closings, only_stored=only_stored)
 
             async def finish(tx: Tx) -> None:
                 await also(tx)
-                await self._finish_set(tx, job, live, change_set, copied, renewed)
+                await self._finish_set(tx, job, live, begun, renewed)
 
             await self._p.db.write(finish)
         except BaseException:
-            await asyncio.shield(self._p.db.write(lambda tx: generations.mark_abandoned(tx, change_set)))
+            await self.abandon(begun)
             raise
-        return copied
+        return begun.copied
+
+    async def begin(self, live: LiveRun, job: Job) -> Begun:
+        """Open a change set, of which nothing counts before it is finished."""
+        await self.discard_abandoned(job.channel_id)
+        return Begun(await self._open_set(job, live))
+
+    async def copy(
+        self,
+        begun: Begun,
+        job: Job,
+        file: Path,
+        report: Callable[[int, int], None] = lambda done, total: None,
+        *,
+        closings: bool = True,
+        only_stored: bool = False,
+    ) -> None:
+        """Copy one file of a run into a change set that is open."""
+        async with self._p.db.attached(file) as schema:
+            begun.copied += await copying.copy_in(
+                self._p.db,
+                schema,
+                columns=COLUMNS,
+                change_set=begun.change_set,
+                channel_id=job.channel_id,
+                mirror_id=job.mirror_id,
+                clock=self._p.clock,
+                pace=begun.pace,
+                closings=closings,
+                only_stored=only_stored,
+                report=report,
+            )
+            if closings:
+                await policies.copy_sights(self._p.db, schema, job.mirror_id)
+
+    async def abandon(self, begun: Begun) -> None:
+        """Say of a change set that is not to be finished that what is in it counts for nothing."""
+        await asyncio.shield(self._p.db.write(lambda tx: generations.mark_abandoned(tx, begun.change_set)))
 
     async def count(self, channel_id: int, mirror_id: int) -> MirrorTotals:
         """Count a mirror's artifacts and write that into its row; half a second for 700,000 of them."""
@@ -120,9 +157,8 @@ class TakeIn:
             )
         )
 
-    async def _finish_set(
-        self, tx: Tx, job: Job, live: LiveRun, change_set: int, copied: Copied, renewed: Sequence[str]
-    ) -> None:
+    async def _finish_set(self, tx: Tx, job: Job, live: LiveRun, begun: Begun, renewed: Sequence[str]) -> None:
+        change_set, copied = begun.change_set, begun.copied
         if not (copied.added or copied.closed or copied.along or copied.offers or renewed):
             await generations.mark_discarded(tx, change_set)
             return
@@ -276,9 +312,15 @@ class TakeIn:
         self._clean_at = now + CLEAN_MS
 
     async def clean_sources(self, mirror_id: int) -> int:
-        rows = await self._p.db.read(lambda r: catalog.source_indexes(r, mirror_id))
-        used = {row.file for row in rows.values()}
-        return await asyncio.to_thread(_delete_others, self._p.source_folder(mirror_id), used)
+        """Take away the copies that no row names; in a folder in which nothing came or went since, nothing is to do."""
+        folder = self._p.source_folder(mirror_id)
+        changed = await asyncio.to_thread(_changed_ns, folder)
+        if changed == self._cleaned_ns.get(mirror_id):
+            return 0
+        used = await self._p.db.read(lambda r: marks.copies(r, mirror_id))
+        gone = await asyncio.to_thread(_delete_others, folder, used)
+        self._cleaned_ns[mirror_id] = await asyncio.to_thread(_changed_ns, folder) if gone else changed
+        return gone
 
     async def forget_deleted(self) -> None:
         """Take away the secrets and the copied indexes of mirrors that are no more, by themselves or with a channel."""
@@ -317,10 +359,17 @@ def _numbered(rooms: list[Path]) -> list[Path]:
     return [folder for room in rooms if room.is_dir() for folder in room.iterdir() if folder.name.isdecimal()]
 
 
-def _delete_others(folder: Path, used: set[str | None]) -> int:
-    if not folder.is_dir():
+def _changed_ns(folder: Path) -> int:
+    try:
+        return folder.stat().st_mtime_ns
+    except FileNotFoundError:
         return 0
-    others = [file for file in folder.iterdir() if file.name not in used]
-    for file in others:
-        file.unlink(missing_ok=True)
-    return len(others)
+
+
+def _delete_others(folder: Path, used: Set[str]) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        others = [name for name in os.listdir(folder) if name not in used]  # noqa: PTH208 a Path for each of thousands
+        for name in others:
+            (folder / name).unlink(missing_ok=True)
+        return len(others)
+    return 0

@@ -114,11 +114,14 @@ def more_to_come(when: bool = True) -> Iterator[None]:
 
 
 class _Write:
-    __slots__ = ("after", "body", "companion", "future", "more", "outside", "result")
+    __slots__ = ("after", "body", "companion", "future", "lasting", "more", "outside", "result")
 
-    def __init__(self, body: Callable[[Tx], Awaitable[Any]], future: asyncio.Future[Any], outside: bool) -> None:
+    def __init__(
+        self, body: Callable[[Tx], Awaitable[Any]], future: asyncio.Future[Any], outside: bool, lasting: bool
+    ) -> None:
         self.body = body
         self.future = future
+        self.lasting = lasting
         self.outside = outside  # needs the connection outside of a transaction (ATTACH)
         self.companion = _companion.get()
         self.more = _more.get()
@@ -142,6 +145,7 @@ class Database:
         self._held: Callable[[], FirthError] | None = None
         self._retry: Callable[[], Awaitable[None]] | None = None
         self._read_only = False
+        self._lasting = True
         self.changes = 0
         """Rises when anything has been changed: what was found out before may be true no more."""
         self.refusal: disk.Refusal | None = None  # why the disk took no write; None since it took one again
@@ -196,6 +200,7 @@ class Database:
             self._open_readers -= 1
         await self._writer.close()  # without -shm the file belongs to these connections alone
         self._writer, readers, refused = await opening.open_state(self.path, now_ms)
+        self._lasting = True
         self._read_only, self.refusal = refused is not None, refused
         self._open_readers = len(readers)
         for reader in readers:
@@ -225,19 +230,22 @@ class Database:
             await (await self._readers.get()).close()  # one that is read with comes back first
         await self._writer.close()
 
-    async def write(self, body: Callable[[Tx], Awaitable[T]]) -> T:
+    async def write(self, body: Callable[[Tx], Awaitable[T]], *, lasting: bool = True) -> T:
         """Run `body` inside a transaction and return its result once that is durable.
+
+        `lasting` False does not wait for the disk: a crash of the machine may take it, and all of the kind behind it.
+        It is durable once anything is that is written later; so it is for what counts for nothing before that.
 
         `body` awaits only the transaction's own methods. Bodies queued at the same time share one commit, each in
         a savepoint of its own. Cancelling the caller does not undo a write that is queued.
         """
-        return await self._submit(body, outside=False)
+        return await self._submit(body, outside=False, lasting=lasting)
 
     async def outside(self, body: Callable[[Tx], Awaitable[T]]) -> T:
         """Run `body` on the writer's connection outside of any transaction (ATTACH, DETACH, checkpoint)."""
         return await self._submit(body, outside=True)
 
-    async def _submit(self, body: Callable[[Tx], Awaitable[T]], *, outside: bool) -> T:
+    async def _submit(self, body: Callable[[Tx], Awaitable[T]], *, outside: bool, lasting: bool = True) -> T:
         if self._held is not None and self._retry is not None and not self._closed:
             await self._retry()
         if self._closed:
@@ -245,7 +253,7 @@ class Database:
         if self._held is not None:
             raise self._held()
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._queue.put_nowait(_Write(body, future, outside))
+        self._queue.put_nowait(_Write(body, future, outside, lasting))
         return await asyncio.shield(future)
 
     async def read(self, body: Callable[[Reader], Awaitable[T]]) -> T:
@@ -272,8 +280,10 @@ class Database:
 
     async def _work(self) -> None:
         stopping = False
+        then: _Write | None = None  # what could not be in the group before
         while not stopping:
-            first = await self._queue.get()
+            first = then or await self._queue.get()
+            then = None
             if first is None:
                 break
             if first.outside:
@@ -281,14 +291,15 @@ class Database:
                 continue
             group, stopping, then = await self._run_group(first)
             await self._commit(group)
-            if then is not None:
-                await self._run_outside(then)
 
     async def _run_group(self, first: _Write) -> tuple[list[_Write], bool, _Write | None]:
         """Run `first` and what is queued behind it in one transaction; return what waits for its commit."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + GROUP_SECONDS
         try:
+            if first.lasting is not self._lasting:
+                await self._writer.execute(f"PRAGMA synchronous={'FULL' if first.lasting else 'NORMAL'}")
+                self._lasting = first.lasting
             await self._writer.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
             await self._fail(first, error)
@@ -305,7 +316,7 @@ class Database:
                 write = self._queue.get_nowait()
                 if write is None:
                     return group, True, None
-                if write.outside:
+                if write.outside or write.lasting > first.lasting:
                     return group, False, write
         return group, False, None
 

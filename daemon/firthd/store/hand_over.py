@@ -7,8 +7,9 @@ from msgspec import Struct
 
 from firthd.clock import Clock
 from firthd.store import offers
-from firthd.store.artifacts import DELIVERED, FIRST_BATCH, Copied, mirror_totals, next_batch, timed
+from firthd.store.artifacts import DELIVERED, mirror_totals
 from firthd.store.columns import Column, counted, in_the_row
+from firthd.store.copying import FIRST_BATCH, Copied, next_batch, timed
 from firthd.store.database import Database, Reader, Row, Tx
 
 _OFFERS_A_BATCH = 2_000

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from firth_protocol.errors import TooLarge
+from firthd.store.promises import Hash, Promise, broken, hash_for
 
 READ_CHUNK = 1 << 20
 """Bytes read at a time when a file is looked at."""
@@ -57,10 +58,17 @@ class BlobWriter:
         self._limit = size if size is not None else limit
         self._hash = hashlib.sha256()
         self._md5_hash = hashlib.md5(usedforsecurity=False) if md5 and not sha256 else None
+        self._also: Promise | None = None
+        self._also_hash: Hash | None = None
         self.resumed_at = 0  # bytes that were there before; `resume`: to be read again first
         flags = os.O_RDWR | os.O_CLOEXEC | (os.O_NOFOLLOW if resume else os.O_CREAT | os.O_EXCL)
         self.fd = os.open(path, flags, 0o640)
         self.closed = False
+
+    def promise(self, also: Promise | None) -> None:
+        """Hold the file to another digest too, where no sha256 is promised; before the first byte."""
+        if self._sha256 is None and also is not None:
+            self._also, self._also_hash = also, hash_for(also)
 
     def write(self, chunk: bytes) -> None:
         """Append bytes; raise TooLarge once there are more than were promised."""
@@ -94,6 +102,7 @@ class BlobWriter:
         self._hash = hashlib.sha256()
         if self._md5_hash is not None:
             self._md5_hash = hashlib.md5(usedforsecurity=False)
+        self.promise(self._also)
 
     def took(self, chunk: bytes) -> None:
         """Count bytes that the file has already; raise TooLarge once there are more than were promised."""
@@ -108,12 +117,14 @@ class BlobWriter:
         self._hash.update(chunk)
         if self._md5_hash is not None:
             self._md5_hash.update(chunk)
+        if self._also_hash is not None:
+            self._also_hash.update(chunk)
         self.written += len(chunk)
 
     @property
     def promised(self) -> str | None:
         """The digest that was promised, lower hex."""
-        return self._sha256 or self._md5
+        return self._sha256 or self._md5 or (self._also.value if self._also is not None else None)
 
     @property
     def sha256(self) -> str:
@@ -121,13 +132,16 @@ class BlobWriter:
         return self._hash.hexdigest()
 
     def verify(self) -> None:
-        """Raise BlobMismatch when length, sha256 or md5 are not what was promised."""
+        """Raise BlobMismatch when length or digest are not what was promised."""
         if self._size is not None and self.written != self._size:
             raise BlobMismatch(f"{self.written} bytes came, {self._size} were promised")
         if self._sha256 is not None and self.sha256 != self._sha256:
             raise BlobMismatch(f"sha256 is {self.sha256}, {self._sha256} was promised")
         if self._md5_hash is not None and self._md5_hash.hexdigest() != self._md5:
             raise BlobMismatch(f"md5 is {self._md5_hash.hexdigest()}, {self._md5} was promised")
+        why = broken(self._also, self._also_hash) if self._also and self._also_hash is not None else None
+        if why is not None:
+            raise BlobMismatch(why)
 
     def close(self) -> None:
         if not self.closed:
@@ -154,7 +168,17 @@ class MemoryWriter:
         self._size = size
         self._sha256 = sha256
         self._md5 = md5
+        self._also: Promise | None = None
         self._chunks: list[bytes] = []
+
+    def promise(self, also: Promise | None) -> None:
+        """Hold the file to another digest too, where no sha256 is promised."""
+        self._also = also if self._sha256 is None else None
+
+    @property
+    def promised(self) -> str | None:
+        """The digest that was promised, lower hex."""
+        return self._sha256 or self._md5 or (self._also.value if self._also is not None else None)
 
     def write(self, chunk: bytes) -> None:
         """Append bytes; raise TooLarge once there are more than were promised."""
@@ -183,6 +207,11 @@ class MemoryWriter:
             md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
             if md5 != self._md5:
                 raise BlobMismatch(f"md5 is {md5}, {self._md5} was promised")
+        if self._also is not None:
+            made = hash_for(self._also)
+            made.update(data)
+            if (why := broken(self._also, made)) is not None:
+                raise BlobMismatch(why)
         return data, sha256
 
     def abort(self) -> None:

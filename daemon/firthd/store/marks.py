@@ -13,6 +13,12 @@ async def note_marks(tx: Tx, mirror_id: int, marks: Mapping[str, str]) -> None:
     )
 
 
+async def copies(r: Reader, mirror_id: int) -> set[str]:
+    """Return the names of the files that hold what was last read of a mirror's source."""
+    rows = await r.rows("SELECT file FROM source_index WHERE mirror_id = ? AND file IS NOT NULL", (mirror_id,))
+    return {row[0] for row in rows}
+
+
 async def spoken_of(r: Reader, mirror_id: int) -> list[str]:
     """Return the parts (family/part) of which a mirror's source says more than its files' records do."""
     rows = await r.rows(

@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from firthd.store import objects
 from firthd.store.database import Database, Reader, Row, Tx
+from firthd.store.joined import JOINED
 from firthd.store.objects import BATCH
 
 HALF = 2
@@ -96,8 +97,8 @@ async def keep_packed_only(db: Database, channel_id: int, pointer: int, now_ms: 
 async def packed_in_force(r: Reader, channel_id: int) -> list[tuple[int, str, int, str]]:
     """Return (id, sha256, size, file) of the objects in force that a file holds compressed only."""
     rows = await r.rows(
-        "SELECT id, sha256, size, file FROM object WHERE channel_id = ? AND until IS NULL AND encoding IS NOT NULL",
-        (channel_id,),
+        "SELECT id, sha256, size, file FROM object WHERE channel_id = ? AND until IS NULL AND encoding <> ?",
+        (channel_id, JOINED),
     )
     return [(row[0], row[1].hex(), row[2], row[3].hex()) for row in rows]
 

@@ -27,7 +27,8 @@ _COLUMNS = "path, sha256, size, file, offset, encoding"
 class ObjectRow(Struct, frozen=True, kw_only=True):
     """An object: `sha256` and `size` are of what a client gets, `file` is the sha256 of the file that holds it.
 
-    `offset` None: it is the whole file. `encoding` "zstd" or "gzip": the file holds it compressed.
+    `offset` None: it is the whole file. `encoding` "zstd" or "gzip": the file holds it compressed; "joined": it lists
+    the pieces of it, and the sha256 is that of the list.
     """
 
     family: str
@@ -120,7 +121,7 @@ async def copy_in(db: Database, clock: Clock, schema: str, channel_id: int, fami
         return last, clock.monotonic() - started
 
     while True:
-        last, seconds = await db.write(some)
+        last, seconds = await db.write(some, lasting=False)
         if last is None:
             return
         after = last

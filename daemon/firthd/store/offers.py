@@ -42,6 +42,18 @@ async def owners(r: Reader, channel_id: int, shows: int, family: str, name: str)
     return {row[0] or 0 for row in rows} or None
 
 
+async def any_of(r: Reader, channel_id: int, mirror_id: int) -> bool:
+    """Tell whether a mirror offers a name, or has a row that is live."""
+    live = "WHERE channel_id = :channel AND mirror_id = :mirror AND closed_set IS NULL"
+    return bool(
+        await r.value(
+            f"SELECT EXISTS (SELECT 1 FROM artifact INDEXED BY artifact_live {live})"
+            f" OR EXISTS (SELECT 1 FROM offered INDEXED BY offered_live {live})",
+            {"channel": channel_id, "mirror": mirror_id},
+        )
+    )
+
+
 async def begin(tx: Tx, schema: str, params: dict[str, int]) -> int:
     """Write the offers that begin, of a window of an attached run file's table `offer`."""
     return await tx.execute(

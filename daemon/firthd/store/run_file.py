@@ -1,16 +1,19 @@
 """The only place with the SQL of a run's own file, as a worker writes it.
 
 A run file is an SQLite file that one run owns, one for each worker that reads for it: a read leaves what to add and to
-close there, a render the objects that it changed and the summaries of its packages. It can be thrown away and made
+close there (what is taken in early in files apart), a render the objects that it changed and the summaries of its
+packages. It can be thrown away and made
 again, so it is written without a journal and without syncing.
 """
 
 import sqlite3
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 
 from firthd.store.columns import Column
+from firthd.store.joined import JOINED
 
 READ_TABLES = """
 DROP TABLE IF EXISTS "add";
@@ -109,6 +112,8 @@ class RunFile:
 
     def __init__(self, path: str) -> None:
         self._connection = sqlite3.connect(path, isolation_level=None)
+        self._path = path
+        self._apart = 0  # files written beside this one
         self._columns: Sequence[Column] = ()
         for pragma in (
             "page_size=16384",
@@ -152,6 +157,18 @@ class RunFile:
             f'INSERT INTO "add" ({", ".join(names)}) VALUES ({", ".join("?" * len(names))})', rows
         )
 
+    def apart(self, rows: Iterable[AddRow]) -> str | None:
+        """Write records to add into a file of their own, whole when this returns; None: there were none."""
+        first = next(iter(rows), None)
+        if first is None:
+            return None
+        self._apart += 1
+        path = f"{self._path}.early-{self._apart}"
+        with RunFile(path) as file:
+            file.start_read(self._columns)
+            file.add(chain([first], rows))
+        return path
+
     def close_rows(self, rows: Iterable[CloseRow]) -> None:
         """Append artifacts to close; the same one twice counts once."""
         self._connection.executemany(
@@ -170,6 +187,13 @@ class RunFile:
         """Write objects that are files of their own: path, sha256 in hex, size."""
         self._connection.executemany(
             "INSERT INTO object (path, sha256, size, file) VALUES (?1, ?2, ?3, ?2)",
+            ((path, bytes.fromhex(sha256), size) for path, sha256, size in rows),
+        )
+
+    def joined(self, rows: Iterable[tuple[str, str, int]]) -> None:
+        """Write objects whose files list their pieces: path, sha256 of the file in hex, size of what is shown."""
+        self._connection.executemany(
+            f"INSERT INTO object (path, sha256, size, file, encoding) VALUES (?1, ?2, ?3, ?2, '{JOINED}')",
             ((path, bytes.fromhex(sha256), size) for path, sha256, size in rows),
         )
 

@@ -8,6 +8,7 @@ count, and a set that starts later is not among them.
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence, Set
+from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -197,7 +198,8 @@ class WorkerState(ObjectReads):
                 last = page[-1].filename
                 while page[-1].filename == last:
                     page.pop()
-            page.sort(key=BY_FILENAME)
+            if any(one.filename == following.filename for one, following in pairwise(page)):
+                page.sort(key=BY_FILENAME)
             yield page
             if not more:
                 return

@@ -2,6 +2,7 @@
 
 import email.utils
 import re
+from functools import lru_cache
 from http import HTTPStatus
 
 import aiohttp
@@ -193,6 +194,7 @@ def retry_after_s(value: str | None, now_ms: int) -> float | None:
     return None if moment_ms is None else max(0.0, (moment_ms - now_ms) / 1000)
 
 
+@lru_cache(maxsize=32_768)  # a source of many parts has a date for each, all of which every run looks at
 def http_date_ms(value: str | None) -> int | None:
     """Return an HTTP date as milliseconds since the epoch, None when it is not one."""
     try:

@@ -13,7 +13,18 @@ _NOT_PRINTABLE = re.compile(r"[^\x20-\x7e\u00a1-\u1fff]+")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
 _FOREIGN_TEXT_LIMIT = 200
 _NO_WORD_LENGTH = 12
-_USER = re.compile(rb"://[^/?#\s\"<>]*@")
+_USER = re.compile(rb"((?:^|[:\"'\s=(])//)[^/?#\s\"<>]*@")
+_AT = (b"@", rb"\u0040", b"&#64;", b"&#x40;", b"&commat;")
+_USER_AS_SENT = re.compile(
+    rb"((?:^|[:\"'\s=(])(?:\\?/|\\u002f|&#47;|&#x2f;){2})"
+    rb"((?:[^/?#\s\"<>\\&]|\\u00(?!2f)[0-9a-f]{2}|&(?!#47;|#x2f;))+)"
+    rb"(?=" + b"|".join(map(re.escape, _AT)) + rb")",
+    re.IGNORECASE,
+)
+"""As in `_USER`, however JSON or HTML escape it."""
+_STRETCH = 1 << 17
+"""Bytes that are searched in one go: a search holds the interpreter's lock, and with it the event loop."""
+_BORDERS = (b'"', b" ", b"\n", b">")
 
 
 def mask(url: str) -> str:
@@ -46,7 +57,33 @@ def holds_user(address: str) -> bool:
 
 def without_users(text: bytes) -> bytes:
     """Return a text without the users and passwords of the addresses in it: whose they are, no client should hear."""
-    return _USER.sub(b"://", text) if b"@" in text else text
+    return _USER.sub(rb"\1", text) if b"@" in text else text
+
+
+def starred(text: bytes) -> bytes:
+    """Return JSON or HTML as it was sent, with a star for each letter of a user or a password in an address.
+
+    It is as long as before: what is said of its size stays true.
+    """
+    if not _may_hold_users(text):
+        return text
+    made, start = [], 0
+    while start < len(text):
+        end = start + _STRETCH
+        if end < len(text):  # where no address goes on; what has none of these for so long is no address
+            end = max(text.rfind(mark, start + 1, end) for mark in _BORDERS)
+            end = end if end > 0 else start + _STRETCH
+        stretch = text[start:end]
+        if _may_hold_users(stretch):
+            stretch = _USER_AS_SENT.sub(lambda found: found[1] + b"*" * len(found[2]), stretch)
+        made.append(stretch)
+        start = end
+    return b"".join(made)
+
+
+def _may_hold_users(text: bytes) -> bool:
+    # Looked for letter by letter first: in forty megabytes that is ten times as fast as for words.
+    return b"@" in text or any(mark in text and any(at in text for at in _AT) for mark in (b"\\", b"&"))
 
 
 def _pattern(secret: str) -> str:

@@ -14,6 +14,7 @@ from firthd.families.addresses import PageAt
 from firthd.families.base import FamilyRules
 from firthd.mirrors.in_flight import InFlight
 from firthd.store.artifacts import FileRow
+from firthd.store.made_pages import MadePage
 from firthd.store.objects import ObjectRow
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class LazyPages(Protocol):
         /,
         *,
         gzipped: bool = False,
-    ) -> bytes | None:
+    ) -> MadePage | None:
         """Return a page as it was at a moment (None: now); None when no mirror that reads lazily has it."""
 
 

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from firth_protocol.errors import FirthError
 from firthd.mirrors.in_flight import InFlight
+from firthd.store.joined import JointAt, shown
 from firthd.store.unpacking import Unpacked
 from firthd.web.conditions import Content, Span, Verdict, http_date, judge
 from firthd.web.hot import HotObject, HotObjects
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 INLINE_READ = 64 * 1024
 """Bytes up to which a file is read in the event loop: cheaper than the way to a thread and back."""
 UNPACK_CHUNK = 1024 * 1024
+JOINED_AT_ONCE = 16
+"""Pieces that are read and sent in one go: about a megabyte."""
 BROKEN = web.RequestKey("broken", bool)
 """Key of a request whose reply broke off because of the file, not of the client."""
 
@@ -75,7 +78,7 @@ class Files:
         """
         found = self._hot.get(place.sha256)
         if found is not None:
-            return await self._from_memory(request, content, found)
+            return await self._from_memory(request, _exactly(content, len(found.data), found.modified_ms), found.data)
         path = await place.local()
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -88,7 +91,7 @@ class Files:
             if size <= self._hot.max_object:
                 found = HotObject(await _read(fd, offset, size, place.sha256), written_ms)
                 self._hot.put(place.sha256, found)
-                return await self._from_memory(request, content, found)
+                return await self._from_memory(request, _exactly(content, size, written_ms), found.data)
             content = _exactly(content, size, written_ms)
             answer = judge(request.headers, content, head=request.method == "HEAD")
             bodily = answer is Verdict.WHOLE or isinstance(answer, Span)
@@ -103,8 +106,8 @@ class Files:
             os.close(fd)
 
     async def made(self, request: web.Request, content: Content, data: bytes) -> web.StreamResponse:
-        """Send bytes that are made for the answer; `content.modified_ms` is known."""
-        return await self._from_memory(request, content, HotObject(data, content.modified_ms or 0))
+        """Send bytes that are made for the answer; of what has no time of its own none is told."""
+        return await self._from_memory(request, content, data)
 
     async def growing(self, request: web.Request, content: Content, live: InFlight) -> web.StreamResponse:
         """Send a file while it is fetched; the connection breaks when it turns out wrong. `content.size` is known."""
@@ -129,15 +132,23 @@ class Files:
                     await _unpack(wire, await asyncio.to_thread(Unpacked, source), span)
             return response
 
-    async def _from_memory(self, request: web.Request, content: Content, found: HotObject) -> web.StreamResponse:
-        content = _exactly(content, len(found.data), found.modified_ms)
+    async def joined(self, request: web.Request, content: Content, pieces: Sequence[JointAt]) -> web.StreamResponse:
+        """Send what pieces show, one behind the other; `content.size` is that of all of it."""
         answer = judge(request.headers, content, head=request.method == "HEAD")
-        if answer is Verdict.WHOLE and len(found.data) <= INLINE_READ and request.method == "GET":
-            return SmallBody(body=found.data, headers=_headers(content))
         response, span = _response(request, content, answer)
         if span is not None:
             async with _sending(request, response) as wire:
-                await wire.send(memoryview(found.data)[span.start : span.start + span.count])
+                await _join(wire, pieces, span)
+        return response
+
+    async def _from_memory(self, request: web.Request, content: Content, data: bytes) -> web.StreamResponse:
+        answer = judge(request.headers, content, head=request.method == "HEAD")
+        if answer is Verdict.WHOLE and len(data) <= INLINE_READ and request.method == "GET":
+            return SmallBody(body=data, headers=_headers(content))
+        response, span = _response(request, content, answer)
+        if span is not None:
+            async with _sending(request, response) as wire:
+                await wire.send(memoryview(data)[span.start : span.start + span.count])
         return response
 
     def _redirected(self, content: Content, path: Path, accel: Accel) -> web.Response:
@@ -177,6 +188,19 @@ def _read_verified(fd: int, offset: int, size: int, sha256: str) -> bytes:
     if hashlib.sha256(data).hexdigest() != sha256:
         raise DamagedFile(f"the file for sha256 {sha256} holds other bytes")
     return data
+
+
+async def _join(wire: Wire, pieces: Sequence[JointAt], span: Span) -> None:
+    position, end = 0, span.start + span.count
+    for start in range(0, len(pieces), JOINED_AT_ONCE):
+        some = pieces[start : start + JOINED_AT_ONCE]
+        size = sum(one.joint.size for one in some)
+        if position < end and position + size > span.start:
+            chunk = b"".join(await asyncio.to_thread(list, shown(some)))
+            await wire.send(memoryview(chunk)[max(0, span.start - position) : end - position])
+        position += size
+    if position < end:
+        raise ShortFile("the pieces hold less than was published")
 
 
 async def _unpack(wire: Wire, reader: Unpacked, span: Span) -> None:

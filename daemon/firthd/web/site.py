@@ -1,8 +1,11 @@
 """The only place that leads from a path below a channel to bytes, whatever the family that the path belongs to."""
 
+import asyncio
+import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -12,11 +15,13 @@ from msgspec.structs import replace
 from firth_protocol.types import Family, Privacy
 from firthd.families.addresses import ArtifactAt, Life, NoticesAt, ObjectAt, PageAt, RedirectTo
 from firthd.families.base import FamilyRules
+from firthd.store.joined import JOINED, JointAt, joints_of, piece_path
+from firthd.store.made_pages import MadePage
 from firthd.store.objects import ObjectRow
 from firthd.web.admission import Visitor
 from firthd.web.conditions import Content, accepts_gzip
 from firthd.web.context import Channels, LazyPages, Store
-from firthd.web.files import BROKEN, DamagedFile, Files, Place
+from firthd.web.files import BROKEN, DamagedFile, Files, Place, without_body
 from firthd.web.packages import Packages
 from firthd.web.problems import Problem, not_found
 from firthd.web.quick import AGAIN, Again
@@ -130,22 +135,49 @@ class Site:
             vary=_vary(at),
         )
         try:
-            response = await self._send(request, visitor, content, row)
+            response = await self._send(request, visitor, edition.view, content, row)
         except (FileNotFoundError, DamagedFile):
-            await self._lost(edition.view.channel_id, row.file)
+            await self._look(edition.view, row)
             raise Problem(503, "this index file is being made anew; ask again in a moment", _SOON) from None
         if BROKEN in request:
-            await self._lost(edition.view.channel_id, row.file)
+            await self._look(edition.view, row)
         response[AGAIN] = Again()
         return response
 
     async def _send(
-        self, request: web.Request, visitor: Visitor, content: Content, row: ObjectRow
+        self, request: web.Request, visitor: Visitor, view: "View", content: Content, row: ObjectRow
     ) -> web.StreamResponse:
+        if row.encoding == JOINED:
+            if (response := without_body(request, content)) is not None:
+                return response
+            return await self._files.joined(request, content, await self._pieces(view, row))
         if row.encoding is not None:  # a generation of another day keeps only the compressed form
             return await self._files.unpacked(request, content, await self._rendered.local(row.file))
         by_proxy = visitor.by_proxy and row.offset is None
         return await self._files.stored(request, content, self._place(row), by_proxy=by_proxy)
+
+    async def _look(self, view: "View", row: ObjectRow) -> None:
+        """Let the files be looked at out of which an object did not come as it should."""
+        await self._lost(view.channel_id, row.file)
+        if row.encoding == JOINED:
+            with contextlib.suppress(FileNotFoundError, DamagedFile):
+                for pack in {piece.file.name for piece in await self._pieces(view, row)}:
+                    await self._lost(view.channel_id, pack)
+
+    async def _pieces(self, view: "View", row: ObjectRow) -> list[JointAt]:
+        """Return where the pieces of an object lie; raise DamagedFile where that cannot be told."""
+        listed = await asyncio.to_thread((await self._rendered.local(row.file)).read_bytes)
+        try:
+            joints = joints_of(listed)
+        except ValueError as error:
+            raise DamagedFile(str(error)) from None
+        found = []
+        for joint in joints:
+            piece = await self._published.object(view, row.family, piece_path(row.path, joint.sha256))
+            if piece is None or piece.offset is None:
+                raise DamagedFile(f"a piece of {row.path} is lost")
+            found.append(JointAt(await self._rendered.local(piece.file), piece.offset, piece.size, joint))
+        return found
 
     async def _notices(self, request: web.Request, edition: Edition, at: NoticesAt) -> web.StreamResponse:
         notices = await self._published.notices(edition.view)
@@ -165,8 +197,8 @@ class Site:
     ) -> web.StreamResponse:
         view = edition.view
         packed = at.gzip is not None and accepts_gzip(request.headers.get("Accept-Encoding", ""))
-        body = await self._pages.page(view.channel_id, family, at, view.as_of_ms, visitor.client, gzipped=packed)
-        if body is None:
+        made = await self._pages.page(view.channel_id, family, at, view.as_of_ms, visitor.client, gzipped=packed)
+        if made is None:
             if at.path is None:
                 raise not_found()
             return await self._object(
@@ -178,19 +210,31 @@ class Site:
             )
         if view.as_of_ms is None:  # it goes with the time, whatever names the generation
             edition = replace(edition, index_life=INDEX_LIFE)
-        return await self._made(
-            request, body, at.media_type, edition.cache_control(Life.SHORT), None, _vary(at), "gzip" if packed else None
+        content = Content(
+            size=made.size,
+            etag=f'"{made.sha256}"',
+            modified_ms=None,  # only the tag tells: it changes without a publication
+            media_type=at.media_type,
+            cache_control=edition.cache_control(Life.SHORT),
+            vary=_vary(at),
+            encoding="gzip" if packed else None,
         )
+        if made.body is not None:
+            return await self._files.made(request, content, made.body)
+        return await self._made_in_file(request, content, made)
+
+    async def _made_in_file(self, request: web.Request, content: Content, made: MadePage) -> web.StreamResponse:
+        async def local() -> Path:
+            assert made.file is not None
+            return made.file
+
+        try:
+            return await self._files.stored(request, content, Place(local=local, sha256=made.sha256, size=made.size))
+        except (FileNotFoundError, DamagedFile):
+            raise Problem(503, "this page is being made anew; ask again in a moment", _SOON) from None
 
     async def _made(
-        self,
-        request: web.Request,
-        body: bytes,
-        media_type: str,
-        cache_control: str,
-        modified_ms: int | None,
-        vary: str | None = None,
-        encoding: str | None = None,
+        self, request: web.Request, body: bytes, media_type: str, cache_control: str, modified_ms: int | None
     ) -> web.StreamResponse:
         content = Content(
             size=len(body),
@@ -198,8 +242,6 @@ class Site:
             modified_ms=modified_ms,
             media_type=media_type,
             cache_control=cache_control,
-            vary=vary,
-            encoding=encoding,
         )
         return await self._files.made(request, content, body)
 

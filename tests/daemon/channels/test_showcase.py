@@ -18,6 +18,7 @@ from firthd.families.addresses import PageAt
 from firthd.families.conda.family import CONDA
 from firthd.families.python.family import PYTHON
 from firthd.store.database import Database, Tx
+from firthd.store.made_pages import MadePage
 from tests.support.clock import START_MS
 from tests.support.state import Shelf, add_channel, add_mirror, opened
 
@@ -33,10 +34,13 @@ class Pages:
 
     async def page(
         self, channel_id: int, family: Family, at: PageAt, as_of_ms: int | None, client: str
-    ) -> bytes | None:
+    ) -> MadePage | None:
         self.asked.append((at.part, client))
         names = self.files.get(at.part)
-        return None if names is None else json.dumps({"files": [{"filename": name} for name in names]}).encode()
+        if names is None:
+            return None
+        body = json.dumps({"files": [{"filename": name} for name in names]}).encode()
+        return MadePage(sha256="", size=len(body), body=body)
 
 
 class Shown:

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tests.support.conda import sample_channel
 from tests.support.daemon import HastyClock, in_process_daemon
 from tests.support.python import JSON, PythonIndex, PythonWorld, python_world, sample_index
 from tests.support.upstream import Fault
+from tests.support.world import Reply
 
 DAY_MS = 86_400_000
 NAMES = ["alpha-one", "beta", "gamma"]
@@ -120,6 +122,34 @@ async def test_many_clients_ask_for_one_page_and_one_file_once(tmp_path: Path) -
         assert {reply.body for reply in files} == {file.content}
         assert len(w.upstream.asked("simple/beta/")) == 1
         assert len(w.upstream.asked(f"files/beta/{file.filename}")) == 1
+
+
+@pytest.mark.deep
+async def test_a_very_large_page_is_made_once_however_many_ask(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "firthd")
+    index = PythonIndex(core=False)
+    for number in range(8_000):
+        index.add("beta", f"1.0.{number}").said["x-own"] = f"{number}" * 100
+    async with python_world(tmp_path, index) as w:
+        await w.python("passive")
+        await w.run("main:p")
+
+        async def ask(tag: str = "") -> Reply:
+            return await w.get("/repo/main/simple/beta/", {"Accept": JSON, "If-None-Match": tag})
+
+        answers = await asyncio.gather(*(ask() for _ in range(50)))
+        answers.append(await ask())
+        assert {(one.status, len(one.body)) for one in answers} == {(200, len(answers[0].body))}
+        assert len(answers[0].body) > 4_000_000
+        tag = answers[0].headers["ETag"]
+        assert (await ask(tag)).status == 304
+        made = [one for one in caplog.records if "page_task ended" in one.getMessage()]
+        assert len(made) == 1
+        for file in (tmp_path / "state" / "pages" / "made").iterdir():
+            file.unlink()
+        assert (await ask()).body == answers[0].body
 
 
 @pytest.mark.deep

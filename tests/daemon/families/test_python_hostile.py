@@ -3,11 +3,14 @@
 import gc
 import json
 import logging
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 from firth_protocol.errors import TooLarge, Upstream
 from firth_protocol.types import RunState
@@ -17,6 +20,7 @@ from firthd.families.python.page import FILES_MAX, GATE, LIST, ProjectPage, mark
 from firthd.families.python.paths import fetch_url
 from firthd.families.python.records import fingerprint_without_addresses
 from firthd.families.python.render import html_page, json_page, listed
+from firthd.upstream.masking import starred
 from tests.support.python import JSON, Installer, PythonIndex, python_world, sdist, wheel
 from tests.support.upstream import Fault
 
@@ -63,7 +67,8 @@ def served(records: list[SourceRecord]) -> tuple[dict[str, Any], str]:
         ({"SHA256": SHA}, 2, {"sha256": SHA}),
         ({"md5": "AB" * 16}, 1, {"md5": "ab" * 16}),
         ({"blake2b_256": SHA}, 0, {}),
-        ({"blake2b": SHA * 2, "crc": "1"}, 0, {"blake2b": SHA * 2}),
+        ({"blake2b": SHA * 2, "crc": "1"}, 1, {"blake2b": SHA * 2}),
+        ({"sha512": SHA * 2}, 1, {"sha512": SHA * 2}),
         ({"sha256": None}, 0, {}),
         ({}, 0, {}),
     ],
@@ -140,6 +145,27 @@ def test_users_and_passwords_of_addresses_are_shown_nowhere(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        (b'"https://u:s3cret@h.example.org/p"', b'"https://********@h.example.org/p"'),
+        (rb'"https:\/\/u:s3cret@h.example.org\/p"', rb'"https:\/\/********@h.example.org\/p"'),
+        (rb'"https:\u002F\u002fu:s3cret\u0040h"', rb'"https:\u002F\u002f********\u0040h"'),
+        (b"<a href=//u:s3cret@h/p>", b"<a href=//********@h/p>"),
+        (b"<a href='https:&#x2f;&#x2F;u:s3cret&#64;h/p'>", b"<a href='https:&#x2f;&#x2F;********&#64;h/p'>"),
+        (b'"https://u&amp;:s3@cret@h/p"', b'"https://**************@h/p"'),
+        (b'"https://h.example.org/a@1.0.whl", "x@y"', b'"https://h.example.org/a@1.0.whl", "x@y"'),
+        (rb'"https:\/\/h\/a@1", "https://h\u002fa@1"', rb'"https:\/\/h\/a@1", "https://h\u002fa@1"'),
+    ],
+)
+def test_what_is_kept_of_a_page_has_stars_for_users(sent: bytes, kept: bytes) -> None:
+    assert starred(sent) == kept
+    assert len(kept) == len(sent)
+    for place in (131_050, 131_060, 131_072, 131_080):  # a long one is looked at stretch by stretch
+        before, behind = b'"' + b"x" * (place - 2) + b'"', b' "y@z"' * 30_000
+        assert starred(before + sent + behind) == before + kept + behind
+
+
+@pytest.mark.parametrize(
     ("page", "url", "expected"),
     [
         ("/simple/numpy/", "../../../../etc/passwd", "/etc/passwd"),
@@ -208,6 +234,45 @@ async def test_a_page_that_cannot_be_read_fails_no_run_that_a_policy_judges(tmp_
         w.index.add("alpha.one", "2.0")
         w.upstream.fail("simple/alpha-one/", bad, times=None)
         assert (await w.run("main:p")).state is RunState.INCOMPLETE
+
+
+@pytest.mark.parametrize("lazy", [False, pytest.param(True, marks=pytest.mark.deep)])
+async def test_users_and_passwords_of_file_addresses_are_kept_nowhere(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, lazy: bool
+) -> None:
+    """They are told, the files are asked for without, and the copy of the page serves as before."""
+    index = PythonIndex(core=False)
+    file = index.add("beta", "1.0")
+    async with python_world(tmp_path, index) as w:
+        index.files_at = f"http://user:s3cret-pw@127.0.0.1:{w.upstream.url.rpartition(':')[2]}/files"
+        await w.python("passive" if lazy else "active", filters={} if lazy else {"projects": ["beta"]})
+        for mirrored in (False, True):
+            run = await w.run("main:p")
+            assert run.state is RunState.COMPLETED
+            assert await w.files("beta") == [file.filename]
+            told = [line.text for line in (await w.call("run.log", run=run.id)).items]
+            told += [record.getMessage() for record in caplog.records]
+            assert mirrored or any("1 files have a user or a password in their addresses" in one for one in told)
+            assert "s3cret" not in "".join(told)
+        assert (await w.get(f"/repo/main/packages/beta/{file.filename}")).body == file.content
+        with closing(sqlite3.connect(w.daemon.state / "firth.sqlite")) as state:
+            for (body,) in state.execute("SELECT body FROM page WHERE body IS NOT NULL"):
+                assert b"s3cret" not in zstandard.ZstdDecompressor().decompress(body)
+    kept = [one for one in (tmp_path).rglob("*") if one.is_file()]
+    assert kept
+    assert [one for one in kept if b"s3cret" in one.read_bytes()] == []
+
+
+@pytest.mark.parametrize("form", [pytest.param("json", id="json"), pytest.param("html", id="html")])
+def test_a_record_is_kept_without_users(tmp_path: Path, form: str) -> None:
+    told = "https:\\/\\/u:s3cret@h.example.org\\/f" if form == "json" else "https://u:s3cret&#64;h.example.org/f"
+    json_form = page_of(said(url="PLACE")).replace("PLACE", told)
+    html = f'<a href="{told}/{WHEEL}">{WHEEL}</a>'
+    listing = ProjectPage(spool(tmp_path, json_form if form == "json" else html, "numpy", form), 1 << 24)
+    (entry,) = listing
+    assert b"s3cret" not in bytes(entry.raw)
+    assert b"https://h.example.org/f" in bytes(entry.raw)
+    assert any("1 files have a user or a password" in note for note in listing.notes)
 
 
 @pytest.mark.deep

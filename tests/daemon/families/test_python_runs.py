@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import pytest
 
 from firth_protocol.errors import FirthError, Invalid
-from firth_protocol.types import RunState, StepName
+from firth_protocol.types import Filters, MirrorMode, RunState, StepName
 from firthd.config import UpstreamSettings
+from firthd.families.base import Answer, Known, Listed
+from firthd.families.python.requests import GATED_FROM, requests
 from tests.support.daemon import HastyClock, settings_in
 from tests.support.python import HTML, JSON, PythonIndex, PythonWorld, python_world, sample_index
 from tests.support.upstream import Fault, FaultyUpstream
@@ -95,6 +98,24 @@ async def test_a_run_asks_only_for_what_the_list_says_has_changed(tmp_path: Path
         assert run.error.kind == "shrink_guard"
 
 
+def test_a_page_that_its_list_marks_as_before_is_not_asked_for() -> None:
+    """It costs no request, and no more than a name: there may be ten thousand of them."""
+    known = {
+        name: Known(path=f"{name}/", there=True, mark="1", copy=copy)
+        for name, copy in {"as-before": True, "moved": True, "lost": False}.items()
+    }
+    filters = Filters(projects=[*known, *(f"new-{number}" for number in range(GATED_FROM))])
+    marks = {name: Listed(name, "2" if name == "moved" else "1") for name in filters.projects or ()}
+    for answer in (marks, None):  # the list has changed, or is as it was
+        asking = requests(known, filters, False, MirrorMode.ACTIVE)
+        (gate,) = next(asking).asks
+        batches = [asking.send([Answer(part=gate.part, form=gate.forms[0], marks=answer)]), *asking]
+        same = {part for batch in batches for part in batch.same}
+        asked = {one.part for batch in batches for one in batch.asks}
+        assert same == ({"as-before"} if answer else {"as-before", "moved"})
+        assert asked == set(marks) - same
+
+
 async def mirrored_again(w: PythonWorld, requests: int) -> None:
     """Run once more as the schedule does; so many requests are sent."""
     before = len(w.upstream.asked("simple/*"))
@@ -170,6 +191,27 @@ async def test_a_source_of_another_kind_is_mirrored_too(tmp_path: Path, kinds: d
         page = await w.page("beta")
         assert [file["hashes"]["sha256"] for file in page["files"]] == [one.sha256 for one in w.index.projects["beta"]]
         assert (await w.run("main:p")).state is RunState.COMPLETED
+
+
+@pytest.mark.parametrize("mode", ["active", pytest.param("passive", marks=pytest.mark.deep)])
+async def test_a_file_with_another_digest_than_sha256_is_held_to_it(tmp_path: Path, mode: str) -> None:
+    index = PythonIndex(core=False)
+    for version in ("1.0", "2.0"):
+        file = index.add("beta", version)
+        file.said["hashes"] = {"sha512": hashlib.sha512(file.content).hexdigest()}
+    good, bad = index.projects["beta"]
+    async with python_world(tmp_path, index) as w:
+        await w.python(mode, filters={"projects": ["beta"]})
+        w.upstream.fail(f"files/beta/{bad.filename}", Fault(body=bad.content[::-1]), times=None)
+        run = await w.run("main:p")
+        assert run.counts.unhashed == 0
+        assert (await w.get(f"/repo/main/packages/beta/{good.filename}")).body == good.content
+        assert (await w.get(f"/repo/main/packages/beta/{bad.filename}")).body != bad.content[::-1]
+        if mode == "active":
+            assert (run.state, run.counts.failed) == (RunState.INCOMPLETE, 1)
+            (failure,) = (await w.call("mirror.details", mirror="main:p")).failed
+            assert f"sha512 is {hashlib.sha512(bad.content[::-1]).hexdigest()}" in failure.reason
+            assert "was promised" in failure.reason
 
 
 @pytest.mark.deep

@@ -10,8 +10,9 @@ from msgspec.structs import replace
 
 from firthd.clock import SystemClock
 from firthd.families.base import Spool
+from firthd.index.compare import joined
 from firthd.index.read import read_task
-from firthd.mirrors.readers import read, spread
+from firthd.mirrors.readers import cut, read, spread
 from firthd.store.run_file import files_of, numbered
 from firthd.store.run_reads import open_run_file
 from firthd.workers import TaskProgress, Workers
@@ -35,6 +36,62 @@ def test_parts_are_spread_where_that_is_worth_a_worker(sizes: dict[str, int], pl
     spools = [Spool(part=part, file=None) for part in sizes]
     found = spread(spools, sizes, places, 4)
     assert ["".join(sorted(spool.part for spool in group)) for group in found] == groups
+
+
+@pytest.mark.parametrize(
+    ("sizes", "places", "groups"),
+    [
+        ({"a": 90, "b": 10}, 2, [[("a", 0, 50)], [("a", 50, 90), ("b", 0, 10)]]),
+        ({"a": 100}, 4, [[("a", 0, 25)], [("a", 25, 50)], [("a", 50, 75)], [("a", 75, 100)]]),
+        ({"a": 51, "b": 49}, 2, [[("a", 0, 50)], [("a", 50, 51), ("b", 0, 49)]]),
+        ({"a": 6}, 2, [[("a", 0, 6)]]),
+        ({"a": 100}, 1, [[("a", 0, 100)]]),
+    ],
+)
+def test_parts_are_cut_into_groups_of_one_size(
+    sizes: dict[str, int], places: int, groups: list[list[tuple[str, int, int]]]
+) -> None:
+    found = cut([Spool(part=part, file=None) for part in sizes], sizes, places, 4)
+
+    def of(spool: Spool) -> tuple[str, int, int]:
+        begins, ends = spool.share or (0.0, 1.0)
+        return spool.part, round(begins * sizes[spool.part]), round(ends * sizes[spool.part])
+
+    assert [[of(spool) for spool in group] for group in found] == groups
+
+
+@pytest.mark.parametrize("early_rows", [None, 3, 1000])
+@pytest.mark.parametrize("at", [0.1, 0.37, 0.5, 0.99])
+def test_shares_of_a_part_hold_what_it_holds(tmp_path: Path, at: float, early_rows: int | None) -> None:
+    """A name in two sections stays whole, and an invalid record is told once."""
+    state = CondaState(tmp_path)
+    plain = {
+        f"p{one}-1-0.tar.bz2": {"name": f"p{one}", "version": "1", "build": "0", "size": one + 1} for one in range(9)
+    }
+    doubled = {
+        f"p{one}-1-0.conda": {"name": f"p{one}", "version": "1", "build": "0", "size": 1} for one in range(0, 9, 2)
+    }
+    doubled["p5-1-0.conda"] = {"name": "p5"}
+    listed = tmp_path / "listed.json"
+    v3 = {"conda": {"p4-1-0": doubled["p4-1-0.conda"]}}
+    listed.write_text(json.dumps({"packages": plain, "packages.conda": doubled, "v3": v3}))
+    alone = state.read_params({"linux-64": listed})
+    whole = read_task(alone, lambda progress: None)
+    parts, files = [], []
+    for number, share in enumerate([(0.0, at), (at, 1.0)]):
+        file = str(tmp_path / f"share-{number}")
+        spools = [replace(alone.spools[0], share=share)]
+        mine = replace(alone, spools=spools, run_file=file, first=True, early_rows=early_rows)
+        told: list[TaskProgress] = []
+        parts += read_task(mine, told.append).parts
+        early = [Path(one.file) for one in told if one.file is not None]
+        assert bool(early) == (early_rows is not None and parts[-1].kept > 0)
+        files += [*early, Path(file)]
+    assert joined(*parts) == whole.parts[0]
+    assert rows(files, "add", "part, section, filename, raw") == rows(
+        [Path(alone.run_file)], "add", "part, section, filename, raw"
+    )
+    assert set(rows(files, "offer", "name")) == set(rows([Path(alone.run_file)], "offer", "name"))
 
 
 def listed(folder: Path, step: int) -> dict[str, Path | None]:

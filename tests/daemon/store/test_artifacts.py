@@ -4,11 +4,12 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from firthd.families.base import COLUMNS
-from firthd.store import artifacts, blocks, generations, offers
+from firthd.store import artifacts, blocks, copying, generations, offers
 from firthd.store import hand_over as handing
 from firthd.store.artifacts import FileRow
 from firthd.store.hand_over import HandedOver
@@ -196,10 +197,10 @@ async def test_our_own_digest_is_recorded_at_first_sight_only(s: Shelf) -> None:
 # --- copying in and taking back ------------------------------------------------------------------------------
 
 
-async def copy(s: Shelf, path: Path, change_set: int, **options: bool) -> tuple[int, int, list[tuple[int, int]]]:
+async def copy(s: Shelf, path: Path, change_set: int, **options: Any) -> tuple[int, int, list[tuple[int, int]]]:
     told: list[tuple[int, int]] = []
     async with s.db.attached(path) as schema:
-        copied = await artifacts.copy_in(
+        copied = await copying.copy_in(
             s.db,
             schema,
             columns=COLUMNS,

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from firth_protocol.errors import TooLarge, Unavailable
 from firthd.store.blobs import BATCH, BlobStore, Kept
 from firthd.store.incoming import BlobMismatch, BlobWriter, MemoryWriter
+from firthd.store.promises import ALGORITHMS, broken_in, promise_of
 
 
 def sha(data: bytes) -> str:
@@ -152,6 +153,55 @@ def held(data: bytes, **promised: object) -> MemoryWriter:
     for start in range(0, len(data), 3):
         writer.write(data[start : start + 3])
     return writer
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+async def test_a_file_is_held_to_any_digest_where_there_is_no_sha256(store: BlobStore, algorithm: str) -> None:
+    right, wrong = (
+        promise_of({algorithm: hashlib.new(algorithm, data).hexdigest().upper()}) for data in (b"hello", b"other")
+    )
+    for promised, good in ((right, True), (wrong, False)):
+        writer = store.writer(size=None, sha256=None)
+        small = MemoryWriter(size=5, sha256=None, md5=None)
+        for one in (writer, small):
+            one.promise(promised)
+            one.write(b"hel")
+            one.restart()
+            one.write(b"hello")
+            if good:
+                assert (await store.keep(one)).sha256 == sha(b"hello")
+            else:
+                with pytest.raises(BlobMismatch, match=f"{algorithm} is [0-9a-f]+, [0-9a-f]+ was promised"):
+                    await store.keep(one)
+    assert leftovers(store) == []
+
+
+@pytest.mark.parametrize(
+    ("hashes", "found"),
+    [
+        ({}, None),
+        ({"crc32": "00", "sha256": "00"}, None),
+        ({"sha1": "0" * 40, "sha512": "A" * 128}, "sha512"),
+        ({"sha512": None, "sha1": "0" * 40}, "sha1"),
+        ({"blake2b": "0" * 64}, "blake2b"),
+    ],
+)
+def test_the_strongest_digest_counts(tmp_path: Path, hashes: dict[str, str | None], found: str | None) -> None:
+    promise = promise_of(hashes)
+    assert (promise and promise.algorithm) == found
+    file = tmp_path / "file"
+    file.write_bytes(b"hello")
+    assert promise is None or "was promised" in (broken_in(promise, file) or "")
+    assert promise is None or promise.value == promise.value.lower()
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "value"),
+    [("sha512", "0" * 127), ("sha512", "0" * 64), ("sha1", "x" * 40), ("blake2s", "0" * 66), ("sha1", "00 " * 20)],
+)
+def test_what_is_no_digest_is_told(algorithm: str, value: str) -> None:
+    with pytest.raises(ValueError, match="is none"):
+        promise_of({algorithm: value})
 
 
 async def test_small_files_are_written_with_their_batch(store: BlobStore, names: Names) -> None:

@@ -7,7 +7,7 @@ from msgspec import Raw, Struct
 from msgspec.structs import asdict, astuple
 
 from firthd.families.base import COLUMNS, SourceRecord
-from firthd.store import artifacts, hand_over
+from firthd.store import copying, hand_over
 from firthd.store.columns import RAW, Column, columns_of, in_the_row, selected
 from firthd.store.run_file import RunFile
 from firthd.store.worker_reads import LiveRow, ShownRow
@@ -36,7 +36,7 @@ async def test_a_new_column_is_one_line_and_a_migration(tmp_path: Path) -> None:
         await s.change()
         first, second = (row[0] for row in await s.db.read(lambda r: r.rows("SELECT id FROM change_set ORDER BY id")))
         async with s.db.attached(file) as schema:
-            await artifacts.copy_in(schema=schema, change_set=first, **ours)  # type: ignore[arg-type]
+            await copying.copy_in(schema=schema, change_set=first, **ours)  # type: ignore[arg-type]
         done = await hand_over.hand_over(change_set=second, keep=True, **ours)  # type: ignore[arg-type]
         assert (done.kept, done.dropped) == (1, 0)
         names = ", ".join(in_the_row(columns))

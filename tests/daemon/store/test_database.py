@@ -480,3 +480,38 @@ def test_a_migration_that_fails_leaves_the_old_schema(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     assert tables == {"token"}
+
+
+async def test_a_write_that_need_not_last_shares_no_commit_with_one_that_must(db: Database) -> None:
+    """The disk is waited for once anything is to last, and then all that was written before it does."""
+    told: list[tuple[str, int]] = []
+
+    def body(name: str) -> Body:
+        async def some(tx: Tx) -> None:
+            told.append((name, int(await tx.value("PRAGMA synchronous"))))
+            await set_setting(tx, name, "1")
+
+        return some
+
+    gate = Gate()
+    first = asyncio.create_task(_write(db, gate.body))
+    await gate.reached.wait()
+    kinds = [("a", False), ("b", True), ("c", False), ("d", False), ("e", True)]
+    tasks = [asyncio.create_task(db.write(body(name), lasting=lasting)) for name, lasting in kinds]
+    await asyncio.sleep(0)
+    gate.go.set()
+    assert await settled([first, *tasks]) == [None] * 6
+    assert [name for name, _ in told] == ["a", "b", "c", "d", "e"]
+    full, normal = 2, 1
+    assert all(level == full for name, level in told if dict(kinds)[name])
+    gate = Gate()
+    first = asyncio.create_task(db.write(gate.body, lasting=False))
+    await gate.reached.wait()
+    tasks = [
+        asyncio.create_task(db.write(body(name), lasting=lasting)) for name, lasting in (("f", False), ("g", True))
+    ]
+    await asyncio.sleep(0)
+    gate.go.set()
+    assert await settled([first, *tasks]) == [None] * 3
+    assert told[-2:] == [("f", normal), ("g", full)]
+    assert set(await keys(db)) >= set("abcdefg")

@@ -88,6 +88,7 @@ class Depends(Struct, gc=False):
 
 _decode_depends = msgspec.json.Decoder(Depends).decode
 _decode_usual = msgspec.json.Decoder(UsualRecord).decode
+_from_hex = bytes.fromhex
 _encode = msgspec.json.Encoder().encode
 _decode_fields = msgspec.json.Decoder(RecordFields).decode
 _decode_object = msgspec.json.Decoder(dict[str, object]).decode
@@ -136,10 +137,17 @@ def usual_record_of(entry: Entry) -> SourceRecord | None:
         return None
     if size is not UNSET and not 0 <= size < SIZE_MAX:
         return None
-    try:
-        sha256 = None if record.sha256 is UNSET else digest(record.sha256, 32, "sha256")
-        md5 = None if record.md5 is UNSET else digest(record.md5, 16, "md5")
-    except InvalidRecordError:
+    sha256 = md5 = None
+    try:  # white space between digits stands for nothing: both lengths tell that there is none
+        if (text := record.sha256) is not UNSET:
+            sha256 = _from_hex(text)
+            if len(sha256) != 32 or len(text) != 64:
+                return None
+        if (text := record.md5) is not UNSET:
+            md5 = _from_hex(text)
+            if len(md5) != 16 or len(text) != 32:
+                return None
+    except ValueError:
         return None
     return SourceRecord(
         entry.section,
@@ -270,13 +278,17 @@ def usual(raw: bytes) -> tuple[UsualRecord, bytes] | None:
     Without a backslash no text holds a NUL, and equal numbers of quotation marks mean that no key was there twice.
     """
     record = None if b"\\" in raw or len(raw) > RECORD_MAX_BYTES else usual_record(raw)
-    if record is None or not (small(record.size) and small(record.build_number) and small(record.legacy_bz2_size)):
+    if record is None or not (small(record.size) and small(record.build_number)):
+        return None
+    if record.legacy_bz2_size is not UNSET and not small(record.legacy_bz2_size):
         return None
     if record.timestamp is not UNSET and not possible_time(record.timestamp):
         return None
-    for digest in (record.md5, record.sha256):
-        if digest is not UNSET and (not digest or digest != digest.lower()):
-            return None
+    md5, sha256 = record.md5, record.sha256
+    if md5 is not UNSET and (not md5 or md5 != md5.lower()):
+        return None
+    if sha256 is not UNSET and (not sha256 or sha256 != sha256.lower()):
+        return None
     spelled = _encode(record)
     return (record, spelled) if raw == spelled or raw.count(b'"') == spelled.count(b'"') else None
 

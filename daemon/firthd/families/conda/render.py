@@ -53,6 +53,8 @@ class SubdirRenderer:
         self._sections: dict[str, list[Served]] = {}
         self._to_pack: dict[str, list[Served]] = {}
         self._names: set[str] = set()
+        self._packing: str | None = None  # the name of the row before
+        self._pack: list[Served] | None = None  # of that name; None: its shard is kept
         sides = out.sides(subdir)
         self._signed = [side for side in sides if side.index]
         self._sides = [side for side in sides if not side.index]
@@ -93,20 +95,30 @@ class SubdirRenderer:
 
     def add(self, row: ShownRow) -> None:
         """Take one visible record."""
-        record = served(row.section, row.filename, row.name, row.version, row.build, row.raw)
-        if row.section not in PLAIN_SECTIONS:  # there a key can come of the record, and two files come to the same one
-            if (row.section, record.key) in self._v3_keys:
+        section, filename, name = row.section, row.filename, row.name
+        if section in PLAIN_SECTIONS:
+            record = Served(section, filename, row.raw)
+            if self._signed:
+                self._to_sign[filename] = (row.mirror_id, row.raw)
+        else:  # there a key can come of the record, and two files come to the same one
+            record = served(section, filename, name, row.version, row.build, row.raw)
+            if (section, record.key) in self._v3_keys:
                 return
-            self._v3_keys.add((row.section, record.key))
-            self._v3_timestamps.setdefault(row.section, []).append(row.timestamp)
-        self._sections.setdefault(row.section, []).append(record)
-        self._names.add(row.name)
+            self._v3_keys.add((section, record.key))
+            self._v3_timestamps.setdefault(section, []).append(row.timestamp)
+        bucket = self._sections.get(section)
+        if bucket is None:
+            bucket = self._sections[section] = []
+        bucket.append(record)
         if self._sides:
-            self._mirrors[row.filename] = row.mirror_id
-        if self._signed and row.section in PLAIN_SECTIONS:
-            self._to_sign[row.filename] = (row.mirror_id, row.raw)
-        if row.name not in self._kept_hashes:
-            self._to_pack.setdefault(row.name, []).append(record)
+            self._mirrors[filename] = row.mirror_id
+        if name != self._packing:
+            self._names.add(name)
+            self._packing, self._pack = name, None
+            if name not in self._kept_hashes:
+                self._pack = self._to_pack.setdefault(name, [])
+        if self._pack is not None:
+            self._pack.append(record)
 
     def finish(self, report: Callable[[str, int, int], None]) -> None:
         """Write the index in every form; the json forms in a thread beside the shards."""

@@ -17,7 +17,6 @@ from typing import IO
 import msgspec
 from msgspec import Struct
 from packaging.markers import InvalidMarker, Marker, UndefinedComparison, UndefinedEnvironmentName
-from packaging.metadata import parse_email
 from packaging.requirements import InvalidRequirement
 from packaging.requirements import Requirement as Parsed
 from packaging.version import InvalidVersion, Version
@@ -81,6 +80,8 @@ def told(path: Path, filename: str) -> Told:
 
 def of_headers(content: bytes, *, sdist: bool = False) -> Told:
     """Return what core metadata says; raise ValueError for what is none."""
+    from packaging.metadata import parse_email  # 20 ms, which most workers of the family need not take
+
     headers = re.split(rb"\r?\n\r?\n", content[:HEADERS_MAX_BYTES].lstrip(), maxsplit=1)[0]
     said, unread = parse_email(headers)
     version = said.get("metadata_version")

@@ -5,9 +5,10 @@ from firthd.families.base import FamilyRules, Form, LazyParts
 from firthd.families.python.addresses import file_address, install, locate, page_at, set_up
 from firthd.families.python.archives import check_archive, inside
 from firthd.families.python.filters import FIELDS, check_filters, only
-from firthd.families.python.page import files_on
-from firthd.families.python.paths import fetch_url, needs_record
+from firthd.families.python.page import HTML_FORM, JSON_FORM, files_on
+from firthd.families.python.paths import fetch_url, list_path, needs_record
 from firthd.families.python.recognise import ACCEPT, RECOGNISER
+from firthd.families.python.records import promised
 from firthd.families.python.requests import encoding, found, instead, is_lazy, lazy_ask, probe, requests
 from firthd.families.python.requirements import facts, needs, requirement, sort_versions
 from firthd.families.python.source import normalise
@@ -27,7 +28,7 @@ PYTHON = FamilyRules(
     only=only,
     found=found,
     formats=FORMATS,
-    reads=(),
+    reads=(list_path(JSON_FORM), list_path(HTML_FORM)),
     first_parts=(),
     empty_part=lambda part: {},
     locate=locate,
@@ -36,6 +37,7 @@ PYTHON = FamilyRules(
     install=install,
     needs_record=needs_record,
     fetch_url=fetch_url,
+    promised=promised,
     requirement=requirement,
     facts=facts,
     normalise=normalise,

@@ -16,8 +16,8 @@ from firthd.families.python.names import (
     PLATFORMS,
     WHEEL,
     FileName,
+    by_one_spelling,
     filename_problem,
-    normalised,
     parsed_version,
     platforms_of,
     taken_apart,
@@ -89,7 +89,7 @@ def _doubts(platforms: Sequence[str]) -> list[str]:
 
 def only(filters: Filters) -> frozenset[str] | None:
     """Return the projects that the filters leave."""
-    return None if filters.projects is None else frozenset(normalised(name) for name in filters.projects)
+    return None if filters.projects is None else frozenset(by_one_spelling(filters.projects))
 
 
 def taker(filters: Filters) -> Callable[[Entry], bool] | None:

@@ -6,10 +6,11 @@ import msgspec
 from msgspec import Struct
 
 from firthd.families.python.names import ENDINGS
+from firthd.store.promises import ALGORITHMS
 from firthd.upstream.markup import Comment, End, Start, Text, pieces
 
 TEXT_MAX = 300
-_HASHES = ("sha256", "sha512", "sha384", "sha224", "sha1", "md5")
+_HASHES = frozenset({"sha256", "md5", *ALGORITHMS})
 _SIDE_ENDINGS = (".asc", ".sig", ".metadata")
 
 

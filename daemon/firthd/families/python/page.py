@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Set
 from operator import itemgetter
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct, field
@@ -11,9 +12,9 @@ from msgspec import Raw, Struct, field
 from firth_protocol.errors import TooLarge, Upstream
 from firthd.families.base import Entry, Listed, Spool
 from firthd.families.python.html import Links, last_segment, links_of, record_of
-from firthd.families.python.names import normalised, valid_name
-from firthd.families.python.records import FILES, metadata_entry
-from firthd.upstream.masking import printable
+from firthd.families.python.names import in_one_spelling, normalised, valid_name
+from firthd.families.python.records import FILES, metadata_entry, without_users_in
+from firthd.upstream.masking import printable, starred
 
 JSON_FORM, HTML_FORM = "json", "html"
 LIST, GATE = "+list", "+gate"
@@ -93,9 +94,13 @@ class ProjectPage:
         """What the source counts the project's changes with."""
         self._project = spool.part
         self._entries: list[Entry] = []
+        self._with_users = 0
+        self.holds_users = False
+        """Whether there are users or passwords in its addresses."""
         if spool.file is None:
             return
         content = content_of(spool, max_bytes)
+        self.holds_users = starred(content) != content
         try:
             as_json = spool.encoding == JSON_FORM
             serial = self._read_json(spool.part, content) if as_json else self._read_html(content)
@@ -103,6 +108,11 @@ class ProjectPage:
             raise Upstream(
                 f"what the source gives for {spool.part} is no page of it: {error}", hint="look at the source"
             ) from None
+        if self._with_users:
+            self.notes.append(
+                f"{self._with_users:,} files have a user or a password in their addresses, which are not kept:"
+                " what the source wants to be asked with belongs into the mirror's credentials"
+            )
         self.serial = _number(serial)
         if older(serial, spool.mark):
             raise Upstream(
@@ -140,6 +150,9 @@ class ProjectPage:
             )
 
     def _add(self, filename: str, raw: Raw | bytes) -> None:
+        if self.holds_users and (clean := without_users_in(raw)) is not None:
+            raw = clean
+            self._with_users += 1
         self._entries.append(Entry(filename, FILES, raw, self._project))
         metadata = metadata_entry(self._project, filename, raw)
         if metadata is not None:
@@ -184,8 +197,10 @@ class ProjectList:
     def __init__(self, spool: Spool, max_bytes: int) -> None:
         self.notes: list[str] = []
         self.lazy = spool.part == LIST
-        named = [] if spool.file is None else _named(spool, max_bytes)
-        odd = [project.name for project in named if not valid_name(project.name)]
+        content = b"" if spool.file is None else content_of(spool, max_bytes)
+        self.holds_users = starred(content) != content
+        named = [] if spool.file is None else [project.name for project in _named(spool, content)]
+        odd = [] if in_one_spelling(named) is not None else [name for name in named if not valid_name(name)]
         self._count = len(named) - len(odd)
         if odd:
             self.notes.append(
@@ -283,14 +298,34 @@ def content_of(spool: Spool, max_bytes: int) -> bytes:
     return content.removeprefix(b"\xef\xbb\xbf")
 
 
-def names_of(spool: Spool, max_bytes: int) -> list[ListedProject]:
-    """Return the names that a project list has, as they are spelled there; raise Upstream for what is no list."""
-    return [project for project in _named(spool, max_bytes) if valid_name(project.name)]
+class Named(NamedTuple):
+    """The names that a project list has: in their one spelling, a line each, and as they stand there."""
+
+    spelled: bytes
+    projects: list[ListedProject]
+
+    @property
+    def keys(self) -> list[str]:
+        """The names in their one spelling, in the order of the list."""
+        return self.spelled.decode("ascii").split("\n") if self.projects else []
 
 
-def _named(spool: Spool, max_bytes: int) -> list[ListedProject]:
+def names_of(spool: Spool, max_bytes: int) -> Named:
+    """Return the names that a project list has, but for those that no project can have.
+
+    Raises Upstream for what is no list.
+    """
+    named = _named(spool, content_of(spool, max_bytes))
+    spelled = in_one_spelling([project.name for project in named])
+    if spelled is None:
+        named = [project for project in named if valid_name(project.name)]
+        spelled = in_one_spelling([project.name for project in named])
+        assert spelled is not None
+    return Named(spelled, named)
+
+
+def _named(spool: Spool, content: bytes) -> list[ListedProject]:
     """Return what a project list names, of JSON those names too that no project can have."""
-    content = content_of(spool, max_bytes)
     try:
         if spool.encoding == JSON_FORM:
             return _names_in_json(content)
@@ -341,8 +376,8 @@ def _names_in_html(found: Links) -> list[ListedProject]:
 def marks(spool: Spool, names: Set[str] | None, max_bytes: int) -> Mapping[str, Listed]:
     """Return what a project list says of these projects (None: of all): its spelling and its serial."""
     found: dict[str, Listed] = {}
-    for project in names_of(spool, max_bytes):
-        name = normalised(project.name)
+    named = names_of(spool, max_bytes)
+    for name, project in zip(named.keys, named.projects, strict=True):
         if names is None or name in names:
             found[name] = Listed(project.name, None if project.serial is None else str(project.serial))
     return found

@@ -14,6 +14,7 @@ from msgspec import Raw, Struct, field
 from firthd.families.base import Entry, InvalidRecordError, SourceRecord
 from firthd.families.python.names import METADATA_ENDING, filename_problem, taken_apart
 from firthd.store.columns import ALONG
+from firthd.store.promises import Promise, promise_of
 from firthd.store.worker_reads import ShownRow
 from firthd.upstream.masking import holds_user, printable, without_users
 
@@ -52,6 +53,7 @@ class FileFields(Struct, gc=False, rename="kebab"):
 
 _decode_fields = msgspec.json.Decoder(FileFields).decode
 _decode_object = msgspec.json.Decoder(dict[str, object]).decode
+_encode = msgspec.json.Encoder().encode
 _encode_canonical = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -103,6 +105,20 @@ def is_public(address: object) -> bool:
     return isinstance(address, str) and address.startswith("https://") and not holds_user(address)
 
 
+def without_users_in(raw: Raw | bytes) -> bytes | None:
+    """Return a record without the users and passwords in its addresses; None where there are none, or no record."""
+    try:
+        record = decoded(raw)
+        provenance = record.get("provenance")
+        if isinstance(provenance, str) and holds_user(provenance):  # nobody else could ask for it
+            del record["provenance"]
+        spelled = _encode(record)
+    except (InvalidRecordError, OverflowError, msgspec.MsgspecError, ValueError):
+        return None  # what is no record is not kept
+    clean = without_users(spelled)
+    return None if clean == spelled and record.get("provenance") == provenance else clean
+
+
 def _digest(record: dict[str, object]) -> bytes:
     try:
         return blake2b(without_users(_encode_canonical(record)), digest_size=FINGERPRINT_BYTES).digest()
@@ -125,6 +141,7 @@ def source_record(entry: Entry, print16: bytes) -> SourceRecord:
     if problem is not None:
         raise InvalidRecordError(problem)
     sha256, md5 = digests(fields)
+    other = None if sha256 else _promise(fields)
     return SourceRecord(
         section=entry.section,
         filename=entry.filename,
@@ -135,7 +152,7 @@ def source_record(entry: Entry, print16: bytes) -> SourceRecord:
         size=fields.size or None,
         sha256=sha256,
         md5=md5,
-        declared=2 if sha256 else 1 if md5 else 0,
+        declared=2 if sha256 else 1 if md5 or other else 0,
         license=None,
         timestamp=milliseconds(fields.upload_time),
         fingerprint=print16,
@@ -153,6 +170,22 @@ def digests(fields: FileFields) -> tuple[bytes | None, bytes | None]:
             raise InvalidRecordError(f"its {name} is none")
         found.append(bytes.fromhex(value) if value else None)
     return found[0], found[1]
+
+
+def promised(raw: bytes) -> Promise | None:
+    """Return the digest that a record without sha256 declares; None where none can be checked."""
+    try:
+        fields = fields_of(raw)
+        return None if digests(fields)[0] else _promise(fields)
+    except InvalidRecordError:
+        return None
+
+
+def _promise(fields: FileFields) -> Promise | None:
+    try:
+        return promise_of({name.lower(): value for name, value in fields.hashes.items()})
+    except ValueError as error:
+        raise InvalidRecordError(str(error)) from None
 
 
 def milliseconds(time: str | None) -> int | None:

@@ -1,30 +1,33 @@
 """The only place that makes the pages of a Python index: a project's, and the project list, each in JSON and HTML."""
 
 import gzip
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from hashlib import sha256
-from typing import Protocol
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from hashlib import blake2b, sha256
+from itertools import islice
+from operator import lt
 from urllib.parse import quote
+from zlib import crc32
 
 import msgspec
-import zstandard
 from msgspec import Struct
 
 from firth_protocol.errors import FirthError
 from firthd.families.base import Output, Side, SourceRecord, Spool
-from firthd.families.python.names import METADATA_ENDING, normalised, taken_apart, valid_project
-from firthd.families.python.page import HTML_FORM, JSON_FORM, LIST, ListedProject, ProjectPage, Status, names_of
+from firthd.families.python.names import METADATA_ENDING, taken_apart
+from firthd.families.python.page import HTML_FORM, JSON_FORM, LIST, ListedProject, Named, ProjectPage, Status, names_of
 from firthd.families.python.paths import GZIPPED, PACKAGES, SIMPLE, ZSTD, list_path, page_path
 from firthd.families.python.records import METADATA, decoded, is_public
 from firthd.families.python.requirements import version_key
+from firthd.store.joined import MARK_BYTES, Piece
 from firthd.store.worker_reads import ShownRow
 from firthd.upstream.masking import without_users
 
 API_VERSION = "1.4"
 PAGE_MAX_BYTES = 1 << 28
-CHUNK = 4096
+PIECE_LEAST, PIECE_CHANCE, PIECE_MOST = 1024, 512, 8192
+"""Names of a piece of a project list: 1,500 as a rule. Of those behind the least, one in so many ends it."""
 GZIP_LEVEL = 6
-ZSTD_LEVEL = 6
 _ESCAPED = str.maketrans(
     {code: "\ufffd" for code in range(32) if chr(code) not in "\t\n\r"}
     | {ord(letter): text for letter, text in zip("&<>\"'", ("&amp;", "&lt;", "&gt;", "&quot;", "&#x27;"), strict=True)}
@@ -37,12 +40,6 @@ KNOWN_HASHES = frozenset(
 _OURS = frozenset({"dist-info-metadata", "data-dist-info-metadata", "core-metadata", "url", "filename", "hashes"})
 """What a page says otherwise than its source; the first name makes old clients fail (PEP 714)."""
 _encode = msgspec.json.Encoder().encode
-
-
-class Writable(Protocol):
-    """Takes bytes."""
-
-    def write(self, content: bytes, /) -> object: ...
 
 
 class ListedFile(Struct, frozen=True):
@@ -247,56 +244,84 @@ def write_lists(rendered: Set[str], out: Output) -> None:
     names = {name: ListedProject(name, since.get(page_path(name, JSON_FORM))) for name in out.packages()}
     if not (rendered or names or out.sides(LIST) or out.has(list_path(JSON_FORM))):
         return  # the channel has never had a Python mirror: there is nothing at its address
+    found: list[Named] = []
     for side in out.sides(LIST):
         try:
-            found = names_of(Spool(part=LIST, file=side.file, encoding=side.encoding), PAGE_MAX_BYTES)
+            found.append(names_of(Spool(part=LIST, file=side.file, encoding=side.encoding), PAGE_MAX_BYTES))
         except (FirthError, OSError):
             out.note("the project list of a source cannot be read any more; the next run fetches it anew")
-            continue
-        for project in found:
-            name = project.name if valid_project(project.name) else normalised(project.name)
-            if name not in names or names[name].serial is None:  # its page is read on request: the source's counts
-                names[name] = project
-    order = sorted(names)
+    order, projects = joined_lists(names, found)
     if out.sides(LIST):  # what else clients may find here than the files that are known
         out.listed(sha256("\n".join(order).encode()).digest())
-    for form, write in ((JSON_FORM, write_json_list), (HTML_FORM, write_html_list)):
-        path = list_path(form)
-        # Generations of other days keep the compressed form only.
-        compressed = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
-        with (
-            out.open(path) as plain,
-            out.open(f"{path}{ZSTD}") as packed,
-            compressed.stream_writer(packed, closefd=False) as compressor,
-        ):
-            write(_Both(plain, compressor), order, names)
+    parts = list(cut(order))
+    out.join(list_path(JSON_FORM), json_pieces([projects[one] for one in parts]))
+    out.join(list_path(HTML_FORM), html_pieces([(order[one], projects[one]) for one in parts]))
+    for form in (JSON_FORM, HTML_FORM):
+        if out.has(f"{list_path(form)}{ZSTD}"):  # of a release before
+            out.end(f"{list_path(form)}{ZSTD}")
 
 
-class _Both:
-    """Writes the same into two files."""
+def joined_lists(names: Mapping[str, ListedProject], lists: Sequence[Named]) -> tuple[list[str], list[ListedProject]]:
+    """Return names in their one spelling, in order, and how each is listed: `names` and what sources list.
 
-    def __init__(self, *files: Writable) -> None:
-        self._files = files
+    Whoever counts a project's changes is passed on: the channel, then the sources in their order.
+    """
+    if len(lists) == 1:  # as a rule, and then 800,000 names are in order already
+        keys, projects = lists[0].keys, list(lists[0].projects)
+        if all(map(lt, keys, islice(keys, 1, None))):
+            for name in sorted(names):
+                place = bisect_left(keys, name)
+                if place == len(keys) or keys[place] != name:
+                    keys.insert(place, name)
+                    projects.insert(place, names[name])
+                elif names[name].serial is not None:
+                    projects[place] = names[name]
+            return keys, projects
+    found = dict(names)
+    for listed_by in lists:
+        for name, project in zip(listed_by.keys, listed_by.projects, strict=True):
+            if name not in found or found[name].serial is None:  # its page is read on request: the source's counts
+                found[name] = project
+    order = sorted(found)
+    return order, [found[name] for name in order]
 
-    def write(self, content: bytes) -> None:
-        for file in self._files:
-            file.write(content)
+
+def cut(order: Sequence[str]) -> Iterator[slice]:
+    """Yield where a list of names is cut into pieces: behind certain names, so that a new one moves no other cut."""
+    start = 0
+    while start < len(order):
+        most = min(start + PIECE_MOST, len(order))
+        places = range(start + PIECE_LEAST, most)
+        end = next((place for place in places if not crc32(order[place - 1].encode()) % PIECE_CHANCE), most)
+        yield slice(start, end)
+        start = end
 
 
-def write_json_list(file: Writable, order: Sequence[str], names: Mapping[str, ListedProject]) -> None:
-    file.write(_encode({"meta": {"api-version": API_VERSION}})[:-1] + b',"projects":[')
-    for start in range(0, len(order), CHUNK):
-        lines = _encode([names[name] for name in order[start : start + CHUNK]])[1:-1]
-        file.write((b"," if start else b"") + lines)
-    file.write(b"]}")
+def json_pieces(parts: Sequence[Sequence[ListedProject]]) -> Iterator[Piece]:
+    """Yield the pieces of a project list as PEP 691 has it."""
+    yield _piece(_encode({"meta": {"api-version": API_VERSION}})[:-1] + b',"projects":[')
+    for number, part in enumerate(parts):
+        yield _piece((b"," if number else b"") + _encode(part)[1:-1])
+    yield _piece(b"]}")
 
 
-def write_html_list(file: Writable, order: Sequence[str], names: Mapping[str, ListedProject]) -> None:
-    """Write the list as links; a name that a project can have needs no escaping."""
+def html_pieces(parts: Sequence[tuple[Sequence[str], Sequence[ListedProject]]]) -> Iterator[Piece]:
+    """Yield the pieces of a project list as links; a name that a project can have needs no escaping."""
     head = f'<meta name="pypi:repository-version" content="{API_VERSION}">'
-    start = f"<!DOCTYPE html>\n<html>\n<head>\n{head}\n<title>Simple index</title>\n</head>\n<body>\n"
-    file.write(start.encode())
-    for place in range(0, len(order), CHUNK):
-        lines = [f'<a href="{name}/">{names[name].name}</a><br />\n' for name in order[place : place + CHUNK]]
-        file.write("".join(lines).encode())
-    file.write(b"</body>\n</html>\n")
+    yield _piece(f"<!DOCTYPE html>\n<html>\n<head>\n{head}\n<title>Simple index</title>\n</head>\n<body>\n".encode())
+    for names, part in parts:
+
+        def make(names: Sequence[str] = names, part: Sequence[ListedProject] = part) -> bytes:
+            links = [f'<a href="{name}/">{one.name}</a><br />\n' for name, one in zip(names, part, strict=True)]
+            return "".join(links).encode()
+
+        yield Piece(_mark("\n".join([one.name for one in part]).encode()), make)
+    yield _piece(b"</body>\n</html>\n")
+
+
+def _piece(content: bytes) -> Piece:
+    return Piece(_mark(content), lambda: content)
+
+
+def _mark(content: bytes) -> bytes:
+    return blake2b(content, digest_size=MARK_BYTES).digest()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -9,7 +10,7 @@ from firth_protocol.types import Filters, MirrorMode, MirrorType, SourceFound
 from firthd.families.base import Answer, Ask, Batch, Form, Known, Listed, Requests
 from firthd.families.python.html import last_segment, links_of
 from firthd.families.python.looks import SAMPLED, projects_of, sampled, wheels_of
-from firthd.families.python.names import ENDINGS, normalised, valid_project
+from firthd.families.python.names import ENDINGS, by_one_spelling, normalised, valid_project
 from firthd.families.python.page import GATE, HTML_FORM, JSON_FORM, LIST, html_kind, json_kind, leads_to_index
 from firthd.families.python.paths import SIMPLE
 from firthd.families.python.recognise import ACCEPT, HTML, JSON, PAGES
@@ -18,6 +19,8 @@ GATED_FROM = 100
 """From so many projects on the source's list is asked first: one request tells which of them have changed."""
 AT_ONCE = 12
 BATCH = 240
+LOOKED_AT = 2000
+"""Pages of which it is told in one go whether the list says anything new of them: a few milliseconds."""
 PROBED = 3
 LOOKED_BYTES = 65_536
 """What is looked at closely, in the event loop."""
@@ -58,7 +61,7 @@ def requests(known: Mapping[str, Known], filters: Filters, thorough: bool, mode:
 
     The list's marks say which have; without a list, or marks in it, each page's validator does.
     """
-    wanted = None if filters.projects is None else {normalised(name): name for name in filters.projects}
+    wanted = None if filters.projects is None else by_one_spelling(filters.projects)
     if wanted is None and mode is MirrorMode.PASSIVE:
         yield Batch(asks=(Ask(part=LIST, forms=forms("")),))
         return
@@ -71,45 +74,64 @@ def requests(known: Mapping[str, Known], filters: Filters, thorough: bool, mode:
             prefixes = (listed.form.path.removesuffix(listed.form.path.rpartition("/")[2]),)
             marks = listed.marks
             if marks is None:
-                yield from _in_batches(_as_before(known, wanted, prefixes))
+                yield from _in_batches(_as_before(known, wanted), known, prefixes)
                 return
         elif wanted is None:
             return
-    yield from _in_batches(_of_list(known, wanted, marks or {}, prefixes, thorough=thorough))
+    yield from _in_batches(_of_list(known, wanted, marks or {}, thorough=thorough), known, prefixes)
 
 
-def _in_batches(asks: Iterator[Ask]) -> Requests:
-    """Ask a batch at a time: of ten thousand at once, others would wait while they are made."""
-    while batch := tuple(islice(asks, BATCH)):
-        yield Batch(asks=batch, at_once=AT_ONCE)
+class _Page(NamedTuple):
+    """A project's page: its name, how the source spells it, and what the list says of it."""
+
+    part: str
+    spelled: str
+    mark: str | None
 
 
-def _as_before(known: Mapping[str, Known], wanted: Mapping[str, str] | None, prefixes: Sequence[str]) -> Iterator[Ask]:
+def _in_batches(pages: Iterator[_Page], known: Mapping[str, Known], prefixes: Sequence[str]) -> Requests:
+    """Ask a batch at a time: of ten thousand at once, others would wait while they are made.
+
+    What was read under the mark that the list has now is not asked for.
+    """
+    while some := tuple(islice(pages, LOOKED_AT)):
+        asks, same = [], []
+        for page in some:
+            before = known.get(page.part)
+            if before is not None and before.copy and page.mark is not None and before.mark == page.mark:
+                same.append(page.part)
+            else:
+                asks.append(page)
+        for start in range(0, len(asks) or 1, BATCH):
+            batch = tuple(ask(page.part, page.spelled, prefixes, page.mark) for page in asks[start : start + BATCH])
+            yield Batch(asks=batch, at_once=AT_ONCE, same=() if start else same)
+
+
+def _as_before(known: Mapping[str, Known], wanted: Mapping[str, str] | None) -> Iterator[_Page]:
     """Yield the pages of a list that has not changed: those that it marked are as they were."""
     for part in sorted(known.keys() | (wanted or {}).keys()):
         before = known.get(part)
         if not valid_project(part) or (wanted is not None and part not in wanted):
             continue
         if before is None or before.there:
-            yield ask(part, wanted[part] if wanted else "", prefixes, before.mark if before else None)
+            yield _Page(part, wanted[part] if wanted else "", before.mark if before else None)
 
 
 def _of_list(
     known: Mapping[str, Known],
     wanted: Mapping[str, str] | None,
     marks: Mapping[str, Listed],
-    prefixes: Sequence[str],
     *,
     thorough: bool,
-) -> Iterator[Ask]:
+) -> Iterator[_Page]:
     there = {part for part, before in known.items() if before.there and valid_project(part)}
     for part in sorted((there | marks.keys()) if wanted is None else wanted.keys()):
         listed = marks.get(part)
         before = known.get(part)
         if listed is not None:
-            yield ask(part, listed.spelled, prefixes, listed.mark)
+            yield _Page(part, listed.spelled, listed.mark)
         elif part in there or before is None or thorough:  # gone, quarantined, or a list that is behind: its page says
-            yield ask(part, wanted[part] if wanted else "", prefixes)
+            yield _Page(part, wanted[part] if wanted else "", None)
 
 
 def probe(filters: Filters) -> Requests:

@@ -4,7 +4,6 @@ from collections.abc import Collection
 from pathlib import Path
 
 from msgspec import Struct
-from packaging.metadata import parse_email
 from packaging.requirements import InvalidRequirement
 from packaging.requirements import Requirement as Parsed
 from packaging.specifiers import SpecifierSet
@@ -90,6 +89,8 @@ def needs(path: Path, filename: str) -> list[str]:
         content = metadata_of_wheel(path)
     else:
         raise ValueError("only wheels say what they need without being built")
+    from packaging.metadata import parse_email  # 20 ms, which most workers of the family need not take
+
     told, _ = parse_email(content)
     if not told.get("metadata_version"):
         raise ValueError("it is no core metadata")

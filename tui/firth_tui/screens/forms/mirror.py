@@ -25,10 +25,11 @@ from firth_tui.screens.forms.fields import Field, choice_field, lines, text_fiel
 from firth_tui.screens.forms.form import Form
 from firth_tui.screens.forms.mirror_lists import (
     FILTERS,
+    FOUND,
     SWITCHES,
     YES_NO,
     channel_field,
-    compare_platforms,
+    compare_found,
     filter_fields,
     found_words,
     offer_channels,
@@ -67,6 +68,7 @@ class MirrorForm(Form):
         self.channel = where
         self._revision = mirror.revision if mirror else 0
         self._typing: Timer | None = None
+        self._found: SourceFound | None = None  # at the last look at the source
         self._unasked = ""  # the source that did not answer when it was saved: saving again takes it
         self._times = Repeated(self, self._show_times, group="times")
         self._in_force = Repeated(self, self._say_in_force, group="policy")
@@ -280,6 +282,7 @@ class MirrorForm(Form):
             self._show_what_applies()
         if name in {"policy", "channel"}:
             self._in_force.ask()
+        self._compare(name.partition("-")[2])
         if name in {"type", "source", "credentials", "secret", "user", "proxy", "ca_file", "conda-subdirs"}:
             if self._typing is not None:
                 self._typing.stop()
@@ -336,10 +339,17 @@ class MirrorForm(Form):
             field.say("")
             return
         field.say(found_words(found), Tone.OK)
-        for field in self.query("#field-conda-subdirs").results(Field):
-            compare_platforms(field, found)
+        self._found = found
+        for name in FOUND[found.type]:
+            self._compare(name)
         if self.mirror is None:
             start(self, self._warn, group="warnings", exclusive=True)
+
+    def _compare(self, name: str) -> None:
+        """Offer what the source has of a filter, and say which of what is taken it has not."""
+        if self._found is not None and name in FOUND[self._found.type]:
+            for field in self.query(f"#field-{self._found.type}-{name}").results(Field):
+                compare_found(field, name, self._found)
 
     def _reaching(self) -> dict[str, Any]:
         values = self.values()

@@ -101,8 +101,11 @@ def picked_many_field(name: str, label: str, help: str, value: str, *, nothing: 
     return Field(name, label, PickedMany(label, value, nothing=nothing, doubt=doubt), help)
 
 
-def known_and_found(known: Sequence[str], found: Sequence[str]) -> list[tuple[str, str]]:
-    """Return what can be picked: what the source has first, then what else the family knows."""
+def known_and_found(known: Sequence[str], found: Sequence[str], *, all_of_it: bool = True) -> list[tuple[str, str]]:
+    """Return what can be picked: what the source has first, then what else the family knows.
+
+    `all_of_it`: what was not found the source has not.
+    """
     said: Mapping[str, str] = dict.fromkeys(found, "the source has it")
-    rest = "the source has none" if found else ""
+    rest = "the source has none" if found and all_of_it else ""
     return [*said.items(), *((name, rest) for name in known if name not in said)]

@@ -1,0 +1,106 @@
+"""The only place that has a run's index read, and takes in what a mirror's first one adds while it is still read.
+
+What was taken so lies in an open change set, which counts for nothing before the run has looked at all of it.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from firth_protocol.errors import WorkerLost
+from firth_protocol.types import MirrorMode, RunKind
+from firthd.index.messages import ReadParams, ReadResult
+from firthd.mirrors.context import Context
+from firthd.mirrors.index import Index
+from firthd.mirrors.releases import Releases
+from firthd.mirrors.source import Job, rules_of
+from firthd.mirrors.take_in import Begun, TakeIn
+from firthd.runs.run import LiveRun
+from firthd.store import offers
+from firthd.workers import TaskProgress
+
+ROWS = 25_000
+"""That are handed over at a time."""
+WORTH_BYTES = 2 << 20
+"""Of copies, as they came: below this there is nothing to gain."""
+
+
+class IndexReads:
+    """Reads indexes for runs that write what a mirror lists."""
+
+    def __init__(self, context: Context, take_in: TakeIn, *, rows: int = ROWS, worth_bytes: int = WORTH_BYTES) -> None:
+        self._p = context
+        self._take_in = take_in
+        self._releases = Releases(context)
+        self._rows = rows
+        self._worth_bytes = worth_bytes
+        self.begun: dict[int, Begun] = {}
+        """The open change sets in which some of what a run has read is already, by the run."""
+
+    async def read(self, live: LiveRun, job: Job, index: Index, params: ReadParams) -> ReadResult:
+        """Return what workers have read; raises what `mirrors.readers.read` raises.
+
+        A run that reads once more takes nothing over from its reading before.
+        """
+        await self.ended(live.id)
+        first = await self._is_first(live, job, params)
+        begun = None
+        if first and self._taken_early(job, index):
+            begun = self.begun[live.id] = await self._take_in.begin(live, job)
+        params = replace(params, first=first, early_rows=self._rows if begun is not None else None)
+        files: asyncio.Queue[str | None] = asyncio.Queue()
+
+        def tell(progress: TaskProgress) -> None:
+            if progress.file is not None:
+                files.put_nowait(progress.file)
+            else:
+                live.progress(progress.description, done=progress.done, total=progress.total, unit=progress.unit)
+
+        try:
+            reading = self._releases.judge(live, job, index, params, tell)
+            return await (reading if begun is None else self._beside(reading, files, job, begun))
+        except WorkerLost:
+            live.log("the worker process was lost; memory may have run out", "error")
+            raise
+
+    async def ended(self, run_id: int) -> None:
+        """Abandon what a run has begun and not finished."""
+        begun = self.begun.pop(run_id, None)
+        if begun is not None:
+            await self._take_in.abandon(begun)
+
+    async def _is_first(self, live: LiveRun, job: Job, params: ReadParams) -> bool:
+        """Tell whether a mirror of few parts has nothing yet: it is only added to, and parts may be read in shares."""
+        if params.singly or params.policy is not None or live.row.kind is not RunKind.MIRROR:
+            return False
+        await self._take_in.discard_abandoned(job.channel_id)
+        return not await self._p.db.read(lambda r: offers.any_of(r, job.channel_id, job.mirror_id))
+
+    def _taken_early(self, job: Job, index: Index) -> bool:
+        """Tell whether what is read need not be looked at, or brought, before it is taken in."""
+        blocked = self._p.blocks.any(job.channel_id, rules_of(self._p.families, job.type).family)
+        return job.mode is MirrorMode.PASSIVE and not blocked and index.bytes >= self._worth_bytes
+
+    async def _beside(
+        self, reading: Coroutine[Any, Any, ReadResult], files: asyncio.Queue[str | None], job: Job, begun: Begun
+    ) -> ReadResult:
+        async def read() -> ReadResult:
+            result = await reading
+            files.put_nowait(None)
+            return result
+
+        async def take() -> None:
+            while (file := await files.get()) is not None:
+                await self._take_in.copy(begun, job, Path(file))
+                await asyncio.to_thread(Path(file).unlink)
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                result = tasks.create_task(read())
+                tasks.create_task(take())
+        except BaseExceptionGroup as several:
+            raise several.exceptions[0] from None
+        return result.result()

@@ -1,0 +1,98 @@
+"""A mirror's first index, taken in while it is read: it is all there or nothing of it counts."""
+
+import asyncio
+import json
+import random
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from firthd.mirrors.early import WORTH_BYTES
+from tests.support.daemon import Running, in_process_daemon
+
+RECORDS = 300
+BROKEN = '{"packages": [1, 2]}'
+
+
+def write_source(folder: Path) -> str:
+    """Write a channel with an index that is worth it, and another one that cannot be read; return its address."""
+    chance = random.Random(0)
+    size = 1.1 * WORTH_BYTES / RECORDS
+    records = {
+        f"p{number}-1-0.conda": {
+            "name": f"p{number}",
+            "version": "1",
+            "build": "0",
+            "sha256": f"{number:064x}",
+            "size": number + 1,
+            "license": f"{chance.getrandbits(int(size * 4)):x}",
+        }
+        for number in range(RECORDS)
+    }
+    for part, text in (("linux-64", json.dumps({"packages.conda": records})), ("noarch", BROKEN)):
+        (folder / part).mkdir(parents=True)
+        (folder / part / "repodata.json").write_text(text)
+    return folder.as_uri()
+
+
+async def mirrored(running: Running, source: str, mode: str = "passive") -> int:
+    await running.client.call("channel.create", name="main")
+    fields = {"type": "conda", "mode": mode, "source": source}
+    reply = await running.client.call("mirror.create", channel="main", name="m", **fields)
+    return int(reply.mirror.id)
+
+
+def counted(state: Path, query: str) -> int:
+    connection = sqlite3.connect(state / "firth.sqlite")
+    try:
+        return int(connection.execute(query).fetchone()[0])
+    finally:
+        connection.close()
+
+
+def rows(state: Path) -> int:
+    return counted(state, "SELECT count(*) FROM artifact")
+
+
+async def listed(running: Running) -> int:
+    return int((await running.client.call("package.list", channel="main")).total)
+
+
+def test_what_was_taken_in_before_a_part_could_not_be_read_counts_for_nothing(tmp_path: Path) -> None:
+    async def check() -> None:
+        async with in_process_daemon(tmp_path / "daemon") as running:
+            source = write_source(tmp_path / "source")
+            mirror = await mirrored(running, source)
+            failed = await running.run(mirror)
+            assert failed.state == "failed"
+            begun = "SELECT count(*) FROM change_set WHERE state = 'abandoned'"
+            assert await asyncio.to_thread(counted, running.state, begun) == 1
+            assert await listed(running) == 0
+            again = await running.run(mirror)
+            assert again.state == "failed"
+            (tmp_path / "source" / "noarch" / "repodata.json").write_text('{"packages": {}}')
+            done = await running.run(mirror)
+            assert done.state == "completed"
+            assert done.counts.added == RECORDS
+            assert await listed(running) == RECORDS
+            assert await asyncio.to_thread(rows, running.state) == RECORDS
+            twice = "SELECT count(*) - count(DISTINCT filename) FROM artifact"
+            assert await asyncio.to_thread(counted, running.state, twice) == 0
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("what", ["active", "blocked"])
+def test_what_is_looked_at_first_is_taken_in_afterwards(tmp_path: Path, what: str) -> None:
+    async def check() -> None:
+        async with in_process_daemon(tmp_path / "daemon") as running:
+            source = write_source(tmp_path / "source")
+            mirror = await mirrored(running, source, "active" if what == "active" else "passive")
+            if what == "blocked":
+                await running.client.call("package.remove", channel="main", family="conda", spec="p1")
+            assert (await running.run(mirror)).state == "failed"
+            begun = "SELECT count(*) FROM change_set WHERE state = 'abandoned'"
+            assert await asyncio.to_thread(counted, running.state, begun) == 0
+
+    asyncio.run(check())
