@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 KINDS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "tmpfs"})
 """File systems whose syncfs(2) leaves nothing behind, here or at a server."""
-LEAST = 8
+LEAST = 32
 """Files from which on one flush of everything costs less than one of each."""
 SLOW_S = 0.5
 PAUSE_S = 30.0
