@@ -44,7 +44,7 @@ STDERR_LINE_MAX_BYTES = 4096
 KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH")
 PARENT = "FIRTHD_PID"
 """Tells the child whose child it is; in a container that may well be process 1."""
-NICENESS = 10
+NICENESS = 15
 PR_SET_PDEATHSIG = 1
 M_ARENA_MAX = -8
 MEMORY = "FIRTHD_WORKER_MEMORY"
