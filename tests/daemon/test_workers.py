@@ -192,7 +192,7 @@ async def test_child_has_no_sockets_and_little_environment(
     ours = {number for number, target in open_files.items() if int(number) > 2 and target.startswith("socket:")}
     assert ours == set()
     assert SECRET not in environment
-    assert niceness == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
+    assert niceness == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 15)
 
 
 async def test_child_dies_with_the_daemon(state: CondaState) -> None:
