@@ -44,7 +44,7 @@ def read_mounts(text: str) -> list[Mount]:
 def hides(path: Path, mounts: list[Mount], *, write: bool = False) -> str | None:
     """Return what shows a path that the sandbox hides (`write`: for writing), as a hint; None where it does not."""
     bind = f"{'BindPaths' if write else 'BindReadOnlyPaths'}={path}"
-    mount = _mount_of(path, mounts)
+    mount = mount_of(path, mounts)
     if mount is None or not _of_a_service(mounts):
         return None
     if _INACCESSIBLE in mount.root or (mount.kind == "tmpfs" and mount.point in _HOMES):
@@ -56,7 +56,7 @@ def hides(path: Path, mounts: list[Mount], *, write: bool = False) -> str | None
 
 def forbids(path: Path, mounts: list[Mount]) -> str | None:
     """Return what lets the daemon write to a path that the sandbox keeps it from; None where it does not."""
-    mount = _mount_of(path, mounts)
+    mount = mount_of(path, mounts)
     if mount is None or not _of_a_service(mounts):
         return None
     if "ro" in mount.options and "rw" in mount.of_disk and _INACCESSIBLE not in mount.root:
@@ -66,7 +66,7 @@ def forbids(path: Path, mounts: list[Mount]) -> str | None:
 
 def private_folder(path: Path, mounts: list[Mount]) -> str | None:
     """Return the folder that the service has for itself and that holds `path`: nobody else sees what lies there."""
-    mount = _mount_of(path, mounts)
+    mount = mount_of(path, mounts)
     return mount.point if mount is not None and _PRIVATE in mount.root else None
 
 
@@ -95,7 +95,7 @@ def _of_a_service(mounts: list[Mount]) -> bool:
     return any(_PRIVATE in mount.root or _INACCESSIBLE in mount.root for mount in mounts)
 
 
-def _mount_of(path: Path, mounts: list[Mount]) -> Mount | None:
+def mount_of(path: Path, mounts: list[Mount]) -> Mount | None:
     """Return the mount that a path lies on: the deepest one above it, of those at one place the last."""
     found: Mount | None = None
     for mount in mounts:

@@ -65,6 +65,7 @@ from firthd.store.partials import Partials
 from firthd.store.quarantine import Room
 from firthd.store.repairs import Repairs
 from firthd.store.secrets import SecretFile
+from firthd.store.together import Together
 from firthd.systemd import Inherited, Notifier, credentials_folder, take_notifier, watchdog_interval_s
 from firthd.upkeep import Upkeep
 from firthd.upstream.client import Upstream
@@ -138,7 +139,10 @@ class Daemon:
         settings, clock, db = self.settings, self._clock, self.db
         families = await asyncio.to_thread(self._families)  # it imports what is large
         self.blobs = BlobStore(
-            state / "blobs", upkeep.naming(db, clock), lambda kept: db.write(lambda tx: upkeep.give(tx, kept))
+            state / "blobs",
+            upkeep.naming(db, clock),
+            lambda kept: db.write(lambda tx: upkeep.give(tx, kept)),
+            Together(state / "blobs", clock),
         )
         self.rendered = BlobStore(state / "rendered")
         for store in (self.blobs, self.rendered):

@@ -17,6 +17,7 @@ import logging
 import os
 import resource
 import signal
+import subprocess
 import sys
 import typing
 from collections import deque
@@ -28,7 +29,7 @@ import msgspec
 from msgspec import Struct
 
 from firth_protocol import units
-from firth_protocol.errors import FirthError, Invalid, TooLarge, WorkerLost, from_wire
+from firth_protocol.errors import FirthError, Invalid, NoSpace, TooLarge, WorkerLost, from_wire
 from firthd.clock import Clock
 from firthd.turns import Turns
 
@@ -43,15 +44,13 @@ STDERR_LINE_MAX_BYTES = 4096
 KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH")
 PARENT = "FIRTHD_PID"
 """Tells the child whose child it is; in a container that may well be process 1."""
-NICENESS = 10
+NICENESS = 15
 PR_SET_PDEATHSIG = 1
 M_ARENA_MAX = -8
 MEMORY = "FIRTHD_WORKER_MEMORY"
 """Tells the child how many bytes of memory it may use."""
 MEMORY_SETTING = "upstream.max_index_bytes"
 BASE_MEMORY_BYTES = 256 * 1000**2
-SQLITE_FULL = 13
-"""As the module says that most tasks load by themselves."""
 
 
 def memory_for(part_bytes: int) -> int:
@@ -226,6 +225,33 @@ def lost(task: str, status: int, said: list[str]) -> WorkerLost:
 # --- the child's side ---------------------------------------------------------------------------------------------
 
 
+def apart(task: str, params: Struct, result: type[T], *, memory_bytes: int, timeout_s: float) -> T | None:
+    """Let a task be done by a process of its own, from within a task, and wait for it; it blocks.
+
+    None: it took too long, too much memory, or it failed or died: whoever asks can do without.
+    """
+    check_task(task)
+    kept = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-P", "-m", "firthd.workers", task],
+            input=msgspec.json.encode(params),
+            stdout=subprocess.PIPE,
+            timeout=timeout_s,
+            env=kept | {PARENT: str(os.getpid()), MEMORY: str(memory_bytes)},
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    for line in reversed(ended.stdout.splitlines()):
+        with contextlib.suppress(msgspec.DecodeError, msgspec.ValidationError):
+            message = msgspec.json.decode(line, type=Message)
+            if message.error is None and message.progress is None:
+                return msgspec.json.decode(message.result, type=result)
+        break
+    return None
+
+
 def peak_rss_bytes() -> int:
     """Return the peak resident memory of this process image; 0 where the system does not tell.
 
@@ -273,13 +299,16 @@ def too_much_memory(allowed: int | None) -> TooLarge:
     )
 
 
-def no_room(error: Exception) -> FirthError | None:
-    """Return what is told of a disk that takes nothing more, None for any other error."""
-    from firthd.store import disk  # a task that comes to its end needs it not
-
-    if getattr(error, "sqlite_errorcode", 0) & 0xFF == SQLITE_FULL:
-        error = OSError(errno.ENOSPC, str(error))
-    return disk.told(error)
+def no_room(error: BaseException | None) -> NoSpace | None:
+    """Return the error for a task that a full disk ended, whatever else went wrong when it did; None for any other."""
+    while error is not None:
+        full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
+        if full or getattr(error, "sqlite_errorname", None) == "SQLITE_FULL":
+            return NoSpace(
+                "the disk is full", hint="free some space below the state folder; it is safe to run it again"
+            )
+        error = error.__context__
+    return None
 
 
 def find_function(task: str) -> tuple[Callable[[Any, Report], Any], type[Struct]]:

@@ -54,15 +54,20 @@ def children_cpu_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def records(subdir: str, count: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield made-up records, the same each time."""
+def records(subdir: str, count: int, *, dense: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield made-up records, the same each time; `dense`: what they need is there."""
+    names = count // (VERSIONS_PER_NAME * BUILDS_PER_VERSION) + 1
+    highest = 3 if dense else 9  # of the lower bounds
     chance = random.Random(subdir)
     for number in range(count):
         name = f"package-{number // (VERSIONS_PER_NAME * BUILDS_PER_VERSION):06}"
         version = f"{number // BUILDS_PER_VERSION % VERSIONS_PER_NAME}.{chance.randrange(10)}.1"
         build = f"py3{10 + number % BUILDS_PER_VERSION}h{chance.randrange(16**7):07x}_{number % 3}"
         sha256 = hashlib.sha256(f"{subdir} {number}".encode()).hexdigest()
-        depends = [f"package-{chance.randrange(count):06} >={chance.randrange(9)}.0,<10" for _ in range(number % 9)]
+        among = names if dense else count
+        depends = [
+            f"package-{chance.randrange(among):06} >={chance.randrange(highest)}.0,<10" for _ in range(number % 9)
+        ]
         extension = ".tar.bz2" if number % 5 == 0 else ".conda"
         yield (
             f"{name}-{version}-{build}{extension}",
@@ -82,10 +87,10 @@ def records(subdir: str, count: int) -> Iterator[tuple[str, dict[str, Any]]]:
         )
 
 
-def write_index(path: Path, subdir: str, count: int, *, later: bool) -> None:
+def write_index(path: Path, subdir: str, count: int, *, later: bool, dense: bool = False) -> None:
     """Write a compressed repodata.json; the later one has a hotfix in every thousandth record, and lacks as many."""
     sections: dict[str, dict[str, Any]] = {"packages": {}, "packages.conda": {}}
-    for number, (filename, record) in enumerate(records(subdir, count)):
+    for number, (filename, record) in enumerate(records(subdir, count, dense=dense)):
         if later and number % 1000 == 500:
             continue
         if later and number % 1000 == 0:

@@ -2,7 +2,9 @@
 
 Each line is one edit of the mirror's policy, from the call until what it made of the channel is published, and what the
 worker that judged took of memory: a policy that names a few packages, five rules with the dependencies of twenty
-packages, and one that leaves nearly all as it is. `--source FOLDER` takes a channel on disk instead of a made-up one.
+packages, and one that leaves nearly all as it is. `--source FOLDER` takes a channel on disk instead of a made-up one;
+`--dense` makes one up in which all that is needed is there, so that dependencies reach nearly all of it; else most of
+what is needed is missing. `--edits N` stops after the first ones.
 """
 
 import argparse
@@ -96,12 +98,12 @@ async def edit(process: DaemonProcess, client: Client, title: str, rules: Rules)
             print(f"    {step.name:<12}{seconds(step.started_at, step.finished_at):>8.2f} s  {step.description}")
 
 
-async def bench(folder: Path, records: int, source: Path | None) -> None:
+async def bench(folder: Path, records: int, source: Path | None, *, dense: bool, most: int | None) -> None:
     """Start the daemon, edit, stop it."""
     if source is None:
         source = folder / "source"
-        await asyncio.to_thread(conda, source, records, False)
-    steps = edits(await asyncio.to_thread(names_in, source))
+        await asyncio.to_thread(conda, source, records, False, dense=dense)
+    steps = edits(await asyncio.to_thread(names_in, source))[:most]
     async with DaemonProcess(folder) as process:
         client = await process.start()
         try:
@@ -121,9 +123,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--records", type=int, default=100_000, help="records of the made-up channel (100,000)")
     parser.add_argument("--source", type=Path, help="a folder with a conda channel")
+    parser.add_argument("--dense", action="store_true", help="what the made-up channel needs is there")
+    parser.add_argument("--edits", type=int, help="so many of the edits (all)")
     options = parser.parse_args()
+    source = options.source and options.source.resolve()
     with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(bench(Path(folder), options.records, options.source and options.source.resolve()))
+        asyncio.run(bench(Path(folder), options.records, source, dense=options.dense, most=options.edits))
 
 
 if __name__ == "__main__":

@@ -32,11 +32,12 @@ class Made(Struct, frozen=True):
     most: int | None = None
 
 
-def conda(folder: Path, total: int, later: bool) -> None:
-    """Write a channel without shards."""
+def conda(folder: Path, total: int, later: bool, *, dense: bool = False) -> None:
+    """Write a channel without shards; `dense`: what its records need is there."""
+    how = {"dense": True} if dense else {}  # another checkout's may not know it
     for subdir, share in SUBDIRS.items():
         (folder / subdir).mkdir(parents=True, exist_ok=True)
-        write_index(folder / subdir / "repodata.json.zst", subdir, int(total * share), later=later)
+        write_index(folder / subdir / "repodata.json.zst", subdir, int(total * share), later=later, **how)
 
 
 def conda_shards(folder: Path, total: int, later: bool) -> None:

@@ -39,6 +39,7 @@ class FakePolicies(FakeWorld):
         self.report: list[t.DependencyRow] = []
         self.report_lacks = ""
         self.advisories: dict[str, AdvisoryGet] = {}
+        self.imported: list[tuple[str, str]] = []
 
     def _page(self, items: Sequence[T], cursor: str | None, limit: int) -> t.Page[T]:
         raise NotImplementedError
@@ -72,6 +73,11 @@ class FakePolicies(FakeWorld):
         fields = t.AdvisoryInfo.__struct_fields__
         told = [t.AdvisoryInfo(**{name: getattr(one, name) for name in fields}) for one in found]
         return self._page(told, cursor, limit)
+
+    def _do_advisory_import(self, source: str, format: str = "osv") -> Any:
+        self.imported.append((source, format))
+        self.add_advisory("GHSA-1111")
+        return {"run": None, "seq": 0}
 
     def _do_advisory_get(self, id: str) -> Any:
         if id not in self.advisories:

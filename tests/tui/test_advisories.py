@@ -89,3 +89,21 @@ async def test_a_flaw_leads_to_the_package_and_to_the_policy(tmp_path: Path) -> 
         await term.sees("advisory PYSEC-2")
         await term.press("enter")
         await term.sees("No channel lists a package that it names", "✓ means no file here")
+
+
+async def test_a_database_is_imported_from_a_form(tmp_path: Path) -> None:
+    daemon = FakeDaemon(tmp_path / "firth.sock")
+    daemon.add_channel("main", packages=1)
+    async with daemon, terminal(daemon.socket, NARROW, now=lambda: daemon.now) as term:
+        await term.sees("● connected", "▸main")
+        await term.until(lambda: term.app.session.methods)
+        await term.press("8")
+        await term.sees("No advisory is known", "n imports")
+        await term.press("n")
+        await term.sees("Import advisories", "A path on the daemon's machine")
+        await term.press("ctrl+o")
+        await term.sees("a path or an address is needed")
+        await term.type("/osv")
+        await term.press("ctrl+o")
+        await term.sees("Reads the advisories", "▸GHSA-1111")
+        assert daemon.imported == [("/osv", "osv")]

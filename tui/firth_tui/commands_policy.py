@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from firth_protocol.methods import PolicyReply, SeqReply
+from firth_protocol.methods import PolicyReply, RunReply, SeqReply
 from firth_protocol.types import Channel, Mirror, Package, Policy
 from firth_tui.actions import Context, Place, Target, subject
 from firth_tui.dependency_report import ReportFile
@@ -21,6 +21,15 @@ async def _policy_create(place: PlaceScreen, context: Context) -> None:
         name = reply.policy.name
         place.firth.tell(f"Created the policy {name}. The form of a channel or a mirror picks it.")
         place.seek(name)
+
+
+async def _advisory_import(place: PlaceScreen, context: Context) -> None:
+    from firth_tui.screens.forms.advisories import AdvisoryForm
+
+    reply = await place.firth.asked(place, AdvisoryForm())
+    if isinstance(reply, RunReply):
+        place.firth.tell("Reads the advisories; the list shows them as soon as they are there.")
+        place.reload()
 
 
 async def _policy_edit(place: PlaceScreen, context: Context) -> None:
@@ -88,6 +97,7 @@ async def _package_find_hidden(place: PlaceScreen, context: Context) -> None:
 
 
 POLICY_COMMANDS: Mapping[str, Callable[[PlaceScreen, Context], Awaitable[None]]] = {
+    "advisory.import": _advisory_import,
     "policy.create": _policy_create,
     "policy.edit": _policy_edit,
     "policy.delete": _policy_delete,

@@ -29,6 +29,16 @@ def policy_actions(with_mirror: frozenset[Place], views: frozenset[Place]) -> tu
             changes=False,
         ),
         Action(
+            id="advisory.import",
+            key="n",
+            label="Import",
+            help="Read a database of known flaws from a file, a folder or an address; policies about flaws act at once",
+            places=frozenset({Place.ADVISORIES}),
+            role=Role.MANAGER,
+            method="advisory.import",
+            rank=2,
+        ),
+        Action(
             id="advisory.policy",
             key="i",
             label="Its policy",

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from firth_protocol.errors import Conflict, Forbidden, NotFound
-from firth_protocol.types import Family, PolicyInForce, RunKind
+from firth_protocol.types import Family, MirrorMode, PolicyInForce, RunKind, Verdicts
 from firthd.channels.blocks import Blocks
 from firthd.clock import Clock, utc_day
 from firthd.families import load_policing
@@ -157,6 +157,26 @@ class Policies:
     def of_mirror(self, mirror_id: int) -> InForce | None:
         """Return the policy that judges a mirror; None: there is none."""
         return self._of_mirror.get(mirror_id)
+
+    def not_seen(self, mirror: MirrorRow) -> list[str]:
+        """Return what the policy of a mirror asks about and cannot see, because clients have the parts read."""
+        in_force, rules = self._of_mirror.get(mirror.id), self._families[Family(mirror.type.value)]
+        judge = in_force.judge if in_force is not None else None
+        reads_all = (
+            rules.lazy is None or mirror.mode is not MirrorMode.PASSIVE or rules.only(mirror.filters) is not None
+        )
+        if judge is None or reads_all or not isinstance(judge.policing, ToldApart):
+            return []
+        found = []
+        if (licenses := judge.rules.licenses) is not None:
+            denied = licenses.unknown is Verdicts.DENY
+            found.append(f"every licence is unknown, and {'denied' if denied else 'allowed'}")
+        if judge.closes:
+            found.append("what an allowed package needs is not looked for")
+        if not found:
+            return []
+        read = "its packages are read when a client first asks for them, without what their files tell of themselves"
+        return [f"{read}: {'; '.join(found)}. Name packages in the mirror's filters to have them read by its runs"]
 
     def of_new(self, channel_id: int, family: str) -> InForce | None:
         """Return the policy that would judge a mirror without one of its own."""

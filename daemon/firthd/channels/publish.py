@@ -18,12 +18,12 @@ from firthd.channels.drops import Retention
 from firthd.channels.families import content_before, digest_of, empty_row, family_row, to_render
 from firthd.channels.plan import Plan, owes_its_present, plan_publication
 from firthd.channels.published import Published, superseded, view_of
-from firthd.channels.renders import render, worth_apart
+from firthd.channels.renders import part_apart, render
 from firthd.clock import Clock
 from firthd.families.base import FamilyRules, Side
 from firthd.families.pieces import PIECES
 from firthd.index.messages import PreviousFile, RenderParams, RenderResult
-from firthd.store import artifacts, catalog, generations, objects, summaries
+from firthd.store import catalog, generations, objects, summaries
 from firthd.store.catalog import ChannelRow
 from firthd.store.database import Database, Reader, Tx
 from firthd.store.generations import FamilyRow, GenerationRow
@@ -337,7 +337,8 @@ class Publisher:
             one.report(progress.description, progress.done, progress.total)
 
         try:
-            rendered = await render(self._workers, params, tell, await self._apart(plan, family))
+            apart = None if plan.full or self._workers.places < 2 else await part_apart(self._db, plan, family)
+            rendered = await render(self._workers, params, tell, apart)
         except FirthError as error:
             raise _RenderFailed(error) from None
         files = (*rendered.result.files, *rendered.packs)
@@ -349,13 +350,6 @@ class Publisher:
         for run_file in rendered.run_files:
             await self._copy(plan, family, run_file)
         return rendered.result
-
-    async def _apart(self, plan: Plan, family: Family) -> str | None:
-        """Return the part whose objects a second worker is to make, if there is one."""
-        if plan.full or self._workers.places < 2:
-            return None
-        records = await self._db.read(lambda r: artifacts.records_by_part(r, plan.channel.id, family))
-        return worth_apart(records, sum(one.added for one in plan.draft))
 
     async def sides(self, channel_id: int, family: Family) -> list[Side]:
         """Return the files that the channel's mirrors keep beside their indexes, and those indexes that are signed."""
@@ -388,7 +382,7 @@ class Publisher:
                 async def packages(tx: Tx, key: tuple[str, str] = key) -> tuple[str, str] | None:
                     return await summaries.copy_packages(tx, schema, plan.channel.id, plan.number, key, _COPY_ROWS)
 
-                key = await self._db.write(packages)
+                key = await self._db.write(packages, lasting=False)
 
     async def _moved(self, plan: Plan) -> dict[str, int]:
         """Count what clients see change: between what is in force and what is to be."""

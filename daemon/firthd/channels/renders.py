@@ -11,12 +11,18 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
+from firth_protocol.types import Family
+from firthd.channels.plan import Plan
 from firthd.index.messages import RenderedFile, RenderParams, RenderResult, Share
+from firthd.store import artifacts
+from firthd.store.database import Database
 from firthd.workers import Report, Workers
 
 RENDER = "firthd.index.render:render_task"
 WORTH_RECORDS = 20_000
 """In the largest part and in all others: below this more workers take longer to start than they save."""
+GOES_ON_RECORDS = 100_000
+"""The same where little has changed: each part is written whole, but goes on from what is served."""
 
 _Alone = Callable[[RenderParams, Report], Coroutine[None, None, RenderResult]]
 
@@ -80,13 +86,22 @@ async def _in_two(params: RenderParams, tell: Report, apart: str, alone: _Alone)
     )
 
 
-def worth_apart(records: Mapping[str, int], added: int) -> str | None:
+async def part_apart(db: Database, plan: Plan, family: Family) -> str | None:
+    """Return the part whose objects a second worker is to make, if there is one."""
+    records = await db.read(lambda r: artifacts.records_by_part(r, plan.channel.id, family))
+    if sum(one.added + one.closed for one in plan.draft) >= 2 * WORTH_RECORDS:
+        return worth_apart(records, WORTH_RECORDS)
+    changed = await db.read(lambda r: artifacts.parts_changed(r, family, plan.rendered_sets))
+    return worth_apart({part: records.get(part, 0) for part in changed}, GOES_ON_RECORDS)
+
+
+def worth_apart(records: Mapping[str, int], least: int) -> str | None:
     """Return the part that a worker of its own is to render; None when there is too little to gain.
 
-    `records`: how many each part has; `added`: how many records a publication adds, without which little is written.
+    `records`: how many each part has that is rendered; `least`: how many both workers must have.
     """
-    if len(records) < 2 or added < 2 * WORTH_RECORDS:
+    if len(records) < 2:
         return None
     largest = max(sorted(records), key=lambda part: records[part])
     rest = sum(records.values()) - records[largest]
-    return largest if min(rest, records[largest]) >= WORTH_RECORDS else None
+    return largest if min(rest, records[largest]) >= least else None

@@ -363,7 +363,7 @@ class Recogniser(Struct, frozen=True, kw_only=True):
 # --- the interface ----------------------------------------------------------------------------------------------------
 
 
-class Facts(Struct, frozen=True, kw_only=True):
+class Facts(Struct, frozen=True, kw_only=True, gc=False):
     """What rules and lists need to know of one record."""
 
     name: str

@@ -3,10 +3,12 @@
 `FamilyRules.policing` names the one object of a family that answers; worker processes import it, and it reads nothing.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
+
+from msgspec import Struct
 
 from firth_protocol.types import Family
 from firthd.families.base import Comparable, Entry, Facts, Requirement
@@ -18,6 +20,10 @@ class Need(Requirement, Protocol):
     @property
     def versions_only(self) -> bool:
         """Whether name and version alone decide: then one file of a version stands for all of them."""
+
+    @property
+    def extras(self) -> Collection[str]:
+        """What is wanted of the package beside what it always needs."""
 
 
 class LicenseSyntax(StrEnum):
@@ -35,11 +41,25 @@ class SignsFiles(Protocol):
     def signs(self, filename: str) -> bool: ...
 
 
-@runtime_checkable
-class WithExtras(Protocol):
-    """A need that wants more of a package than what it always needs."""
+class Bounds(NamedTuple):
+    """A requirement that is no more than a name and bounds of the version."""
 
-    extras: frozenset[str]
+    name: str  # as `Policing.name_key` spells it
+    least: str | None = None
+    above: bool = False  # `least` itself does not do
+    most: str | None = None
+    below: bool = False  # `most` itself does not do
+
+
+@runtime_checkable
+class WithBounds(Protocol):
+    """Policing of a family most of whose requirements are bounds: reading one so costs a tenth of parsing it."""
+
+    def bounds(self, text: str, /) -> Bounds | None:
+        """Return what `dependency` would find of a requirement; None: only that tells."""
+
+    def order(self, version: str, /) -> Comparable | None:
+        """Return the key by which bounds compare; None: no client can order the version, and it meets nothing."""
 
 
 @runtime_checkable
@@ -69,14 +89,20 @@ class NamesFirst(Protocol):
     def platform_of(self, part: str, /) -> str:
         """Return what all files of a part are for."""
 
+    def lean(self, part: str, entry: Entry, signed: bool | None = None, /) -> Facts:
+        """Return facts without digests and requirements, half of their size; raise InvalidRecordError."""
 
-class Brief(NamedTuple):
+    def depends_of(self, entry: Entry, /) -> list[str]:
+        """Return what a record needs on any platform; nothing for what is no record."""
+
+
+class Brief(Struct, gc=False):
     """What is told of a record that is left out."""
 
     name: str
     version: str
-    build: str
-    size: int | None
+    build: str = ""
+    size: int | None = None
 
 
 class Unsolved(NamedTuple):

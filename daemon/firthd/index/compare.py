@@ -28,6 +28,8 @@ from firthd.upstream.masking import printable, starred
 from firthd.workers import Report, TaskProgress
 
 if TYPE_CHECKING:
+    from array import array
+
     from firthd.index.judge import PolicyPass
 
 INVALID_LISTED = 1000
@@ -198,8 +200,12 @@ class PartReader:
         takes = self._formats.taker(self._params.filters)
         last: tuple[str, str] | None = None
         last_section, counts = "", True
-        entries = iter(listing) if self._spool.share is None else share_of(listing, self._spool.share)
-        for number, entry in enumerate(entries):
+        entries: Iterable[tuple[int, Entry]]
+        if policy is not None:  # then a part is never read in shares
+            entries = self._not_left_out(listing, policy.judging.codes[part])
+        else:
+            entries = enumerate(listing if self._spool.share is None else share_of(listing, self._spool.share))
+        for number, entry in entries:
             filename, section, raw = entry.filename, entry.section, entry.raw
             self._seen = number + 1
             if number % REPORT_EVERY == 0:
@@ -214,13 +220,6 @@ class PartReader:
                     del self._live[section][filename]
                     self._filtered += counts
                     self._close(live, FILTERED)
-                continue
-            if policy is not None and policy.verdict(part, number) is not None:
-                self._left_out += counts
-                if live is not None:
-                    del self._live[section][filename]
-                    self._judged_away += counts
-                    self._close(live, POLICY)
                 continue
             try:
                 if (filename, section) == last:
@@ -262,6 +261,26 @@ class PartReader:
             self._taken += counts
             self._to_store.append((record.sha256, record.size, counts))
             yield (family, part, *astuple(record), live.id if live is not None else None)
+
+    def _not_left_out(self, listing: Listing, codes: "array[int]") -> Iterator[tuple[int, Entry]]:
+        """Yield what a policy does not leave out, by its verdicts, then close the rows of what it does."""
+        for number, entry in enumerate(listing):
+            if not codes[number]:  # `evaluate.KEPT`
+                yield number, entry
+        along = {section for section in {entry.section for entry in listing} if goes_along(section)}
+        self._left_out = len(codes) - codes.count(0)
+        if not along and not any(self._live.values()):
+            return  # as often: most records are left out, and none of them was there
+        for number, entry in enumerate(listing):
+            if not codes[number]:
+                continue
+            counts = entry.section not in along
+            self._along += not counts
+            self._left_out -= not counts
+            live = self._live.get(entry.section, {}).pop(entry.filename, None)
+            if live is not None:
+                self._judged_away += counts
+                self._close(live, POLICY)
 
     def _expect(self, name: str, filename: str) -> None:
         if self._moved is not None and name not in self._moved:

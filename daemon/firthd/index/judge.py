@@ -1,6 +1,7 @@
 """The only place that judges what a source lists by a policy; it runs in a worker process, before rows are compared."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 
 import msgspec
@@ -20,11 +21,12 @@ from firthd.index.messages import (
     ReadParams,
     ReadResult,
 )
+from firthd.index.solve import Solver
 from firthd.index.told import Releases
 from firthd.policies.advisories import Advisory, Flaws
-from firthd.policies.closure import Candidate
 from firthd.policies.evaluate import KEPT, Judge, Judging, Verdict
-from firthd.store.columns import goes_along
+from firthd.policies.shelf import Candidate
+from firthd.store.columns import ALONG, goes_along
 from firthd.store.excluded import About, JudgementFile
 from firthd.store.judge_reads import JudgeState
 from firthd.store.run_file import RunFile, SightRow
@@ -34,12 +36,10 @@ from firthd.workers import Report, TaskProgress
 REPORT_EVERY = 20_000
 MISSING_TOLD = 1000
 LICENSES_TOLD = 100
+NOT_THERE = "the source has no such package"
+NOT_TAKEN = f"{NOT_THERE}, or the mirror's filters leave it out"
 Unreadable = Upstream | TooLarge
 """Why a part could not be read."""
-SOLVED_RECORDS = 60_000
-"""More records are not given to a solver: it would need more time and memory than the rest of the run."""
-SOLVED_SPECS = 100
-
 
 _decode_advisory = msgspec.json.Decoder(Advisory).decode
 
@@ -93,7 +93,17 @@ class PolicyPass:
         flaws = Flaws(self.policing, by.rules.cve, read_advisories(state, formats.family)) if by.rules.cve else None
         self.judge = Judge(by.rules, self.policing, now_ms=by.now_ms, flaw=flaws.worst if flaws else None)
         self.sights = Sights(state, params.mirror_id, formats.family, by.now_ms)
-        self.judging = Judging(self.judge, self.sights.first_seen, self._drop, self._recall, self._forgo)
+        narrowed = params.only is not None or formats.taker(params.filters) is not None
+        self.judging = Judging(
+            self.judge,
+            self.sights.first_seen,
+            self._drop,
+            self._recall,
+            self._forgo,
+            self._needs,
+            self._whole,
+            NOT_TAKEN if narrowed else NOT_THERE,
+        )
         self._unneeded = self.judge.unless_needed
         self._names: NamesFirst | None = None
         if self._unneeded is not None and isinstance(self.policing, NamesFirst):
@@ -102,7 +112,8 @@ class PolicyPass:
         self._entries: dict[str, list[Entry]] = {}  # of the parts whose records may be deferred
         self._signs: dict[str, Callable[[str], bool] | None] = {}
         self._file = JudgementFile(by.file) if by.file is not None else None
-        self._kept: list[tuple[str, Entry]] = []
+        solves = by.solve and self.judge.closes
+        self._solver = Solver(None if by.file is None else Path(by.file).parent) if solves else None
 
     def __enter__(self) -> "PolicyPass":
         return self
@@ -110,6 +121,8 @@ class PolicyPass:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._solver is not None:
+            self._solver.close()
         if self._file is not None:
             self._file.__exit__(kind, error, trace)
 
@@ -155,22 +168,16 @@ class PolicyPass:
         if names is not None:
             self._entries[part], self._signs[part] = list(listing), signs
         self.releases.begin(part, listing)
-        brief_of = self.policing.brief
         unneeded, key_of, defer = self._unneeded, self.policing.name_key, judging.defer
-        for number, entry in enumerate(listing):
+        entries: Iterable[tuple[int, Entry]] = enumerate(listing)
+        if takes is not None:  # what the mirror's filters leave is all that a policy sees
+            entries = ((number, entry) for number, entry in entries if takes(entry))
+        if cut is not None:
+            entries = self._cut(part, total, entries, cut)
+        for number, entry in entries:
             if number % REPORT_EVERY == 0:
-                self._report(TaskProgress(number, total, "records", f"{part}: {number:,} of {total:,} judged"))
-            if takes is not None and not takes(entry):
-                continue  # what the mirror's filters leave is all that a policy sees
+                self._judged(part, number, total)
             try:
-                if cut is not None:
-                    brief = brief_of(entry)
-                    if cut(key_of(brief.name)):
-                        counts = not goes_along(entry.section)
-                        code = judging.cut_out(number, part, counts=counts)
-                        if self._file is not None:
-                            self._file.leave_out((part, entry.filename, *brief, code), counts=counts)
-                        continue
                 if names is not None and unneeded is not None and not goes_along(entry.section):
                     key = key_of(names.named(entry))
                     if unneeded(key):
@@ -183,13 +190,54 @@ class PolicyPass:
             judging.see(number, self.releases.with_told(facts))
         judging.end_part()
 
+    def _judged(self, part: str, number: int, total: int) -> None:
+        self._report(TaskProgress(number, total, "records", f"{part}: {number:,} of {total:,} judged"))
+
+    def _cut(
+        self, part: str, total: int, entries: Iterable[tuple[int, Entry]], cut: Callable[[str], bool]
+    ) -> Iterator[tuple[int, Entry]]:
+        """Leave out what its name alone decides about, and yield the rest: most of an index goes this way."""
+        judging, brief_of, key_of = self.judging, self.policing.brief, self.policing.name_key
+        code, codes, left_out = judging.not_allowed, judging.codes[part], 0
+        leave = self._file.leaver(part, code) if self._file is not None else None
+        last, is_cut = None, False
+        for number, entry in entries:
+            if number % REPORT_EVERY == 0:
+                self._judged(part, number, total)
+            try:
+                brief = brief_of(entry)
+            except InvalidRecordError:
+                continue  # whoever compares it refuses it, with the reason
+            name = brief.name
+            if name != last:  # what has one name mostly stands together
+                last, is_cut = name, cut(key_of(name))
+            if not is_cut:
+                yield number, entry
+                continue
+            codes[number] = code
+            filename, section, *_ = entry
+            counts = section[:1] != ALONG
+            left_out += counts
+            if leave is not None:
+                leave(filename, name, brief.version, brief.build, brief.size, counts)
+        judging.cut_out(left_out)
+
     def _recall(self, part: str, number: int) -> Facts | None:
-        """Return the facts of a record that was deferred; None: whoever compares it refuses it."""
+        """Return lean facts of a record that was deferred; None: whoever compares it refuses it."""
+        return self._looked_at(self._names.lean if self._names is not None else self.policing.facts, part, number)
+
+    def _whole(self, part: str, number: int) -> Facts | None:
+        return self._looked_at(self.policing.facts, part, number)
+
+    def _looked_at(self, facts_of: Callable[[str, Entry, bool | None], Facts], part: str, number: int) -> Facts | None:
         entry, signs = self._entries[part][number], self._signs[part]
         try:
-            return self.policing.facts(part, entry, signs(entry.filename) if signs is not None else None)
+            return facts_of(part, entry, signs(entry.filename) if signs is not None else None)
         except InvalidRecordError:
             return None
+
+    def _needs(self, part: str, number: int) -> Sequence[str]:
+        return self._names.depends_of(self._entries[part][number]) if self._names is not None else ()
 
     def _forgo(self, part: str, number: int, code: int) -> bool:
         entry = self._entries[part][number]
@@ -198,7 +246,8 @@ class PolicyPass:
         except InvalidRecordError:
             return False
         if self._file is not None:
-            self._file.leave_out((part, entry.filename, *brief, code))
+            row = (part, entry.filename, brief.name, brief.version, brief.build, brief.size, code)
+            self._file.leave_out(row)
         return True
 
     def _drop(self, facts: Facts, code: int) -> None:
@@ -239,18 +288,25 @@ class PolicyPass:
 
     def keep(self, part: str, entry: Entry) -> None:
         """Take note of a record that is kept, for the solver."""
-        if self.judge.closes and len(self._kept) <= SOLVED_RECORDS:
-            self._kept.append((part, Entry(entry.filename, entry.section, bytes(entry.raw))))
+        if self._solver is not None:
+            self._solver.keep(part, entry)
 
     def finish(self) -> JudgementResult:
         """Write what was found, and return it."""
         judging = self.judging
         missing = judging.missing
         self.releases.needed(judging.chosen)
-        unsolved, note = self._solve()
+        unsolved, notes = self._notes()
         if self._file is not None:
             self._file.about(
-                About(policy=self._by.policy, stamp=self._by.stamp, closes=self.judge.closes, unsolvable=unsolved)
+                About(
+                    policy=self._by.policy,
+                    stamp=self._by.stamp,
+                    closes=self.judge.closes,
+                    unsolvable=unsolved,
+                    unlisted=judging.unlisted,
+                    notes=notes,
+                )
             )
             self._file.kept(judging.names)
             self._file.verdicts(
@@ -270,28 +326,29 @@ class PolicyPass:
                 MissingOne(requirement=one.requirement, platform=one.platform, chain=one.chain, why=one.why)
                 for one in missing[:MISSING_TOLD]
             ],
-            missing_total=len(missing),
+            missing_total=len(missing) + judging.unlisted,
             unsolvable=unsolved,
             unmapped=[text for text, _ in self.judge.unmapped.most_common(LICENSES_TOLD)],
-            notes=[note] if note else [],
+            notes=notes,
             wanted=self.releases.wanted(),
         )
 
-    def _solve(self) -> tuple[list[str], str]:
-        """Ask the family's solver for each allowed spec on each platform that has it; return what it cannot do."""
-        pairs = sorted(self.judging.allowed_on())
-        if not pairs or not self._by.solve:
-            return [], ""
-        if len(self._kept) > SOLVED_RECORDS or len(pairs) > SOLVED_SPECS:
-            return [], "whether environments can be solved was not looked at: too much is allowed"
-        self._report(TaskProgress(0, len(pairs), "specs", "asks whether what is allowed can be installed"))
-        found = self.policing.unsolved(self._kept, pairs)
-        if not found.unasked:
-            return found.sentences, ""
-        return (
-            found.sentences,
-            f"whether {found.unasked:,} of {len(pairs):,} can be installed was not looked at: no time",
-        )
+    def _notes(self) -> tuple[list[str], list[str]]:
+        """Return what a solver says that cannot be installed, and what was not looked at."""
+        judging, notes = self.judging, []
+        if judging.unchecked:
+            notes.append(
+                f"{judging.unchecked:,} requirements were taken by name alone, whatever version they ask for: there are"
+                " too many different ones"
+            )
+        if judging.unlisted:
+            notes.append(f"{judging.unlisted:,} more requirements that nothing meets are counted, and not listed")
+        unsolved: list[str] = []
+        pairs = sorted(judging.allowed_on()) if self._solver is not None else []
+        if self._solver is not None and pairs:
+            unsolved, note = self._solver.ask(self._by.policing, pairs, self._report)
+            notes += [note] if note else []
+        return unsolved, notes
 
 
 def sweep_task(params: ReadParams, report: Report) -> ReadResult:

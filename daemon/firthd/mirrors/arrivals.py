@@ -48,8 +48,8 @@ class Arrivals:
         if mirror is None or not self._job.still_that_of(mirror):
             return
         seen = mirror.source_seen or 0
+        await catalog.note_fetched(tx, self._job.mirror_id, rows)
         for row in rows:
-            await catalog.note_fetched(tx, self._job.mirror_id, row)
             seen = max(seen, http_date_ms(row.last_modified) or 0)
         if seen > (mirror.source_seen or 0):
             await catalog.note_mirror(tx, self._job.mirror_id, {"source_seen": seen})

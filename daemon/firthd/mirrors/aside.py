@@ -1,7 +1,8 @@
-"""The only place that writes and hashes what comes of a large file in a thread while more of it is received."""
+"""The only place that writes, hashes and flushes what comes of a large file in threads while more of it is received."""
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Executor
 
 from firthd.store.incoming import Taking
 
@@ -9,15 +10,21 @@ WORTH_BYTES = 64 * 1024
 """A smaller chunk that nothing waits before is written at once: the way to a thread costs more, and a client waits."""
 MOST_BYTES = 1024 * 1024
 """Bytes that wait for being written before no more are taken."""
+FLUSH_BYTES = 4 * 1024 * 1024
+"""Bytes written after which a flush begins, where one is to go on beside: less is left for the one at the end."""
 
 
 class Aside:
     """One body on its way into its file, in order. `wrote` is told how many bytes were written.
 
-    `settled` has to be awaited before anybody else touches the writer.
+    `flushers`: threads that flush what was written meanwhile. `settled` has to be awaited before anybody else touches
+    the writer.
     """
 
-    def __init__(self, writer: Taking, wrote: Callable[[int], None]) -> None:
+    def __init__(self, writer: Taking, wrote: Callable[[int], None], flushers: Executor | None = None) -> None:
+        self._flushers = flushers
+        self._flush: asyncio.Future[None] | None = None
+        self._unflushed = 0
         self._writer = writer
         self._wrote = wrote
         self._loop = asyncio.get_running_loop()
@@ -46,9 +53,9 @@ class Aside:
         Whoever is cancelled waits for the thread all the same, and gives up what it has not begun.
         """
         cancelled = False
-        while self._work is not None:
+        while (work := self._work or self._flush) is not None:
             try:
-                await asyncio.wait([self._work])
+                await asyncio.wait([work])
             except asyncio.CancelledError:
                 cancelled = True
                 self._waiting, self._bytes = [], 0
@@ -76,7 +83,20 @@ class Aside:
             self._error = error
         else:
             self._wrote(work.result())
+            self._unflushed += work.result()
+            self._begin_flush()
         self._begin()
+
+    def _begin_flush(self) -> None:
+        if self._flushers is not None and self._flush is None and self._unflushed >= FLUSH_BYTES:
+            self._unflushed = 0
+            self._flush = self._loop.run_in_executor(self._flushers, self._writer.flush)
+            self._flush.add_done_callback(self._flushed)
+
+    def _flushed(self, flush: asyncio.Future[None]) -> None:
+        self._flush = None
+        if not flush.cancelled() and (error := flush.exception()) is not None:
+            self._error = self._error or error
 
     def _raise(self) -> None:
         if self._error is not None:

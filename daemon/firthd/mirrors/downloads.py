@@ -23,7 +23,7 @@ from firthd.store import catalog, delivered
 from firthd.store.blobs import BlobStore, Kept
 from firthd.store.columns import goes_along
 from firthd.store.incoming import BlobMismatch, BlobWriter, MemoryWriter
-from firthd.store.partials import Partials
+from firthd.store.partials import IN_MEMORY, Partials
 from firthd.store.promises import Promise
 from firthd.store.run_reads import Wanted
 from firthd.store.runs import Failure
@@ -35,8 +35,12 @@ from firthd.upstream.source import page_address
 
 TRANSFERS = 14
 """Files that one run brings at once: two fewer than a host has connections, so that clients find one free."""
-IN_HAND = 256
-"""Files under way at once, those included that wait for the disk: they share its flushes. Small ones lie in memory."""
+IN_HAND = 640
+"""Files under way at once, those included that wait for the disk: they share its flushes."""
+HELD_BYTES = 32 << 20
+"""Bytes of small files, which lie in memory, that are under way at once."""
+AHEAD = 4 * TRANSFERS
+"""Files that wait to be brought."""
 PAGE = 500
 PATIENCE = Patience(pauses_s=(1.0, 2.0))
 REFUSALS_IN_A_ROW = 20
@@ -118,8 +122,10 @@ class Downloads:
         self._places = places
         self._near_path = near_path
         self.from_near = 0
-        self._queue: asyncio.Queue[Wanted | None] = asyncio.Queue(maxsize=IN_HAND)
+        self._queue: asyncio.Queue[Wanted | None] = asyncio.Queue(maxsize=AHEAD)
         self._transfers = asyncio.Semaphore(TRANSFERS)
+        self._held = 0  # bytes of small files on their way
+        self._less = asyncio.Event()
         self._failed: list[tuple[int, str]] = []  # ordinal and package name; the run keeps the reasons
         self._digests: list[tuple[int, str, int]] = []
         self._refusals: Counter[str] = Counter()
@@ -165,17 +171,33 @@ class Downloads:
         return Result(stored=self._stored, present=self._present, failed=len(self._failed), changed=self._changed)
 
     async def _feed(self, reads: Files) -> None:
-        last = 0
-        while page := await reads.wanted(last, PAGE):
-            last = page[-1].ordinal
-            given = await self._present_among({wanted.sha256 for wanted in page if wanted.sha256 is not None})
-            there = await asyncio.to_thread(self._there, page, given)
-            for wanted in page:
-                if wanted.ordinal in there:
-                    self._present += counts(wanted)
-                    self._done += counts(wanted)
-                else:
-                    await self._queue.put(wanted)
+        coming = asyncio.create_task(self._page(reads, 0))
+        try:
+            while page := await coming:
+                coming = asyncio.create_task(self._page(reads, page[-1][0].ordinal))  # while these are brought
+                for wanted, there in page:
+                    if there:
+                        self._present += counts(wanted)
+                        self._done += counts(wanted)
+                    else:
+                        await self._offer(wanted)
+        finally:
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
+
+    async def _page(self, reads: Files, after: int) -> list[tuple[Wanted, bool]]:
+        """Return the next files, and whether they need not be brought."""
+        page = await reads.wanted(after, PAGE)
+        given = await self._present_among({wanted.sha256 for wanted in page if wanted.sha256 is not None})
+        there = await asyncio.to_thread(self._there, page, given) if given else set[int]()
+        return [(wanted, wanted.ordinal in there) for wanted in page]
+
+    async def _offer(self, wanted: Wanted) -> None:
+        while self._held + _held(wanted) > HELD_BYTES:
+            self._less.clear()
+            await self._less.wait()
+        self._held += _held(wanted)
+        await self._queue.put(wanted)
 
     def _there(self, page: Sequence[Wanted], given: set[str]) -> set[int]:
         """Return the ordinals of the files that the channel has been given and that lie in the store."""
@@ -196,39 +218,45 @@ class Downloads:
 
     async def _work(self) -> None:
         while (wanted := await self._queue.get()) is not None:
-            tries = _Tries()
-            self._latest = wanted.filename
-            try:
-                kept = await self._bring(wanted, tries)
-            except _Bad as error:
-                self._changed += 1
-                self._fail(wanted, str(error), tries)
-            except NotFound as error:
-                if not counts(wanted):  # what it goes along with is good without it
-                    self._lacking.append(wanted)
-                    continue
-                self._changed += 1
-                self._fail(wanted, error.message, tries)
-            except Upstream as error:
-                self._fail(wanted, error.message, tries)
-                self._count_refusal(error)
-            except Invalid as error:  # the source names an address that is not asked; others of its files may do
-                self._fail(wanted, error.message, tries)
-            except OSError as error:
-                if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
-                    raise
-                raise NoSpace("the disk is full", hint="free space on the store's file system") from None
-            else:
-                self._refusals.clear()
-                self._stored += counts(wanted)
-                self._live.moved(kept.size, verified=True)
-                self._spent(kept.size)
-                if wanted.sha256 is None:
-                    self._digests.append((wanted.ordinal, kept.sha256, kept.size))
-            self._done += counts(wanted)
-            if (now := self._clock.monotonic()) - self._told >= TELL_S or self._done == self._total:
-                self._told = now
-                self._tell(wanted.filename)
+            await self._one(wanted)
+            self._held -= _held(wanted)
+            self._less.set()
+
+    async def _one(self, wanted: Wanted) -> None:
+        """Bring one file; what keeps the whole run from going on is raised."""
+        tries = _Tries()
+        self._latest = wanted.filename
+        try:
+            kept = await self._bring(wanted, tries)
+        except _Bad as error:
+            self._changed += 1
+            self._fail(wanted, str(error), tries)
+        except NotFound as error:
+            if not counts(wanted):  # what it goes along with is good without it
+                self._lacking.append(wanted)
+                return
+            self._changed += 1
+            self._fail(wanted, error.message, tries)
+        except Upstream as error:
+            self._fail(wanted, error.message, tries)
+            self._count_refusal(error)
+        except Invalid as error:  # the source names an address that is not asked; others of its files may do
+            self._fail(wanted, error.message, tries)
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            raise NoSpace("the disk is full", hint="free space on the store's file system") from None
+        else:
+            self._refusals.clear()
+            self._stored += counts(wanted)
+            self._live.moved(kept.size, verified=True)
+            self._spent(kept.size)
+            if wanted.sha256 is None:
+                self._digests.append((wanted.ordinal, kept.sha256, kept.size))
+        self._done += counts(wanted)
+        if (now := self._clock.monotonic()) - self._told >= TELL_S or self._done == self._total:
+            self._told = now
+            self._tell(wanted.filename)
 
     def _tell(self, filename: str) -> None:
         self._live.progress(
@@ -415,6 +443,11 @@ async def bring(
 def counts(wanted: Wanted) -> bool:
     """Tell whether this is a file that people count."""
     return not goes_along(wanted.section)
+
+
+def _held(wanted: Wanted) -> int:
+    """Return how many bytes of a file lie in memory until it is whole."""
+    return wanted.size if wanted.size is not None and wanted.size <= IN_MEMORY else 0
 
 
 def lacks(files: Sequence[Wanted]) -> str:

@@ -176,6 +176,8 @@ class Explanations:
             rows += [_lacking(one) for one in lacking[:room]]
             if len(lacking) > room:
                 last = (LACKING, lacking[room - 1].id if room else after)
+            elif about.unlisted:
+                rows.append(_unlisted(about.unlisted))
         text = csv_text(rows, header=params.cursor is None) if params.format is ReportFormat.CSV else None
         return DependencyReportReply(
             rows=[] if text is not None else rows,
@@ -285,6 +287,22 @@ def _chosen(one: Chosen) -> DependencyRow:
         size=one.size,
         state="present",
         reason="",
+    )
+
+
+def _unlisted(count: int) -> DependencyRow:
+    return DependencyRow(
+        name="…",
+        version="",
+        build="",
+        part="",
+        filename="",
+        role="transitive",
+        required_by="",
+        license=None,
+        size=None,
+        state="missing",
+        reason=f"{count:,} more requirements that nothing meets are counted, and not listed",
     )
 
 

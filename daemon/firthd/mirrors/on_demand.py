@@ -5,6 +5,7 @@ import contextlib
 import errno
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -43,6 +44,8 @@ PATIENCE = Patience(pauses_s=(0.5, 1.5, 3.0), within_s=10.0, answer_s=(3.0, 3.0)
 """Before a client hears of a failure the source is asked again, three times within ten seconds.
 
 A source that is silent is asked anew soon, for the connection may be dead; the last time it may think for long."""
+FLUSHERS = 2
+"""Threads that bring what clients wait for onto the disk while more of it comes."""
 _MAX_REMEMBERED = 10_000
 
 _Key = tuple[int, object, int | None]
@@ -128,6 +131,7 @@ class OnDemand:
         self._start_s = start_s
         self._flights: dict[_Key, InFlight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._flushers = ThreadPoolExecutor(FLUSHERS, thread_name_prefix="flush beside")
         self._failed: dict[int, _Remembered] = {}  # by file
         self._down: dict[int, _Remembered] = {}  # by mirror
         self._in_a_row: dict[int, set[int]] = {}  # mirror -> its files that failed since one came
@@ -146,6 +150,7 @@ class OnDemand:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.to_thread(self._flushers.shutdown)
 
     @property
     def under_way(self) -> int:
@@ -443,6 +448,7 @@ class OnDemand:
                 patience=PATIENCE,
                 hooks=Hooks(asks=asks, answered=answered, wrote=lambda size: live.wrote(writer.written)),
                 elsewhere=self._helpers.elsewhere(file),
+                flushers=self._flushers,
             )
             if encoded != source.encoded and self._helpers.spelled is not None:
                 await self._helpers.spelled(file, encoded)

@@ -39,6 +39,27 @@ TOLD_MAX = 20
 SHA256 = 64
 """Characters of one."""
 BATCH = 100
+ASKED_AGAIN_MS = 86_400_000
+"""What the source does not have is asked for again after that long."""
+ABSENT_MAX = 100_000
+
+
+class Absent:
+    """What sources were found not to have: an address below a source's, and the digest of what should be there."""
+
+    def __init__(self) -> None:
+        self._since: dict[tuple[str, str, str], int] = {}
+
+    def note(self, source: str, address: str, digest: str, now_ms: int) -> None:
+        """Take note of what a source does not have now."""
+        if len(self._since) >= ABSENT_MAX:
+            self._since.clear()
+        self._since[source, address, digest] = now_ms
+
+    def known(self, source: str, address: str, digest: str, now_ms: int) -> bool:
+        """Tell whether the source said less than a day ago that it does not have it."""
+        since = self._since.get((source, address, digest))
+        return since is not None and now_ms - since < ASKED_AGAIN_MS
 
 
 class Release(Struct, frozen=True):
@@ -54,6 +75,7 @@ class Releases:
 
     def __init__(self, context: Context) -> None:
         self._p = context
+        self._absent = Absent()
 
     async def judge(self, live: LiveRun, job: Job, index: Index, params: ReadParams, tell: Report) -> ReadResult:
         """Let parts be read and judged, as often as it takes; raises what `readers.read` raises."""
@@ -102,7 +124,7 @@ class Releases:
         policing = load_policing(place.policing)
         if not isinstance(policing, ToldApart):
             return 0
-        reader, known = _Reader(self._p, live, job, policing, folder), 0
+        reader, known = _Reader(self._p, live, job, policing, folder, self._absent), 0
         for start in range(0, len(releases), BATCH):
             rows = await reader.rows(releases[start : start + BATCH])
             await self._p.db.write(partial(policies.note_told, channel_id=job.channel_id, rows=rows))
@@ -129,8 +151,11 @@ def worth(teller: Teller, archives: bool) -> bool:
 class _Reader:
     """Reads some releases after the others."""
 
-    def __init__(self, context: Context, live: LiveRun, job: Job, policing: ToldApart, folder: Path) -> None:
+    def __init__(
+        self, context: Context, live: LiveRun, job: Job, policing: ToldApart, folder: Path, absent: Absent
+    ) -> None:
         self._p = context
+        self._absent = absent
         self._live = live
         self._job = job
         self._policing = policing
@@ -191,16 +216,20 @@ class _Reader:
             page=None if release.page is None else page_address(source, release.page),
             raw=teller.raw,
         )
+        address, now = self._fetch_url(place), self._p.clock.now_ms()
+        if self._absent.known(source.url, address, teller.digest, now):
+            raise Upstream(f"the source has no {teller.filename}; it is asked again a day after it said so")
         try:
             fetched = await self._p.upstream.fetch(
                 source,
-                self._fetch_url(place),
+                address,
                 file,
                 max_bytes=SMALL_MAX_BYTES if teller.small else LARGE_MAX_BYTES,
                 until=self._p.clock.monotonic() + FETCH_S,
                 room=self._p.space.enough,
             )
             if fetched.status != "fetched":
+                self._absent.note(source.url, address, teller.digest, now)
                 raise Upstream(f"the source has no {teller.filename}")
             return await asyncio.to_thread(self._checked, teller, file)
         finally:

@@ -200,7 +200,7 @@ class Reports:
         reasons = await self._db.read(lambda r: runs.failure_reasons(r, run.id, LISTED)) if run else []
         names, shadowed = await self._db.read(lambda r: artifacts.shadowed_names(r, row.channel_id, row.id, LISTED))
         in_force = self._policies.of_mirror(row.id)
-        missing, lacks, unsolvable, left_out = await asyncio.to_thread(self._judged, row.id, in_force)
+        missing, lacks, unsolvable, left_out, untold = await asyncio.to_thread(self._judged, row.id, in_force)
         collisions, colliding = await self._collisions(row)
         live = self._queue.live(run.id) if run else None
         shown = live.snapshot() if live is not None else run
@@ -238,7 +238,7 @@ class Reports:
                 for one in collisions
             ],
             collisions_total=colliding,
-            notes=shown.notes if shown else [],
+            notes=[*(shown.notes if shown else []), *untold, *self._policies.not_seen(row)],
             in_force=in_force.told() if in_force is not None else None,
             missing=missing,
             missing_total=lacks,
@@ -247,16 +247,16 @@ class Reports:
 
     def _judged(
         self, mirror_id: int, in_force: InForce | None
-    ) -> tuple[list[MissingDependency], int, list[str], dict[str, int]]:
+    ) -> tuple[list[MissingDependency], int, list[str], dict[str, int], list[str]]:
         """Return what the policy in force found last: requirements that nothing meets, how many there are, specs that
-        cannot be solved, and how many records each rule leaves out."""
+        cannot be solved, how many records each rule leaves out, and what was not looked at."""
         judgement = self._policies.files.of(mirror_id)
         about = judgement.about() if in_force is not None and in_force.judge is not None else None
         if about is None or in_force is None or about.policy != in_force.policy.name:
-            return [], 0, [], {}
+            return [], 0, [], {}, []
         found, total = judgement.missing_page(0, LISTED)
         told = [
             MissingDependency(requirement=one.requirement, platform=one.platform, chain=one.chain, why=one.why)
             for one in found
         ]
-        return told, total, about.unsolvable, judgement.counts()
+        return told, total + about.unlisted, about.unsolvable, judgement.counts(), about.notes

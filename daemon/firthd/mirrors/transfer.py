@@ -1,6 +1,7 @@
 """The only place that brings one file's bytes from its source: asked again, resumed, within the patience there is."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -91,7 +92,7 @@ class Hooks(Struct, frozen=True, kw_only=True):
     wrote: Callable[[int], None]
 
 
-_ENCODED = {"+": "%2B", "!": "%21", "~": "%7E"}
+_ENCODED = str.maketrans({"+": "%2B", "!": "%21", "~": "%7E"})
 """Some stores take a plus for a blank, and only know a name by its encoded spelling."""
 _NOT_THERE = frozenset({403, 404, 410})
 
@@ -100,7 +101,7 @@ def spellings(address: str, *, encoded: bool) -> list[str]:
     """Return the spellings of an address whose file name has `+`, `!` or `~`, the one to try first before the other."""
     path, mark, query = address.partition("?")
     folder, slash, name = path.rpartition("/")
-    other = "".join(_ENCODED.get(letter, letter) for letter in name)
+    other = name.translate(_ENCODED)
     if other == name:
         return [address]
     both = [address, f"{folder}{slash}{other}{mark}{query}"]
@@ -120,13 +121,15 @@ async def transfer(
     hooks: Hooks,
     resume: str | None = None,
     elsewhere: str | None = None,
+    flushers: Executor | None = None,
 ) -> bool:
     """Write the whole file, going on where it broke off; the digest over all of it guards the seams.
 
     `digest`: whether the file's digest is known, so that a source without a strong validator may be asked for the rest
     too. `resume`: the validator of what the writer holds already, of a file whose digest is known. Where the source
     does not have the file (404, or 403 as buckets say it), a name with `+`, `!` or `~` is asked for once more in its
-    other spelling, and then at `elsewhere`. Returns whether the source takes such names percent-encoded,
+    other spelling, and then at `elsewhere`. `flushers`: threads that bring what has come onto the disk while more of it
+    comes. Returns whether the source takes such names percent-encoded,
     `source.encoded` where that was not seen. Raises NotFound, Invalid and TooLarge at once, Upstream when patience is
     at an end.
     """
@@ -161,7 +164,7 @@ async def transfer(
                 first = body.validators
                 tag = body.proof
                 may_resume = body.as_sent and (tag is not None or digest)
-                await _receive(body, writer, hooks.wrote)
+                await _receive(body, writer, hooks.wrote, flushers)
             return source.encoded != (spelled[0] == other)
         except (NotFound, Upstream) as error:
             fresh = writer.written - writer.resumed_at
@@ -188,7 +191,7 @@ async def transfer(
         await clock.sleep(pause_s)
 
 
-async def _receive(body: Incoming, writer: Taking, wrote: Callable[[int], None]) -> None:
+async def _receive(body: Incoming, writer: Taking, wrote: Callable[[int], None], flushers: Executor | None) -> None:
     """Write what is new of a body; a source that does not go on where it was asked to sends known bytes again."""
     known = writer.written - body.offset
     if body.length is not None and body.length < LARGE_BYTES:
@@ -199,7 +202,7 @@ async def _receive(body: Incoming, writer: Taking, wrote: Callable[[int], None])
                 writer.write(fresh)
                 wrote(len(fresh))
         return
-    aside = Aside(writer, wrote)
+    aside = Aside(writer, wrote, flushers)
     try:
         async for chunk in body:
             fresh = chunk[known:] if known > 0 else chunk

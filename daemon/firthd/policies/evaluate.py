@@ -13,9 +13,10 @@ from msgspec import Struct
 from firth_protocol.types import Membership, Rules, Verdicts
 from firthd.families.base import Facts
 from firthd.families.policing import Policing
-from firthd.policies.closure import Candidate, Closure, Missing, newest
+from firthd.policies.closure import Closure, Missing, newest
 from firthd.policies.licenses import LicenseTest, families_in, is_known, license_test, meaning_of
 from firthd.policies.rules import RETIRING
+from firthd.policies.shelf import Candidate
 from firthd.policies.specs import Specs
 
 DAY_MS = 86_400_000
@@ -233,7 +234,8 @@ class Judging:
 
     `drop` hears of each record that is left out, when that is sure, with the number of its verdict. Where records are
     deferred, `recall` returns the facts of one by its part and number, None for what is no record, and `forgo` hears of
-    each that nothing needs; it returns whether that is a record.
+    each that nothing needs; it returns whether that is a record. `needs` and `whole` return what facts that were
+    recalled lack: what a record needs, and all facts of it.
     """
 
     def __init__(
@@ -243,14 +245,19 @@ class Judging:
         drop: Callable[[Facts, int], None],
         recall: Callable[[str, int], Facts | None] = lambda part, number: None,
         forgo: Callable[[str, int, int], bool] = lambda part, number, code: True,
+        needs: Callable[[str, int], Iterable[str]] | None = None,
+        whole: Callable[[str, int], Facts | None] = lambda part, number: None,
+        not_there: str = "the source has no such package",
     ) -> None:
+        self._not_there = not_there
         self._recall = recall
         self._forgo = forgo
+        self._needs = needs
+        self._whole = whole
         self._deferred: dict[str, array[int]] = {}  # name -> places: parts and numbers
         self._part = ""
         self._parts: list[str] = []
         self._platforms: set[str] = set()
-        self._not_allowed: int | None = None
         self._ages = judge.rules.min_age is not None
         self._judge = judge
         self._first_seen = first_seen
@@ -270,6 +277,9 @@ class Judging:
         self.records = self.kept = self.bytes = 0
         self.names: set[str] = set()  # of what is kept
         self.missing: list[Missing] = []
+        self.unlisted = 0  # how many more requirements nothing meets than `missing` has
+        self.unchecked = 0  # how many requirements were taken by name alone
+        self._contexts: list[str] = []
         self.chosen: list[Candidate] = []  # what is kept, where dependencies were looked at
 
     def begin(self, part: str, records: int, platform: str | None = None) -> None:
@@ -300,7 +310,7 @@ class Judging:
             self._first_seen(facts)
         self._take(number, self._judge.policing.name_key(facts.name), facts)
 
-    def _take(self, number: int, key: str, facts: Facts) -> None:
+    def _take(self, number: int, key: str, facts: Facts, *, whole: bool = True) -> None:
         judge = self._judge
         excepted = self._excepts and judge.excepted(key, facts)
         verdict = None if excepted else judge.first(key, facts, self._first_seen)
@@ -315,7 +325,7 @@ class Judging:
             self._keep(facts)
             return
         self._platforms.add(facts.platform)
-        candidate = Candidate(facts, number, key, excepted)
+        candidate = Candidate(facts, number, key, excepted, whole)
         if not judge.rules.legacy:
             self._files.add(facts.filename)
             if not excepted and judge.policing.newer_form(facts) is not None:
@@ -323,15 +333,15 @@ class Judging:
                 return
         self._passed(candidate)
 
-    def cut_out(self, number: int, part: str, *, counts: bool = True) -> int:
-        """Leave out the next record by its name alone; return the number of its verdict, which `drop` is not told."""
-        self.records += counts
-        code = self._not_allowed
-        if code is None:
-            code = self._not_allowed = self.code(NOT_ALLOWED)
-        self.codes[part][number] = code
-        self._left_out[code] += counts
-        return code
+    @property
+    def not_allowed(self) -> int:
+        """The number of the verdict about what its name alone leaves out."""
+        return self.code(NOT_ALLOWED)
+
+    def cut_out(self, records: int) -> None:
+        """Count records that their names alone have left out; `codes` say so of each, and `drop` was not told."""
+        self.records += records
+        self._left_out[self.not_allowed] += records
 
     def _passed(self, candidate: Candidate) -> None:
         if self._waits:
@@ -365,9 +375,11 @@ class Judging:
         for root in roots:
             root.kept = root.direct = True
         if judge.closes:
-            closure = Closure(judge.policing, self._recalled, self._platforms, latest)
+            closure = Closure(judge.policing, self, self._platforms, latest)
             closure.close(roots)
             self.missing = [*self._empty_specs(), *closure.missing(self._why_missing)]
+            self.unlisted, self.unchecked = closure.unlisted, closure.unchecked
+            self._contexts = closure.platforms
             self._offer_only(closure.wanted)
         older = self.code(Verdict("keep_latest", f"{latest} newer versions are there")) if latest is not None else KEPT
         unneeded = self.code(Verdict("packages", "not allowed, and nothing that is needs it")) if judge.closes else KEPT
@@ -376,8 +388,8 @@ class Judging:
                 if self._forgo(part, number, unneeded):
                     self.codes[part][number] = unneeded
                     self._left_out[unneeded] += 1
-        while self._candidates:  # what is decided goes: the parts are read once more, and need the memory
-            for one in self._candidates.popitem()[1]:
+        for key in sorted(self._candidates):  # what is decided goes: the parts are read once more, and need the memory
+            for one in self._candidates.pop(key):
                 if one.kept:
                     self._keep(one.facts)
                     if judge.closes:
@@ -385,8 +397,8 @@ class Judging:
                 else:
                     self._coded(one.number, one.facts, older if one.allowed else unneeded)
 
-    def _recalled(self, key: str) -> Sequence[Candidate]:
-        """Return the candidates of a name; those that were deferred are looked at now."""
+    def candidates(self, key: str) -> Sequence[Candidate] | None:
+        """Return the candidates of a name; those that were deferred are looked at now. None: there is no such name."""
         places = self._deferred.pop(key, None)
         if places is not None:
             for part, number in self._places(places):
@@ -395,9 +407,20 @@ class Judging:
                     self._part, self._offered = part, self.offered[part]
                 facts = self._recall(part, number)
                 if facts is not None:
-                    self._take(number, key, facts)
+                    self._take(number, key, facts, whole=False)
             self.end_part()
-        return self._candidates.get(key, ())
+        found = self._candidates.get(key)
+        return () if found is None and key in self._against else found
+
+    def depends(self, one: Candidate, platform: str, extra: str) -> Iterable[str]:
+        """Return what a record needs on a platform."""
+        if self._needs is not None and not one.whole:
+            return self._needs(one.facts.part, one.number)
+        return self._judge.policing.depends(one.facts, platform, extra)
+
+    def whole(self, one: Candidate) -> Facts:
+        """Return all facts of a record that was recalled."""
+        return self._whole(one.facts.part, one.number) or one.facts
 
     def _places(self, places: Iterable[int]) -> Iterator[tuple[str, int]]:
         for place in places:
@@ -425,7 +448,7 @@ class Judging:
         if key is not None and key in self._against:
             verdict = self._against[key]
             return f"what there is is left out by {verdict.rule}: {verdict.why}"
-        return "the source has no such package"
+        return self._not_there
 
     def _keep(self, facts: Facts) -> None:
         self.kept += facts.counts
@@ -448,7 +471,7 @@ class Judging:
             for one in self.chosen:
                 spec = self._judge.allow.match(one.key, one.facts) if one.direct else None
                 if spec is not None:
-                    found |= {(spec, platform) for platform in one.contexts or ()}
+                    found |= {(spec, name) for bit, name in enumerate(self._contexts) if one.contexts >> bit & 1}
         return found
 
     def _out(self, number: int, facts: Facts, verdict: Verdict) -> None:

@@ -1,5 +1,7 @@
 """The SQL of artifact rows: finding a file, discarding, browsing."""
 
+from collections.abc import Sequence
+
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -196,6 +198,18 @@ async def records_by_part(r: Reader, channel_id: int, type_: str) -> dict[str, i
         (channel_id, type_),
     )
     return {row[0]: row[1] or 0 for row in rows}
+
+
+async def parts_changed(r: Reader, family: str, change_sets: Sequence[int]) -> set[str]:
+    """Return the parts of which these sets add or close a row; as long as they are small, it costs little."""
+    found: set[str] = set()
+    for change_set in change_sets:
+        for column in ("added_set", "closed_set"):
+            rows = await r.rows(
+                f"SELECT DISTINCT part FROM artifact WHERE {column} = ? AND family = ?", (change_set, family)
+            )
+            found.update(row[0] for row in rows)
+    return found
 
 
 class PackageRow(Struct, frozen=True, kw_only=True):

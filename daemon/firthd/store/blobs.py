@@ -8,22 +8,21 @@ import logging
 import os
 import re
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
 from msgspec import Struct
 
 from firth_protocol.errors import Unavailable
+from firthd.store.batches import Arrived, Batches, throw_away
 from firthd.store.disk import sync
 from firthd.store.incoming import READ_CHUNK, BlobMismatch, BlobWriter, MemoryWriter
+from firthd.store.together import LEAST, Together
 
 log = logging.getLogger(__name__)
 
 BATCH = 256
 """Files made durable together at the most."""
-FLUSHERS = 8
-"""Flushes side by side."""
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -46,48 +45,39 @@ NameBlobs = Callable[[list[Kept]], Awaitable[None]]
 """Writes the rows of files in one transaction: that they are at their final name, or just before, whom they are for."""
 
 
-class _Waiting:
-    """A file that waits for its batch: at `path`, or still in memory; `kept` is known once it was looked at."""
-
-    __slots__ = ("channel_id", "error", "future", "held", "kept", "path", "there")
+class _Waiting(Arrived):
+    """A file that waits for its batch, and whoever waits for it. `channel_id`: the channel that it came for, if any."""
 
     def __init__(
         self,
-        path: Path,
-        future: asyncio.Future[Kept],
+        path: str,
+        channel_id: int | None,
         *,
-        kept: Kept | None = None,
+        sha256: str = "",
+        size: int = 0,
         held: MemoryWriter | None = None,
-        channel_id: int | None = None,
     ) -> None:
-        self.path = path
-        self.future = future
-        self.kept = kept
-        self.held = held
+        super().__init__(path, sha256=sha256, size=size, held=held)
         self.channel_id = channel_id
-        self.error: BaseException | None = None
-        self.there = False  # the store has had the same bytes before
+        self.future: asyncio.Future[Kept] = asyncio.get_running_loop().create_future()
 
     @property
-    def stored(self) -> Kept:
-        assert self.kept is not None
-        return self.kept
+    def kept(self) -> Kept:
+        return Kept(sha256=self.sha256, size=self.size, channel_id=self.channel_id)
+
+
+class _Lane:
+    """Files on their way, batch after batch. `small`: they are many, and were held in memory."""
+
+    def __init__(self, *, small: bool) -> None:
+        self.small = small
+        self.waiting: list[_Waiting] = []
+        self.flusher: asyncio.Task[None] | None = None
 
 
 def _abort_unwanted(made: asyncio.Future[BlobWriter]) -> None:
     if not made.cancelled() and made.exception() is None:
         made.result().abort()
-
-
-def _throw_away(paths: list[Path]) -> None:
-    for path in paths:
-        with contextlib.suppress(OSError):
-            path.unlink()
-
-
-def _sync_folders(folders: list[Path]) -> None:
-    for folder in folders:
-        sync(folder, os.O_DIRECTORY, os.fsync)
 
 
 def _tell(waiting: _Waiting, error: BaseException) -> None:
@@ -112,15 +102,21 @@ def _digest(fd: int, hurry: Callable[[int], None] | None) -> str:
 class BlobStore:
     """Content-addressed files below one folder: ab/cd/<sha256>. The file at its final name is what counts."""
 
-    def __init__(self, root: Path, name_blobs: NameBlobs | None = None, give: NameBlobs | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        name_blobs: NameBlobs | None = None,
+        give: NameBlobs | None = None,
+        together: Together | None = None,
+    ) -> None:
         self.root = root
         self._give = give
         self._temporary = root / "tmp"
         self._quarantine = root / "quarantine"
         self._name_blobs = name_blobs
-        self._waiting: list[_Waiting] = []
-        self._flusher: asyncio.Task[None] | None = None
-        self._flushers = ThreadPoolExecutor(FLUSHERS, thread_name_prefix=f"flush {root.name}")
+        self._batches = Batches(root, together)
+        self._small = _Lane(small=True)
+        self._written = _Lane(small=False)  # one of these may be what a client waits for: it waits for none of those
         self._closed = False
         self._mark, self._numbers = uuid4().hex, itertools.count()
 
@@ -165,7 +161,10 @@ class BlobStore:
 
     def temporary(self) -> Path:
         """Return a fresh name on the same file system."""
-        return self._temporary / f"{self._mark}.{next(self._numbers)}"
+        return Path(self._aside())
+
+    def _aside(self) -> str:
+        return f"{self._temporary}/{self._mark}.{next(self._numbers)}"
 
     def writer(
         self,
@@ -206,18 +205,17 @@ class BlobStore:
         `channel_id`: the channel that it came for; the same transaction says that it has been given the file. Raises
         BlobMismatch; then nothing is left. Cancelling the caller does not undo it.
         """
-        future: asyncio.Future[Kept] = asyncio.get_running_loop().create_future()
         if isinstance(writer, MemoryWriter):
-            return await self._batch(_Waiting(self.temporary(), future, held=writer, channel_id=channel_id))
+            return await self._batch(self._small, _Waiting(self._aside(), channel_id, held=writer))
         try:
             writer.verify()
         except BlobMismatch:
             writer.abort()
             raise
-        kept = Kept(sha256=writer.sha256, size=writer.written, channel_id=channel_id)
         writer.close()
+        waiting = _Waiting(str(writer.path), channel_id, sha256=writer.sha256, size=writer.written)
         try:
-            return await self._batch(_Waiting(writer.path, future, kept=kept, channel_id=channel_id))
+            return await self._batch(self._written, waiting)
         except Unavailable:
             writer.abort()
             raise
@@ -229,34 +227,34 @@ class BlobStore:
 
     async def adopt(self, path: Path, sha256: str, size: int) -> None:
         """Give a file that a worker wrote and hashed its final name."""
-        future: asyncio.Future[Kept] = asyncio.get_running_loop().create_future()
-        await self._batch(_Waiting(path, future, kept=Kept(sha256=sha256, size=size)))
+        await self._batch(self._written, _Waiting(str(path), None, sha256=sha256, size=size))
 
-    async def _batch(self, waiting: _Waiting) -> Kept:
+    async def _batch(self, lane: _Lane, waiting: _Waiting) -> Kept:
         if self._closed:
             raise Unavailable("the daemon is stopping")
-        self._waiting.append(waiting)
-        if self._flusher is None or self._flusher.done():
-            self._flusher = asyncio.create_task(self._flush(), name=f"blobs {self.root.name}")
+        lane.waiting.append(waiting)
+        if lane.flusher is None or lane.flusher.done():
+            lane.flusher = asyncio.create_task(self._flush(lane), name=f"blobs {self.root.name}")
         return await asyncio.shield(waiting.future)
 
-    async def _flush(self) -> None:
+    async def _flush(self, lane: _Lane) -> None:
         """Make batch after batch durable; what arrives while one is under way is the next."""
-        while self._waiting:
-            batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+        while lane.waiting:
+            batch, lane.waiting = lane.waiting[:BATCH], lane.waiting[BATCH:]
+            together = lane.small and len(batch) >= LEAST
             try:
-                await asyncio.to_thread(self._make_durable, batch)
-                given = [waiting.stored for waiting in batch if waiting.error is None and waiting.channel_id]
+                await asyncio.to_thread(self._batches.make_durable, batch, together=together)
+                given = [waiting.kept for waiting in batch if waiting.error is None and waiting.channel_id]
                 if self._give is not None and given:
                     await self._give(given)  # before they have their names: after a crash it is known whom they are for
-                await asyncio.to_thread(self._rename, batch)
-                named = [waiting.stored for waiting in batch if waiting.error is None]
+                await asyncio.to_thread(self._batches.rename, batch, together=together)
+                named = [waiting.kept for waiting in batch if waiting.error is None]
                 if self._name_blobs is not None and named:
                     await self._name_blobs(named)
             except BaseException as error:
                 for waiting in batch:
                     _tell(waiting, waiting.error or error)
-                await asyncio.to_thread(_throw_away, [waiting.path for waiting in batch])
+                await asyncio.to_thread(throw_away, [waiting.path for waiting in batch])
                 if not isinstance(error, Exception):
                     raise
                 continue
@@ -264,95 +262,7 @@ class BlobStore:
                 if waiting.error is not None:
                     _tell(waiting, waiting.error)
                 elif not waiting.future.done():
-                    waiting.future.set_result(waiting.stored)
-
-    def _make_durable(self, batch: list[_Waiting]) -> None:
-        """Write what is in memory and flush all; what goes wrong with a single file is noted there.
-
-        Flushes run side by side: the file system makes one commit of many. What the store has is not written again.
-        """
-        stripes = [stripe for first in range(FLUSHERS) if (stripe := batch[first::FLUSHERS])]
-        for done in [self._flushers.submit(self._flush_stripe, stripe) for stripe in stripes]:
-            done.result()
-        _throw_away([waiting.path for waiting in batch if waiting.error is not None])
-
-    def _flush_stripe(self, stripe: list[_Waiting]) -> None:
-        """Write all of them before the first is flushed: a commit then takes along those behind it."""
-        opened: list[tuple[_Waiting, int]] = []
-        try:
-            for waiting in stripe:
-                try:
-                    if (fd := self._opened(waiting)) is not None:
-                        opened.append((waiting, fd))
-                except (OSError, BlobMismatch) as error:
-                    waiting.error = error
-            for waiting, fd in opened:
-                try:
-                    os.fdatasync(fd)
-                except OSError as error:
-                    waiting.error = error
-        finally:
-            for _, fd in opened:
-                os.close(fd)
-
-    def _opened(self, waiting: _Waiting) -> int | None:
-        """Return the descriptor of a file that is to be flushed, written if it was in memory; None: the store has it.
-
-        Raises OSError, and BlobMismatch for one in memory.
-        """
-        if waiting.held is None:
-            if self._same(waiting):
-                return None
-            return os.open(waiting.path, os.O_RDONLY | os.O_CLOEXEC)
-        data, sha256 = waiting.held.whole()
-        waiting.held = None
-        waiting.kept = Kept(sha256=sha256, size=len(data), channel_id=waiting.channel_id)
-        if self._same(waiting):
-            return None
-        fd = os.open(waiting.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
-        try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(fd, rest) :]
-        except BaseException:
-            os.close(fd)
-            raise
-        return fd
-
-    def _rename(self, batch: list[_Waiting]) -> None:
-        """Give files their names, flush the folders; what goes wrong with a single file is noted there."""
-        folders: set[Path] = set()
-        for waiting in batch:
-            if waiting.there or waiting.error is not None:
-                continue
-            try:
-                final = self.path(waiting.stored.sha256)
-                if not final.parent.is_dir():
-                    final.parent.mkdir(parents=True, exist_ok=True)
-                    folders.update((final.parent.parent, self.root))
-                waiting.path.replace(final)
-                folders.add(final.parent)
-            except OSError as error:
-                waiting.error = error
-                _throw_away([waiting.path])
-        every = list(folders)
-        stripes = [stripe for first in range(FLUSHERS) if (stripe := every[first::FLUSHERS])]
-        for done in [self._flushers.submit(_sync_folders, stripe) for stripe in stripes]:
-            done.result()
-
-    def _same(self, waiting: _Waiting) -> bool:
-        """Throw away what came when the same bytes lie at their final name; those are young again, as if written."""
-        final = self.path(waiting.stored.sha256)
-        try:
-            if final.stat().st_size != waiting.stored.size:
-                return False
-            os.utime(final)
-        except OSError:
-            return False
-        waiting.there = True
-        with contextlib.suppress(OSError):
-            waiting.path.unlink()
-        return True
+                    waiting.future.set_result(waiting.kept)
 
     def set_aside_if_wrong(
         self, sha256: str, size: int | None, hurry: Callable[[int], None] | None = None
@@ -436,9 +346,10 @@ class BlobStore:
         return stat.f_blocks * stat.f_frsize
 
     async def close(self) -> None:
-        """Wait for the batch under way; take no more."""
+        """Wait for the batches under way; take no more."""
         self._closed = True
-        if self._flusher is not None:
-            with contextlib.suppress(Exception):
-                await self._flusher
-        await asyncio.to_thread(self._flushers.shutdown)  # they have nothing left to do, and are gone with the store
+        for lane in (self._small, self._written):
+            if lane.flusher is not None:
+                with contextlib.suppress(Exception):
+                    await lane.flusher
+        await asyncio.to_thread(self._batches.close)

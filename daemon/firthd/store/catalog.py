@@ -465,9 +465,9 @@ async def write_source_indexes(
     await tx.execute("UPDATE mirror SET settled = 1 WHERE id = ? AND NOT settled", (mirror_id,))
 
 
-async def note_fetched(tx: Tx, mirror_id: int, index: SourceIndexRow) -> None:
-    """Write that a part has come, before it is taken in: whoever goes on after a crash need not fetch it again."""
-    await tx.execute(_WRITE_INDEX, (mirror_id, *msgspec.structs.astuple(index)))
+async def note_fetched(tx: Tx, mirror_id: int, indexes: Sequence[SourceIndexRow]) -> None:
+    """Write that parts have come, before they are taken in: whoever goes on after a crash need not fetch them again."""
+    await tx.many(_WRITE_INDEX, [(mirror_id, *msgspec.structs.astuple(index)) for index in indexes])
     await tx.execute("UPDATE mirror SET settled = 0 WHERE id = ? AND settled", (mirror_id,))
 
 

@@ -7,6 +7,7 @@ derived: the next run of the mirror makes it anew.
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -44,7 +45,11 @@ INSERT INTO gone SELECT name, count(*), min(id) FROM left_out WHERE id > 0 GROUP
 DELETE FROM gone WHERE name IN (SELECT name FROM kept);
 DROP TABLE kept;
 """
-BATCH = 10_000
+LEFT_OUT_COLUMNS = ("id", "part", "filename", "name", "version", "build", "size", "verdict")
+CHOSEN_COLUMNS = ("part", "filename", "name", "version", "build", "size", "license", "direct", "needed_by")
+TOGETHER = 40
+ROWS = 250 * TOGETHER
+BATCH = ROWS * len(LEFT_OUT_COLUMNS)
 
 
 class LeftOut(Struct, frozen=True, kw_only=True):
@@ -103,10 +108,19 @@ class About(Struct, frozen=True, kw_only=True):
     stamp: str  # the policy with its revision and what else it hangs on
     closes: bool  # dependencies were looked at
     unsolvable: list[str] = []  # what is allowed and cannot be installed
+    unlisted: int = 0  # how many more requirements nothing meets than are listed
+    notes: list[str] = []  # what was not looked at
 
 
 LeftOutRow = tuple[str, str, str, str, str, int | None, int]  # part, filename, name, version, build, size, verdict
 ChosenRow = tuple[str, str, str, str, str, int | None, str | None, bool, str]
+Leaver = Callable[[str, str, str, str, int | None, bool], None]  # file name, name, version, build, size, counts
+
+
+def _insert(table: str, columns: Sequence[str], rows: int) -> str:
+    """Return the SQL that writes so many rows."""
+    row = f"({', '.join('?' * len(columns))})"
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * rows)}"
 
 
 class JudgementFile:
@@ -119,7 +133,7 @@ class JudgementFile:
             self._connection.execute(f"PRAGMA {pragma}")
         self._connection.executescript(TABLES)
         self._connection.execute("BEGIN")
-        self._rows: list[tuple[int, *LeftOutRow]] = []
+        self._values: list[object] = []  # of rows that are not written yet, one after the other
         self._records = self._along = 0
 
     def __enter__(self) -> "JudgementFile":
@@ -139,17 +153,40 @@ class JudgementFile:
         """Append a record that is left out; one that only goes along with another is in no list of them."""
         self._records += counts
         self._along += not counts
-        self._rows.append((self._records if counts else -self._along, *row))
-        if len(self._rows) >= BATCH:
+        self._values.extend((self._records if counts else -self._along, *row))
+        if len(self._values) >= BATCH:
             self._flush()
 
+    def leaver(self, part: str, verdict: int) -> Leaver:
+        """Return what appends records of a part with one verdict: `leave_out` for half a million of them."""
+        values, extend = self._values, self._values.extend
+
+        def leave(filename: str, name: str, version: str, build: str, size: int | None, counts: bool) -> None:
+            if counts:
+                self._records += 1
+                extend((self._records, part, filename, name, version, build, size, verdict))
+            else:
+                self._along += 1
+                extend((-self._along, part, filename, name, version, build, size, verdict))
+            if len(values) >= BATCH:
+                self._flush()
+
+        return leave
+
     def _flush(self) -> None:
-        self._connection.executemany(
-            "INSERT INTO left_out (id, part, filename, name, version, build, size, verdict)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            self._rows,
-        )
-        self._rows = []
+        """Write what waits, many rows a statement: one for each costs half as much again."""
+        values = self._values
+        self._write("left_out", LEFT_OUT_COLUMNS, values)
+        values.clear()
+
+    def _write(self, table: str, columns: Sequence[str], values: Sequence[object]) -> None:
+        """Write rows whose values stand one after the other."""
+        width = len(columns)
+        step = TOGETHER * width
+        whole = len(values) - len(values) % step
+        execute = self._connection.executemany
+        execute(_insert(table, columns, TOGETHER), (values[at : at + step] for at in range(0, whole, step)))
+        execute(_insert(table, columns, 1), (values[at : at + width] for at in range(whole, len(values), width)))
 
     def kept(self, names: Iterable[str]) -> None:
         """Write the names of which something is kept, when all that is left out was told."""
@@ -161,11 +198,9 @@ class JudgementFile:
 
     def chosen(self, rows: Iterable[ChosenRow]) -> None:
         """Write what is kept, by name."""
-        self._connection.executemany(
-            "INSERT INTO chosen (part, filename, name, version, build, size, license, direct, needed_by)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            rows,
-        )
+        following = iter(rows)
+        while some := list(chain.from_iterable(islice(following, ROWS))):
+            self._write("chosen", CHOSEN_COLUMNS, some)
 
     def missing(self, rows: Iterable[tuple[str, str, Sequence[str], str]]) -> None:
         """Write what nothing meets: requirement, platform, chain, why."""

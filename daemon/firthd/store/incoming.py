@@ -33,6 +33,9 @@ class Taking(Protocol):
     def restart(self) -> None:
         """Throw away what has come, and begin with the first byte again."""
 
+    def flush(self) -> None:
+        """Bring onto the disk what has come so far, in another thread than the one that writes."""
+
 
 class BlobWriter:
     """A file on its way into the store: written aside, hashed while it is written."""
@@ -75,6 +78,10 @@ class BlobWriter:
             done = os.write(self.fd, view)
             view = view[done:]
         self._count(chunk)
+
+    def flush(self) -> None:
+        """Bring onto the disk what has come so far; raises OSError. Blocks."""
+        os.fdatasync(self.fd)
 
     def reread(self, most: int) -> bool:
         """Count bytes that an earlier process wrote, at most so many; return whether there are more. Blocks."""
@@ -184,6 +191,9 @@ class MemoryWriter:
         """Throw away what has come, and begin with the first byte again."""
         self._chunks = []
         self.written = 0
+
+    def flush(self) -> None:
+        """Do nothing: it is in memory."""
 
     def whole(self) -> tuple[bytes, str]:
         """Return the bytes and their sha256; raise BlobMismatch when they are not what was promised. Hashes them."""

@@ -87,6 +87,11 @@ async def in_force(r: Reader, channel_id: int, family: str, endings: Sequence[st
 
 
 _STAGING = f"family, {_COLUMNS}, lasting"
+SAME_PATH = (
+    "FROM temp.staging s CROSS JOIN object o INDEXED BY object_path"
+    " ON o.channel_id = :channel AND o.family = s.family AND o.path = s.path"
+)
+"""Left to itself SQLite looks, for each path, at all that a publication has ended."""
 
 
 async def show(tx: Tx, channel_id: int, number: int, rows: Sequence[ObjectRow]) -> None:
@@ -165,21 +170,18 @@ async def _clear_staging(tx: Tx) -> None:
 async def _put_in_force(tx: Tx, channel_id: int, number: int) -> None:
     """Let the staged paths show what is staged from `number` on; one without a sha256 is to show nothing."""
     key = {"channel": channel_id, "number": number}
-    same_path = (
-        "FROM temp.staging s CROSS JOIN object o ON o.channel_id = :channel AND o.family = s.family AND o.path = s.path"
-    )
     await tx.execute(  # what this publication itself has put there goes without a trace
-        f"DELETE FROM object WHERE id IN (SELECT o.id {same_path} AND o.until IS NULL AND o.since = :number"
+        f"DELETE FROM object WHERE id IN (SELECT o.id {SAME_PATH} AND o.until IS NULL AND o.since = :number"
         " AND o.sha256 IS NOT s.sha256)",
         key,
     )
     await tx.execute(
-        f"UPDATE object SET until = :number WHERE id IN (SELECT o.id {same_path} AND o.until IS NULL"
+        f"UPDATE object SET until = :number WHERE id IN (SELECT o.id {SAME_PATH} AND o.until IS NULL"
         " AND o.sha256 IS NOT s.sha256)",
         key,
     )
     await tx.execute(  # what this publication has ended goes on: it shows the same after all
-        f"UPDATE object SET until = NULL WHERE id IN (SELECT o.id {same_path} AND o.until = :number"
+        f"UPDATE object SET until = NULL WHERE id IN (SELECT o.id {SAME_PATH} AND o.until = :number"
         " AND o.sha256 = s.sha256)",
         key,
     )

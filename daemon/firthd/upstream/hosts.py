@@ -2,8 +2,6 @@
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from enum import IntEnum
 
 from firthd.clock import Clock
@@ -47,22 +45,26 @@ class Hosts:
         self._clock = clock
         self._hosts: dict[str, _Host] = {}
 
-    @asynccontextmanager
-    async def slot(self, name: str, *, patience_s: float, lane: Lane = Lane.INDEX) -> AsyncIterator[None]:
+    def slot(self, name: str, *, patience_s: float, lane: Lane = Lane.INDEX) -> "Slot":
         """Hold one of the host's connections; raise Held when the host asked for a longer pause than `patience_s`."""
+        return Slot(self, name, patience_s, lane)
+
+    async def enter(self, name: str, patience_s: float, lane: Lane) -> _Host:
+        """Take one of a host's connections, which `leave` gives back; raise Held as `slot` does."""
         host = self._hosts.get(name)
         if host is None:
             host = self._hosts[name] = _Host()
         host.users += 1
         try:
             await self._enter(host, patience_s, lane)
-            try:
-                yield
-            finally:
-                self._release(host, lane)
-        finally:
-            host.users -= 1
-            self._forget(name, host)
+        except BaseException:
+            self._gone(name, host)
+            raise
+        return host
+
+    def leave(self, name: str, host: _Host, lane: Lane) -> None:
+        self._release(host, lane)
+        self._gone(name, host)
 
     def hold(self, name: str, seconds: float) -> None:
         """Let nothing be asked of the host for so long (it sent Retry-After)."""
@@ -118,10 +120,29 @@ class Hosts:
         in_flight = host.in_flight
         return min(self._limit - sum(in_flight.values()), most - in_flight[lane])
 
-    def _forget(self, name: str, host: _Host) -> None:
+    def _gone(self, name: str, host: _Host) -> None:
+        host.users -= 1
         # Redirects name hosts too, so the table must not only grow.
         if host.users == 0 and host.free_at <= self._clock.monotonic():
             self._hosts.pop(name, None)
+
+
+class Slot:
+    """One of a host's connections, for as long as `async with` lasts. A class: there is one for every file."""
+
+    def __init__(self, hosts: Hosts, name: str, patience_s: float, lane: Lane) -> None:
+        self._hosts = hosts
+        self._name = name
+        self._patience_s = patience_s
+        self._lane = lane
+        self._host: _Host | None = None
+
+    async def __aenter__(self) -> None:
+        self._host = await self._hosts.enter(self._name, self._patience_s, self._lane)
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._host is not None:
+            self._hosts.leave(self._name, self._host, self._lane)
 
 
 def lane_limit(limit: int) -> int:

@@ -43,6 +43,8 @@ MAX_REDIRECTS = 10
 HEADER_BYTES = 65_536
 """Of one line: security policies and signed addresses are longer than the usual 8 KiB."""
 HEADERS_MOST = 1024
+READ_BYTES = 262_144
+"""Of one answer that are held unread, twice as many at the most, before no more are taken from its connection."""
 MAX_PAUSE_S = 300.0
 """The longest Retry-After that is waited out; a longer one ends the request and is told."""
 
@@ -237,13 +239,14 @@ class Http:
             own = dict(headers or {})
             if may_send and secret is not None:
                 own["Authorization"] = secret
-            known = self.known.asking(asked.host)
+            shown = asked.host
+            known = self.known.asking(shown)
             try:
                 async with (
                     self._hosts.slot(here.name, patience_s=patience_s, lane=lane),
                     self._send(source, method, url, own, asked, idle, answer_s, lane, known.meter) as reply,
                 ):
-                    known.answered(reply.status, f"{asked.host} answered {reply.status}")
+                    known.answered(reply.status, f"{shown} answered {reply.status}")
                     location = reply.location
                     if location is None:
                         self._heed(here, reply)
@@ -301,6 +304,7 @@ class Http:
         connect_s = min(_CLIENT_CONNECT_S if lane is Lane.CLIENT else _CONNECT_S, answer_s or idle_s)
         # A little longer than a connection may take: a host that takes none is told from one that is silent.
         head_s = connect_s + idle_s if answer_s is None else answer_s + 0.5
+        piece = self._shaper.piece(source.limit)
         limits = aiohttp.ClientTimeout(total=None, connect=connect_s, sock_connect=connect_s, sock_read=idle_s)
         try:
             # `sock_read` begins anew with every byte: without a limit of its own a head could drip for hours.
@@ -317,12 +321,13 @@ class Http:
                     max_line_size=HEADER_BYTES,
                     max_field_size=HEADER_BYTES,
                     max_headers=HEADERS_MOST,
+                    read_bufsize=READ_BYTES if piece is None else piece,
                 )
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise asked.broken(error, idle_s=min(idle_s, answer_s or idle_s)) from None
         try:
             held = None if self._shaper.free(source.limit) else partial(self._shaper.passed, source.limit, lane)
-            yield Reply(response, asked, self._clock, meter, idle_s, held, self._shaper.piece(source.limit))
+            yield Reply(response, asked, self._clock, meter, idle_s, held, piece)
         finally:
             response.release()  # back to the pool when it was read to its end, closed otherwise
 

@@ -14,19 +14,19 @@ from tests.support.conda_state import CondaState, run_rows
 
 
 @pytest.mark.parametrize(
-    ("records", "added", "apart"),
+    ("records", "least", "apart"),
     [
-        ({"a": 30_000, "b": 50_000}, 80_000, "b"),
-        ({"a": 30_000, "b": 50_000}, 1_000, None),
-        ({"a": 3_000, "b": 500_000}, 503_000, None),
-        ({"b": 500_000}, 500_000, None),
+        ({"a": 30_000, "b": 50_000}, 20_000, "b"),
+        ({"a": 30_000, "b": 50_000}, 40_000, None),
+        ({"a": 3_000, "b": 500_000}, 20_000, None),
+        ({"b": 500_000}, 20_000, None),
         ({}, 0, None),
     ],
 )
 def test_a_second_worker_is_asked_when_both_have_much_to_do(
-    records: dict[str, int], added: int, apart: str | None
+    records: dict[str, int], least: int, apart: str | None
 ) -> None:
-    assert worth_apart(records, added) == apart
+    assert worth_apart(records, least) == apart
 
 
 def source(folder: Path, part: str, names: list[str]) -> Path:

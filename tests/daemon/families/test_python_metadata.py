@@ -16,8 +16,10 @@ from firthd.families.python import core_metadata
 from firthd.families.python.core_metadata import Told, needed, of_headers, tellers, told
 from firthd.families.python.policing import POLICING
 from firthd.families.python.records import FILES, METADATA
+from firthd.mirrors.releases import ASKED_AGAIN_MS, Absent
 from firthd.policies.evaluate import Judge
 from tests.support.python import PythonIndex, PythonWorld, python_world
+from tests.support.upstream import Fault
 
 HEAD = b"Metadata-Version: 2.3\nName: n\nVersion: 1\n"
 
@@ -199,3 +201,46 @@ async def test_a_policy_judges_by_core_metadata(tmp_path: Path, mode: str) -> No
         for one in changed.runs:
             assert (await w.daemon.ended(one.id)).state is RunState.COMPLETED
         assert await shown(w) == {"app-1.0", "lib-2.0", "speed-1.0"}
+
+
+@pytest.mark.deep
+async def test_metadata_that_the_source_does_not_have_is_asked_for_once_a_day(tmp_path: Path) -> None:
+    lacking = "files/*app-1.0*.metadata"
+    async with python_world(tmp_path, index()) as w:
+        w.upstream.route(lacking, lambda seen: Fault(status=404))
+        await w.call("policy.create", name="p", families=["python"], rules={"packages": CLOSED})
+        await w.python("passive", policy="p", filters=PROJECTS)
+        for minor in range(3):
+            w.index.add("stranger", f"2.{minor}")  # something has changed, so that all is judged anew
+            assert (await w.run("main:p")).state is RunState.COMPLETED
+        assert len(w.upstream.asked(lacking)) == 1
+        report = await w.call("mirror.dependency_report", mirror="main:p")
+        assert "what" in {one.name for one in report.rows if one.state == "missing"}
+
+
+def test_what_is_absent_is_known_for_a_day() -> None:
+    absent, place = Absent(), ("https://index.example.org/simple", "../files/n-1.whl.metadata", "00")
+    absent.note(*place, 1000)
+    assert absent.known(*place, 1000 + ASKED_AGAIN_MS - 1)
+    assert not absent.known(*place, 1000 + ASKED_AGAIN_MS)
+    assert not absent.known(*place[:2], "01", 1000)
+
+
+async def unseen(w: PythonWorld, mirror: str) -> list[str]:
+    notes = (await w.call("mirror.details", mirror=mirror)).notes
+    return [note for note in notes if "read when a client first asks" in note]
+
+
+@pytest.mark.deep
+async def test_a_mirror_whose_pages_clients_read_tells_what_its_policy_cannot_see(tmp_path: Path) -> None:
+    async with python_world(tmp_path, index()) as w:
+        rules = {"packages": CLOSED, "licenses": {"in": ["MIT"], "unknown": "deny"}}
+        await w.call("policy.create", name="p", families=["python"], rules=rules)
+        await w.python("passive", policy="p")
+        await w.run("main:p")
+        (note,) = await unseen(w, "main:p")
+        assert "every licence is unknown, and denied" in note
+        assert "needs is not looked for" in note
+        await w.python("passive", "q", policy="p", filters=PROJECTS)
+        await w.run("main:q")
+        assert await unseen(w, "main:q") == []

@@ -1,12 +1,14 @@
 """What comes of a large file is written beside receiving: in order, never twice, and never after its end."""
 
 import asyncio
+import errno
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from firth_protocol.errors import TooLarge
-from firthd.mirrors.aside import MOST_BYTES, WORTH_BYTES, Aside
+from firthd.mirrors.aside import FLUSH_BYTES, MOST_BYTES, WORTH_BYTES, Aside
 
 
 class Slow:
@@ -17,6 +19,8 @@ class Slow:
         self.resumed_at = 0
         self.chunks: list[bytes] = []
         self.gate = threading.Event()
+        self.flushed = threading.Event()
+        self.flush_error: OSError | None = None
         self._limit = limit
 
     def write(self, chunk: bytes) -> None:
@@ -29,6 +33,12 @@ class Slow:
 
     def restart(self) -> None:
         raise AssertionError
+
+    def flush(self) -> None:
+        assert self.gate.wait(5)
+        if self.flush_error is not None:
+            raise self.flush_error
+        self.flushed.set()
 
 
 LARGE = bytes(WORTH_BYTES)
@@ -74,6 +84,37 @@ async def test_what_goes_wrong_in_the_thread_is_raised_and_nothing_is_written_af
     with pytest.raises(TooLarge):
         await aside.settled()
     assert writer.written == WORTH_BYTES
+
+
+async def test_what_has_come_is_flushed_while_more_comes_and_before_anybody_else_has_the_file() -> None:
+    writer = Slow()
+    writer.gate.set()
+    with ThreadPoolExecutor(1) as flushers:
+        await put_all(Aside(writer, lambda _: None, flushers))
+    assert writer.flushed.is_set()
+
+
+async def test_a_flush_that_goes_wrong_on_the_way_is_told() -> None:
+    writer = Slow()
+    writer.gate.set()
+    writer.flush_error = OSError(errno.EIO, "the disk is broken")
+    with ThreadPoolExecutor(1) as flushers, pytest.raises(OSError, match="broken"):
+        await put_all(Aside(writer, lambda _: None, flushers))
+
+
+async def put_all(aside: Aside) -> None:
+    """Put as much as is flushed on the way, and wait for the end."""
+    await aside.put(bytes(FLUSH_BYTES))
+    await aside.settled()
+
+
+async def test_without_threads_for_it_nothing_is_flushed_on_the_way() -> None:
+    writer = Slow()
+    writer.gate.set()
+    aside = Aside(writer, lambda _: None)
+    await aside.put(bytes(FLUSH_BYTES))
+    await aside.settled()
+    assert not writer.flushed.is_set()
 
 
 async def test_whoever_is_cancelled_waits_for_the_thread_and_gives_up_the_rest() -> None:

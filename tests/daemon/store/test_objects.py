@@ -257,3 +257,18 @@ async def test_what_is_not_published_yet_is_not_found_where_something_is(db: Dat
         found = await db.read(lambda r, number=number: objects.find(r, CHANNEL, number, "conda", "s/x"))  # type: ignore[misc]
         assert found is not None
         assert found.file == sha(file), number
+
+
+async def test_what_is_put_in_force_is_found_by_its_path(db: Database) -> None:
+    def staged(where: str) -> str:
+        return f"EXPLAIN QUERY PLAN SELECT o.id {objects.SAME_PATH} AND {where}"
+
+    async def plans(tx: Tx) -> str:
+        await objects.show(tx, CHANNEL, 1, [row("a", "x")])  # makes the table that is staged in
+        key = {"channel": CHANNEL, "number": 1}
+        found = [await tx.rows(staged(where), key) for where in ("o.until = :number", "o.until IS NULL")]
+        return str([tuple(line) for one in found for line in one])
+
+    told = await db.write(plans)
+    assert told.count("object_path") == 2
+    assert "object_until" not in told

@@ -27,7 +27,7 @@ WORDS = (
     ("score", "how grave the flaw is, from 0 to 10"),
     ("status", "what people here found out of it: reported, active, mitigated, cleared or disputed"),
     ("withdrawn", "the database has taken it back: no policy acts on it"),
-    ("import", "reads a database anew; `firthctl advisory.import source=FILE-OR-ADDRESS` does it"),
+    ("import", "reads a database anew: n, or `firthctl advisory.import source=FILE-OR-ADDRESS` in a script"),
 )
 
 
@@ -114,7 +114,7 @@ def advisory_listing(screen: PlaceScreen) -> Listing[AdvisoryInfo]:
         touches=lambda about: about.topic == Topic.ADVISORY,
         empty=(
             "No advisory is known: policies about flaws let everything pass that is scored.\n"
-            "firthctl advisory.import source=FILE-OR-ADDRESS reads a database."
+            "n imports a database of them; firthctl advisory.import does it in a script."
         ),
     )
 

@@ -8,20 +8,25 @@ from msgspec import Struct
 
 from firth_protocol.errors import Invalid
 from firth_protocol.types import Family
-from firthd.families.base import Entry, Facts, InvalidRecordError
+from firthd.families.base import Comparable, Entry, Facts, InvalidRecordError
 from firthd.families.conda.names import KNOWN_SUBDIRS, NOARCH
 from firthd.families.conda.records import license_text, milliseconds, printable
-from firthd.families.conda.requirements import CondaRequirement, requirement, strict_requirement
+from firthd.families.conda.requirements import CondaRequirement, bounds, order, requirement, strict_requirement
 from firthd.families.conda.solving import unsolved
 from firthd.families.conda.versions import order_key
-from firthd.families.policing import Brief, LicenseSyntax, Unsolved
+from firthd.families.policing import Bounds, Brief, LicenseSyntax, Unsolved
 
 VIRTUAL = "__"
 """How the names of virtual packages begin: the machine has them, no channel does."""
+TEXTS_REMEMBERED = 250_000
+"""Real indexes have a fifth of that; one that has more says hardly any text twice."""
 OLD_FORM, NEW_FORM = ".tar.bz2", ".conda"
 
 # The letter of 1.1.1a and 2024a is part of a release; only with a number behind it does it mean a pre-release.
 _prerelease = re.compile(r"(?<![a-z])(?:(?:alpha|beta|rc|pre|preview|dev)\d*|[abc]\d+)(?![a-z])", re.IGNORECASE).search
+
+NOT_READ: list[str] = []
+"""Stands for what records need that are looked at for all else."""
 
 
 class _Fields(Struct, gc=False):
@@ -41,11 +46,8 @@ class _Fields(Struct, gc=False):
     depends: list[str] = []
 
 
-class _Brief(Struct, gc=False):
-    name: str
-    version: str
-    build: str = ""
-    size: int | None = None
+class _Needs(Struct, gc=False):
+    depends: list[str] = []
 
 
 class _Named(Struct, gc=False):
@@ -53,8 +55,9 @@ class _Named(Struct, gc=False):
 
 
 _decode_named = msgspec.json.Decoder(_Named).decode
-_decode_brief = msgspec.json.Decoder(_Brief).decode
+_decode_brief = msgspec.json.Decoder(Brief).decode
 _decode = msgspec.json.Decoder(_Fields).decode
+_decode_needs = msgspec.json.Decoder(_Needs).decode
 
 
 class CondaPolicing:
@@ -71,12 +74,20 @@ class CondaPolicing:
         self._licenses: dict[str, str] = {}
 
     def facts(self, part: str, entry: Entry, signed: bool | None = None) -> Facts:
+        return self._facts(part, entry, signed, lean=False)
+
+    def lean(self, part: str, entry: Entry, signed: bool | None = None) -> Facts:
+        return self._facts(part, entry, signed, lean=True)
+
+    def _facts(self, part: str, entry: Entry, signed: bool | None, *, lean: bool) -> Facts:
         try:
             fields = _decode(entry.raw)
         except (msgspec.MsgspecError, ValueError) as error:
             raise InvalidRecordError(f"the record is not as it should be: {printable(str(error), 200)}") from None
         except RecursionError:
             raise InvalidRecordError("the record is nested too deeply") from None
+        if len(self._texts) > TEXTS_REMEMBERED:
+            self._texts.clear()
         one = self._texts.setdefault  # an index says the same few thousand texts half a million times
         family = fields.license_family
         return Facts(
@@ -88,17 +99,22 @@ class CondaPolicing:
             license=self._license(fields.license),
             timestamp=milliseconds(fields.timestamp),
             size=fields.size,
-            sha256=fields.sha256,
-            md5=None
-            if fields.sha256
-            else fields.md5,  # half a million of them are 60 MB that one digest makes needless
-            depends=[one(text, text) for text in fields.depends],
+            sha256=None if lean else fields.sha256,
+            # Half a million of them are 60 MB that one digest makes needless.
+            md5=None if lean or fields.sha256 else fields.md5,
+            depends=NOT_READ if lean else [one(text, text) for text in fields.depends],
             filename=entry.filename,
             platform=part,
             license_family=self._license(family),
             signed=signed,
             indexed=None if fields.indexed_timestamp is None else milliseconds(fields.indexed_timestamp),
         )
+
+    def depends_of(self, entry: Entry) -> list[str]:
+        try:
+            return _decode_needs(entry.raw).depends
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return []
 
     def named(self, entry: Entry) -> str:
         try:
@@ -111,10 +127,9 @@ class CondaPolicing:
 
     def brief(self, entry: Entry) -> Brief:
         try:
-            fields = _decode_brief(entry.raw)
+            return _decode_brief(entry.raw)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             raise InvalidRecordError("the record is not as it should be") from None
-        return Brief(fields.name, fields.version, fields.build, fields.size)
 
     def _license(self, said: object) -> str | None:
         if not isinstance(said, str):
@@ -140,6 +155,12 @@ class CondaPolicing:
             return requirement(text)
         except Invalid as error:
             raise ValueError(error.message) from None
+
+    def bounds(self, text: str) -> Bounds | None:
+        return bounds(text)
+
+    def order(self, version: str) -> Comparable | None:
+        return order(version)
 
     def version_key(self, version: str) -> object:
         return order_key(version)

@@ -11,10 +11,14 @@ from firth_protocol.errors import Invalid
 from firthd.families.base import Facts, InvalidRecordError
 from firthd.families.conda.names import KNOWN_SUBDIRS
 from firthd.families.conda.records import RecordFields, checked, fields_of, license_of, milliseconds, printable
+from firthd.families.policing import Bounds
 
 SPEC_MAX = 1024
 RECORDS_REMEMBERED = 50_000
 """Making a record for rattler costs twenty times what a match does."""
+VERSIONS_REMEMBERED = 65_536
+FILES = (".conda", ".bz2")
+"""What ends so may be the name of a file."""
 JUDGED_KEYS = ("version", "build", "build_number", "sha256", "subdir", "channel")
 HINT = "write it such as `numpy >=1.26,<3`"
 
@@ -23,6 +27,12 @@ _keys = re.compile(r"([a-z_0-9]+)\s*=").findall
 _bare_word = re.compile(r"[^0-9]*").fullmatch
 _operators = re.compile(r"[<>=!~,|()\s]+")
 _single_tilde = re.compile(r"~=\s*[0-9]+\s*(?:$|[,|)\s])").search
+
+_version = r"[0-9]+(?:\.[0-9]+)*(?:[a-z]+[0-9]*)?"
+_bounds = re.compile(
+    r"(?!__)([a-z0-9_][a-z0-9_-]*(?:\.[a-z0-9_-]+)*)"
+    rf"(?: (?:(>=?)({_version})(?:, ?(<=?)({_version}))?|(<=?)({_version})))?"
+).fullmatch
 
 _decode_depends = msgspec.json.Decoder(dict[str, object]).decode
 
@@ -33,6 +43,7 @@ class CondaRequirement(Struct, frozen=True):
     spec: rattler.MatchSpec
     versions_only: bool = False
     subdir: str | None = None
+    extras: tuple[str, ...] = ()
 
     @property
     def name(self) -> str | None:
@@ -77,6 +88,24 @@ def requirement(spec: str) -> CondaRequirement:
     except Exception as error:  # py-rattler's own classes
         reason = printable(str(error), 300)
         raise Invalid(f"{spec!r} is no conda spec: {reason}", hint="Write it such as `numpy >=1.26,<3`.") from None
+
+
+def bounds(text: str) -> Bounds | None:
+    """Return a requirement as most records write theirs, `numpy` or `numpy >=1.26,<3`; None: it has to be parsed."""
+    match = _bounds(text)
+    if match is None or text.endswith(FILES):
+        return None
+    name, low, least, high, most, alone, only = match.groups()
+    return Bounds(name, least, low == ">", most or only, (high or alone) == "<")
+
+
+@lru_cache(maxsize=VERSIONS_REMEMBERED)
+def order(version: str) -> rattler.Version | None:
+    """Return a version as bounds compare it; None for one that no client could order."""
+    try:
+        return rattler.Version(version)
+    except Exception:  # py-rattler's own class
+        return None
 
 
 def made(spec: rattler.MatchSpec) -> CondaRequirement:

@@ -57,6 +57,7 @@ class RRequirement(Struct, frozen=True):
     name: str
     bounds: tuple[Comparison, ...] = ()
     versions_only: bool = True
+    extras: tuple[str, ...] = ()
 
     def matches(self, facts: Facts) -> bool:
         """Tell whether a record meets it; a version that R refuses meets no bound."""

@@ -1,0 +1,153 @@
+"""The only place that brings files onto the disk many at a time, and gives those that are there their names."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from firthd.store.disk import sync
+from firthd.store.incoming import BlobMismatch, MemoryWriter
+from firthd.store.together import Together
+
+FLUSHERS = 8
+"""Flushes side by side."""
+
+T = TypeVar("T")
+
+
+class Arrived:
+    """A file that waits for its batch: at `path`, or still in memory; then its digest is known once it is written."""
+
+    def __init__(self, path: str, *, sha256: str = "", size: int = 0, held: MemoryWriter | None = None) -> None:
+        self.path = path
+        self.sha256 = sha256
+        self.size = size
+        self.held = held
+        self.error: BaseException | None = None
+        self.there = False  # the store has had the same bytes before
+
+
+class Batches:
+    """Files below one folder on their way to ab/cd/<sha256>. Everything here blocks."""
+
+    def __init__(self, root: Path, together: Together | None) -> None:
+        self._root = str(root)
+        self._together = together
+        self._flushers = ThreadPoolExecutor(FLUSHERS, thread_name_prefix=f"flush {root.name}")
+
+    def close(self) -> None:
+        """End the threads: they have nothing left to do, and are gone with the store."""
+        self._flushers.shutdown()
+        if self._together is not None:
+            self._together.close()
+
+    def make_durable(self, batch: Sequence[Arrived], *, together: bool) -> None:
+        """Write what is in memory and flush all; what goes wrong with a single file is noted there.
+
+        `together`: by one flush of the file system, where that can be; else each alone, side by side, of which the
+        file system makes one commit. What the store has is not written again.
+        """
+        if together and self._together is not None:
+            self._flush(batch, self._together)
+        else:
+            self._side_by_side(self._flush, batch)
+        throw_away(arrived.path for arrived in batch if arrived.error is not None)
+
+    def rename(self, batch: Sequence[Arrived], *, together: bool) -> None:
+        """Give files their names, flush the folders; what goes wrong with a single file is noted there."""
+        folders: set[str] = set()
+        for arrived in batch:
+            if arrived.there or arrived.error is not None:
+                continue
+            try:
+                above = f"{self._root}/{arrived.sha256[:2]}"
+                folder = f"{above}/{arrived.sha256[2:4]}"
+                if not Path(folder).is_dir():
+                    Path(folder).mkdir(parents=True, exist_ok=True)
+                    folders.update((above, self._root))
+                Path(arrived.path).replace(self._final(arrived))
+                folders.add(folder)
+            except OSError as error:
+                arrived.error = error
+                throw_away([arrived.path])
+        if not (together and self._together is not None and self._together.sync()):
+            self._side_by_side(_sync_folders, list(folders))
+
+    def _side_by_side(self, work: Callable[[Sequence[T]], None], on: Sequence[T]) -> None:
+        stripes = [stripe for first in range(FLUSHERS) if (stripe := on[first::FLUSHERS])]
+        for done in [self._flushers.submit(work, stripe) for stripe in stripes]:
+            done.result()
+
+    def _flush(self, stripe: Sequence[Arrived], together: Together | None = None) -> None:
+        """Write all of them before the first is flushed: a commit then takes along those behind it."""
+        opened: list[tuple[Arrived, int]] = []
+        try:
+            for arrived in stripe:
+                try:
+                    if (fd := self._opened(arrived)) is not None:
+                        opened.append((arrived, fd))
+                except (OSError, BlobMismatch) as error:
+                    arrived.error = error
+            if opened and together is not None and together.sync():
+                return
+            for arrived, fd in opened:
+                try:
+                    os.fdatasync(fd)
+                except OSError as error:
+                    arrived.error = error
+        finally:
+            for _, fd in opened:
+                os.close(fd)
+
+    def _opened(self, arrived: Arrived) -> int | None:
+        """Return the descriptor of a file that is to be flushed, written if it was in memory; None: the store has it.
+
+        Raises OSError, and BlobMismatch for one in memory.
+        """
+        if arrived.held is None:
+            if self._same(arrived):
+                return None
+            return os.open(arrived.path, os.O_RDONLY | os.O_CLOEXEC)
+        data, arrived.sha256 = arrived.held.whole()
+        arrived.held, arrived.size = None, len(data)
+        if self._same(arrived):
+            return None
+        fd = os.open(arrived.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def _same(self, arrived: Arrived) -> bool:
+        """Throw away what came when the same bytes lie at their final name; those are young again, as if written."""
+        final = self._final(arrived)
+        try:
+            if Path(final).stat().st_size != arrived.size:
+                return False
+            os.utime(final)
+        except OSError:
+            return False
+        arrived.there = True
+        throw_away([arrived.path])
+        return True
+
+    def _final(self, arrived: Arrived) -> str:
+        return f"{self._root}/{arrived.sha256[:2]}/{arrived.sha256[2:4]}/{arrived.sha256}"
+
+
+def throw_away(paths: Iterable[str]) -> None:
+    """Take files away that may be gone already. Blocks."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            Path(path).unlink()
+
+
+def _sync_folders(folders: Sequence[str]) -> None:
+    for folder in folders:
+        sync(Path(folder), os.O_DIRECTORY, os.fsync)
