@@ -67,7 +67,7 @@ async def abandoned_change_sets(r: Reader, channel_id: int | None) -> list[int]:
     """Return the sets that nobody will finish; of a run that is over, whose disk may have been too full to say so."""
     rows = await r.rows(
         "SELECT id FROM change_set WHERE (? IS NULL OR channel_id = ?) AND (state = ? OR (state = ?"
-        " AND EXISTS (SELECT 1 FROM run WHERE run.id = change_set.run_id AND run.finished_at IS NOT NULL)))",
+        " AND EXISTS (SELECT 1 FROM run r WHERE r.id = change_set.run_id AND r.finished_at IS NOT NULL)))",
         (channel_id, channel_id, ABANDONED, OPEN),
     )
     return [row[0] for row in rows]
