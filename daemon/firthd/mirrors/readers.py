@@ -1,7 +1,6 @@
 """The only place that has an index read by several workers at once, each of which writes a file of its own."""
 
 import asyncio
-import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -76,7 +75,7 @@ async def _read_here(params: ReadParams) -> ReadResult:
     except asyncio.CancelledError:
         await asyncio.wait({work})
         raise
-    except (OSError, sqlite3.Error) as error:
+    except Exception as error:
         if (told := no_room(error)) is not None:
             raise told from error
         raise
