@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from functools import partial
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
 from firth_protocol.errors import Conflict, Forbidden, NotFound
@@ -16,7 +15,7 @@ from firthd.clock import Clock, utc_day
 from firthd.families import load_policing
 from firthd.families.base import Entry, Facts, FamilyRules, InvalidRecordError
 from firthd.families.policing import ToldApart
-from firthd.policies.advisories import Advisory, Flaws
+from firthd.policies.advisories import Flaws, decode_advisory
 from firthd.policies.evaluate import Judge, Verdict
 from firthd.runs.queue import RunQueue
 from firthd.store import advisories, blocks, catalog, journal, policies, runs
@@ -62,8 +61,6 @@ class InForce(Struct, frozen=True):
             return f"policy {self.policy.name} names no packages"
         return "" if self.judge.closes else f"policy {self.policy.name} does not include dependencies"
 
-
-_decode_advisory = msgspec.json.Decoder(Advisory).decode
 
 Key = tuple[int, int, str, str]
 """A policy's id and revision, what it is the policy of, and the family that it judges."""
@@ -278,7 +275,7 @@ class Policies:
         if judge.rules.cve is None:
             return None
         documents = await self._db.read(lambda r: advisories.about(r, judge.policing.family, key))
-        flaws = Flaws(judge.policing, judge.rules.cve, map(_decode_advisory, documents))
+        flaws = Flaws(judge.policing, judge.rules.cve, map(decode_advisory, documents))
         return flaws.worst(facts) if documents else None
 
     def _found(self, mirror_id: int, name: str, part: str, filename: str) -> Verdict | None:

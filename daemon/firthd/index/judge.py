@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-import msgspec
-
 from firth_protocol.errors import Invalid, TooLarge, Upstream
 from firthd.families import load_formats, load_policing
 from firthd.families.base import COLUMNS, Entry, Facts, Formats, InvalidRecordError, Listing, Spool
@@ -23,7 +21,7 @@ from firthd.index.messages import (
 )
 from firthd.index.solve import Solver
 from firthd.index.told import Releases
-from firthd.policies.advisories import Advisory, Flaws
+from firthd.policies.advisories import Advisory, Flaws, decode_advisory
 from firthd.policies.evaluate import KEPT, Judge, Judging, Verdict
 from firthd.policies.shelf import Candidate
 from firthd.store.columns import ALONG, goes_along
@@ -40,8 +38,6 @@ NOT_THERE = "the source has no such package"
 NOT_TAKEN = f"{NOT_THERE}, or the mirror's filters leave it out"
 Unreadable = Upstream | TooLarge
 """Why a part could not be read."""
-
-_decode_advisory = msgspec.json.Decoder(Advisory).decode
 
 
 class Sights:
@@ -430,7 +426,7 @@ def preview_task(params: ReadParams, report: Report) -> PreviewResult:
 
 def read_advisories(state: JudgeState, family: str) -> list[Advisory]:
     """Return the advisories about packages of a family."""
-    return [_decode_advisory(document) for document in state.advisories(family)]
+    return [decode_advisory(document) for document in state.advisories(family)]
 
 
 def _by_name(one: Candidate) -> tuple[str, str, str]:

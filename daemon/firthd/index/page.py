@@ -5,7 +5,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import msgspec
 import zstandard
 from msgspec import Struct
 
@@ -13,13 +12,11 @@ from firth_protocol.types import Filters
 from firthd.families import load_formats, load_pages, load_policing
 from firthd.families.base import Entry, Formats, InvalidRecordError, Listing, SourceRecord, Spool
 from firthd.index.messages import JudgedBy
-from firthd.policies.advisories import Advisory, Flaws
+from firthd.policies.advisories import Flaws, decode_advisory
 from firthd.policies.evaluate import KEPT, Judge, Judging
 from firthd.workers import Report
 
 COPY_BYTES = 1 << 20
-
-_decode_advisory = msgspec.json.Decoder(Advisory).decode
 
 
 class PageParams(Struct, frozen=True, kw_only=True):
@@ -86,7 +83,7 @@ def made(params: PageParams, file: str) -> tuple[bytes, int]:
 def kept(by: JudgedBy, flaws: Sequence[bytes], part: str, records: Sequence[SourceRecord]) -> list[SourceRecord]:
     """Return the records that a policy keeps, as far as the part alone tells it."""
     policing = load_policing(by.policing)
-    known = Flaws(policing, by.rules.cve, [_decode_advisory(one) for one in flaws]) if by.rules.cve else None
+    known = Flaws(policing, by.rules.cve, [decode_advisory(one) for one in flaws]) if by.rules.cve else None
     judge = Judge(by.rules, policing, now_ms=by.now_ms, flaw=known.worst if known else None)
     judging = Judging(judge, lambda facts: facts.timestamp or 0, lambda facts, code: None)
     judging.begin(part, len(records))

@@ -19,7 +19,7 @@ from firthd.clock import maybe_rfc3339, rfc3339
 from firthd.index.messages import AdvisoriesParams, AdvisoriesResult
 from firthd.mirrors.context import Context
 from firthd.mirrors.govern import Governor
-from firthd.policies.advisories import Advisory
+from firthd.policies.advisories import Advisory, decode_advisory
 from firthd.runs.run import LiveRun, Outcome
 from firthd.store import advisories, journal
 from firthd.store.advisories import AdvisoryRow
@@ -30,7 +30,6 @@ from firthd.workers import TaskProgress
 
 READ = "firthd.index.advisories:read_task"
 A_WRITE = 500
-_decode = msgspec.json.Decoder(Advisory).decode
 
 
 class Advisories:
@@ -86,7 +85,7 @@ class Advisories:
             row = (await advisories.by_ids(tx, [params.id])).get(params.id)
             if row is None:
                 raise NotFound(f"there is no advisory {params.id!r}", hint="`advisory.list` with `query` finds them")
-            before = _decode(row.document)
+            before = decode_advisory(row.document)
             now = msgspec.structs.replace(
                 before,
                 status=before.status if params.status is UNSET else params.status,
@@ -192,7 +191,7 @@ class Advisories:
         added = changed = 0
         lines = (await asyncio.to_thread(file.read_bytes)).splitlines()
         for start in range(0, len(lines), A_WRITE):
-            found = {one.id: one for one in map(_decode, lines[start : start + A_WRITE])}
+            found = {one.id: one for one in map(decode_advisory, lines[start : start + A_WRITE])}
             now = self._p.clock.now_ms()
 
             async def some(tx: Tx, found: dict[str, Advisory] = found, now: int = now) -> tuple[int, int]:
@@ -210,7 +209,7 @@ class Advisories:
 def merged(one: Advisory, before: AdvisoryRow | None, now_ms: int) -> AdvisoryRow | None:
     """Return the row of an imported advisory, with what was set by hand; None where nothing has changed."""
     if before is not None and before.set_by is not None:
-        known = _decode(before.document)
+        known = decode_advisory(before.document)
         one = msgspec.structs.replace(one, status=known.status, score_set=known.score_set)
     document = msgspec.json.encode(one)
     if before is not None and before.document == document:
@@ -230,12 +229,12 @@ def merged(one: Advisory, before: AdvisoryRow | None, now_ms: int) -> AdvisoryRo
 
 def decoded(row: AdvisoryRow) -> Advisory:
     """Return what policies read of an advisory."""
-    return _decode(row.document)
+    return decode_advisory(row.document)
 
 
 def describe(row: AdvisoryRow) -> AdvisoryInfo:
     """Return an advisory as clients see it."""
-    one = _decode(row.document)
+    one = decode_advisory(row.document)
     families: Sequence[str] = msgspec.json.decode(row.families)
     return AdvisoryInfo(
         id=row.id,

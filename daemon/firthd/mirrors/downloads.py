@@ -1,7 +1,6 @@
 """The only place that downloads what a run is to add: many at once, verified into the store, each failure noted."""
 
 import asyncio
-import errno
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from firthd.runs.run import LiveRun
 from firthd.store import catalog, delivered
 from firthd.store.blobs import BlobStore, Kept
 from firthd.store.columns import goes_along
+from firthd.store.disk import is_full
 from firthd.store.incoming import BlobMismatch, BlobWriter, MemoryWriter
 from firthd.store.partials import IN_MEMORY, Partials
 from firthd.store.promises import Promise
@@ -243,7 +243,7 @@ class Downloads:
         except Invalid as error:  # the source names an address that is not asked; others of its files may do
             self._fail(wanted, error.message, tries)
         except OSError as error:
-            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            if not is_full(error):
                 raise
             raise NoSpace("the disk is full", hint="free space on the store's file system") from None
         else:

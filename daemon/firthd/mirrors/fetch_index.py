@@ -165,7 +165,7 @@ class IndexFetcher:
     def _has_copy(self, file: str, size: int) -> bool:
         try:
             # There may be ten thousand, for which a Path costs more than the look.
-            return os.stat(f"{self._folder}/{file}").st_size == size  # noqa: PTH116
+            return os.stat(f"{self._folder}/{file}").st_size == size  # noqa: PTH116 a Path for each of thousands
         except FileNotFoundError:
             return False
 

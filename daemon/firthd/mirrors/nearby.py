@@ -6,7 +6,6 @@ makes a private copy of what is changed later.
 """
 
 import asyncio
-import errno
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from firth_protocol.errors import Invalid, NotFound, TooLarge, Upstream
 from firthd.clock import Clock
 from firthd.mirrors.transfer import MAX_UNKNOWN, Hooks, Incoming, Opener, Patience, transfer
 from firthd.store.blobs import Kept
+from firthd.store.disk import is_full
 from firthd.store.incoming import BlobMismatch, BlobWriter
 from firthd.upstream.client import mask
 from firthd.upstream.failures import Passing, Slow, Unreachable
@@ -170,7 +170,7 @@ class Nearby:
             self._note_failure(place, error)
             return False
         except OSError as error:
-            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            if is_full(error):
                 raise
             log.warning("%s: %s cannot be read: %s", mask(place.url), path, error.strerror)
             return False

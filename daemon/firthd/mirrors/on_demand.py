@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from firthd.mirrors.places import Places
 from firthd.mirrors.transfer import MAX_UNKNOWN, Hooks, Incoming, Opener, Patience, transfer
 from firthd.store.artifacts import FileRow
 from firthd.store.blobs import Kept
+from firthd.store.disk import is_full
 from firthd.store.incoming import BlobMismatch, BlobWriter
 from firthd.store.promises import Promise
 from firthd.upstream.failures import Passing, Slow, Unreachable
@@ -326,7 +326,7 @@ class OnDemand:
                 await self._check(file, live, writer)
             except BaseException as error:
                 writer.abort()
-                if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                if is_full(error):
                     raise NoSpace("the disk is full", hint="free space on the store's file system") from error
                 raise
             kept = await self._keep(file, writer)
@@ -411,7 +411,7 @@ class OnDemand:
                     opened=writing.append,
                 )
             except OSError as error:
-                if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                if is_full(error):
                     raise NoSpace("the disk is full", hint="free space on the store's file system") from error
                 raise
 

@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import msgspec
 from msgspec import Struct
 
 from firth_protocol.types import AdvisoryStatus, Comparison, CveRule, Verdicts
@@ -59,6 +60,10 @@ class Advisory(Struct, frozen=True, kw_only=True):
         if self.score_set is not None:
             return self.score_set
         return MALICIOUS_SCORE if self.malicious else self.score
+
+
+decode_advisory = msgspec.json.Decoder(Advisory).decode
+"""Returns an advisory of its document, as it is kept."""
 
 
 class Flaw(Struct, frozen=True, kw_only=True):

@@ -15,8 +15,8 @@ from msgspec import Struct
 
 from firth_protocol.errors import Unavailable
 from firthd.store.batches import Arrived, Batches, throw_away
-from firthd.store.disk import sync
-from firthd.store.incoming import READ_CHUNK, BlobMismatch, BlobWriter, MemoryWriter
+from firthd.store.disk import READ_CHUNK, sync
+from firthd.store.incoming import BlobMismatch, BlobWriter, MemoryWriter
 from firthd.store.together import LEAST, Together
 
 log = logging.getLogger(__name__)

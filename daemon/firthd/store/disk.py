@@ -15,6 +15,8 @@ from firthd import sandbox
 _PROBE = b"\0" * 262_144
 """More than the first page of SQLite's -shm (32 KiB) and a small transaction take."""
 
+READ_CHUNK = 1 << 20
+"""Bytes read at a time when a file is looked at."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _SAYS = {
     errno.ENOSPC: ("its disk is full", "free space (or inodes) on the file system of {folder}"),
@@ -22,6 +24,11 @@ _SAYS = {
     errno.EROFS: ("its file system is read-only", "look at the kernel's log; mount the file system of {folder} again"),
     errno.EIO: ("its disk has an input/output error", "look at the kernel's log and at the disk below {folder}"),
 }
+
+
+def is_full(error: BaseException) -> bool:
+    """Tell whether an error says that there is no room: a disk is full, or a quota is used up."""
+    return isinstance(error, OSError) and error.errno in _FULL
 
 
 class Refusal(Struct, frozen=True, kw_only=True):

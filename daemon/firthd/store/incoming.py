@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Protocol
 
 from firth_protocol.errors import TooLarge
+from firthd.store.disk import READ_CHUNK
 from firthd.store.promises import Hash, Promise, broken, hash_for
-
-READ_CHUNK = 1 << 20
-"""Bytes read at a time when a file is looked at."""
 
 
 class BlobMismatch(ValueError):

@@ -9,7 +9,6 @@ import asyncio
 import base64
 import binascii
 import contextlib
-import errno
 import logging
 import re
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from typing import TypeVar
 from firth_protocol.errors import TooLarge
 from firthd.clock import Clock
 from firthd.store.blobs import BlobStore
+from firthd.store.disk import is_full
 from firthd.store.incoming import BlobWriter, MemoryWriter
 
 T = TypeVar("T")
@@ -105,7 +105,7 @@ class Partials:
             self._claimed.discard(sha256)
             if path is not None:
                 self._there[sha256] = path
-            if not isinstance(error, OSError) or error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            if not isinstance(error, OSError) or is_full(error):
                 raise
             return await self._blobs.open_writer(size=size, sha256=sha256, md5=md5, max_bytes=max_bytes), None
         self._in_hand[writer] = sha256

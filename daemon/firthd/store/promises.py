@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-READ_CHUNK = 1 << 20
+from firthd.store.disk import READ_CHUNK
+
 ALGORITHMS = (
     *("sha512", "sha3_512", "blake2b", "sha384", "sha3_384"),
     *("sha3_256", "blake2s", "sha3_224", "sha224", "sha1"),
