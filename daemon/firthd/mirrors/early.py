@@ -31,12 +31,10 @@ WORTH_BYTES = 2 << 20
 class IndexReads:
     """Reads indexes for runs that write what a mirror lists."""
 
-    def __init__(self, context: Context, take_in: TakeIn, *, rows: int = ROWS, worth_bytes: int = WORTH_BYTES) -> None:
+    def __init__(self, context: Context, take_in: TakeIn) -> None:
         self._p = context
         self._take_in = take_in
         self._releases = Releases(context)
-        self._rows = rows
-        self._worth_bytes = worth_bytes
         self.begun: dict[int, Begun] = {}
         """The open change sets in which some of what a run has read is already, by the run."""
 
@@ -50,7 +48,7 @@ class IndexReads:
         begun = None
         if first and self._taken_early(job, index):
             begun = self.begun[live.id] = await self._take_in.begin(live, job)
-        params = replace(params, first=first, early_rows=self._rows if begun is not None else None)
+        params = replace(params, first=first, early_rows=ROWS if begun is not None else None)
         files: asyncio.Queue[str | None] = asyncio.Queue()
 
         def tell(progress: TaskProgress) -> None:
@@ -82,7 +80,7 @@ class IndexReads:
     def _taken_early(self, job: Job, index: Index) -> bool:
         """Tell whether what is read need not be looked at, or brought, before it is taken in."""
         blocked = self._p.blocks.any(job.channel_id, rules_of(self._p.families, job.type).family)
-        return job.mode is MirrorMode.PASSIVE and not blocked and index.bytes >= self._worth_bytes
+        return job.mode is MirrorMode.PASSIVE and not blocked and index.bytes >= WORTH_BYTES
 
     async def _beside(
         self, reading: Coroutine[Any, Any, ReadResult], files: asyncio.Queue[str | None], job: Job, begun: Begun
