@@ -79,6 +79,15 @@ class ToldApart(Protocol):
         """Return facts with what a document tells of the release; None: nothing was read."""
 
 
+class Brief(Struct, gc=False):
+    """What is told of a record that is left out."""
+
+    name: str
+    version: str
+    build: str = ""
+    size: int | None = None
+
+
 @runtime_checkable
 class NamesFirst(Protocol):
     """Policing of a family whose parts list many records: the name of one costs a tenth of its facts."""
@@ -95,14 +104,8 @@ class NamesFirst(Protocol):
     def depends_of(self, entry: Entry, /) -> list[str]:
         """Return what a record needs on any platform; nothing for what is no record."""
 
-
-class Brief(Struct, gc=False):
-    """What is told of a record that is left out."""
-
-    name: str
-    version: str
-    build: str = ""
-    size: int | None = None
+    def briefs(self, entries: Sequence[Entry], /) -> Sequence[Brief]:
+        """Return what `Policing.brief` does of many records; raise InvalidRecordError where one of them is none."""
 
 
 class Unsolved(NamedTuple):

@@ -1,13 +1,15 @@
 """The only place that judges what a source lists by a policy; it runs in a worker process, before rows are compared."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 
 from firth_protocol.errors import Invalid, TooLarge, Upstream
 from firthd.families import load_formats, load_policing
 from firthd.families.base import COLUMNS, Entry, Facts, Formats, InvalidRecordError, Listing, Spool
-from firthd.families.policing import NamesFirst, Policing, SignsFiles
+from firthd.families.policing import Brief, NamesFirst, Policing, SignsFiles
 from firthd.index.messages import (
     PACKAGES,
     POLICY,
@@ -32,6 +34,7 @@ from firthd.store.worker_reads import LiveRow
 from firthd.workers import Report, TaskProgress
 
 REPORT_EVERY = 20_000
+TOGETHER = 1000
 MISSING_TOLD = 1000
 LICENSES_TOLD = 100
 NOT_THERE = "the source has no such package"
@@ -193,30 +196,47 @@ class PolicyPass:
         self, part: str, total: int, entries: Iterable[tuple[int, Entry]], cut: Callable[[str], bool]
     ) -> Iterator[tuple[int, Entry]]:
         """Leave out what its name alone decides about, and yield the rest: most of an index goes this way."""
-        judging, brief_of, key_of = self.judging, self.policing.brief, self.policing.name_key
-        code, codes, left_out = judging.not_allowed, judging.codes[part], 0
-        leave = self._file.leaver(part, code) if self._file is not None else None
-        last, is_cut = None, False
-        for number, entry in entries:
-            if number % REPORT_EVERY == 0:
-                self._judged(part, number, total)
-            try:
-                brief = brief_of(entry)
-            except InvalidRecordError:
-                continue  # whoever compares it refuses it, with the reason
-            name = brief.name
-            if name != last:  # what has one name mostly stands together
-                last, is_cut = name, cut(key_of(name))
-            if not is_cut:
-                yield number, entry
-                continue
-            codes[number] = code
-            filename, section, *_ = entry
-            counts = section[:1] != ALONG
-            left_out += counts
-            if leave is not None:
-                leave(filename, name, brief.version, brief.build, brief.size, counts)
-        judging.cut_out(left_out)
+        judging, key_of, file = self.judging, self.policing.name_key, self._file
+        code, codes = judging.not_allowed, judging.codes[part]
+        last, is_cut, told_at = None, False, 0
+        following = iter(entries)
+        while some := list(islice(following, TOGETHER)):
+            if some[0][0] >= told_at:
+                told_at = some[0][0] + REPORT_EVERY
+                self._judged(part, some[0][0], total)
+            filenames: list[str] = []
+            left_out: list[Brief] = []
+            for (number, entry), brief in zip(some, self._briefs([entry for _, entry in some]), strict=True):
+                if brief is None:
+                    continue  # whoever compares it refuses it, with the reason
+                name = brief.name
+                if name != last:  # what has one name mostly stands together
+                    last, is_cut = name, cut(key_of(name))
+                if not is_cut:
+                    yield number, entry
+                    continue
+                codes[number] = code
+                if entry[1][:1] != ALONG:
+                    filenames.append(entry[0])
+                    left_out.append(brief)
+                elif file is not None:
+                    file.leave_out(part, entry.filename, brief, code, counts=False)
+            if file is not None:
+                file.leave_all(part, filenames, left_out, code)
+            judging.cut_out(len(filenames))
+
+    def _briefs(self, entries: Sequence[Entry]) -> Sequence[Brief | None]:
+        """Return the little that is told of records that are left out; None for what is none."""
+        if isinstance(self.policing, NamesFirst):
+            with suppress(InvalidRecordError):
+                return self.policing.briefs(entries)
+        return [self._brief(entry) for entry in entries]
+
+    def _brief(self, entry: Entry) -> Brief | None:
+        try:
+            return self.policing.brief(entry)
+        except InvalidRecordError:
+            return None
 
     def _recall(self, part: str, number: int) -> Facts | None:
         """Return lean facts of a record that was deferred; None: whoever compares it refuses it."""
@@ -237,19 +257,14 @@ class PolicyPass:
 
     def _forgo(self, part: str, number: int, code: int) -> bool:
         entry = self._entries[part][number]
-        try:
-            brief = self.policing.brief(entry)
-        except InvalidRecordError:
-            return False
-        if self._file is not None:
-            row = (part, entry.filename, brief.name, brief.version, brief.build, brief.size, code)
-            self._file.leave_out(row)
-        return True
+        brief = self._brief(entry)
+        if brief is not None and self._file is not None:
+            self._file.leave_out(part, entry.filename, brief, code)
+        return brief is not None
 
     def _drop(self, facts: Facts, code: int) -> None:
         if self._file is not None:
-            row = (facts.part, facts.filename, facts.name, facts.version, facts.build, facts.size, code)
-            self._file.leave_out(row, counts=facts.counts)
+            self._file.leave_out(facts.part, facts.filename, facts, code, counts=facts.counts)
 
     def verdict(self, part: str, number: int) -> Verdict | None:
         """Return why a record of a part, by its number in the listing, is left out; None: it is kept."""

@@ -1,30 +1,43 @@
 """The only place with the SQL of a mirror's judgement: what its policy leaves out and why, what it chose, what lacks.
 
 It is a file beside the state, one a mirror: written whole by a worker, put in place by a rename, then only read. It is
-derived: the next run of the mirror makes it anew.
+derived: the next run of the mirror makes it anew. What is left out may be nearly all that a source lists: it lies in
+blocks of records, packed column by column, a fifth of what a row for each takes of time and of the disk.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from contextlib import closing
-from itertools import chain, islice
+from functools import cached_property
+from itertools import chain, islice, starmap
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
+import zstandard
 from msgspec import Struct
 
 T = TypeVar("T")
 
 TABLES = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE verdict (id INTEGER PRIMARY KEY, rule TEXT NOT NULL, why TEXT NOT NULL, refuses INTEGER NOT NULL) STRICT;
-CREATE TABLE left_out (
-  id INTEGER PRIMARY KEY, -- below 0: it goes along with another file, and is in no list
-  part TEXT NOT NULL, filename TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL,
-  build TEXT NOT NULL, size INTEGER, verdict INTEGER NOT NULL
+CREATE TABLE verdict (
+  id INTEGER PRIMARY KEY, rule TEXT NOT NULL, why TEXT NOT NULL, refuses INTEGER NOT NULL,
+  records INTEGER NOT NULL -- that are left out by it and counted
 ) STRICT;
+CREATE TABLE block (
+  id INTEGER PRIMARY KEY, -- a record's own is this and its place in the block
+  part TEXT NOT NULL,
+  counts INTEGER NOT NULL, -- 0: its files go along with others, and are in no list
+  first TEXT NOT NULL, last TEXT NOT NULL, -- of its file names, which need not be in order
+  verdicts BLOB NOT NULL, filenames BLOB NOT NULL, told BLOB NOT NULL -- columns
+) STRICT;
+CREATE TABLE named (
+  name TEXT NOT NULL, block INTEGER NOT NULL, files INTEGER NOT NULL, verdict INTEGER NOT NULL, -- of the first of them
+  PRIMARY KEY (name, block)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE chosen (
   id INTEGER PRIMARY KEY, part TEXT NOT NULL, filename TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL,
   build TEXT NOT NULL, size INTEGER, license TEXT, direct INTEGER NOT NULL, needed_by TEXT NOT NULL
@@ -32,24 +45,25 @@ CREATE TABLE chosen (
 CREATE TABLE missing (
   id INTEGER PRIMARY KEY, requirement TEXT NOT NULL, platform TEXT NOT NULL, chain TEXT NOT NULL, why TEXT NOT NULL
 ) STRICT;
-CREATE TABLE gone (name TEXT PRIMARY KEY, files INTEGER NOT NULL, first INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE gone (name TEXT PRIMARY KEY, files INTEGER NOT NULL, verdict INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE kept (name TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
 """
-INDEXES = """
-CREATE INDEX left_out_file ON left_out(filename, part);
-CREATE INDEX left_out_name ON left_out(name);
-"""
-# Of what is kept in part nothing is to be told.
-GONE = """
-INSERT INTO gone SELECT name, count(*), min(id) FROM left_out WHERE id > 0 GROUP BY name;
-DELETE FROM gone WHERE name IN (SELECT name FROM kept);
+# Of what is kept in part nothing is to be told. Beside min() a column is that of the row which has it.
+AT_LAST = """
+CREATE INDEX block_part ON block(part, first, last);
+INSERT INTO gone SELECT name, files, verdict FROM (
+  SELECT name, sum(files) AS files, min(block), verdict FROM named GROUP BY name
+) WHERE name NOT IN (SELECT name FROM kept);
 DROP TABLE kept;
 """
-LEFT_OUT_COLUMNS = ("id", "part", "filename", "name", "version", "build", "size", "verdict")
 CHOSEN_COLUMNS = ("part", "filename", "name", "version", "build", "size", "license", "direct", "needed_by")
 TOGETHER = 40
 ROWS = 250 * TOGETHER
-BATCH = ROWS * len(LEFT_OUT_COLUMNS)
+BLOCK = 1000
+PLACES = 1 << 12
+"""More than a block has."""
+OPEN_MOST = 64
+ZST_LEVEL = 1
 
 
 class LeftOut(Struct, frozen=True, kw_only=True):
@@ -112,9 +126,43 @@ class About(Struct, frozen=True, kw_only=True):
     notes: list[str] = []  # what was not looked at
 
 
-LeftOutRow = tuple[str, str, str, str, str, int | None, int]  # part, filename, name, version, build, size, verdict
 ChosenRow = tuple[str, str, str, str, str, int | None, str | None, bool, str]
-Leaver = Callable[[str, str, str, str, int | None, bool], None]  # file name, name, version, build, size, counts
+
+
+class Brief(Protocol):
+    """What is told of a record that is left out, beside its file."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def build(self) -> str: ...
+    @property
+    def size(self) -> int | None: ...
+
+
+class _Told(NamedTuple):
+    """The columns of a block that only whoever shows its records needs."""
+
+    names: list[str]
+    versions: list[str]
+    builds: list[str]
+    sizes: list[int | None]
+
+
+class _Open(NamedTuple):
+    """A block that has room."""
+
+    verdicts: list[int]
+    filenames: list[str]
+    briefs: list[Brief]
+
+
+_encode = msgspec.msgpack.encode
+_decode_numbers = msgspec.msgpack.Decoder(list[int]).decode
+_decode_texts = msgspec.msgpack.Decoder(list[str]).decode
+_decode_told = msgspec.msgpack.Decoder(_Told).decode
 
 
 def _insert(table: str, columns: Sequence[str], rows: int) -> str:
@@ -133,8 +181,10 @@ class JudgementFile:
             self._connection.execute(f"PRAGMA {pragma}")
         self._connection.executescript(TABLES)
         self._connection.execute("BEGIN")
-        self._values: list[object] = []  # of rows that are not written yet, one after the other
-        self._records = self._along = 0
+        self._compress = zstandard.ZstdCompressor(level=ZST_LEVEL).compress
+        self._open: dict[tuple[str, bool], _Open] = {}  # by part, and whether its files count
+        self._records: Counter[int] = Counter()  # by the number of the verdict
+        self._blocks = 0
 
     def __enter__(self) -> "JudgementFile":
         return self
@@ -143,44 +193,60 @@ class JudgementFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            self._flush()
+            self._end_blocks()
+            self._connection.executemany(
+                "UPDATE verdict SET records = ? WHERE id = ?", ((number, one) for one, number in self._records.items())
+            )
             self._connection.execute("COMMIT")
-            self._connection.executescript(INDEXES)
-            self._connection.executescript(GONE)
+            self._connection.executescript(AT_LAST)
         self._connection.close()
 
-    def leave_out(self, row: LeftOutRow, *, counts: bool = True) -> None:
+    def leave_out(self, part: str, filename: str, brief: Brief, verdict: int, *, counts: bool = True) -> None:
         """Append a record that is left out; one that only goes along with another is in no list of them."""
-        self._records += counts
-        self._along += not counts
-        self._values.extend((self._records if counts else -self._along, *row))
-        if len(self._values) >= BATCH:
-            self._flush()
+        self.leave_all(part, (filename,), (brief,), verdict, counts=counts)
 
-    def leaver(self, part: str, verdict: int) -> Leaver:
-        """Return what appends records of a part with one verdict: `leave_out` for half a million of them."""
-        values, extend = self._values, self._values.extend
+    def leave_all(
+        self, part: str, filenames: Collection[str], briefs: Collection[Brief], verdict: int, *, counts: bool = True
+    ) -> None:
+        """Append at most a block of records with one verdict."""
+        one = self._open.get((part, counts))
+        if one is None:
+            if len(self._open) == OPEN_MOST:
+                self._end_blocks()
+            one = self._open[part, counts] = _Open([], [], [])
+        one.verdicts.extend([verdict] * len(filenames))
+        one.filenames.extend(filenames)
+        one.briefs.extend(briefs)
+        if len(one.filenames) >= BLOCK:
+            self._end_block(part, counts=counts)
 
-        def leave(filename: str, name: str, version: str, build: str, size: int | None, counts: bool) -> None:
-            if counts:
-                self._records += 1
-                extend((self._records, part, filename, name, version, build, size, verdict))
-            else:
-                self._along += 1
-                extend((-self._along, part, filename, name, version, build, size, verdict))
-            if len(values) >= BATCH:
-                self._flush()
+    def _end_blocks(self) -> None:
+        for part, counts in list(self._open):
+            self._end_block(part, counts=counts)
 
-        return leave
-
-    def _flush(self) -> None:
-        """Write what waits, many rows a statement: one for each costs half as much again."""
-        values = self._values
-        self._write("left_out", LEFT_OUT_COLUMNS, values)
-        values.clear()
+    def _end_block(self, part: str, *, counts: bool) -> None:
+        verdicts, filenames, briefs = self._open.pop((part, counts))
+        if not filenames:
+            return
+        self._blocks += 1
+        number, pack = self._blocks * PLACES, self._compress
+        names = [one.name for one in briefs]
+        told = _Told(
+            names, [one.version for one in briefs], [one.build for one in briefs], [one.size for one in briefs]
+        )
+        first, last = min(filenames), max(filenames)
+        columns = (_encode(verdicts), pack(_encode(filenames)), pack(_encode(told)))
+        execute = self._connection.execute
+        execute("INSERT INTO block VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (number, part, counts, first, last, *columns))
+        if not counts:
+            return
+        self._records.update(verdicts)
+        firsts = dict(zip(reversed(names), reversed(verdicts), strict=True))
+        rows = ((name, number, files, firsts[name]) for name, files in Counter(names).items())
+        self._connection.executemany("INSERT INTO named VALUES (?, ?, ?, ?)", rows)
 
     def _write(self, table: str, columns: Sequence[str], values: Sequence[object]) -> None:
-        """Write rows whose values stand one after the other."""
+        """Write rows whose values stand one after the other, many a statement: one for each costs half as much more."""
         width = len(columns)
         step = TOGETHER * width
         whole = len(values) - len(values) % step
@@ -194,7 +260,7 @@ class JudgementFile:
 
     def verdicts(self, rows: Iterable[tuple[int, str, str, bool]]) -> None:
         """Write what the numbers of verdicts mean: number, rule, why, whether files are refused."""
-        self._connection.executemany("INSERT INTO verdict VALUES (?, ?, ?, ?)", rows)
+        self._connection.executemany("INSERT INTO verdict VALUES (?, ?, ?, ?, 0)", rows)
 
     def chosen(self, rows: Iterable[ChosenRow]) -> None:
         """Write what is kept, by name."""
@@ -242,24 +308,40 @@ class Judgement:
         """Return why a file is left out; None: it is not."""
 
         def body(connection: sqlite3.Connection) -> LeftOut | None:
-            rows = connection.execute(
-                f"{_LEFT_OUT} WHERE l.filename = ? AND l.part = ? ORDER BY l.id LIMIT 1", (filename, part)
+            blocks = connection.execute(
+                f"{_BLOCKS} WHERE part = ?1 AND first <= ?2 AND last >= ?2 ORDER BY id", (part, filename)
             )
-            return next(_left_out(rows), None)
+            verdicts = _verdicts(connection)
+            for block in starmap(_Block, blocks):
+                if filename in block.filenames:
+                    return block.left_out(block.filenames.index(filename), verdicts)
+            return None
 
         return self._read(body, None)
 
     def page(self, *, rule: str | None, query: str | None, after: int, limit: int) -> tuple[list[LeftOut], int]:
         """Return the next records that are left out, and how many there are in all; `query`: part of a file's name."""
         nothing: tuple[list[LeftOut], int] = ([], 0)
-        where = "(:rule IS NULL OR v.rule = :rule) AND (:query IS NULL OR instr(lower(l.filename), lower(:query)))"
-        values = {"rule": rule, "query": query, "after": after, "limit": limit}
 
         def body(connection: sqlite3.Connection) -> tuple[list[LeftOut], int]:
-            rows = connection.execute(f"{_LEFT_OUT} WHERE {where} AND l.id > :after ORDER BY l.id LIMIT :limit", values)
-            found = list(_left_out(rows))
-            count = f"SELECT count(*) FROM left_out l JOIN verdict v ON v.id = l.verdict WHERE {where} AND l.id > 0"
-            return found, int(connection.execute(count, values).fetchone()[0])
+            verdicts = _verdicts(connection)
+            meant = {number for number, one in verdicts.items() if rule is None or one.rule == rule}
+            total = sum(verdicts[number].records for number in meant)
+            needle = None if query is None else query.encode().lower()  # of what is no ASCII letter the case counts
+            found: list[LeftOut] = []
+            # Without a query the verdicts tell how many there are, and blocks before the place are not looked at.
+            since = after - after % PLACES if query is None else 0
+            blocks = connection.execute(f"{_BLOCKS} WHERE counts AND id >= ? ORDER BY id", (since,))
+            listed = 0
+            for block in starmap(_Block, blocks):
+                places = block.places(None if rule is None else meant, needle)
+                listed += len(places)
+                for place in places:
+                    if block.id + place > after and len(found) < limit:
+                        found.append(block.left_out(place, verdicts))
+                if query is None and len(found) == limit:
+                    break
+            return found, total if query is None else listed
 
         return self._read(body, nothing)
 
@@ -268,9 +350,9 @@ class Judgement:
 
         def body(connection: sqlite3.Connection) -> list[Gone]:
             rows = connection.execute(
-                "SELECT g.name, g.files, v.rule, v.why FROM gone g JOIN left_out l ON l.id = g.first"
-                " JOIN verdict v ON v.id = l.verdict WHERE g.name > :after"
-                " AND (:query IS NULL OR instr(lower(g.name), lower(:query))) ORDER BY g.name LIMIT :limit",
+                "SELECT g.name, g.files, v.rule, v.why FROM gone g JOIN verdict v ON v.id = g.verdict"
+                " WHERE g.name > :after AND (:query IS NULL OR instr(lower(g.name), lower(:query)))"
+                " ORDER BY g.name LIMIT :limit",
                 {"query": query, "after": after, "limit": limit},
             )
             return [Gone(name=row[0], files=row[1], rule=row[2], why=row[3]) for row in rows]
@@ -290,10 +372,7 @@ class Judgement:
         """Return how many records each rule leaves out."""
 
         def body(connection: sqlite3.Connection) -> dict[str, int]:
-            rows = connection.execute(
-                "SELECT v.rule, count(*) FROM left_out l JOIN verdict v ON v.id = l.verdict WHERE l.id > 0"
-                " GROUP BY v.rule"
-            )
+            rows = connection.execute("SELECT rule, sum(records) FROM verdict WHERE records GROUP BY rule")
             return dict(rows.fetchall())
 
         return self._read(body, {})
@@ -302,11 +381,20 @@ class Judgement:
         """Return what is left out of a package, in any case of its name; None: of all."""
 
         def body(connection: sqlite3.Connection) -> list[LeftOut]:
-            rows = connection.execute(
-                f"{_LEFT_OUT} WHERE l.id > 0 AND (?1 IS NULL OR l.name IN (?1, lower(?1))) ORDER BY l.id LIMIT ?2",
-                (name, limit),
+            spellings = None if name is None else {name, name.lower()}
+            blocks = connection.execute(
+                f"{_BLOCKS} WHERE counts AND (?1 IS NULL OR id IN (SELECT block FROM named WHERE name IN (?1, ?2)))"
+                " ORDER BY id",
+                (name, name and name.lower()),
             )
-            return list(_left_out(rows))
+            verdicts = _verdicts(connection)
+            every = (
+                block.left_out(place, verdicts)
+                for block in starmap(_Block, blocks)
+                for place, one in enumerate(block.told.names)
+                if spellings is None or one in spellings
+            )
+            return list(islice(every, limit))
 
         return self._read(body, [])
 
@@ -343,15 +431,73 @@ class Judgement:
         return self._read(body, nothing)
 
 
-_LEFT_OUT = (
-    "SELECT l.id, l.part, l.filename, l.name, l.version, l.build, l.size, v.rule, v.why, v.refuses"
-    " FROM left_out l JOIN verdict v ON v.id = l.verdict"
-)
+_BLOCKS = "SELECT id, part, verdicts, filenames, told FROM block"
 
 
-def _left_out(rows: Iterable[tuple[object, ...]]) -> Iterator[LeftOut]:
-    for row in rows:
-        yield msgspec.convert(dict(zip(LeftOut.__struct_fields__, row, strict=True)), LeftOut, strict=False)
+class _Verdict(NamedTuple):
+    rule: str
+    why: str
+    refuses: bool
+    records: int
+
+
+def _verdicts(connection: sqlite3.Connection) -> dict[int, _Verdict]:
+    rows = connection.execute("SELECT id, rule, why, refuses, records FROM verdict")
+    return {row[0]: _Verdict(row[1], row[2], bool(row[3]), row[4]) for row in rows}
+
+
+class _Block:
+    """Some records that are left out; a column is unpacked when it is looked at."""
+
+    def __init__(self, number: int, part: str, verdicts: bytes, filenames: bytes, told: bytes) -> None:
+        self.id = number
+        self._part = part
+        self._verdicts = verdicts
+        self._filenames = filenames
+        self._told = told
+
+    @cached_property
+    def verdicts(self) -> list[int]:
+        return _decode_numbers(self._verdicts)
+
+    @cached_property
+    def _names_of_files(self) -> bytes:
+        return zstandard.decompress(self._filenames)
+
+    @cached_property
+    def filenames(self) -> list[str]:
+        return _decode_texts(self._names_of_files)
+
+    @cached_property
+    def told(self) -> _Told:
+        return _decode_told(zstandard.decompress(self._told))
+
+    def places(self, meant: Set[int] | None, query: bytes | None) -> Sequence[int]:
+        """Return where records stand with one of these verdicts, and with this in their files' names in any case."""
+        places: Sequence[int] = range(len(self.verdicts))
+        if meant is not None:
+            places = [place for place in places if self.verdicts[place] in meant]
+        if query is None or not places:
+            return places
+        if query not in self._names_of_files.lower():
+            return ()
+        return [place for place in places if query in self.filenames[place].encode().lower()]
+
+    def left_out(self, place: int, verdicts: Mapping[int, _Verdict]) -> LeftOut:
+        """Return the record at a place."""
+        verdict, told = verdicts[self.verdicts[place]], self.told
+        return LeftOut(
+            id=self.id + place,
+            part=self._part,
+            filename=self.filenames[place],
+            name=told.names[place],
+            version=told.versions[place],
+            build=told.builds[place],
+            size=told.sizes[place],
+            rule=verdict.rule,
+            why=verdict.why,
+            refuses=verdict.refuses,
+        )
 
 
 class JudgementFiles:

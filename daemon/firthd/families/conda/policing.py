@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 import msgspec
 from msgspec import Struct
@@ -54,6 +55,7 @@ class _Named(Struct, gc=False):
     name: str
 
 
+_raw = attrgetter("raw")
 _decode_named = msgspec.json.Decoder(_Named).decode
 _decode_brief = msgspec.json.Decoder(Brief).decode
 _decode = msgspec.json.Decoder(_Fields).decode
@@ -130,6 +132,12 @@ class CondaPolicing:
             return _decode_brief(entry.raw)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             raise InvalidRecordError("the record is not as it should be") from None
+
+    def briefs(self, entries: Sequence[Entry]) -> Sequence[Brief]:
+        try:
+            return list(map(_decode_brief, map(_raw, entries)))
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            raise InvalidRecordError("a record is not as it should be") from None
 
     def _license(self, said: object) -> str | None:
         if not isinstance(said, str):
