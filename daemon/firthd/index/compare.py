@@ -1,6 +1,7 @@
 """The only place that compares what a source lists with a mirror's live rows: added, replaced, gone, held."""
 
-from collections.abc import Iterable, Iterator, Set
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence, Set
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,15 @@ from firthd.families.base import (
 )
 from firthd.families.pieces import Covering
 from firthd.families.usual import Indiscreet, Plain, Usual
-from firthd.index.messages import PACKAGES, POLICY, InvalidRecord, PartResult, ReadParams
+from firthd.index.messages import (
+    LICENSES_TOLD,
+    PACKAGES,
+    POLICY,
+    InvalidRecord,
+    JudgementResult,
+    PartResult,
+    ReadParams,
+)
 from firthd.store.columns import goes_along
 from firthd.store.run_file import AddRow, CloseRow, OfferRow, RunFile
 from firthd.store.worker_reads import LiveRow, WorkerState
@@ -376,6 +385,23 @@ def joined(one: PartResult, other: PartResult) -> PartResult:
         one,
         **{field: getattr(one, field) + getattr(other, field) for field in sums},
         invalid=[*one.invalid, *other.invalid][:INVALID_LISTED],
+    )
+
+
+def judged_together(results: Sequence[JudgementResult]) -> JudgementResult:
+    """Return what several workers have judged, each some parts, without a look at dependencies."""
+    counts: Counter[str] = Counter()
+    for one in results:
+        counts.update(one.counts)
+    return JudgementResult(
+        records=sum(one.records for one in results),
+        kept=sum(one.kept for one in results),
+        bytes=sum(one.bytes for one in results),
+        closes=False,
+        counts=dict(counts),
+        unmapped=list(dict.fromkeys(text for one in results for text in one.unmapped))[:LICENSES_TOLD],
+        wanted=[release for one in results for release in one.wanted],
+        notes=list(dict.fromkeys(note for one in results for note in one.notes)),
     )
 
 

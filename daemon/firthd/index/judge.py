@@ -11,6 +11,7 @@ from firthd.families import load_formats, load_policing
 from firthd.families.base import COLUMNS, Entry, Facts, Formats, InvalidRecordError, Listing, Spool
 from firthd.families.policing import Brief, NamesFirst, Policing, SignsFiles
 from firthd.index.messages import (
+    LICENSES_TOLD,
     PACKAGES,
     POLICY,
     JudgedBy,
@@ -27,8 +28,8 @@ from firthd.policies.advisories import Advisory, Flaws, decode_advisory
 from firthd.policies.evaluate import KEPT, Judge, Judging, Verdict
 from firthd.policies.shelf import Candidate
 from firthd.store.columns import ALONG, goes_along
-from firthd.store.excluded import About, JudgementFile
 from firthd.store.judge_reads import JudgeState
+from firthd.store.judgement_file import About, JudgementFile
 from firthd.store.run_file import RunFile, SightRow
 from firthd.store.worker_reads import LiveRow
 from firthd.workers import Report, TaskProgress
@@ -36,7 +37,6 @@ from firthd.workers import Report, TaskProgress
 REPORT_EVERY = 20_000
 TOGETHER = 1000
 MISSING_TOLD = 1000
-LICENSES_TOLD = 100
 NOT_THERE = "the source has no such package"
 NOT_TAKEN = f"{NOT_THERE}, or the mirror's filters leave it out"
 Unreadable = Upstream | TooLarge
@@ -110,7 +110,7 @@ class PolicyPass:
         self.releases = Releases(state, params.channel_id, self.policing, self.judge)
         self._entries: dict[str, list[Entry]] = {}  # of the parts whose records may be deferred
         self._signs: dict[str, Callable[[str], bool] | None] = {}
-        self._file = JudgementFile(by.file) if by.file is not None else None
+        self._file = JudgementFile(by.file, by.share) if by.file is not None else None
         solves = by.solve and self.judge.closes
         self._solver = Solver(None if by.file is None else Path(by.file).parent) if solves else None
 

@@ -14,6 +14,8 @@ PACKAGES = "packages"
 POLICY = "policy"
 """Why a row is closed that a policy leaves out."""
 
+LICENSES_TOLD = 100
+
 # --- read: a source's index against the mirror's rows -----------------------------------------------------------------
 
 
@@ -27,6 +29,12 @@ class JudgedBy(Struct, frozen=True, kw_only=True):
     now_ms: int
     file: str | None = None  # receives what is left out and why; None: nobody asks
     solve: bool = False  # ask whether what is allowed can be installed
+    share: int | None = None  # the number of the worker, where several judge parts of a mirror; None: one judges all
+
+    @property
+    def by_part(self) -> bool:
+        """Whether no verdict hangs on a record of another part: then several workers may judge."""
+        return self.rules.packages is None or not self.rules.packages.include_dependencies
 
 
 class ReadParams(Struct, frozen=True, kw_only=True):

@@ -27,8 +27,9 @@ from firthd.store.artifacts import LiveRecord
 from firthd.store.blocks import Judged
 from firthd.store.catalog import MirrorRow
 from firthd.store.database import Database, Reader
-from firthd.store.excluded import Chosen, Lacking, LeftOut
+from firthd.store.excluded import Chosen, Lacking
 from firthd.store.journal import Journal
+from firthd.store.packed import LeftOut
 from firthd.store.paging import Cut
 
 EXPLAINED_MOST = 50_000

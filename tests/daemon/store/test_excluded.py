@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from msgspec import Struct
 
-from firthd.store.excluded import BLOCK, OPEN_MOST, JudgementFile, JudgementFiles, LeftOut
+from firthd.store.excluded import JudgementFiles
+from firthd.store.judgement_file import BLOCK, OPEN_MOST, JudgementFile
+from firthd.store.packed import LeftOut
 
 VERDICTS = [(1, "licenses", "GPL3", True), (2, "packages", "not allowed", True), (3, "legacy", "an old form", False)]
 RULES = {number: rule for number, rule, _, _ in VERDICTS}
