@@ -16,7 +16,7 @@ from firthd.families import load_policing
 from firthd.families.base import Entry, Facts, FamilyRules, InvalidRecordError
 from firthd.families.policing import ToldApart
 from firthd.policies.advisories import Flaws, decode_advisory
-from firthd.policies.evaluate import Judge, Verdict
+from firthd.policies.judge import Judge, Verdict
 from firthd.runs.queue import RunQueue
 from firthd.store import advisories, blocks, catalog, journal, policies, runs
 from firthd.store.artifacts import FileRow, raw_record

@@ -25,7 +25,8 @@ from firthd.index.messages import (
 from firthd.index.solve import Solver
 from firthd.index.told import Releases
 from firthd.policies.advisories import Advisory, Flaws, decode_advisory
-from firthd.policies.evaluate import KEPT, Judge, Judging, Verdict
+from firthd.policies.evaluate import KEPT, Judging
+from firthd.policies.judge import Judge, Verdict
 from firthd.policies.shelf import Candidate
 from firthd.store.columns import ALONG, goes_along
 from firthd.store.judge_reads import JudgeState
@@ -238,17 +239,17 @@ class PolicyPass:
         except InvalidRecordError:
             return None
 
-    def _recall(self, part: str, number: int) -> Facts | None:
-        """Return lean facts of a record that was deferred; None: whoever compares it refuses it."""
-        return self._looked_at(self._names.lean if self._names is not None else self.policing.facts, part, number)
+    def _recall(self, part: str, numbers: Sequence[int]) -> Sequence[Facts | None]:
+        """Return lean facts of records that were deferred; None: whoever compares it refuses it."""
+        entries = self._entries[part]
+        if self._names is None:
+            return [self._whole(part, number) for number in numbers]
+        return self._names.lean(part, map(entries.__getitem__, numbers), self._signs[part])
 
     def _whole(self, part: str, number: int) -> Facts | None:
-        return self._looked_at(self.policing.facts, part, number)
-
-    def _looked_at(self, facts_of: Callable[[str, Entry, bool | None], Facts], part: str, number: int) -> Facts | None:
         entry, signs = self._entries[part][number], self._signs[part]
         try:
-            return facts_of(part, entry, signs(entry.filename) if signs is not None else None)
+            return self.policing.facts(part, entry, signs(entry.filename) if signs is not None else None)
         except InvalidRecordError:
             return None
 

@@ -17,7 +17,7 @@ from firthd.families.python.core_metadata import Told, needed, of_headers, telle
 from firthd.families.python.policing import POLICING
 from firthd.families.python.records import FILES, METADATA
 from firthd.mirrors.releases import ASKED_AGAIN_MS, Absent
-from firthd.policies.evaluate import Judge
+from firthd.policies.judge import Judge
 from tests.support.python import PythonIndex, PythonWorld, python_world
 from tests.support.upstream import Fault
 
