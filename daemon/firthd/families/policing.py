@@ -82,6 +82,14 @@ class ToldApart(Protocol):
         """Return facts with what a document tells of the release; None: nothing was read."""
 
 
+@runtime_checkable
+class PartEach(Protocol):
+    """Policing of a family in whose indexes each package is a part: filters that name parts name packages."""
+
+    def part_of(self, name: str, /) -> str:
+        """Return the part that a package is, by its name as `Need.name` has it."""
+
+
 class Brief(Struct, gc=False):
     """What is told of a record that is left out."""
 

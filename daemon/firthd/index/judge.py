@@ -9,7 +9,7 @@ from types import TracebackType
 from firth_protocol.errors import Invalid, TooLarge, Upstream
 from firthd.families import load_formats, load_policing
 from firthd.families.base import COLUMNS, Entry, Facts, Formats, InvalidRecordError, Listing, Spool
-from firthd.families.policing import Brief, NamesFirst, Policing, SignsFiles
+from firthd.families.policing import Brief, NamesFirst, PartEach, Policing, SignsFiles
 from firthd.index.messages import (
     LICENSES_TOLD,
     PACKAGES,
@@ -25,7 +25,7 @@ from firthd.index.messages import (
 from firthd.index.solve import Solver
 from firthd.index.told import Releases
 from firthd.policies.advisories import Advisory, Flaws, decode_advisory
-from firthd.policies.evaluate import KEPT, Judging
+from firthd.policies.evaluate import KEPT, NOT_THERE, Judging
 from firthd.policies.judge import Judge, Verdict
 from firthd.policies.shelf import Candidate
 from firthd.store.columns import ALONG, goes_along
@@ -38,8 +38,8 @@ from firthd.workers import Report, TaskProgress
 REPORT_EVERY = 20_000
 TOGETHER = 1000
 MISSING_TOLD = 1000
-NOT_THERE = "the source has no such package"
 NOT_TAKEN = f"{NOT_THERE}, or the mirror's filters leave it out"
+NOT_NAMED = "the mirror's filters do not name it"
 Unreadable = Upstream | TooLarge
 """Why a part could not be read."""
 
@@ -93,7 +93,8 @@ class PolicyPass:
         flaws = Flaws(self.policing, by.rules.cve, read_advisories(state, formats.family)) if by.rules.cve else None
         self.judge = Judge(by.rules, self.policing, now_ms=by.now_ms, flaw=flaws.worst if flaws else None)
         self.sights = Sights(state, params.mirror_id, formats.family, by.now_ms)
-        narrowed = params.only is not None or formats.taker(params.filters) is not None
+        self._only = None if params.only is None else frozenset(params.only)
+        self._takes_all = formats.taker(params.filters) is None
         self.judging = Judging(
             self.judge,
             self.sights.first_seen,
@@ -102,7 +103,7 @@ class PolicyPass:
             self._forgo,
             self._needs,
             self._whole,
-            NOT_TAKEN if narrowed else NOT_THERE,
+            self._not_there,
         )
         self._unneeded = self.judge.unless_needed
         self._names: NamesFirst | None = None
@@ -252,6 +253,16 @@ class PolicyPass:
             return self.policing.facts(part, entry, signs(entry.filename) if signs is not None else None)
         except InvalidRecordError:
             return None
+
+    def _not_there(self, key: str | None) -> str:
+        """Return why there is nothing of a name: filters come before all rules, also before what a package needs."""
+        if self._only is None and self._takes_all:
+            return NOT_THERE
+        if self._only is None or key is None or not isinstance(self.policing, PartEach):
+            return NOT_TAKEN
+        if self.policing.part_of(key) not in self._only:
+            return NOT_NAMED
+        return NOT_THERE if self._takes_all else NOT_TAKEN
 
     def _needs(self, part: str, number: int) -> Sequence[str]:
         return self._names.depends_of(self._entries[part][number]) if self._names is not None else ()

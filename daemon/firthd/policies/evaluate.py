@@ -17,6 +17,7 @@ from firthd.policies.shelf import Candidate
 
 KEPT = 0
 """The code of what is kept; others are places in `Judging.verdicts`."""
+NOT_THERE = "the source has no such package"
 PLACE_BITS = 40
 PLACE_MASK = (1 << PLACE_BITS) - 1
 """The place of a deferred record is one number: the number of its part, and that in the part."""
@@ -28,7 +29,7 @@ class Judging:
     `drop` hears of each record that is left out, when that is sure, with the number of its verdict. Where records are
     deferred, `recall` returns the facts of some of a part by their numbers, None for what is no record; `forgo` hears
     of each that nothing needs, and returns whether that is a record. `needs` and `whole` return what facts that were
-    recalled lack: what a record needs, and all facts of it.
+    recalled lack: what a record needs, and all facts of it. `not_there` returns why there is nothing of a name.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class Judging:
         forgo: Callable[[str, int, int], bool] = lambda part, number, code: True,
         needs: Callable[[str, int], Iterable[str]] | None = None,
         whole: Callable[[str, int], Facts | None] = lambda part, number: None,
-        not_there: str = "the source has no such package",
+        not_there: Callable[[str | None], str] = lambda key: NOT_THERE,
     ) -> None:
         self._not_there = not_there
         self._recall = recall
@@ -262,7 +263,7 @@ class Judging:
         if key is not None and key in self._against:
             verdict = self._against[key]
             return f"what there is is left out by {verdict.rule}: {verdict.why}"
-        return self._not_there
+        return self._not_there(key)
 
     def _keep(self, facts: Facts) -> None:
         self.kept += facts.counts

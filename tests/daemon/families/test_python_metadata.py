@@ -16,6 +16,7 @@ from firthd.families.python import core_metadata
 from firthd.families.python.core_metadata import Told, needed, of_headers, tellers, told
 from firthd.families.python.policing import POLICING
 from firthd.families.python.records import FILES, METADATA
+from firthd.index.judge import NOT_NAMED
 from firthd.mirrors.releases import ASKED_AGAIN_MS, Absent
 from firthd.policies.judge import Judge
 from tests.support.python import PythonIndex, PythonWorld, python_world
@@ -194,7 +195,8 @@ async def test_a_policy_judges_by_core_metadata(tmp_path: Path, mode: str) -> No
         assert run.state is RunState.COMPLETED, run
         assert await shown(w) == {"app-0.9", "app-1.0", "lib-2.0", "speed-1.0"}
         report = await w.call("mirror.dependency_report", mirror="main:p")
-        assert {one.name: one.state for one in report.rows if one.state == "missing"} == {"old": "missing"}
+        (old,) = [one for one in report.rows if one.state == "missing"]
+        assert (old.name, old.reason) == ("old", NOT_NAMED)
         reply = await w.call("policy.get", policy="p")
         rules = {"packages": CLOSED, "licenses": {"in": ["MIT", "BSD"]}}
         changed = await w.call("policy.update", policy="p", revision=reply.revision, rules=rules)
