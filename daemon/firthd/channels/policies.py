@@ -9,7 +9,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from firth_protocol.errors import Conflict, Forbidden, NotFound
-from firth_protocol.types import Family, MirrorMode, PolicyInForce, RunKind, Verdicts
+from firth_protocol.types import Family, Filters, MirrorMode, PolicyInForce, RunKind, Verdicts
 from firthd.channels.blocks import Blocks
 from firthd.clock import Clock, utc_day
 from firthd.families import load_policing
@@ -60,6 +60,14 @@ class InForce(Struct, frozen=True):
         if self.judge.allow is None:
             return f"policy {self.policy.name} names no packages"
         return "" if self.judge.closes else f"policy {self.policy.name} does not include dependencies"
+
+
+def named_by(rules: FamilyRules, judge: Judge | None, filters: Filters) -> Filters:
+    """Return a mirror's filters; where these name no packages, those that its policy keeps with all that they need."""
+    if rules.named is None or judge is None or judge.allow is None or not judge.closes:
+        return filters
+    names = {*judge.allow.names, *judge.exceptions.names}
+    return rules.named(filters, sorted(names)) if names else filters
 
 
 Key = tuple[int, int, str, str]
@@ -155,12 +163,23 @@ class Policies:
         """Return the policy that judges a mirror; None: there is none."""
         return self._of_mirror.get(mirror_id)
 
+    def filters_of(self, mirror: MirrorRow) -> Filters:
+        """Return what a mirror takes: see `named_by`."""
+        return self.takes(mirror.id, mirror.type.value, mirror.filters)
+
+    def takes(self, mirror_id: int, family: str, filters: Filters) -> Filters:
+        """Return what a mirror of a family with these filters takes: see `named_by`."""
+        in_force = self._of_mirror.get(mirror_id)
+        return named_by(self._families[Family(family)], in_force.judge if in_force is not None else None, filters)
+
     def not_seen(self, mirror: MirrorRow) -> list[str]:
         """Return what the policy of a mirror asks about and cannot see, because clients have the parts read."""
         in_force, rules = self._of_mirror.get(mirror.id), self._families[Family(mirror.type.value)]
         judge = in_force.judge if in_force is not None else None
         reads_all = (
-            rules.lazy is None or mirror.mode is not MirrorMode.PASSIVE or rules.only(mirror.filters) is not None
+            rules.lazy is None
+            or mirror.mode is not MirrorMode.PASSIVE
+            or rules.only(self.filters_of(mirror)) is not None
         )
         if judge is None or reads_all or not isinstance(judge.policing, ToldApart):
             return []
@@ -168,8 +187,6 @@ class Policies:
         if (licenses := judge.rules.licenses) is not None:
             denied = licenses.unknown is Verdicts.DENY
             found.append(f"every licence is unknown, and {'denied' if denied else 'allowed'}")
-        if judge.closes:
-            found.append("what an allowed package needs is not looked for")
         if not found:
             return []
         read = "its packages are read when a client first asks for them, without what their files tell of themselves"

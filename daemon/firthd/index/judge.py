@@ -39,6 +39,7 @@ REPORT_EVERY = 20_000
 TOGETHER = 1000
 MISSING_TOLD = 1000
 NOT_TAKEN = f"{NOT_THERE}, or the mirror's filters leave it out"
+NOT_BROUGHT = "it was not read yet"
 NOT_NAMED = "the mirror's filters do not name it"
 Unreadable = Upstream | TooLarge
 """Why a part could not be read."""
@@ -95,6 +96,8 @@ class PolicyPass:
         self.sights = Sights(state, params.mirror_id, formats.family, by.now_ms)
         self._only = None if params.only is None else frozenset(params.only)
         self._takes_all = formats.taker(params.filters) is None
+        self._grows = params.grows
+        self._parts = frozenset(spool.part for spool in params.spools)
         self.judging = Judging(
             self.judge,
             self.sights.first_seen,
@@ -261,7 +264,7 @@ class PolicyPass:
         if self._only is None or key is None or not isinstance(self.policing, PartEach):
             return NOT_TAKEN
         if self.policing.part_of(key) not in self._only:
-            return NOT_NAMED
+            return NOT_BROUGHT if self._grows else NOT_NAMED
         return NOT_THERE if self._takes_all else NOT_TAKEN
 
     def _needs(self, part: str, number: int) -> Sequence[str]:
@@ -354,7 +357,16 @@ class PolicyPass:
             unmapped=[text for text, _ in self.judge.unmapped.most_common(LICENSES_TOLD)],
             notes=notes,
             wanted=self.releases.wanted(),
+            parts_wanted=self._parts_wanted(),
         )
+
+    def _parts_wanted(self) -> list[str]:
+        """Return the parts that were not read and that what is kept needs."""
+        if not self._grows or not isinstance(self.policing, PartEach):
+            return []
+        named = self.judge.allow.names if self.judge.allow is not None else ()
+        parts = [self.policing.part_of(key) for key in (*named, *self.judging.absent)]
+        return [part for part in dict.fromkeys(parts) if part not in self._parts and self._formats.valid_part(part)]
 
     def _notes(self) -> tuple[list[str], list[str]]:
         """Return what a solver says that cannot be installed, and what was not looked at."""

@@ -52,6 +52,7 @@ class ReadParams(Struct, frozen=True, kw_only=True):
     keep: bool = False  # on_upstream_removal = keep
     singly: bool = False  # a part that cannot be read, or is empty without a word, stays as it was; the others go on
     accept_removals: bool = False  # what is empty without a word is taken at its word
+    grows: bool = False  # `only` names what a policy does, and parts that are needed beside it may be wanted
     policy: JudgedBy | None = None  # None: everything that the source lists is kept
     first: bool = False  # the mirror has no rows and offers no names: parts may be read in shares
     early_rows: int | None = None  # so many that are new are handed over at a time, in a file of their own; None: none
@@ -107,6 +108,7 @@ class JudgementResult(Struct, frozen=True, kw_only=True):
     unsolvable: list[str] = []
     unmapped: list[str] = []  # licence texts that nobody knows
     wanted: list[WantedRelease] = []  # the verdicts are not the last ones before these were read
+    parts_wanted: list[str] = []  # parts that were not read, and that what is kept needs
     notes: list[str] = []
 
 

@@ -104,6 +104,8 @@ class Closure:
         self._lacking = Lacking(len(self.platforms), listed_max)
         self._lacking_everywhere = Lacking(1, listed_max)  # of what is for every platform
         self._lacking_somewhere: list[Candidate] = []  # of those for every platform, where there are several
+        self.absent: dict[str, None] = {}
+        """Names that are needed and of which there is nothing, but for those of `WithBounds`."""
         self.unchecked = 0
         """How many requirements were taken by their names alone, because comparing took too long."""
 
@@ -225,6 +227,7 @@ class Closure:
         key = self._key(need)
         shelf = self._shelf(key)
         if shelf is None:
+            self.absent[key] = None
             return False
         here = (platform, self._everywhere)
         costs = len(shelf.groups if need.versions_only else shelf.candidates)

@@ -73,6 +73,7 @@ class Judging:
         self.missing: list[Missing] = []
         self.unlisted = 0  # how many more requirements nothing meets than `missing` has
         self.unchecked = 0  # how many requirements were taken by name alone
+        self.absent: list[str] = []  # names that are needed and of which there is nothing
         self._contexts: list[str] = []
         self.chosen: list[Candidate] = []  # what is kept, where dependencies were looked at
 
@@ -175,6 +176,7 @@ class Judging:
             closure.close(roots)
             self.missing = [*self._empty_specs(), *closure.missing(self._why_missing)]
             self.unlisted, self.unchecked = closure.unlisted, closure.unchecked
+            self.absent = list(closure.absent)
             self._contexts = closure.platforms
             self._offer_only(closure.wanted)
         older = self.code(Verdict("keep_latest", f"{latest} newer versions are there")) if latest is not None else KEPT
