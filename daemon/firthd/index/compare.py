@@ -205,6 +205,7 @@ class PartReader:
         fingerprint, decode, policy = self._formats.fingerprint, self._formats.record, self._policy
         plain = self._formats.plain_print if isinstance(self._formats, Plain) else None
         usual = self._formats.usual_record if isinstance(self._formats, Usual) else None
+        keep = policy.keep if policy is not None and policy.solves else None
         proven_above = self._state.proven_above()
         takes = self._formats.taker(self._params.filters)
         last: tuple[str, str] | None = None
@@ -244,8 +245,8 @@ class PartReader:
                 else:
                     print16 = fingerprint(raw)
                 last = (filename, section)
-                if policy is not None:
-                    policy.keep(part, entry)
+                if keep is not None:
+                    keep(part, entry)
                 if live is not None and live.fingerprint == print16:
                     # It was found valid when it was added; leaving the checks out saves a third of a read.
                     self._unchanged += counts

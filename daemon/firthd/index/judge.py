@@ -31,6 +31,7 @@ from firthd.policies.shelf import Candidate
 from firthd.store.columns import ALONG, goes_along
 from firthd.store.judge_reads import JudgeState
 from firthd.store.judgement_file import About, JudgementFile
+from firthd.store.packed import ChosenRow
 from firthd.store.run_file import RunFile, SightRow
 from firthd.store.worker_reads import LiveRow
 from firthd.workers import Report, TaskProgress
@@ -312,6 +313,11 @@ class PolicyPass:
         key = self.policing.name_key(facts.name)
         return None if self.judge.allowed(key, facts) or self.judge.excepted(key, facts) else PACKAGES
 
+    @property
+    def solves(self) -> bool:
+        """Whether it is to be told of what is kept."""
+        return self._solver is not None
+
     def keep(self, part: str, entry: Entry) -> None:
         """Take note of a record that is kept, for the solver."""
         if self._solver is not None:
@@ -340,7 +346,7 @@ class PolicyPass:
                 for code, verdict in enumerate(judging.verdicts)
                 if verdict is not None
             )
-            self._file.chosen(map(_chosen, sorted(judging.chosen, key=_by_name)))
+            self._file.chosen(map(_chosen, judging.chosen))
             self._file.missing((one.requirement, one.platform, one.chain, one.why) for one in missing)
         return JudgementResult(
             records=judging.records,
@@ -468,13 +474,9 @@ def read_advisories(state: JudgeState, family: str) -> list[Advisory]:
     return [decode_advisory(document) for document in state.advisories(family)]
 
 
-def _by_name(one: Candidate) -> tuple[str, str, str]:
-    return one.key, one.facts.part, one.facts.filename
-
-
-def _chosen(one: Candidate) -> tuple[str, str, str, str, str, int | None, str | None, bool, str]:
+def _chosen(one: Candidate) -> ChosenRow:
     facts, by = one.facts, one.needed_by
-    return (
+    return ChosenRow(
         facts.part,
         facts.filename,
         facts.name,

@@ -75,7 +75,7 @@ class Judging:
         self.unchecked = 0  # how many requirements were taken by name alone
         self.absent: list[str] = []  # names that are needed and of which there is nothing
         self._contexts: list[str] = []
-        self.chosen: list[Candidate] = []  # what is kept, where dependencies were looked at
+        self.chosen: list[Candidate] = []  # what is kept, where dependencies were looked at: by name, part, file name
 
     def begin(self, part: str, records: int, platform: str | None = None) -> None:
         """Begin a part; each of its records gets a code by its number in the listing.
@@ -187,7 +187,10 @@ class Judging:
                     self.codes[part][number] = unneeded
                     self._left_out[unneeded] += 1
         for key in sorted(self._candidates):  # what is decided goes: the parts are read once more, and need the memory
-            for one in self._candidates.pop(key):
+            some = self._candidates.pop(key)
+            if judge.closes:
+                some.sort(key=_by_place)
+            for one in some:
                 if one.kept:
                     self._keep(one.facts)
                     if judge.closes:
@@ -308,3 +311,7 @@ class Judging:
             if verdict is not None and number:
                 found[verdict.rule] += number
         return found
+
+
+def _by_place(one: Candidate) -> tuple[str, str]:
+    return one.facts.part, one.facts.filename

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from firthd.store.judgement_file import PLACES, About
-from firthd.store.packed import Block, LeftOut, VerdictRow
+from firthd.store.packed import Block, LeftOut, VerdictRow, chosen_of
 
 T = TypeVar("T")
 
@@ -177,13 +177,15 @@ class Judgement:
 
         def body(connection: sqlite3.Connection) -> list[Chosen]:
             rows = connection.execute(
-                f"SELECT {', '.join(Chosen.__struct_fields__)} FROM chosen WHERE id > ? ORDER BY id LIMIT ?",
-                (after, limit),
+                "SELECT id, records FROM chosen WHERE id >= ? ORDER BY id", (after - after % PLACES,)
             )
-            return [
-                msgspec.convert(dict(zip(Chosen.__struct_fields__, row, strict=True)), Chosen, strict=False)
-                for row in rows
-            ]
+            every = (
+                Chosen(id=number + place, **row._asdict())
+                for number, records in rows
+                for place, row in enumerate(chosen_of(records))
+                if number + place > after
+            )
+            return list(islice(every, limit))
 
         return self._read(body, [])
 

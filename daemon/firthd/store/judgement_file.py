@@ -8,7 +8,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import closing
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Struct
 
-from firthd.store.packed import Brief, packed
+from firthd.store.packed import Brief, ChosenRow, packed, packed_chosen
 
 TABLES = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -35,10 +35,7 @@ CREATE TABLE named (
   name TEXT NOT NULL, block INTEGER NOT NULL, files INTEGER NOT NULL, verdict INTEGER NOT NULL, -- of the first of them
   PRIMARY KEY (name, block)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE chosen (
-  id INTEGER PRIMARY KEY, part TEXT NOT NULL, filename TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL,
-  build TEXT NOT NULL, size INTEGER, license TEXT, direct INTEGER NOT NULL, needed_by TEXT NOT NULL
-) STRICT;
+CREATE TABLE chosen (id INTEGER PRIMARY KEY, records BLOB NOT NULL) STRICT; -- a record's own: this and its place
 CREATE TABLE missing (
   id INTEGER PRIMARY KEY, requirement TEXT NOT NULL, platform TEXT NOT NULL, chain TEXT NOT NULL, why TEXT NOT NULL
 ) STRICT;
@@ -53,9 +50,6 @@ INSERT INTO gone SELECT name, files, verdict FROM (
 ) WHERE name NOT IN (SELECT name FROM kept);
 DROP TABLE kept;
 """
-CHOSEN_COLUMNS = ("part", "filename", "name", "version", "build", "size", "license", "direct", "needed_by")
-TOGETHER = 40
-ROWS = 250 * TOGETHER
 BLOCK = 1000
 PLACES = 1 << 12
 """More than a block has."""
@@ -76,21 +70,12 @@ class About(Struct, frozen=True, kw_only=True):
     notes: list[str] = []  # what was not looked at
 
 
-ChosenRow = tuple[str, str, str, str, str, int | None, str | None, bool, str]
-
-
 class _Open(NamedTuple):
     """A block that has room."""
 
     verdicts: list[int]
     filenames: list[str]
     briefs: list[Brief]
-
-
-def _insert(table: str, columns: Sequence[str], rows: int) -> str:
-    """Return the SQL that writes so many rows."""
-    row = f"({', '.join('?' * len(columns))})"
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * rows)}"
 
 
 class JudgementFile:
@@ -165,15 +150,6 @@ class JudgementFile:
         rows = ((name, number, files, firsts[name]) for name, files in Counter(names).items())
         self._connection.executemany("INSERT INTO named VALUES (?, ?, ?, ?)", rows)
 
-    def _write(self, table: str, columns: Sequence[str], values: Sequence[object]) -> None:
-        """Write rows whose values stand one after the other, many a statement: one for each costs half as much more."""
-        width = len(columns)
-        step = TOGETHER * width
-        whole = len(values) - len(values) % step
-        execute = self._connection.executemany
-        execute(_insert(table, columns, TOGETHER), (values[at : at + step] for at in range(0, whole, step)))
-        execute(_insert(table, columns, 1), (values[at : at + width] for at in range(whole, len(values), width)))
-
     def kept(self, names: Iterable[str]) -> None:
         """Write the names of which something is kept, when all that is left out was told."""
         self._connection.executemany("INSERT OR REPLACE INTO kept VALUES (?)", ((name,) for name in names))
@@ -187,8 +163,10 @@ class JudgementFile:
     def chosen(self, rows: Iterable[ChosenRow]) -> None:
         """Write what is kept, by name."""
         following = iter(rows)
-        while some := list(chain.from_iterable(islice(following, ROWS))):
-            self._write("chosen", CHOSEN_COLUMNS, some)
+        number = 0
+        while some := list(islice(following, BLOCK)):
+            number += PLACES
+            self._connection.execute("INSERT INTO chosen VALUES (?, ?)", (number, packed_chosen(some)))
 
     def missing(self, rows: Iterable[tuple[str, str, Sequence[str], str]]) -> None:
         """Write what nothing meets: requirement, platform, chain, why."""

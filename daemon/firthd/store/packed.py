@@ -52,6 +52,20 @@ class LeftOut(Struct, frozen=True, kw_only=True):
     refuses: bool
 
 
+class ChosenRow(NamedTuple):
+    """A record that is kept where dependencies were looked at."""
+
+    part: str
+    filename: str
+    name: str
+    version: str
+    build: str
+    size: int | None
+    license: str | None
+    direct: bool
+    needed_by: str
+
+
 class VerdictRow(NamedTuple):
     """Why records are left out."""
 
@@ -68,6 +82,19 @@ _decode_told = msgspec.msgpack.Decoder(_Told).decode
 
 
 _compress = zstandard.ZstdCompressor(level=ZST_LEVEL).compress
+
+
+_decode_chosen = msgspec.msgpack.Decoder(list[ChosenRow]).decode
+
+
+def packed_chosen(rows: Sequence[ChosenRow]) -> bytes:
+    """Return records that are kept, as they are stored together."""
+    return _compress(_encode(rows))
+
+
+def chosen_of(content: bytes) -> list[ChosenRow]:
+    """Return records that were stored together."""
+    return _decode_chosen(zstandard.decompress(content))
 
 
 class Columns(NamedTuple):
