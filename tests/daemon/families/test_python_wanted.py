@@ -130,3 +130,26 @@ async def test_a_mirror_of_a_whole_index_becomes_one_of_what_its_policy_names_an
         refilter, run = await change(w, {})
         assert (refilter.state, run.kind, run.state) == (RunState.COMPLETED, RunKind.MIRROR, RunState.COMPLETED)
         assert len(await shown(w)) == 8
+
+
+@pytest.mark.deep
+async def test_of_many_that_are_needed_the_list_tells_which_have_changed(tmp_path: Path) -> None:
+    made, names = PythonIndex(), [f"n{number}" for number in range(150)]
+    made.add("app", "1.0", needs=names)
+    for name in names:
+        made.add(name, "1.0")
+    async with python_world(tmp_path, made) as w:
+        await w.call("policy.create", name="p", families=["python"], rules=RULES)
+        await w.python("passive", policy="p")
+        assert (await w.run("main:p")).state is RunState.COMPLETED
+        assert len(await shown(w)) == 151
+        await w.run("main:p")
+        w.upstream.requests.clear()
+        again = await w.run("main:p")
+        assert [(seen.path, seen.headers.get("if-none-match") is not None) for seen in w.upstream.requests] == [
+            ("simple/", True)
+        ]
+        assert again.generation is None
+        made.add("n7", "2.0")
+        assert (await w.run("main:p")).counts.added == 1
+        assert await missing(w) == {}
