@@ -35,6 +35,8 @@ SWEEPS = "sweeps"
 SEEN_BY_RUNS = frozenset({"signed_only", "min_age", "cve"})
 """Rules that need more than a record: what a run has found counts for them."""
 PACKAGES = "packages"
+NAMED = "+"
+"""Ends the stamp of a policy that says which packages runs read: what was judged by it was read so."""
 NO_POLICY_JUDGES = "no policy judges it"
 
 
@@ -164,7 +166,9 @@ class Policies:
         return self._of_mirror.get(mirror_id)
 
     def filters_of(self, mirror: MirrorRow) -> Filters:
-        """Return what a mirror takes: see `named_by`."""
+        """Return what a mirror takes, as it was read last: see `named_by`."""
+        if not mirror.judged.endswith(NAMED):
+            return mirror.filters  # until a run has read what its policy names, clients get what they got
         return self.takes(mirror.id, mirror.type.value, mirror.filters)
 
     def takes(self, mirror_id: int, family: str, filters: Filters) -> Filters:
@@ -212,7 +216,9 @@ class Policies:
         row = in_force.policy
         day = f"@{utc_day(self._clock.now_ms())}" if row.rules.min_age is not None else ""
         flaws = f"!{self._advisories}" if row.rules.cve is not None else ""
-        return f"{row.name}:{row.revision}{day}{flaws}"
+        rules = self._families[in_force.judge.policing.family]
+        named = NAMED if named_by(rules, in_force.judge, Filters()) != Filters() else ""
+        return f"{row.name}:{row.revision}{day}{flaws}{named}"
 
     # --- refusing
 

@@ -67,6 +67,10 @@ class Context(Struct, frozen=True, kw_only=True):
         takes = named_by(rules, judge, job.filters)
         return job if takes == job.filters else replace(job, filters=takes, mirrors_own=job.filters)
 
+    def still_taken(self, job: Job) -> bool:
+        """Tell whether it is as it was when a run began who says which packages a mirror takes."""
+        return self.taking(replace(job, filters=job.own, mirrors_own=None)).grows == job.grows
+
     def in_force(self, job: Job) -> InForce | None:
         """Return the policy that judges what a run reads; None: there is none."""
         if job.mirror_id == NO_MIRROR:

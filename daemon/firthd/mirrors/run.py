@@ -447,11 +447,11 @@ class MirrorRuns:
     ) -> Callable[[Tx], Awaitable[None]]:
         """Return what writes down the source's index as this run has read it; parts with holes are read again."""
         rows = read.index.as_read(read.parts, holes, live.id)
-        times = source_times(rows)
+        times, taken = source_times(rows), self._p.still_taken(job)
 
         async def body(tx: Tx) -> None:
             await catalog.write_source_indexes(tx, job.mirror_id, before, rows)
-            await catalog.note_mirror(tx, job.mirror_id, {**times, "judged": read.stamp})
+            await catalog.note_mirror(tx, job.mirror_id, {**times, "judged": read.stamp if taken else ""})
             mirror = await catalog.mirror_by_id(tx, job.mirror_id)
             if mirror is None or not job.still_that_of(mirror):  # edited meanwhile: the next run reads all anew
                 await catalog.forget_source_indexes(tx, job.mirror_id)

@@ -38,8 +38,12 @@ def fetching(
 def with_known(job: Job, rules: FamilyRules, known: Mapping[str, SourceIndexRow]) -> Job:
     """Return a job that takes, beside what its policy names, the parts that were brought for it before."""
     named = rules.only(job.filters) or frozenset()
-    before = [part for part in known if rules.lazy is not None and rules.lazy.ask(part) is not None]
-    return _naming(job, rules, [*named, *before]) if job.grows and rules.named is not None else job
+    return _naming(job, rules, [*named, *brought(rules, known)]) if job.grows else job
+
+
+def brought(rules: FamilyRules, known: Mapping[str, SourceIndexRow]) -> list[str]:
+    """Return the packages among the parts that are known of a source which is mirrored by packages."""
+    return [part for part in known if rules.lazy is not None and rules.lazy.ask(part) is not None]
 
 
 def _naming(job: Job, rules: FamilyRules, names: Sequence[str]) -> Job:

@@ -1,5 +1,6 @@
 """A mirror whose policy names projects with what they need: its runs read those pages, and no others."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +137,14 @@ async def test_a_mirror_of_a_whole_index_becomes_one_of_what_its_policy_names_an
         await w.python("passive", policy="p")
         await w.run("main:p")
         assert len(await shown(w)) == 8
-        runs = await change(w, RULES)
-        assert runs[-1].kind is RunKind.MIRROR
+        going_on = asyncio.Event()
+        w.upstream.fail("simple/lib/", Fault(until=going_on))
+        changing = asyncio.create_task(change(w, RULES))
+        await w.upstream.arrived("simple/lib/", 2)  # a client had it read before
+        assert await w.files("app") == ["app-1.0-py3-none-any.whl"]  # nothing is taken away before the rest is there
+        going_on.set()
+        runs = await changing
+        assert [run.kind for run in runs] == [RunKind.REFILTER, RunKind.MIRROR]
         assert runs[-1].state is RunState.COMPLETED
         assert await shown(w) == {"app-1.0", "lib-2.0", "base-1.0", "speed-1.0"}
         refilter, run = await change(w, {})
