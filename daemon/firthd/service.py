@@ -319,7 +319,9 @@ class Daemon:
                 clock=self._clock,
                 state=self.settings.state,
                 families=self.engine.families,
-                showcase=Showcase(self.db, self.engine.families, self.engine.needs, self.pages),
+                showcase=Showcase(
+                    self.db, self.engine.families, self.engine.needs, self.pages, takes=self.policies.takes
+                ),
                 health=lambda: self._trouble,
                 limited=self.health.limited,
                 metrics=self.health.metrics,

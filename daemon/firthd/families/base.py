@@ -491,6 +491,7 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     reserved_names: frozenset[str]  # that no channel may have, because a client would misread the address
     lazy: LazyParts | None = None  # None: every part is read by runs
     pieces: Pieces | None = None  # None: parts are read whole
+    named: Callable[[Filters, Sequence[str]], Filters] | None = None  # filters -> with names, where they have none
     small_parts: bool = False  # parts are many: one that cannot be read, or is empty without a word, stays as it was
     instead: Callable[[str, Form, bytes, str], str | None] | None = None  # part, as `encoding`, of more -> what it is
     other_places: tuple[Form, ...] = ()  # where an index may stand whose address was not given in full
