@@ -21,7 +21,8 @@ from firthd.clock import SystemClock
 from firthd.families.base import Spool
 from firthd.families.conda.family import CONDA
 from firthd.index.messages import ReadParams, ReadResult
-from firthd.workers import TaskProgress, Workers, check_task, memory_for, no_room
+from firthd.worker import TaskProgress, check_task, no_room
+from firthd.workers import Workers, memory_for
 from tests.support.conda import sample_channel
 from tests.support.conda_state import CondaState
 
@@ -49,7 +50,7 @@ def workers_of(parent: int) -> list[int]:
     found: list[int] = []
     for child in children_of(parent):
         with contextlib.suppress(OSError):
-            if b"firthd.workers" in Path(f"/proc/{child}/cmdline").read_bytes():
+            if b"firthd.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
                 found.append(child)
     return found
 
@@ -229,7 +230,7 @@ def test_only_tasks_of_families_and_store_are_run(task: str) -> None:
 
 
 def test_a_worker_loads_little() -> None:
-    modules = "firthd.workers, firthd.index.read, firthd.index.render, firthd.families.conda.formats"
+    modules = "firthd.worker, firthd.index.read, firthd.index.render, firthd.families.conda.formats"
     code = f"import sys, {modules}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=9)
     assert set(done.stdout.split()) & {"aiohttp", "uvloop", "textual", "aiosqlite", "croniter"} == set()
@@ -238,7 +239,7 @@ def test_a_worker_loads_little() -> None:
 def test_a_child_whose_parent_is_another_by_now_ends_at_once() -> None:
     environ = {**os.environ, "FIRTHD_PID": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "firthd.workers", READ], env=environ, input=b"{}", capture_output=True, timeout=8
+        [sys.executable, "-m", "firthd.worker", READ], env=environ, input=b"{}", capture_output=True, timeout=8
     )
     assert (done.returncode, done.stderr) == (1, b"")
 

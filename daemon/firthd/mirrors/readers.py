@@ -12,7 +12,8 @@ from firthd.index.compare import joined
 from firthd.index.messages import PartResult, ReadParams, ReadResult
 from firthd.index.read import read_task
 from firthd.store.run_file import forget_more, numbered
-from firthd.workers import Report, TaskProgress, Workers, no_room
+from firthd.worker import Report, TaskProgress, no_room
+from firthd.workers import Workers
 
 READ = "firthd.index.read:read_task"
 SMALL_BYTES = 1 << 20
