@@ -90,7 +90,6 @@ def test_rows_that_nothing_touched_are_read_only_when_the_index_before_is_lost(t
 @pytest.mark.parametrize(
     "content",
     [
-        None,
         b"",
         b"{}",
         b'{"info":{"subdir":"linux-64"},"packages":{},"packages.conda":{},"removed":[],"repodata_version":1}',
@@ -99,5 +98,5 @@ def test_rows_that_nothing_touched_are_read_only_when_the_index_before_is_lost(t
         b'{"info":{"subdir":"noarch"},"packages":{},"packages.conda":{},"removed":[],"repodata_version":1,"signatures":{}}',
     ],
 )
-def test_only_an_own_index_of_plain_records_is_gone_on_from(content: bytes | None) -> None:
+def test_only_an_own_index_of_plain_records_is_gone_on_from(content: bytes) -> None:
     assert own_index(content, "noarch") is None
