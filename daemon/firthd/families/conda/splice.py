@@ -14,7 +14,7 @@ from msgspec import Raw
 
 from firthd.families.conda.repodata import Served
 
-STRETCH = 1 << 16
+STRETCH = 1 << 15
 """Bytes that are taken apart at once; of what has changed, a second time."""
 TRIES = 16
 LONGEST = 1 << 22
