@@ -86,6 +86,12 @@ def die_with_parent() -> None:
         sys.exit(1)
 
 
+def few_arenas() -> None:
+    """Let all threads share two of glibc's arenas: each reserves 64 MB of addresses, and keeps what it once had."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
+
+
 def limit_memory() -> int | None:
     """Keep this process to the memory that it may use, so that a hostile index cannot take the machine's; return it.
 
@@ -95,9 +101,7 @@ def limit_memory() -> int | None:
     told = os.environ.get(MEMORY)
     if told is None:
         return None
-    # glibc reserves 64 MB of addresses for each thread's arena: two do for the threads that compress.
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
+    few_arenas()
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     allowed = int(told) if hard == resource.RLIM_INFINITY else min(int(told), hard)
     resource.setrlimit(resource.RLIMIT_AS, (allowed, allowed))
