@@ -94,7 +94,7 @@ class Workers:
             while True:
                 await self._wanted.wait()
                 self._wanted.clear()
-                if self._waiting is None or self._waiting.returncode is not None:
+                if self._waiting is None or has_ended(self._waiting):
                     with contextlib.suppress(OSError):  # too many processes: the task itself is told
                         self._waiting = await self._spawn(LATER, *self._modules)
                 with contextlib.suppress(TimeoutError):
@@ -116,7 +116,7 @@ class Workers:
         places = (task, getattr(params, "formats", ""))
         self._modules |= dict.fromkeys(place.partition(":")[0] for place in places if place)
         self.expect()
-        if process is None or process.returncode is not None:
+        if process is None or has_ended(process):
             process = await self._spawn(LATER)
         return process
 
@@ -199,6 +199,14 @@ async def last_lines(stderr: asyncio.StreamReader) -> list[str]:
     if rest:
         kept.append(rest)
     return [line.decode("utf-8", "backslashreplace") for line in kept]
+
+
+def has_ended(process: asyncio.subprocess.Process) -> bool:
+    """Tell whether a process has ended, even if nobody has been told yet."""
+    with contextlib.suppress(ChildProcessError):
+        look = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return process.returncode is not None or os.waitid(os.P_PID, process.pid, look) is not None
+    return True
 
 
 async def end(process: asyncio.subprocess.Process) -> None:
