@@ -81,12 +81,8 @@ class Workers:
                 await end(process)
                 log.info("worker %s was at work for %.1f s", task, self._clock.monotonic() - began)
 
-    def expect(self) -> None:
-        """Let a process be ready for a task that comes soon."""
-        self._wanted.set()
-
     async def keep_ready(self) -> None:
-        """Have a process ready where a task is expected, and behind each for a minute; runs until it is cancelled.
+        """Have a process ready behind each task, for a minute; runs until it is cancelled.
 
         It has imported what tasks were found in before, and holds nothing else. Whoever finds none starts one.
         """
@@ -115,7 +111,7 @@ class Workers:
         process = self._taken()
         places = (task, getattr(params, "formats", ""))
         self._modules |= dict.fromkeys(place.partition(":")[0] for place in places if place)
-        self.expect()
+        self._wanted.set()
         if process is None or has_ended(process):
             process = await self._spawn(LATER)
         return process
