@@ -34,7 +34,7 @@ from firthd.store.judgement_file import About, JudgementFile
 from firthd.store.packed import ChosenRow
 from firthd.store.run_file import RunFile, SightRow
 from firthd.store.worker_reads import LiveRow
-from firthd.workers import Report, TaskProgress
+from firthd.worker import Report, TaskProgress
 
 REPORT_EVERY = 20_000
 TOGETHER = 1000

@@ -15,7 +15,7 @@ from firthd.index.messages import JudgedBy
 from firthd.policies.advisories import Flaws, decode_advisory
 from firthd.policies.evaluate import KEPT, Judging
 from firthd.policies.judge import Judge
-from firthd.workers import Report
+from firthd.worker import Report
 
 COPY_BYTES = 1 << 20
 

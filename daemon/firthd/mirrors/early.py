@@ -21,7 +21,7 @@ from firthd.mirrors.take_in import Begun, TakeIn
 from firthd.mirrors.wanted import WantedParts
 from firthd.runs.run import LiveRun
 from firthd.store import offers
-from firthd.workers import TaskProgress
+from firthd.worker import TaskProgress
 
 ROWS = 25_000
 """That are handed over at a time."""

@@ -13,7 +13,8 @@ from firthd.index.messages import PartResult, ReadParams, ReadResult
 from firthd.index.read import read_task
 from firthd.store.judgement_file import join
 from firthd.store.run_file import forget_more, numbered
-from firthd.workers import Report, TaskProgress, Workers, no_room
+from firthd.worker import Report, TaskProgress, no_room
+from firthd.workers import Workers
 
 READ = "firthd.index.read:read_task"
 SMALL_BYTES = 1 << 20
