@@ -29,7 +29,7 @@ from firthd.mirrors.publish_run import PublishRuns, cleaned, told
 from firthd.mirrors.reading import Reading, marks_reader, note_absent, note_read, tell_read
 from firthd.mirrors.source import Job, rules_of
 from firthd.mirrors.take_in import TakeIn, cause_of
-from firthd.mirrors.wanted import Fetch, WantedParts, fetching, with_known
+from firthd.mirrors.wanted import Fetch, WantedParts, fetching, submit, with_known
 from firthd.runs.run import LiveRun, Outcome
 from firthd.store import catalog, generations
 from firthd.store.catalog import SourceIndexRow
@@ -451,6 +451,8 @@ class MirrorRuns:
         async def body(tx: Tx) -> None:
             await catalog.write_source_indexes(tx, job.mirror_id, before, rows)
             await catalog.note_mirror(tx, job.mirror_id, {**times, "judged": read.stamp if taken else ""})
+            if not taken:
+                await submit(tx, self._p, live, job, RunKind.REFILTER)
             mirror = await catalog.mirror_by_id(tx, job.mirror_id)
             if mirror is None or not job.still_that_of(mirror):  # edited meanwhile: the next run reads all anew
                 await catalog.forget_source_indexes(tx, job.mirror_id)

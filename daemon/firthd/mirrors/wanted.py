@@ -19,6 +19,7 @@ from firthd.mirrors.index import Index
 from firthd.mirrors.source import Job
 from firthd.runs.run import LiveRun
 from firthd.store.catalog import SourceIndexRow
+from firthd.store.database import Tx
 
 PARTS_MAX = 50_000
 """Parts that one run brings for what others need; what it leaves is told, and wanted again by the next one."""
@@ -119,14 +120,17 @@ class WantedParts:
 async def queue_run(context: Context, live: LiveRun, job: Job) -> None:
     """Queue a run of the mirror, which asks its source, after one that may not."""
     live.note("a run of the mirror was queued, which reads them")
-    await context.db.write(
-        lambda tx: context.queue.submit(
-            tx,
-            RunKind.MIRROR,
-            channel_id=job.channel_id,
-            channel=live.row.channel or "",
-            mirror_id=job.mirror_id,
-            cause="a policy asks for what was never read",
-            by=live.row.by,
-        )
+    await context.db.write(lambda tx: submit(tx, context, live, job, RunKind.MIRROR))
+
+
+async def submit(tx: Tx, context: Context, live: LiveRun, job: Job, kind: RunKind) -> None:
+    """Queue a run that does what this one may not, or does not know that it should; it waits for its end."""
+    await context.queue.submit(
+        tx,
+        kind,
+        channel_id=job.channel_id,
+        channel=live.row.channel or "",
+        mirror_id=job.mirror_id,
+        cause="a policy asks for what was never read",
+        by=live.row.by,
     )

@@ -173,3 +173,24 @@ async def test_of_many_that_are_needed_the_list_tells_which_have_changed(tmp_pat
         made.add("n7", "2.0")
         assert (await w.run("main:p")).counts.added == 1
         assert await missing(w) == {}
+
+
+@pytest.mark.deep
+async def test_an_edit_beside_a_run_of_a_whole_index_is_followed_by_one_that_reads_what_is_named(
+    tmp_path: Path,
+) -> None:
+    async with python_world(tmp_path, index()) as w:
+        await w.call("policy.create", name="p", families=["python"], rules={})
+        await w.python("passive", policy="p")
+        going_on = asyncio.Event()
+        w.upstream.requests.clear()
+        w.upstream.fail("simple/", Fault(until=going_on))
+        run = (await w.call("mirror.run", mirror="main:p")).run
+        await w.upstream.arrived("simple/")
+        reply = await w.call("policy.get", policy="p")
+        await w.call("policy.update", policy="p", revision=reply.revision, rules=RULES)
+        going_on.set()
+        assert (await w.daemon.ended(run.id)).state is RunState.COMPLETED
+        while left := [one for one in (await w.call("run.list")).items if not one.state.ended]:
+            await w.daemon.ended(left[0].id)
+        assert await shown(w) == {"app-1.0", "lib-2.0", "base-1.0", "speed-1.0"}
