@@ -44,7 +44,9 @@ STDERR_LINE_MAX_BYTES = 4096
 KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH")
 PARENT = "FIRTHD_PID"
 """Tells the child whose child it is; in a container that may well be process 1."""
-NICENESS = 15
+NICENESS, LOWEST = 15, 19
+YIELDING = "FIRTHD_WORKER_YIELDS"
+"""Tells the child to leave the processors to others who are at work on the same."""
 PR_SET_PDEATHSIG = 1
 M_ARENA_MAX = -8
 MEMORY = "FIRTHD_WORKER_MEMORY"
@@ -96,11 +98,19 @@ class Workers:
         return self._turns.none_free
 
     async def run(
-        self, task: str, params: Struct, result: type[T], *, progress: Report | None = None, pressed: bool = False
+        self,
+        task: str,
+        params: Struct,
+        result: type[T],
+        *,
+        progress: Report | None = None,
+        pressed: bool = False,
+        yielding: bool = False,
     ) -> T:
         """Run `task` ("package.module:function" below the families or the store) and return what it returns.
 
-        `pressed`: it goes before tasks that are not, for clients wait for what it makes.
+        `pressed`: it goes before tasks that are not, for clients wait for what it makes. `yielding`: while it is at
+        work it leaves the processors to workers beside it, which have more to do.
 
         Raises the FirthError that the task raised, or WorkerLost when the process ended without a result; what it
         wrote to stderr goes to the log. When the caller is cancelled, the process is killed before this returns.
@@ -110,14 +120,14 @@ class Workers:
             progress(TaskProgress(0, None, "", "waits for a free place: another run's index task is at work"))
         async with self._turns.turn(pressed=pressed):
             began = self._clock.monotonic()
-            process = await self._spawn(task)
+            process = await self._spawn(task, yielding)
             try:
                 return await self._converse(process, task, params, result, progress)
             finally:
                 await end(process)
                 log.info("worker %s was at work for %.1f s", task, self._clock.monotonic() - began)
 
-    async def _spawn(self, task: str) -> asyncio.subprocess.Process:
+    async def _spawn(self, task: str, yielding: bool) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # the working folder is no place to import from
@@ -131,6 +141,7 @@ class Workers:
             start_new_session=True,  # a terminal's Ctrl-C is the daemon's to answer, not the child's
             env={name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
             | {PARENT: str(os.getpid())}
+            | ({YIELDING: "1"} if yielding else {})
             | ({} if self._memory_bytes is None else {MEMORY: str(self._memory_bytes)}),
             limit=MESSAGE_MAX_BYTES,
         )
@@ -272,6 +283,15 @@ def die_with_parent() -> None:
         sys.exit(1)
 
 
+def give_way(niceness: int) -> None:
+    """Let others go before this process, which leads a session: where the kernel shares the processors out among
+    sessions, how nice a process is counts only against those of its own.
+    """
+    os.nice(niceness)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(niceness), "ascii")
+
+
 def limit_memory() -> int | None:
     """Keep this process to the memory that it may use, so that a hostile index cannot take the machine's; return it.
 
@@ -324,7 +344,7 @@ def child(task: str) -> None:
     die_with_parent()
     allowed = limit_memory()
     gc.disable()
-    os.nice(NICENESS)
+    give_way(LOWEST if YIELDING in os.environ else NICENESS)
     with os.fdopen(os.dup(1), "wb", buffering=0) as pipe:
         os.dup2(2, 1)
 

@@ -15,6 +15,7 @@ from firth_protocol.errors import FirthError, NotFound, WorkerLost
 from firth_protocol.events import Fact
 from firth_protocol.types import Cause, Family
 from firthd.channels.drops import Retention
+from firthd.channels.early import Early, usable
 from firthd.channels.families import content_before, digest_of, empty_row, family_row, to_render
 from firthd.channels.plan import Plan, owes_its_present, plan_publication
 from firthd.channels.published import Published, superseded, view_of
@@ -59,6 +60,7 @@ class _Once(Struct, frozen=True, kw_only=True):
     work: Path
     report: Report
     roll_back_to: int | None
+    early: Early | None
 
 
 class _RenderFailed(Exception):
@@ -158,16 +160,17 @@ class Publisher:
         report: Report,
         roll_back_to: int | None = None,
         mirror_id: int | None = None,
+        early: Early | None = None,
     ) -> Publication:
         """Publish a channel's draft (or an earlier generation's content again); None of it shows until all is durable.
 
         `work` is a folder that this call may fill and empty, on the file system of the rendered store. `mirror_id`: for
-        whose sake this is done. What cannot be rendered never holds up another mirror: when the whole draft fails, each
+        whose sake this is done; `early`: what was rendered while it was read. What cannot be rendered never holds up another mirror: when the whole draft fails, each
         mirror's part of it is published for itself, and those that fail are set aside until a publication for their own
         sake, or for nobody's, tries them again. Raises the failure of `mirror_id`, or any failure when it is None.
         """
         async with self._locks[channel_id]:
-            one = _Once(cause=cause, run_id=run_id, work=work, report=report, roll_back_to=roll_back_to)
+            one = _Once(cause=cause, run_id=run_id, work=work, report=report, roll_back_to=roll_back_to, early=early)
             tried = await self._db.read(lambda r: self._waiting(r, channel_id, mirror_id))
             try:
                 return await self._publish(channel_id, one, tried)
@@ -337,8 +340,9 @@ class Publisher:
             one.report(progress.description, progress.done, progress.total)
 
         try:
+            made = await usable(self._db, plan, family, params, one.early)
             apart = None if plan.full or self._workers.places < 2 else await part_apart(self._db, plan, family)
-            rendered = await render(self._workers, params, tell, apart)
+            rendered = await render(self._workers, params, tell, apart, made)
         except FirthError as error:
             raise _RenderFailed(error) from None
         files = (*rendered.result.files, *rendered.packs)

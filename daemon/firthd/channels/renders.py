@@ -4,7 +4,7 @@ A third one sums up what both have shown, so that what they leave is what one al
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from firth_protocol.types import Family
 from firthd.channels.plan import Plan
-from firthd.index.messages import RenderedFile, RenderParams, RenderResult, Share
+from firthd.index.messages import MadeEarly, RenderedFile, RenderParams, RenderResult, Share
 from firthd.store import artifacts
 from firthd.store.database import Database
 from firthd.workers import Report, Workers
@@ -35,15 +35,19 @@ class Rendered(Struct, frozen=True, kw_only=True):
     packs: list[RenderedFile]
 
 
-async def render(workers: Workers, params: RenderParams, tell: Report, apart: str | None) -> Rendered:
+async def render(
+    workers: Workers, params: RenderParams, tell: Report, apart: str | None, made: Sequence[MadeEarly] = ()
+) -> Rendered:
     """Render by one worker, or the part `apart` by one of its own; raises the error of the first to fail.
 
-    All that is written lies in the folders of `params.out_dir` and `params.run_file`.
+    `made`: every part that a first generation shows, if there is any: it is only summed up then. All that is written lies in the folders of `params.out_dir` and `params.run_file`.
     """
 
     async def alone(params: RenderParams, tell: Report) -> RenderResult:
         return await workers.run(RENDER, params, RenderResult, progress=tell, pressed=True)
 
+    if made:
+        return await _summed_up(replace(params, before=None), tell, made, alone)
     if apart is not None:
         return await _in_two(params, tell, apart, alone)
     result = await alone(params, tell)
@@ -53,24 +57,27 @@ async def render(workers: Workers, params: RenderParams, tell: Report, apart: st
 
 
 async def _in_two(params: RenderParams, tell: Report, apart: str, alone: _Alone) -> Rendered:
-    """Return what two workers have made, and one that puts it together."""
+    """Let two workers make it, and one put it together."""
 
-    async def share(number: int, tell: Report) -> tuple[RenderParams, RenderResult]:
+    async def share(number: int, tell: Report) -> MadeEarly:
         file, out = f"{params.run_file}.{number}", f"{params.out_dir}.{number}"
         await asyncio.to_thread(Path(out).mkdir, parents=True)
         part = Share(part=apart, others=bool(number), sums=f"{file}.sums")
-        mine = replace(params, out_dir=out, run_file=file, share=part)
-        return mine, await alone(mine, tell)
+        result = await alone(replace(params, out_dir=out, run_file=file, share=part), tell)
+        return MadeEarly(result=result, run_file=file, sums=part.sums)
 
     try:
         async with asyncio.TaskGroup() as tasks:
             shares = [tasks.create_task(share(0, tell)), tasks.create_task(share(1, lambda progress: None))]
     except BaseExceptionGroup as several:
         raise several.exceptions[0] from None
-    (large, theirs), (rest, others) = (task.result() for task in shares)
-    sums = [one.share.sums for one in (large, rest) if one.share is not None]
-    last = await alone(replace(params, shares=sums), tell)
-    results = (last, others, theirs)
+    return await _summed_up(params, tell, [task.result() for task in shares], alone)
+
+
+async def _summed_up(params: RenderParams, tell: Report, made: Sequence[MadeEarly], alone: _Alone) -> Rendered:
+    """Return what several tasks have made, and one that puts it together."""
+    last = await alone(replace(params, shares=[one.sums for one in made]), tell)
+    results = (last, *(one.result for one in reversed(made)))
     packs = [result.pack for result in results if result.pack is not None]
     return Rendered(
         result=replace(
@@ -81,7 +88,7 @@ async def _in_two(params: RenderParams, tell: Report, apart: str, alone: _Alone)
             left_out=sum(result.left_out for result in results),
             notes=[note for result in results for note in result.notes],
         ),
-        run_files=[Path(params.run_file), Path(rest.run_file), Path(large.run_file)],
+        run_files=[Path(params.run_file), *(Path(one.run_file) for one in reversed(made))],
         packs=packs,
     )
 

@@ -30,6 +30,7 @@ from firthd.workers import Report, TaskProgress
 if TYPE_CHECKING:
     from array import array
 
+    from firthd.index.early import EarlyRender
     from firthd.index.judge import PolicyPass
 
 INVALID_LISTED = 1000
@@ -50,8 +51,10 @@ class PartReader:
         run_file: RunFile,
         report: Report,
         policy: "PolicyPass | None" = None,
+        early: "EarlyRender | None" = None,
     ) -> None:
         self._policy = policy
+        self._early = early
         self._formats = formats
         self._params = params
         self._spool = spool
@@ -193,7 +196,7 @@ class PartReader:
     def _additions(self, listing: Listing) -> Iterator[AddRow]:
         """Yield the records that are new or changed, in order; take those that are there off the live ones."""
         part, family, total = self._spool.part, self._formats.family, len(listing)
-        fingerprint, decode, policy = self._formats.fingerprint, self._formats.record, self._policy
+        fingerprint, decode, policy, early = self._formats.fingerprint, self._formats.record, self._policy, self._early
         plain = self._formats.plain_print if isinstance(self._formats, Plain) else None
         usual = self._formats.usual_record if isinstance(self._formats, Usual) else None
         proven_above = self._state.proven_above()
@@ -260,7 +263,10 @@ class PartReader:
                 self._close(live, REPLACED)
             self._taken += counts
             self._to_store.append((record.sha256, record.size, counts))
-            yield (family, part, *astuple(record), live.id if live is not None else None)
+            row = (family, part, *astuple(record), live.id if live is not None else None)
+            if early is not None:
+                early.add(part, row)
+            yield row
 
     def _not_left_out(self, listing: Listing, codes: "array[int]") -> Iterator[tuple[int, Entry]]:
         """Yield what a policy does not leave out, by its verdicts, then close the rows of what it does."""

@@ -29,6 +29,13 @@ class JudgedBy(Struct, frozen=True, kw_only=True):
     solve: bool = False  # ask whether what is allowed can be installed
 
 
+class EarlyParams(Struct, frozen=True, kw_only=True):
+    """Where the objects of what is read are made at once, for a generation that is to show nothing else."""
+
+    folder: str  # an empty one on the file system of the rendered store
+    number: int  # the generation to be
+
+
 class ReadParams(Struct, frozen=True, kw_only=True):
     """What a read task works on. Parts that are not named are left as they are, but for `only`."""
 
@@ -47,6 +54,7 @@ class ReadParams(Struct, frozen=True, kw_only=True):
     policy: JudgedBy | None = None  # None: everything that the source lists is kept
     first: bool = False  # the mirror has no rows and offers no names: parts may be read in shares
     early_rows: int | None = None  # so many that are new are handed over at a time, in a file of their own; None: none
+    early: EarlyParams | None = None  # None: nothing is rendered early
     page: bool = False  # what is read is the page of a lazy part; False: rows that came with pages are replaced
     max_part_bytes: int = 1 << 30  # of one part, decompressed: `upstream.max_index_bytes`
 
@@ -137,6 +145,7 @@ class ReadResult(Struct, frozen=True, kw_only=True):
 
     parts: list[PartResult]
     judgement: JudgementResult | None = None
+    made: "list[MadeEarly]" = []  # by each worker that read whole parts; one that could not has none
 
 
 class PreviewResult(Struct, frozen=True, kw_only=True):
@@ -250,3 +259,11 @@ class RenderResult(Struct, frozen=True, kw_only=True):
     slices_new: int
     left_out: int = 0  # rows that could not be written
     notes: list[str] = []  # what an administrator should know: rows that were left out and why, objects too large
+
+
+class MadeEarly(Struct, frozen=True, kw_only=True):
+    """The objects of the parts that one task has read, as a render of these parts leaves them."""
+
+    result: RenderResult
+    run_file: str  # with their rows
+    sums: str  # what they show, for the task that sums all parts up

@@ -1,15 +1,19 @@
 """The only place that reads a source's index against a mirror's rows; it runs in a worker process."""
 
 from operator import attrgetter
+from typing import TYPE_CHECKING
 
 from firth_protocol.errors import Invalid
 from firthd.families import load_formats
 from firthd.families.base import COLUMNS, Formats
 from firthd.index.compare import FILTERED, PartReader, changed_offers
-from firthd.index.messages import PartResult, ReadParams, ReadResult
+from firthd.index.messages import MadeEarly, PartResult, ReadParams, ReadResult
 from firthd.store.run_file import RunFile
 from firthd.store.worker_reads import WorkerState
 from firthd.workers import Report
+
+if TYPE_CHECKING:
+    from firthd.index.early import EarlyRender
 
 PART_SHOWN = 64
 
@@ -27,6 +31,7 @@ def read_task(params: ReadParams, report: Report) -> ReadResult:
     state = WorkerState(params.state_db)
     state.count_sets(state.lasting_sets(params.channel_id))
     results: list[PartResult] = []
+    made: list[MadeEarly] = []
     judgement = None
     with RunFile(params.run_file) as run_file:
         run_file.start_read(COLUMNS)
@@ -34,7 +39,13 @@ def read_task(params: ReadParams, report: Report) -> ReadResult:
         spools = [spool for spool in params.spools if only is None or spool.part in only or spool.lists]
         spools.sort(key=attrgetter("part"))
         if params.policy is None:
-            results.extend(PartReader(formats, params, spool, state, run_file, report).read() for spool in spools)
+            early = early_render(formats, params, state, report)
+            for spool in spools:
+                results.append(PartReader(formats, params, spool, state, run_file, report, early=early).read())
+                if early is not None:
+                    early.end(spool.part)
+            if early is not None and (one := early.finish()) is not None:
+                made.append(one)
         else:
             # What they import would cost a run without a policy 40 ms.
             from firthd.index.judge import PolicyPass, Unreadable
@@ -57,7 +68,18 @@ def read_task(params: ReadParams, report: Report) -> ReadResult:
                 if part not in only:
                     results.extend(close_part(formats, params, part, state, run_file))
     state.close()
-    return ReadResult(parts=results, judgement=judgement)
+    return ReadResult(parts=results, judgement=judgement, made=made)
+
+
+def early_render(
+    formats: Formats, params: ReadParams, state: WorkerState, report: Report
+) -> "EarlyRender | None":
+    """Return what renders the parts while they are read; None where nobody asks for that, or there was an index."""
+    if params.early is None or state.packed(params.channel_id, formats.family):
+        return None
+    from firthd.index.early import EarlyRender  # what it imports would cost other reads 20 ms
+
+    return EarlyRender(formats, params, params.early, state, report)
 
 
 def close_part(

@@ -36,8 +36,11 @@ async def read(workers: Workers, params: ReadParams, tell: Report, *, worth_byte
     room = 1.5 if params.early_rows is not None else 1.1
     if params.first and max(weight(group, sizes) for group in groups) * places > room * weight(params.spools, sizes):
         groups = cut(params.spools, sizes, places, worth_bytes)
+        params = replace(params, early=None)  # nobody has all of a part
     if len(groups) == 1:
         return await workers.run(READ, params, ReadResult, progress=tell)
+    # Who has most to do is the last to end: the others yield to it, or it would be alone in the end.
+    heaviest = max(weight(group, sizes) for group in groups)
     progress: dict[int, TaskProgress] = {}
 
     def told(number: int, one: TaskProgress) -> None:
@@ -52,7 +55,8 @@ async def read(workers: Workers, params: ReadParams, tell: Report, *, worth_byte
     async def group(number: int, spools: list[Spool]) -> ReadResult:
         file = str(numbered(Path(params.run_file), number))
         mine = replace(params, spools=spools, run_file=file, close_filtered=number == 0)
-        return await workers.run(READ, mine, ReadResult, progress=lambda one: told(number, one))
+        less = weight(spools, sizes) < heaviest
+        return await workers.run(READ, mine, ReadResult, progress=lambda one: told(number, one), yielding=less)
 
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -64,7 +68,10 @@ async def read(workers: Workers, params: ReadParams, tell: Report, *, worth_byte
         for part in result.result().parts:
             before = parts.get(part.part)
             parts[part.part] = part if before is None else joined(before, part)
-    return ReadResult(parts=sorted(parts.values(), key=attrgetter("part")))
+    made = [one for result in results for one in result.result().made]
+    return ReadResult(
+        parts=sorted(parts.values(), key=attrgetter("part")), made=made if len(made) == len(results) else []
+    )
 
 
 async def _read_here(params: ReadParams) -> ReadResult:

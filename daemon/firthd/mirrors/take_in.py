@@ -12,6 +12,7 @@ from firth_protocol.errors import FirthError
 from firth_protocol.events import Fact
 from firth_protocol.types import Cause, RunKind
 from firthd.channels import retention
+from firthd.channels.early import Early
 from firthd.channels.publish import Publication
 from firthd.families.base import COLUMNS
 from firthd.mirrors.context import Context
@@ -38,6 +39,7 @@ class Begun:
         self.change_set = change_set
         self.copied = Copied(added=0, closed=0)
         self.pace = Pace()
+        self.early: Early | None = None  # its objects, if they were made while it was read
 
 
 class TakeIn:
@@ -190,7 +192,9 @@ class TakeIn:
 
             await self._p.db.write(done)
 
-    async def publish(self, live: LiveRun, channel_id: int, cause: Cause, roll_back_to: int | None) -> Publication:
+    async def publish(
+        self, live: LiveRun, channel_id: int, cause: Cause, roll_back_to: int | None, early: Early | None = None
+    ) -> Publication:
         def report(description: str, done: int, total: int | None) -> None:
             live.progress(description, done=done, total=total)
 
@@ -208,6 +212,7 @@ class TakeIn:
             report=report,
             roll_back_to=roll_back_to,
             mirror_id=live.row.mirror_id,
+            early=early,
         )
         for note in publication.notes:
             live.log(note, "warning")
@@ -347,7 +352,7 @@ class TakeIn:
         for run in await self._p.db.read(runs.open_runs):  # after the look: what is new is not among `seen`
             needed |= {str(run.id), str(run.params.get("from_run"))}
         for folder in seen:
-            if folder.name not in needed:
+            if folder.stem not in needed:
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     def _with_folders(self) -> set[int]:
@@ -360,7 +365,7 @@ def cause_of(live: LiveRun) -> Cause:
 
 
 def _numbered(rooms: list[Path]) -> list[Path]:
-    return [folder for room in rooms if room.is_dir() for folder in room.iterdir() if folder.name.isdecimal()]
+    return [folder for room in rooms if room.is_dir() for folder in room.iterdir() if folder.stem.isdecimal()]
 
 
 def _changed_ns(folder: Path) -> int:

@@ -163,7 +163,7 @@ def usual_record_of(entry: Entry) -> SourceRecord | None:
         license_text(record.license),
         milliseconds(time),
         plain_print(spelled),
-        raw,
+        entry.raw,
     )
 
 

@@ -1,0 +1,106 @@
+"""The only place that renders records while they are read: those that a channel's first mirror brings first.
+
+What comes out is what `index.render` makes of the same rows once they are in the state, byte for byte; they need not
+be read from there and taken apart anew. Whoever publishes decides whether it is what is to be shown. Where it fails
+nothing is lost: the rows are rendered from the state.
+"""
+
+import logging
+from operator import itemgetter
+from pathlib import Path
+
+from firthd.families.base import COLUMNS, Formats, PartRenderer
+from firthd.index.messages import EarlyParams, MadeEarly, ReadParams, RenderedPart
+from firthd.index.outputs import Outputs
+from firthd.index.render import UNWRITABLE, count_of, once, share_of
+from firthd.index.summaries import PartSums, Summaries, write_sums
+from firthd.store.run_file import AddRow, RunFile
+from firthd.store.worker_objects import PAGE_ROWS
+from firthd.store.worker_reads import ShownRow, WorkerState
+from firthd.workers import Report, TaskProgress
+
+log = logging.getLogger(__name__)
+
+_shown = itemgetter(
+    *map(("family", "part", *(column.name for column in COLUMNS), "replaces", "id", "mirror_id").index, ShownRow._fields)
+)
+
+
+class EarlyRender:
+    """Renders the parts that one task reads whole, one after the other."""
+
+    def __init__(
+        self, formats: Formats, params: ReadParams, early: EarlyParams, state: WorkerState, report: Report
+    ) -> None:
+        self._formats = formats
+        self._mirror_id = params.mirror_id
+        self._files = f"{params.run_file}.made"
+        self._report = report
+        folder = Path(early.folder) / Path(params.run_file).name  # each task has its own
+        folder.mkdir(parents=True)
+        self._out = Outputs(folder, {}, state, params.channel_id, formats.family, number=early.number)
+        self._parts: list[RenderedPart] = []
+        self._sums: list[PartSums] = []
+        self._renderer: PartRenderer | None = None
+        self._summaries = Summaries(formats)
+        self._page: list[ShownRow] = []
+        self._rows = self._artifacts = 0
+        self._failed = False
+
+    def add(self, part: str, row: AddRow) -> None:
+        """Take a row as the run's file gets it; those of a part come by file name and section."""
+        if self._failed:
+            return
+        self._rows += 1  # as good as the id that it is to get: that rises too
+        shown = tuple.__new__(ShownRow, _shown((*row, self._rows, self._mirror_id)))
+        if len(self._page) >= PAGE_ROWS and shown.filename != self._page[-1].filename:
+            self._turn(part)
+        self._page.append(shown)
+
+    def end(self, part: str) -> None:
+        """Write the objects of a part of which all rows have come."""
+        self._turn(part)
+        renderer, self._renderer = self._renderer, None
+        if renderer is None or self._failed:
+            return
+        try:
+            renderer.finish(self._tell)
+        except UNWRITABLE:
+            self._give_up()
+        self._parts.append(RenderedPart(part=part, artifacts=self._artifacts))
+        self._sums.append(PartSums(part, self._artifacts, self._summaries.sums()))
+        self._summaries, self._artifacts = Summaries(self._formats), 0
+
+    def finish(self) -> MadeEarly | None:
+        """Return what was made; None when it could not be: it is to be rendered from the state."""
+        with RunFile(self._files) as run_file:
+            run_file.start_render()
+            result = share_of(self._out, run_file, self._parts)
+        if self._failed:
+            return None
+        sums = f"{self._files}.sums"
+        write_sums(Path(sums), self._sums)
+        return MadeEarly(result=result, run_file=self._files, sums=sums)
+
+    def _turn(self, part: str) -> None:
+        """Take up the rows of a page; those of one file name are all in it."""
+        page, self._page = self._page, []
+        if not page or self._failed:
+            return
+        try:
+            if self._renderer is None:
+                self._renderer = self._formats.renderer(part, None, self._out)
+            rows = once(page)
+            self._summaries.add(part, rows)
+            for row in rows:
+                self._renderer.add(row)
+            self._artifacts += count_of(rows)
+        except UNWRITABLE:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        log.exception("a record could not be written while it was read")
+        self._failed = True
+
+    def _tell(self, what: str, done: int, total: int) -> None:
+        self._report(TaskProgress(done, total, "objects", what))
