@@ -44,9 +44,9 @@ STDERR_LINE_MAX_BYTES = 4096
 KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH")
 PARENT = "FIRTHD_PID"
 """Tells the child whose child it is; in a container that may well be process 1."""
-NICENESS, LOWEST = 15, 19
-YIELDING = "FIRTHD_WORKER_YIELDS"
-"""Tells the child to leave the processors to others who are at work on the same."""
+NICENESS = 15
+STANDING_BACK, YIELDING = 10, 19
+"""How far a worker's session stands back behind the daemon's, and one that has less to do than those beside it."""
 PR_SET_PDEATHSIG = 1
 M_ARENA_MAX = -8
 MEMORY = "FIRTHD_WORKER_MEMORY"
@@ -68,6 +68,7 @@ class TaskProgress(Struct, frozen=True):
     unit: str
     description: str
     file: str | None = None  # one that the task is done with: the caller may take it while the task goes on
+    sums: str | None = None  # such a file too: what the task is about to write shows
 
 
 class Message(Struct, frozen=True, omit_defaults=True):
@@ -109,8 +110,8 @@ class Workers:
     ) -> T:
         """Run `task` ("package.module:function" below the families or the store) and return what it returns.
 
-        `pressed`: it goes before tasks that are not, for clients wait for what it makes. `yielding`: while it is at
-        work it leaves the processors to workers beside it, which have more to do.
+        `pressed`: it goes before tasks that are not, for clients wait for what it makes. `yielding`: at work it leaves
+        the processors to workers beside it, which have more to do.
 
         Raises the FirthError that the task raised, or WorkerLost when the process ended without a result; what it
         wrote to stderr goes to the log. When the caller is cancelled, the process is killed before this returns.
@@ -120,14 +121,15 @@ class Workers:
             progress(TaskProgress(0, None, "", "waits for a free place: another run's index task is at work"))
         async with self._turns.turn(pressed=pressed):
             began = self._clock.monotonic()
-            process = await self._spawn(task, yielding)
+            process = await self._spawn(task)
             try:
+                await asyncio.to_thread(stand_back, process.pid, YIELDING if yielding else STANDING_BACK)
                 return await self._converse(process, task, params, result, progress)
             finally:
                 await end(process)
                 log.info("worker %s was at work for %.1f s", task, self._clock.monotonic() - began)
 
-    async def _spawn(self, task: str, yielding: bool) -> asyncio.subprocess.Process:
+    async def _spawn(self, task: str) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # the working folder is no place to import from
@@ -141,7 +143,6 @@ class Workers:
             start_new_session=True,  # a terminal's Ctrl-C is the daemon's to answer, not the child's
             env={name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
             | {PARENT: str(os.getpid())}
-            | ({YIELDING: "1"} if yielding else {})
             | ({} if self._memory_bytes is None else {MEMORY: str(self._memory_bytes)}),
             limit=MESSAGE_MAX_BYTES,
         )
@@ -190,6 +191,17 @@ def check_task(task: str) -> None:
     """Refuse a task that does not live in a room that may have one; raises ValueError."""
     if not task.startswith(TASK_ROOMS) or task.count(":") != 1:
         raise ValueError(f"{task!r} is no worker task")
+
+
+def stand_back(pid: int, niceness: int) -> None:
+    """Let a worker stand back behind others, as far as the system allows it.
+
+    Where the kernel shares the processors out among sessions, how nice a process is counts only inside its own.
+    """
+    with contextlib.suppress(OSError):
+        if niceness > NICENESS:
+            os.setpriority(os.PRIO_PROCESS, pid, niceness)
+        Path(f"/proc/{pid}/autogroup").write_text(str(niceness), "ascii")
 
 
 async def feed(stdin: asyncio.StreamWriter, body: bytes) -> None:
@@ -283,15 +295,6 @@ def die_with_parent() -> None:
         sys.exit(1)
 
 
-def give_way(niceness: int) -> None:
-    """Let others go before this process, which leads a session: where the kernel shares the processors out among
-    sessions, how nice a process is counts only against those of its own.
-    """
-    os.nice(niceness)
-    with contextlib.suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(niceness), "ascii")
-
-
 def limit_memory() -> int | None:
     """Keep this process to the memory that it may use, so that a hostile index cannot take the machine's; return it.
 
@@ -344,7 +347,7 @@ def child(task: str) -> None:
     die_with_parent()
     allowed = limit_memory()
     gc.disable()
-    give_way(LOWEST if YIELDING in os.environ else NICENESS)
+    os.nice(NICENESS)
     with os.fdopen(os.dup(1), "wb", buffering=0) as pipe:
         os.dup2(2, 1)
 

@@ -5,14 +5,13 @@ mirror's reading has added, beside which its source has no files. Whatever else 
 """
 
 import asyncio
-from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec import Struct
 
 from firth_protocol.types import Family
 from firthd.channels.plan import Plan
-from firthd.index.messages import MadeEarly, RenderParams
+from firthd.index.messages import Rendered, RenderParams
 from firthd.index.set_hash import EMPTY
 from firthd.store import catalog, generations, offers
 from firthd.store.database import Database, Reader
@@ -25,7 +24,7 @@ class Early(Struct, frozen=True, kw_only=True):
 
     family: Family
     change_set: int
-    made: Sequence[MadeEarly]
+    made: Rendered
 
 
 async def shows_nothing(r: Reader, channel_id: int, family: Family) -> bool:
@@ -39,18 +38,18 @@ async def shows_nothing(r: Reader, channel_id: int, family: Family) -> bool:
 
 async def usable(
     db: Database, plan: Plan, family: Family, params: RenderParams, early: Early | None
-) -> Sequence[MadeEarly]:
-    """Return what need not be rendered, because it is there; nothing where a render would make something else."""
+) -> Rendered | None:
+    """Return what need not be rendered, because it is there; None where a render would make something else."""
     if early is None or early.family != family or plan.full or plan.number != FIRST_GENERATION + 1:
-        return ()
+        return None
     if plan.rendered_sets != [early.change_set] or params.sides:
-        return ()
+        return None
     if not await db.read(lambda r: shows_nothing(r, plan.channel.id, family)):
-        return ()
-    return early.made if await asyncio.to_thread(all_there, early.made) else ()
+        return None
+    return early.made if await asyncio.to_thread(all_there, early.made) else None
 
 
-def all_there(made: Sequence[MadeEarly]) -> bool:
+def all_there(made: Rendered) -> bool:
     """Tell whether every file is where it was written: a publication takes them away."""
-    files = [file.file for one in made for file in (*one.result.files, *filter(None, [one.result.pack]))]
-    return all(Path(file).exists() for one in made for file in (one.run_file, one.sums, *files))
+    files = [file.file for file in (*made.result.files, *made.packs)]
+    return all(Path(file).exists() for file in (*files, *made.run_files))

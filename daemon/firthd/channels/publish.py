@@ -165,9 +165,10 @@ class Publisher:
         """Publish a channel's draft (or an earlier generation's content again); None of it shows until all is durable.
 
         `work` is a folder that this call may fill and empty, on the file system of the rendered store. `mirror_id`: for
-        whose sake this is done; `early`: what was rendered while it was read. What cannot be rendered never holds up another mirror: when the whole draft fails, each
-        mirror's part of it is published for itself, and those that fail are set aside until a publication for their own
-        sake, or for nobody's, tries them again. Raises the failure of `mirror_id`, or any failure when it is None.
+        whose sake this is done; `early`: what of it is rendered. What cannot be rendered never holds up another mirror:
+        when the whole draft fails, each mirror's part of it is published for itself, and those that fail are set aside
+        until a publication for their own sake, or for nobody's, tries them again. Raises the failure of `mirror_id`, or
+        any failure when it is None.
         """
         async with self._locks[channel_id]:
             one = _Once(cause=cause, run_id=run_id, work=work, report=report, roll_back_to=roll_back_to, early=early)
@@ -340,9 +341,10 @@ class Publisher:
             one.report(progress.description, progress.done, progress.total)
 
         try:
-            made = await usable(self._db, plan, family, params, one.early)
-            apart = None if plan.full or self._workers.places < 2 else await part_apart(self._db, plan, family)
-            rendered = await render(self._workers, params, tell, apart, made)
+            rendered = await usable(self._db, plan, family, params, one.early)
+            if rendered is None:
+                apart = None if plan.full or self._workers.places < 2 else await part_apart(self._db, plan, family)
+                rendered = await render(self._workers, params, tell, apart)
         except FirthError as error:
             raise _RenderFailed(error) from None
         files = (*rendered.result.files, *rendered.packs)
@@ -352,7 +354,7 @@ class Publisher:
                 partial(objects.name_pack, channel_id=plan.channel.id, file=pack.sha256, size=pack.size)
             )
         for run_file in rendered.run_files:
-            await self._copy(plan, family, run_file)
+            await self._copy(plan, family, Path(run_file))
         return rendered.result
 
     async def sides(self, channel_id: int, family: Family) -> list[Side]:

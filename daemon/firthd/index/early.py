@@ -10,7 +10,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from firthd.families.base import COLUMNS, Formats, PartRenderer
-from firthd.index.messages import EarlyParams, MadeEarly, ReadParams, RenderedPart
+from firthd.index.messages import EarlyParams, ReadParams, Rendered, RenderedPart
 from firthd.index.outputs import Outputs
 from firthd.index.render import UNWRITABLE, count_of, once, share_of
 from firthd.index.summaries import PartSums, Summaries, write_sums
@@ -22,7 +22,9 @@ from firthd.workers import Report, TaskProgress
 log = logging.getLogger(__name__)
 
 _shown = itemgetter(
-    *map(("family", "part", *(column.name for column in COLUMNS), "replaces", "id", "mirror_id").index, ShownRow._fields)
+    *map(
+        ("family", "part", *(column.name for column in COLUMNS), "replaces", "id", "mirror_id").index, ShownRow._fields
+    )
 )
 
 
@@ -57,30 +59,38 @@ class EarlyRender:
             self._turn(part)
         self._page.append(shown)
 
-    def end(self, part: str) -> None:
-        """Write the objects of a part of which all rows have come."""
+    def end(self, part: str, *, last: bool) -> None:
+        """Write the objects of a part of which all rows have come.
+
+        Before those of the `last` part it is told what all of them show: another task can sum that up meanwhile.
+        """
         self._turn(part)
         renderer, self._renderer = self._renderer, None
-        if renderer is None or self._failed:
+        if renderer is not None:
+            self._parts.append(RenderedPart(part=part, artifacts=self._artifacts))
+            self._sums.append(PartSums(part, self._artifacts, self._summaries.sums()))
+            self._summaries, self._artifacts = Summaries(self._formats), 0
+        if self._failed:
             return
+        if last:
+            sums = f"{self._files}.sums"
+            write_sums(Path(sums), self._sums)
+            self._report(TaskProgress(0, None, "objects", f"{part}: what it shows is known", sums=sums))
         try:
-            renderer.finish(self._tell)
+            if renderer is not None:
+                renderer.finish(self._tell)
         except UNWRITABLE:
             self._give_up()
-        self._parts.append(RenderedPart(part=part, artifacts=self._artifacts))
-        self._sums.append(PartSums(part, self._artifacts, self._summaries.sums()))
-        self._summaries, self._artifacts = Summaries(self._formats), 0
 
-    def finish(self) -> MadeEarly | None:
+    def finish(self) -> Rendered | None:
         """Return what was made; None when it could not be: it is to be rendered from the state."""
         with RunFile(self._files) as run_file:
             run_file.start_render()
             result = share_of(self._out, run_file, self._parts)
         if self._failed:
             return None
-        sums = f"{self._files}.sums"
-        write_sums(Path(sums), self._sums)
-        return MadeEarly(result=result, run_file=self._files, sums=sums)
+        packs = [] if result.pack is None else [result.pack]
+        return Rendered(result=result, run_files=[self._files], packs=packs)
 
     def _turn(self, part: str) -> None:
         """Take up the rows of a page; those of one file name are all in it."""

@@ -145,7 +145,7 @@ class ReadResult(Struct, frozen=True, kw_only=True):
 
     parts: list[PartResult]
     judgement: JudgementResult | None = None
-    made: "list[MadeEarly]" = []  # by each worker that read whole parts; one that could not has none
+    made: "Rendered | None" = None  # of all parts that have rows; None: they are still to be rendered
 
 
 class PreviewResult(Struct, frozen=True, kw_only=True):
@@ -261,9 +261,9 @@ class RenderResult(Struct, frozen=True, kw_only=True):
     notes: list[str] = []  # what an administrator should know: rows that were left out and why, objects too large
 
 
-class MadeEarly(Struct, frozen=True, kw_only=True):
-    """The objects of the parts that one task has read, as a render of these parts leaves them."""
+class Rendered(Struct, frozen=True, kw_only=True):
+    """What one task has rendered, or several: with the rows of its objects, in the order in which they count."""
 
-    result: RenderResult
-    run_file: str  # with their rows
-    sums: str  # what they show, for the task that sums all parts up
+    result: RenderResult  # its pack is the first one
+    run_files: list[str]
+    packs: list[RenderedFile]

@@ -7,7 +7,7 @@ from firth_protocol.errors import Invalid
 from firthd.families import load_formats
 from firthd.families.base import COLUMNS, Formats
 from firthd.index.compare import FILTERED, PartReader, changed_offers
-from firthd.index.messages import MadeEarly, PartResult, ReadParams, ReadResult
+from firthd.index.messages import PartResult, ReadParams, ReadResult
 from firthd.store.run_file import RunFile
 from firthd.store.worker_reads import WorkerState
 from firthd.workers import Report
@@ -31,8 +31,7 @@ def read_task(params: ReadParams, report: Report) -> ReadResult:
     state = WorkerState(params.state_db)
     state.count_sets(state.lasting_sets(params.channel_id))
     results: list[PartResult] = []
-    made: list[MadeEarly] = []
-    judgement = None
+    judgement, made = None, None
     with RunFile(params.run_file) as run_file:
         run_file.start_read(COLUMNS)
         only = None if params.only is None else frozenset(params.only)  # a list of names may have tens of thousands
@@ -40,12 +39,11 @@ def read_task(params: ReadParams, report: Report) -> ReadResult:
         spools.sort(key=attrgetter("part"))
         if params.policy is None:
             early = early_render(formats, params, state, report)
-            for spool in spools:
+            for number, spool in enumerate(spools, 1):
                 results.append(PartReader(formats, params, spool, state, run_file, report, early=early).read())
                 if early is not None:
-                    early.end(spool.part)
-            if early is not None and (one := early.finish()) is not None:
-                made.append(one)
+                    early.end(spool.part, last=number == len(spools))
+            made = None if early is None else early.finish()
         else:
             # What they import would cost a run without a policy 40 ms.
             from firthd.index.judge import PolicyPass, Unreadable
@@ -71,9 +69,7 @@ def read_task(params: ReadParams, report: Report) -> ReadResult:
     return ReadResult(parts=results, judgement=judgement, made=made)
 
 
-def early_render(
-    formats: Formats, params: ReadParams, state: WorkerState, report: Report
-) -> "EarlyRender | None":
+def early_render(formats: Formats, params: ReadParams, state: WorkerState, report: Report) -> "EarlyRender | None":
     """Return what renders the parts while they are read; None where nobody asks for that, or there was an index."""
     if params.early is None or state.packed(params.channel_id, formats.family):
         return None

@@ -68,7 +68,7 @@ class IndexReads:
         except WorkerLost:
             live.log("the worker process was lost; memory may have run out", "error")
             raise
-        if result.made:
+        if result.made is not None:
             family = rules_of(self._p.families, job.type).family
             begun.early = Early(family=family, change_set=begun.change_set, made=result.made)
         return result
@@ -95,7 +95,9 @@ class IndexReads:
     async def _rendered_early(self, live: LiveRun, job: Job, index: Index) -> EarlyParams | None:
         """Return where workers make the objects of what they read; None where that would not be what is to be shown."""
         family = rules_of(self._p.families, job.type).family
-        if any(side.row.file for side in index.sides) or not await self._p.db.read(lambda r: shows_nothing(r, job.channel_id, family)):
+        if any(side.row.file for side in index.sides) or not await self._p.db.read(
+            lambda r: shows_nothing(r, job.channel_id, family)
+        ):
             return None
         folder = self._p.early_folder(live.id)
         await asyncio.to_thread(_make_empty, folder)

@@ -1,18 +1,23 @@
 """The only place that has an index read by several workers at once, each of which writes a file of its own."""
 
 import asyncio
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 
 from msgspec.structs import replace
 
+from firth_protocol.errors import FirthError
+from firthd.channels.renders import alone, together, unheard
 from firthd.families.base import Spool
 from firthd.index.compare import joined
-from firthd.index.messages import PartResult, ReadParams, ReadResult
+from firthd.index.messages import PartResult, ReadParams, ReadResult, Rendered, RenderParams
 from firthd.index.read import read_task
 from firthd.store.run_file import forget_more, numbered
 from firthd.workers import Report, TaskProgress, Workers, no_room
+
+log = logging.getLogger(__name__)
 
 READ = "firthd.index.read:read_task"
 SMALL_BYTES = 1 << 20
@@ -37,13 +42,15 @@ async def read(workers: Workers, params: ReadParams, tell: Report, *, worth_byte
     if params.first and max(weight(group, sizes) for group in groups) * places > room * weight(params.spools, sizes):
         groups = cut(params.spools, sizes, places, worth_bytes)
         params = replace(params, early=None)  # nobody has all of a part
-    if len(groups) == 1:
-        return await workers.run(READ, params, ReadResult, progress=tell)
     # Who has most to do is the last to end: the others yield to it, or it would be alone in the end.
     heaviest = max(weight(group, sizes) for group in groups)
     progress: dict[int, TaskProgress] = {}
+    sums = Sums(len(groups))
 
     def told(number: int, one: TaskProgress) -> None:
+        if one.sums is not None:
+            sums.found(number, one.sums)
+            return
         if one.file is not None:  # it says nothing of how far its worker is
             tell(one)
             return
@@ -56,11 +63,15 @@ async def read(workers: Workers, params: ReadParams, tell: Report, *, worth_byte
         file = str(numbered(Path(params.run_file), number))
         mine = replace(params, spools=spools, run_file=file, close_filtered=number == 0)
         less = weight(spools, sizes) < heaviest
-        return await workers.run(READ, mine, ReadResult, progress=lambda one: told(number, one), yielding=less)
+        try:
+            return await workers.run(READ, mine, ReadResult, progress=lambda one: told(number, one), yielding=less)
+        finally:
+            sums.ended(number)
 
     try:
         async with asyncio.TaskGroup() as tasks:
             results = [tasks.create_task(group(number, spools)) for number, spools in enumerate(groups)]
+            summing = tasks.create_task(summed_up(workers, params, sums))
     except BaseExceptionGroup as several:
         raise several.exceptions[0] from None
     parts: dict[str, PartResult] = {}
@@ -68,15 +79,67 @@ async def read(workers: Workers, params: ReadParams, tell: Report, *, worth_byte
         for part in result.result().parts:
             before = parts.get(part.part)
             parts[part.part] = part if before is None else joined(before, part)
-    made = [one for result in results for one in result.result().made]
+    made = [summing.result(), *(result.result().made for result in results)]
+    rendered = [one for one in made if one is not None]
     return ReadResult(
-        parts=sorted(parts.values(), key=attrgetter("part")), made=made if len(made) == len(results) else []
+        parts=sorted(parts.values(), key=attrgetter("part")),
+        judgement=results[0].result().judgement,
+        made=together(rendered) if len(rendered) == len(made) else None,
     )
+
+
+class Sums:
+    """The files in which workers have written what the parts show that they read."""
+
+    def __init__(self, workers: int) -> None:
+        self._files: list[str | None] = [None] * workers
+        self._left = set(range(workers))
+        self._done = asyncio.Event()
+
+    def found(self, number: int, file: str) -> None:
+        """Take the file of a worker, which may go on."""
+        self._files[number] = file
+        self.ended(number)
+
+    def ended(self, number: int) -> None:
+        """Expect no file of a worker any more."""
+        self._left.discard(number)
+        if not self._left:
+            self._done.set()
+
+    async def all(self) -> list[str] | None:
+        """Return the files once every worker has written its own; None when one has not."""
+        await self._done.wait()
+        files = [file for file in self._files if file is not None]
+        return files if len(files) == len(self._files) else None
+
+
+async def summed_up(workers: Workers, params: ReadParams, sums: Sums) -> Rendered | None:
+    """Let a worker sum up what others render while they read, beside them; None when there is no such thing."""
+    if params.early is None or (files := await sums.all()) is None:
+        return None
+    out = Path(params.early.folder, "summed")
+    await asyncio.to_thread(out.mkdir)
+    render = RenderParams(
+        formats=params.formats,
+        state_db=params.state_db,
+        run_file=f"{params.run_file}.summed",
+        out_dir=str(out),
+        channel_id=params.channel_id,
+        number=params.early.number,
+        shows=params.early.number - 1,
+        shares=files,
+    )
+    try:
+        return await alone(workers, render, unheard)
+    except FirthError as error:
+        log.warning("what was rendered early is rendered again: %s", error.message)
+        return None
 
 
 async def _read_here(params: ReadParams) -> ReadResult:
     """Let a thread read a few small parts; whoever is cancelled waits until it has let go of the run's file."""
-    work = asyncio.ensure_future(asyncio.to_thread(read_task, params, _unheard))
+    work = asyncio.ensure_future(asyncio.to_thread(read_task, params, unheard))
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
@@ -86,10 +149,6 @@ async def _read_here(params: ReadParams) -> ReadResult:
         if (told := no_room(error)) is not None:
             raise told from error
         raise
-
-
-def _unheard(_: TaskProgress) -> None:
-    """It is over before anybody could hear how far it is."""
 
 
 def spread(spools: Sequence[Spool], sizes: Mapping[str, int], places: int, worth_bytes: int) -> list[list[Spool]]:
