@@ -45,6 +45,7 @@ KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "LD_LIBRAR
 PARENT = "FIRTHD_PID"
 """Tells the child whose child it is; in a container that may well be process 1."""
 NICENESS = 15
+STAND_BACK_TRIES, STAND_BACK_S = 5, 0.2
 STANDING_BACK, YIELDING = 10, 19
 """How far a worker's session stands back behind the daemon's, and one that has less to do than those beside it."""
 PR_SET_PDEATHSIG = 1
@@ -123,8 +124,7 @@ class Workers:
             began = self._clock.monotonic()
             process = await self._spawn(task)
             try:
-                await asyncio.to_thread(stand_back, process.pid, YIELDING if yielding else STANDING_BACK)
-                return await self._converse(process, task, params, result, progress)
+                return await self._converse(process, task, params, result, progress, yielding=yielding)
             finally:
                 await end(process)
                 log.info("worker %s was at work for %.1f s", task, self._clock.monotonic() - began)
@@ -147,8 +147,22 @@ class Workers:
             limit=MESSAGE_MAX_BYTES,
         )
 
+    async def _stand_back(self, pid: int, *, yielding: bool) -> None:
+        """Let a worker stand back; a daemon without privileges may say so of one session every tenth of a second."""
+        for _ in range(STAND_BACK_TRIES):
+            if await asyncio.to_thread(stand_back, pid, YIELDING if yielding else STANDING_BACK):
+                return
+            await self._clock.sleep(STAND_BACK_S)
+
     async def _converse(
-        self, process: asyncio.subprocess.Process, task: str, params: Struct, result: type[T], progress: Report | None
+        self,
+        process: asyncio.subprocess.Process,
+        task: str,
+        params: Struct,
+        result: type[T],
+        progress: Report | None,
+        *,
+        yielding: bool,
     ) -> T:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -156,7 +170,9 @@ class Workers:
         async with asyncio.TaskGroup() as group:
             said = group.create_task(last_lines(process.stderr))
             group.create_task(feed(process.stdin, msgspec.json.encode(params)))
+            standing = group.create_task(self._stand_back(process.pid, yielding=yielding))
             end_message = await self._listen(process.stdout, progress)
+            standing.cancel()
             status = await process.wait()
         if end_message is None:
             raise lost(task, status, said.result())
@@ -193,15 +209,20 @@ def check_task(task: str) -> None:
         raise ValueError(f"{task!r} is no worker task")
 
 
-def stand_back(pid: int, niceness: int) -> None:
-    """Let a worker stand back behind others, as far as the system allows it.
+def stand_back(pid: int, niceness: int) -> bool:
+    """Let a worker stand back behind others, as far as the system has that; return False when it is to be told later.
 
     Where the kernel shares the processors out among sessions, how nice a process is counts only inside its own.
     """
-    with contextlib.suppress(OSError):
+    try:
         if niceness > NICENESS:
             os.setpriority(os.PRIO_PROCESS, pid, niceness)
         Path(f"/proc/{pid}/autogroup").write_text(str(niceness), "ascii")
+    except BlockingIOError:
+        return False
+    except OSError:  # the system has no such thing, or the process has ended
+        return True
+    return True
 
 
 async def feed(stdin: asyncio.StreamWriter, body: bytes) -> None:

@@ -5,6 +5,7 @@ mirror's reading has added, beside which its source has no files. Whatever else 
 """
 
 import asyncio
+import logging
 from pathlib import Path
 
 from msgspec import Struct
@@ -15,6 +16,8 @@ from firthd.index.messages import Rendered, RenderParams
 from firthd.index.set_hash import EMPTY
 from firthd.store import catalog, generations, offers
 from firthd.store.database import Database, Reader
+
+log = logging.getLogger(__name__)
 
 FIRST_GENERATION = 1
 
@@ -46,7 +49,10 @@ async def usable(
         return None
     if not await db.read(lambda r: shows_nothing(r, plan.channel.id, family)):
         return None
-    return early.made if await asyncio.to_thread(all_there, early.made) else None
+    if not await asyncio.to_thread(all_there, early.made):
+        return None
+    log.info("channel %s shows what was rendered while it was read", plan.channel.name)
+    return early.made
 
 
 def all_there(made: Rendered) -> bool:

@@ -78,7 +78,7 @@ class IndexReads:
         begun = self.begun.pop(run_id, None)
         if begun is not None:
             await self._take_in.abandon(begun)
-            await asyncio.shield(asyncio.to_thread(shutil.rmtree, self._p.early_folder(run_id), ignore_errors=True))
+        await asyncio.shield(asyncio.to_thread(shutil.rmtree, self._p.early_folder(run_id), ignore_errors=True))
 
     async def _is_first(self, live: LiveRun, job: Job, params: ReadParams) -> bool:
         """Tell whether a mirror of few parts has nothing yet: it is only added to, and parts may be read in shares."""

@@ -41,7 +41,8 @@ async def read(workers: Workers, params: ReadParams, tell: Report, *, worth_byte
     room = 1.5 if params.early_rows is not None else 1.1
     if params.first and max(weight(group, sizes) for group in groups) * places > room * weight(params.spools, sizes):
         groups = cut(params.spools, sizes, places, worth_bytes)
-        params = replace(params, early=None)  # nobody has all of a part
+        if len(groups) > 1:  # nobody has all of a part
+            params = replace(params, early=None)
     # Who has most to do is the last to end: the others yield to it, or it would be alone in the end.
     heaviest = max(weight(group, sizes) for group in groups)
     progress: dict[int, TaskProgress] = {}

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import random
 import sqlite3
 from pathlib import Path
@@ -15,6 +16,13 @@ from tests.support.daemon import Running, in_process_daemon
 
 RECORDS = 300
 BROKEN = '{"packages": [1, 2]}'
+OBJECTS = (
+    "SELECT path, since, until, hex(sha256), size, lasting FROM object"
+    " WHERE path NOT LIKE '%run_exports%' ORDER BY path, since"
+)
+DIGESTS = "SELECT number, digest, artifacts, packages, bytes, added FROM generation"
+PACKAGES = "SELECT name, number, version, files, depends, hex(digest) FROM package ORDER BY name"
+SHOWN = "channel main shows what was rendered while it was read"
 
 
 def write_source(folder: Path) -> str:
@@ -43,6 +51,14 @@ async def mirrored(running: Running, source: str, mode: str = "passive") -> int:
     fields = {"type": "conda", "mode": mode, "source": source}
     reply = await running.client.call("mirror.create", channel="main", name="m", **fields)
     return int(reply.mirror.id)
+
+
+def found(state: Path, query: str) -> list[tuple[object, ...]]:
+    connection = sqlite3.connect(state / "firth.sqlite")
+    try:
+        return connection.execute(query).fetchall()
+    finally:
+        connection.close()
 
 
 def counted(state: Path, query: str) -> int:
@@ -108,4 +124,37 @@ def test_a_run_ends_as_it_should_where_no_end_of_its_set_can_be_written(tmp_path
             await running.daemon.take_in.abandon(Begun(1))
             db.release()
 
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("what", ["another mirror", "a file beside the index", "a block"])
+def test_what_is_rendered_while_it_is_read_is_shown_where_there_is_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    """All of it is rendered from rows where there is: what is shown is the same."""
+
+    async def shown(folder: Path, source: str, *, alone: bool) -> list[list[tuple[object, ...]]]:
+        async with in_process_daemon(folder) as running:
+            mirror = await mirrored(running, source)
+            if what == "another mirror" and not alone:
+                await running.client.call("mirror.create", channel="main", name="n", type="conda", source=source)
+            if what == "a block" and not alone:
+                await running.client.call("package.remove", channel="main", family="conda", spec="absent")
+            caplog.clear()
+            done = await running.run(mirror)
+            assert (done.state, done.counts.added) == ("completed", RECORDS)
+            assert (SHOWN in caplog.messages) is alone
+            assert list((running.state / "rendered" / "work").iterdir()) == []
+            queries = (OBJECTS, DIGESTS, PACKAGES)
+            return [await asyncio.to_thread(found, running.state, query) for query in queries]
+
+    async def check() -> None:
+        source = write_source(tmp_path / "source")
+        (tmp_path / "source" / "noarch" / "repodata.json").write_text('{"packages": {}}')
+        first = await shown(tmp_path / "alone", source, alone=True)
+        if what == "a file beside the index":
+            (tmp_path / "source" / "noarch" / "run_exports.json").write_text('{"packages": {}}')
+        assert await shown(tmp_path / "other", source, alone=False) == first
+
+    caplog.set_level(logging.INFO)
     asyncio.run(check())
