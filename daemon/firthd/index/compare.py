@@ -209,7 +209,7 @@ class PartReader:
         else:
             entries = enumerate(listing if self._spool.share is None else share_of(listing, self._spool.share))
         for number, entry in entries:
-            filename, section, raw = entry.filename, entry.section, entry.raw
+            filename, section, raw, _ = entry
             self._seen = number + 1
             if number % REPORT_EVERY == 0:
                 self._report(TaskProgress(number, total, "records", f"{part}: {number:,} of {total:,} read"))

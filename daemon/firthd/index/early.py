@@ -21,11 +21,9 @@ from firthd.workers import Report, TaskProgress
 
 log = logging.getLogger(__name__)
 
-_shown = itemgetter(
-    *map(
-        ("family", "part", *(column.name for column in COLUMNS), "replaces", "id", "mirror_id").index, ShownRow._fields
-    )
-)
+_FIELDS = ("family", "part", *(column.name for column in COLUMNS), "replaces", "id", "mirror_id")
+_FILENAME = _FIELDS.index("filename")
+_shown = itemgetter(*map(_FIELDS.index, ShownRow._fields))
 
 
 class EarlyRender:
@@ -45,19 +43,17 @@ class EarlyRender:
         self._sums: list[PartSums] = []
         self._renderer: PartRenderer | None = None
         self._summaries = Summaries(formats)
-        self._page: list[ShownRow] = []
+        self._page: list[AddRow] = []
         self._rows = self._artifacts = 0
         self._failed = False
 
     def add(self, part: str, row: AddRow) -> None:
         """Take a row as the run's file gets it; those of a part come by file name and section."""
-        if self._failed:
-            return
-        self._rows += 1  # as good as the id that it is to get: that rises too
-        shown = tuple.__new__(ShownRow, _shown((*row, self._rows, self._mirror_id)))
-        if len(self._page) >= PAGE_ROWS and shown.filename != self._page[-1].filename:
+        page = self._page
+        if len(page) >= PAGE_ROWS and row[_FILENAME] != page[-1][_FILENAME]:
             self._turn(part)
-        self._page.append(shown)
+            page = self._page
+        page.append(row)
 
     def end(self, part: str, *, last: bool) -> None:
         """Write the objects of a part of which all rows have come.
@@ -97,10 +93,14 @@ class EarlyRender:
         page, self._page = self._page, []
         if not page or self._failed:
             return
+        first, mirror_id, new = self._rows, self._mirror_id, tuple.__new__
+        self._rows += len(page)
+        # A number is as good as the id that the row is to get: that rises too.
+        rows = [new(ShownRow, _shown((*row, number, mirror_id))) for number, row in enumerate(page, first)]
         try:
             if self._renderer is None:
                 self._renderer = self._formats.renderer(part, None, self._out)
-            rows = once(page)
+            rows = once(rows)
             self._summaries.add(part, rows)
             for row in rows:
                 self._renderer.add(row)
@@ -110,7 +110,7 @@ class EarlyRender:
 
     def _give_up(self) -> None:
         log.exception("a record could not be written while it was read")
-        self._failed = True
+        self._failed, self._renderer = True, None
 
     def _tell(self, what: str, done: int, total: int) -> None:
         self._report(TaskProgress(done, total, "objects", what))

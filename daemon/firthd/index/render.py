@@ -57,6 +57,7 @@ def _render(params: RenderParams, state: WorkerState, run_file: RunFile, report:
         return None
 
 
+_section_of = attrgetter("section")
 NOTHING_HIDDEN = "{}"
 NOTHING = FamilyContent(state=EMPTY, artifacts=0, packages=0, bytes=0)
 
@@ -316,7 +317,8 @@ def share_of(out: Outputs, run_file: RunFile, parts: list[RenderedPart]) -> Rend
 
 def count_of(rows: Sequence[ShownRow]) -> int:
     """Return how many of these rows are files that people count."""
-    return sum(not goes_along(row.section) for row in rows)
+    along = {section for section in set(map(_section_of, rows)) if goes_along(section)}
+    return sum(row.section not in along for row in rows) if along else len(rows)
 
 
 def once(rows: list[ShownRow]) -> list[ShownRow]:

@@ -1,6 +1,7 @@
 """The only place that has a run's index read, and takes in what a mirror's first one adds while it is still read.
 
-What was taken so lies in an open change set, which counts for nothing before the run has looked at all of it.
+What was taken so lies in an open change set, which counts for nothing before the run has looked at all of it. Where
+a channel shows nothing yet, workers render beside it what they read; a publication may find it there.
 """
 
 import asyncio

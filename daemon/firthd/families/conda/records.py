@@ -127,11 +127,12 @@ def usual_record_of(entry: Entry) -> SourceRecord | None:
 
     None: it must be looked at closely, and may be none at all.
     """
-    if entry.section not in PLAIN_SECTIONS or (found := usual(bytes(entry.raw))) is None:
+    filename, section, raw, _ = entry
+    if section not in PLAIN_SECTIONS or (found := usual(bytes(raw))) is None:
         return None
     record, spelled = found
     name, version, build, size, time = record.name, record.version, record.build, record.size, record.timestamp
-    if name is UNSET or version is UNSET or build is UNSET or not safe_usual(entry.filename, name, version, build):
+    if name is UNSET or version is UNSET or build is UNSET or not safe_usual(filename, name, version, build):
         return None
     if size is not UNSET and not 0 <= size < SIZE_MAX:
         return None
@@ -148,8 +149,8 @@ def usual_record_of(entry: Entry) -> SourceRecord | None:
     except ValueError:
         return None
     return SourceRecord(
-        entry.section,
-        entry.filename,
+        section,
+        filename,
         name,
         version,
         build,
@@ -161,7 +162,7 @@ def usual_record_of(entry: Entry) -> SourceRecord | None:
         _usual_license(record.license),
         time if type(time) is int and SECONDS_BELOW <= time < NUMBER_MAX else milliseconds(time),
         plain_print(spelled),
-        entry.raw,
+        raw,
     )
 
 
