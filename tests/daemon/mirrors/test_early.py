@@ -127,7 +127,14 @@ def test_a_run_ends_as_it_should_where_no_end_of_its_set_can_be_written(tmp_path
     asyncio.run(check())
 
 
-@pytest.mark.parametrize("what", ["another mirror", "a file beside the index", "a block"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "another mirror",
+        pytest.param("a file beside the index", marks=pytest.mark.deep),
+        pytest.param("a block", marks=pytest.mark.deep),
+    ],
+)
 def test_what_is_rendered_while_it_is_read_is_shown_where_there_is_nothing_else(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, what: str
 ) -> None:
