@@ -1,23 +1,27 @@
 """The only place that decides whether what was rendered while it was read is what a publication is to show.
 
 It is where a channel shows nothing yet, only one mirror ever had a place in it, and all that is published is what that
-mirror's reading has added, beside which its source has no files. Whatever else there is: all is rendered from rows.
+mirror's reading has added. Whatever else there is: all is rendered from rows.
 """
 
 import asyncio
 import logging
+from collections.abc import Iterable
+from operator import attrgetter
 from pathlib import Path
 
 from msgspec import Struct
 
 from firth_protocol.types import Family
 from firthd.channels.plan import Plan
+from firthd.families.base import Side
 from firthd.index.messages import Rendered, RenderParams
 from firthd.index.set_hash import EMPTY
 from firthd.store import catalog, generations, offers
 from firthd.store.database import Database, Reader
 
 log = logging.getLogger(__name__)
+_name = attrgetter("name")
 
 FIRST_GENERATION = 1
 
@@ -27,7 +31,12 @@ class Early(Struct, frozen=True, kw_only=True):
 
     family: Family
     change_set: int
+    sides: list[Side]  # the files that were taken from beside the index
     made: Rendered
+
+    def covers(self, parts: Iterable[str]) -> bool:
+        """Tell whether these parts are rendered, but for what belongs to no single one."""
+        return {*parts, ""} - {part.part for part in self.made.result.parts} == {""}
 
 
 async def shows_nothing(r: Reader, channel_id: int, family: Family) -> bool:
@@ -45,7 +54,7 @@ async def usable(
     """Return what need not be rendered, because it is there; None where a render would make something else."""
     if early is None or early.family != family or plan.full or plan.number != FIRST_GENERATION + 1:
         return None
-    if plan.rendered_sets != [early.change_set] or params.sides:
+    if plan.rendered_sets != [early.change_set] or sorted(params.sides, key=_name) != sorted(early.sides, key=_name):
         return None
     if not await db.read(lambda r: shows_nothing(r, plan.channel.id, family)):
         return None

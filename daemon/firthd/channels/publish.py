@@ -14,6 +14,7 @@ from msgspec import Struct, structs
 from firth_protocol.errors import FirthError, NotFound, WorkerLost
 from firth_protocol.events import Fact
 from firth_protocol.types import Cause, Family
+from firthd.channels.beside import side_of
 from firthd.channels.drops import Retention
 from firthd.channels.early import Early, usable
 from firthd.channels.families import content_before, digest_of, empty_row, family_row, to_render
@@ -22,7 +23,6 @@ from firthd.channels.published import Published, superseded, view_of
 from firthd.channels.renders import part_apart, render
 from firthd.clock import Clock
 from firthd.families.base import FamilyRules, Side
-from firthd.families.pieces import PIECES
 from firthd.index.messages import PreviousFile, RenderParams, RenderResult
 from firthd.store import catalog, generations, objects, summaries
 from firthd.store.catalog import ChannelRow
@@ -361,20 +361,13 @@ class Publisher:
         """Return the files that the channel's mirrors keep beside their indexes, and those indexes that are signed."""
 
         async def body(r: Reader) -> list[Side]:
-            return [
-                Side(
-                    mirror_id=mirror.id,
-                    name=row.part,
-                    beside=row.part if row.beside is None else row.beside,
-                    file=str(self._sources / str(mirror.id) / row.file),
-                    encoding=row.encoding,
-                    index=row.beside is None,
-                )
+            sides = [
+                side_of(mirror.id, row, self._sources / str(mirror.id))
                 for mirror in await catalog.mirrors_of(r, channel_id)
                 if mirror.type.value == family.value
                 for row in (await catalog.source_indexes(r, mirror.id)).values()
-                if row.file is not None and (row.signed if row.beside is None else row.encoding != PIECES)
             ]
+            return [side for side in sides if side is not None]
 
         return await self._db.read(body)
 

@@ -38,7 +38,7 @@ class EarlyRender:
         self._report = report
         folder = Path(early.folder) / Path(params.run_file).name  # each task has its own
         folder.mkdir(parents=True)
-        self._out = Outputs(folder, {}, state, params.channel_id, formats.family, number=early.number)
+        self._out = Outputs(folder, {}, state, params.channel_id, formats.family, early.sides, number=early.number)
         self._parts: list[RenderedPart] = []
         self._sums: list[PartSums] = []
         self._renderer: PartRenderer | None = None

@@ -34,6 +34,7 @@ class EarlyParams(Struct, frozen=True, kw_only=True):
 
     folder: str  # an empty one on the file system of the rendered store
     number: int  # the generation to be
+    sides: list[Side] = []  # the files beside the index
 
 
 class ReadParams(Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from firth_protocol.errors import WorkerLost
 from firth_protocol.types import MirrorMode, RunKind
+from firthd.channels.beside import side_of
 from firthd.channels.early import FIRST_GENERATION, Early, shows_nothing
 from firthd.index.messages import EarlyParams, ReadParams, ReadResult
 from firthd.mirrors.context import Context
@@ -69,9 +70,9 @@ class IndexReads:
         except WorkerLost:
             live.log("the worker process was lost; memory may have run out", "error")
             raise
-        if result.made is not None:
-            family = rules_of(self._p.families, job.type).family
-            begun.early = Early(family=family, change_set=begun.change_set, made=result.made)
+        if result.made is not None and params.early is not None:
+            family, sides = rules_of(self._p.families, job.type).family, params.early.sides
+            begun.early = Early(family=family, change_set=begun.change_set, sides=sides, made=result.made)
         return result
 
     async def ended(self, run_id: int) -> None:
@@ -96,13 +97,13 @@ class IndexReads:
     async def _rendered_early(self, live: LiveRun, job: Job, index: Index) -> EarlyParams | None:
         """Return where workers make the objects of what they read; None where that would not be what is to be shown."""
         family = rules_of(self._p.families, job.type).family
-        if any(side.row.file for side in index.sides) or not await self._p.db.read(
-            lambda r: shows_nothing(r, job.channel_id, family)
-        ):
+        if not await self._p.db.read(lambda r: shows_nothing(r, job.channel_id, family)):
             return None
-        folder = self._p.early_folder(live.id)
+        folder, sources = self._p.early_folder(live.id), self._p.source_folder(job.mirror_id)
         await asyncio.to_thread(_make_empty, folder)
-        return EarlyParams(folder=str(folder), number=FIRST_GENERATION + 1)
+        sides = [side_of(job.mirror_id, side.row, sources) for side in index.sides]
+        taken = [side for side in sides if side is not None]
+        return EarlyParams(folder=str(folder), number=FIRST_GENERATION + 1, sides=taken)
 
     async def _beside(
         self, reading: Coroutine[Any, Any, ReadResult], files: asyncio.Queue[str | None], job: Job, begun: Begun

@@ -39,10 +39,10 @@ async def read(workers: Workers, params: ReadParams, tell: Report, *, worth_byte
     groups = spread(params.spools, sizes, places, worth_bytes)
     # Taking in beside it keeps about half a place busy: a cut, which costs, gains less then.
     room = 1.5 if params.early_rows is not None else 1.1
-    if params.first and max(weight(group, sizes) for group in groups) * places > room * weight(params.spools, sizes):
+    most = max(weight(group, sizes) for group in groups)
+    # Who renders what it reads must have all of a part.
+    if params.first and params.early is None and most * places > room * weight(params.spools, sizes):
         groups = cut(params.spools, sizes, places, worth_bytes)
-        if len(groups) > 1:  # nobody has all of a part
-            params = replace(params, early=None)
     # Who has most to do is the last to end: the others yield to it, or it would be alone in the end.
     heaviest = max(weight(group, sizes) for group in groups)
     progress: dict[int, TaskProgress] = {}
@@ -130,6 +130,7 @@ async def summed_up(workers: Workers, params: ReadParams, sums: Sums) -> Rendere
         number=params.early.number,
         shows=params.early.number - 1,
         shares=files,
+        sides=params.early.sides,
     )
     try:
         return await alone(workers, render, unheard)

@@ -425,7 +425,7 @@ class MirrorRuns:
             for part in read.parts:
                 await self._p.blocks.heed_refused(job.mirror_id, part.part, part.refused)
             live.count(added=copied.added, removed=copied.closed)
-            early = None if renewed or begun is None else begun.early
+            early = None if begun is None else begun.early_of(renewed)
             publication = await self._take_in.publish(live, job.channel_id, cause_of(live), None, early)
             shadowed = publication.shadowed.get(job.mirror_id)
             if shadowed is not None:

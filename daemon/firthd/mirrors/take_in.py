@@ -41,6 +41,10 @@ class Begun:
         self.pace = Pace()
         self.early: Early | None = None  # its objects, if they were made while it was read
 
+    def early_of(self, renewed: Sequence[str]) -> Early | None:
+        """Return those objects, unless parts are to be rendered anew that are not among them."""
+        return self.early if self.early is not None and self.early.covers(renewed) else None
+
 
 class TakeIn:
     """Turns run files into change sets, and change sets into generations."""
