@@ -361,6 +361,7 @@ class Daemon:
                 group.create_task(self.settling.once(self.upkeep.serve), name="upkeep"),
                 group.create_task(self.settling.once(self.usage.serve), name="usage"),
                 group.create_task(self.notifications.serve(), name="notify"),  # a full disk is to be told, too
+                group.create_task(self.workers.keep_ready(), name="workers"),
                 group.create_task(self.sampler.serve(), name="sampler"),
                 group.create_task(self._watch(), name="watch"),
             ]

@@ -15,7 +15,8 @@ from firthd.channels.plan import Plan
 from firthd.index.messages import Rendered, RenderParams, RenderResult, Share
 from firthd.store import artifacts
 from firthd.store.database import Database
-from firthd.workers import Report, TaskProgress, Workers
+from firthd.worker import Report, TaskProgress
+from firthd.workers import Workers
 
 RENDER = "firthd.index.render:render_task"
 WORTH_RECORDS = 20_000

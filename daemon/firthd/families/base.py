@@ -7,7 +7,7 @@ are absolute and of type str, digests are lower hex, times are milliseconds sinc
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol, runtime_checkable
+from typing import Any, BinaryIO, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from msgspec import Raw, Struct
 
@@ -20,6 +20,7 @@ from firthd.store.joined import Piece
 from firthd.store.promises import Promise
 from firthd.store.worker_reads import ShownRow
 
+T = TypeVar("T")
 Comparable = Any
 """What Python can sort; a family's own keys, never mixed with another's."""
 
@@ -163,9 +164,9 @@ class Output(Protocol):
     def before(self, path: str) -> bytes | None:
         """Return what is served before at a path that `FamilyRules.reads` ends; None: it can be made again."""
 
-    def readable(self) -> Iterable[str]:
-        """Return the paths that `before` is good for."""
-
+    # What `make` makes of what `before` gives, which is proven meanwhile; the paths that both are good for.
+    def made_of(self, path: str, make: Callable[[bytes], T], /) -> T | None: ...
+    def readable(self) -> Iterable[str]: ...
     def shown_since(self, folder: str) -> Mapping[str, int]:
         """Return of each path below a folder the number of the generation from which on it shows what it will show."""
 

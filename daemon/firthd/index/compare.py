@@ -25,7 +25,7 @@ from firthd.store.columns import goes_along
 from firthd.store.run_file import AddRow, CloseRow, OfferRow, RunFile
 from firthd.store.worker_reads import LiveRow, WorkerState
 from firthd.upstream.masking import printable, starred
-from firthd.workers import Report, TaskProgress
+from firthd.worker import Report, TaskProgress
 
 if TYPE_CHECKING:
     from array import array

@@ -17,7 +17,7 @@ from firthd.index.summaries import PartSums, Summaries, write_sums
 from firthd.store.run_file import AddRow, RunFile
 from firthd.store.worker_objects import PAGE_ROWS
 from firthd.store.worker_reads import ShownRow, WorkerState
-from firthd.workers import Report, TaskProgress
+from firthd.worker import Report, TaskProgress
 
 log = logging.getLogger(__name__)
 

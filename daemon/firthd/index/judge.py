@@ -29,7 +29,7 @@ from firthd.store.excluded import About, JudgementFile
 from firthd.store.judge_reads import JudgeState
 from firthd.store.run_file import RunFile, SightRow
 from firthd.store.worker_reads import LiveRow
-from firthd.workers import Report, TaskProgress
+from firthd.worker import Report, TaskProgress
 
 REPORT_EVERY = 20_000
 MISSING_TOLD = 1000

@@ -14,7 +14,7 @@ from firthd.families.base import Entry, Formats, InvalidRecordError, Listing, So
 from firthd.index.messages import JudgedBy
 from firthd.policies.advisories import Flaws, decode_advisory
 from firthd.policies.evaluate import KEPT, Judge, Judging
-from firthd.workers import Report
+from firthd.worker import Report
 
 COPY_BYTES = 1 << 20
 

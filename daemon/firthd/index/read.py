@@ -10,7 +10,7 @@ from firthd.index.compare import FILTERED, PartReader, changed_offers
 from firthd.index.messages import PartResult, ReadParams, ReadResult
 from firthd.store.run_file import RunFile
 from firthd.store.worker_reads import WorkerState
-from firthd.workers import Report
+from firthd.worker import Report
 
 if TYPE_CHECKING:
     from firthd.index.early import EarlyRender

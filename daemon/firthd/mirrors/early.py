@@ -24,7 +24,7 @@ from firthd.mirrors.source import Job, rules_of
 from firthd.mirrors.take_in import Begun, TakeIn
 from firthd.runs.run import LiveRun
 from firthd.store import offers
-from firthd.workers import TaskProgress
+from firthd.worker import TaskProgress
 
 ROWS = 25_000
 """That are handed over at a time."""

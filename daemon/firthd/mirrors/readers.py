@@ -15,7 +15,8 @@ from firthd.index.compare import joined
 from firthd.index.messages import PartResult, ReadParams, ReadResult, Rendered, RenderParams
 from firthd.index.read import read_task
 from firthd.store.run_file import forget_more, numbered
-from firthd.workers import Report, TaskProgress, Workers, no_room
+from firthd.worker import Report, TaskProgress, no_room
+from firthd.workers import Workers
 
 log = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from firthd.store import delivered, policies
 from firthd.store.policies import ReleaseRow
 from firthd.store.promises import broken_in
 from firthd.upstream.source import is_file, page_address
-from firthd.workers import Report
+from firthd.worker import Report
 
 ROUNDS_MAX = 50
 AT_ONCE = 8

@@ -426,12 +426,11 @@ class MirrorRuns:
                 await self._p.blocks.heed_refused(job.mirror_id, part.part, part.refused)
             live.count(added=copied.added, removed=copied.closed)
             early = None if begun is None else begun.early_of(renewed)
-            publication = await self._take_in.publish(live, job.channel_id, cause_of(live), None, early)
+            publication, totals = await self._take_in.publish_and_count(live, job, cause_of(live), early)
             shadowed = publication.shadowed.get(job.mirror_id)
             if shadowed is not None:
                 live.count(shadowed=shadowed)
             live.progress(told(publication))
-        totals = await self._take_in.count(job.channel_id, job.mirror_id)
         # Of parts that have not changed nothing was read: what is there is counted, not what was read.
         live.count(
             passive=totals.artifacts if job.mode is MirrorMode.PASSIVE else 0,

@@ -16,7 +16,7 @@ from firthd.index.read import read_task
 from firthd.index.render import render_task
 from firthd.store.worker_objects import PAGE_ROWS
 from firthd.store.worker_reads import ShownRow
-from firthd.workers import TaskProgress
+from firthd.worker import TaskProgress
 from tests.support.conda_state import CondaState, run_rows
 
 TABLES = (

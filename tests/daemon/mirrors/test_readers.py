@@ -15,7 +15,8 @@ from firthd.index.read import read_task
 from firthd.mirrors.readers import Sums, cut, read, spread
 from firthd.store.run_file import files_of, numbered
 from firthd.store.run_reads import open_run_file
-from firthd.workers import TaskProgress, Workers
+from firthd.worker import TaskProgress
+from firthd.workers import Workers
 from tests.support.conda_state import CondaState, run_rows
 
 PARTS = ("linux-64", "noarch", "osx-64")
