@@ -46,6 +46,7 @@ class TaskProgress(Struct, frozen=True):
     unit: str
     description: str
     file: str | None = None  # one that the task is done with: the caller may take it while the task goes on
+    sums: str | None = None  # such a file too: what the task is about to write shows
 
 
 class Message(Struct, frozen=True, omit_defaults=True):

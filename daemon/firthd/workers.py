@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -21,7 +22,7 @@ from firth_protocol import units
 from firth_protocol.errors import WorkerLost, from_wire
 from firthd.clock import Clock
 from firthd.turns import Turns
-from firthd.worker import LATER, MEMORY, PARENT, Message, Report, TaskProgress, check_task
+from firthd.worker import LATER, MEMORY, NICENESS, PARENT, Message, Report, TaskProgress, check_task
 
 T = TypeVar("T")
 
@@ -33,6 +34,9 @@ STDERR_LINE_MAX_BYTES = 4096
 KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH")
 READY_S = 60.0
 """How long a process waits for a task before it is ended."""
+STAND_BACK_TRIES, STAND_BACK_S = 5, 0.2
+STANDING_BACK, YIELDING = 10, 19
+"""How far a worker's session stands back behind the daemon's, and one that has less to do than those beside it."""
 BASE_MEMORY_BYTES = 256 * 1000**2
 
 
@@ -60,11 +64,19 @@ class Workers:
         return self._turns.none_free
 
     async def run(
-        self, task: str, params: Struct, result: type[T], *, progress: Report | None = None, pressed: bool = False
+        self,
+        task: str,
+        params: Struct,
+        result: type[T],
+        *,
+        progress: Report | None = None,
+        pressed: bool = False,
+        yielding: bool = False,
     ) -> T:
         """Run `task` ("package.module:function" below the families or the store) and return what it returns.
 
-        `pressed`: it goes before tasks that are not, for clients wait for what it makes.
+        `pressed`: it goes before tasks that are not, for clients wait for what it makes. `yielding`: at work it leaves
+        the processors to workers beside it, which have more to do.
 
         Raises the FirthError that the task raised, or WorkerLost when the process ended without a result; what it
         wrote to stderr goes to the log. When the caller is cancelled, the process is killed before this returns.
@@ -76,7 +88,7 @@ class Workers:
             began = self._clock.monotonic()
             process = await self._process(task, params)
             try:
-                return await self._converse(process, task, params, result, progress)
+                return await self._converse(process, task, params, result, progress, yielding=yielding)
             finally:
                 await end(process)
                 log.info("worker %s was at work for %.1f s", task, self._clock.monotonic() - began)
@@ -134,8 +146,22 @@ class Workers:
             limit=MESSAGE_MAX_BYTES,
         )
 
+    async def _stand_back(self, pid: int, *, yielding: bool) -> None:
+        """Let a worker stand back; a daemon without privileges may say so of one session every tenth of a second."""
+        for _ in range(STAND_BACK_TRIES):
+            if await asyncio.to_thread(stand_back, pid, YIELDING if yielding else STANDING_BACK):
+                return
+            await self._clock.sleep(STAND_BACK_S)
+
     async def _converse(
-        self, process: asyncio.subprocess.Process, task: str, params: Struct, result: type[T], progress: Report | None
+        self,
+        process: asyncio.subprocess.Process,
+        task: str,
+        params: Struct,
+        result: type[T],
+        progress: Report | None,
+        *,
+        yielding: bool,
     ) -> T:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -143,7 +169,9 @@ class Workers:
         async with asyncio.TaskGroup() as group:
             said = group.create_task(last_lines(process.stderr))
             group.create_task(feed(process.stdin, task.encode() + b"\n" + msgspec.json.encode(params)))
+            standing = group.create_task(self._stand_back(process.pid, yielding=yielding))
             end_message = await self._listen(process.stdout, progress)
+            standing.cancel()
             status = await process.wait()
         if end_message is None:
             raise lost(task, status, said.result())
@@ -172,6 +200,22 @@ class Workers:
                 last = message
             elif progress is not None:
                 progress(message.progress)
+
+
+def stand_back(pid: int, niceness: int) -> bool:
+    """Let a worker stand back behind others, as far as the system has that; return False when it is to be told later.
+
+    Where the kernel shares the processors out among sessions, how nice a process is counts only inside its own.
+    """
+    try:
+        if niceness > NICENESS:
+            os.setpriority(os.PRIO_PROCESS, pid, niceness)
+        Path(f"/proc/{pid}/autogroup").write_text(str(niceness), "ascii")
+    except BlockingIOError:
+        return False
+    except OSError:  # the system has no such thing, or the process has ended
+        return True
+    return True
 
 
 async def feed(stdin: asyncio.StreamWriter, body: bytes) -> None:

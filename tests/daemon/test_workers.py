@@ -22,7 +22,7 @@ from firthd.families.base import Spool
 from firthd.families.conda.family import CONDA
 from firthd.index.messages import ReadParams, ReadResult
 from firthd.worker import TaskProgress, check_task, no_room
-from firthd.workers import Workers, memory_for
+from firthd.workers import STANDING_BACK, YIELDING, Workers, memory_for, stand_back
 from tests.support.conda import sample_channel
 from tests.support.conda_state import CondaState
 
@@ -194,6 +194,21 @@ async def test_child_has_no_sockets_and_little_environment(
     assert ours == set()
     assert SECRET not in environment
     assert niceness == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 15)
+
+
+@pytest.mark.parametrize("wanted", [YIELDING, STANDING_BACK])
+async def test_a_worker_with_less_to_do_stands_further_back(wanted: int) -> None:
+    process = await asyncio.create_subprocess_exec("cat", stdin=asyncio.subprocess.PIPE, start_new_session=True)
+    try:
+        before = os.getpriority(os.PRIO_PROCESS, process.pid)
+        while not await asyncio.to_thread(stand_back, process.pid, wanted):
+            pass  # a moment after another worker
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) == (YIELDING if wanted == YIELDING else before)
+        shared_out = Path(f"/proc/{process.pid}/autogroup")
+        assert not shared_out.exists() or shared_out.read_text().split()[-1] == str(wanted)
+    finally:
+        process.kill()
+        await process.wait()
 
 
 @asynccontextmanager

@@ -174,6 +174,7 @@ async def test_a_night_of_a_first_reading(tmp_path: Path, night: Night) -> None:
         assert await asyncio.to_thread(counted, process.state, LIVE) == wanted
         assert await asyncio.to_thread(counted, process.state, UNFINISHED) == 0
         assert list((process.state / "runs").rglob("*")) == []
+        assert list((process.state / "rendered" / "work").rglob("*")) == []
         await process.terminate()
         assert await asyncio.to_thread(outside.sound, process.state) == []
         assert await asyncio.to_thread(counted, process.state, TWICE) == 0
@@ -229,5 +230,6 @@ async def test_a_disk_that_fills_while_a_first_index_is_taken_in(tmp_path: Path)
             assert await asyncio.to_thread(counted, process.state, LIVE) == RECORDS
             assert await asyncio.to_thread(counted, process.state, UNFINISHED) == 0
             assert list((process.state / "runs").rglob("*")) == []
+            assert list((process.state / "rendered" / "work").rglob("*")) == []
             await process.terminate()
             assert await asyncio.to_thread(outside.sound, process.state) == []

@@ -14,14 +14,15 @@ from msgspec import Struct, structs
 from firth_protocol.errors import FirthError, NotFound, WorkerLost
 from firth_protocol.events import Fact
 from firth_protocol.types import Cause, Family
+from firthd.channels.beside import side_of
 from firthd.channels.drops import Retention
+from firthd.channels.early import Early, usable
 from firthd.channels.families import content_before, digest_of, empty_row, family_row, to_render
 from firthd.channels.plan import Plan, owes_its_present, plan_publication
 from firthd.channels.published import Published, superseded, view_of
 from firthd.channels.renders import part_apart, render
 from firthd.clock import Clock
 from firthd.families.base import FamilyRules, Side
-from firthd.families.pieces import PIECES
 from firthd.index.messages import PreviousFile, RenderParams, RenderResult
 from firthd.store import catalog, generations, objects, summaries
 from firthd.store.catalog import ChannelRow
@@ -60,6 +61,7 @@ class _Once(Struct, frozen=True, kw_only=True):
     work: Path
     report: Report
     roll_back_to: int | None
+    early: Early | None
 
 
 class _RenderFailed(Exception):
@@ -159,16 +161,18 @@ class Publisher:
         report: Report,
         roll_back_to: int | None = None,
         mirror_id: int | None = None,
+        early: Early | None = None,
     ) -> Publication:
         """Publish a channel's draft (or an earlier generation's content again); None of it shows until all is durable.
 
         `work` is a folder that this call may fill and empty, on the file system of the rendered store. `mirror_id`: for
-        whose sake this is done. What cannot be rendered never holds up another mirror: when the whole draft fails, each
-        mirror's part of it is published for itself, and those that fail are set aside until a publication for their own
-        sake, or for nobody's, tries them again. Raises the failure of `mirror_id`, or any failure when it is None.
+        whose sake this is done; `early`: what of it is rendered. What cannot be rendered never holds up another mirror:
+        when the whole draft fails, each mirror's part of it is published for itself, and those that fail are set aside
+        until a publication for their own sake, or for nobody's, tries them again. Raises the failure of `mirror_id`, or
+        any failure when it is None.
         """
         async with self._locks[channel_id]:
-            one = _Once(cause=cause, run_id=run_id, work=work, report=report, roll_back_to=roll_back_to)
+            one = _Once(cause=cause, run_id=run_id, work=work, report=report, roll_back_to=roll_back_to, early=early)
             tried = await self._db.read(lambda r: self._waiting(r, channel_id, mirror_id))
             try:
                 return await self._publish(channel_id, one, tried)
@@ -338,8 +342,10 @@ class Publisher:
             one.report(progress.description, progress.done, progress.total)
 
         try:
-            apart = None if plan.full or self._workers.places < 2 else await part_apart(self._db, plan, family)
-            rendered = await render(self._workers, params, tell, apart)
+            rendered = await usable(self._db, plan, family, params, one.early)
+            if rendered is None:
+                apart = None if plan.full or self._workers.places < 2 else await part_apart(self._db, plan, family)
+                rendered = await render(self._workers, params, tell, apart)
         except FirthError as error:
             raise _RenderFailed(error) from None
         files = (*rendered.result.files, *rendered.packs)
@@ -349,27 +355,20 @@ class Publisher:
                 partial(objects.name_pack, channel_id=plan.channel.id, file=pack.sha256, size=pack.size)
             )
         for run_file in rendered.run_files:
-            await self._copy(plan, family, run_file)
+            await self._copy(plan, family, Path(run_file))
         return rendered.result
 
     async def sides(self, channel_id: int, family: Family) -> list[Side]:
         """Return the files that the channel's mirrors keep beside their indexes, and those indexes that are signed."""
 
         async def body(r: Reader) -> list[Side]:
-            return [
-                Side(
-                    mirror_id=mirror.id,
-                    name=row.part,
-                    beside=row.part if row.beside is None else row.beside,
-                    file=str(self._sources / str(mirror.id) / row.file),
-                    encoding=row.encoding,
-                    index=row.beside is None,
-                )
+            sides = [
+                side_of(mirror.id, row, self._sources / str(mirror.id))
                 for mirror in await catalog.mirrors_of(r, channel_id)
                 if mirror.type.value == family.value
                 for row in (await catalog.source_indexes(r, mirror.id)).values()
-                if row.file is not None and (row.signed if row.beside is None else row.encoding != PIECES)
             ]
+            return [side for side in sides if side is not None]
 
         return await self._db.read(body)
 

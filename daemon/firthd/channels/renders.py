@@ -4,19 +4,18 @@ A third one sums up what both have shown, so that what they leave is what one al
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from firth_protocol.types import Family
 from firthd.channels.plan import Plan
-from firthd.index.messages import RenderedFile, RenderParams, RenderResult, Share
+from firthd.index.messages import Rendered, RenderParams, RenderResult, Share
 from firthd.store import artifacts
 from firthd.store.database import Database
-from firthd.worker import Report
+from firthd.worker import Report, TaskProgress
 from firthd.workers import Workers
 
 RENDER = "firthd.index.render:render_task"
@@ -25,64 +24,60 @@ WORTH_RECORDS = 20_000
 GOES_ON_RECORDS = 100_000
 """The same where little has changed: each part is written whole, but goes on from what is served."""
 
-_Alone = Callable[[RenderParams, Report], Coroutine[None, None, RenderResult]]
-
-
-class Rendered(Struct, frozen=True, kw_only=True):
-    """What a render left: its run files and packs too."""
-
-    result: RenderResult  # of all parts; its pack is the first one
-    run_files: list[Path]
-    packs: list[RenderedFile]
-
 
 async def render(workers: Workers, params: RenderParams, tell: Report, apart: str | None) -> Rendered:
     """Render by one worker, or the part `apart` by one of its own; raises the error of the first to fail.
 
     All that is written lies in the folders of `params.out_dir` and `params.run_file`.
     """
-
-    async def alone(params: RenderParams, tell: Report) -> RenderResult:
-        return await workers.run(RENDER, params, RenderResult, progress=tell, pressed=True)
-
     if apart is not None:
-        return await _in_two(params, tell, apart, alone)
-    result = await alone(params, tell)
-    return Rendered(
-        result=result, run_files=[Path(params.run_file)], packs=[result.pack] if result.pack is not None else []
-    )
+        return await _in_two(workers, params, tell, apart)
+    return await alone(workers, params, tell)
 
 
-async def _in_two(params: RenderParams, tell: Report, apart: str, alone: _Alone) -> Rendered:
-    """Return what two workers have made, and one that puts it together."""
+async def alone(workers: Workers, params: RenderParams, tell: Report) -> Rendered:
+    """Render by one worker."""
+    result = await workers.run(RENDER, params, RenderResult, progress=tell, pressed=True)
+    packs = [] if result.pack is None else [result.pack]
+    return Rendered(result=result, run_files=[params.run_file], packs=packs)
 
-    async def share(number: int, tell: Report) -> tuple[RenderParams, RenderResult]:
-        file, out = f"{params.run_file}.{number}", f"{params.out_dir}.{number}"
+
+async def _in_two(workers: Workers, params: RenderParams, tell: Report, apart: str) -> Rendered:
+    """Let two workers make it, and one sum it up."""
+
+    async def share(part: Share, tell: Report) -> Rendered:
+        file, out = (f"{path}.{int(part.others)}" for path in (params.run_file, params.out_dir))
         await asyncio.to_thread(Path(out).mkdir, parents=True)
-        part = Share(part=apart, others=bool(number), sums=f"{file}.sums")
-        mine = replace(params, out_dir=out, run_file=file, share=part)
-        return mine, await alone(mine, tell)
+        return await alone(workers, replace(params, out_dir=out, run_file=file, share=part), tell)
 
+    parts = [Share(part=apart, others=others, sums=f"{params.run_file}.{others}.sums") for others in (False, True)]
     try:
         async with asyncio.TaskGroup() as tasks:
-            shares = [tasks.create_task(share(0, tell)), tasks.create_task(share(1, lambda progress: None))]
+            shares = [tasks.create_task(share(part, unheard if part.others else tell)) for part in parts]
     except BaseExceptionGroup as several:
         raise several.exceptions[0] from None
-    (large, theirs), (rest, others) = (task.result() for task in shares)
-    sums = [one.share.sums for one in (large, rest) if one.share is not None]
-    last = await alone(replace(params, shares=sums), tell)
-    results = (last, others, theirs)
-    packs = [result.pack for result in results if result.pack is not None]
+    last = await alone(workers, replace(params, shares=[part.sums for part in parts]), tell)
+    return together([last, *(task.result() for task in reversed(shares))])
+
+
+def unheard(_: TaskProgress) -> None:
+    """Another task tells how far all of it is."""
+
+
+def together(rendered: Sequence[Rendered]) -> Rendered:
+    """Return what several tasks have made as one; the first of them has summed up what the others show."""
+    results = [one.result for one in rendered]
+    packs = [pack for one in rendered for pack in one.packs]
     return Rendered(
         result=replace(
-            last,
+            results[0],
             pack=packs[0] if packs else None,
             files=sorted((file for result in results for file in result.files), key=attrgetter("path")),
             slices_new=sum(result.slices_new for result in results),
             left_out=sum(result.left_out for result in results),
             notes=[note for result in results for note in result.notes],
         ),
-        run_files=[Path(params.run_file), Path(rest.run_file), Path(large.run_file)],
+        run_files=[file for one in rendered for file in one.run_files],
         packs=packs,
     )
 

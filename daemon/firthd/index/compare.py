@@ -39,6 +39,7 @@ from firthd.worker import Report, TaskProgress
 if TYPE_CHECKING:
     from array import array
 
+    from firthd.index.early import EarlyRender
     from firthd.index.judge import PolicyPass
 
 INVALID_LISTED = 1000
@@ -59,8 +60,10 @@ class PartReader:
         run_file: RunFile,
         report: Report,
         policy: "PolicyPass | None" = None,
+        early: "EarlyRender | None" = None,
     ) -> None:
         self._policy = policy
+        self._early = early
         self._formats = formats
         self._params = params
         self._spool = spool
@@ -202,7 +205,7 @@ class PartReader:
     def _additions(self, listing: Listing) -> Iterator[AddRow]:
         """Yield the records that are new or changed, in order; take those that are there off the live ones."""
         part, family, total = self._spool.part, self._formats.family, len(listing)
-        fingerprint, decode, policy = self._formats.fingerprint, self._formats.record, self._policy
+        fingerprint, decode, policy, early = self._formats.fingerprint, self._formats.record, self._policy, self._early
         plain = self._formats.plain_print if isinstance(self._formats, Plain) else None
         usual = self._formats.usual_record if isinstance(self._formats, Usual) else None
         keep = policy.keep if policy is not None and policy.solves else None
@@ -216,7 +219,7 @@ class PartReader:
         else:
             entries = enumerate(listing if self._spool.share is None else share_of(listing, self._spool.share))
         for number, entry in entries:
-            filename, section, raw = entry.filename, entry.section, entry.raw
+            filename, section, raw, _ = entry
             self._seen = number + 1
             if number % REPORT_EVERY == 0:
                 self._report(TaskProgress(number, total, "records", f"{part}: {number:,} of {total:,} read"))
@@ -270,7 +273,10 @@ class PartReader:
                 self._close(live, REPLACED)
             self._taken += counts
             self._to_store.append((record.sha256, record.size, counts))
-            yield (family, part, *astuple(record), live.id if live is not None else None)
+            row = (family, part, *astuple(record), live.id if live is not None else None)
+            if early is not None:
+                early.add(part, row)
+            yield row
 
     def _not_left_out(self, listing: Listing, codes: "array[int]") -> Iterator[tuple[int, Entry]]:
         """Yield what a policy does not leave out, by its verdicts, then close the rows of what it does."""
@@ -391,6 +397,8 @@ def joined(one: PartResult, other: PartResult) -> PartResult:
 
 def judged_together(results: Sequence[JudgementResult]) -> JudgementResult:
     """Return what several workers have judged, each some parts, without a look at dependencies."""
+    if len(results) == 1:  # which may have looked at them
+        return results[0]
     counts: Counter[str] = Counter()
     for one in results:
         counts.update(one.counts)

@@ -37,6 +37,14 @@ class JudgedBy(Struct, frozen=True, kw_only=True):
         return self.rules.packages is None or not self.rules.packages.include_dependencies
 
 
+class EarlyParams(Struct, frozen=True, kw_only=True):
+    """Where the objects of what is read are made at once, for a generation that is to show nothing else."""
+
+    folder: str  # an empty one on the file system of the rendered store
+    number: int  # the generation to be
+    sides: list[Side] = []  # the files beside the index
+
+
 class ReadParams(Struct, frozen=True, kw_only=True):
     """What a read task works on. Parts that are not named are left as they are, but for `only`."""
 
@@ -56,6 +64,7 @@ class ReadParams(Struct, frozen=True, kw_only=True):
     policy: JudgedBy | None = None  # None: everything that the source lists is kept
     first: bool = False  # the mirror has no rows and offers no names: parts may be read in shares
     early_rows: int | None = None  # so many that are new are handed over at a time, in a file of their own; None: none
+    early: EarlyParams | None = None  # None: nothing is rendered early
     page: bool = False  # what is read is the page of a lazy part; False: rows that came with pages are replaced
     max_part_bytes: int = 1 << 30  # of one part, decompressed: `upstream.max_index_bytes`
 
@@ -147,6 +156,7 @@ class ReadResult(Struct, frozen=True, kw_only=True):
 
     parts: list[PartResult]
     judgement: JudgementResult | None = None
+    made: "Rendered | None" = None  # of all parts that have rows; None: they are still to be rendered
 
 
 class PreviewResult(Struct, frozen=True, kw_only=True):
@@ -260,3 +270,11 @@ class RenderResult(Struct, frozen=True, kw_only=True):
     slices_new: int
     left_out: int = 0  # rows that could not be written
     notes: list[str] = []  # what an administrator should know: rows that were left out and why, objects too large
+
+
+class Rendered(Struct, frozen=True, kw_only=True):
+    """What one task has rendered, or several: with the rows of its objects, in the order in which they count."""
+
+    result: RenderResult  # its pack is the first one
+    run_files: list[str]
+    packs: list[RenderedFile]

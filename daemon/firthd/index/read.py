@@ -1,6 +1,7 @@
 """The only place that reads a source's index against a mirror's rows; it runs in a worker process."""
 
 from operator import attrgetter
+from typing import TYPE_CHECKING
 
 from firth_protocol.errors import Invalid
 from firthd.families import load_formats
@@ -10,6 +11,9 @@ from firthd.index.messages import PartResult, ReadParams, ReadResult
 from firthd.store.run_file import RunFile
 from firthd.store.worker_reads import WorkerState
 from firthd.worker import Report
+
+if TYPE_CHECKING:
+    from firthd.index.early import EarlyRender
 
 PART_SHOWN = 64
 
@@ -27,14 +31,19 @@ def read_task(params: ReadParams, report: Report) -> ReadResult:
     state = WorkerState(params.state_db)
     state.count_sets(state.lasting_sets(params.channel_id))
     results: list[PartResult] = []
-    judgement = None
+    judgement, made = None, None
     with RunFile(params.run_file) as run_file:
         run_file.start_read(COLUMNS)
         only = None if params.only is None else frozenset(params.only)  # a list of names may have tens of thousands
         spools = [spool for spool in params.spools if only is None or spool.part in only or spool.lists]
         spools.sort(key=attrgetter("part"))
         if params.policy is None:
-            results.extend(PartReader(formats, params, spool, state, run_file, report).read() for spool in spools)
+            early = early_render(formats, params, state, report)
+            for number, spool in enumerate(spools, 1):
+                results.append(PartReader(formats, params, spool, state, run_file, report, early=early).read())
+                if early is not None:
+                    early.end(spool.part, last=number == len(spools))
+            made = None if early is None else early.finish()
         else:
             # What they import would cost a run without a policy 40 ms.
             from firthd.index.judge import PolicyPass, Unreadable
@@ -57,7 +66,16 @@ def read_task(params: ReadParams, report: Report) -> ReadResult:
                 if part not in only:
                     results.extend(close_part(formats, params, part, state, run_file))
     state.close()
-    return ReadResult(parts=results, judgement=judgement)
+    return ReadResult(parts=results, judgement=judgement, made=made)
+
+
+def early_render(formats: Formats, params: ReadParams, state: WorkerState, report: Report) -> "EarlyRender | None":
+    """Return what renders the parts while they are read; None where nobody asks for that, or there was an index."""
+    if params.early is None or state.packed(params.channel_id, formats.family):
+        return None
+    from firthd.index.early import EarlyRender  # what it imports would cost other reads 20 ms
+
+    return EarlyRender(formats, params, params.early, state, report)
 
 
 def close_part(

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 EVERY_ROW = 2**63 - 1
 """As `proven_above`: no row counts as proven."""
+UNWRITABLE = (MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
+"""What a family raises for a record that it cannot write."""
 
 
 def render_task(params: RenderParams, report: Report) -> RenderResult:
@@ -50,11 +52,12 @@ def _render(params: RenderParams, state: WorkerState, run_file: RunFile, report:
     run_file.start_render()
     try:
         return Renderer(load_formats(params.formats), params, state, run_file, report).render()
-    except (MsgspecError, ValueError, TypeError, OverflowError, RecursionError):
+    except UNWRITABLE:
         log.exception("a record could not be written")
         return None
 
 
+_section_of = attrgetter("section")
 NOTHING_HIDDEN = "{}"
 NOTHING = FamilyContent(state=EMPTY, artifacts=0, packages=0, bytes=0)
 
@@ -94,15 +97,16 @@ class Renderer:
     def render(self) -> RenderResult:
         """Render what is touched."""
         self._owners = self._find_owners()
-        touched = self._touched()
+        shares = read_sums(self._params.shares)
+        touched = {part.part: set[str]() for part in shares} if shares and self._anew else self._touched()
         names: set[str] = set().union(*touched.values()) | self._owners.moved
         in_force = self._in_force(names)
         parts = self._parts_to_render(touched)
         summed = None if self._anew else names
         if self._params.share is not None:
             return self._share(self._params.share, parts, touched, summed)
-        if self._params.shares:
-            self._take_shares(self._params.shares)
+        if shares:
+            self._take_shares(shares)
         else:
             for number, part in enumerate(parts):
                 self._report(TaskProgress(number, len(parts), "indexes", part))
@@ -144,20 +148,11 @@ class Renderer:
             sums.append(PartSums(part, shown, self._summaries.sums()))
             self._summaries = Summaries(self._formats)
         write_sums(Path(share.sums), sums)
-        pack, slices = self._out.finish(self._run_file)
-        return RenderResult(
-            files=sorted(self._out.files, key=attrgetter("path")),
-            pack=pack,
-            parts=self._parts,
-            content=NOTHING,
-            changed_packages=0,
-            slices_new=slices,
-            left_out=self._left_out,
-            notes=self._notes(),
-        )
+        made = share_of(self._out, self._run_file, self._parts)
+        return replace(made, left_out=self._left_out, notes=self._notes())
 
-    def _take_shares(self, shares: list[str]) -> None:
-        for part in read_sums(shares):
+    def _take_shares(self, shares: list[PartSums]) -> None:
+        for part in shares:
             self._summaries.take(part.packages)
             if part.artifacts is not None:
                 self._parts.append(RenderedPart(part=part.part, artifacts=part.artifacts))
@@ -306,9 +301,24 @@ class Renderer:
                         self._take(part, page, set(), None)
 
 
+def share_of(out: Outputs, run_file: RunFile, parts: list[RenderedPart]) -> RenderResult:
+    """Return what one of several tasks has rendered; what all of it shows, the task knows that sums it up."""
+    pack, slices = out.finish(run_file)
+    return RenderResult(
+        files=sorted(out.files, key=attrgetter("path")),
+        pack=pack,
+        parts=parts,
+        content=NOTHING,
+        changed_packages=0,
+        slices_new=slices,
+        notes=out.notes,
+    )
+
+
 def count_of(rows: Sequence[ShownRow]) -> int:
     """Return how many of these rows are files that people count."""
-    return sum(not goes_along(row.section) for row in rows)
+    along = {section for section in set(map(_section_of, rows)) if goes_along(section)}
+    return sum(row.section not in along for row in rows) if along else len(rows)
 
 
 def once(rows: list[ShownRow]) -> list[ShownRow]:

@@ -90,6 +90,10 @@ class Context(Struct, frozen=True, kw_only=True):
         """Return where a run keeps its own file while it works."""
         return self.state / "runs" / str(run_id)
 
+    def early_folder(self, run_id: int) -> Path:
+        """Return where a run renders while it reads, on the file system of the rendered store."""
+        return self.render_folder(run_id).with_suffix(".early")
+
     def render_folder(self, run_id: int) -> Path:
         """Return where a run renders, on the file system of the rendered store."""
         return self.state / "rendered" / "work" / str(run_id)

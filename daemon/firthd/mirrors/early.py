@@ -1,9 +1,11 @@
 """The only place that has a run's index read, and takes in what a mirror's first one adds while it is still read.
 
-What was taken so lies in an open change set, which counts for nothing before the run has looked at all of it.
+What was taken so lies in an open change set, which counts for nothing before the run has looked at all of it. Where
+a channel shows nothing yet, workers render beside it what they read; a publication may find it there.
 """
 
 import asyncio
+import shutil
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ from msgspec.structs import replace
 
 from firth_protocol.errors import WorkerLost
 from firth_protocol.types import MirrorMode, RunKind
-from firthd.index.messages import ReadParams, ReadResult
+from firthd.channels.beside import side_of
+from firthd.channels.early import FIRST_GENERATION, Early, shows_nothing
+from firthd.index.messages import EarlyParams, ReadParams, ReadResult
 from firthd.mirrors.context import Context
 from firthd.mirrors.index import Index
 from firthd.mirrors.releases import Releases
@@ -49,7 +53,8 @@ class IndexReads:
         begun = None
         if first and self._taken_early(job, parts.index):
             begun = self.begun[live.id] = await self._take_in.begin(live, job)
-        params = replace(params, first=first, early_rows=ROWS if begun is not None else None)
+            params = replace(params, early_rows=ROWS, early=await self._rendered_early(live, job, parts.index))
+        params = replace(params, first=first)
         files: asyncio.Queue[str | None] = asyncio.Queue()
 
         def tell(progress: TaskProgress) -> None:
@@ -60,16 +65,23 @@ class IndexReads:
 
         try:
             reading = self._releases.judge(live, job, parts, params, tell)
-            return await (reading if begun is None else self._beside(reading, files, job, begun))
+            if begun is None:
+                return await reading
+            result = await self._beside(reading, files, job, begun)
         except WorkerLost:
             live.log("the worker process was lost; memory may have run out", "error")
             raise
+        if result.made is not None and params.early is not None:
+            family, sides = rules_of(self._p.families, job.type).family, params.early.sides
+            begun.early = Early(family=family, change_set=begun.change_set, sides=sides, made=result.made)
+        return result
 
     async def ended(self, run_id: int) -> None:
         """Abandon what a run has begun and not finished."""
         begun = self.begun.pop(run_id, None)
         if begun is not None:
             await self._take_in.abandon(begun)
+        await asyncio.shield(asyncio.to_thread(shutil.rmtree, self._p.early_folder(run_id), ignore_errors=True))
 
     async def _is_first(self, live: LiveRun, job: Job, params: ReadParams) -> bool:
         """Tell whether a mirror of few parts has nothing yet: it is only added to, and parts may be read in shares."""
@@ -82,6 +94,17 @@ class IndexReads:
         """Tell whether what is read need not be looked at, or brought, before it is taken in."""
         blocked = self._p.blocks.any(job.channel_id, rules_of(self._p.families, job.type).family)
         return job.mode is MirrorMode.PASSIVE and not blocked and index.bytes >= WORTH_BYTES
+
+    async def _rendered_early(self, live: LiveRun, job: Job, index: Index) -> EarlyParams | None:
+        """Return where workers make the objects of what they read; None where that would not be what is to be shown."""
+        family = rules_of(self._p.families, job.type).family
+        if not await self._p.db.read(lambda r: shows_nothing(r, job.channel_id, family)):
+            return None
+        folder, sources = self._p.early_folder(live.id), self._p.source_folder(job.mirror_id)
+        await asyncio.to_thread(_make_empty, folder)
+        sides = [side_of(job.mirror_id, side.row, sources) for side in index.sides]
+        taken = [side for side in sides if side is not None]
+        return EarlyParams(folder=str(folder), number=FIRST_GENERATION + 1, sides=taken)
 
     async def _beside(
         self, reading: Coroutine[Any, Any, ReadResult], files: asyncio.Queue[str | None], job: Job, begun: Begun
@@ -103,3 +126,8 @@ class IndexReads:
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from None
         return result.result()
+
+
+def _make_empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)

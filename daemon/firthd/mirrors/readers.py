@@ -1,20 +1,25 @@
 """The only place that has an index read by several workers at once, each of which writes a file of its own."""
 
 import asyncio
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 
 from msgspec.structs import replace
 
+from firth_protocol.errors import FirthError
+from firthd.channels.renders import alone, together, unheard
 from firthd.families.base import Spool
 from firthd.index.compare import joined, judged_together
-from firthd.index.messages import PartResult, ReadParams, ReadResult
+from firthd.index.messages import PartResult, ReadParams, ReadResult, Rendered, RenderParams
 from firthd.index.read import read_task
 from firthd.store.judgement_file import join
 from firthd.store.run_file import forget_more, numbered
 from firthd.worker import Report, TaskProgress, no_room
 from firthd.workers import Workers
+
+log = logging.getLogger(__name__)
 
 READ = "firthd.index.read:read_task"
 SMALL_BYTES = 1 << 20
@@ -36,17 +41,24 @@ async def read(workers: Workers, params: ReadParams, tell: Report, *, worth_byte
     groups = spread(params.spools, sizes, places, worth_bytes)
     # Taking in beside it keeps about half a place busy: a cut, which costs, gains less then.
     room = 1.5 if params.early_rows is not None else 1.1
+    most = max(weight(group, sizes) for group in groups)
+    # Who renders what it reads must have all of a part.
     if (
         params.first
+        and params.early is None
         and params.policy is None
-        and max(weight(group, sizes) for group in groups) * places > room * weight(params.spools, sizes)
+        and most * places > room * weight(params.spools, sizes)
     ):
         groups = cut(params.spools, sizes, places, worth_bytes)
-    if len(groups) == 1:
-        return await workers.run(READ, params, ReadResult, progress=tell)
+    # Who has most to do is the last to end: the others yield to it, or it would be alone in the end.
+    heaviest = max(weight(group, sizes) for group in groups)
     progress: dict[int, TaskProgress] = {}
+    sums = Sums(len(groups))
 
     def told(number: int, one: TaskProgress) -> None:
+        if one.sums is not None:
+            sums.found(number, one.sums)
+            return
         if one.file is not None:  # it says nothing of how far its worker is
             tell(one)
             return
@@ -57,27 +69,37 @@ async def read(workers: Workers, params: ReadParams, tell: Report, *, worth_byte
 
     async def group(number: int, spools: list[Spool]) -> ReadResult:
         file, order = str(numbered(Path(params.run_file), number)), params.policy
-        if order is not None:
+        if order is not None and len(groups) > 1:
             judgement = None if order.file is None else str(numbered(Path(order.file), number))
             order = replace(order, file=judgement, share=number)
         mine = replace(params, spools=spools, run_file=file, close_filtered=number == 0, policy=order)
-        return await workers.run(READ, mine, ReadResult, progress=lambda one: told(number, one))
+        less = weight(spools, sizes) < heaviest
+        try:
+            return await workers.run(READ, mine, ReadResult, progress=lambda one: told(number, one), yielding=less)
+        finally:
+            sums.ended(number)
 
     try:
         async with asyncio.TaskGroup() as tasks:
             results = [tasks.create_task(group(number, spools)) for number, spools in enumerate(groups)]
+            summing = tasks.create_task(summed_up(workers, params, sums))
     except BaseExceptionGroup as several:
         raise several.exceptions[0] from None
     judgements = [one for result in results if (one := result.result().judgement) is not None]
-    if params.policy is not None and params.policy.file is not None:
+    if params.policy is not None and params.policy.file is not None and len(groups) > 1:
         await _join([numbered(Path(params.policy.file), number) for number in range(len(groups))])
     parts: dict[str, PartResult] = {}
     for result in results:
         for part in result.result().parts:
             before = parts.get(part.part)
             parts[part.part] = part if before is None else joined(before, part)
-    judgement = judged_together(judgements) if judgements else None
-    return ReadResult(parts=sorted(parts.values(), key=attrgetter("part")), judgement=judgement)
+    made = [summing.result(), *(result.result().made for result in results)]
+    rendered = [one for one in made if one is not None]
+    return ReadResult(
+        parts=sorted(parts.values(), key=attrgetter("part")),
+        judgement=judged_together(judgements) if judgements else None,
+        made=together(rendered) if len(rendered) == len(made) else None,
+    )
 
 
 async def _join(judgements: Sequence[Path]) -> None:
@@ -90,9 +112,59 @@ async def _join(judgements: Sequence[Path]) -> None:
         raise
 
 
+class Sums:
+    """The files in which workers have written what the parts show that they read."""
+
+    def __init__(self, workers: int) -> None:
+        self._files: list[str | None] = [None] * workers
+        self._left = set(range(workers))
+        self._done = asyncio.Event()
+
+    def found(self, number: int, file: str) -> None:
+        """Take the file of a worker, which may go on."""
+        self._files[number] = file
+        self.ended(number)
+
+    def ended(self, number: int) -> None:
+        """Expect no file of a worker any more."""
+        self._left.discard(number)
+        if not self._left:
+            self._done.set()
+
+    async def all(self) -> list[str] | None:
+        """Return the files once every worker has written its own; None when one has not."""
+        await self._done.wait()
+        files = [file for file in self._files if file is not None]
+        return files if len(files) == len(self._files) else None
+
+
+async def summed_up(workers: Workers, params: ReadParams, sums: Sums) -> Rendered | None:
+    """Let a worker sum up what others render while they read, beside them; None when there is no such thing."""
+    if params.early is None or (files := await sums.all()) is None:
+        return None
+    out = Path(params.early.folder, "summed")
+    await asyncio.to_thread(out.mkdir)
+    render = RenderParams(
+        formats=params.formats,
+        state_db=params.state_db,
+        run_file=f"{params.run_file}.summed",
+        out_dir=str(out),
+        channel_id=params.channel_id,
+        number=params.early.number,
+        shows=params.early.number - 1,
+        shares=files,
+        sides=params.early.sides,
+    )
+    try:
+        return await alone(workers, render, unheard)
+    except FirthError as error:
+        log.warning("what was rendered early is rendered again: %s", error.message)
+        return None
+
+
 async def _read_here(params: ReadParams) -> ReadResult:
     """Let a thread read a few small parts; whoever is cancelled waits until it has let go of the run's file."""
-    work = asyncio.ensure_future(asyncio.to_thread(read_task, params, _unheard))
+    work = asyncio.ensure_future(asyncio.to_thread(read_task, params, unheard))
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
@@ -102,10 +174,6 @@ async def _read_here(params: ReadParams) -> ReadResult:
         if (told := no_room(error)) is not None:
             raise told from error
         raise
-
-
-def _unheard(_: TaskProgress) -> None:
-    """It is over before anybody could hear how far it is."""
 
 
 def spread(spools: Sequence[Spool], sizes: Mapping[str, int], places: int, worth_bytes: int) -> list[list[Spool]]:

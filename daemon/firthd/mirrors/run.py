@@ -415,18 +415,21 @@ class MirrorRuns:
             await self._p.policies.found(job.mirror_id, folder / JUDGEMENT)
             rules = rules_of(self._p.families, job.type)
             as_read = self._as_read(live, job, read, holes, before)
+            renewed = read.renewed(signed_before, empty=rules.shows_empty)
+            begun = self._reads.begun.get(live.id)
             copied = await self._take_in.take_in(
                 live,
                 job,
                 folder / "run.sqlite",
                 as_read,
-                renewed=read.renewed(signed_before, empty=rules.shows_empty),
-                begun=self._reads.begun.get(live.id),
+                renewed=renewed,
+                begun=begun,
             )
             for part in read.parts:
                 await self._p.blocks.heed_refused(job.mirror_id, part.part, part.refused)
             live.count(added=copied.added, removed=copied.closed)
-            publication, totals = await self._take_in.publish_and_count(live, job, cause_of(live))
+            early = None if begun is None else begun.early_of(renewed)
+            publication, totals = await self._take_in.publish_and_count(live, job, cause_of(live), early)
             shadowed = publication.shadowed.get(job.mirror_id)
             if shadowed is not None:
                 live.count(shadowed=shadowed)

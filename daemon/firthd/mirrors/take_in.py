@@ -12,6 +12,7 @@ from firth_protocol.errors import FirthError
 from firth_protocol.events import Fact
 from firth_protocol.types import Cause, RunKind
 from firthd.channels import retention
+from firthd.channels.early import Early
 from firthd.channels.publish import Publication
 from firthd.families.base import COLUMNS
 from firthd.mirrors.context import Context
@@ -38,6 +39,11 @@ class Begun:
         self.change_set = change_set
         self.copied = Copied(added=0, closed=0)
         self.pace = Pace()
+        self.early: Early | None = None  # its objects, if they were made while it was read
+
+    def early_of(self, renewed: Sequence[str]) -> Early | None:
+        """Return those objects, unless parts are to be rendered anew that are not among them."""
+        return self.early if self.early is not None and self.early.covers(renewed) else None
 
 
 class TakeIn:
@@ -140,19 +146,21 @@ class TakeIn:
         await self._p.db.write(lambda tx: catalog.note_mirror(tx, mirror_id, numbers))
         return totals
 
-    async def publish_and_count(self, live: LiveRun, job: Job, cause: Cause) -> tuple[Publication, MirrorTotals]:
+    async def publish_and_count(
+        self, live: LiveRun, job: Job, cause: Cause, early: Early | None = None
+    ) -> tuple[Publication, MirrorTotals]:
         """Publish a channel's draft, and count beside it what a mirror has, which that does not change.
 
         But for blocks, which take out of it what has come: then it is counted behind.
         """
         if self._p.blocks.any(job.channel_id, rules_of(self._p.families, job.type).family):
-            publication = await self.publish(live, job.channel_id, cause, None)
+            publication = await self.publish(live, job.channel_id, cause, None, early)
             return publication, await self.count(job.channel_id, job.mirror_id)
         await self.discard_abandoned(job.channel_id)
         try:
             async with asyncio.TaskGroup() as tasks:
                 counting = tasks.create_task(self.count(job.channel_id, job.mirror_id))
-                publishing = tasks.create_task(self.publish(live, job.channel_id, cause, None))
+                publishing = tasks.create_task(self.publish(live, job.channel_id, cause, None, early))
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from None
         return publishing.result(), counting.result()
@@ -207,7 +215,9 @@ class TakeIn:
 
             await self._p.db.write(done)
 
-    async def publish(self, live: LiveRun, channel_id: int, cause: Cause, roll_back_to: int | None) -> Publication:
+    async def publish(
+        self, live: LiveRun, channel_id: int, cause: Cause, roll_back_to: int | None, early: Early | None = None
+    ) -> Publication:
         def report(description: str, done: int, total: int | None) -> None:
             live.progress(description, done=done, total=total)
 
@@ -225,6 +235,7 @@ class TakeIn:
             report=report,
             roll_back_to=roll_back_to,
             mirror_id=live.row.mirror_id,
+            early=early,
         )
         for note in publication.notes:
             live.log(note, "warning")
@@ -364,7 +375,7 @@ class TakeIn:
         for run in await self._p.db.read(runs.open_runs):  # after the look: what is new is not among `seen`
             needed |= {str(run.id), str(run.params.get("from_run"))}
         for folder in seen:
-            if folder.name not in needed:
+            if folder.stem not in needed:
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     def _with_folders(self) -> set[int]:
@@ -377,7 +388,7 @@ def cause_of(live: LiveRun) -> Cause:
 
 
 def _numbered(rooms: list[Path]) -> list[Path]:
-    return [folder for room in rooms if room.is_dir() for folder in room.iterdir() if folder.name.isdecimal()]
+    return [folder for room in rooms if room.is_dir() for folder in room.iterdir() if folder.stem.isdecimal()]
 
 
 def _changed_ns(folder: Path) -> int:

@@ -42,6 +42,12 @@ async def owners(r: Reader, channel_id: int, shows: int, family: str, name: str)
     return {row[0] or 0 for row in rows} or None
 
 
+async def sole_mirror(r: Reader, channel_id: int) -> bool:
+    """Tell whether a channel has one mirror and never had another: no name can have two owners."""
+    rows = await r.rows("SELECT deleted_at FROM mirror WHERE channel_id = ? LIMIT 2", (channel_id,))
+    return len(rows) == 1 and rows[0][0] is None
+
+
 async def any_of(r: Reader, channel_id: int, mirror_id: int) -> bool:
     """Tell whether a mirror offers a name, or has a row that is live."""
     live = "WHERE channel_id = :channel AND mirror_id = :mirror AND closed_set IS NULL"

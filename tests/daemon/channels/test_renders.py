@@ -56,5 +56,5 @@ def test_two_workers_leave_what_one_leaves(tmp_path: Path, damaged: bool, before
     assert [(file.path, file.sha256) for file in both.result.files] == [(file.path, file.sha256) for file in one.files]
     assert replace(both.result, files=[], pack=None) == replace(one, files=[], pack=None)
     for table, columns in (("object", "path, sha256, size"), ("package", "name, files, digest, hidden")):
-        found = [row for file in both.run_files for row in run_rows(file, table, columns)]
+        found = [row for file in both.run_files for row in run_rows(Path(file), table, columns)]
         assert sorted(found) == sorted(run_rows(Path(alone.run_file), table, columns))

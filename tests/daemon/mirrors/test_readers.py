@@ -14,7 +14,7 @@ from firthd.families.base import Spool
 from firthd.index.compare import joined
 from firthd.index.messages import JudgedBy
 from firthd.index.read import read_task
-from firthd.mirrors.readers import cut, read, spread
+from firthd.mirrors.readers import Sums, cut, read, spread
 from firthd.store.excluded import JudgementFiles
 from firthd.store.run_file import files_of, numbered
 from firthd.store.run_reads import open_run_file
@@ -62,6 +62,20 @@ def test_parts_are_cut_into_groups_of_one_size(
         return spool.part, round(begins * sizes[spool.part]), round(ends * sizes[spool.part])
 
     assert [[of(spool) for spool in group] for group in found] == groups
+
+
+@pytest.mark.parametrize(
+    ("told", "wanted"), [({0: "a", 1: "b"}, ["a", "b"]), ({1: "b"}, None), ({}, None)], ids=["all", "one", "none"]
+)
+async def test_nothing_is_summed_up_where_a_worker_ends_without_its_sums(
+    told: dict[int, str], wanted: list[str] | None
+) -> None:
+    sums = Sums(2)
+    for number, file in told.items():
+        sums.found(number, file)
+    for number in (0, 1):
+        sums.ended(number)
+    assert await sums.all() == wanted
 
 
 @pytest.mark.parametrize("early_rows", [None, 3, 1000])

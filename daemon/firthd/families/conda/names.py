@@ -8,7 +8,7 @@ import re
 from firth_protocol.platforms import PLATFORMS
 from firth_protocol.types import MirrorType
 
-EXTENSIONS = (".conda", ".tar.bz2")
+EXTENSIONS = CONDA, TAR_BZ2 = (".conda", ".tar.bz2")
 MAX_FILENAME = 211
 MAX_NAME = 128
 MAX_SUBDIR = 32
@@ -69,9 +69,8 @@ def safe_usual(filename: str, name: str, version: str, build: str) -> bool:
     """
     stem = f"{name}-{version}-{build}"
     return (
-        len(stem) <= MAX_NAME
-        and filename.startswith(stem)
-        and filename[len(stem) :] in EXTENSIONS
+        (filename == stem + CONDA or filename == stem + TAR_BZ2)
+        and len(stem) <= MAX_NAME
         and _USUAL.fullmatch(stem) is not None
         and ".." not in filename
         and stem.count("-") == name.count("-") + 2  # so the pattern's words are these words

@@ -6,6 +6,7 @@ the few fields that our own tables need are decoded.
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from hashlib import blake2b
 
 import msgspec
@@ -126,14 +127,12 @@ def usual_record_of(entry: Entry) -> SourceRecord | None:
 
     None: it must be looked at closely, and may be none at all.
     """
-    extension = PLAIN_SECTIONS.get(entry.section)
-    raw = bytes(entry.raw)
-    found = usual(raw) if extension is not None else None
-    if extension is None or found is None:
+    filename, section, raw, _ = entry
+    if section not in PLAIN_SECTIONS or (found := usual(bytes(raw))) is None:
         return None
     record, spelled = found
     name, version, build, size, time = record.name, record.version, record.build, record.size, record.timestamp
-    if name is UNSET or version is UNSET or build is UNSET or not safe_usual(entry.filename, name, version, build):
+    if name is UNSET or version is UNSET or build is UNSET or not safe_usual(filename, name, version, build):
         return None
     if size is not UNSET and not 0 <= size < SIZE_MAX:
         return None
@@ -150,8 +149,8 @@ def usual_record_of(entry: Entry) -> SourceRecord | None:
     except ValueError:
         return None
     return SourceRecord(
-        entry.section,
-        entry.filename,
+        section,
+        filename,
         name,
         version,
         build,
@@ -160,8 +159,8 @@ def usual_record_of(entry: Entry) -> SourceRecord | None:
         sha256,
         md5,
         2 if sha256 else 1 if md5 else 0,
-        license_text(record.license),
-        milliseconds(time),
+        _usual_license(record.license),
+        time if type(time) is int and SECONDS_BELOW <= time < NUMBER_MAX else milliseconds(time),
         plain_print(spelled),
         raw,
     )
@@ -198,6 +197,10 @@ def license_of(fields: RecordFields) -> str | None:
 def license_text(value: object) -> str | None:
     """Return what a record says of its licence as it is shown, None for what is no text."""
     return printable(value, LICENSE_MAX) if isinstance(value, str) else None
+
+
+_usual_license = lru_cache(maxsize=1024)(license_text)
+"""Most records have one of a few."""
 
 
 def printable(text: str, length: int) -> str:
@@ -278,11 +281,16 @@ def usual(raw: bytes) -> tuple[UsualRecord, bytes] | None:
     Without a backslash no text holds a NUL, and equal numbers of quotation marks mean that no key was there twice.
     """
     record = None if b"\\" in raw or len(raw) > RECORD_MAX_BYTES else usual_record(raw)
-    if record is None or not (small(record.size) and small(record.build_number)):
+    if record is None:
         return None
-    if record.legacy_bz2_size is not UNSET and not small(record.legacy_bz2_size):
+    size, number, old_size, time = record.size, record.build_number, record.legacy_bz2_size, record.timestamp
+    if not (type(size) is int and -NUMBER_MAX < size < NUMBER_MAX) and size is not UNSET:
         return None
-    if record.timestamp is not UNSET and not possible_time(record.timestamp):
+    if not (type(number) is int and -NUMBER_MAX < number < NUMBER_MAX) and number is not UNSET:
+        return None
+    if old_size is not UNSET and not (type(old_size) is int and -NUMBER_MAX < old_size < NUMBER_MAX):
+        return None
+    if time is not UNSET and not possible_time(time):
         return None
     md5, sha256 = record.md5, record.sha256
     if md5 is not UNSET and (not md5 or md5 != md5.lower()):
@@ -299,11 +307,6 @@ def usual_record(raw: bytes) -> UsualRecord | None:
         return _decode_usual(raw)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
-
-
-def small(number: float | UnsetType) -> bool:
-    """Tell whether this is absent, or an integer as every form can hold it and JSON spells it."""
-    return number is UNSET or (type(number) is int and -NUMBER_MAX < number < NUMBER_MAX)
 
 
 def fingerprint_without_url(raw: Raw | bytes) -> bytes:
