@@ -418,22 +418,18 @@ class MirrorRuns:
             renewed = read.renewed(signed_before, empty=rules.shows_empty)
             begun = self._reads.begun.get(live.id)
             copied = await self._take_in.take_in(
-                live,
-                job,
-                folder / "run.sqlite",
-                as_read,
-                renewed=renewed,
-                begun=begun,
+                live, job, folder / "run.sqlite", as_read, renewed=renewed, begun=begun
             )
             for part in read.parts:
                 await self._p.blocks.heed_refused(job.mirror_id, part.part, part.refused)
             live.count(added=copied.added, removed=copied.closed)
             early = None if begun is None else begun.early_of(renewed)
-            publication, totals = await self._take_in.publish_and_count(live, job, cause_of(live), early)
+            publication = await self._take_in.publish(live, job.channel_id, cause_of(live), None, early)
             shadowed = publication.shadowed.get(job.mirror_id)
             if shadowed is not None:
                 live.count(shadowed=shadowed)
             live.progress(told(publication))
+        totals = await self._take_in.count(job.channel_id, job.mirror_id)
         # Of parts that have not changed nothing was read: what is there is counted, not what was read.
         live.count(
             passive=totals.artifacts if job.mode is MirrorMode.PASSIVE else 0,
