@@ -418,12 +418,7 @@ class MirrorRuns:
             renewed = read.renewed(signed_before, empty=rules.shows_empty)
             begun = self._reads.begun.get(live.id)
             copied = await self._take_in.take_in(
-                live,
-                job,
-                folder / "run.sqlite",
-                as_read,
-                renewed=renewed,
-                begun=begun,
+                live, job, folder / "run.sqlite", as_read, renewed=renewed, begun=begun
             )
             for part in read.parts:
                 await self._p.blocks.heed_refused(job.mirror_id, part.part, part.refused)
