@@ -374,6 +374,7 @@ class Downloads:
                 hooks=Hooks(asks=asks, answered=answered, wrote=self._live.moved),
                 resume=proof,
                 elsewhere=self._elsewhere(wanted),
+                small=isinstance(writer, MemoryWriter),
             )
             if encoded != self._source.encoded:
                 self._source = replace(self._source, encoded=encoded)

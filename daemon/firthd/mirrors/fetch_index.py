@@ -204,6 +204,7 @@ class IndexFetcher:
             accept=form.accept,
             look=look,
             room=self._room,
+            small=self.small_parts,
         )
         return fetched, encoding
 
