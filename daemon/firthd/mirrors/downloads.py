@@ -154,6 +154,7 @@ class Downloads:
             async with asyncio.TaskGroup() as group:
                 workers = [group.create_task(self._work()) for _ in range(IN_HAND)]
                 flusher = group.create_task(self._flush())
+                await self._blobs.expect(total)
                 await self._feed(reads)
                 for _ in workers:
                     await self._queue.put(None)
