@@ -17,6 +17,7 @@ from firth_protocol.errors import FirthError, InUse, Invalid, NoSpace, Unavailab
 from firthd import __version__, config, logs, sandbox, systemd
 from firthd.clock import SystemClock
 from firthd.doors import turn_away
+from firthd.worker import few_arenas
 
 # sysexits.h. What starting again cannot mend is 78: the service manager does not try. What passes by itself, such as
 # another daemon on the state folder or a disk too full for a migration, is 75: it tries, a few times.
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = config.Flags(config=args.config, state=args.state, socket=args.socket, listen=args.listen)
     if args.command == "check-config":
         return _check_config(flags)
+    few_arenas()
     journal = logs.set_up(os.environ)
     try:
         sockets = systemd.take_sockets(os.environ, os.getpid())

@@ -321,7 +321,9 @@ class Daemon:
                 clock=self._clock,
                 state=self.settings.state,
                 families=self.engine.families,
-                showcase=Showcase(self.db, self.engine.families, self.engine.needs, self.pages),
+                showcase=Showcase(
+                    self.db, self.engine.families, self.engine.needs, self.pages, takes=self.policies.takes
+                ),
                 health=lambda: self._trouble,
                 limited=self.health.limited,
                 metrics=self.health.metrics,
@@ -363,6 +365,7 @@ class Daemon:
                 group.create_task(self.settling.once(self.upkeep.serve), name="upkeep"),
                 group.create_task(self.settling.once(self.usage.serve), name="usage"),
                 group.create_task(self.notifications.serve(), name="notify"),  # a full disk is to be told, too
+                group.create_task(self.workers.keep_ready(), name="workers"),
                 group.create_task(self.sampler.serve(), name="sampler"),
                 group.create_task(self._watch(), name="watch"),
             ]

@@ -1,83 +1,44 @@
 """The only place that starts processes for index work: one short-lived child for each task.
 
 Parsing a large index holds the interpreter's lock for seconds, so it happens in a child: spawned, niced, without the
-cyclic garbage collector, killed when whoever waits for it is cancelled. Parameters go in as one JSON document on
-stdin; progress and the result come back as JSON lines on stdout; all else goes through files.
-
-`python -m firthd.workers package.module:function` is the child's side; it imports little.
+cyclic garbage collector, killed when whoever waits for it is cancelled. What it does there stands in `firthd.worker`.
 """
 
 import asyncio
 import contextlib
-import ctypes
-import errno
-import gc
-import importlib
 import logging
 import os
-import resource
 import signal
 import subprocess
 import sys
-import typing
 from collections import deque
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from firth_protocol import units
-from firth_protocol.errors import FirthError, Invalid, NoSpace, TooLarge, WorkerLost, from_wire
+from firth_protocol.errors import WorkerLost, from_wire
 from firthd.clock import Clock
 from firthd.turns import Turns
+from firthd.worker import LATER, MEMORY, PARENT, Message, Report, TaskProgress, check_task
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-TASK_ROOMS = ("firthd.index.", "firthd.store.")
 MESSAGE_MAX_BYTES = 64 * 1024 * 1024
 STDERR_KEPT_LINES = 200
 STDERR_LINE_MAX_BYTES = 4096
 KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH")
-PARENT = "FIRTHD_PID"
-"""Tells the child whose child it is; in a container that may well be process 1."""
-NICENESS = 15
-PR_SET_PDEATHSIG = 1
-M_ARENA_MAX = -8
-MEMORY = "FIRTHD_WORKER_MEMORY"
-"""Tells the child how many bytes of memory it may use."""
-MEMORY_SETTING = "upstream.max_index_bytes"
+READY_S = 60.0
+"""How long a process waits for a task before it is ended."""
 BASE_MEMORY_BYTES = 256 * 1000**2
 
 
 def memory_for(part_bytes: int) -> int:
     """Return how much memory a task may use when one part of an index has at most `part_bytes`."""
     return 3 * part_bytes + BASE_MEMORY_BYTES
-
-
-class TaskProgress(Struct, frozen=True):
-    """How far a task is; `total` is None where it cannot be known."""
-
-    done: int
-    total: int | None
-    unit: str
-    description: str
-    file: str | None = None  # one that the task is done with: the caller may take it while the task goes on
-
-
-class Message(Struct, frozen=True, omit_defaults=True):
-    """One line from the child: progress, or the end of the task as a result or an error."""
-
-    progress: TaskProgress | None = None
-    result: msgspec.Raw = msgspec.Raw(b"null")
-    error: dict[str, Any] | None = None
-    peak_rss_bytes: int = 0
-
-
-Report = Callable[[TaskProgress], None]
 
 
 class Workers:
@@ -88,6 +49,9 @@ class Workers:
         self._memory_bytes = memory_bytes
         self._turns = Turns(slots)
         self._clock = clock
+        self._modules: dict[str, None] = {}  # that tasks were found in so far
+        self._wanted = asyncio.Event()
+        self._waiting: asyncio.subprocess.Process | None = None
         self.last_peak_rss_bytes: int | None = None
 
     @property
@@ -110,20 +74,55 @@ class Workers:
             progress(TaskProgress(0, None, "", "waits for a free place: another run's index task is at work"))
         async with self._turns.turn(pressed=pressed):
             began = self._clock.monotonic()
-            process = await self._spawn(task)
+            process = await self._process(task, params)
             try:
                 return await self._converse(process, task, params, result, progress)
             finally:
                 await end(process)
                 log.info("worker %s was at work for %.1f s", task, self._clock.monotonic() - began)
 
-    async def _spawn(self, task: str) -> asyncio.subprocess.Process:
+    async def keep_ready(self) -> None:
+        """Have a process ready behind each task, for a minute; runs until it is cancelled.
+
+        It has imported what tasks were found in before, and holds nothing else. Whoever finds none starts one.
+        """
+        try:
+            while True:
+                await self._wanted.wait()
+                self._wanted.clear()
+                if self._waiting is None or has_ended(self._waiting):
+                    with contextlib.suppress(OSError):  # too many processes: the task itself is told
+                        self._waiting = await self._spawn(LATER, *self._modules)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wanted.wait(), READY_S)
+                    continue
+                if (process := self._taken()) is not None:
+                    await end(process)
+        finally:
+            if (process := self._taken()) is not None:
+                await end(process)
+
+    def _taken(self) -> asyncio.subprocess.Process | None:
+        process, self._waiting = self._waiting, None
+        return process
+
+    async def _process(self, task: str, params: Struct) -> asyncio.subprocess.Process:
+        """Return a process that waits to be told its task."""
+        process = self._taken()
+        places = (task, getattr(params, "formats", ""))
+        self._modules |= dict.fromkeys(place.partition(":")[0] for place in places if place)
+        self._wanted.set()
+        if process is None or has_ended(process):
+            process = await self._spawn(LATER)
+        return process
+
+    async def _spawn(self, *arguments: str) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # the working folder is no place to import from
             "-m",
-            "firthd.workers",
-            task,
+            "firthd.worker",
+            *arguments,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -143,7 +142,7 @@ class Workers:
         assert process.stderr is not None
         async with asyncio.TaskGroup() as group:
             said = group.create_task(last_lines(process.stderr))
-            group.create_task(feed(process.stdin, msgspec.json.encode(params)))
+            group.create_task(feed(process.stdin, task.encode() + b"\n" + msgspec.json.encode(params)))
             end_message = await self._listen(process.stdout, progress)
             status = await process.wait()
         if end_message is None:
@@ -175,12 +174,6 @@ class Workers:
                 progress(message.progress)
 
 
-def check_task(task: str) -> None:
-    """Refuse a task that does not live in a room that may have one; raises ValueError."""
-    if not task.startswith(TASK_ROOMS) or task.count(":") != 1:
-        raise ValueError(f"{task!r} is no worker task")
-
-
 async def feed(stdin: asyncio.StreamWriter, body: bytes) -> None:
     """Write the parameters; a child that died early is noticed by its missing result, not here."""
     with contextlib.suppress(ConnectionError):
@@ -204,6 +197,14 @@ async def last_lines(stderr: asyncio.StreamReader) -> list[str]:
     return [line.decode("utf-8", "backslashreplace") for line in kept]
 
 
+def has_ended(process: asyncio.subprocess.Process) -> bool:
+    """Tell whether a process has ended, even if nobody has been told yet."""
+    with contextlib.suppress(ChildProcessError):
+        look = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return process.returncode is not None or os.waitid(os.P_PID, process.pid, look) is not None
+    return True
+
+
 async def end(process: asyncio.subprocess.Process) -> None:
     """Make sure that the process is gone: killed if need be, and reaped."""
     if process.returncode is None:
@@ -222,9 +223,6 @@ def lost(task: str, status: int, said: list[str]) -> WorkerLost:
     return WorkerLost(f"The worker process ended {how} before its task was done.", hint=hint)
 
 
-# --- the child's side ---------------------------------------------------------------------------------------------
-
-
 def apart(task: str, params: Struct, result: type[T], *, memory_bytes: int, timeout_s: float) -> T | None:
     """Let a task be done by a process of its own, from within a task, and wait for it; it blocks.
 
@@ -234,7 +232,7 @@ def apart(task: str, params: Struct, result: type[T], *, memory_bytes: int, time
     kept = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
     try:
         ended = subprocess.run(
-            [sys.executable, "-P", "-m", "firthd.workers", task],
+            [sys.executable, "-P", "-m", "firthd.worker", task],
             input=msgspec.json.encode(params),
             stdout=subprocess.PIPE,
             timeout=timeout_s,
@@ -250,118 +248,3 @@ def apart(task: str, params: Struct, result: type[T], *, memory_bytes: int, time
                 return msgspec.json.decode(message.result, type=result)
         break
     return None
-
-
-def peak_rss_bytes() -> int:
-    """Return the peak resident memory of this process image; 0 where the system does not tell.
-
-    ru_maxrss will not do: across fork and exec it starts with the parent's size.
-    """
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text("ascii", "replace").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return 0
-
-
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when the daemon dies, however it dies."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.environ.get(PARENT, str(os.getppid())) != str(os.getppid()):  # it died between the fork and the request
-        sys.exit(1)
-
-
-def limit_memory() -> int | None:
-    """Keep this process to the memory that it may use, so that a hostile index cannot take the machine's; return it.
-
-    Address space is counted, because a private anonymous mapping is what every large allocation is; a failed one ends
-    the task with a sentence, while the kernel's way out of a full machine might end the daemon.
-    """
-    told = os.environ.get(MEMORY)
-    if told is None:
-        return None
-    # glibc reserves 64 MB of addresses for each thread's arena: two do for the threads that compress.
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    allowed = int(told) if hard == resource.RLIM_INFINITY else min(int(told), hard)
-    resource.setrlimit(resource.RLIMIT_AS, (allowed, allowed))
-    return allowed
-
-
-def too_much_memory(allowed: int | None) -> TooLarge:
-    """Return the error for a task that needs more memory than it may use."""
-    limit = "" if allowed is None else f" than the {units.size(allowed)} that it may use"
-    return TooLarge(
-        f"The index work needs more memory{limit}.",
-        hint=f"look at the source; if it is right, raise {MEMORY_SETTING} in firth.toml",
-    )
-
-
-def no_room(error: BaseException | None) -> NoSpace | None:
-    """Return the error for a task that a full disk ended, whatever else went wrong when it did; None for any other."""
-    while error is not None:
-        full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
-        if full or getattr(error, "sqlite_errorname", None) == "SQLITE_FULL":
-            return NoSpace(
-                "the disk is full", hint="free some space below the state folder; it is safe to run it again"
-            )
-        error = error.__context__
-    return None
-
-
-def find_function(task: str) -> tuple[Callable[[Any, Report], Any], type[Struct]]:
-    """Import a task's function; return it with the type of its parameters."""
-    check_task(task)
-    module, _, name = task.partition(":")
-    function = getattr(importlib.import_module(module), name)
-    return function, typing.get_type_hints(function)["params"]
-
-
-def child(task: str) -> None:
-    """Do one task: parameters from stdin, messages to what was stdout; print() goes to stderr from here on."""
-    die_with_parent()
-    allowed = limit_memory()
-    gc.disable()
-    os.nice(NICENESS)
-    with os.fdopen(os.dup(1), "wb", buffering=0) as pipe:
-        os.dup2(2, 1)
-
-        def send(message: Message) -> None:
-            line = memoryview(msgspec.json.encode(message) + b"\n")
-            while line:
-                line = line[pipe.write(line) :]
-
-        function, params_type = find_function(task)
-        params = msgspec.json.decode(sys.stdin.buffer.read(), type=params_type)
-        failed: FirthError | None = None
-        try:
-            result = function(params, lambda progress: send(Message(progress=progress)))
-        except FirthError as error:
-            failed = error
-        except MemoryError:
-            failed = too_much_memory(allowed)
-        except Exception as error:
-            failed = no_room(error)
-            if failed is None:
-                raise
-        # Outside the handlers, where nothing holds what the task held: there may be no memory before that.
-        if failed is not None:
-            send(Message(error=failed.wire(), peak_rss_bytes=peak_rss_bytes()))
-        else:
-            send(Message(result=msgspec.Raw(msgspec.json.encode(result)), peak_rss_bytes=peak_rss_bytes()))
-        # Taking a large heap apart object by object is wasted time: the kernel frees it at once.
-        sys.stderr.flush()
-        os._exit(0)
-
-
-def main(arguments: list[str]) -> None:
-    """Run the task that the one argument names."""
-    if len(arguments) != 1:
-        raise Invalid("A worker takes the name of one task.")
-    child(arguments[0])
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -21,7 +21,8 @@ from firthd.clock import SystemClock
 from firthd.families.base import Spool
 from firthd.families.conda.family import CONDA
 from firthd.index.messages import ReadParams, ReadResult
-from firthd.workers import TaskProgress, Workers, check_task, memory_for, no_room
+from firthd.worker import TaskProgress, check_task, no_room
+from firthd.workers import Workers, memory_for
 from tests.support.conda import sample_channel
 from tests.support.conda_state import CondaState
 
@@ -49,7 +50,7 @@ def workers_of(parent: int) -> list[int]:
     found: list[int] = []
     for child in children_of(parent):
         with contextlib.suppress(OSError):
-            if b"firthd.workers" in Path(f"/proc/{child}/cmdline").read_bytes():
+            if b"firthd.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
                 found.append(child)
     return found
 
@@ -195,6 +196,37 @@ async def test_child_has_no_sockets_and_little_environment(
     assert niceness == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 15)
 
 
+@asynccontextmanager
+async def one_ready(workers: Workers, state: CondaState) -> AsyncIterator[int]:
+    """A process that waits for a task, behind one that is done."""
+    keeping = asyncio.create_task(workers.keep_ready())
+    try:
+        await workers.run(READ, params(state, None), ReadResult)
+        await until(lambda: len(workers_of(os.getpid())) == 1)
+        yield workers_of(os.getpid())[0]
+    finally:
+        keeping.cancel()
+        await asyncio.wait([keeping])
+    assert workers_of(os.getpid()) == []
+
+
+async def test_a_process_waits_behind_a_task_and_does_the_next_one(workers: Workers, state: CondaState) -> None:
+    async with one_ready(workers, state) as waiting:
+        assert (await workers.run(READ, params(state, None), ReadResult)).parts[0].records == 0
+        assert not Path(f"/proc/{waiting}").exists(), "it did the task, and is reaped"
+        await until(lambda: len(workers_of(os.getpid())) == 1)
+
+
+async def test_where_the_process_that_waited_is_lost_another_one_does_the_task(
+    workers: Workers, state: CondaState
+) -> None:
+    async with one_ready(workers, state) as waiting:
+        os.kill(waiting, signal.SIGKILL)
+        while alive(waiting):  # nobody in this process is told yet
+            continue
+        assert (await workers.run(READ, params(state, None), ReadResult)).parts[0].records == 0
+
+
 async def test_child_dies_with_the_daemon(state: CondaState) -> None:
     fifo = state.next_path("fifo")
     os.mkfifo(fifo)
@@ -208,14 +240,18 @@ from firthd.workers import Workers
 params = ReadParams(state_db={str(state.db)!r}, run_file={str(state.folder / "orphan.run")!r}, channel_id=1,
                     mirror_id=1, formats={CONDA.formats!r},
                     spools=[Spool(part="noarch", file={str(fifo)!r}, encoding="json")])
-asyncio.run(Workers(1, SystemClock()).run({READ!r}, params, ReadResult))
+async def both():
+    workers = Workers(1, SystemClock())
+    await asyncio.gather(workers.keep_ready(), workers.run({READ!r}, params, ReadResult))
+asyncio.run(both())
 """
     daemon = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
     try:
         await until(lambda: (state.folder / "orphan.run").exists())
-        (worker,) = workers_of(daemon.pid)
+        await until(lambda: len(workers_of(daemon.pid)) == 2)  # one is at work, one waits
+        started = workers_of(daemon.pid)
         daemon.kill()
-        await until(lambda: not alive(worker))
+        await until(lambda: not any(map(alive, started)))
     finally:
         with contextlib.suppress(ProcessLookupError):
             daemon.kill()
@@ -229,16 +265,17 @@ def test_only_tasks_of_families_and_store_are_run(task: str) -> None:
 
 
 def test_a_worker_loads_little() -> None:
-    modules = "firthd.workers, firthd.index.read, firthd.index.render, firthd.families.conda.formats"
+    modules = "firthd.worker, firthd.index.read, firthd.index.render, firthd.families.conda.formats"
     code = f"import sys, {modules}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=9)
-    assert set(done.stdout.split()) & {"aiohttp", "uvloop", "textual", "aiosqlite", "croniter"} == set()
+    heavy = {"aiohttp", "uvloop", "textual", "aiosqlite", "croniter", "asyncio", "ssl", "rattler"}
+    assert set(done.stdout.split()) & heavy == set()
 
 
 def test_a_child_whose_parent_is_another_by_now_ends_at_once() -> None:
     environ = {**os.environ, "FIRTHD_PID": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "firthd.workers", READ], env=environ, input=b"{}", capture_output=True, timeout=8
+        [sys.executable, "-m", "firthd.worker", READ], env=environ, input=b"{}", capture_output=True, timeout=8
     )
     assert (done.returncode, done.stderr) == (1, b"")
 

@@ -11,7 +11,7 @@ import pytest
 
 from firth_protocol.client import Client
 from firth_protocol.errors import FirthError
-from tests.deep.test_early_kills import LIVE, RECORDS, counted, reached, write_source
+from tests.deep.test_early_kills import RECORDS, counted, reached, write_source
 from tests.deep.test_full_disk import small_disk
 from tests.support import outside
 from tests.support.daemon import DaemonProcess
@@ -19,6 +19,11 @@ from tests.support.daemon import DaemonProcess
 pytestmark = [pytest.mark.deep, pytest.mark.e2e, pytest.mark.timeout(300)]
 
 UNFINISHED = "SELECT count(*) FROM change_set WHERE state = 'open'"
+LIVE = (
+    "SELECT count(*) FROM artifact WHERE closed_set IS NULL AND channel_id IN"
+    " (SELECT id FROM channel WHERE deleted_at IS NULL)"
+)
+"""The rows of a deleted channel go when the daemon tidies up."""
 TWICE = (
     "SELECT count(*) - count(DISTINCT mirror_id || '/' || part || '/' || name) FROM offered WHERE closed_set IS NULL"
 )
@@ -93,6 +98,28 @@ async def deleted(process: DaemonProcess, client: Client) -> Client:
     return client
 
 
+async def channel_deleted(process: DaemonProcess, client: Client) -> Client:
+    await client.call("channel.delete", channel="main", confirm="main")
+    await client.call("channel.create", name="main")
+    await client.call(
+        "mirror.create", channel="main", name="m", type="conda", source=(process.folder / "source").as_uri()
+    )
+    return client
+
+
+async def frozen(process: DaemonProcess, client: Client) -> Client:
+    await client.call("channel.freeze", channel="main")
+    await settled(client)
+    assert sum(family.artifacts for family in (await client.call("channel.get", channel="main")).families) == 0
+    await client.call("channel.unfreeze", channel="main")
+    return client
+
+
+async def collected(process: DaemonProcess, client: Client) -> Client:
+    await client.call("run.wait", run=(await client.call("store.gc")).run.id, timeout=60)
+    return client
+
+
 async def backed_up(process: DaemonProcess, client: Client) -> Client:
     run = (await client.call("daemon.backup", path=str(process.state / "out" / "backup"))).run
     assert (await client.call("run.wait", run=run.id, timeout=60)).state == "completed"
@@ -108,7 +135,20 @@ async def settled(client: Client) -> None:
 
 @pytest.mark.parametrize(
     "night",
-    [stopped, stopped_and_published, worker_lost, restarted, blocked, edited, judged, deleted, backed_up],
+    [
+        stopped,
+        stopped_and_published,
+        worker_lost,
+        restarted,
+        blocked,
+        edited,
+        judged,
+        deleted,
+        channel_deleted,
+        frozen,
+        collected,
+        backed_up,
+    ],
     ids=lambda night: night.__name__,
 )
 async def test_a_night_of_a_first_reading(tmp_path: Path, night: Night) -> None:

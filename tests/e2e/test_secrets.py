@@ -123,7 +123,7 @@ class Everything:
                     with contextlib.suppress(OSError):  # a worker that has just ended
                         told = Path(f"/proc/{pid}/{name}").read_bytes()
                         clean(told, f"/proc/{pid}/{name}")
-                        if b"firthd.workers" in told:
+                        if b"firthd.worker" in told:
                             self.workers_seen.add(pid)
             await asyncio.sleep(0.02)  # a condition of other processes: there is nothing to wait on
 

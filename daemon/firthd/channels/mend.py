@@ -16,7 +16,8 @@ from firthd.store.database import Database
 from firthd.store.object_files import LostObject
 from firthd.store.object_store import ObjectStore
 from firthd.store.repairs import Repairs
-from firthd.workers import TaskProgress, Workers
+from firthd.worker import TaskProgress
+from firthd.workers import Workers
 
 Kept = tuple[int, int]
 """A kept generation: its number, and the one whose content it shows."""

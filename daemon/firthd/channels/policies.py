@@ -9,14 +9,14 @@ from pathlib import Path
 from msgspec import Struct
 
 from firth_protocol.errors import Conflict, Forbidden, NotFound
-from firth_protocol.types import Family, MirrorMode, PolicyInForce, RunKind, Verdicts
+from firth_protocol.types import Family, Filters, MirrorMode, PolicyInForce, RunKind, Verdicts
 from firthd.channels.blocks import Blocks
 from firthd.clock import Clock, utc_day
 from firthd.families import load_policing
 from firthd.families.base import Entry, Facts, FamilyRules, InvalidRecordError
 from firthd.families.policing import ToldApart
 from firthd.policies.advisories import Flaws, decode_advisory
-from firthd.policies.evaluate import Judge, Verdict
+from firthd.policies.judge import Judge, Verdict
 from firthd.runs.queue import RunQueue
 from firthd.store import advisories, blocks, catalog, journal, policies, runs
 from firthd.store.artifacts import FileRow, raw_record
@@ -35,6 +35,8 @@ SWEEPS = "sweeps"
 SEEN_BY_RUNS = frozenset({"signed_only", "min_age", "cve"})
 """Rules that need more than a record: what a run has found counts for them."""
 PACKAGES = "packages"
+NAMED = "+"
+"""Ends the stamp of a policy that says which packages runs read: what was judged by it was read so."""
 NO_POLICY_JUDGES = "no policy judges it"
 
 
@@ -60,6 +62,14 @@ class InForce(Struct, frozen=True):
         if self.judge.allow is None:
             return f"policy {self.policy.name} names no packages"
         return "" if self.judge.closes else f"policy {self.policy.name} does not include dependencies"
+
+
+def named_by(rules: FamilyRules, judge: Judge | None, filters: Filters) -> Filters:
+    """Return a mirror's filters; where these name no packages, those that its policy keeps with all that they need."""
+    if rules.named is None or judge is None or judge.allow is None or not judge.closes:
+        return filters
+    names = {*judge.allow.names, *judge.exceptions.names}
+    return rules.named(filters, sorted(names)) if names else filters
 
 
 Key = tuple[int, int, str, str]
@@ -155,12 +165,25 @@ class Policies:
         """Return the policy that judges a mirror; None: there is none."""
         return self._of_mirror.get(mirror_id)
 
+    def filters_of(self, mirror: MirrorRow) -> Filters:
+        """Return what a mirror takes, as it was read last: see `named_by`."""
+        if not mirror.judged.endswith(NAMED):
+            return mirror.filters  # until a run has read what its policy names, clients get what they got
+        return self.takes(mirror.id, mirror.type.value, mirror.filters)
+
+    def takes(self, mirror_id: int, family: str, filters: Filters) -> Filters:
+        """Return what a mirror of a family with these filters takes: see `named_by`."""
+        in_force = self._of_mirror.get(mirror_id)
+        return named_by(self._families[Family(family)], in_force.judge if in_force is not None else None, filters)
+
     def not_seen(self, mirror: MirrorRow) -> list[str]:
         """Return what the policy of a mirror asks about and cannot see, because clients have the parts read."""
         in_force, rules = self._of_mirror.get(mirror.id), self._families[Family(mirror.type.value)]
         judge = in_force.judge if in_force is not None else None
         reads_all = (
-            rules.lazy is None or mirror.mode is not MirrorMode.PASSIVE or rules.only(mirror.filters) is not None
+            rules.lazy is None
+            or mirror.mode is not MirrorMode.PASSIVE
+            or rules.only(self.filters_of(mirror)) is not None
         )
         if judge is None or reads_all or not isinstance(judge.policing, ToldApart):
             return []
@@ -168,8 +191,6 @@ class Policies:
         if (licenses := judge.rules.licenses) is not None:
             denied = licenses.unknown is Verdicts.DENY
             found.append(f"every licence is unknown, and {'denied' if denied else 'allowed'}")
-        if judge.closes:
-            found.append("what an allowed package needs is not looked for")
         if not found:
             return []
         read = "its packages are read when a client first asks for them, without what their files tell of themselves"
@@ -195,7 +216,9 @@ class Policies:
         row = in_force.policy
         day = f"@{utc_day(self._clock.now_ms())}" if row.rules.min_age is not None else ""
         flaws = f"!{self._advisories}" if row.rules.cve is not None else ""
-        return f"{row.name}:{row.revision}{day}{flaws}"
+        rules = self._families[in_force.judge.policing.family]
+        named = NAMED if named_by(rules, in_force.judge, Filters()) != Filters() else ""
+        return f"{row.name}:{row.revision}{day}{flaws}{named}"
 
     # --- refusing
 

@@ -31,7 +31,8 @@ from firthd.store.joined import JOINED
 from firthd.store.journal import Journal
 from firthd.store.object_store import Hold, ObjectStore
 from firthd.store.objects import ObjectRow
-from firthd.workers import TaskProgress, Workers
+from firthd.worker import TaskProgress
+from firthd.workers import Workers
 
 T = TypeVar("T")
 Report = Callable[[str, int, int | None], None]

@@ -16,7 +16,8 @@ from firthd.channels.plan import Plan
 from firthd.index.messages import RenderedFile, RenderParams, RenderResult, Share
 from firthd.store import artifacts
 from firthd.store.database import Database
-from firthd.workers import Report, Workers
+from firthd.worker import Report
+from firthd.workers import Workers
 
 RENDER = "firthd.index.render:render_task"
 WORTH_RECORDS = 20_000

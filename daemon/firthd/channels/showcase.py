@@ -66,6 +66,10 @@ class Pages(Protocol):
     ) -> MadePage | None: ...
 
 
+Takes = Callable[[int, str, Filters], Filters]
+"""A mirror's id, its family, its filters -> what it takes; a policy may say which packages."""
+
+
 class FamilyShown(Struct, frozen=True, kw_only=True):
     """What a channel has of one family; `whole`: mirrors of whole sources, whose pages come when they are asked for."""
 
@@ -166,11 +170,13 @@ class Showcase:
         needs: Needs,
         pages: Pages,
         patience_s: float = PATIENCE_S,
+        takes: Takes = lambda mirror_id, family, filters: filters,
     ) -> None:
         self._db = db
         self._families = families
         self._needs = needs
         self._pages = pages
+        self._takes = takes
         self._turn = asyncio.Semaphore(1)
         self._patience_s = patience_s
         self._found: OrderedDict[tuple[int, int, str], Matches] = OrderedDict()
@@ -225,7 +231,7 @@ class Showcase:
             of_family = [one for one in mirrors if one.family == family]
             packages, files, size = totals.get(family, (0, 0, 0))
             if files or of_family:
-                whole = tuple(one.mirror_id for one in of_family if _reads_lazily(rules, one))
+                whole = tuple(one.mirror_id for one in of_family if self._reads_lazily(rules, one))
                 shown.append(FamilyShown(family=family, packages=packages, files=files, bytes=size, whole=whole))
         return shown
 
@@ -407,6 +413,10 @@ class Showcase:
         )
         return [Dependency(spec, names[spec] if names.get(spec) in known else None) for spec in specs]
 
+    def _reads_lazily(self, rules: FamilyRules, mirror: showcase.MirrorKindRow) -> bool:
+        filters = self._takes(mirror.mirror_id, mirror.family, msgspec.json.decode(mirror.filters, type=Filters))
+        return rules.lazy is not None and rules.lazy.is_lazy(ANY_PART, filters, MirrorMode(mirror.mode))
+
     # --- turns
 
     async def _read(self, body: Callable[[Reader], Awaitable[T]]) -> T:
@@ -424,13 +434,6 @@ class Showcase:
             yield
         finally:
             self._turn.release()
-
-
-def _reads_lazily(rules: FamilyRules, mirror: showcase.MirrorKindRow) -> bool:
-    if rules.lazy is None:
-        return False
-    filters = msgspec.json.decode(mirror.filters, type=Filters)
-    return rules.lazy.is_lazy(ANY_PART, filters, MirrorMode(mirror.mode))
 
 
 async def _matching(r: Reader, view: View, wanted: Wanted, places: list[tuple[str, int]]) -> list[ListedPackageRow]:

@@ -7,12 +7,12 @@ are absolute and of type str, digests are lower hex, times are milliseconds sinc
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from msgspec import Raw, Struct
 
 from firth_protocol.errors import Upstream
-from firth_protocol.types import Credentials, Family, Filters, MirrorMode, SourceFound
+from firth_protocol.types import Family, Filters, MirrorMode, SourceFound
 from firthd.families.addresses import Located, PageAt, SetUp
 from firthd.families.pieces import Pieces
 from firthd.store.columns import columns_of
@@ -20,6 +20,10 @@ from firthd.store.joined import Piece
 from firthd.store.promises import Promise
 from firthd.store.worker_reads import ShownRow
 
+if TYPE_CHECKING:
+    from firthd.families.source import Normalise
+
+T = TypeVar("T")
 Comparable = Any
 """What Python can sort; a family's own keys, never mixed with another's."""
 
@@ -163,8 +167,11 @@ class Output(Protocol):
     def before(self, path: str) -> bytes | None:
         """Return what is served before at a path that `FamilyRules.reads` ends; None: it can be made again."""
 
+    def made_of(self, path: str, make: Callable[[bytes], T], /) -> T | None:
+        """Return what is made of what `before` gives, which is proven meanwhile; None: it can be made again."""
+
     def readable(self) -> Iterable[str]:
-        """Return the paths that `before` is good for."""
+        """Return the paths that `before` and `made_of` are good for."""
 
     def shown_since(self, folder: str) -> Mapping[str, int]:
         """Return of each path below a folder the number of the generation from which on it shows what it will show."""
@@ -408,25 +415,6 @@ class FetchPlace(Struct, frozen=True, kw_only=True):
     raw: bytes | None = None  # only sections for which `needs_record` is true
 
 
-class Normalised(Protocol):
-    """A source's address as it is stored, its secrets apart from it, and what was changed for people to know."""
-
-    @property
-    def source(self) -> str: ...
-    @property
-    def credentials(self) -> Credentials | None: ...
-    @property
-    def warnings(self) -> list[str]: ...
-
-
-class Normalise(Protocol):
-    """Takes a source's address apart; `stored` are secrets used where neither address nor credentials has any."""
-
-    def __call__(
-        self, source: str, credentials: Credentials | None = None, stored: Credentials | None = None, /
-    ) -> Normalised: ...
-
-
 class Pages(Protocol):
     """Makes the pages of lazy parts; worker processes import it."""
 
@@ -485,12 +473,13 @@ class FamilyRules(Struct, frozen=True, kw_only=True):
     shows_empty: bool = False  # a part that the source has, and nothing in it, is shown
     requirement: Callable[[str], Requirement]  # raises Invalid for what does not parse
     facts: Callable[[str, bytes], Facts]  # part, raw record; raises ValueError for what is no record
-    normalise: Normalise
+    normalise: "Normalise"
     check_archive: Callable[[Path, str], None]  # raises ValueError when a file is no whole archive of its name's kind
     sort_versions: Callable[[Collection[str]], list[str]]  # newest first
     reserved_names: frozenset[str]  # that no channel may have, because a client would misread the address
     lazy: LazyParts | None = None  # None: every part is read by runs
     pieces: Pieces | None = None  # None: parts are read whole
+    named: Callable[[Filters, Sequence[str]], Filters] | None = None  # filters -> with names, where they have none
     small_parts: bool = False  # parts are many: one that cannot be read, or is empty without a word, stays as it was
     instead: Callable[[str, Form, bytes, str], str | None] | None = None  # part, as `encoding`, of more -> what it is
     other_places: tuple[Form, ...] = ()  # where an index may stand whose address was not given in full

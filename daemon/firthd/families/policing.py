@@ -3,7 +3,7 @@
 `FamilyRules.policing` names the one object of a family that answers; worker processes import it, and it reads nothing.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -58,6 +58,9 @@ class WithBounds(Protocol):
     def bounds(self, text: str, /) -> Bounds | None:
         """Return what `dependency` would find of a requirement; None: only that tells."""
 
+    def plain_name(self, text: str, /) -> str | None:
+        """Return the name that `dependency` would find, or refuse to read, where the text shows it; None: ask that."""
+
     def order(self, version: str, /) -> Comparable | None:
         """Return the key by which bounds compare; None: no client can order the version, and it meets nothing."""
 
@@ -80,20 +83,11 @@ class ToldApart(Protocol):
 
 
 @runtime_checkable
-class NamesFirst(Protocol):
-    """Policing of a family whose parts list many records: the name of one costs a tenth of its facts."""
+class PartEach(Protocol):
+    """Policing of a family in whose indexes each package is a part: filters that name parts name packages."""
 
-    def named(self, entry: Entry, /) -> str:
-        """Return a record's name; raise InvalidRecordError for what has none."""
-
-    def platform_of(self, part: str, /) -> str:
-        """Return what all files of a part are for."""
-
-    def lean(self, part: str, entry: Entry, signed: bool | None = None, /) -> Facts:
-        """Return facts without digests and requirements, half of their size; raise InvalidRecordError."""
-
-    def depends_of(self, entry: Entry, /) -> list[str]:
-        """Return what a record needs on any platform; nothing for what is no record."""
+    def part_of(self, name: str, /) -> str:
+        """Return the part that a package is, by its name as `Need.name` has it."""
 
 
 class Brief(Struct, gc=False):
@@ -103,6 +97,26 @@ class Brief(Struct, gc=False):
     version: str
     build: str = ""
     size: int | None = None
+
+
+@runtime_checkable
+class NamesFirst(Protocol):
+    """Policing of a family whose parts list many records: the name of one costs a tenth of its facts."""
+
+    def named(self, entry: Entry, /) -> str:
+        """Return a record's name; raise InvalidRecordError for what has none."""
+
+    def platform_of(self, part: str, /) -> str:
+        """Return what all files of a part are for."""
+
+    def lean(self, part: str, entries: Iterable[Entry], signs: Callable[[str], bool] | None, /) -> list[Facts | None]:
+        """Return facts without digests, times and requirements, half of their size; None for what is no record."""
+
+    def depends_of(self, entry: Entry, /) -> list[str]:
+        """Return what a record needs on any platform; nothing for what is no record."""
+
+    def briefs(self, entries: Sequence[Entry], /) -> Sequence[Brief]:
+        """Return what `Policing.brief` does of many records; raise InvalidRecordError where one of them is none."""
 
 
 class Unsolved(NamedTuple):

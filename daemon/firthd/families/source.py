@@ -5,6 +5,7 @@ What folders of an address mean only a family knows: it gives that to `normalise
 
 import re
 from collections.abc import Callable
+from typing import Protocol
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from msgspec import Struct
@@ -44,6 +45,14 @@ class Normalised(Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         """Show no secret: this text may end in a traceback."""
         return f"Normalised(source={mask(self.source)!r}, warnings={self.warnings!r})"
+
+
+class Normalise(Protocol):
+    """Takes a source's address apart; `stored` are secrets used where neither address nor credentials has any."""
+
+    def __call__(
+        self, source: str, credentials: Credentials | None = None, stored: Credentials | None = None, /
+    ) -> Normalised: ...
 
 
 def normalise(

@@ -14,7 +14,7 @@ from firthd.families.zips import DAMAGED
 from firthd.index.messages import AdvisoriesParams, AdvisoriesResult
 from firthd.policies.advisories import Advisory
 from firthd.policies.osv import advisories_of, own_advisory
-from firthd.workers import Report, TaskProgress
+from firthd.worker import Report, TaskProgress
 
 DOCUMENT_MAX_BYTES = 16_000_000
 REPORT_EVERY = 1000

@@ -1,6 +1,7 @@
 """The only place that compares what a source lists with a mirror's live rows: added, replaced, gone, held."""
 
-from collections.abc import Iterable, Iterator, Set
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence, Set
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,12 +21,20 @@ from firthd.families.base import (
 )
 from firthd.families.pieces import Covering
 from firthd.families.usual import Indiscreet, Plain, Usual
-from firthd.index.messages import PACKAGES, POLICY, InvalidRecord, PartResult, ReadParams
+from firthd.index.messages import (
+    LICENSES_TOLD,
+    PACKAGES,
+    POLICY,
+    InvalidRecord,
+    JudgementResult,
+    PartResult,
+    ReadParams,
+)
 from firthd.store.columns import goes_along
 from firthd.store.run_file import AddRow, CloseRow, OfferRow, RunFile
 from firthd.store.worker_reads import LiveRow, WorkerState
 from firthd.upstream.masking import printable, starred
-from firthd.workers import Report, TaskProgress
+from firthd.worker import Report, TaskProgress
 
 if TYPE_CHECKING:
     from array import array
@@ -196,6 +205,7 @@ class PartReader:
         fingerprint, decode, policy = self._formats.fingerprint, self._formats.record, self._policy
         plain = self._formats.plain_print if isinstance(self._formats, Plain) else None
         usual = self._formats.usual_record if isinstance(self._formats, Usual) else None
+        keep = policy.keep if policy is not None and policy.solves else None
         proven_above = self._state.proven_above()
         takes = self._formats.taker(self._params.filters)
         last: tuple[str, str] | None = None
@@ -235,8 +245,8 @@ class PartReader:
                 else:
                     print16 = fingerprint(raw)
                 last = (filename, section)
-                if policy is not None:
-                    policy.keep(part, entry)
+                if keep is not None:
+                    keep(part, entry)
                 if live is not None and live.fingerprint == print16:
                     # It was found valid when it was added; leaving the checks out saves a third of a read.
                     self._unchanged += counts
@@ -376,6 +386,23 @@ def joined(one: PartResult, other: PartResult) -> PartResult:
         one,
         **{field: getattr(one, field) + getattr(other, field) for field in sums},
         invalid=[*one.invalid, *other.invalid][:INVALID_LISTED],
+    )
+
+
+def judged_together(results: Sequence[JudgementResult]) -> JudgementResult:
+    """Return what several workers have judged, each some parts, without a look at dependencies."""
+    counts: Counter[str] = Counter()
+    for one in results:
+        counts.update(one.counts)
+    return JudgementResult(
+        records=sum(one.records for one in results),
+        kept=sum(one.kept for one in results),
+        bytes=sum(one.bytes for one in results),
+        closes=False,
+        counts=dict(counts),
+        unmapped=list(dict.fromkeys(text for one in results for text in one.unmapped))[:LICENSES_TOLD],
+        wanted=[release for one in results for release in one.wanted],
+        notes=list(dict.fromkeys(note for one in results for note in one.notes)),
     )
 
 

@@ -1,14 +1,17 @@
 """The only place that judges what a source lists by a policy; it runs in a worker process, before rows are compared."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 
 from firth_protocol.errors import Invalid, TooLarge, Upstream
 from firthd.families import load_formats, load_policing
 from firthd.families.base import COLUMNS, Entry, Facts, Formats, InvalidRecordError, Listing, Spool
-from firthd.families.policing import NamesFirst, Policing, SignsFiles
+from firthd.families.policing import Brief, NamesFirst, PartEach, Policing, SignsFiles
 from firthd.index.messages import (
+    LICENSES_TOLD,
     PACKAGES,
     POLICY,
     JudgedBy,
@@ -22,20 +25,23 @@ from firthd.index.messages import (
 from firthd.index.solve import Solver
 from firthd.index.told import Releases
 from firthd.policies.advisories import Advisory, Flaws, decode_advisory
-from firthd.policies.evaluate import KEPT, Judge, Judging, Verdict
+from firthd.policies.evaluate import KEPT, NOT_THERE, Judging
+from firthd.policies.judge import Judge, Verdict
 from firthd.policies.shelf import Candidate
 from firthd.store.columns import ALONG, goes_along
-from firthd.store.excluded import About, JudgementFile
 from firthd.store.judge_reads import JudgeState
+from firthd.store.judgement_file import About, JudgementFile
+from firthd.store.packed import ChosenRow
 from firthd.store.run_file import RunFile, SightRow
 from firthd.store.worker_reads import LiveRow
-from firthd.workers import Report, TaskProgress
+from firthd.worker import Report, TaskProgress
 
 REPORT_EVERY = 20_000
+TOGETHER = 1000
 MISSING_TOLD = 1000
-LICENSES_TOLD = 100
-NOT_THERE = "the source has no such package"
 NOT_TAKEN = f"{NOT_THERE}, or the mirror's filters leave it out"
+NOT_BROUGHT = "it was not read yet"
+NOT_NAMED = "the mirror's filters do not name it"
 Unreadable = Upstream | TooLarge
 """Why a part could not be read."""
 
@@ -89,7 +95,10 @@ class PolicyPass:
         flaws = Flaws(self.policing, by.rules.cve, read_advisories(state, formats.family)) if by.rules.cve else None
         self.judge = Judge(by.rules, self.policing, now_ms=by.now_ms, flaw=flaws.worst if flaws else None)
         self.sights = Sights(state, params.mirror_id, formats.family, by.now_ms)
-        narrowed = params.only is not None or formats.taker(params.filters) is not None
+        self._only = None if params.only is None else frozenset(params.only)
+        self._takes_all = formats.taker(params.filters) is None
+        self._grows = params.grows
+        self._parts = frozenset(spool.part for spool in params.spools)
         self.judging = Judging(
             self.judge,
             self.sights.first_seen,
@@ -98,7 +107,7 @@ class PolicyPass:
             self._forgo,
             self._needs,
             self._whole,
-            NOT_TAKEN if narrowed else NOT_THERE,
+            self._not_there,
         )
         self._unneeded = self.judge.unless_needed
         self._names: NamesFirst | None = None
@@ -107,7 +116,7 @@ class PolicyPass:
         self.releases = Releases(state, params.channel_id, self.policing, self.judge)
         self._entries: dict[str, list[Entry]] = {}  # of the parts whose records may be deferred
         self._signs: dict[str, Callable[[str], bool] | None] = {}
-        self._file = JudgementFile(by.file) if by.file is not None else None
+        self._file = JudgementFile(by.file, by.share) if by.file is not None else None
         solves = by.solve and self.judge.closes
         self._solver = Solver(None if by.file is None else Path(by.file).parent) if solves else None
 
@@ -193,63 +202,85 @@ class PolicyPass:
         self, part: str, total: int, entries: Iterable[tuple[int, Entry]], cut: Callable[[str], bool]
     ) -> Iterator[tuple[int, Entry]]:
         """Leave out what its name alone decides about, and yield the rest: most of an index goes this way."""
-        judging, brief_of, key_of = self.judging, self.policing.brief, self.policing.name_key
-        code, codes, left_out = judging.not_allowed, judging.codes[part], 0
-        leave = self._file.leaver(part, code) if self._file is not None else None
-        last, is_cut = None, False
-        for number, entry in entries:
-            if number % REPORT_EVERY == 0:
-                self._judged(part, number, total)
-            try:
-                brief = brief_of(entry)
-            except InvalidRecordError:
-                continue  # whoever compares it refuses it, with the reason
-            name = brief.name
-            if name != last:  # what has one name mostly stands together
-                last, is_cut = name, cut(key_of(name))
-            if not is_cut:
-                yield number, entry
-                continue
-            codes[number] = code
-            filename, section, *_ = entry
-            counts = section[:1] != ALONG
-            left_out += counts
-            if leave is not None:
-                leave(filename, name, brief.version, brief.build, brief.size, counts)
-        judging.cut_out(left_out)
+        judging, key_of, file = self.judging, self.policing.name_key, self._file
+        code, codes = judging.not_allowed, judging.codes[part]
+        last, is_cut, told_at = None, False, 0
+        following = iter(entries)
+        while some := list(islice(following, TOGETHER)):
+            if some[0][0] >= told_at:
+                told_at = some[0][0] + REPORT_EVERY
+                self._judged(part, some[0][0], total)
+            filenames: list[str] = []
+            left_out: list[Brief] = []
+            for (number, entry), brief in zip(some, self._briefs([entry for _, entry in some]), strict=True):
+                if brief is None:
+                    continue  # whoever compares it refuses it, with the reason
+                name = brief.name
+                if name != last:  # what has one name mostly stands together
+                    last, is_cut = name, cut(key_of(name))
+                if not is_cut:
+                    yield number, entry
+                    continue
+                codes[number] = code
+                if entry[1][:1] != ALONG:
+                    filenames.append(entry[0])
+                    left_out.append(brief)
+                elif file is not None:
+                    file.leave_out(part, entry.filename, brief, code, counts=False)
+            if file is not None:
+                file.leave_all(part, filenames, left_out, code)
+            judging.cut_out(len(filenames))
 
-    def _recall(self, part: str, number: int) -> Facts | None:
-        """Return lean facts of a record that was deferred; None: whoever compares it refuses it."""
-        return self._looked_at(self._names.lean if self._names is not None else self.policing.facts, part, number)
+    def _briefs(self, entries: Sequence[Entry]) -> Sequence[Brief | None]:
+        """Return the little that is told of records that are left out; None for what is none."""
+        if isinstance(self.policing, NamesFirst):
+            with suppress(InvalidRecordError):
+                return self.policing.briefs(entries)
+        return [self._brief(entry) for entry in entries]
 
-    def _whole(self, part: str, number: int) -> Facts | None:
-        return self._looked_at(self.policing.facts, part, number)
-
-    def _looked_at(self, facts_of: Callable[[str, Entry, bool | None], Facts], part: str, number: int) -> Facts | None:
-        entry, signs = self._entries[part][number], self._signs[part]
+    def _brief(self, entry: Entry) -> Brief | None:
         try:
-            return facts_of(part, entry, signs(entry.filename) if signs is not None else None)
+            return self.policing.brief(entry)
         except InvalidRecordError:
             return None
+
+    def _recall(self, part: str, numbers: Sequence[int]) -> Sequence[Facts | None]:
+        """Return lean facts of records that were deferred; None: whoever compares it refuses it."""
+        entries = self._entries[part]
+        if self._names is None:
+            return [self._whole(part, number) for number in numbers]
+        return self._names.lean(part, map(entries.__getitem__, numbers), self._signs[part])
+
+    def _whole(self, part: str, number: int) -> Facts | None:
+        entry, signs = self._entries[part][number], self._signs[part]
+        try:
+            return self.policing.facts(part, entry, signs(entry.filename) if signs is not None else None)
+        except InvalidRecordError:
+            return None
+
+    def _not_there(self, key: str | None) -> str:
+        """Return why there is nothing of a name: filters come before all rules, also before what a package needs."""
+        if self._only is None and self._takes_all:
+            return NOT_THERE
+        if self._only is None or key is None or not isinstance(self.policing, PartEach):
+            return NOT_TAKEN
+        if self.policing.part_of(key) not in self._only:
+            return NOT_BROUGHT if self._grows else NOT_NAMED
+        return NOT_THERE if self._takes_all else NOT_TAKEN
 
     def _needs(self, part: str, number: int) -> Sequence[str]:
         return self._names.depends_of(self._entries[part][number]) if self._names is not None else ()
 
     def _forgo(self, part: str, number: int, code: int) -> bool:
         entry = self._entries[part][number]
-        try:
-            brief = self.policing.brief(entry)
-        except InvalidRecordError:
-            return False
-        if self._file is not None:
-            row = (part, entry.filename, brief.name, brief.version, brief.build, brief.size, code)
-            self._file.leave_out(row)
-        return True
+        brief = self._brief(entry)
+        if brief is not None and self._file is not None:
+            self._file.leave_out(part, entry.filename, brief, code)
+        return brief is not None
 
     def _drop(self, facts: Facts, code: int) -> None:
         if self._file is not None:
-            row = (facts.part, facts.filename, facts.name, facts.version, facts.build, facts.size, code)
-            self._file.leave_out(row, counts=facts.counts)
+            self._file.leave_out(facts.part, facts.filename, facts, code, counts=facts.counts)
 
     def verdict(self, part: str, number: int) -> Verdict | None:
         """Return why a record of a part, by its number in the listing, is left out; None: it is kept."""
@@ -282,6 +313,11 @@ class PolicyPass:
         key = self.policing.name_key(facts.name)
         return None if self.judge.allowed(key, facts) or self.judge.excepted(key, facts) else PACKAGES
 
+    @property
+    def solves(self) -> bool:
+        """Whether it is to be told of what is kept."""
+        return self._solver is not None
+
     def keep(self, part: str, entry: Entry) -> None:
         """Take note of a record that is kept, for the solver."""
         if self._solver is not None:
@@ -310,7 +346,7 @@ class PolicyPass:
                 for code, verdict in enumerate(judging.verdicts)
                 if verdict is not None
             )
-            self._file.chosen(map(_chosen, sorted(judging.chosen, key=_by_name)))
+            self._file.chosen(map(_chosen, judging.chosen))
             self._file.missing((one.requirement, one.platform, one.chain, one.why) for one in missing)
         return JudgementResult(
             records=judging.records,
@@ -327,7 +363,16 @@ class PolicyPass:
             unmapped=[text for text, _ in self.judge.unmapped.most_common(LICENSES_TOLD)],
             notes=notes,
             wanted=self.releases.wanted(),
+            parts_wanted=self._parts_wanted(),
         )
+
+    def _parts_wanted(self) -> list[str]:
+        """Return the parts that were not read and that what is kept needs."""
+        if not self._grows or not isinstance(self.policing, PartEach):
+            return []
+        named = self.judge.allow.names if self.judge.allow is not None else ()
+        parts = [self.policing.part_of(key) for key in (*named, *self.judging.absent)]
+        return [part for part in dict.fromkeys(parts) if part not in self._parts and self._formats.valid_part(part)]
 
     def _notes(self) -> tuple[list[str], list[str]]:
         """Return what a solver says that cannot be installed, and what was not looked at."""
@@ -429,13 +474,9 @@ def read_advisories(state: JudgeState, family: str) -> list[Advisory]:
     return [decode_advisory(document) for document in state.advisories(family)]
 
 
-def _by_name(one: Candidate) -> tuple[str, str, str]:
-    return one.key, one.facts.part, one.facts.filename
-
-
-def _chosen(one: Candidate) -> tuple[str, str, str, str, str, int | None, str | None, bool, str]:
+def _chosen(one: Candidate) -> ChosenRow:
     facts, by = one.facts, one.needed_by
-    return (
+    return ChosenRow(
         facts.part,
         facts.filename,
         facts.name,

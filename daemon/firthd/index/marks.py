@@ -9,7 +9,7 @@ from msgspec import Struct
 from firth_protocol.errors import Internal
 from firthd.families import load_formats
 from firthd.families.base import Listed, Lists, Spool
-from firthd.workers import Report
+from firthd.worker import Report
 
 
 class MarksParams(Struct, frozen=True, kw_only=True):

@@ -14,6 +14,8 @@ PACKAGES = "packages"
 POLICY = "policy"
 """Why a row is closed that a policy leaves out."""
 
+LICENSES_TOLD = 100
+
 # --- read: a source's index against the mirror's rows -----------------------------------------------------------------
 
 
@@ -27,6 +29,12 @@ class JudgedBy(Struct, frozen=True, kw_only=True):
     now_ms: int
     file: str | None = None  # receives what is left out and why; None: nobody asks
     solve: bool = False  # ask whether what is allowed can be installed
+    share: int | None = None  # the number of the worker, where several judge parts of a mirror; None: one judges all
+
+    @property
+    def by_part(self) -> bool:
+        """Whether no verdict hangs on a record of another part: then several workers may judge."""
+        return self.rules.packages is None or not self.rules.packages.include_dependencies
 
 
 class ReadParams(Struct, frozen=True, kw_only=True):
@@ -44,6 +52,7 @@ class ReadParams(Struct, frozen=True, kw_only=True):
     keep: bool = False  # on_upstream_removal = keep
     singly: bool = False  # a part that cannot be read, or is empty without a word, stays as it was; the others go on
     accept_removals: bool = False  # what is empty without a word is taken at its word
+    grows: bool = False  # `only` names what a policy does, and parts that are needed beside it may be wanted
     policy: JudgedBy | None = None  # None: everything that the source lists is kept
     first: bool = False  # the mirror has no rows and offers no names: parts may be read in shares
     early_rows: int | None = None  # so many that are new are handed over at a time, in a file of their own; None: none
@@ -99,6 +108,7 @@ class JudgementResult(Struct, frozen=True, kw_only=True):
     unsolvable: list[str] = []
     unmapped: list[str] = []  # licence texts that nobody knows
     wanted: list[WantedRelease] = []  # the verdicts are not the last ones before these were read
+    parts_wanted: list[str] = []  # parts that were not read, and that what is kept needs
     notes: list[str] = []
 
 

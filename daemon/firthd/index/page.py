@@ -13,8 +13,9 @@ from firthd.families import load_formats, load_pages, load_policing
 from firthd.families.base import Entry, Formats, InvalidRecordError, Listing, SourceRecord, Spool
 from firthd.index.messages import JudgedBy
 from firthd.policies.advisories import Flaws, decode_advisory
-from firthd.policies.evaluate import KEPT, Judge, Judging
-from firthd.workers import Report
+from firthd.policies.evaluate import KEPT, Judging
+from firthd.policies.judge import Judge
+from firthd.worker import Report
 
 COPY_BYTES = 1 << 20
 

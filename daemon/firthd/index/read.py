@@ -9,7 +9,7 @@ from firthd.index.compare import FILTERED, PartReader, changed_offers
 from firthd.index.messages import PartResult, ReadParams, ReadResult
 from firthd.store.run_file import RunFile
 from firthd.store.worker_reads import WorkerState
-from firthd.workers import Report
+from firthd.worker import Report
 
 PART_SHOWN = 64
 

@@ -20,7 +20,7 @@ from firthd.index.summaries import PartSums, Summaries, read_sums, write_sums
 from firthd.store.columns import goes_along
 from firthd.store.run_file import RunFile
 from firthd.store.worker_reads import ShownRow, SummaryInForce, WorkerState
-from firthd.workers import Report, TaskProgress
+from firthd.worker import Report, TaskProgress
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from msgspec import Struct
 
 from firthd.families import load_policing
 from firthd.families.base import Entry
-from firthd.workers import Report, TaskProgress, apart
+from firthd.worker import Report, TaskProgress
+from firthd.workers import apart
 
 SOLVED_RECORDS = 60_000
 """More records are not given to a solver: it would need more time and memory than the rest of the run."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from firthd.families.base import Entry, Facts, InvalidRecordError
 from firthd.families.policing import Policing, ToldApart
 from firthd.index.messages import Teller, WantedRelease
-from firthd.policies.evaluate import Judge
+from firthd.policies.judge import Judge
 from firthd.policies.shelf import Candidate
 from firthd.store.judge_reads import JudgeState
 

@@ -26,7 +26,7 @@ from firthd.store.advisories import AdvisoryRow
 from firthd.store.database import Reader, Tx
 from firthd.store.paging import Cut
 from firthd.upstream.client import Source
-from firthd.workers import TaskProgress
+from firthd.worker import TaskProgress
 
 READ = "firthd.index.advisories:read_task"
 A_WRITE = 500

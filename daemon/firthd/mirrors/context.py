@@ -4,17 +4,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from firth_protocol.errors import NotFound
 from firth_protocol.types import Family
 from firthd.channels.blocks import Blocks
 from firthd.channels.mend import Mender
-from firthd.channels.policies import InForce, Policies
+from firthd.channels.policies import InForce, Policies, named_by
 from firthd.channels.publish import Publisher
 from firthd.clock import Clock
 from firthd.families.base import FamilyRules
 from firthd.mirrors.on_demand import OnDemand
-from firthd.mirrors.source import NO_MIRROR, Job, job_of
+from firthd.mirrors.source import NO_MIRROR, Job, job_of, rules_of
 from firthd.mirrors.space import SpaceGuard
 from firthd.runs.queue import RunQueue
 from firthd.store import catalog
@@ -57,7 +58,18 @@ class Context(Struct, frozen=True, kw_only=True):
             mirror = await self.db.read(lambda r: catalog.mirror_by_id(r, ref))
         if mirror is None:
             raise NotFound("the mirror was deleted, or the plan was forgotten when the daemon ended")
-        return job_of(mirror, self.secrets)
+        return self.taking(job_of(mirror, self.secrets))
+
+    def taking(self, job: Job) -> Job:
+        """Return a job whose filters name the packages that its policy does, where a policy says which they are."""
+        in_force = self.in_force(job)
+        rules, judge = rules_of(self.families, job.type), in_force.judge if in_force is not None else None
+        takes = named_by(rules, judge, job.filters)
+        return job if takes == job.filters else replace(job, filters=takes, mirrors_own=job.filters)
+
+    def still_taken(self, job: Job) -> bool:
+        """Tell whether it is as it was when a run began who says which packages a mirror takes."""
+        return self.taking(replace(job, filters=job.own, mirrors_own=None)).grows == job.grows
 
     def in_force(self, job: Job) -> InForce | None:
         """Return the policy that judges what a run reads; None: there is none."""

@@ -46,7 +46,8 @@ class DroppedPages:
         if mirror is None or (rules := rules_of(self._p.families, mirror.type)).lazy is None:
             return
         known = await self._p.db.read(lambda r: pages.newest_there(r, mirror_id))
-        parts = {part for part in known if rules.lazy.is_lazy(part, mirror.filters, mirror.mode)}
+        takes = self._p.policies.filters_of(mirror)
+        parts = {part for part in known if rules.lazy.is_lazy(part, takes, mirror.mode)}
         if not parts:
             return
         dropped = parts - await self._listed(live, job_of(mirror, self._p.secrets), rules, parts)

@@ -18,9 +18,10 @@ from firthd.mirrors.index import Index
 from firthd.mirrors.releases import Releases
 from firthd.mirrors.source import Job, rules_of
 from firthd.mirrors.take_in import Begun, TakeIn
+from firthd.mirrors.wanted import WantedParts
 from firthd.runs.run import LiveRun
 from firthd.store import offers
-from firthd.workers import TaskProgress
+from firthd.worker import TaskProgress
 
 ROWS = 25_000
 """That are handed over at a time."""
@@ -38,7 +39,7 @@ class IndexReads:
         self.begun: dict[int, Begun] = {}
         """The open change sets in which some of what a run has read is already, by the run."""
 
-    async def read(self, live: LiveRun, job: Job, index: Index, params: ReadParams) -> ReadResult:
+    async def read(self, live: LiveRun, job: Job, parts: WantedParts, params: ReadParams) -> ReadResult:
         """Return what workers have read; raises what `mirrors.readers.read` raises.
 
         A run that reads once more takes nothing over from its reading before.
@@ -46,7 +47,7 @@ class IndexReads:
         await self.ended(live.id)
         first = await self._is_first(live, job, params)
         begun = None
-        if first and self._taken_early(job, index):
+        if first and self._taken_early(job, parts.index):
             begun = self.begun[live.id] = await self._take_in.begin(live, job)
         params = replace(params, first=first, early_rows=ROWS if begun is not None else None)
         files: asyncio.Queue[str | None] = asyncio.Queue()
@@ -58,7 +59,7 @@ class IndexReads:
                 live.progress(progress.description, done=progress.done, total=progress.total, unit=progress.unit)
 
         try:
-            reading = self._releases.judge(live, job, index, params, tell)
+            reading = self._releases.judge(live, job, parts, params, tell)
             return await (reading if begun is None else self._beside(reading, files, job, begun))
         except WorkerLost:
             live.log("the worker process was lost; memory may have run out", "error")

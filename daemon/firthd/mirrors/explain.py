@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
@@ -27,13 +28,16 @@ from firthd.store.artifacts import LiveRecord
 from firthd.store.blocks import Judged
 from firthd.store.catalog import MirrorRow
 from firthd.store.database import Database, Reader
-from firthd.store.excluded import Chosen, Lacking, LeftOut
+from firthd.store.excluded import Chosen, Lacking
 from firthd.store.journal import Journal
+from firthd.store.packed import LeftOut
 from firthd.store.paging import Cut
 
 EXPLAINED_MOST = 50_000
 """Records of one name that are looked at; no real package has half as many."""
 COLUMNS = tuple(field.encode_name for field in msgspec.structs.fields(DependencyRow))
+_plain_name = re.compile(r"[A-Za-z0-9._-]+(?=[\s\[;<>=!~(@,]|$)").match
+"""The name that a requirement begins with, in any family: `lib[fast]>=2`, `lib; extra == 'x'`, `lib (>= 2)`."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What makes spreadsheets take a cell for a formula."""
 CHOSEN, LACKING = 0, 1
@@ -307,10 +311,11 @@ def _unlisted(count: int) -> DependencyRow:
 
 
 def _lacking(one: Lacking) -> DependencyRow:
-    name, _, rest = one.requirement.partition(" ")
+    match = _plain_name(one.requirement)
+    name = match[0] if match is not None else one.requirement.partition(" ")[0]
     return DependencyRow(
         name=name,
-        version=rest,
+        version=one.requirement[len(name) :].strip(),
         build="",
         part=one.platform,
         filename="",

@@ -85,6 +85,7 @@ class IndexFetcher:
         came: Came | None = None,
         current_since: int | None = None,
         pieces: bool = False,
+        others: bool = False,
     ) -> Index:
         """Bring each part unless its copy is still the source's; `pieces`: only what has moved of it, if it may be.
 
@@ -92,7 +93,7 @@ class IndexFetcher:
         the source had not; `came` hears of each part that has come; what came since `current_since` (milliseconds) and
         waits for being taken in is not asked for.
         Raises Upstream when the source has no part in any form, with the reason of the first
-        refusal if there was one.
+        refusal if there was one; `others`: it has others, and may have none of these.
         """
         await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
         until = self._upstream.index_deadline()  # one that sends a little now and then would keep the run for days
@@ -114,9 +115,9 @@ class IndexFetcher:
         answers = [answer for answer in answers if answer.part not in sides]
         there = [answer for answer in answers if answer.form is not None]
         refused = next((answer.refusal for answer in answers if answer.refusal is not None), None)
-        if not there and refused is not None:
+        if not there and refused is not None and not others:
             raise refused
-        if not there and not known:
+        if not there and not known and not others:
             raise Upstream(
                 "the source has no index in any form that this version reads",
                 hint="`mirror.check` tells what stands at the address",

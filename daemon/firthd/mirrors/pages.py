@@ -137,10 +137,11 @@ class LazyPages:
             return None
         mirrors = await self._p.db.read(lambda r: catalog.mirrors_of(r, channel_id))
         mirrors = [mirror for mirror in mirrors if mirror.type.value == family.value]
-        if not any(rules.lazy.is_lazy(at.part, mirror.filters, mirror.mode) for mirror in mirrors):
+        takes = {mirror.id: self._p.policies.filters_of(mirror) for mirror in mirrors}
+        if not any(rules.lazy.is_lazy(at.part, takes[mirror.id], mirror.mode) for mirror in mirrors):
             return None
         for mirror in mirrors:
-            if not rules.lazy.is_lazy(at.part, mirror.filters, mirror.mode):
+            if not rules.lazy.is_lazy(at.part, takes[mirror.id], mirror.mode):
                 if await self._listed(channel_id, mirror.id, family, at.part):
                     return None
                 continue

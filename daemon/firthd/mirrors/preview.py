@@ -7,13 +7,15 @@ from firth_protocol.errors import Invalid
 from firth_protocol.methods import PolicyPreview, PolicyPreviewReply
 from firth_protocol.types import Family, FilteredCount, MissingDependency, PolicyEffect, Rules
 from firthd.channels import browse
-from firthd.channels.policies import no_policy
+from firthd.channels.policies import named_by, no_policy
+from firthd.families import load_policing
 from firthd.families.base import FamilyRules, Spool
 from firthd.index.messages import JudgedBy, PreviewResult, ReadParams
 from firthd.mirrors.context import Context
 from firthd.mirrors.govern import Governor, in_order
 from firthd.mirrors.index import FetchedPart, index_of
 from firthd.mirrors.report import find
+from firthd.policies.judge import Judge
 from firthd.policies.rules import in_words
 from firthd.store import catalog, policies
 from firthd.store.catalog import MirrorRow
@@ -73,7 +75,11 @@ class Previews:
     ) -> PolicyEffect:
         known = await self._p.db.read(lambda r: catalog.source_indexes(r, mirror.id))
         folder = self._p.source_folder(mirror.id)
-        only = served.only(mirror.filters)
+        takes = named_by(served, Judge(rules, load_policing(policing)), mirror.filters)
+        grows = takes != mirror.filters
+        only = served.only(takes)
+        if only is not None and grows:
+            only |= known.keys()
 
         def copies() -> list[Spool]:
             parts = [
@@ -92,6 +98,7 @@ class Previews:
             mirror_id=mirror.id,
             spools=spools,
             only=None if only is None else sorted(only),
+            grows=grows,
             singly=served.small_parts,
             filters=mirror.filters,
             policy=JudgedBy(
@@ -104,6 +111,8 @@ class Previews:
         notes = list(found.notes) if spools else ["the source was not read yet: there is nothing to judge"]
         if found.wanted:
             notes.append(f"what {len(found.wanted):,} releases say of themselves was not read yet: a run reads it")
+        if found.parts_wanted:
+            notes.append(f"{len(found.parts_wanted):,} packages that are needed were not read yet: a run reads them")
         return PolicyEffect(
             mirror=mirror.id,
             mirror_name=mirror.name,

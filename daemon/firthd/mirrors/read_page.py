@@ -30,7 +30,7 @@ from firthd.upstream.client import Validators
 from firthd.upstream.hosts import Lane
 from firthd.upstream.masking import starred
 from firthd.upstream.source import is_file
-from firthd.workers import TaskProgress
+from firthd.worker import TaskProgress
 
 log = logging.getLogger(__name__)
 

@@ -8,11 +8,13 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from firthd.families.base import Spool
-from firthd.index.compare import joined
+from firthd.index.compare import joined, judged_together
 from firthd.index.messages import PartResult, ReadParams, ReadResult
 from firthd.index.read import read_task
+from firthd.store.judgement_file import join
 from firthd.store.run_file import forget_more, numbered
-from firthd.workers import Report, TaskProgress, Workers, no_room
+from firthd.worker import Report, TaskProgress, no_room
+from firthd.workers import Workers
 
 READ = "firthd.index.read:read_task"
 SMALL_BYTES = 1 << 20
@@ -29,12 +31,16 @@ async def read(workers: Workers, params: ReadParams, tell: Report, *, worth_byte
     sizes = await asyncio.to_thread(_prepare, params)
     if params.singly and params.policy is None and sum(sizes.values()) <= SMALL_BYTES:
         return await _read_here(params)
-    # What a policy makes of one record may hang on others: one worker sees them all.
-    places = workers.places if params.policy is None else 1
+    # What a policy makes of one record may hang on those of other parts: one worker sees them all.
+    places = workers.places if params.policy is None or params.policy.by_part else 1
     groups = spread(params.spools, sizes, places, worth_bytes)
     # Taking in beside it keeps about half a place busy: a cut, which costs, gains less then.
     room = 1.5 if params.early_rows is not None else 1.1
-    if params.first and max(weight(group, sizes) for group in groups) * places > room * weight(params.spools, sizes):
+    if (
+        params.first
+        and params.policy is None
+        and max(weight(group, sizes) for group in groups) * places > room * weight(params.spools, sizes)
+    ):
         groups = cut(params.spools, sizes, places, worth_bytes)
     if len(groups) == 1:
         return await workers.run(READ, params, ReadResult, progress=tell)
@@ -50,8 +56,11 @@ async def read(workers: Workers, params: ReadParams, tell: Report, *, worth_byte
         tell(TaskProgress(sum(each.done for each in every), sum(totals), one.unit, one.description))
 
     async def group(number: int, spools: list[Spool]) -> ReadResult:
-        file = str(numbered(Path(params.run_file), number))
-        mine = replace(params, spools=spools, run_file=file, close_filtered=number == 0)
+        file, order = str(numbered(Path(params.run_file), number)), params.policy
+        if order is not None:
+            judgement = None if order.file is None else str(numbered(Path(order.file), number))
+            order = replace(order, file=judgement, share=number)
+        mine = replace(params, spools=spools, run_file=file, close_filtered=number == 0, policy=order)
         return await workers.run(READ, mine, ReadResult, progress=lambda one: told(number, one))
 
     try:
@@ -59,12 +68,26 @@ async def read(workers: Workers, params: ReadParams, tell: Report, *, worth_byte
             results = [tasks.create_task(group(number, spools)) for number, spools in enumerate(groups)]
     except BaseExceptionGroup as several:
         raise several.exceptions[0] from None
+    judgements = [one for result in results if (one := result.result().judgement) is not None]
+    if params.policy is not None and params.policy.file is not None:
+        await _join([numbered(Path(params.policy.file), number) for number in range(len(groups))])
     parts: dict[str, PartResult] = {}
     for result in results:
         for part in result.result().parts:
             before = parts.get(part.part)
             parts[part.part] = part if before is None else joined(before, part)
-    return ReadResult(parts=sorted(parts.values(), key=attrgetter("part")))
+    judgement = judged_together(judgements) if judgements else None
+    return ReadResult(parts=sorted(parts.values(), key=attrgetter("part")), judgement=judgement)
+
+
+async def _join(judgements: Sequence[Path]) -> None:
+    """Let a thread put together what several workers have judged; raises NoSpace on a full disk."""
+    try:
+        await asyncio.to_thread(join, judgements)
+    except Exception as error:
+        if (told := no_room(error)) is not None:
+            raise told from error
+        raise
 
 
 async def _read_here(params: ReadParams) -> ReadResult:

@@ -82,6 +82,15 @@ def note_read(live: LiveRun, read: Reading) -> None:
     note_parts(live, read.parts)
 
 
+def tell_read(live: LiveRun, read: Reading, *, lazily: bool) -> None:
+    """Tell how far the step is that reads, at its end; `lazily`: what was read is only a list."""
+    records = read.total("records")
+    text = f"{records:,} read, {read.total('kept'):,} kept"
+    if lazily:
+        text = f"{records:,} listed, each read when a client first asks for it"
+    live.progress(text, done=records, total=records, unit="records")
+
+
 def note_absent(live: LiveRun, read: Reading, wanted: Set[str]) -> None:
     """Tell of parts that the filters name and the source has not."""
     there = {part.row.part for part in read.index.parts if part.row.file}

@@ -14,6 +14,7 @@ from firthd.mirrors.publish_run import told
 from firthd.mirrors.run import MirrorRuns
 from firthd.mirrors.source import Job, rules_of
 from firthd.mirrors.take_in import TakeIn
+from firthd.mirrors.wanted import brought, queue_run
 from firthd.runs.run import LiveRun, Outcome
 from firthd.runs.steps import STEPS
 from firthd.store import catalog, generations
@@ -82,8 +83,15 @@ class Refilters:
             raise WrongState(
                 f"the copy of the source's index of {lost[0]} is lost", hint="run the mirror: it fetches the index anew"
             )
+        rules = rules_of(self._p.families, job.type)
+        if job.grows and not brought(rules, known):
+            await queue_run(self._p, live, job)
+            return await self._nothing(live, "what the policy names was never read")
+        if rules.lazy is not None and any(rules.lazy.is_lazy(part, job.filters, job.mode) for part in known):
+            live.note("from now on clients have packages read, and what lists them was not read yet")
+            await queue_run(self._p, live, job)
         parts = [FetchedPart(row=row, changed=False) for row in known.values()]
-        index = index_of(parts, rules_of(self._p.families, job.type))
+        index = index_of(parts, rules)
         return await self._runs.carry_out(live, job, index, folder, known, None)
 
     async def _judged_already(self, live: LiveRun, job: Job) -> Outcome:

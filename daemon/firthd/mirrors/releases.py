@@ -20,14 +20,14 @@ from firthd.families.policing import ToldApart
 from firthd.index.messages import ReadParams, ReadResult, Teller, WantedRelease
 from firthd.mirrors import readers
 from firthd.mirrors.context import Context
-from firthd.mirrors.index import Index
 from firthd.mirrors.source import NO_MIRROR, Job, rules_of
+from firthd.mirrors.wanted import WantedParts, queue_run
 from firthd.runs.run import LiveRun
 from firthd.store import delivered, policies
 from firthd.store.policies import ReleaseRow
 from firthd.store.promises import broken_in
 from firthd.upstream.source import is_file, page_address
-from firthd.workers import Report
+from firthd.worker import Report
 
 ROUNDS_MAX = 50
 AT_ONCE = 8
@@ -77,23 +77,30 @@ class Releases:
         self._p = context
         self._absent = Absent()
 
-    async def judge(self, live: LiveRun, job: Job, index: Index, params: ReadParams, tell: Report) -> ReadResult:
+    async def judge(self, live: LiveRun, job: Job, parts: WantedParts, params: ReadParams, tell: Report) -> ReadResult:
         """Let parts be read and judged, as often as it takes; raises what `readers.read` raises."""
-        pages = {part.row.part: part.row.url_path for part in index.parts}
         tried: set[tuple[str, str]] = set()
         for _ in range(ROUNDS_MAX):
             result = await readers.read(self._p.workers, params, tell)
             wanted = result.judgement.wanted if result.judgement is not None else []
             fresh = [one for one in wanted if (one.part, one.version) not in tried]
-            if not fresh or job.mirror_id == NO_MIRROR:
+            if job.mirror_id == NO_MIRROR:
                 break
             tried |= {(one.part, one.version) for one in fresh}
+            pages = {part.row.part: part.row.url_path for part in parts.index.parts}
             bases = {part.part: part.base_url for part in result.parts}
             releases = [Release(one, pages.get(one.part), bases.get(one.part)) for one in fresh]
-            if not await self._read(live, job, releases, Path(params.run_file).parent):
+            read = await self._read(live, job, releases, Path(params.run_file).parent) if releases else 0
+            if await parts.bring(result.judgement.parts_wanted if result.judgement is not None else []):
+                params = parts.params(params)
+            elif not read:
                 break
         if wanted:
             await self._note_unread(live, job, wanted)
+        if parts.left:
+            live.note(f"what is needed of {parts.told} was not read")
+            if live.row.kind is RunKind.REFILTER:
+                await queue_run(self._p, live, job)
         return result
 
     async def _note_unread(self, live: LiveRun, job: Job, wanted: list[WantedRelease]) -> None:
@@ -103,18 +110,7 @@ class Releases:
         takes = takes_archives(job)
         may_be_had = any(worth(teller, takes) for one in wanted for teller in one.tellers)
         if live.row.kind is RunKind.REFILTER and may_be_had:
-            live.note("a run of the mirror was queued, which reads them")
-            await self._p.db.write(
-                lambda tx: self._p.queue.submit(
-                    tx,
-                    RunKind.MIRROR,
-                    channel_id=job.channel_id,
-                    channel=live.row.channel or "",
-                    mirror_id=job.mirror_id,
-                    cause="a policy asks for what was never read",
-                    by=live.row.by,
-                )
-            )
+            await queue_run(self._p, live, job)
 
     async def _read(self, live: LiveRun, job: Job, releases: list[Release], folder: Path) -> int:
         """Read releases; return how many are known now."""

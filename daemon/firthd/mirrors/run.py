@@ -26,9 +26,10 @@ from firthd.mirrors.judgement import JUDGEMENT, judged_by, note_judgement, plann
 from firthd.mirrors.noting import looked_to_the_end, note_looked, note_marks
 from firthd.mirrors.parts import compared, end_state, not_yet_today, part_changes, source_times
 from firthd.mirrors.publish_run import PublishRuns, cleaned, told
-from firthd.mirrors.reading import Reading, marks_reader, note_absent, note_read
+from firthd.mirrors.reading import Reading, marks_reader, note_absent, note_read, tell_read
 from firthd.mirrors.source import Job, rules_of
 from firthd.mirrors.take_in import TakeIn, cause_of
+from firthd.mirrors.wanted import Fetch, WantedParts, fetching, submit, with_known
 from firthd.runs.run import LiveRun, Outcome
 from firthd.store import catalog, generations
 from firthd.store.catalog import SourceIndexRow
@@ -85,11 +86,12 @@ class MirrorRuns:
 
     async def plan(self, live: LiveRun) -> Outcome:
         """Carry out steps 1 to 5 and tell what a run would do; nothing is changed."""
-        job = self.plans.get(live.id) or await self._p.job(live.row.mirror_id)
+        job = self._p.taking(self.plans.get(live.id) or await self._p.job(live.row.mirror_id))
         folder = self._p.run_folder(live.id)
         try:
             await self._connect(live, job)
             known = await self._p.db.read(lambda r: catalog.source_indexes(r, job.mirror_id))
+            job = with_known(job, rules_of(self._p.families, job.type), known)
             fetcher = self._fetcher(job, folder)
             read = await self._read(live, job, fetcher, {}, folder, everything=True)
             await resolve(live, read.judgement)
@@ -130,6 +132,7 @@ class MirrorRuns:
     async def _steps(self, live: LiveRun, job: Job, folder: Path) -> Outcome:
         await self._connect(live, job)
         known = await self._p.db.read(lambda r: catalog.source_indexes(r, job.mirror_id))
+        job = with_known(job, rules_of(self._p.families, job.type), known)
         fetcher = self._fetcher(job, self._p.source_folder(job.mirror_id))
         looked = await looked_to_the_end(self._p, job.mirror_id)
         pieces = not await self._judges_all(job)
@@ -158,7 +161,9 @@ class MirrorRuns:
 
         if fetcher is None and any(part.row.mark == AHEAD for part in index.parts):  # its rows are newer than the copy
             index = await whole()
-        read = await self._filter(live, job, index, folder, whole=whole)
+
+        more = None if fetcher is None else fetching(live, fetcher, known, self._arrivals(job))
+        read = await self._filter(live, job, index, folder, whole=whole, more=more)
         await resolve(live, read.judgement)
         await self._compare(live, job, read)
         result = await self._bring(live, job, read, folder)
@@ -172,7 +177,7 @@ class MirrorRuns:
             if moved:
                 live.note("the policy was changed meanwhile: what the source lists is judged again")
             await live.forget_failures()  # of the index before: each is told again if it is still true
-            read = await self._filter(live, job, again or read.index, folder, whole=whole)
+            read = await self._filter(live, job, again or read.index, folder, whole=whole, more=more)
             await resolve(live, read.judgement)
             await self._compare(live, job, read)
             await self._bring(live, job, read, folder)
@@ -263,7 +268,8 @@ class MirrorRuns:
         everything: bool,
     ) -> Reading:
         index = await self._fetch(live, job, fetcher, known, kept=False)
-        return await self._filter(live, job, index, folder, everything=everything, copies=folder)
+        more = fetching(live, fetcher, known)
+        return await self._filter(live, job, index, folder, everything=everything, copies=folder, more=more)
 
     async def _filter(
         self,
@@ -275,10 +281,12 @@ class MirrorRuns:
         everything: bool = False,
         copies: Path | None = None,
         whole: Callable[[], Awaitable[Index]] | None = None,
+        more: Fetch | None = None,
     ) -> Reading:
-        """Read what is to be read of an index; `whole` brings it whole, where pieces of it will not do."""
+        """Read what is to be read of an index; `whole` brings it whole, `more` what a judgement wants beside it."""
         rules = rules_of(self._p.families, job.type)
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+        place = copies or self._p.source_folder(job.mirror_id)
         only = rules.only(job.filters)
         in_force = self._p.in_force(job)
         stamp = self._p.policies.stamp(in_force)
@@ -291,42 +299,37 @@ class MirrorRuns:
             run_file=str(folder / "run.sqlite"),
             channel_id=job.channel_id,
             mirror_id=job.mirror_id,
-            spools=index.to_read(copies or self._p.source_folder(job.mirror_id), everything=everything),
+            spools=index.to_read(place, everything=everything),
             only=None if only is None else sorted(only),
             filters=job.filters,
             keep=job.keep,
             singly=rules.small_parts,
             accept_removals=bool(live.row.params.get("accept_removals")),
+            grows=job.grows,
             policy=judged_by(in_force, stamp, self._p.clock.now_ms(), folder / JUDGEMENT),
             max_part_bytes=self._p.max_part_bytes,
         )
 
         async with live.step(StepName.FILTER, "reads the index"):
             try:
-                result = await self._reads.read(live, job, index, params)
+                parts = WantedParts(job, rules, index, place, more, live.progress)
+                result = await self._reads.read(live, job, parts, parts.params(params))
             except (Upstream, TooLarge) as error:
                 if not index.in_pieces or whole is None:
                     raise
                 live.note(f"{error.message}; the index is read whole")
                 index = await whole()
-                spools = index.to_read(self._p.source_folder(job.mirror_id), everything=False)
-                result = await self._reads.read(live, job, index, replace(params, spools=spools))
-            read = Reading(index=index, parts=result.parts, stamp=stamp, judgement=result.judgement)
+                parts = WantedParts(job, rules, index, place, None, live.progress)
+                params = replace(params, spools=index.to_read(place, everything=False))
+                result = await self._reads.read(live, job, parts, params)
+            read = Reading(index=parts.index, parts=result.parts, stamp=stamp, judgement=result.judgement)
             if in_force is not None and result.judgement is not None:
                 note_judgement(live, in_force, result.judgement)
             note_read(live, read)
-            if only is not None and rules.small_parts:
+            if only is not None and rules.small_parts and not job.grows:
                 note_absent(live, read, only)
             await self._take_in.leave_out_blocked(live, job, folder / "run.sqlite")
-            lazily = rules.lazy is not None and only is None and job.mode is MirrorMode.PASSIVE
-            live.progress(
-                f"{read.total('records'):,} listed, each read when a client first asks for it"
-                if lazily
-                else f"{read.total('records'):,} read, {read.total('kept'):,} kept",
-                done=read.total("records"),
-                total=read.total("records"),
-                unit="records",
-            )
+            tell_read(live, read, lazily=rules.lazy is not None and only is None and job.mode is MirrorMode.PASSIVE)
         return read
 
     async def _judges_all(self, job: Job) -> bool:
@@ -423,12 +426,11 @@ class MirrorRuns:
             for part in read.parts:
                 await self._p.blocks.heed_refused(job.mirror_id, part.part, part.refused)
             live.count(added=copied.added, removed=copied.closed)
-            publication = await self._take_in.publish(live, job.channel_id, cause_of(live), None)
+            publication, totals = await self._take_in.publish_and_count(live, job, cause_of(live))
             shadowed = publication.shadowed.get(job.mirror_id)
             if shadowed is not None:
                 live.count(shadowed=shadowed)
             live.progress(told(publication))
-        totals = await self._take_in.count(job.channel_id, job.mirror_id)
         # Of parts that have not changed nothing was read: what is there is counted, not what was read.
         live.count(
             passive=totals.artifacts if job.mode is MirrorMode.PASSIVE else 0,
@@ -444,11 +446,13 @@ class MirrorRuns:
     ) -> Callable[[Tx], Awaitable[None]]:
         """Return what writes down the source's index as this run has read it; parts with holes are read again."""
         rows = read.index.as_read(read.parts, holes, live.id)
-        times = source_times(rows)
+        times, taken = source_times(rows), self._p.still_taken(job)
 
         async def body(tx: Tx) -> None:
             await catalog.write_source_indexes(tx, job.mirror_id, before, rows)
-            await catalog.note_mirror(tx, job.mirror_id, {**times, "judged": read.stamp})
+            await catalog.note_mirror(tx, job.mirror_id, {**times, "judged": read.stamp if taken else ""})
+            if not taken:
+                await submit(tx, self._p, live, job, RunKind.REFILTER)
             mirror = await catalog.mirror_by_id(tx, job.mirror_id)
             if mirror is None or not job.still_that_of(mirror):  # edited meanwhile: the next run reads all anew
                 await catalog.forget_source_indexes(tx, job.mirror_id)

@@ -36,11 +36,22 @@ class Job(Struct, frozen=True, kw_only=True):
     filters: Filters
     keep: bool
     near: tuple[Source, ...] = ()  # asked for files before the source
+    mirrors_own: Filters | None = None  # where its policy says which packages `filters` name: those of the mirror
+
+    @property
+    def grows(self) -> bool:
+        """Whether it takes what the packages that its policy names need, whatever that is."""
+        return self.mirrors_own is not None
+
+    @property
+    def own(self) -> Filters:
+        """The filters of the mirror itself."""
+        return self.mirrors_own if self.mirrors_own is not None else self.filters
 
     def still_that_of(self, mirror: MirrorRow) -> bool:
         """Tell whether a run of the mirror as it is now would read and keep the same."""
         keep = mirror.on_upstream_removal is OnUpstreamRemoval.KEEP
-        return (mirror.source, mirror.filters, keep) == (self.source.url, self.filters, self.keep)
+        return (mirror.source, mirror.filters, keep) == (self.source.url, self.own, self.keep)
 
 
 def rules_of(families: Mapping[Family, FamilyRules], type_: MirrorType) -> FamilyRules:

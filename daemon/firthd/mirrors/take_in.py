@@ -140,6 +140,23 @@ class TakeIn:
         await self._p.db.write(lambda tx: catalog.note_mirror(tx, mirror_id, numbers))
         return totals
 
+    async def publish_and_count(self, live: LiveRun, job: Job, cause: Cause) -> tuple[Publication, MirrorTotals]:
+        """Publish a channel's draft, and count beside it what a mirror has, which that does not change.
+
+        But for blocks, which take out of it what has come: then it is counted behind.
+        """
+        if self._p.blocks.any(job.channel_id, rules_of(self._p.families, job.type).family):
+            publication = await self.publish(live, job.channel_id, cause, None)
+            return publication, await self.count(job.channel_id, job.mirror_id)
+        await self.discard_abandoned(job.channel_id)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                counting = tasks.create_task(self.count(job.channel_id, job.mirror_id))
+                publishing = tasks.create_task(self.publish(live, job.channel_id, cause, None))
+        except BaseExceptionGroup as several:
+            raise several.exceptions[0] from None
+        return publishing.result(), counting.result()
+
     async def take_back(self, live: LiveRun, job: Job) -> None:
         """A run was stopped: what it has written and not published is not to be published by somebody else."""
 

@@ -9,7 +9,7 @@ from msgspec import Struct
 from firth_protocol.types import AdvisoryStatus, Comparison, CveRule, Verdicts
 from firthd.families.base import Comparable, Facts
 from firthd.families.policing import Need, Policing
-from firthd.policies.evaluate import Verdict
+from firthd.policies.judge import Verdict
 
 MALICIOUS_SCORE = 10.0
 _OPERATORS: Mapping[Comparison, Callable[[float, float], bool]] = {

@@ -5,13 +5,15 @@ once for a platform; most are a name with bounds, which `policies.shelf.Shelf` a
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
+from itertools import chain
 from typing import Protocol
 
 from msgspec import Struct
 
 from firthd.families.base import Facts
 from firthd.families.policing import Bounds, Need, Policing, WithBounds
+from firthd.policies.lacking import Lacking
 from firthd.policies.shelf import Candidate, Shelf
 
 CHAIN_MAX = 50
@@ -57,6 +59,9 @@ def newest(candidates: Sequence[Candidate], latest: int | None, policing: Polici
 class Known(Protocol):
     """What a closure asks of whoever has the records; only of what is needed."""
 
+    def there(self) -> Set[str]:
+        """Return the names of which there may be anything."""
+
     def candidates(self, key: str, /) -> Sequence[Candidate] | None:
         """Return those of a name, as `Policing.name_key` spells it; None: there is nothing of it, kept or not."""
 
@@ -83,23 +88,24 @@ class Closure:
         self._known = known
         self._latest = latest
         self._left = compared_max
-        self._listed_max = listed_max
         self._everywhere = policing.everywhere
         self.platforms = sorted(platforms - {self._everywhere}) or [self._everywhere]
         self._bits = {platform: 1 << number for number, platform in enumerate(self.platforms)}
         self._all = (1 << len(self.platforms)) - 1
-        self._met, self._told = len(self.platforms), 2 * len(self.platforms)  # where these bits of an answer begin
-        self._answers: dict[str, int] = {}  # text -> on which platforms it was asked, met, and told as missing
+        self._met = len(self.platforms)  # where these bits of an answer begin
+        self._answers: dict[str, int] = {}  # text -> on which platforms it was asked, and met
         self._bounded = policing if isinstance(policing, WithBounds) else None
+        self._there: Set[str] = frozenset()
         self._shelves: dict[str, Shelf] = {}
         self._taken: dict[tuple[str, str, str], bool] = {}  # name, platform, extra -> whether all of it is anything
         self._done: set[tuple[str, int, int, str]] = set()
         self._open: deque[Candidate] = deque()
         self._open_extras: deque[tuple[Candidate, int, str]] = deque()
-        self._lacking: list[tuple[str, Candidate]] = []  # nearest first
-        self._lacking_somewhere: list[Candidate] = []  # of those for every platform
-        self.unlisted = 0
-        """How many more requirements nothing meets than are listed."""
+        self._lacking = Lacking(len(self.platforms), listed_max)
+        self._lacking_everywhere = Lacking(1, listed_max)  # of what is for every platform
+        self._lacking_somewhere: list[Candidate] = []  # of those for every platform, where there are several
+        self.absent: dict[str, None] = {}
+        """Names that are needed and of which there is nothing, but for those of `WithBounds`."""
         self.unchecked = 0
         """How many requirements were taken by their names alone, because comparing took too long."""
 
@@ -108,8 +114,14 @@ class Closure:
         """The names that are needed and of which there is anything, kept or not."""
         return frozenset(self._shelves)
 
+    @property
+    def unlisted(self) -> int:
+        """How many more requirements nothing meets than are listed; known once they are told."""
+        return self._lacking.unlisted + self._lacking_everywhere.unlisted
+
     def close(self, roots: Iterable[Candidate]) -> None:
         """Mark as kept all that the roots need."""
+        self._there = self._known.there()
         for root in roots:
             platform = root.facts.platform
             self._use(root, self._all if platform == self._everywhere else self._bits[platform])
@@ -123,34 +135,30 @@ class Closure:
 
     def _follow(self, one: Candidate, where: int, extra: str) -> None:
         """Look at what a record needs, or what an extra of it needs, on some platforms."""
-        for platform, bit in self._each(where):
+        answers, met = self._answers, self._met
+        plain, there = self._bounded.plain_name if self._bounded is not None else None, self._there
+        for number, (platform, bit) in enumerate(self._bits.items()):
+            if not where & bit:
+                continue
             for text in self._known.depends(one, platform, extra):
-                answer = self._answers.get(text, 0)
+                answer = answers.get(text, 0)
                 if not answer & bit:
-                    answer |= bit | self._ask(one, text, platform, bit) << self._met
-                    self._answers[text] = answer
-                if not answer >> self._met & bit:
-                    self._lacks(one, text, answer, bit)
+                    if plain is not None and (name := plain(text)) is not None and name not in there:
+                        self._lacks(one, text, number)  # a large index may have a million texts of this kind
+                        continue
+                    answer |= bit | self._ask(one, text, platform, bit) << met
+                    answers[text] = answer
+                if not answer >> met & bit:
+                    self._lacks(one, text, number)
 
-    def _each(self, where: int) -> Iterator[tuple[str, int]]:
-        for platform, bit in self._bits.items():
-            if where & bit:
-                yield platform, bit
-
-    def _lacks(self, one: Candidate, text: str, answer: int, bit: int) -> None:
-        if one.facts.platform == self._everywhere:
-            if not one.lacks:
-                one.lacks = True
-                self._lacking_somewhere.append(one)
-        elif not answer >> self._told & bit:
-            self._answers[text] = answer | bit << self._told
-            self._list(text, one)
-
-    def _list(self, text: str, one: Candidate) -> None:
-        if len(self._lacking) < self._listed_max:
-            self._lacking.append((text, one))
-        else:
-            self.unlisted += 1
+    def _lacks(self, one: Candidate, text: str, platform: int) -> None:
+        if one.facts.platform != self._everywhere:
+            self._lacking.add(platform, text, one)
+        elif self._met == 1:
+            self._lacking_everywhere.add(0, text, one)
+        elif not one.lacks:
+            one.lacks = True
+            self._lacking_somewhere.append(one)
 
     def _use(self, one: Candidate, where: int, extras: Iterable[str] = ()) -> None:
         fresh = where & ~one.contexts
@@ -219,6 +227,7 @@ class Closure:
         key = self._key(need)
         shelf = self._shelf(key)
         if shelf is None:
+            self.absent[key] = None
             return False
         here = (platform, self._everywhere)
         costs = len(shelf.groups if need.versions_only else shelf.candidates)
@@ -275,9 +284,9 @@ class Closure:
         """
         self._look_everywhere()
         found = []
-        for text, one in self._lacking:
+        for text, one in chain(self._lacking, self._lacking_everywhere):
             reason = self._why(text, why)
-            found.append(Missing(requirement=text, platform=one.facts.platform, chain=chain(one), why=reason))
+            found.append(Missing(requirement=text, platform=one.facts.platform, chain=way_to(one), why=reason))
         return sorted(found, key=lambda one: (one.requirement, one.platform))
 
     def _why(self, text: str, why: Callable[[str | None], str]) -> str:
@@ -294,23 +303,20 @@ class Closure:
 
     def _look_everywhere(self) -> None:
         """List what is missing of what is for every platform: on each platform on which it is asked for."""
-        self._listed_max += len(self._lacking)  # a list as long as that of the others
-        told = 1 << 3 * len(self.platforms)
         for one in self._lacking_somewhere:
             asked: dict[str, int] = {}
             for extra, where in {"": one.contexts, **(one.extras or {})}.items():
-                for platform, bit in self._each(where):
-                    for text in self._known.depends(one, platform, extra):
-                        asked[text] = asked.get(text, 0) | bit
+                for platform, bit in self._bits.items():
+                    if where & bit:
+                        for text in self._known.depends(one, platform, extra):
+                            asked[text] = asked.get(text, 0) | bit
             for text, where in asked.items():
-                answer = self._answers[text]
-                if not answer >> self._met & where and not answer & told:
-                    self._answers[text] = answer | told
-                    self._list(text, one)
+                if not self._answers.get(text, 0) >> self._met & where:
+                    self._lacking_everywhere.add(0, text, one)
         self._lacking_somewhere = []
 
 
-def chain(one: Candidate) -> list[str]:
+def way_to(one: Candidate) -> list[str]:
     """Return the files from what is allowed to this one; of a very long way the last ones, and a sign."""
     found = [one.facts.filename]
     above = one.needed_by

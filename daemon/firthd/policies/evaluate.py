@@ -1,241 +1,35 @@
 """Decides, purely, what a policy keeps: one pass over all records of a mirror, and the first rule that decided.
 
-What hangs on one record alone is decided as it passes; dependencies, twins and the newest versions when all have.
+What hangs on one record alone (`policies.judge`) is decided as it passes; dependencies, twins and the newest versions
+when all have.
 """
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import date
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from itertools import groupby
+from operator import itemgetter
 
-from msgspec import Struct
-
-from firth_protocol.types import Membership, Rules, Verdicts
 from firthd.families.base import Facts
-from firthd.families.policing import Policing
 from firthd.policies.closure import Closure, Missing, newest
-from firthd.policies.licenses import LicenseTest, families_in, is_known, license_test, meaning_of
-from firthd.policies.rules import RETIRING
+from firthd.policies.judge import NOT_ALLOWED, FirstSeen, Judge, Verdict
 from firthd.policies.shelf import Candidate
-from firthd.policies.specs import Specs
 
-DAY_MS = 86_400_000
 KEPT = 0
 """The code of what is kept; others are places in `Judging.verdicts`."""
-LICENSES_TOLD = 1000
+NOT_THERE = "the source has no such package"
 PLACE_BITS = 40
 PLACE_MASK = (1 << PLACE_BITS) - 1
 """The place of a deferred record is one number: the number of its part, and that in the part."""
-
-
-class Verdict(Struct, frozen=True):
-    """Why a record is left out."""
-
-    rule: str
-    why: str
-
-    @property
-    def refuses(self) -> bool:
-        """Whether its file is refused, and not only out of the index."""
-        return self.rule not in RETIRING
-
-
-NOT_ALLOWED = Verdict("packages", "not among the packages that are allowed")
-
-Flaw = Callable[[Facts], Verdict | None]
-"""What advisories say of a record by the policy's rule."""
-FirstSeen = Callable[[Facts], int]
-"""When a record without its server's own time counts as come, milliseconds."""
-
-
-class Judge:
-    """A policy ready to judge records of one family."""
-
-    def __init__(self, rules: Rules, policing: Policing, *, now_ms: int = 0, flaw: Flaw | None = None) -> None:
-        self.rules = rules
-        self.policing = policing
-        self._now_day = now_ms // DAY_MS
-        self._flaw = flaw
-        packages = rules.packages
-        self.exceptions = Specs(rules.exceptions, policing)
-        self._exclude = Specs(packages.exclude if packages else [], policing)
-        self.allow = Specs(packages.allow, policing) if packages and packages.allow is not None else None
-        self.closes = packages is not None and packages.include_dependencies
-        self.unmapped: Counter[str] = Counter()
-        self._platform = _platform_test(rules.platforms, policing.everywhere)
-        self._license_test = _license_test(rules)
-        self._licenses: dict[tuple[str | None, str | None, tuple[str, ...]], Verdict | None] = {}
-        self._from, self._to = _days(rules)
-
-    @property
-    def cut(self) -> Callable[[str], bool] | None:
-        """What tells by a record's name alone, as `Policing.name_key` spells it, that it is not allowed.
-
-        None where a name is not enough. Most policies name a few packages, and most records are of others.
-        """
-        allow, exceptions = self.allow, self.exceptions
-        if allow is None or self.closes or self.rules.min_age is not None:
-            return None  # an age counts from the first sight of a record, whatever other rules say of it today
-        if allow.nameless or exceptions.nameless:
-            return None
-        names = frozenset((*allow.names, *exceptions.names))
-        return lambda key: key not in names
-
-    @property
-    def waits(self) -> bool:
-        """Whether nothing is sure before the last record has passed."""
-        return self.closes or self.rules.keep_latest is not None
-
-    @property
-    def unless_needed(self) -> Callable[[str], bool] | None:
-        """What tells by a record's name alone that it need not be looked at before something is found to need it.
-
-        None where each is looked at anyway.
-        """
-        lists = [one for one in (self.allow, self._exclude, self.exceptions) if one is not None]
-        if not self.closes or self.rules.min_age is not None or any(one.nameless for one in lists):
-            return None
-        names = frozenset(name for one in lists for name in one.names)
-        return lambda key: key not in names
-
-    def wants_platform(self, platform: str) -> bool:
-        """Tell whether files for a platform may come in, as far as the rule about platforms says."""
-        return self._platform is None or self._platform(platform)
-
-    def allowed(self, key: str, facts: Facts) -> bool:
-        """Tell whether a record matches one of the specs that are allowed."""
-        return self.allow is None or self.allow.match(key, facts) is not None
-
-    def excepted(self, key: str, facts: Facts) -> bool:
-        """Tell whether a record is kept whatever the rules say."""
-        return bool(self.exceptions) and self.exceptions.match(key, facts) is not None
-
-    def alone(self, facts: Facts, first_seen: FirstSeen | None = None) -> Verdict | None:
-        """Judge a record by everything that hangs on nothing else; None: nothing speaks against it.
-
-        Without `first_seen` its age is not judged, where its own server tells none, nor a signature that is not known:
-        who asks so looks at what a run has found.
-        """
-        key = self.policing.name_key(facts.name)
-        return None if self.excepted(key, facts) else self.first(key, facts, first_seen)
-
-    def first(self, key: str, facts: Facts, first_seen: FirstSeen | None) -> Verdict | None:
-        """Return the first rule that speaks against a record which is no exception."""
-        return self._by_name(key, facts) or self._by_record(facts, first_seen)
-
-    def may_come(self, facts: Facts) -> bool:
-        """Tell whether a record's name and version speak for it, whatever else does not."""
-        key = self.policing.name_key(facts.name)
-        return not self.excepted(key, facts) and self._by_name(key, facts) is None
-
-    def _by_name(self, key: str, facts: Facts) -> Verdict | None:
-        if self._exclude:
-            spec = self._exclude.match(key, facts)
-            if spec is not None:
-                return Verdict("packages", f"excluded by `{spec}`")
-        if self.allow is None or self.allow.match(key, facts) is not None:
-            return None
-        if not self.closes:
-            return NOT_ALLOWED
-        return Verdict("packages", "not among the versions that are allowed") if self.allow.names_one(key) else None
-
-    def _by_record(self, facts: Facts, first_seen: FirstSeen | None) -> Verdict | None:
-        if self._platform is not None and not self._platform(facts.platform):
-            return Verdict("platforms", f"{facts.platform} is not wanted")
-        if self._license_test is not None:
-            verdict = self._by_license(self._license_test, facts)
-            if verdict is not None:
-                return verdict
-        if self.rules.signed_only and not facts.signed and (facts.signed is False or first_seen is not None):
-            return Verdict("signed_only", "its record is not signed")
-        if self.rules.dates is not None:
-            verdict = self._by_date(facts)
-            if verdict is not None:
-                return verdict
-        if self.rules.min_age is not None:
-            verdict = self._by_age(self.rules.min_age, facts, first_seen)
-            if verdict is not None:
-                return verdict
-        return self._flaw(facts) if self._flaw is not None else None
-
-    def _by_license(self, test: LicenseTest, facts: Facts) -> Verdict | None:
-        key = (facts.license, facts.license_family, facts.classifiers)
-        if key in self._licenses:
-            return self._licenses[key]
-        meaning = meaning_of(self.policing.syntax, facts)
-        told = facts.license or ", ".join(facts.classifiers) or "no licence"
-        passes = test.passes(meaning)
-        verdict = None
-        if not is_known(meaning) and len(self.unmapped) < LICENSES_TOLD:
-            self.unmapped[told] += 1
-        if passes is False:
-            families = ", ".join(sorted(families_in(meaning))) or "unknown"
-            verdict = Verdict("licenses", f"{families}: {told}" if told not in {families, ""} else families)
-        elif passes is None and self.rules.licenses is not None and self.rules.licenses.unknown is Verdicts.DENY:
-            verdict = Verdict("licenses", f"nobody knows what licence this is: {told}")
-        self._licenses[key] = verdict
-        return verdict
-
-    def _by_date(self, facts: Facts) -> Verdict | None:
-        moment = facts.indexed if facts.indexed is not None else facts.timestamp
-        if moment is None:
-            return Verdict("dates", "the source tells no date")
-        day = moment // DAY_MS
-        if self._from is not None and day < self._from:
-            return Verdict("dates", "it is older")
-        if self._to is not None and day > self._to:
-            return Verdict("dates", "it is newer")
-        return None
-
-    def _by_age(self, days: int, facts: Facts, first_seen: FirstSeen | None) -> Verdict | None:
-        if facts.indexed is not None:
-            come = facts.indexed
-        elif first_seen is not None:
-            come = first_seen(facts)
-        else:
-            return None
-        enters = come // DAY_MS + days
-        if enters <= self._now_day:
-            return None
-        return Verdict("min_age", f"it is too young; it enters on {date.fromordinal(_EPOCH + enters).isoformat()}")
-
-
-_EPOCH = date(1970, 1, 1).toordinal()
-
-
-def _platform_test(rule: Membership | None, everywhere: str) -> Callable[[str], bool] | None:
-    if rule is None:
-        return None
-    if rule.in_ is not None:
-        return {*rule.in_, everywhere}.__contains__
-    out = frozenset(rule.not_in or ())
-    return lambda platform: platform not in out
-
-
-def _license_test(rules: Rules) -> LicenseTest | None:
-    rule = rules.licenses
-    if rule is None:
-        return None
-    return license_test(rule.in_ if rule.in_ is not None else rule.not_in or [], only=rule.in_ is not None)
-
-
-def _days(rules: Rules) -> tuple[int | None, int | None]:
-    if rules.dates is None:
-        return None, None
-    first, last = (
-        None if day is None else date.fromisoformat(day).toordinal() - _EPOCH
-        for day in (rules.dates.from_, rules.dates.to)
-    )
-    return first, last
 
 
 class Judging:
     """One pass over what a mirror's source lists.
 
     `drop` hears of each record that is left out, when that is sure, with the number of its verdict. Where records are
-    deferred, `recall` returns the facts of one by its part and number, None for what is no record, and `forgo` hears of
-    each that nothing needs; it returns whether that is a record. `needs` and `whole` return what facts that were
-    recalled lack: what a record needs, and all facts of it.
+    deferred, `recall` returns the facts of some of a part by their numbers, None for what is no record; `forgo` hears
+    of each that nothing needs, and returns whether that is a record. `needs` and `whole` return what facts that were
+    recalled lack: what a record needs, and all facts of it. `not_there` returns why there is nothing of a name.
     """
 
     def __init__(
@@ -243,11 +37,11 @@ class Judging:
         judge: Judge,
         first_seen: FirstSeen,
         drop: Callable[[Facts, int], None],
-        recall: Callable[[str, int], Facts | None] = lambda part, number: None,
+        recall: Callable[[str, Sequence[int]], Sequence[Facts | None]] = lambda part, numbers: [None] * len(numbers),
         forgo: Callable[[str, int, int], bool] = lambda part, number, code: True,
         needs: Callable[[str, int], Iterable[str]] | None = None,
         whole: Callable[[str, int], Facts | None] = lambda part, number: None,
-        not_there: str = "the source has no such package",
+        not_there: Callable[[str | None], str] = lambda key: NOT_THERE,
     ) -> None:
         self._not_there = not_there
         self._recall = recall
@@ -279,8 +73,9 @@ class Judging:
         self.missing: list[Missing] = []
         self.unlisted = 0  # how many more requirements nothing meets than `missing` has
         self.unchecked = 0  # how many requirements were taken by name alone
+        self.absent: list[str] = []  # names that are needed and of which there is nothing
         self._contexts: list[str] = []
-        self.chosen: list[Candidate] = []  # what is kept, where dependencies were looked at
+        self.chosen: list[Candidate] = []  # what is kept, where dependencies were looked at: by name, part, file name
 
     def begin(self, part: str, records: int, platform: str | None = None) -> None:
         """Begin a part; each of its records gets a code by its number in the listing.
@@ -310,7 +105,7 @@ class Judging:
             self._first_seen(facts)
         self._take(number, self._judge.policing.name_key(facts.name), facts)
 
-    def _take(self, number: int, key: str, facts: Facts, *, whole: bool = True) -> None:
+    def _take(self, number: int, key: str, facts: Facts) -> None:
         judge = self._judge
         excepted = self._excepts and judge.excepted(key, facts)
         verdict = None if excepted else judge.first(key, facts, self._first_seen)
@@ -325,10 +120,12 @@ class Judging:
             self._keep(facts)
             return
         self._platforms.add(facts.platform)
-        candidate = Candidate(facts, number, key, excepted, whole)
-        if not judge.rules.legacy:
-            self._files.add(facts.filename)
-            if not excepted and judge.policing.newer_form(facts) is not None:
+        self._admit(Candidate(facts, number, key, excepted))
+
+    def _admit(self, candidate: Candidate) -> None:
+        if not self._judge.rules.legacy:
+            self._files.add(candidate.facts.filename)
+            if not candidate.excepted and self._judge.policing.newer_form(candidate.facts) is not None:
                 self._old_forms.append(candidate)
                 return
         self._passed(candidate)
@@ -379,6 +176,7 @@ class Judging:
             closure.close(roots)
             self.missing = [*self._empty_specs(), *closure.missing(self._why_missing)]
             self.unlisted, self.unchecked = closure.unlisted, closure.unchecked
+            self.absent = list(closure.absent)
             self._contexts = closure.platforms
             self._offer_only(closure.wanted)
         older = self.code(Verdict("keep_latest", f"{latest} newer versions are there")) if latest is not None else KEPT
@@ -389,7 +187,10 @@ class Judging:
                     self.codes[part][number] = unneeded
                     self._left_out[unneeded] += 1
         for key in sorted(self._candidates):  # what is decided goes: the parts are read once more, and need the memory
-            for one in self._candidates.pop(key):
+            some = self._candidates.pop(key)
+            if judge.closes:
+                some.sort(key=_by_place)
+            for one in some:
                 if one.kept:
                     self._keep(one.facts)
                     if judge.closes:
@@ -397,20 +198,39 @@ class Judging:
                 else:
                     self._coded(one.number, one.facts, older if one.allowed else unneeded)
 
+    def there(self) -> Set[str]:
+        """Return the names of which there is anything, whatever speaks against it."""
+        return {*self._deferred, *self._candidates, *self._against}
+
     def candidates(self, key: str) -> Sequence[Candidate] | None:
         """Return the candidates of a name; those that were deferred are looked at now. None: there is no such name."""
         places = self._deferred.pop(key, None)
         if places is not None:
-            for part, number in self._places(places):
-                if part != self._part:
-                    self.end_part()
-                    self._part, self._offered = part, self.offered[part]
-                facts = self._recall(part, number)
-                if facts is not None:
-                    self._take(number, key, facts, whole=False)
-            self.end_part()
+            for part, some in groupby(self._places(places), key=itemgetter(0)):
+                self._part, self._offered = part, self.offered[part]
+                self._take_recalled(part, key, [number for _, number in some])
+                self.end_part()
         found = self._candidates.get(key)
         return () if found is None and key in self._against else found
+
+    def _take_recalled(self, part: str, key: str, numbers: Sequence[int]) -> None:
+        """Take deferred records of a name, of which no spec says anything."""
+        judge, looks, legacy = self._judge, self._judge.looks_at_records, self._judge.rules.legacy
+        passed: list[Candidate] = []
+        for number, facts in zip(numbers, self._recall(part, numbers), strict=True):
+            if facts is None:
+                continue
+            self._offered.add(facts.name)
+            verdict = judge.by_record(facts, self._first_seen) if looks else None
+            if verdict is not None:
+                self._against.setdefault(key, verdict)
+                self._out(number, facts, verdict)
+            elif legacy:
+                passed.append(Candidate(facts, number, key, excepted=False, whole=False))
+            else:
+                self._admit(Candidate(facts, number, key, excepted=False, whole=False))
+        if passed:
+            self._candidates.setdefault(key, []).extend(passed)
 
     def depends(self, one: Candidate, platform: str, extra: str) -> Iterable[str]:
         """Return what a record needs on a platform."""
@@ -448,7 +268,7 @@ class Judging:
         if key is not None and key in self._against:
             verdict = self._against[key]
             return f"what there is is left out by {verdict.rule}: {verdict.why}"
-        return self._not_there
+        return self._not_there(key)
 
     def _keep(self, facts: Facts) -> None:
         self.kept += facts.counts
@@ -491,3 +311,7 @@ class Judging:
             if verdict is not None and number:
                 found[verdict.rule] += number
         return found
+
+
+def _by_place(one: Candidate) -> tuple[str, str]:
+    return one.facts.part, one.facts.filename

@@ -7,43 +7,28 @@ each would take hours. A platform takes what lies between two bounds once; what 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 
+from msgspec import Struct
+
 from firthd.families.base import Comparable, Facts
 from firthd.families.policing import Bounds
 
 
-class Candidate:
+class Candidate(Struct, gc=False, eq=False):
     """A record that no rule speaks against, while it is open whether it is wanted."""
 
-    __slots__ = (
-        "allowed",
-        "contexts",
-        "direct",
-        "excepted",
-        "extras",
-        "facts",
-        "fresh",
-        "kept",
-        "key",
-        "lacks",
-        "needed_by",
-        "number",
-        "whole",
-    )
-
-    def __init__(self, facts: Facts, number: int, key: str, excepted: bool, whole: bool = True) -> None:
-        self.facts = facts
-        self.whole = whole  # False: its facts lack digests and what it needs
-        self.number = number  # in its part's listing
-        self.key = key  # its name, as `Policing.name_key` spells it
-        self.excepted = excepted  # kept whatever the rules say
-        self.allowed = False  # matches a spec that is allowed
-        self.direct = False  # kept because it is allowed
-        self.kept = False
-        self.lacks = False  # something that it needs is missing on a platform
-        self.needed_by: Candidate | None = None  # who asked for it first
-        self.contexts = 0  # the platforms on which it is used, a bit each
-        self.fresh = 0  # those of them on which nobody has looked yet what it needs
-        self.extras: dict[str, int] | None = None  # on which of these an extra of it is wanted
+    facts: Facts
+    number: int  # in its part's listing
+    key: str  # its name, as `Policing.name_key` spells it
+    excepted: bool  # kept whatever the rules say
+    whole: bool = True  # False: its facts lack digests and what it needs
+    allowed: bool = False  # matches a spec that is allowed
+    direct: bool = False  # kept because it is allowed
+    kept: bool = False
+    lacks: bool = False  # something that it needs is missing on a platform
+    needed_by: "Candidate | None" = None  # who asked for it first
+    contexts: int = 0  # the platforms on which it is used, a bit each
+    fresh: int = 0  # those of them on which nobody has looked yet what it needs
+    extras: dict[str, int] | None = None  # on which of these an extra of it is wanted
 
 
 class _Side:
@@ -83,7 +68,7 @@ class Shelf:
         self._keys: list[Comparable] = []
         self._ordered: list[list[Candidate]] = []
         self._sides: dict[str, _Side] = {}
-        self._parts: dict[str, set[str]] | None = None  # platform -> parts of what it can use
+        self._parts: dict[str, list[str]] | None = None  # platform -> parts of what it can use
         if order is not None:
             keyed = [(key, group) for version, group in versions.items() if (key := order(version)) is not None]
             keyed.sort(key=lambda pair: pair[0])
@@ -125,9 +110,10 @@ class Shelf:
         places = self._side(platform, everywhere).places
         here = (platform, everywhere)
         self._parts = self._parts or {}
-        parts = self._parts.setdefault(platform, set())
-        if not parts:
-            parts |= {one.facts.part for one in self.candidates if one.facts.platform in here}
+        parts = self._parts.get(platform)
+        if parts is None:
+            used = (one.facts.part for one in self.candidates if one.facts.platform in here)
+            parts = self._parts[platform] = list(dict.fromkeys(used))
         final: dict[str, list[tuple[Comparable, Candidate]]] = {part: [] for part in parts}
         others: dict[str, list[tuple[Comparable, Candidate]]] = {part: [] for part in parts}
         full: dict[str, int] = dict.fromkeys(parts, 0)

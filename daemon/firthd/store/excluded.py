@@ -1,70 +1,23 @@
-"""The only place with the SQL of a mirror's judgement: what its policy leaves out and why, what it chose, what lacks.
+"""The only place that reads a mirror's judgement: what its policy leaves out and why, what it chose, what lacks.
 
-It is a file beside the state, one a mirror: written whole by a worker, put in place by a rename, then only read. It is
-derived: the next run of the mirror makes it anew.
+It is a file beside the state, one a mirror: written whole by a worker (`store.judgement_file`), put in place by a
+rename, then only read. It is derived: the next run of the mirror makes it anew.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import closing
-from itertools import chain, islice
+from itertools import islice, starmap
 from pathlib import Path
-from types import TracebackType
 from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
 
+from firthd.store.judgement_file import PLACES, About
+from firthd.store.packed import Block, LeftOut, VerdictRow, chosen_of
+
 T = TypeVar("T")
-
-TABLES = """
-CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE verdict (id INTEGER PRIMARY KEY, rule TEXT NOT NULL, why TEXT NOT NULL, refuses INTEGER NOT NULL) STRICT;
-CREATE TABLE left_out (
-  id INTEGER PRIMARY KEY, -- below 0: it goes along with another file, and is in no list
-  part TEXT NOT NULL, filename TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL,
-  build TEXT NOT NULL, size INTEGER, verdict INTEGER NOT NULL
-) STRICT;
-CREATE TABLE chosen (
-  id INTEGER PRIMARY KEY, part TEXT NOT NULL, filename TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL,
-  build TEXT NOT NULL, size INTEGER, license TEXT, direct INTEGER NOT NULL, needed_by TEXT NOT NULL
-) STRICT;
-CREATE TABLE missing (
-  id INTEGER PRIMARY KEY, requirement TEXT NOT NULL, platform TEXT NOT NULL, chain TEXT NOT NULL, why TEXT NOT NULL
-) STRICT;
-CREATE TABLE gone (name TEXT PRIMARY KEY, files INTEGER NOT NULL, first INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE kept (name TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
-"""
-INDEXES = """
-CREATE INDEX left_out_file ON left_out(filename, part);
-CREATE INDEX left_out_name ON left_out(name);
-"""
-# Of what is kept in part nothing is to be told.
-GONE = """
-INSERT INTO gone SELECT name, count(*), min(id) FROM left_out WHERE id > 0 GROUP BY name;
-DELETE FROM gone WHERE name IN (SELECT name FROM kept);
-DROP TABLE kept;
-"""
-LEFT_OUT_COLUMNS = ("id", "part", "filename", "name", "version", "build", "size", "verdict")
-CHOSEN_COLUMNS = ("part", "filename", "name", "version", "build", "size", "license", "direct", "needed_by")
-TOGETHER = 40
-ROWS = 250 * TOGETHER
-BATCH = ROWS * len(LEFT_OUT_COLUMNS)
-
-
-class LeftOut(Struct, frozen=True, kw_only=True):
-    """A record that a policy leaves out."""
-
-    id: int
-    part: str
-    filename: str
-    name: str
-    version: str
-    build: str
-    size: int | None
-    rule: str
-    why: str
-    refuses: bool
 
 
 class Chosen(Struct, frozen=True, kw_only=True):
@@ -101,119 +54,6 @@ class Gone(Struct, frozen=True, kw_only=True):
     why: str
 
 
-class About(Struct, frozen=True, kw_only=True):
-    """By which policy a mirror was judged."""
-
-    policy: str
-    stamp: str  # the policy with its revision and what else it hangs on
-    closes: bool  # dependencies were looked at
-    unsolvable: list[str] = []  # what is allowed and cannot be installed
-    unlisted: int = 0  # how many more requirements nothing meets than are listed
-    notes: list[str] = []  # what was not looked at
-
-
-LeftOutRow = tuple[str, str, str, str, str, int | None, int]  # part, filename, name, version, build, size, verdict
-ChosenRow = tuple[str, str, str, str, str, int | None, str | None, bool, str]
-Leaver = Callable[[str, str, str, str, int | None, bool], None]  # file name, name, version, build, size, counts
-
-
-def _insert(table: str, columns: Sequence[str], rows: int) -> str:
-    """Return the SQL that writes so many rows."""
-    row = f"({', '.join('?' * len(columns))})"
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * rows)}"
-
-
-class JudgementFile:
-    """A mirror's judgement, open for writing in a worker."""
-
-    def __init__(self, path: str) -> None:
-        Path(path).unlink(missing_ok=True)
-        self._connection = sqlite3.connect(path, isolation_level=None)
-        for pragma in ("page_size=16384", "journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE"):
-            self._connection.execute(f"PRAGMA {pragma}")
-        self._connection.executescript(TABLES)
-        self._connection.execute("BEGIN")
-        self._values: list[object] = []  # of rows that are not written yet, one after the other
-        self._records = self._along = 0
-
-    def __enter__(self) -> "JudgementFile":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self._flush()
-            self._connection.execute("COMMIT")
-            self._connection.executescript(INDEXES)
-            self._connection.executescript(GONE)
-        self._connection.close()
-
-    def leave_out(self, row: LeftOutRow, *, counts: bool = True) -> None:
-        """Append a record that is left out; one that only goes along with another is in no list of them."""
-        self._records += counts
-        self._along += not counts
-        self._values.extend((self._records if counts else -self._along, *row))
-        if len(self._values) >= BATCH:
-            self._flush()
-
-    def leaver(self, part: str, verdict: int) -> Leaver:
-        """Return what appends records of a part with one verdict: `leave_out` for half a million of them."""
-        values, extend = self._values, self._values.extend
-
-        def leave(filename: str, name: str, version: str, build: str, size: int | None, counts: bool) -> None:
-            if counts:
-                self._records += 1
-                extend((self._records, part, filename, name, version, build, size, verdict))
-            else:
-                self._along += 1
-                extend((-self._along, part, filename, name, version, build, size, verdict))
-            if len(values) >= BATCH:
-                self._flush()
-
-        return leave
-
-    def _flush(self) -> None:
-        """Write what waits, many rows a statement: one for each costs half as much again."""
-        values = self._values
-        self._write("left_out", LEFT_OUT_COLUMNS, values)
-        values.clear()
-
-    def _write(self, table: str, columns: Sequence[str], values: Sequence[object]) -> None:
-        """Write rows whose values stand one after the other."""
-        width = len(columns)
-        step = TOGETHER * width
-        whole = len(values) - len(values) % step
-        execute = self._connection.executemany
-        execute(_insert(table, columns, TOGETHER), (values[at : at + step] for at in range(0, whole, step)))
-        execute(_insert(table, columns, 1), (values[at : at + width] for at in range(whole, len(values), width)))
-
-    def kept(self, names: Iterable[str]) -> None:
-        """Write the names of which something is kept, when all that is left out was told."""
-        self._connection.executemany("INSERT OR REPLACE INTO kept VALUES (?)", ((name,) for name in names))
-
-    def verdicts(self, rows: Iterable[tuple[int, str, str, bool]]) -> None:
-        """Write what the numbers of verdicts mean: number, rule, why, whether files are refused."""
-        self._connection.executemany("INSERT INTO verdict VALUES (?, ?, ?, ?)", rows)
-
-    def chosen(self, rows: Iterable[ChosenRow]) -> None:
-        """Write what is kept, by name."""
-        following = iter(rows)
-        while some := list(chain.from_iterable(islice(following, ROWS))):
-            self._write("chosen", CHOSEN_COLUMNS, some)
-
-    def missing(self, rows: Iterable[tuple[str, str, Sequence[str], str]]) -> None:
-        """Write what nothing meets: requirement, platform, chain, why."""
-        self._connection.executemany(
-            "INSERT INTO missing (requirement, platform, chain, why) VALUES (?, ?, ?, ?)",
-            ((text, platform, msgspec.json.encode(chain).decode(), why) for text, platform, chain, why in rows),
-        )
-
-    def about(self, about: About) -> None:
-        """Write by what it was judged."""
-        self._connection.execute("INSERT INTO about VALUES ('about', ?)", (msgspec.json.encode(about).decode(),))
-
-
 class Judgement:
     """A mirror's judgement, read; every call opens the file anew, for a newer one may be in its place. Blocks."""
 
@@ -242,24 +82,40 @@ class Judgement:
         """Return why a file is left out; None: it is not."""
 
         def body(connection: sqlite3.Connection) -> LeftOut | None:
-            rows = connection.execute(
-                f"{_LEFT_OUT} WHERE l.filename = ? AND l.part = ? ORDER BY l.id LIMIT 1", (filename, part)
+            blocks = connection.execute(
+                f"{_BLOCKS} WHERE part = ?1 AND first <= ?2 AND last >= ?2 ORDER BY id", (part, filename)
             )
-            return next(_left_out(rows), None)
+            verdicts = _verdicts(connection)
+            for block in starmap(Block, blocks):
+                if filename in block.filenames:
+                    return block.left_out(block.filenames.index(filename), verdicts)
+            return None
 
         return self._read(body, None)
 
     def page(self, *, rule: str | None, query: str | None, after: int, limit: int) -> tuple[list[LeftOut], int]:
         """Return the next records that are left out, and how many there are in all; `query`: part of a file's name."""
         nothing: tuple[list[LeftOut], int] = ([], 0)
-        where = "(:rule IS NULL OR v.rule = :rule) AND (:query IS NULL OR instr(lower(l.filename), lower(:query)))"
-        values = {"rule": rule, "query": query, "after": after, "limit": limit}
 
         def body(connection: sqlite3.Connection) -> tuple[list[LeftOut], int]:
-            rows = connection.execute(f"{_LEFT_OUT} WHERE {where} AND l.id > :after ORDER BY l.id LIMIT :limit", values)
-            found = list(_left_out(rows))
-            count = f"SELECT count(*) FROM left_out l JOIN verdict v ON v.id = l.verdict WHERE {where} AND l.id > 0"
-            return found, int(connection.execute(count, values).fetchone()[0])
+            verdicts = _verdicts(connection)
+            meant = {number for number, one in verdicts.items() if rule is None or one.rule == rule}
+            total = sum(verdicts[number].records for number in meant)
+            needle = None if query is None else query.encode().lower()  # of what is no ASCII letter the case counts
+            found: list[LeftOut] = []
+            # Without a query the verdicts tell how many there are, and blocks before the place are not looked at.
+            since = after - after % PLACES if query is None else 0
+            blocks = connection.execute(f"{_BLOCKS} WHERE counts AND id >= ? ORDER BY id", (since,))
+            listed = 0
+            for block in starmap(Block, blocks):
+                places = block.places(None if rule is None else meant, needle)
+                listed += len(places)
+                for place in places:
+                    if block.id + place > after and len(found) < limit:
+                        found.append(block.left_out(place, verdicts))
+                if query is None and len(found) == limit:
+                    break
+            return found, total if query is None else listed
 
         return self._read(body, nothing)
 
@@ -268,9 +124,9 @@ class Judgement:
 
         def body(connection: sqlite3.Connection) -> list[Gone]:
             rows = connection.execute(
-                "SELECT g.name, g.files, v.rule, v.why FROM gone g JOIN left_out l ON l.id = g.first"
-                " JOIN verdict v ON v.id = l.verdict WHERE g.name > :after"
-                " AND (:query IS NULL OR instr(lower(g.name), lower(:query))) ORDER BY g.name LIMIT :limit",
+                "SELECT g.name, g.files, v.rule, v.why FROM gone g JOIN verdict v ON v.id = g.verdict"
+                " WHERE g.name > :after AND (:query IS NULL OR instr(lower(g.name), lower(:query)))"
+                " ORDER BY g.name LIMIT :limit",
                 {"query": query, "after": after, "limit": limit},
             )
             return [Gone(name=row[0], files=row[1], rule=row[2], why=row[3]) for row in rows]
@@ -290,10 +146,7 @@ class Judgement:
         """Return how many records each rule leaves out."""
 
         def body(connection: sqlite3.Connection) -> dict[str, int]:
-            rows = connection.execute(
-                "SELECT v.rule, count(*) FROM left_out l JOIN verdict v ON v.id = l.verdict WHERE l.id > 0"
-                " GROUP BY v.rule"
-            )
+            rows = connection.execute("SELECT rule, sum(records) FROM verdict WHERE records GROUP BY rule")
             return dict(rows.fetchall())
 
         return self._read(body, {})
@@ -302,11 +155,20 @@ class Judgement:
         """Return what is left out of a package, in any case of its name; None: of all."""
 
         def body(connection: sqlite3.Connection) -> list[LeftOut]:
-            rows = connection.execute(
-                f"{_LEFT_OUT} WHERE l.id > 0 AND (?1 IS NULL OR l.name IN (?1, lower(?1))) ORDER BY l.id LIMIT ?2",
-                (name, limit),
+            spellings = None if name is None else {name, name.lower()}
+            blocks = connection.execute(
+                f"{_BLOCKS} WHERE counts AND (?1 IS NULL OR id IN (SELECT block FROM named WHERE name IN (?1, ?2)))"
+                " ORDER BY id",
+                (name, name and name.lower()),
             )
-            return list(_left_out(rows))
+            verdicts = _verdicts(connection)
+            every = (
+                block.left_out(place, verdicts)
+                for block in starmap(Block, blocks)
+                for place, one in enumerate(block.told.names)
+                if spellings is None or one in spellings
+            )
+            return list(islice(every, limit))
 
         return self._read(body, [])
 
@@ -315,13 +177,15 @@ class Judgement:
 
         def body(connection: sqlite3.Connection) -> list[Chosen]:
             rows = connection.execute(
-                f"SELECT {', '.join(Chosen.__struct_fields__)} FROM chosen WHERE id > ? ORDER BY id LIMIT ?",
-                (after, limit),
+                "SELECT id, records FROM chosen WHERE id >= ? ORDER BY id", (after - after % PLACES,)
             )
-            return [
-                msgspec.convert(dict(zip(Chosen.__struct_fields__, row, strict=True)), Chosen, strict=False)
-                for row in rows
-            ]
+            every = (
+                Chosen(id=number + place, **row._asdict())
+                for number, records in rows
+                for place, row in enumerate(chosen_of(records))
+                if number + place > after
+            )
+            return list(islice(every, limit))
 
         return self._read(body, [])
 
@@ -343,15 +207,12 @@ class Judgement:
         return self._read(body, nothing)
 
 
-_LEFT_OUT = (
-    "SELECT l.id, l.part, l.filename, l.name, l.version, l.build, l.size, v.rule, v.why, v.refuses"
-    " FROM left_out l JOIN verdict v ON v.id = l.verdict"
-)
+_BLOCKS = "SELECT id, part, verdicts, filenames, told FROM block"
 
 
-def _left_out(rows: Iterable[tuple[object, ...]]) -> Iterator[LeftOut]:
-    for row in rows:
-        yield msgspec.convert(dict(zip(LeftOut.__struct_fields__, row, strict=True)), LeftOut, strict=False)
+def _verdicts(connection: sqlite3.Connection) -> dict[int, VerdictRow]:
+    rows = connection.execute("SELECT id, rule, why, refuses, records FROM verdict")
+    return {row[0]: VerdictRow(row[1], row[2], bool(row[3]), row[4]) for row in rows}
 
 
 class JudgementFiles:

@@ -457,8 +457,8 @@ _BETWEEN = (
 _SEEN_OF_ONE = f"""WITH {_BETWEEN} SELECT
  (SELECT count(*) FROM changed s JOIN artifact a ON a.added_set = s.id LEFT JOIN sets e ON e.id = a.closed_set
   WHERE (e.number IS NULL OR e.number > :high) AND {counted("a")}),
- (SELECT count(*) FROM changed e JOIN artifact a ON a.closed_set = e.id JOIN sets s ON s.id = a.added_set
-  WHERE s.number <= :low AND {counted("a")})"""
+ (SELECT count(*) FROM changed e CROSS JOIN artifact a INDEXED BY artifact_closed ON a.closed_set = e.id
+  JOIN sets s ON s.id = a.added_set WHERE s.number <= :low AND {counted("a")})"""
 # With several, of the names that changed: who owns each before and after, and which of the owners' files are there. The
 # channel's own files (mirror 0) come last. Of mirrors that own a name together the newest row of an address is served.
 _SEEN_OF_SEVERAL = f"""WITH {_BETWEEN},

@@ -93,7 +93,7 @@ _WRITER = (
     "PRAGMA synchronous=FULL",
     "PRAGMA wal_autocheckpoint=4000",
     "PRAGMA journal_size_limit=67108864",
-    "PRAGMA cache_size=-32000",
+    "PRAGMA cache_size=-16000",
 )
 
 

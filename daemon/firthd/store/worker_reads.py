@@ -28,6 +28,9 @@ OFFERED = LIVE.replace("a.", "o.")
 OFFERS_A_LOOK = 20_000
 """Offers that one statement looks at when it seeks contested names."""
 
+BY_PACKAGE = "INDEXED BY artifact_package"
+"""Left to itself, SQLite looks for a few packages in all rows of their part."""
+
 BY_FILENAME = attrgetter("filename", "section", "id")
 
 
@@ -157,7 +160,7 @@ class WorkerState(ObjectReads):
         """Yield a mirror's live rows of some packages of one part."""
         for some in _slices(names):
             rows = self._connection.execute(
-                f"SELECT {selected(LiveRow._fields, 'a')} FROM artifact a"
+                f"SELECT {selected(LiveRow._fields, 'a')} FROM artifact a {BY_PACKAGE}"
                 f" WHERE a.channel_id = ? AND a.family = ? AND a.name IN ({_marks(some)}) AND a.part = ?"
                 f" AND a.mirror_id = ? AND {LIVE} ORDER BY a.id",
                 (channel_id, family, *some, part, mirror_id),
@@ -228,7 +231,7 @@ class WorkerState(ObjectReads):
         found: set[str] = set()
         for some in _slices(names):
             rows = self._connection.execute(
-                "SELECT filename, added_set, closed_set FROM artifact"
+                f"SELECT filename, added_set, closed_set FROM artifact {BY_PACKAGE}"
                 f" WHERE channel_id = ? AND family = ? AND name IN ({_marks(some)}) AND part = ?"
                 " AND added_set IN (SELECT id FROM temp.counted)",
                 (channel_id, family, *some, part),

@@ -15,7 +15,7 @@ from firthd.clock import Clock
 from firthd.config import UpstreamSettings
 from firthd.upstream.body import MIN_BYTES_S, PACE_S, Body
 from firthd.upstream.failures import Asked, Failure, Limit
-from firthd.upstream.files import HOST, OpenFile, in_thread, open_below
+from firthd.upstream.files import HOST, SMALL_BYTES, OpenFile, in_thread, open_below
 from firthd.upstream.hosts import Lane
 from firthd.upstream.http import MAX_PAUSE_S, Asking, Http, Reply
 from firthd.upstream.known import Told
@@ -184,7 +184,10 @@ class Upstream:
             fetched = await self._until_done(source, file, wanted)
             keep = fetched.status == "fetched"
         finally:
-            await in_thread(file.close, keep=keep)  # taking a file of gigabytes away takes its time
+            if keep and file.written < SMALL_BYTES:
+                file.close(keep=True)
+            else:
+                await in_thread(file.close, keep=keep)  # taking a file of gigabytes away takes its time
         return fetched
 
     async def whole(self, source: Source, path_or_url: str, *, lane: Lane = Lane.RUN) -> bytes | Asking | None:
@@ -365,7 +368,7 @@ class Upstream:
             )
 
     async def _copy(self, source: Source, file: Spool, wanted: _Wanted) -> Fetched:
-        opened = await open_below(source, wanted.path)
+        opened = await open_below(source, wanted.path, small=True)
         if opened is None:
             return Fetched(status="absent", url=mask(f"{source.url}/{wanted.path}"), answered=404)
         try:

@@ -1,6 +1,7 @@
 """The only place that reads sources from folders (`file://`): below their root, in a thread, in chunks."""
 
 import asyncio
+import errno
 import fcntl
 import os
 import stat
@@ -18,6 +19,7 @@ from firthd.upstream.masking import printable
 from firthd.upstream.source import Source, Validators, is_absolute, masker
 
 CHUNK_BYTES = 1024 * 1024
+SMALL_BYTES = 64 * 1024
 _COPY_BYTES = 8 * CHUNK_BYTES
 """Copied in one stretch, after which whoever wants it to end is heard."""
 _FICLONE = 0x40049409
@@ -43,20 +45,30 @@ class Sink(Protocol):
 class OpenFile:
     """One file of a source, opened; close it."""
 
-    def __init__(self, file: FileIO, size: int, validators: Validators, asked: Asked) -> None:
+    def __init__(
+        self, file: FileIO, size: int, validators: Validators, asked: Asked, *, content: bytes | None = None
+    ) -> None:
+        """`content`: all of it, if it has been read."""
         self.size = size
         self.validators = validators
         self.asked = asked
         self._file = file
+        self._content = content
+        self._ended = False
 
     async def pull(self) -> bytes:
         """Return the next chunk, empty at the end; raise Failure when it cannot be read."""
+        if self._ended:
+            return b""
         try:
-            return await in_thread(self._file.read, CHUNK_BYTES) or b""
+            chunk = self._content or await in_thread(self._file.read, CHUNK_BYTES) or b""
         except OSError as error:
             raise _unreadable(self.asked, error) from None
+        self._ended = len(chunk) < CHUNK_BYTES
+        return chunk
 
     async def seek(self, offset: int) -> None:
+        self._content = None
         await in_thread(self._file.seek, offset)
 
     async def copy_into(self, sink: Sink, wrote: Callable[[int], None]) -> None:
@@ -86,8 +98,8 @@ class OpenFile:
         self._file.close()  # read-only: nothing is flushed, nothing blocks
 
 
-async def open_below(source: Source, path_or_url: str) -> OpenFile | None:
-    """Open a file of the source; None when it is not there.
+async def open_below(source: Source, path_or_url: str, *, small: bool = False) -> OpenFile | None:
+    """Open a file of the source; None when it is not there. `small`: read it at once where there is little of it.
 
     Raises Invalid for a path that leads out of the source's folder, Failure when the folder itself is missing (a
     medium that is not mounted must not look like an empty source) or the file cannot be read.
@@ -95,7 +107,7 @@ async def open_below(source: Source, path_or_url: str) -> OpenFile | None:
     root = folder_of(source.url)
     relative = _relative(root, path_or_url)
     asked = Asked(masker(source), f"file://{root}/{relative}", HOST, sent_credentials=False)
-    work = asyncio.ensure_future(in_thread(_open, root, relative, asked))
+    work = asyncio.ensure_future(in_thread(_open, root, relative, asked, small=small))
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
@@ -178,26 +190,31 @@ def _outside(path: str) -> Invalid:
     return Invalid(f"{printable(path)[:200]} leads out of the source's folder", hint="look at the source's index")
 
 
-def _open(root: Path, relative: str, asked: Asked) -> OpenFile | None:
-    if ".." in Path(relative).parts:
+def _open(root: Path, relative: str, asked: Asked, *, small: bool) -> OpenFile | None:
+    if ".." in relative.split("/"):
         raise _outside(relative)
     try:
-        present = root.is_dir()
+        folder = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except PermissionError as error:
         raise _unreadable(asked, error, sandbox.hint(root)) from None
-    if not present:
+    except OSError as error:
+        if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+            raise
         hint = sandbox.hint(root) or "is the medium mounted?"
-        raise asked.failure(f"the folder {printable(str(root))} is not there", printable(hint))
+        raise asked.failure(f"the folder {printable(str(root))} is not there", printable(hint)) from None
     try:
         # O_NONBLOCK: a pipe lying in the folder must not hang the daemon.
-        fd = os.open(root / relative, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.open(relative or ".", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder)
     except (FileNotFoundError, NotADirectoryError):
+        os.close(folder)
         return None
+    except OSError:
+        os.close(folder)
+        raise
     try:
         status = os.fstat(fd)
-        # Asked of the open file, so that nothing can be exchanged between the look and the read.
-        real = Path(f"/proc/self/fd/{fd}").readlink()
-        if not real.is_relative_to(root.resolve()):
+        # Asked of what is open, so that nothing can be exchanged between the look and the read.
+        if not _real(fd).is_relative_to(_real(folder)):
             raise _outside(relative)
         if stat.S_ISDIR(status.st_mode):
             os.close(fd)
@@ -205,10 +222,17 @@ def _open(root: Path, relative: str, asked: Asked) -> OpenFile | None:
         if not stat.S_ISREG(status.st_mode):
             raise asked.failure(f"{asked.url} is not a regular file", "look at the source's folder")
         validators = Validators(etag=f'"{status.st_mtime_ns:x}-{status.st_size:x}"')
-        return OpenFile(FileIO(fd, "rb"), status.st_size, validators, asked)
+        content = os.pread(fd, SMALL_BYTES, 0) if small and status.st_size < SMALL_BYTES else None
+        return OpenFile(FileIO(fd, "rb"), status.st_size, validators, asked, content=content)
     except BaseException:
         os.close(fd)
         raise
+    finally:
+        os.close(folder)
+
+
+def _real(fd: int) -> Path:
+    return Path(f"/proc/self/fd/{fd}").readlink()
 
 
 def _clone(source: int, target: int) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from firthd.families.conda.repodata import Served, repodata_chunks
 from firthd.families.conda.splice import own_index
 from tests.support.conda_state import CondaState
 
@@ -90,7 +91,6 @@ def test_rows_that_nothing_touched_are_read_only_when_the_index_before_is_lost(t
 @pytest.mark.parametrize(
     "content",
     [
-        None,
         b"",
         b"{}",
         b'{"info":{"subdir":"linux-64"},"packages":{},"packages.conda":{},"removed":[],"repodata_version":1}',
@@ -99,5 +99,79 @@ def test_rows_that_nothing_touched_are_read_only_when_the_index_before_is_lost(t
         b'{"info":{"subdir":"noarch"},"packages":{},"packages.conda":{},"removed":[],"repodata_version":1,"signatures":{}}',
     ],
 )
-def test_only_an_own_index_of_plain_records_is_gone_on_from(content: bytes | None) -> None:
+def test_only_an_own_index_of_plain_records_is_gone_on_from(content: bytes) -> None:
     assert own_index(content, "noarch") is None
+
+
+NESTED = (
+    '{"a":{"b":{}},"c-1-0.conda":{"name":"c"}}',
+    '{"a":"},\\"c-1-0.conda\\":{","name":"é"}',
+    '{"a":{},"packages.conda":{"c-1-0.conda":{}},"removed":[],"repodata_version":1}',
+    '{"a":"x},","b":"},","removed":"}}"}',
+    "{}",
+)
+
+
+def whole(buckets: dict[str, dict[str, str]]) -> bytes:
+    chunks = repodata_chunks(
+        "noarch",
+        {
+            section: [(key, raw.encode()) for key, raw in sorted(records.items())]
+            for section, records in buckets.items()
+        },
+        {},
+    )
+    return b"".join(chunks)
+
+
+def hostile(chance: random.Random) -> dict[str, str]:
+    stems = chance.sample(["a", "a-1", "a-1-0", "a-10", "b", "c-1-0", "zz"], chance.randrange(8))
+    return {f"{stem}.conda": chance.choice(NESTED)[:-1] + f',"n":{chance.randrange(9)}}}' for stem in stems}
+
+
+@pytest.mark.parametrize("stretch", [1, 60, 1 << 16])
+def test_whatever_stands_in_records_what_did_not_change_is_copied_as_it_is(stretch: int) -> None:
+    chance = random.Random(stretch)
+    for _ in range(150):
+        before = {section: hostile(chance) for section in ("packages", "packages.conda")}
+        before = {
+            section: {key: raw.replace("{,", "{") for key, raw in records.items()}
+            for section, records in before.items()
+        }
+        now = {section: dict(records) for section, records in before.items()}
+        changed = hostile(chance)
+        for records in now.values():
+            for key, raw in changed.items():
+                records.pop(key, None)
+                if chance.random() < 0.6:
+                    records[key] = raw.replace("{,", "{")
+        index = own_index(whole(before), "noarch", stretch=stretch)
+        assert index is not None
+        assert {section: set(bucket) for section, bucket in index.sections.items()} == {
+            section: set(records) for section, records in before.items()
+        }
+        rows = {
+            section: [Served(section, key, records[key].encode()) for key in changed if key in records]
+            for section, records in now.items()
+        }
+        index.replace(changed, rows)
+        plain = {section: bucket.chunks() for section, bucket in index.sections.items()}
+        assert b"".join(map(bytes, repodata_chunks("noarch", {}, {}, plain=plain))) == whole(now)
+        assert {section: set(bucket) for section, bucket in index.sections.items()} == {
+            section: set(records) for section, records in now.items()
+        }
+        assert [len(bucket) for bucket in index.sections.values()] == [len(records) for records in now.values()]
+
+
+@pytest.mark.parametrize("how", ["cut", "swapped", "spaced", "twice", "escaped"])
+def test_what_is_not_as_it_is_written_is_made_anew(how: str) -> None:
+    content = whole({"packages": {"a.conda": "{}", "b.conda": '{"x":1}'}, "packages.conda": {"c.conda": "{}"}})
+    wrong = {
+        "cut": content[:-1],
+        "swapped": content.replace(b'"a.conda"', b'"c.conda"'),
+        "spaced": content.replace(b":1}", b":1} "),
+        "twice": content.replace(b'"a.conda"', b'"b.conda"'),
+        "escaped": content.replace(b'"a.conda"', b'"\\u0061.conda"'),
+    }[how]
+    assert own_index(content, "noarch") is not None
+    assert own_index(wrong, "noarch") is None

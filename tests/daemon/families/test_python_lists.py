@@ -1,6 +1,7 @@
 """A source's project list and what hangs on it: quarantine, serials of a channel's own, lists of what is left out."""
 
 import json
+import random
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ from firthd.families.python.names import by_one_spelling, in_one_spelling, norma
 from firthd.families.python.page import ListedProject, Named
 from firthd.families.python.render import PIECE_MOST, cut, html_pieces, joined_lists, json_pieces
 from tests.support.clock import FakeClock
-from tests.support.daemon import in_process_daemon
+from tests.support.daemon import HastyClock, in_process_daemon
 from tests.support.python import JSON, PythonIndex, PythonWorld, python_world, sample_index
 from tests.support.upstream import Fault
 from tests.support.world import Reply
@@ -143,6 +144,46 @@ async def test_of_a_long_list_is_written_what_has_changed(tmp_path: Path) -> Non
             await get("text/html")
         await w.run("main:p")
         assert (await get(JSON)).body == newest.body
+
+
+@pytest.mark.deep
+async def test_the_lists_of_kept_generations_stay_and_the_others_go(tmp_path: Path) -> None:
+    index, chance, clock = PythonIndex(), random.Random(7), HastyClock()
+    for number in range(20_000):
+        name = f"p{number:05}"
+        index.projects[name], index.spelled[name], index.serial[name] = [], f"P{number:05}", number + 1
+    async with python_world(tmp_path, index, clock=clock) as w:
+        shown: dict[int, dict[str, bytes]] = {}
+
+        def used() -> int:
+            return sum(file.stat().st_size for file in (w.daemon.state / "rendered").rglob("*") if file.is_file())
+
+        async def get(accept: str, at: str) -> bytes:
+            return (await w.get(f"{at}/main/simple/", {"Accept": accept})).body
+
+        async def shows_what_it_showed(newest: int) -> None:
+            for number in range(newest - 9, newest + 1):
+                for accept, body in shown.get(number, {}).items():
+                    assert await get(accept, f"/snapshot/{number}") == body
+
+        await w.python("passive")
+        keep = {"days": 0, "months": 0}
+        await w.call("channel.update", channel="main", revision=1, keep_generations=keep)
+        for serial in range(30_000, 30_025):
+            await w.run("main:p")
+            newest = (await w.call("channel.get", channel="main")).generation
+            shown[newest] = {accept: await get(accept, "/repo") for accept in (JSON, "text/html")}
+            await shows_what_it_showed(newest)
+            for name in chance.sample(sorted(index.serial), 200):
+                index.serial[name] = serial
+            for name in chance.sample(sorted(index.serial), 20):
+                del index.projects[name], index.spelled[name], index.serial[name]
+        before = used()
+        for _ in range(3):  # generations, what only they had, and the files of these: each a while after the other
+            clock.shift_ms += 8 * 86_400_000
+            await w.daemon.daemon.upkeep.round()
+        assert used() < before * 0.55  # of 25 generations ten are kept
+        await shows_what_it_showed(newest)
 
 
 async def test_a_project_that_its_list_has_dropped_is_looked_at_by_the_run(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from firthd.families.python import core_metadata
 from firthd.families.python.core_metadata import Told, needed, of_headers, tellers, told
 from firthd.families.python.policing import POLICING
 from firthd.families.python.records import FILES, METADATA
+from firthd.index.judge import NOT_NAMED
 from firthd.mirrors.releases import ASKED_AGAIN_MS, Absent
-from firthd.policies.evaluate import Judge
+from firthd.policies.judge import Judge
 from tests.support.python import PythonIndex, PythonWorld, python_world
 from tests.support.upstream import Fault
 
@@ -194,7 +195,8 @@ async def test_a_policy_judges_by_core_metadata(tmp_path: Path, mode: str) -> No
         assert run.state is RunState.COMPLETED, run
         assert await shown(w) == {"app-0.9", "app-1.0", "lib-2.0", "speed-1.0"}
         report = await w.call("mirror.dependency_report", mirror="main:p")
-        assert {one.name: one.state for one in report.rows if one.state == "missing"} == {"old": "missing"}
+        (old,) = [one for one in report.rows if one.state == "missing"]
+        assert (old.name, old.reason) == ("old", NOT_NAMED)
         reply = await w.call("policy.get", policy="p")
         rules = {"packages": CLOSED, "licenses": {"in": ["MIT", "BSD"]}}
         changed = await w.call("policy.update", policy="p", revision=reply.revision, rules=rules)
@@ -234,13 +236,12 @@ async def unseen(w: PythonWorld, mirror: str) -> list[str]:
 @pytest.mark.deep
 async def test_a_mirror_whose_pages_clients_read_tells_what_its_policy_cannot_see(tmp_path: Path) -> None:
     async with python_world(tmp_path, index()) as w:
-        rules = {"packages": CLOSED, "licenses": {"in": ["MIT"], "unknown": "deny"}}
+        rules = {"packages": {"allow": ["app"]}, "licenses": {"in": ["MIT"], "unknown": "deny"}}
         await w.call("policy.create", name="p", families=["python"], rules=rules)
         await w.python("passive", policy="p")
         await w.run("main:p")
         (note,) = await unseen(w, "main:p")
         assert "every licence is unknown, and denied" in note
-        assert "needs is not looked for" in note
         await w.python("passive", "q", policy="p", filters=PROJECTS)
         await w.run("main:q")
         assert await unseen(w, "main:q") == []

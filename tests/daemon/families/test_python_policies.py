@@ -10,7 +10,7 @@ from firth_protocol.types import Rules, RunState
 from firthd.families.base import Entry
 from firthd.families.python.policing import POLICING
 from firthd.families.python.records import FILES, METADATA
-from firthd.policies.evaluate import Judge
+from firthd.policies.judge import Judge
 from tests.support.python import PythonIndex, PythonWorld, python_world
 
 

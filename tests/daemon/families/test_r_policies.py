@@ -10,7 +10,7 @@ from firth_protocol.types import Rules, RunState
 from firthd.families.base import Entry
 from firthd.families.r.policing import POLICING
 from firthd.families.r.records import ARCHIVED, LISTED, archived_stanza
-from firthd.policies.evaluate import Judge
+from firthd.policies.judge import Judge
 from tests.support.cran import stanza
 from tests.support.r_world import world
 

@@ -8,14 +8,18 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from firth_protocol.types import LicenseRule, PackageRule, Rules
 from firthd.clock import SystemClock
 from firthd.families.base import Spool
 from firthd.index.compare import joined
+from firthd.index.messages import JudgedBy
 from firthd.index.read import read_task
 from firthd.mirrors.readers import cut, read, spread
+from firthd.store.excluded import JudgementFiles
 from firthd.store.run_file import files_of, numbered
 from firthd.store.run_reads import open_run_file
-from firthd.workers import TaskProgress, Workers
+from firthd.worker import TaskProgress
+from firthd.workers import Workers
 from tests.support.conda_state import CondaState, run_rows
 
 PARTS = ("linux-64", "noarch", "osx-64")
@@ -145,3 +149,67 @@ async def look(files: list[Path], added: list[tuple[str, str]]) -> None:
         left = await reads.wanted(0, 100)
         assert [one.ordinal for one in left] == [one.ordinal for one in every[1:]]
         assert left[-2].sha256 == "ab" * 32
+
+
+RULES = Rules(
+    packages=PackageRule(allow=["p1", "p2 >=2", "p3", "p9"], exclude=["p3 <2"]),
+    licenses=LicenseRule(not_in=["GPL3"]),
+    legacy=False,
+    keep_latest=1,
+)
+
+
+def judged(folder: Path) -> dict[str, Path | None]:
+    """Write parts of which the rules leave something out for each of their reasons."""
+    found: dict[str, Path | None] = {}
+    for part in PARTS:
+        of: dict[str, dict[str, object]] = {"packages": {}, "packages.conda": {}}
+        for one in range(6):
+            for version in ("1", "2", "3"):
+                record = {"name": f"p{one}", "version": version, "build": part[:3], "build_number": 0, "size": 9}
+                record["license"] = "GPL-3.0-only" if version == "3" and part == "noarch" else "MIT"
+                of["packages.conda"][f"p{one}-{version}-{part[:3]}.conda"] = record
+                of["packages"][f"p{one}-{version}-{part[:3]}.tar.bz2"] = record
+        found[part] = folder / f"{part}.json"
+        found[part].write_text(json.dumps(of))  # type: ignore[union-attr]
+    return found
+
+
+def left_out(folder: Path, file: Path) -> tuple[Any, ...]:
+    """Return all that a judgement tells, whatever the order."""
+    files = JudgementFiles(folder)
+    files.put(1, file)
+    judgement = files.of(1)
+    every, total = judgement.page(rule=None, query=None, after=0, limit=1000)
+    assert total == len(every)
+    told = sorted((one.part, one.filename, one.version, one.rule, one.why, one.refuses) for one in every)
+    return told, judgement.counts(), judgement.gone(query=None, after="", limit=99), judgement.about()
+
+
+def test_two_workers_judge_as_one_does(tmp_path: Path) -> None:
+    state = CondaState(tmp_path)
+    order = JudgedBy(
+        policy="p", stamp="p:1", rules=RULES, policing="firthd.families.conda.policing:POLICING", now_ms=10**12
+    )
+    plain = state.read_params(judged(tmp_path), only=["linux-64", "noarch"])
+    alone = replace(plain, policy=replace(order, file=str(tmp_path / "alone.sqlite")))
+    by_two = replace(order, file=str(tmp_path / "apart.sqlite"))
+    apart = replace(plain, run_file=str(tmp_path / "apart"), policy=by_two)
+    found = asyncio.run(read(Workers(2, SystemClock()), apart, lambda progress: None, worth_bytes=1))
+    assert found == read_task(alone, lambda progress: None)
+    files = files_of(Path(apart.run_file))
+    assert len(files) == 2
+    for table, columns in (("add", "part, filename, raw"), ("offer", "part, name, begins")):
+        assert rows(files, table, columns) == rows([Path(alone.run_file)], table, columns)
+    assert not (tmp_path / "apart.sqlite.1").exists()
+    told = left_out(tmp_path / "one", tmp_path / "alone.sqlite")
+    assert left_out(tmp_path / "two", tmp_path / "apart.sqlite") == told
+    assert set(told[1]) == {"packages", "licenses", "legacy", "keep_latest"}
+
+
+def test_what_hangs_on_other_parts_is_judged_by_one_worker() -> None:
+    order = JudgedBy(policy="p", stamp="p:1", rules=RULES, policing="", now_ms=0)
+    assert order.by_part
+    closes = replace(RULES, packages=PackageRule(allow=["p1"], include_dependencies=True))
+    assert not replace(order, rules=closes).by_part
+    assert replace(order, rules=Rules()).by_part

@@ -7,7 +7,8 @@ import msgspec
 from firth_protocol.types import Rules
 from firthd.families.base import Facts
 from firthd.families.conda.policing import POLICING
-from firthd.policies.evaluate import FirstSeen, Judge, Judging, Verdict
+from firthd.policies.evaluate import Judging
+from firthd.policies.judge import FirstSeen, Judge, Verdict
 
 DAY_MS = 86_400_000
 NOW_MS = 1_790_000_000_000  # 2026-09-21

@@ -9,7 +9,7 @@ from firth_protocol.errors import Invalid
 from firth_protocol.types import Family, Rules
 from firthd.families.base import Facts
 from firthd.families.conda.policing import POLICING
-from firthd.policies.evaluate import Judge
+from firthd.policies.judge import Judge
 from firthd.policies.rules import check_rules, in_words
 from tests.daemon.policies.records import DAY_MS, NOW_MS, facts, rules_of, verdicts
 

@@ -1,7 +1,7 @@
 """Whatever the shape of what records need, a closure ends, in bounded time and memory, and tells the truth."""
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 
 import pytest
@@ -28,7 +28,10 @@ class Everything:
         self.policing = policing
         self.by_name: dict[str, list[Candidate]] = {}
         for number, one in enumerate(records):
-            self.by_name.setdefault(one.name, []).append(Candidate(one, number, one.name, False))
+            self.by_name.setdefault(one.name, []).append(Candidate(one, number, one.name, excepted=False))
+
+    def there(self) -> Set[str]:
+        return self.by_name.keys()
 
     def candidates(self, key: str) -> Sequence[Candidate] | None:
         return self.by_name.get(key)
@@ -68,7 +71,7 @@ def test_bounds_are_what_the_reference_library_says() -> None:
         text = f"n {rng.choice(('>=', '>', '<', '<='))}{low}"
         if text[2] == ">" and rng.random() < 0.7:
             text += f"{rng.choice((',', ', '))}{rng.choice(('<', '<='))}{high}"
-        shelf = Shelf([Candidate(facts("n", version), 0, "n", False)], POLICING.order)
+        shelf = Shelf([Candidate(facts("n", version), 0, "n", excepted=False)], POLICING.order)
         bounds = POLICING.bounds(text)
         assert bounds is not None, text
         span = shelf.span(bounds)
@@ -91,7 +94,7 @@ def test_the_newest_of_a_span_are_those_of_all_that_meet_it() -> None:
     versions = ["1.0", "1.0.0", "1.1", "2.0rc1", "2.0", "2.0a1", "3", "3.0", "4dev1", "x_y-z"]
     for _ in range(500):
         some = [
-            Candidate(facts("n", rng.choice(versions), part=rng.choice((ANY, LINUX, WIN))), number, "n", False)
+            Candidate(facts("n", rng.choice(versions), part=rng.choice((ANY, LINUX, WIN))), number, "n", excepted=False)
             for number in range(rng.randrange(1, 9))
         ]
         shelf, latest = Shelf(some, POLICING.order), rng.randrange(1, 4)

@@ -9,18 +9,13 @@ from firth_protocol.types import Credentials, Family, Filters, MirrorMode, Mirro
 from firthd.families import families
 from firthd.families.addresses import ArtifactAt, Located, ObjectAt, PageAt, SetUp
 from firthd.families.base import Answer, Ask, Batch, Facts, FamilyRules, Form, Known, LazyParts, Recogniser, Requests
+from firthd.families.source import Normalised
 from tests.support.toy.formats import decode
 
 PLACE = "tests.support.toy.formats:FORMATS"
 PARTS = ("contrib/src", "main")  # one with a slash
 LAZY = "lazy/"
 TYPES = {"json": "application/json", "txt": "text/plain"}
-
-
-class Address(Struct, frozen=True, kw_only=True):
-    source: str
-    credentials: Credentials | None
-    warnings: list[str]
 
 
 class Wanted(Struct, frozen=True):
@@ -83,8 +78,8 @@ def facts(part: str, raw: bytes) -> Facts:
     )
 
 
-def normalise(source: str, given: Credentials | None = None, stored: Credentials | None = None) -> Address:
-    return Address(source=source.rstrip("/"), credentials=given or stored, warnings=[])
+def normalise(source: str, given: Credentials | None = None, stored: Credentials | None = None) -> Normalised:
+    return Normalised(source=source.rstrip("/"), credentials=given or stored, warnings=[])
 
 
 def check_archive(path: Path, filename: str) -> None:

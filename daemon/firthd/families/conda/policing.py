@@ -1,7 +1,8 @@
 """The only place that answers what policies ask of conda: facts of records, specs, dependencies, the twin of a file."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 
 import msgspec
 from msgspec import Struct
@@ -11,7 +12,14 @@ from firth_protocol.types import Family
 from firthd.families.base import Comparable, Entry, Facts, InvalidRecordError
 from firthd.families.conda.names import KNOWN_SUBDIRS, NOARCH
 from firthd.families.conda.records import license_text, milliseconds, printable
-from firthd.families.conda.requirements import CondaRequirement, bounds, order, requirement, strict_requirement
+from firthd.families.conda.requirements import (
+    CondaRequirement,
+    bounds,
+    order,
+    plain_name,
+    requirement,
+    strict_requirement,
+)
 from firthd.families.conda.solving import unsolved
 from firthd.families.conda.versions import order_key
 from firthd.families.policing import Bounds, Brief, LicenseSyntax, Unsolved
@@ -24,6 +32,9 @@ OLD_FORM, NEW_FORM = ".tar.bz2", ".conda"
 
 # The letter of 1.1.1a and 2024a is part of a release; only with a number behind it does it mean a pre-release.
 _prerelease = re.compile(r"(?<![a-z])(?:(?:alpha|beta|rc|pre|preview|dev)\d*|[abc]\d+)(?![a-z])", re.IGNORECASE).search
+
+USUAL_FROM, USUAL_TO = 1_000_000_000_000, 10_000_000_000_000
+"""A time between these is one in milliseconds."""
 
 NOT_READ: list[str] = []
 """Stands for what records need that are looked at for all else."""
@@ -54,6 +65,7 @@ class _Named(Struct, gc=False):
     name: str
 
 
+_raw = attrgetter("raw")
 _decode_named = msgspec.json.Decoder(_Named).decode
 _decode_brief = msgspec.json.Decoder(Brief).decode
 _decode = msgspec.json.Decoder(_Fields).decode
@@ -74,22 +86,13 @@ class CondaPolicing:
         self._licenses: dict[str, str] = {}
 
     def facts(self, part: str, entry: Entry, signed: bool | None = None) -> Facts:
-        return self._facts(part, entry, signed, lean=False)
-
-    def lean(self, part: str, entry: Entry, signed: bool | None = None) -> Facts:
-        return self._facts(part, entry, signed, lean=True)
-
-    def _facts(self, part: str, entry: Entry, signed: bool | None, *, lean: bool) -> Facts:
         try:
             fields = _decode(entry.raw)
         except (msgspec.MsgspecError, ValueError) as error:
             raise InvalidRecordError(f"the record is not as it should be: {printable(str(error), 200)}") from None
         except RecursionError:
             raise InvalidRecordError("the record is nested too deeply") from None
-        if len(self._texts) > TEXTS_REMEMBERED:
-            self._texts.clear()
-        one = self._texts.setdefault  # an index says the same few thousand texts half a million times
-        family = fields.license_family
+        one = self._remembered()
         return Facts(
             name=one(fields.name, fields.name),
             version=one(fields.version, fields.version),
@@ -99,16 +102,54 @@ class CondaPolicing:
             license=self._license(fields.license),
             timestamp=milliseconds(fields.timestamp),
             size=fields.size,
-            sha256=None if lean else fields.sha256,
+            sha256=fields.sha256,
             # Half a million of them are 60 MB that one digest makes needless.
-            md5=None if lean or fields.sha256 else fields.md5,
-            depends=NOT_READ if lean else [one(text, text) for text in fields.depends],
+            md5=None if fields.sha256 else fields.md5,
+            depends=[one(text, text) for text in fields.depends],
             filename=entry.filename,
             platform=part,
-            license_family=self._license(family),
+            license_family=self._license(fields.license_family),
             signed=signed,
             indexed=None if fields.indexed_timestamp is None else milliseconds(fields.indexed_timestamp),
         )
+
+    def lean(self, part: str, entries: Iterable[Entry], signs: Callable[[str], bool] | None) -> list[Facts | None]:
+        found: list[Facts | None] = []
+        one, license_ = self._remembered(), self._license
+        for entry in entries:
+            try:
+                fields = _decode(entry.raw)
+            except (msgspec.MsgspecError, ValueError, RecursionError):
+                found.append(None)
+                continue
+            time, family = fields.timestamp, fields.license_family
+            found.append(
+                Facts(
+                    name=one(fields.name, fields.name),
+                    version=one(fields.version, fields.version),
+                    build=fields.build,
+                    build_number=fields.build_number,
+                    part=part,
+                    license=license_(fields.license),
+                    timestamp=time if type(time) is int and USUAL_FROM < time < USUAL_TO else milliseconds(time),
+                    size=fields.size,
+                    sha256=None,
+                    md5=None,
+                    depends=NOT_READ,
+                    filename=entry.filename,
+                    platform=part,
+                    license_family=None if family is None else license_(family),
+                    signed=None if signs is None else signs(entry.filename),
+                    indexed=None if fields.indexed_timestamp is None else milliseconds(fields.indexed_timestamp),
+                )
+            )
+        return found
+
+    def _remembered(self) -> Callable[[str, str], str]:
+        """Return what gives a text that is there already: an index says the same few thousand half a million times."""
+        if len(self._texts) > TEXTS_REMEMBERED:
+            self._texts.clear()
+        return self._texts.setdefault
 
     def depends_of(self, entry: Entry) -> list[str]:
         try:
@@ -130,6 +171,12 @@ class CondaPolicing:
             return _decode_brief(entry.raw)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             raise InvalidRecordError("the record is not as it should be") from None
+
+    def briefs(self, entries: Sequence[Entry]) -> Sequence[Brief]:
+        try:
+            return list(map(_decode_brief, map(_raw, entries)))
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            raise InvalidRecordError("a record is not as it should be") from None
 
     def _license(self, said: object) -> str | None:
         if not isinstance(said, str):
@@ -158,6 +205,9 @@ class CondaPolicing:
 
     def bounds(self, text: str) -> Bounds | None:
         return bounds(text)
+
+    def plain_name(self, text: str) -> str | None:
+        return plain_name(text)
 
     def order(self, version: str) -> Comparable | None:
         return order(version)

@@ -1,7 +1,7 @@
 """The only place that makes the index of a conda subdir out of its visible rows: json, its zstd form, shards."""
 
 import io
-from collections.abc import Callable, Collection, Iterator, Set
+from collections.abc import Callable, Collection, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from hashlib import sha256
@@ -19,6 +19,7 @@ from firthd.families.conda.repodata import (
     repodata_chunks,
     served,
     write_repodata,
+    write_side_by_side,
     zst_writer,
 )
 from firthd.families.conda.shards import (
@@ -80,7 +81,8 @@ class SubdirRenderer:
     def goes_on(self) -> bool:
         """Tell whether what is served can be gone on from."""
         if self._whole and not self._signed and (not self._sides or self._out.sole_mirror() is not None):
-            self._before = own_index(self._out.before(f"{self._subdir}/{REPODATA}"), self._subdir)
+            path, subdir = f"{self._subdir}/{REPODATA}", self._subdir
+            self._before = self._out.made_of(path, lambda content: own_index(content, subdir))
         return self._before is not None
 
     def replace(self, filenames: Collection[str]) -> None:
@@ -90,8 +92,9 @@ class SubdirRenderer:
 
     @property
     def shown(self) -> int:
-        buckets = self._sections if self._before is None else self._before.sections | self._v3()
-        return sum(map(len, buckets.values()))
+        before = () if self._before is None else self._before.sections.values()
+        made = self._sections if self._before is None else self._v3()
+        return sum(map(len, before)) + sum(map(len, made.values()))
 
     def add(self, row: ShownRow) -> None:
         """Take one visible record."""
@@ -125,7 +128,7 @@ class SubdirRenderer:
         if self._before is not None:
             self._go_on(self._before)
         with ThreadPoolExecutor(1) as writer:
-            written = writer.submit(write_repodata, self._out, self._subdir, self._chunks())
+            written = writer.submit(self._write)
             hashes = self._pack_shards(report)
             self._name_shards(set(hashes.values()))
             written.result()
@@ -146,12 +149,14 @@ class SubdirRenderer:
     def _v3(self) -> dict[str, list[Served]]:
         return {section: records for section, records in self._sections.items() if section not in PLAIN_SECTIONS}
 
-    def _chunks(self) -> Iterator[bytes]:
-        if self._before is not None:
-            plain = {section: bucket.items() for section, bucket in self._before.sections.items()}
-            return repodata_chunks(self._subdir, plain | entries_of(self._v3()), self._v3_timestamps)
-        signatures = signatures_of(self._signed, self._to_sign, self._out)
-        return repodata_chunks(self._subdir, entries_of(self._sections), self._v3_timestamps, signatures)
+    def _write(self) -> None:
+        if self._before is None:
+            signatures = signatures_of(self._signed, self._to_sign, self._out)
+            chunks = repodata_chunks(self._subdir, entries_of(self._sections), self._v3_timestamps, signatures)
+            return write_repodata(self._out, self._subdir, chunks)
+        plain = {section: bucket.chunks() for section, bucket in self._before.sections.items()}
+        chunks = repodata_chunks(self._subdir, entries_of(self._v3()), self._v3_timestamps, plain=plain)
+        return write_side_by_side(self._out, self._subdir, list(chunks))
 
     def _hashes_before(self, touched: Set[str]) -> dict[str, bytes]:
         """Return name -> hash of the shards that need no packing: those in the index before that nothing touched."""

@@ -7,7 +7,8 @@ when there are v3 records (CEP 48). What never is: `base_url` (clients would go 
 Records are the source's bytes, but for a wheel's `url`: it names the file beside this index.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from operator import itemgetter
 from typing import BinaryIO, NamedTuple
@@ -62,13 +63,18 @@ def repodata_chunks(
     sections: Mapping[str, Iterable[tuple[str, Raw | bytes]]],
     v3_timestamps: Mapping[str, list[int | None]],
     signatures: Mapping[str, Raw] | None = None,
-) -> Iterator[bytes]:
-    """Yield a repodata.json; `sections` holds the key and the record of each file, sorted by key."""
+    *,
+    plain: Mapping[str, Iterable[bytes | memoryview]] | None = None,
+) -> Iterator[bytes | memoryview]:
+    """Yield a repodata.json; `sections` holds the key and the record of each file, sorted by key.
+
+    `plain`: the sections of plain records as they are written, where they are there already.
+    """
     info = msgspec.json.encode({"subdir": subdir, **revisions(v3_timestamps)})
     yield b'{"info":' + info
     for section in PLAIN_SECTIONS:
         yield b',"' + section.encode() + b'":'
-        yield from bucket_chunks(sections.get(section, []))
+        yield from bucket_chunks(sections.get(section, [])) if plain is None else plain[section]
     yield b',"removed":[],"repodata_version":1'
     if signatures:
         yield b',"signatures":' + msgspec.json.encode(signatures)
@@ -100,7 +106,7 @@ def zst_writer(target: BinaryIO) -> zstandard.ZstdCompressionWriter:
     return zstandard.ZstdCompressor(level=ZST_LEVEL, threads=ZST_THREADS).stream_writer(target, closefd=False)
 
 
-def write_repodata(out: Output, subdir: str, chunks: Iterable[bytes]) -> None:
+def write_repodata(out: Output, subdir: str, chunks: Iterable[bytes | memoryview]) -> None:
     """Write repodata.json and repodata.json.zst."""
     with out.open(f"{subdir}/{REPODATA}") as plain, out.open(f"{subdir}/{REPODATA_ZST}") as zst:
         compressed = zst_writer(zst)
@@ -108,3 +114,21 @@ def write_repodata(out: Output, subdir: str, chunks: Iterable[bytes]) -> None:
             plain.write(chunk)
             compressed.write(chunk)
         compressed.flush(zstandard.FLUSH_FRAME)
+
+
+def write_side_by_side(out: Output, subdir: str, chunks: Sequence[bytes | memoryview]) -> None:
+    """Write the same out of chunks that are all there, each of the two files by a thread of its own."""
+
+    def compress() -> None:
+        with out.open(f"{subdir}/{REPODATA_ZST}") as zst:
+            compressed = zst_writer(zst)
+            for chunk in chunks:
+                compressed.write(chunk)
+            compressed.flush(zstandard.FLUSH_FRAME)
+
+    with ThreadPoolExecutor(1) as beside:
+        written = beside.submit(compress)
+        with out.open(f"{subdir}/{REPODATA}") as plain:
+            for chunk in chunks:
+                plain.write(chunk)
+        written.result()

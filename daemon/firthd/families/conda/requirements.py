@@ -34,6 +34,8 @@ _bounds = re.compile(
     rf"(?: (?:(>=?)({_version})(?:, ?(<=?)({_version}))?|(<=?)({_version})))?"
 ).fullmatch
 
+_plain_name = re.compile(r"(?!__)([a-z0-9_][a-z0-9_-]*(?:\.[a-z0-9_-]+)*)(?: [^\[(:/]*)?").fullmatch
+
 _decode_depends = msgspec.json.Decoder(dict[str, object]).decode
 
 
@@ -97,6 +99,12 @@ def bounds(text: str) -> Bounds | None:
         return None
     name, low, least, high, most, alone, only = match.groups()
     return Bounds(name, least, low == ">", most or only, (high or alone) == "<")
+
+
+def plain_name(text: str) -> str | None:
+    """Return the name that a requirement is about where it stands alone at the beginning; None: it has to be parsed."""
+    match = _plain_name(text)
+    return None if match is None or text.endswith(FILES) else match[1]
 
 
 @lru_cache(maxsize=VERSIONS_REMEMBERED)

@@ -1,9 +1,11 @@
 """The only place that orders conda versions (CEP 33, which is not PEP 440)."""
 
 from collections.abc import Collection
-from functools import lru_cache
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING
 
-import rattler
+if TYPE_CHECKING:
+    from rattler import Version
 
 Key = tuple[int, object, str]
 
@@ -17,9 +19,17 @@ def version_key(version: str) -> Key:
     Spellings of one version (1.8 and 1.8.0) differ in the last place only, so that the order is total.
     """
     try:
-        return (1, rattler.Version(version), version)
+        return (1, _version()(version), version)
     except Exception:  # py-rattler's own error class; old indexes do hold such versions
         return (0, natural(version), version)
+
+
+@cache
+def _version() -> "type[Version]":
+    """Return what reads versions; importing it takes 40 ms, and most workers compare none."""
+    from rattler import Version
+
+    return Version
 
 
 @lru_cache(maxsize=65536)

@@ -4,7 +4,7 @@ from firth_protocol.types import Family
 from firthd.families.base import FamilyRules, Form, LazyParts
 from firthd.families.python.addresses import file_address, install, locate, page_at, set_up
 from firthd.families.python.archives import check_archive, inside
-from firthd.families.python.filters import FIELDS, check_filters, only
+from firthd.families.python.filters import FIELDS, check_filters, named, only
 from firthd.families.python.page import HTML_FORM, JSON_FORM, files_on
 from firthd.families.python.paths import fetch_url, list_path, needs_record
 from firthd.families.python.recognise import ACCEPT, RECOGNISER
@@ -26,6 +26,7 @@ PYTHON = FamilyRules(
     filters=FIELDS,
     check_filters=check_filters,
     only=only,
+    named=named,
     found=found,
     formats=FORMATS,
     reads=(list_path(JSON_FORM), list_path(HTML_FORM)),

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 
+from msgspec.structs import replace
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from firth_protocol.errors import Invalid
@@ -90,6 +91,11 @@ def _doubts(platforms: Sequence[str]) -> list[str]:
 def only(filters: Filters) -> frozenset[str] | None:
     """Return the projects that the filters leave."""
     return None if filters.projects is None else frozenset(by_one_spelling(filters.projects))
+
+
+def named(filters: Filters, names: Sequence[str]) -> Filters:
+    """Return filters that name these projects, where they name none."""
+    return filters if filters.projects is not None else replace(filters, projects=list(names))
 
 
 def taker(filters: Filters) -> Callable[[Entry], bool] | None:

@@ -70,6 +70,9 @@ class PythonPolicing:
     def name_key(self, name: str) -> str:
         return normalised(name)
 
+    def part_of(self, name: str) -> str:
+        return name
+
     def requirement(self, spec: str) -> PythonRequirement:
         return requirement.requirement(spec)
 

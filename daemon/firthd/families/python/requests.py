@@ -109,10 +109,8 @@ def _in_batches(pages: Iterator[_Page], known: Mapping[str, Known], prefixes: Se
 
 def _as_before(known: Mapping[str, Known], wanted: Mapping[str, str] | None) -> Iterator[_Page]:
     """Yield the pages of a list that has not changed: those that it marked are as they were."""
-    for part in sorted(known.keys() | (wanted or {}).keys()):
+    for part in sorted(filter(valid_project, known) if wanted is None else wanted):
         before = known.get(part)
-        if not valid_project(part) or (wanted is not None and part not in wanted):
-            continue
         if before is None or before.there:
             yield _Page(part, wanted[part] if wanted else "", before.mark if before else None)
 

@@ -38,7 +38,7 @@ FILTERS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ),
     ),
     MirrorType.PYTHON: (
-        ("projects", "Only projects", "Names with commas between; empty: all that the source has."),
+        ("projects", "Only projects", "Names with commas between; empty: all, or what a policy names and that needs."),
         ("package_types", "Only kinds", "wheel, sdist, other (such as .egg); empty: all."),
         (
             "python_versions",
