@@ -5,6 +5,7 @@ import errno
 import hashlib
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -47,6 +48,15 @@ def children() -> list[int]:
     return found
 
 
+def the_child() -> int:
+    """Return the process, once it shows what it runs: that is a moment after it has begun."""
+    deadline = time.monotonic() + 10
+    while not (found := children()):
+        assert time.monotonic() < deadline
+    (child,) = found
+    return child
+
+
 class Lost(Scribe):
     """Kills its process before, or right after, it is asked."""
 
@@ -77,8 +87,7 @@ class Lost(Scribe):
 
     def _kill(self) -> None:
         self.ready()
-        for pid in children():
-            os.kill(pid, signal.SIGKILL)
+        os.kill(the_child(), signal.SIGKILL)
 
 
 @pytest.fixture
@@ -94,7 +103,7 @@ async def test_many_small_files_are_written_by_one_process_that_ends_with_the_st
     await store.expect(LEAST - 1)
     assert children() == []
     await store.expect(LEAST)
-    (child,) = children()
+    child = the_child()
     kept = await asyncio.gather(*(store.keep(held(data)) for data in DATA))
     assert kept == [Kept(sha256=sha256(data), size=len(data)) for data in DATA]
     assert [store.path(one.sha256).read_bytes() for one in kept] == DATA
@@ -171,7 +180,7 @@ async def test_a_process_that_is_lost_loses_no_file(tmp_path: Path, naming: bool
 def test_it_ends_with_whoever_began_it(tmp_path: Path) -> None:
     scribe = Scribe(tmp_path)
     scribe.ready()
-    (child,) = children()
+    child = the_child()
     scribe.rest()
     assert children() == []
     with pytest.raises(ProcessLookupError):
