@@ -132,7 +132,7 @@ def test_only_the_owner_does_it(breaks: Callable[[ast.AST], bool], package: str,
 
 SAID_ONCE = {
     r"SO_PEERCRED": "firthd/access.py",
-    r"\b(multiprocessing|subprocess)\b": "firthd/workers.py",
+    r"\b(multiprocessing|subprocess)\b": "firthd/store/scribe.py firthd/workers.py",
     r"\bkillpg\b|\bcreate_subprocess_exec\(\s*\*": "firthd/notify/command.py",
     r"\bLISTEN_FDS\b|\bWATCHDOG_USEC\b": "firthd/systemd.py",
     r"\btomllib\b": "firthd/config.py firthd/mirrors/installation_text.py",  # settings; an installation's document

@@ -64,6 +64,7 @@ from firthd.store.opening import SchemaTooNew
 from firthd.store.partials import Partials
 from firthd.store.quarantine import Room
 from firthd.store.repairs import Repairs
+from firthd.store.scribe import Scribe
 from firthd.store.secrets import SecretFile
 from firthd.store.together import Together
 from firthd.systemd import Inherited, Notifier, credentials_folder, take_notifier, watchdog_interval_s
@@ -143,6 +144,7 @@ class Daemon:
             upkeep.naming(db, clock),
             lambda kept: db.write(lambda tx: upkeep.give(tx, kept)),
             Together(state / "blobs", clock),
+            Scribe(state / "blobs"),
         )
         self.rendered = BlobStore(state / "rendered")
         for store in (self.blobs, self.rendered):

@@ -154,6 +154,7 @@ class Downloads:
             async with asyncio.TaskGroup() as group:
                 workers = [group.create_task(self._work()) for _ in range(IN_HAND)]
                 flusher = group.create_task(self._flush())
+                await self._blobs.expect(total)
                 await self._feed(reads)
                 for _ in workers:
                     await self._queue.put(None)
@@ -374,6 +375,7 @@ class Downloads:
                 hooks=Hooks(asks=asks, answered=answered, wrote=self._live.moved),
                 resume=proof,
                 elsewhere=self._elsewhere(wanted),
+                small=isinstance(writer, MemoryWriter),
             )
             if encoded != self._source.encoded:
                 self._source = replace(self._source, encoded=encoded)

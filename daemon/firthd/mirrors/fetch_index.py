@@ -205,6 +205,7 @@ class IndexFetcher:
             accept=form.accept,
             look=look,
             room=self._room,
+            small=self.small_parts,
         )
         return fetched, encoding
 

@@ -13,7 +13,7 @@ from firthd.mirrors.aside import Aside
 from firthd.store.incoming import Taking
 from firthd.upstream.failures import Passing, Slow
 from firthd.upstream.hosts import Lane
-from firthd.upstream.http import MAX_PAUSE_S
+from firthd.upstream.http import MAX_PAUSE_S, Asking
 from firthd.upstream.source import Source, Validators
 
 PROGRESS_BYTES = 1024 * 1024
@@ -48,6 +48,9 @@ class Incoming(Protocol):
 class Opener(Protocol):
     """What asks a source for a file: one attempt; NotFound when the source does not have it, else Upstream."""
 
+    async def whole(self, source: Source, path_or_url: str, /, *, lane: Lane = Lane.RUN) -> bytes | Asking | None:
+        """Return all of a small file, or what `open` goes on with."""
+
     def open(
         self,
         source: Source,
@@ -58,6 +61,7 @@ class Opener(Protocol):
         if_range: str | None = None,
         answer_s: float | None = None,
         lane: Lane = Lane.RUN,
+        begun: Asking | None = None,
     ) -> AbstractAsyncContextManager[Incoming]: ...
 
 
@@ -122,6 +126,7 @@ async def transfer(
     resume: str | None = None,
     elsewhere: str | None = None,
     flushers: Executor | None = None,
+    small: bool = False,
 ) -> bool:
     """Write the whole file, going on where it broke off; the digest over all of it guards the seams.
 
@@ -129,7 +134,7 @@ async def transfer(
     too. `resume`: the validator of what the writer holds already, of a file whose digest is known. Where the source
     does not have the file (404, or 403 as buckets say it), a name with `+`, `!` or `~` is asked for once more in its
     other spelling, and then at `elsewhere`. `flushers`: threads that bring what has come onto the disk while more of it
-    comes. Returns whether the source takes such names percent-encoded,
+    comes. `small`: nobody watches the bytes come. Returns whether the source takes such names percent-encoded,
     `source.encoded` where that was not seen. Raises NotFound, Invalid and TooLarge at once, Upstream when patience is
     at an end.
     """
@@ -148,9 +153,17 @@ async def transfer(
         hooks.asks(number := number + 1)
         answer_s = patience.answer_s[failed] if failed < len(patience.answer_s) else None
         try:
+            begun = None
+            if small and not had and number == 1:
+                came_whole = await upstream.whole(source, spelled[0], lane=lane)
+                if isinstance(came_whole, bytes):
+                    writer.write(came_whole)
+                    hooks.wrote(len(came_whole))
+                    return source.encoded != (spelled[0] == other)
+                begun = came_whole
             offset = had if may_resume else 0
             async with upstream.open(
-                source, spelled[0], offset=offset, if_range=tag, answer_s=answer_s, lane=lane
+                source, spelled[0], offset=offset, if_range=tag, answer_s=answer_s, lane=lane, begun=begun
             ) as body:
                 await hooks.answered(body)
                 if had and not digest and not (body.validators == first != Validators()):

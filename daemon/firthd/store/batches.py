@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from firthd.store.disk import sync
 from firthd.store.incoming import BlobMismatch, MemoryWriter
@@ -29,19 +29,48 @@ class Arrived:
         self.there = False  # the store has had the same bytes before
 
 
+class Hand(Protocol):
+    """Another process that does the same with files that are in memory. Everything here blocks."""
+
+    def ready(self) -> None:
+        """Begin to begin: many files are about to come. Raises OSError."""
+
+    def rest(self) -> None:
+        """End the process until it is needed."""
+
+    def make_durable(self, batch: Sequence[Arrived], /) -> bool:
+        """Return False when it did nothing."""
+
+    def rename(self, batch: Sequence[Arrived], /) -> bool:
+        """Return False when it is not known what it did."""
+
+
 class Batches:
     """Files below one folder on their way to ab/cd/<sha256>. Everything here blocks."""
 
-    def __init__(self, root: Path, together: Together | None) -> None:
+    def __init__(self, root: Path, together: Together | None, hand: Hand | None = None) -> None:
         self._root = str(root)
         self._together = together
+        self._hand = hand
         self._flushers = ThreadPoolExecutor(FLUSHERS, thread_name_prefix=f"flush {root.name}")
 
     def close(self) -> None:
         """End the threads: they have nothing left to do, and are gone with the store."""
         self._flushers.shutdown()
+        self.rest()
         if self._together is not None:
             self._together.close()
+
+    def ready(self) -> None:
+        """Make ready what is only needed while many files come."""
+        if self._hand is not None:
+            with contextlib.suppress(OSError):  # the first batch is done without it
+                self._hand.ready()
+
+    def rest(self) -> None:
+        """Let go of what is only needed while many files come."""
+        if self._hand is not None:
+            self._hand.rest()
 
     def make_durable(self, batch: Sequence[Arrived], *, together: bool) -> None:
         """Write what is in memory and flush all; what goes wrong with a single file is noted there.
@@ -49,6 +78,8 @@ class Batches:
         `together`: by one flush of the file system, where that can be; else each alone, side by side, of which the
         file system makes one commit. What the store has is not written again.
         """
+        if together and self._hand is not None and self._hand.make_durable(batch):
+            return
         if together and self._together is not None:
             self._flush(batch, self._together)
         else:
@@ -57,23 +88,31 @@ class Batches:
 
     def rename(self, batch: Sequence[Arrived], *, together: bool) -> None:
         """Give files their names, flush the folders; what goes wrong with a single file is noted there."""
+        coming = [arrived for arrived in batch if not arrived.there and arrived.error is None]
+        if coming and together and self._hand is not None and self._hand.rename(coming):
+            return
         folders: set[str] = set()
-        for arrived in batch:
-            if arrived.there or arrived.error is not None:
-                continue
+        for arrived in coming:
             try:
                 above = f"{self._root}/{arrived.sha256[:2]}"
                 folder = f"{above}/{arrived.sha256[2:4]}"
                 if not Path(folder).is_dir():
                     Path(folder).mkdir(parents=True, exist_ok=True)
                     folders.update((above, self._root))
-                Path(arrived.path).replace(self._final(arrived))
+                self._name(arrived)
                 folders.add(folder)
             except OSError as error:
                 arrived.error = error
                 throw_away([arrived.path])
         if not (together and self._together is not None and self._together.sync()):
             self._side_by_side(_sync_folders, list(folders))
+
+    def _name(self, arrived: Arrived) -> None:
+        try:
+            Path(arrived.path).replace(self._final(arrived))
+        except FileNotFoundError:  # a process that was lost while it named them may have named this one
+            if Path(self._final(arrived)).stat().st_size != arrived.size:
+                raise
 
     def _side_by_side(self, work: Callable[[Sequence[T]], None], on: Sequence[T]) -> None:
         stripes = [stripe for first in range(FLUSHERS) if (stripe := on[first::FLUSHERS])]

@@ -14,13 +14,17 @@ from uuid import uuid4
 from msgspec import Struct
 
 from firth_protocol.errors import Unavailable
-from firthd.store.batches import Arrived, Batches, throw_away
+from firthd.store.batches import Arrived, Batches, Hand, throw_away
 from firthd.store.disk import READ_CHUNK, sync
 from firthd.store.incoming import BlobMismatch, BlobWriter, MemoryWriter
 from firthd.store.together import LEAST, Together
 
 log = logging.getLogger(__name__)
 
+COMPANY_S = 0.01
+"""Seconds that the first of small files waits for others to be flushed with."""
+REST_S = 30.0
+"""Seconds without a batch after which what is only needed for many files is let go of."""
 BATCH = 256
 """Files made durable together at the most."""
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
@@ -108,15 +112,18 @@ class BlobStore:
         name_blobs: NameBlobs | None = None,
         give: NameBlobs | None = None,
         together: Together | None = None,
+        hand: Hand | None = None,
     ) -> None:
         self.root = root
         self._give = give
         self._temporary = root / "tmp"
         self._quarantine = root / "quarantine"
         self._name_blobs = name_blobs
-        self._batches = Batches(root, together)
+        self._batches = Batches(root, together, hand)
         self._small = _Lane(small=True)
         self._written = _Lane(small=False)  # one of these may be what a client waits for: it waits for none of those
+        self._resting: asyncio.TimerHandle | None = None
+        self._resting_now: asyncio.Task[None] | None = None
         self._closed = False
         self._mark, self._numbers = uuid4().hex, itertools.count()
 
@@ -235,34 +242,75 @@ class BlobStore:
         lane.waiting.append(waiting)
         if lane.flusher is None or lane.flusher.done():
             lane.flusher = asyncio.create_task(self._flush(lane), name=f"blobs {self.root.name}")
-        return await asyncio.shield(waiting.future)
+        return await waiting.future  # cancelled with the caller; the batch goes on
+
+    async def expect(self, files: int) -> None:
+        """Make ready for so many small files that are about to come."""
+        if files >= LEAST:
+            await asyncio.to_thread(self._batches.ready)
+            self._rest_later()
 
     async def _flush(self, lane: _Lane) -> None:
-        """Make batch after batch durable; what arrives while one is under way is the next."""
-        while lane.waiting:
-            batch, lane.waiting = lane.waiting[:BATCH], lane.waiting[BATCH:]
-            together = lane.small and len(batch) >= LEAST
-            try:
-                await asyncio.to_thread(self._batches.make_durable, batch, together=together)
-                given = [waiting.kept for waiting in batch if waiting.error is None and waiting.channel_id]
-                if self._give is not None and given:
-                    await self._give(given)  # before they have their names: after a crash it is known whom they are for
-                await asyncio.to_thread(self._batches.rename, batch, together=together)
-                named = [waiting.kept for waiting in batch if waiting.error is None]
-                if self._name_blobs is not None and named:
-                    await self._name_blobs(named)
-            except BaseException as error:
-                for waiting in batch:
-                    _tell(waiting, waiting.error or error)
-                await asyncio.to_thread(throw_away, [waiting.path for waiting in batch])
-                if not isinstance(error, Exception):
-                    raise
-                continue
-            for waiting in batch:
-                if waiting.error is not None:
-                    _tell(waiting, waiting.error)
-                elif not waiting.future.done():
-                    waiting.future.set_result(waiting.kept)
+        """Make batch after batch durable; what arrives while one is under way is the next.
+
+        While one is given its names the next one is written.
+        """
+        naming: asyncio.Task[None] | None = None
+        try:
+            if lane.small and len(lane.waiting) < LEAST:
+                await asyncio.sleep(COMPANY_S)
+            while lane.waiting:
+                batch, lane.waiting = lane.waiting[:BATCH], lane.waiting[BATCH:]
+                together = lane.small and len(batch) >= LEAST
+                try:
+                    await asyncio.to_thread(self._batches.make_durable, batch, together=together)
+                    if naming is not None:
+                        await naming
+                except BaseException as error:
+                    await self._give_up(batch, error)
+                    continue
+                naming = asyncio.create_task(self._named(batch, together=together), name=f"blobs {self.root.name}")
+                if not lane.waiting:
+                    await naming
+        finally:
+            if naming is not None:
+                await naming
+        if lane.small:
+            self._rest_later()
+
+    async def _named(self, batch: list[_Waiting], *, together: bool) -> None:
+        try:
+            given = [waiting.kept for waiting in batch if waiting.error is None and waiting.channel_id]
+            if self._give is not None and given:
+                await self._give(given)  # before they have their names: after a crash it is known whom they are for
+            await asyncio.to_thread(self._batches.rename, batch, together=together)
+            named = [waiting.kept for waiting in batch if waiting.error is None]
+            if self._name_blobs is not None and named:
+                await self._name_blobs(named)
+        except BaseException as error:
+            await self._give_up(batch, error)
+            return
+        for waiting in batch:
+            if waiting.error is not None:
+                _tell(waiting, waiting.error)
+            elif not waiting.future.done():
+                waiting.future.set_result(waiting.kept)
+
+    async def _give_up(self, batch: list[_Waiting], error: BaseException) -> None:
+        for waiting in batch:
+            _tell(waiting, waiting.error or error)
+        await asyncio.to_thread(throw_away, [waiting.path for waiting in batch])
+        if not isinstance(error, Exception):
+            raise error
+
+    def _rest_later(self) -> None:
+        if self._resting is not None:
+            self._resting.cancel()
+        self._resting = asyncio.get_running_loop().call_later(REST_S, self._rest)
+
+    def _rest(self) -> None:
+        if self._small.flusher is None or self._small.flusher.done():
+            self._resting_now = asyncio.create_task(asyncio.to_thread(self._batches.rest), name="blobs rest")
 
     def set_aside_if_wrong(
         self, sha256: str, size: int | None, hurry: Callable[[int], None] | None = None
@@ -348,8 +396,10 @@ class BlobStore:
     async def close(self) -> None:
         """Wait for the batches under way; take no more."""
         self._closed = True
-        for lane in (self._small, self._written):
-            if lane.flusher is not None:
+        for task in (self._small.flusher, self._written.flusher, self._resting_now):
+            if task is not None:
                 with contextlib.suppress(Exception):
-                    await lane.flusher
+                    await task
+        if self._resting is not None:
+            self._resting.cancel()
         await asyncio.to_thread(self._batches.close)

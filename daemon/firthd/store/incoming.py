@@ -163,55 +163,60 @@ class MemoryWriter:
 
     def __init__(self, *, size: int, sha256: str | None, md5: str | None) -> None:
         self.written = 0
-        self._size = size
-        self._sha256 = sha256
-        self._md5 = md5
-        self._also: Promise | None = None
-        self._chunks: list[bytes] = []
+        self.size = size
+        self.sha256 = sha256
+        self.md5 = md5
+        self.also: Promise | None = None
+        self.chunks: list[bytes | memoryview] = []
 
     def promise(self, also: Promise | None) -> None:
         """Hold the file to another digest too, where no sha256 is promised."""
-        self._also = also if self._sha256 is None else None
+        self.also = also if self.sha256 is None else None
 
     @property
     def promised(self) -> str | None:
         """The digest that was promised, lower hex."""
-        return self._sha256 or self._md5 or (self._also.value if self._also is not None else None)
+        return self.sha256 or self.md5 or (self.also.value if self.also is not None else None)
 
     def write(self, chunk: bytes) -> None:
         """Append bytes; raise TooLarge once there are more than were promised."""
-        if self.written + len(chunk) > self._size:
-            raise TooLarge(f"more than the {self._size} bytes that were promised")
-        self._chunks.append(chunk)
+        if self.written + len(chunk) > self.size:
+            raise TooLarge(f"more than the {self.size} bytes that were promised")
+        self.chunks.append(chunk)
         self.written += len(chunk)
 
     def restart(self) -> None:
         """Throw away what has come, and begin with the first byte again."""
-        self._chunks = []
+        self.chunks = []
         self.written = 0
 
     def flush(self) -> None:
         """Do nothing: it is in memory."""
 
-    def whole(self) -> tuple[bytes, str]:
+    def hold(self, data: memoryview) -> None:
+        """Take all of the bytes, however many they are."""
+        self.chunks = [data]
+        self.written = len(data)
+
+    def whole(self) -> tuple[bytes | memoryview, str]:
         """Return the bytes and their sha256; raise BlobMismatch when they are not what was promised. Hashes them."""
-        if self.written != self._size:
-            raise BlobMismatch(f"{self.written} bytes came, {self._size} were promised")
-        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        if self.written != self.size:
+            raise BlobMismatch(f"{self.written} bytes came, {self.size} were promised")
+        data = self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
         sha256 = hashlib.sha256(data).hexdigest()
-        if self._sha256 is not None and sha256 != self._sha256:
-            raise BlobMismatch(f"sha256 is {sha256}, {self._sha256} was promised")
-        if self._sha256 is None and self._md5 is not None:
+        if self.sha256 is not None and sha256 != self.sha256:
+            raise BlobMismatch(f"sha256 is {sha256}, {self.sha256} was promised")
+        if self.sha256 is None and self.md5 is not None:
             md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
-            if md5 != self._md5:
-                raise BlobMismatch(f"md5 is {md5}, {self._md5} was promised")
-        if self._also is not None:
-            made = hash_for(self._also)
+            if md5 != self.md5:
+                raise BlobMismatch(f"md5 is {md5}, {self.md5} was promised")
+        if self.also is not None:
+            made = hash_for(self.also)
             made.update(data)
-            if (why := broken(self._also, made)) is not None:
+            if (why := broken(self.also, made)) is not None:
                 raise BlobMismatch(why)
         return data, sha256
 
     def abort(self) -> None:
         """Throw away what has come; how much it was stays known."""
-        self._chunks = []
+        self.chunks = []

@@ -17,7 +17,7 @@ from firthd.upstream.body import MIN_BYTES_S, PACE_S, Body
 from firthd.upstream.failures import Asked, Failure, Limit
 from firthd.upstream.files import HOST, SMALL_BYTES, OpenFile, in_thread, open_below
 from firthd.upstream.hosts import Lane
-from firthd.upstream.http import MAX_PAUSE_S, Http, Reply
+from firthd.upstream.http import MAX_PAUSE_S, Asking, Http, Reply
 from firthd.upstream.known import Told
 from firthd.upstream.masking import mask
 from firthd.upstream.proxies import NO_PROXIES, Proxies
@@ -96,6 +96,7 @@ class _Wanted(Struct, frozen=True, kw_only=True):
     look: Look | None
     lane: Lane
     attempts: int
+    small: bool
 
 
 class Upstream:
@@ -150,6 +151,7 @@ class Upstream:
         room: Room | None = None,
         lane: Lane = Lane.RUN,
         attempts: int = ATTEMPTS,
+        small: bool = False,
     ) -> Fetched:
         """Bring a file of the source into `spool`, which afterwards exists if and only if the status is `fetched`.
 
@@ -160,6 +162,7 @@ class Upstream:
         `max_bytes` come, which `setting` says; errors.Invalid for an address that cannot be asked; errors.NoSpace when
         the disk is full. `room` is asked before bytes are written, and raises errors.NoSpace when they may not be.
 
+        `small`: it is one of many small ones, and nobody watches each of them come.
         With `look` the file is one of several that may be there: it is given the first bytes and the content type, and
         where it says no, or the status is one that servers give for what they lack, the answer is `absent` too.
         """
@@ -176,6 +179,7 @@ class Upstream:
                 look=look,
                 lane=lane,
                 attempts=attempts,
+                small=small,
             )
             fetched = await self._until_done(source, file, wanted)
             keep = fetched.status == "fetched"
@@ -185,6 +189,20 @@ class Upstream:
             else:
                 await in_thread(file.close, keep=keep)  # taking a file of gigabytes away takes its time
         return fetched
+
+    async def whole(self, source: Source, path_or_url: str, *, lane: Lane = Lane.RUN) -> bytes | Asking | None:
+        """Return a small file that came in one piece; else what `open` is to be given, which goes on with it.
+
+        None: there is nothing to go on with. Raises as `open` does.
+        """
+        if is_file(source) and not _is_http(path_or_url):
+            return None
+        asking = self._http.ask(source, path_or_url, lane=lane, small=True)
+        try:
+            data = await asking.whole()
+        except Failure as failure:
+            raise failure.error from None
+        return asking if data is None else data
 
     @asynccontextmanager
     async def open(
@@ -197,12 +215,14 @@ class Upstream:
         if_range: str | None = None,
         answer_s: float | None = None,
         lane: Lane = Lane.RUN,
+        begun: Asking | None = None,
     ) -> AsyncIterator[Body]:
         """Open one file of the source, or of an address that its index names; one attempt, the caller retries.
 
         `timeout_s` limits how long nothing may come (default: the configured time), `answer_s` how long the beginning
         of an answer may take, once there is a connection to ask on. With `offset` the rest of the file is asked for,
-        if it is still the one of the validator `if_range`; look at `Body.offset` for what came. Raises errors.NotFound
+        if it is still the one of the validator `if_range`; look at `Body.offset` for what came. `begun`:
+        what `whole` has asked for and not brought. Raises errors.NotFound
         for 404 and 410, otherwise as `fetch` does, Passing where asking again may help, Unreachable where no file of
         the host can be had; iterating raises errors.Upstream, Slow below the least rate.
         """
@@ -221,7 +241,7 @@ class Upstream:
             headers = {"Range": f"bytes={offset}-"} if offset else {}
             if offset and if_range:
                 headers["If-Range"] = if_range
-            async with self._http.ask(
+            asking = begun or self._http.ask(
                 source,
                 path_or_url,
                 headers=headers,
@@ -229,7 +249,8 @@ class Upstream:
                 idle_s=timeout_s,
                 answer_s=answer_s,
                 lane=lane,
-            ) as reply:
+            )
+            async with asking as reply:
                 yield await _stream(reply, offset, path_or_url)
         except Failure as failure:
             raise failure.error from None
@@ -316,7 +337,7 @@ class Upstream:
         headers = resume or _conditions(wanted.validators)
         if wanted.accept:
             headers = {**headers, "Accept": wanted.accept}
-        async with self._http.ask(source, wanted.path, headers=headers, lane=wanted.lane) as reply:
+        async with self._http.ask(source, wanted.path, headers=headers, lane=wanted.lane, small=wanted.small) as reply:
             if reply.status in _ABSENT or (wanted.look is not None and _lacking(reply.status)):
                 return Fetched(status="absent", url=reply.url, answered=reply.status)
             if reply.status == 304 and not resume and wanted.validators != Validators():

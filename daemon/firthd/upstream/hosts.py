@@ -141,8 +141,13 @@ class Slot:
         self._host = await self._hosts.enter(self._name, self._patience_s, self._lane)
 
     async def __aexit__(self, *_: object) -> None:
-        if self._host is not None:
-            self._hosts.leave(self._name, self._host, self._lane)
+        self.leave()
+
+    def leave(self) -> None:
+        """Give the connection to whoever waits for one."""
+        host, self._host = self._host, None
+        if host is not None:
+            self._hosts.leave(self._name, host, self._lane)
 
 
 def lane_limit(limit: int) -> int:

@@ -3,9 +3,8 @@
 import asyncio
 import re
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
-from functools import partial
+from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache, partial
 from pathlib import Path
 
 import aiohttp
@@ -18,7 +17,8 @@ from firthd.config import UpstreamSettings
 from firthd.upstream.body import MIN_BYTES_S, PACE_S, Body
 from firthd.upstream.encodings import labels
 from firthd.upstream.failures import Asked, Failure, Passing, Slow, retry_after_s
-from firthd.upstream.hosts import Held, Hosts, Lane
+from firthd.upstream.hosts import Held, Hosts, Lane, Slot
+from firthd.upstream.known import Known as KnownHost
 from firthd.upstream.known import KnownHosts
 from firthd.upstream.masking import printable
 from firthd.upstream.proxies import Proxies
@@ -30,7 +30,6 @@ from firthd.upstream.source import (
     Source,
     Validators,
     address,
-    check_credentials,
     holds_secret,
     known,
     origin_of,
@@ -38,11 +37,9 @@ from firthd.upstream.source import (
     redirected,
 )
 from firthd.upstream.spool import strong
+from firthd.upstream.wire import HEADER_BYTES, HEADERS_MOST, Plain, Wires
 
 MAX_REDIRECTS = 10
-HEADER_BYTES = 65_536
-"""Of one line: security policies and signed addresses are longer than the usual 8 KiB."""
-HEADERS_MOST = 1024
 READ_BYTES = 262_144
 """Of one answer that are held unread, twice as many at the most, before no more are taken from its connection."""
 MAX_PAUSE_S = 300.0
@@ -60,7 +57,7 @@ class Reply:
 
     def __init__(
         self,
-        response: aiohttp.ClientResponse,
+        response: aiohttp.ClientResponse | Plain,
         asked: Asked,
         clock: Clock,
         meter: Meter,
@@ -94,13 +91,13 @@ class Reply:
     @property
     def length(self) -> int | None:
         """Bytes of the body, when told."""
-        value = self._response.headers.get("Content-Length", "")
+        value = self._response.headers.get("Content-Length") or ""
         return int(value) if value.isascii() and value.isdigit() and len(value) < 16 else None
 
     @property
     def part(self) -> tuple[int, int, int | None] | None:
         """First byte, last byte and whole length of a 206, None when it does not say."""
-        found = _CONTENT_RANGE.fullmatch(self._response.headers.get("Content-Range", "").strip())
+        found = _CONTENT_RANGE.fullmatch((self._response.headers.get("Content-Range") or "").strip())
         if found is None:
             return None
         first, last, whole = found.groups()
@@ -176,6 +173,7 @@ class Http:
         self._shaper = shaper
         self._proxies = proxies
         self._user_agent = user_agent
+        self._wires = Wires(user_agent)
         self._hosts = Hosts(settings.connections_per_host, clock)
         self.known = KnownHosts(clock, meter)
         self._session: aiohttp.ClientSession | None = None
@@ -184,7 +182,7 @@ class Http:
 
     async def start(self) -> None:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),  # hosts.py counts: the connector counts each proxy apart
+            connector=self._wires.connector(),
             cookie_jar=aiohttp.DummyCookieJar(),  # a cookie of one mirror's source must not reach another's
             auto_decompress=False,
             headers={"Accept-Encoding": "identity", "User-Agent": self._user_agent},
@@ -196,8 +194,7 @@ class Http:
             await self._session.close()
             self._session = None
 
-    @asynccontextmanager
-    async def ask(
+    def ask(
         self,
         source: Source,
         path_or_url: str,
@@ -208,68 +205,99 @@ class Http:
         idle_s: float | None = None,
         answer_s: float | None = None,
         lane: Lane = Lane.INDEX,
-    ) -> AsyncIterator[Reply]:
-        """Ask once, following redirects, and give the answer whatever its status.
+        small: bool = False,
+    ) -> "Asking":
+        """Ask once, following redirects, and give the answer whatever its status, for as long as `async with` lasts.
 
+        `small`: it is a GET, and nobody watches the body come; where it is small it may come in one piece.
         `patience_s`: how long a pause that the host asked for is waited out; `answer_s`: how long a connection and the
         head of the answer may take (default: as long as a silence). Raises Failure when there is no
         answer, Invalid when the address, the proxy or the credentials cannot be used.
         """
-        check_credentials(source.credentials)
         idle = idle_s or self._settings.timeout_s
-        url = address(source, path_or_url)
+        return Asking(self, source, path_or_url, method, headers, patience_s, idle, answer_s, lane, small)
+
+    async def answer(self, asking: "Asking") -> Reply:
+        """Return the answer to what is asked; `asking` is told what is to be given back when it has been read."""
+        source = asking.source
+        url = address(source, asking.path_or_url)
         about = self._about(source, self._proxies.through(url))
-        hide, home, secret = about.hide, about.home, about.secret
-        may_send = secret is not None
         for hop in range(MAX_REDIRECTS + 1):
             here = origin_of(url)
-            may_send = may_send and here == home  # once away from home they are never sent again
-            asked = Asked(
-                hide,
-                url,
-                here.shown,
-                sent_credentials=about.asks_credentials,
-                left_origin=hop > 0 and here != home,
-            )
-            if here != home and about.guarded and holds_secret(source, url):
-                raise asked.failure(
-                    f"{asked.url} is another host and its address holds this source's secret; it was not asked",
-                    "if the source has moved, use its new address as the mirror's source",
-                )
-            own = dict(headers or {})
-            if may_send and secret is not None:
-                own["Authorization"] = secret
-            shown = asked.host
-            known = self.known.asking(shown)
-            try:
-                async with (
-                    self._hosts.slot(here.name, patience_s=patience_s, lane=lane),
-                    self._send(source, method, url, own, asked, idle, answer_s, lane, known.meter) as reply,
-                ):
-                    known.answered(reply.status, f"{shown} answered {reply.status}")
-                    location = reply.location
-                    if location is None:
-                        self._heed(here, reply)
-                        reply.landed = url.partition("?")[0] if hop else None
-                        yield reply
-                        return
-            except Held as held:
-                raise asked.held(held.seconds) from None
-            except Failure as failure:
-                known.broke(failure.error)
-                raise
+            begun, asking.begun = asking.begun, None
+            response, asked = begun or await self._hop(asking, about, url, here, hop)
+            piece = self._shaper.piece(source.limit)
+            held = None if self._shaper.free(source.limit) else partial(self._shaper.passed, source.limit, asking.lane)
+            reply = Reply(response, asked, self._clock, asking.known.meter, asking.idle_s, held, piece)
+            location = reply.location
+            if location is None:
+                self._heed(here, reply)
+                reply.landed = url.partition("?")[0] if hop else None
+                return reply
+            asking.give_back()
             try:
                 url = redirected(url, location)
             except ValueError as error:
                 why = str(error) if str(error).startswith("it leads") else "the address cannot be asked"
                 raise asked.failure(
-                    f"{asked.url} redirects to {hide.url(location)}, which is not followed: {why}",
+                    f"{asked.url} redirects to {about.hide.url(location)}, which is not followed: {why}",
                     "use the address where the files really are as the mirror's source",
                     status=reply.status,
                 ) from None
         raise asked.failure(
             f"{asked.host} redirected more than {MAX_REDIRECTS} times", "look at the source's address in a browser"
         )
+
+    async def whole(self, asking: "Asking") -> bytes | None:
+        """Return the body of an ordinary answer that came in one piece, and give all back.
+
+        None: the answer is another, which `answer` goes on with; it is asked for where nothing was.
+        """
+        source = asking.source
+        if not self._shaper.free(source.limit):
+            return None
+        url = address(source, asking.path_or_url)
+        about = self._about(source, self._proxies.through(url))
+        response, asked = await self._hop(asking, about, url, origin_of(url), 0)
+        data = response.everything() if isinstance(response, Plain) else None
+        if data is None:
+            asking.begun = (response, asked)
+            return None
+        asking.known.meter.add(len(data))
+        asking.give_back()
+        return data
+
+    async def _hop(
+        self, asking: "Asking", about: Known, url: str, here: Origin, hop: int
+    ) -> tuple[aiohttp.ClientResponse | Plain, Asked]:
+        """Ask one host."""
+        source, home, secret = asking.source, about.home, about.secret
+        away = asking.away = asking.away or here != home  # once away from home credentials are never sent again
+        asked = Asked(
+            about.hide,
+            url,
+            here.shown,
+            sent_credentials=about.asks_credentials,
+            left_origin=hop > 0 and here != home,
+        )
+        if about.guarded and here != home and holds_secret(source, url):
+            raise asked.failure(
+                f"{asked.url} is another host and its address holds this source's secret; it was not asked",
+                "if the source has moved, use its new address as the mirror's source",
+            )
+        own = dict(asking.headers) if asking.headers else {}
+        if secret is not None and not away:
+            own["Authorization"] = secret
+        known = asking.known = self.known.asking(asked.host)
+        asking.asked = True
+        slot = asking.slot = self._hosts.slot(here.name, patience_s=asking.patience_s, lane=asking.lane)
+        try:
+            await slot.__aenter__()
+            response = asking.response = await self._send(asking, url, own, asked)
+        except Held as held:
+            raise asked.held(held.seconds) from None
+        known.answered(response.status)
+        return response, asked
 
     def _about(self, source: Source, proxy: str | None) -> Known:
         found = self._sources.get((source, proxy))
@@ -279,21 +307,13 @@ class Http:
             found = self._sources[(source, proxy)] = known(source, proxy)
         return found
 
-    @asynccontextmanager
     async def _send(
-        self,
-        source: Source,
-        method: str,
-        url: str,
-        headers: dict[str, str],
-        asked: Asked,
-        idle_s: float,
-        answer_s: float | None,
-        lane: Lane,
-        meter: Meter,
-    ) -> AsyncIterator[Reply]:
+        self, asking: "Asking", url: str, headers: dict[str, str], asked: Asked
+    ) -> aiohttp.ClientResponse | Plain:
+        """Return the answer of one host, with its head read."""
         if self._session is None:
             raise Unavailable("sources are not asked yet, or no more", hint="try again in a moment")
+        source, idle_s, answer_s = asking.source, asking.idle_s, asking.answer_s
         proxy, proxy_secret = proxy_of(source.proxy or self._proxies.through(url))
         proxy_headers = None
         if proxy_secret is not None and url.startswith("https:"):
@@ -301,16 +321,22 @@ class Http:
         elif proxy_secret is not None:
             headers["Proxy-Authorization"] = proxy_secret
         authority = await self._authority(source.ca_file) if source.ca_file else None
-        connect_s = min(_CLIENT_CONNECT_S if lane is Lane.CLIENT else _CONNECT_S, answer_s or idle_s)
+        connect_s = min(_CLIENT_CONNECT_S if asking.lane is Lane.CLIENT else _CONNECT_S, answer_s or idle_s)
         # A little longer than a connection may take: a host that takes none is told from one that is silent.
         head_s = connect_s + idle_s if answer_s is None else answer_s + 0.5
         piece = self._shaper.piece(source.limit)
-        limits = aiohttp.ClientTimeout(total=None, connect=connect_s, sock_connect=connect_s, sock_read=idle_s)
+        limits = _limits(connect_s, idle_s)
         try:
+            if asking.small and proxy is None and piece is None:
+                answer = await self._wires.ask(
+                    self._session, url, headers, ssl=authority or True, limits=limits, head_s=head_s
+                )
+                if answer is not None:
+                    return answer
             # `sock_read` begins anew with every byte: without a limit of its own a head could drip for hours.
             async with asyncio.timeout(head_s):
-                response = await self._session.request(
-                    method,
+                return await self._session.request(
+                    asking.method,
                     URL(url, encoded=True),
                     headers=headers,
                     allow_redirects=False,
@@ -325,11 +351,6 @@ class Http:
                 )
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise asked.broken(error, idle_s=min(idle_s, answer_s or idle_s)) from None
-        try:
-            held = None if self._shaper.free(source.limit) else partial(self._shaper.passed, source.limit, lane)
-            yield Reply(response, asked, self._clock, meter, idle_s, held, piece)
-        finally:
-            response.release()  # back to the pool when it was read to its end, closed otherwise
 
     def _heed(self, host: Origin, reply: Reply) -> None:
         """Let the whole house leave a host alone that asks for it: one mirror's pause is every mirror's."""
@@ -354,6 +375,80 @@ class Http:
                 path="ca_file",
             ) from None
         return known[1]
+
+
+class Asking:
+    """What is asked for, and the place and the connection that it takes while `async with` lasts.
+
+    A class: there is one for every file.
+    """
+
+    def __init__(
+        self,
+        http: Http,
+        source: Source,
+        path_or_url: str,
+        method: str,
+        headers: Mapping[str, str] | None,
+        patience_s: float,
+        idle_s: float,
+        answer_s: float | None,
+        lane: Lane,
+        small: bool,
+    ) -> None:
+        self._http = http
+        self.source = source
+        self.path_or_url = path_or_url
+        self.method = method
+        self.headers = headers
+        self.patience_s = patience_s
+        self.idle_s = idle_s
+        self.answer_s = answer_s
+        self.lane = lane
+        self.small = small
+        self.slot: Slot | None = None
+        self.response: aiohttp.ClientResponse | Plain | None = None
+        self.known: KnownHost
+        self.asked = False  # somebody: `known` is set
+        self.away = False
+        self.begun: tuple[aiohttp.ClientResponse | Plain, Asked] | None = None
+
+    async def __aenter__(self) -> Reply:
+        try:
+            return await self._http.answer(self)
+        except BaseException as error:
+            self._end(error)
+            raise
+
+    async def whole(self) -> bytes | None:
+        """Return all of a small body; None: `async with` goes on with what came."""
+        try:
+            return await self._http.whole(self)
+        except BaseException as error:
+            self._end(error)
+            raise
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        self.give_back()
+        if isinstance(error, Failure) and self.asked:
+            self.known.broke(error.error)
+
+    def give_back(self) -> None:
+        """Give the connection back to the pool when it was read to its end, else close it; then the host's place."""
+        response, self.response = self.response, None
+        if response is not None:
+            response.release()
+        slot, self.slot = self.slot, None
+        if slot is not None:
+            slot.leave()
+
+
+@lru_cache(maxsize=64)
+def _limits(connect_s: float, idle_s: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, connect=connect_s, sock_connect=connect_s, sock_read=idle_s)
 
 
 def _stamp(ca_file: str) -> tuple[int, int]:

@@ -51,13 +51,13 @@ class Known:
         self._failure = ""
         self._fails = False
 
-    def answered(self, status: int, said: str) -> None:
-        """Count an answer; `said` is how it is told where it means that the host is not well."""
+    def answered(self, status: int) -> None:
+        """Count an answer."""
         self._answers += 1
         self._fails = False
         self._status, self._answered_at = status, self._clock.now_ms()
         if failing(status):
-            self._fail(said)
+            self._fail(f"{self._host} answered {status}")
 
     def broke(self, error: Upstream) -> None:
         """Count what was no answer, or broke off; an answer whose status is the trouble has been counted."""

@@ -157,7 +157,7 @@ def test_hosts_that_were_asked_longest_ago_are_forgotten() -> None:
     clock = FakeClock()
     known = KnownHosts(clock, Meter(clock))
     for number in range(HOSTS_KEPT + 5):
-        known.asking(f"host{number}").answered(200, "")
+        known.asking(f"host{number}").answered(200)
         known.asking("host0")
     assert len(known.told()) == HOSTS_KEPT
     assert {"host0", f"host{HOSTS_KEPT + 4}"} <= {one.host for one in known.told()}
