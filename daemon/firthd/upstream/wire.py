@@ -351,6 +351,8 @@ class Wires:
         loop = asyncio.get_running_loop()
         door = self._door(session, root[0], ssl, loop)
         more = "".join([f"{name}: {value}\r\n" for name, value in headers.items()]) if headers else ""
+        if "Accept" not in headers:
+            more += "Accept: */*\r\n"
         request = f"GET {target} HTTP/1.1\r\n{door.fixed}{more}\r\n".encode("ascii")
         until = loop.time() + head_s
         idle_s = limits.sock_read or head_s
@@ -388,7 +390,7 @@ class Wires:
                 self._doors.clear()
             request = aiohttp.ClientRequest("GET", URL(f"{root}/"), loop=loop, session=session, ssl=ssl)  # type: ignore[arg-type]
             host = request.headers["Host"]
-            fixed = f"Host: {host}\r\nAccept-Encoding: identity\r\nUser-Agent: {self._user_agent}\r\nAccept: */*\r\n"
+            fixed = f"Host: {host}\r\nAccept-Encoding: identity\r\nUser-Agent: {self._user_agent}\r\n"
             door = self._doors[(root, ssl)] = Door(request, fixed)
         return door
 

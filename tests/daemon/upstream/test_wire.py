@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from firthd.config import UpstreamSettings
 from firthd.upstream.client import Source, Upstream
 from firthd.upstream.failures import Passing
 from firthd.upstream.http import Asking
+from firthd.upstream.source import Validators
 from firthd.upstream.wire import SMALL_BYTES, ordinary
 from tests.support.clock import FakeClock
 from tests.support.upstream import Fault, FaultyUpstream
@@ -31,12 +33,14 @@ async def brought(upstream: Upstream, source: Source, path: str = FILE) -> bytes
 
 
 @asynccontextmanager
-async def saying(*answers: bytes) -> AsyncIterator[Source]:
+async def saying(*answers: bytes, heard: list[bytes] | None = None) -> AsyncIterator[Source]:
     """Answer each request of all connections with the next of these bytes."""
     left = iter(answers)
+    requests = [] if heard is None else heard
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while await reader.readuntil(b"\r\n\r\n"):
+        while request := await reader.readuntil(b"\r\n\r\n"):
+            requests.append(request)
             said = next(left)
             writer.write(said)
             if b"Connection: close" in said:
@@ -118,6 +122,24 @@ async def test_a_small_file_comes_in_one_piece_over_one_connection(server: Fault
     usual = {name: value for name, value in server.requests[-1].headers.items() if name != "authorization"}
     assert sent == [usual] * 3  # nobody can tell how a file was asked for
     assert upstream.hosts()[0].answers == 4
+
+
+async def test_a_request_says_each_thing_once(upstream: Upstream, tmp_path: Path) -> None:
+    heard: list[bytes] = []
+    async with saying(answer(b"[]"), answer(b"[]"), heard=heard) as source:
+        for small in (True, False):
+            await upstream.fetch(
+                source,
+                "simple/a/",
+                tmp_path / "page",
+                max_bytes=99,
+                validators=Validators(etag='"a"'),
+                accept="x/y",
+                small=small,
+            )
+    headers = [sorted(request.lower().split(b"\r\n")) for request in heard]
+    assert headers[0] == headers[1]
+    assert len({line.partition(b":")[0] for line in headers[0]}) == len(headers[0]) - 1  # two empty lines end it
 
 
 @pytest.mark.parametrize(
