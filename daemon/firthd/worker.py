@@ -36,6 +36,7 @@ MEMORY = "FIRTHD_WORKER_MEMORY"
 MEMORY_SETTING = "upstream.max_index_bytes"
 LATER = "-"
 """In place of a task: it is told later."""
+KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH")
 
 
 class TaskProgress(Struct, frozen=True):
@@ -65,6 +66,13 @@ def check_task(task: str) -> None:
     """Refuse a task that does not live in a room that may have one; raises ValueError."""
     if not task.startswith(TASK_ROOMS) or task.count(":") != 1:
         raise ValueError(f"{task!r} is no worker task")
+
+
+def environment(memory_bytes: int | None = None) -> dict[str, str]:
+    """Return what a child of this process is told: whose it is, how much memory it may use, and no secret."""
+    told = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
+    told[PARENT] = str(os.getpid())
+    return told if memory_bytes is None else told | {MEMORY: str(memory_bytes)}
 
 
 def peak_rss_bytes() -> int:

@@ -22,7 +22,7 @@ from firth_protocol import units
 from firth_protocol.errors import WorkerLost, from_wire
 from firthd.clock import Clock
 from firthd.turns import Turns
-from firthd.worker import LATER, MEMORY, NICENESS, PARENT, Message, Report, TaskProgress, check_task
+from firthd.worker import LATER, NICENESS, Message, Report, TaskProgress, check_task, environment
 
 T = TypeVar("T")
 
@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 MESSAGE_MAX_BYTES = 64 * 1024 * 1024
 STDERR_KEPT_LINES = 200
 STDERR_LINE_MAX_BYTES = 4096
-KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH")
 READY_S = 60.0
 """How long a process waits for a task before it is ended."""
 STAND_BACK_TRIES, STAND_BACK_S = 5, 0.2
@@ -140,9 +139,7 @@ class Workers:
             stderr=asyncio.subprocess.PIPE,
             close_fds=True,
             start_new_session=True,  # a terminal's Ctrl-C is the daemon's to answer, not the child's
-            env={name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
-            | {PARENT: str(os.getpid())}
-            | ({} if self._memory_bytes is None else {MEMORY: str(self._memory_bytes)}),
+            env=environment(self._memory_bytes),
             limit=MESSAGE_MAX_BYTES,
         )
 
@@ -273,14 +270,13 @@ def apart(task: str, params: Struct, result: type[T], *, memory_bytes: int, time
     None: it took too long, too much memory, or it failed or died: whoever asks can do without.
     """
     check_task(task)
-    kept = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
     try:
         ended = subprocess.run(
             [sys.executable, "-P", "-m", "firthd.worker", task],
             input=msgspec.json.encode(params),
             stdout=subprocess.PIPE,
             timeout=timeout_s,
-            env=kept | {PARENT: str(os.getpid()), MEMORY: str(memory_bytes)},
+            env=environment(memory_bytes),
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):

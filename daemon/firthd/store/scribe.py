@@ -4,15 +4,12 @@ Each step of writing a file lets go of the interpreter's lock and waits for it a
 is busy receiving the next ones. So the bytes of a whole batch go to a child in one piece. It does what this process
 would do, which goes on by itself where there is no child; everything that is decided is decided here.
 
-`python -m firthd.store.scribe FOLDER PARENT FD FD` is the child's side: requests come over two sockets.
+`python -m firthd.store.scribe FOLDER FD FD` is the child's side: requests come over two sockets.
 """
 
 import contextlib
-import ctypes
 import gc
 import logging
-import os
-import signal
 import socket
 import struct
 import subprocess
@@ -30,14 +27,13 @@ from firthd.store.batches import Arrived, Batches, throw_away
 from firthd.store.incoming import BlobMismatch, MemoryWriter
 from firthd.store.promises import Promise
 from firthd.store.together import Together
+from firthd.worker import die_with_parent, environment
 
 log = logging.getLogger(__name__)
 
 IOV_MOST = 512
 """Pieces that are handed to the kernel at once."""
-_KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "LD_LIBRARY_PATH")
 _LENGTH = struct.Struct("!I")
-_PR_SET_PDEATHSIG = 1
 
 
 class Sent(Struct, frozen=True, array_like=True):
@@ -156,13 +152,13 @@ class _Child:
         theirs = [other for _, other in lines]
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "firthd.store.scribe", str(folder), str(os.getpid())]
+                [sys.executable, "-P", "-m", "firthd.store.scribe", str(folder)]
                 + [str(other.fileno()) for other in theirs],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[other.fileno() for other in theirs],
                 start_new_session=True,  # a terminal's Ctrl-C is the daemon's to answer, not the child's
-                env={name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ},
+                env=environment(),
             )
         except OSError:
             self._close()
@@ -257,14 +253,11 @@ def _done(arrived: Arrived) -> Done:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Serve the daemon of this process number, for files below a folder."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    folder, parent = Path(arguments[0]), int(arguments[1])
-    if os.getppid() != parent:  # it died between the fork and the request
-        return
+    """Serve the daemon that began this process, for files below a folder."""
+    die_with_parent()
+    folder = Path(arguments[0])
     gc.disable()
-    writing, naming = (socket.socket(fileno=int(number)) for number in arguments[2:])
+    writing, naming = (socket.socket(fileno=int(number)) for number in arguments[1:])
     batches = Batches(folder, Together(folder, SystemClock()))
     threading.Thread(target=serve, args=(naming, batches), daemon=True).start()
     serve(writing, batches)

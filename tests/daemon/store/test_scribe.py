@@ -41,9 +41,10 @@ def children() -> list[int]:
         if entry.name.isdigit():
             try:
                 said = (entry / "cmdline").read_bytes().split(b"\0")
+                parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
             except OSError:
                 continue
-            if b"firthd.store.scribe" in said and str(os.getpid()).encode() in said:
+            if b"firthd.store.scribe" in said and int(parent) == os.getpid():
                 found.append(int(entry.name))
     return found
 
