@@ -1,6 +1,7 @@
 """A hundred publications: what lies on the disk afterwards is what kept generations, and their clients, need."""
 
 import asyncio
+import contextlib
 import hashlib
 import random
 from pathlib import Path
@@ -113,7 +114,10 @@ def _left(w: World) -> set[str]:
 
 
 def _rendered(w: World, digest: str) -> bytes:
-    return (w.daemon.state / "rendered" / digest[:2] / digest[2:4] / digest).read_bytes()
+    """Return a file's bytes; none of one that has been taken away since it was listed."""
+    with contextlib.suppress(FileNotFoundError):
+        return (w.daemon.state / "rendered" / digest[:2] / digest[2:4] / digest).read_bytes()
+    return b""
 
 
 async def _bytes(http: aiohttp.ClientSession, address: str) -> bytes:
