@@ -122,10 +122,14 @@ async def goes_on(client: Client) -> None:
     [
         pytest.param(fill, "in order", "disk is full", NoSpace, id="no byte, ended in order"),
         pytest.param(fill, "killed", "disk is full", NoSpace, id="no byte, killed"),
-        pytest.param(fill, "lost", "disk is full", NoSpace, id="no byte, killed, the -shm is lost"),
+        pytest.param(
+            fill, "lost", "disk is full", NoSpace, id="no byte, killed, the -shm is lost", marks=pytest.mark.deep
+        ),
         pytest.param(take_inodes, "in order", "disk is full", NoSpace, id="no inode, ended in order"),
         pytest.param(take_inodes, "lost", "disk is full", NoSpace, id="no inode, killed, the -shm is lost"),
-        pytest.param(make_read_only, "in order", "read-only", Unavailable, id="read-only, ended in order"),
+        pytest.param(
+            make_read_only, "in order", "read-only", Unavailable, id="read-only, ended in order", marks=pytest.mark.deep
+        ),
         pytest.param(make_read_only, "killed", "read-only", Unavailable, id="read-only, killed"),
     ],
 )

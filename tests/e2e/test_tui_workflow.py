@@ -127,6 +127,7 @@ async def _reads(term: Tmux, size: tuple[int, int], *texts: str) -> None:
     assert lines[-1].rstrip().endswith("q quit")
 
 
+@pytest.mark.deep
 async def test_a_killed_daemon_and_its_restart_while_a_run_is_watched(tmp_path: Path) -> None:
     source = ChannelFolder(tmp_path / "source", ("noarch",))
     source.add(*(PackageSpec(name=f"package{number:02}", content=f"{number}\n") for number in range(12)))
@@ -157,6 +158,7 @@ async def test_a_killed_daemon_and_its_restart_while_a_run_is_watched(tmp_path: 
             await term.sees("✓ completed", "12 files", seconds=40)  # begun again by the daemon, seen without a key
 
 
+@pytest.mark.deep
 async def test_two_terminals_and_a_script_at_once(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
