@@ -158,6 +158,7 @@ def test_the_call_that_meets_a_daemon_which_cannot_start_is_told_why(tmp_path: P
     assert b"has schema 999" in answer
 
 
+@pytest.mark.deep
 def test_wrong_settings_are_one_line_for_the_journal_and_an_answer_for_all_who_wait(
     tmp_path: Path, manager: socket.socket
 ) -> None:

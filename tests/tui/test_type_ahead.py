@@ -233,6 +233,7 @@ async def go(term: Pseudo, place: Place) -> None:
     await term.until(lambda: standing_in(term, place))
 
 
+@pytest.mark.deep
 @pytest.mark.e2e
 async def test_pairs_that_come_in_one_write(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:

@@ -191,6 +191,7 @@ def of_links(count: int) -> str:
     return "<title>Links for numpy</title>" + "".join(links)
 
 
+@pytest.mark.deep
 def test_a_long_page_takes_as_long_as_its_length_and_one_without_end_is_refused(tmp_path: Path) -> None:
     def once(content: str, count: int) -> float:
         gc.collect()  # what other tests have left is not counted
