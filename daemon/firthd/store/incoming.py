@@ -19,6 +19,55 @@ class BlobMismatch(ValueError):
         self.reason = reason
 
 
+class Promised:
+    """What was promised of a file: its length, where it is known, and digests; and those of the bytes that came."""
+
+    def __init__(self, *, size: int | None, sha256: str | None, md5: str | None) -> None:
+        self.size = size
+        self.sha256 = sha256
+        self.md5 = md5
+        self.also: Promise | None = None
+        self.begin()
+
+    def add(self, also: Promise | None) -> None:
+        """Hold the file to another digest too, where no sha256 is promised; before the first byte."""
+        if self.sha256 is None and also is not None:
+            self.also = also
+            self.begin()
+
+    @property
+    def digest(self) -> str | None:
+        """The digest that was promised, lower hex."""
+        return self.sha256 or self.md5 or (self.also.value if self.also is not None else None)
+
+    def begin(self) -> None:
+        """Hash from the first byte on."""
+        self.made = hashlib.sha256()
+        self._md5_made = hashlib.md5(usedforsecurity=False) if self.md5 and not self.sha256 else None
+        self._also_made: Hash | None = None if self.also is None else hash_for(self.also)
+
+    def count(self, chunk: bytes | memoryview) -> None:
+        """Hash more bytes."""
+        self.made.update(chunk)
+        if self._md5_made is not None:
+            self._md5_made.update(chunk)
+        if self._also_made is not None:
+            self._also_made.update(chunk)
+
+    def check(self, written: int) -> None:
+        """Raise BlobMismatch when length or digests are not what was promised; `written`: bytes that came."""
+        if self.size is not None and written != self.size:
+            raise BlobMismatch(f"{written} bytes came, {self.size} were promised")
+        if self.sha256 is not None and (sha256 := self.made.hexdigest()) != self.sha256:
+            raise BlobMismatch(f"sha256 is {sha256}, {self.sha256} was promised")
+        if self._md5_made is not None and (md5 := self._md5_made.hexdigest()) != self.md5:
+            raise BlobMismatch(f"md5 is {md5}, {self.md5} was promised")
+        if self.also is not None and self._also_made is not None:
+            why = broken(self.also, self._also_made)
+            if why is not None:
+                raise BlobMismatch(why)
+
+
 class Taking(Protocol):
     """What takes the bytes of a file as they come. `written` of them it has, `resumed_at` of these from before."""
 
@@ -50,14 +99,8 @@ class BlobWriter:
     ) -> None:
         self.path = path
         self.written = 0
-        self._size = size
-        self._sha256 = sha256
-        self._md5 = md5
+        self._told = Promised(size=size, sha256=sha256, md5=md5)
         self._limit = size if size is not None else limit
-        self._hash = hashlib.sha256()
-        self._md5_hash = hashlib.md5(usedforsecurity=False) if md5 and not sha256 else None
-        self._also: Promise | None = None
-        self._also_hash: Hash | None = None
         self.resumed_at = 0  # bytes that were there before; `resume`: to be read again first
         flags = os.O_RDWR | os.O_CLOEXEC | (os.O_NOFOLLOW if resume else os.O_CREAT | os.O_EXCL)
         self.fd = os.open(path, flags, 0o640)
@@ -65,8 +108,7 @@ class BlobWriter:
 
     def promise(self, also: Promise | None) -> None:
         """Hold the file to another digest too, where no sha256 is promised; before the first byte."""
-        if self._sha256 is None and also is not None:
-            self._also, self._also_hash = also, hash_for(also)
+        self._told.add(also)
 
     def write(self, chunk: bytes) -> None:
         """Append bytes; raise TooLarge once there are more than were promised."""
@@ -97,10 +139,7 @@ class BlobWriter:
         os.ftruncate(self.fd, 0)
         os.lseek(self.fd, 0, os.SEEK_SET)
         self.written = self.resumed_at = 0
-        self._hash = hashlib.sha256()
-        if self._md5_hash is not None:
-            self._md5_hash = hashlib.md5(usedforsecurity=False)
-        self.promise(self._also)
+        self._told.begin()
 
     def took(self, chunk: bytes) -> None:
         """Count bytes that the file has already; raise TooLarge once there are more than were promised."""
@@ -112,34 +151,22 @@ class BlobWriter:
             raise TooLarge(f"more than the {self._limit} bytes that were promised")
 
     def _count(self, chunk: bytes) -> None:
-        self._hash.update(chunk)
-        if self._md5_hash is not None:
-            self._md5_hash.update(chunk)
-        if self._also_hash is not None:
-            self._also_hash.update(chunk)
+        self._told.count(chunk)
         self.written += len(chunk)
 
     @property
     def promised(self) -> str | None:
         """The digest that was promised, lower hex."""
-        return self._sha256 or self._md5 or (self._also.value if self._also is not None else None)
+        return self._told.digest
 
     @property
     def sha256(self) -> str:
         """The digest of what has been written so far, lower hex."""
-        return self._hash.hexdigest()
+        return self._told.made.hexdigest()
 
     def verify(self) -> None:
         """Raise BlobMismatch when length or digest are not what was promised."""
-        if self._size is not None and self.written != self._size:
-            raise BlobMismatch(f"{self.written} bytes came, {self._size} were promised")
-        if self._sha256 is not None and self.sha256 != self._sha256:
-            raise BlobMismatch(f"sha256 is {self.sha256}, {self._sha256} was promised")
-        if self._md5_hash is not None and self._md5_hash.hexdigest() != self._md5:
-            raise BlobMismatch(f"md5 is {self._md5_hash.hexdigest()}, {self._md5} was promised")
-        why = broken(self._also, self._also_hash) if self._also and self._also_hash is not None else None
-        if why is not None:
-            raise BlobMismatch(why)
+        self._told.check(self.written)
 
     def close(self) -> None:
         if not self.closed:
@@ -164,19 +191,17 @@ class MemoryWriter:
     def __init__(self, *, size: int, sha256: str | None, md5: str | None) -> None:
         self.written = 0
         self.size = size
-        self.sha256 = sha256
-        self.md5 = md5
-        self.also: Promise | None = None
+        self.told = Promised(size=size, sha256=sha256, md5=md5)
         self.chunks: list[bytes | memoryview] = []
 
     def promise(self, also: Promise | None) -> None:
-        """Hold the file to another digest too, where no sha256 is promised."""
-        self.also = also if self.sha256 is None else None
+        """Hold the file to another digest too, where no sha256 is promised; before the first byte."""
+        self.told.add(also)
 
     @property
     def promised(self) -> str | None:
         """The digest that was promised, lower hex."""
-        return self.sha256 or self.md5 or (self.also.value if self.also is not None else None)
+        return self.told.digest
 
     def write(self, chunk: bytes) -> None:
         """Append bytes; raise TooLarge once there are more than were promised."""
@@ -200,22 +225,11 @@ class MemoryWriter:
 
     def whole(self) -> tuple[bytes | memoryview, str]:
         """Return the bytes and their sha256; raise BlobMismatch when they are not what was promised. Hashes them."""
-        if self.written != self.size:
-            raise BlobMismatch(f"{self.written} bytes came, {self.size} were promised")
         data = self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
-        sha256 = hashlib.sha256(data).hexdigest()
-        if self.sha256 is not None and sha256 != self.sha256:
-            raise BlobMismatch(f"sha256 is {sha256}, {self.sha256} was promised")
-        if self.sha256 is None and self.md5 is not None:
-            md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
-            if md5 != self.md5:
-                raise BlobMismatch(f"md5 is {md5}, {self.md5} was promised")
-        if self.also is not None:
-            made = hash_for(self.also)
-            made.update(data)
-            if (why := broken(self.also, made)) is not None:
-                raise BlobMismatch(why)
-        return data, sha256
+        self.told.begin()
+        self.told.count(data)
+        self.told.check(self.written)
+        return data, self.told.made.hexdigest()
 
     def abort(self) -> None:
         """Throw away what has come; how much it was stays known."""

@@ -93,7 +93,7 @@ class Scribe:
         if len(held) != len(batch):
             return False
         files = [
-            Sent(arrived.path, one.size, one.sha256, one.md5, one.also, one.written)
+            Sent(arrived.path, one.size, one.told.sha256, one.told.md5, one.told.also, one.written)
             for arrived, one in zip(batch, held, strict=True)
         ]
         if not self._ask(Request(True, files), batch, [chunk for one in held for chunk in one.chunks]):
