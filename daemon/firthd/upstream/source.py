@@ -18,7 +18,8 @@ _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _NOT_IN_A_HEADER = re.compile(r"[^\x21-\x7e]")
 _PLAIN = re.compile(r"(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)+/?\Z")
 """A path rooted in its host that is its own spelling: nothing to be encoded, resolved or filled in."""
-_ROOT = re.compile(r"https?://[A-Za-z0-9.-]+(?::[0-9]+)?(?=/)")
+ROOT = re.compile(r"https?://[A-Za-z0-9.-]+(?::[0-9]+)?(?=/)")
+"""What comes before the path of a usual address."""
 # What RFC 3986 allows in a path segment besides letters, digits and what `quote` never touches.
 _SAFE_IN_PATH = "/!$&'()*+,;=:@~"
 
@@ -79,7 +80,7 @@ class Origin(Struct, frozen=True):
 
 def origin_of(url: str) -> Origin:
     """Return an http(s) address's origin; raise ValueError when it has none."""
-    root = _ROOT.match(url)
+    root = ROOT.match(url)
     return _origin_of(url if root is None else root[0])
 
 

@@ -18,6 +18,8 @@ from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError
 from yarl import URL
 
+from firthd.upstream.source import ROOT
+
 HEADER_BYTES = 65_536
 """Of one line: security policies and signed addresses are longer than the usual 8 KiB."""
 HEADERS_MOST = 1024
@@ -33,7 +35,6 @@ _HEAD = re.compile(rb"HTTP/1\.1 200(?: [\x20-\x7e]*)?(?:\r\n[A-Za-z0-9!#$%&'*+.^
 _LENGTH = re.compile(r"[0-9]{1,9}")
 _UNUSUAL = frozenset({"transfer-encoding", "content-encoding", "connection", "upgrade", "trailer", "content-range"})
 _DOORS_MOST = 256
-_ROOT = re.compile(r"https?://[A-Za-z0-9.-]+(?::[0-9]+)?(?=/)")
 _TARGET = re.compile(r"/[\x21-\x22\x24-\x7e]*")
 _VALUE = re.compile(r"[\x20-\x7e]*")
 
@@ -344,7 +345,7 @@ class Wires:
         Raises aiohttp.ClientError, OSError and TimeoutError. A request that a connection which was kept does not take
         any more is made once again.
         """
-        root = _ROOT.match(url)
+        root = ROOT.match(url)
         target = url[root.end() :] if root is not None else ""
         if root is None or not _TARGET.fullmatch(target) or not all(map(_VALUE.fullmatch, headers.values())):
             return None
