@@ -28,9 +28,9 @@ from firthd.store.artifacts import LiveRecord
 from firthd.store.blocks import Judged
 from firthd.store.catalog import MirrorRow
 from firthd.store.database import Database, Reader
-from firthd.store.excluded import Chosen, Lacking
+from firthd.store.excluded import Lacking
 from firthd.store.journal import Journal
-from firthd.store.packed import LeftOut
+from firthd.store.packed import ChosenRow, LeftOut
 from firthd.store.paging import Cut
 
 EXPLAINED_MOST = 50_000
@@ -171,8 +171,8 @@ class Explanations:
         last: tuple[int, int] | None = None
         if kind == CHOSEN:
             chosen = await asyncio.to_thread(judgement.chosen_page, after, params.limit + 1)
-            rows = [_chosen(one) for one in chosen[: params.limit]]
-            last = (CHOSEN, chosen[params.limit - 1].id) if len(chosen) > params.limit else None
+            rows = [_chosen(one) for _, one in chosen[: params.limit]]
+            last = (CHOSEN, chosen[params.limit - 1][0]) if len(chosen) > params.limit else None
             after = 0
         if last is None:
             room = params.limit - len(rows)
@@ -278,7 +278,7 @@ def _facts_of(one: LeftOut) -> Facts:
     )
 
 
-def _chosen(one: Chosen) -> DependencyRow:
+def _chosen(one: ChosenRow) -> DependencyRow:
     return DependencyRow(
         name=one.name,
         version=one.version,

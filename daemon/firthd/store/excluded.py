@@ -15,24 +15,9 @@ import msgspec
 from msgspec import Struct
 
 from firthd.store.judgement_file import PLACES, About
-from firthd.store.packed import Block, LeftOut, VerdictRow, chosen_of
+from firthd.store.packed import Block, ChosenRow, LeftOut, VerdictRow, chosen_of
 
 T = TypeVar("T")
-
-
-class Chosen(Struct, frozen=True, kw_only=True):
-    """A record that is kept where dependencies were looked at."""
-
-    id: int
-    part: str
-    filename: str
-    name: str
-    version: str
-    build: str
-    size: int | None
-    license: str | None
-    direct: bool
-    needed_by: str
 
 
 class Lacking(Struct, frozen=True, kw_only=True):
@@ -172,15 +157,15 @@ class Judgement:
 
         return self._read(body, [])
 
-    def chosen_page(self, after: int, limit: int) -> list[Chosen]:
-        """Return the next records that are kept, by name."""
+    def chosen_page(self, after: int, limit: int) -> list[tuple[int, ChosenRow]]:
+        """Return the next records that are kept, by name, each behind its number."""
 
-        def body(connection: sqlite3.Connection) -> list[Chosen]:
+        def body(connection: sqlite3.Connection) -> list[tuple[int, ChosenRow]]:
             rows = connection.execute(
                 "SELECT id, records FROM chosen WHERE id >= ? ORDER BY id", (after - after % PLACES,)
             )
             every = (
-                Chosen(id=number + place, **row._asdict())
+                (number + place, row)
                 for number, records in rows
                 for place, row in enumerate(chosen_of(records))
                 if number + place > after

@@ -79,12 +79,8 @@ _encode = msgspec.msgpack.encode
 _decode_numbers = msgspec.msgpack.Decoder(list[int]).decode
 _decode_texts = msgspec.msgpack.Decoder(list[str]).decode
 _decode_told = msgspec.msgpack.Decoder(_Told).decode
-
-
-_compress = zstandard.ZstdCompressor(level=ZST_LEVEL).compress
-
-
 _decode_chosen = msgspec.msgpack.Decoder(list[ChosenRow]).decode
+_compress = zstandard.ZstdCompressor(level=ZST_LEVEL).compress
 
 
 def packed_chosen(rows: Sequence[ChosenRow]) -> bytes:
