@@ -33,9 +33,6 @@ OLD_FORM, NEW_FORM = ".tar.bz2", ".conda"
 # The letter of 1.1.1a and 2024a is part of a release; only with a number behind it does it mean a pre-release.
 _prerelease = re.compile(r"(?<![a-z])(?:(?:alpha|beta|rc|pre|preview|dev)\d*|[abc]\d+)(?![a-z])", re.IGNORECASE).search
 
-USUAL_FROM, USUAL_TO = 1_000_000_000_000, 10_000_000_000_000
-"""A time between these is one in milliseconds."""
-
 NOT_READ: list[str] = []
 """Stands for what records need that are looked at for all else."""
 
@@ -122,7 +119,7 @@ class CondaPolicing:
             except (msgspec.MsgspecError, ValueError, RecursionError):
                 found.append(None)
                 continue
-            time, family = fields.timestamp, fields.license_family
+            family = fields.license_family
             found.append(
                 Facts(
                     name=one(fields.name, fields.name),
@@ -131,7 +128,7 @@ class CondaPolicing:
                     build_number=fields.build_number,
                     part=part,
                     license=license_(fields.license),
-                    timestamp=time if type(time) is int and USUAL_FROM < time < USUAL_TO else milliseconds(time),
+                    timestamp=milliseconds(fields.timestamp),
                     size=fields.size,
                     sha256=None,
                     md5=None,

@@ -160,7 +160,7 @@ def usual_record_of(entry: Entry) -> SourceRecord | None:
         md5,
         2 if sha256 else 1 if md5 else 0,
         _usual_license(record.license),
-        time if type(time) is int and SECONDS_BELOW <= time < NUMBER_MAX else milliseconds(time),
+        milliseconds(time),
         plain_print(spelled),
         raw,
     )
@@ -229,7 +229,9 @@ def digest(text: str | None, length: int, what: str) -> bytes | None:
 
 def milliseconds(timestamp: object) -> int | None:
     """Return a record's timestamp in milliseconds, None for what is none."""
-    if isinstance(timestamp, bool) or not isinstance(timestamp, int | float) or not 0 < timestamp < 2**53:
+    if type(timestamp) is int and SECONDS_BELOW <= timestamp < NUMBER_MAX:
+        return timestamp  # as nearly all are
+    if isinstance(timestamp, bool) or not isinstance(timestamp, int | float) or not 0 < timestamp < NUMBER_MAX:
         return None
     return int(timestamp * 1000 if timestamp < SECONDS_BELOW else timestamp)
 
