@@ -187,14 +187,11 @@ class Policies:
         )
         if judge is None or reads_all or not isinstance(judge.policing, ToldApart):
             return []
-        found = []
-        if (licenses := judge.rules.licenses) is not None:
-            denied = licenses.unknown is Verdicts.DENY
-            found.append(f"every licence is unknown, and {'denied' if denied else 'allowed'}")
-        if not found:
+        if (licenses := judge.rules.licenses) is None:
             return []
         read = "its packages are read when a client first asks for them, without what their files tell of themselves"
-        return [f"{read}: {'; '.join(found)}. Name packages in the mirror's filters to have them read by its runs"]
+        unknown = f"every licence is unknown, and {'denied' if licenses.unknown is Verdicts.DENY else 'allowed'}"
+        return [f"{read}: {unknown}. Name packages in the mirror's filters to have them read by its runs"]
 
     def of_new(self, channel_id: int, family: str) -> InForce | None:
         """Return the policy that would judge a mirror without one of its own."""

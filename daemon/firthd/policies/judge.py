@@ -14,7 +14,7 @@ from firthd.policies.rules import RETIRING
 from firthd.policies.specs import Specs
 
 DAY_MS = 86_400_000
-LICENSES_TOLD = 1000
+LICENSES_COUNTED = 1000
 
 
 class Verdict(Struct, frozen=True):
@@ -163,7 +163,7 @@ class Judge:
         told = facts.license or ", ".join(facts.classifiers) or "no licence"
         passes = test.passes(meaning)
         verdict = None
-        if not is_known(meaning) and len(self.unmapped) < LICENSES_TOLD:
+        if not is_known(meaning) and len(self.unmapped) < LICENSES_COUNTED:
             self.unmapped[told] += 1
         if passes is False:
             families = ", ".join(sorted(families_in(meaning))) or "unknown"

@@ -117,8 +117,8 @@ def listed(folder: Path, step: int) -> dict[str, Path | None]:
     for number, part in enumerate(PARTS):
         names = [f"p{one}" for one in range(number + step, number + 4)]
         records = {f"{name}-1-0.conda": {"name": name, "version": "1", "build": "0", "size": step} for name in names}
-        found[part] = folder / f"{part}-{step}.json"
-        found[part].write_text(json.dumps({"packages.conda": records}))  # type: ignore[union-attr]
+        found[part] = file = folder / f"{part}-{step}.json"
+        file.write_text(json.dumps({"packages.conda": records}))
     return found
 
 
@@ -184,8 +184,8 @@ def judged(folder: Path) -> dict[str, Path | None]:
                 record["license"] = "GPL-3.0-only" if version == "3" and part == "noarch" else "MIT"
                 of["packages.conda"][f"p{one}-{version}-{part[:3]}.conda"] = record
                 of["packages"][f"p{one}-{version}-{part[:3]}.tar.bz2"] = record
-        found[part] = folder / f"{part}.json"
-        found[part].write_text(json.dumps(of))  # type: ignore[union-attr]
+        found[part] = file = folder / f"{part}.json"
+        file.write_text(json.dumps(of))
     return found
 
 
