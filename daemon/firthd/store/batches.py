@@ -89,14 +89,17 @@ class Batches:
     def rename(self, batch: Sequence[Arrived], *, together: bool) -> None:
         """Give files their names, flush the folders; what goes wrong with a single file is noted there."""
         coming = [arrived for arrived in batch if not arrived.there and arrived.error is None]
-        if coming and together and self._hand is not None and self._hand.rename(coming):
-            return
+        lost = False
+        if coming and together and self._hand is not None:
+            if self._hand.rename(coming):
+                return
+            lost = True  # it may have made folders, and flushed nothing
         folders: set[str] = set()
         for arrived in coming:
             try:
                 above = f"{self._root}/{arrived.sha256[:2]}"
                 folder = f"{above}/{arrived.sha256[2:4]}"
-                if not Path(folder).is_dir():
+                if lost or not Path(folder).is_dir():
                     Path(folder).mkdir(parents=True, exist_ok=True)
                     folders.update((above, self._root))
                 self._name(arrived)
