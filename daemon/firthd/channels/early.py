@@ -1,4 +1,4 @@
-"""The only place that decides whether what was rendered while it was read is what a publication is to show.
+"""The only place that decides whether what was rendered early is what a publication is to show.
 
 It is where a channel shows nothing yet, only one mirror ever had a place in it, and all that is published is what that
 mirror's reading has added. Whatever else there is: all is rendered from rows.

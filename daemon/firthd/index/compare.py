@@ -152,7 +152,8 @@ class PartReader:
 
     def _nothing_taken(self, listing: Listing) -> bool:
         """Tell whether the filters leave nothing of what is listed: clients are shown that there is nothing."""
-        return self._params.singly and len(listing) > 0 and not self._unchanged and not self._taken
+        many = self._params.singly and not self._spool.lists
+        return many and len(listing) > 0 and not self._unchanged and not self._taken
 
     def _as_it_was(self, *, unreadable: str | None = None, emptied: bool = False) -> PartResult:
         if not self._before:

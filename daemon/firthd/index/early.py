@@ -38,7 +38,7 @@ class EarlyRender:
         self._report = report
         folder = Path(early.folder) / Path(params.run_file).name  # each task has its own
         folder.mkdir(parents=True)
-        self._out = Outputs(folder, {}, state, params.channel_id, formats.family, early.sides, number=early.number)
+        self.out = Outputs(folder, {}, state, params.channel_id, formats.family, early.sides, number=early.number)
         self._parts: list[RenderedPart] = []
         self._sums: list[PartSums] = []
         self._renderer: PartRenderer | None = None
@@ -82,7 +82,7 @@ class EarlyRender:
         """Return what was made; None when it could not be: it is to be rendered from the state."""
         with RunFile(self._files) as run_file:
             run_file.start_render()
-            result = share_of(self._out, run_file, self._parts)
+            result = share_of(self.out, run_file, self._parts)
         if self._failed:
             return None
         packs = [] if result.pack is None else [result.pack]
@@ -99,7 +99,7 @@ class EarlyRender:
         rows = [new(ShownRow, _shown((*row, number, mirror_id))) for number, row in enumerate(page, first)]
         try:
             if self._renderer is None:
-                self._renderer = self._formats.renderer(part, None, self._out)
+                self._renderer = self._formats.renderer(part, None, self.out)
             rows = once(rows)
             self._summaries.add(part, rows)
             for row in rows:

@@ -278,3 +278,28 @@ class Rendered(Struct, frozen=True, kw_only=True):
     result: RenderResult  # its pack is the first one
     run_files: list[str]
     packs: list[RenderedFile]
+
+
+class AheadResult(Struct, frozen=True, kw_only=True):
+    """What was rendered of what a run adds while its files come; None where that cannot be."""
+
+    made: Rendered | None = None
+
+
+def summing(params: ReadParams, sums: list[str]) -> RenderParams:
+    """Return what the last task is to do where a channel's first index is rendered before it is in the state.
+
+    `sums`: what others have written of what each part shows. Its folder is still to be made.
+    """
+    assert params.early is not None
+    return RenderParams(
+        formats=params.formats,
+        state_db=params.state_db,
+        run_file=f"{params.run_file}.summed",
+        out_dir=f"{params.early.folder}/summed",
+        channel_id=params.channel_id,
+        number=params.early.number,
+        shows=params.early.number - 1,
+        shares=sums,
+        sides=params.early.sides,
+    )

@@ -231,6 +231,10 @@ class Outputs:
         """Return the channel's mirror when it never had another one."""
         return self._state.sole_mirror(self._channel_id)
 
+    def let_know(self, packages: Callable[[], Mapping[str, ShownPackage]]) -> None:
+        """Take it from here what each package shows."""
+        self._packages = packages
+
     def packages(self) -> Mapping[str, ShownPackage]:
         """Return each package that the generation to be shows."""
         return self._packages()

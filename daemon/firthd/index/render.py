@@ -66,8 +66,15 @@ class Renderer:
     """Renders one generation's changes of one family."""
 
     def __init__(
-        self, formats: Formats, params: RenderParams, state: WorkerState, run_file: RunFile, report: Report
+        self,
+        formats: Formats,
+        params: RenderParams,
+        state: WorkerState,
+        run_file: RunFile,
+        report: Report,
+        out: Outputs | None = None,
     ) -> None:
+        """`out`: where the objects of each part are already, with all that they show in `params.shares`."""
         self._formats = formats
         self._params = params
         self._state = state
@@ -77,7 +84,9 @@ class Renderer:
         self._counted = state.published_sets(params.channel_id, params.shows) | set(params.change_sets)
         self._anew = params.full or params.before is None  # every package is summed up, not only what is touched
         self._summaries = Summaries(formats)
-        self._out = Outputs(
+        if out is not None:
+            out.let_know(self._shown_packages)
+        self._out = out or Outputs(
             Path(params.out_dir),
             params.previous,
             state,

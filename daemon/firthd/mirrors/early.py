@@ -14,9 +14,9 @@ from msgspec.structs import replace
 
 from firth_protocol.errors import WorkerLost
 from firth_protocol.types import MirrorMode, RunKind
-from firthd.channels.beside import side_of
-from firthd.channels.early import FIRST_GENERATION, Early, shows_nothing
-from firthd.index.messages import EarlyParams, ReadParams, ReadResult
+from firthd.channels.early import Early
+from firthd.index.messages import ReadParams, ReadResult
+from firthd.mirrors.ahead import RenderAhead
 from firthd.mirrors.context import Context
 from firthd.mirrors.index import Index
 from firthd.mirrors.releases import Releases
@@ -42,6 +42,7 @@ class IndexReads:
         self._releases = Releases(context)
         self.begun: dict[int, Begun] = {}
         """The open change sets in which some of what a run has read is already, by the run."""
+        self.ahead = RenderAhead(context, take_in, self.begun)
 
     async def read(self, live: LiveRun, job: Job, parts: WantedParts, params: ReadParams) -> ReadResult:
         """Return what workers have read; raises what `mirrors.readers.read` raises.
@@ -53,7 +54,8 @@ class IndexReads:
         begun = None
         if first and self._taken_early(job, parts.index):
             begun = self.begun[live.id] = await self._take_in.begin(live, job)
-            params = replace(params, early_rows=ROWS, early=await self._rendered_early(live, job, parts.index))
+            beside = [side.row for side in parts.index.sides]
+            params = replace(params, early_rows=ROWS, early=await self.ahead.params(live, job, beside))
         params = replace(params, first=first)
         files: asyncio.Queue[str | None] = asyncio.Queue()
 
@@ -95,17 +97,6 @@ class IndexReads:
         blocked = self._p.blocks.any(job.channel_id, rules_of(self._p.families, job.type).family)
         return job.mode is MirrorMode.PASSIVE and not blocked and index.bytes >= WORTH_BYTES
 
-    async def _rendered_early(self, live: LiveRun, job: Job, index: Index) -> EarlyParams | None:
-        """Return where workers make the objects of what they read; None where that would not be what is to be shown."""
-        family = rules_of(self._p.families, job.type).family
-        if not await self._p.db.read(lambda r: shows_nothing(r, job.channel_id, family)):
-            return None
-        folder, sources = self._p.early_folder(live.id), self._p.source_folder(job.mirror_id)
-        await asyncio.to_thread(_make_empty, folder)
-        sides = [side_of(job.mirror_id, side.row, sources) for side in index.sides]
-        taken = [side for side in sides if side is not None]
-        return EarlyParams(folder=str(folder), number=FIRST_GENERATION + 1, sides=taken)
-
     async def _beside(
         self, reading: Coroutine[Any, Any, ReadResult], files: asyncio.Queue[str | None], job: Job, begun: Begun
     ) -> ReadResult:
@@ -126,8 +117,3 @@ class IndexReads:
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from None
         return result.result()
-
-
-def _make_empty(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)

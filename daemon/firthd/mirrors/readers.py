@@ -12,7 +12,7 @@ from firth_protocol.errors import FirthError
 from firthd.channels.renders import alone, together, unheard
 from firthd.families.base import Spool
 from firthd.index.compare import joined, judged_together
-from firthd.index.messages import PartResult, ReadParams, ReadResult, Rendered, RenderParams
+from firthd.index.messages import PartResult, ReadParams, ReadResult, Rendered, summing
 from firthd.index.read import read_task
 from firthd.store.judgement_file import join
 from firthd.store.run_file import forget_more, numbered
@@ -142,19 +142,8 @@ async def summed_up(workers: Workers, params: ReadParams, sums: Sums) -> Rendere
     """Let a worker sum up what others render while they read, beside them; None when there is no such thing."""
     if params.early is None or (files := await sums.all()) is None:
         return None
-    out = Path(params.early.folder, "summed")
-    await asyncio.to_thread(out.mkdir)
-    render = RenderParams(
-        formats=params.formats,
-        state_db=params.state_db,
-        run_file=f"{params.run_file}.summed",
-        out_dir=str(out),
-        channel_id=params.channel_id,
-        number=params.early.number,
-        shows=params.early.number - 1,
-        shares=files,
-        sides=params.early.sides,
-    )
+    render = summing(params, files)
+    await asyncio.to_thread(Path(render.out_dir).mkdir)
     try:
         return await alone(workers, render, unheard)
     except FirthError as error:

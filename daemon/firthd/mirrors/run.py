@@ -383,7 +383,8 @@ class MirrorRuns:
         places = {part.part: (urls.get(part.part, ""), part.base_url) for part in read.parts}
         async with live.step(StepName.DOWNLOAD), open_run_file(folder / "run.sqlite") as reads:
             total = live.counts.active_planned
-            result = await bring(live, self._p, job, places, reads, total)
+            async with self._reads.ahead.beside(live, job, read, folder / "run.sqlite", reads):
+                result = await bring(live, self._p, job, places, reads, total)
             live.count(active=result.stored + result.present, failed=read.failed + result.failed)
             failed = f", {result.failed:,} could not be had" if result.failed else ""
             there = f", {result.present:,} were there" if result.present else ""

@@ -7,7 +7,9 @@ again, so it is written without a journal and without syncing.
 """
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from heapq import merge
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -105,6 +107,29 @@ def forget_more(path: Path) -> None:
     """Delete all of a run's files but the first, which is written anew."""
     for more in files_of(path)[1:]:
         more.unlink()
+
+
+def added(paths: Iterable[Path], columns: Sequence[Column], page: int) -> Iterator[AddRow]:
+    """Yield what a run's files add, by part, file name and section; each file is open for a page of rows at a time.
+
+    The daemon may write into them meanwhile, but for what is yielded.
+    """
+    names = ["family", "part", *(column.name for column in columns), "replaces"]
+    part, filename, section = map(names.index, ("part", "filename", "section"))
+
+    def of_one(path: Path) -> Iterator[AddRow]:
+        last = 0
+        query = f'SELECT ordinal, {", ".join(names)} FROM "add" WHERE ordinal > ? ORDER BY ordinal LIMIT ?'
+        while True:
+            with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+                rows = connection.execute(query, (last, page)).fetchall()
+            if not rows:
+                return
+            last = rows[-1][0]
+            yield from (row[1:] for row in rows)
+
+    files = [of_one(path) for path in paths]
+    return merge(*files, key=lambda row: (row[part], row[filename], row[section])) if len(files) > 1 else files[0]
 
 
 class RunFile:

@@ -49,6 +49,8 @@ class RunFileReads:
 
     def __init__(self, connections: Sequence[aiosqlite.Connection]) -> None:
         self._connections = connections
+        self.as_read = True
+        """Whether what is to be added is still what was there as they were opened."""
 
     async def wanted(self, after: int, limit: int) -> list[Wanted]:
         """Return the next files to add, in order."""
@@ -67,6 +69,7 @@ class RunFileReads:
 
     async def leave_out(self, ordinals: Sequence[int]) -> None:
         """Take adds back: they are neither downloaded nor written."""
+        self.as_read = False
         for number, connection in enumerate(self._connections):
             await connection.executemany(
                 'DELETE FROM "add" WHERE ordinal = ?', [(one - number * _OF_ONE,) for one in ordinals]
@@ -75,6 +78,7 @@ class RunFileReads:
 
     async def record_digests(self, digests: Sequence[tuple[int, str, int]]) -> None:
         """Record (ordinal, sha256, size) of files whose source gives no sha256."""
+        self.as_read = False
         for number, connection in enumerate(self._connections):
             await connection.executemany(
                 'UPDATE "add" SET sha256 = ?, size = coalesce(size, ?) WHERE ordinal = ?',
@@ -84,6 +88,7 @@ class RunFileReads:
 
     async def mark_failed(self, failed: Sequence[tuple[int, str]]) -> None:
         """Leave out the adds that could not be had, (ordinal, package name); their package's removals wait."""
+        self.as_read = False
         names = {name for _, name in failed}
         for number, connection in enumerate(self._connections):
             await connection.executemany(

@@ -11,9 +11,11 @@ from msgspec.structs import replace
 from firthd.families.base import Output
 from firthd.families.conda.formats import CondaFormats
 from firthd.families.conda.render import SubdirRenderer
+from firthd.index.ahead import ahead_task
 from firthd.index.messages import EarlyParams, RenderResult
 from firthd.index.read import read_task
 from firthd.index.render import render_task
+from firthd.store.run_file import numbered
 from firthd.store.worker_objects import PAGE_ROWS
 from firthd.store.worker_reads import ShownRow
 from firthd.worker import TaskProgress
@@ -23,6 +25,10 @@ TABLES = (
     ("object", "path, sha256, size, offset IS NULL, lasting"),
     ("package", "name, version, versions, files, bytes, platforms, depends, digest, hidden"),
 )
+
+
+def unheard(_: TaskProgress) -> None:
+    """Hear nothing of how far a task is."""
 
 
 def record(name: str, version: str = "1", **more: Any) -> dict[str, Any]:
@@ -88,6 +94,55 @@ def test_what_is_rendered_while_it_is_read_is_what_a_render_makes(tmp_path: Path
     assert shown(both, files) == shown(wanted, [Path(ordinary.run_file)])
 
 
+def with_digests(document: dict[str, Any], kind: str = "sha256") -> dict[str, Any]:
+    """Return an index whose records all give a digest."""
+    return {
+        key: with_digests(value, kind)
+        if isinstance(value, dict) and "name" not in value
+        else {**value, kind: "e" * (64 if kind == "sha256" else 32)}
+        if isinstance(value, dict)
+        else value
+        for key, value in document.items()
+    }
+
+
+@pytest.mark.parametrize("halves", [False, True])
+def test_what_is_rendered_out_of_a_runs_own_files_is_what_a_render_makes(tmp_path: Path, halves: bool) -> None:
+    state = CondaState(tmp_path)
+    state.publish()
+    parts: dict[str, Path | None] = {}
+    documents = {"linux-64": many()} if halves else {"noarch": strange(), "osx-64": {}}
+    for part, document in documents.items():
+        parts[part] = tmp_path / f"{part}.json"
+        (tmp_path / f"{part}.json").write_text(json.dumps(with_digests(document)))
+    params = state.read_params(parts, first=True)
+    read_task(params, unheard)
+    early = EarlyParams(folder=str(tmp_path / "early"), number=state.generation + 1)
+    own = replace(params, spools=[], early=early)
+    if halves:
+        own = replace(own, run_file=str(state.next_path("run")))
+        for number, share in enumerate([(0.0, 0.5), (0.5, 1.0)]):
+            file = str(numbered(Path(own.run_file), number))
+            read_task(replace(params, spools=[replace(params.spools[0], share=share)], run_file=file), unheard)
+    made = ahead_task(own, unheard).made
+    assert made is not None
+
+    state.apply(Path(params.run_file))
+    ordinary = state.render_params()
+    wanted = render_task(ordinary, unheard)
+    assert shown(made.result, [Path(file) for file in made.run_files]) == shown(wanted, [Path(ordinary.run_file)])
+
+
+@pytest.mark.parametrize("document", [{}, with_digests(many(), "md5")], ids=["nothing", "no sha256"])
+def test_what_is_not_known_before_files_come_is_not_rendered(tmp_path: Path, document: dict[str, Any]) -> None:
+    state = CondaState(tmp_path)
+    (tmp_path / "listed.json").write_text(json.dumps(document))
+    params = state.read_params({"noarch": tmp_path / "listed.json"}, first=True)
+    read_task(params, unheard)
+    early = EarlyParams(folder=str(tmp_path / "early"), number=2)
+    assert ahead_task(replace(params, spools=[], early=early), unheard).made is None
+
+
 class Fails(SubdirRenderer):
     def add(self, row: ShownRow) -> None:
         raise ValueError(f"{row.filename} cannot be written")
@@ -111,4 +166,9 @@ def test_what_cannot_be_rendered_is_read_all_the_same(tmp_path: Path) -> None:
     found = read_task(replace(params, formats=f"{__name__}:FAILING", early=early), told.append)
     assert found == usual
     assert usual.made is None
+    (tmp_path / "listed.json").write_text(json.dumps(with_digests(strange())))
+    own = replace(params, run_file=str(state.next_path("run")))
+    read_task(own, unheard)
+    early = replace(early, folder=str(tmp_path / "ahead"))
+    assert ahead_task(replace(own, formats=f"{__name__}:FAILING", early=early), unheard).made is None
     assert [one for one in told if one.sums is not None] == []

@@ -15,7 +15,17 @@ from msgspec import Struct
 from firth_protocol.errors import FirthError
 from firthd.families.base import Output, Side, SourceRecord, Spool
 from firthd.families.python.names import METADATA_ENDING, taken_apart
-from firthd.families.python.page import HTML_FORM, JSON_FORM, LIST, ListedProject, Named, ProjectPage, Status, names_of
+from firthd.families.python.page import (
+    GATE,
+    HTML_FORM,
+    JSON_FORM,
+    LIST,
+    ListedProject,
+    Named,
+    ProjectPage,
+    Status,
+    names_of,
+)
 from firthd.families.python.paths import GZIPPED, PACKAGES, SIMPLE, ZSTD, list_path, page_path
 from firthd.families.python.records import METADATA, decoded, is_public
 from firthd.families.python.requirements import version_key
@@ -208,8 +218,12 @@ class ProjectRenderer:
         self._rows.append(row)
 
     def finish(self, report: Callable[[str, int, int], None]) -> None:
-        """Write the page in both forms; a project of the list is none."""
-        if self._project == LIST:
+        """Write the page in both forms; a list of projects has none, though a release before made one of it."""
+        if self._project in {LIST, GATE}:
+            pages = [page_path(self._project, form) for form in (JSON_FORM, HTML_FORM)]
+            for path in [*pages, *(f"{page}{GZIPPED}" for page in pages)]:
+                if self._out.has(path):
+                    self._out.end(path)
             return
         files, status = listed(self._rows), self._status()
         for form in (JSON_FORM, HTML_FORM):
