@@ -1,6 +1,5 @@
 """The only place that knows the time: wall clock, monotonic clock, sleeping, and RFC 3339."""
 
-import asyncio
 import time
 from datetime import UTC, datetime
 from typing import Protocol
@@ -29,6 +28,8 @@ class SystemClock:
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
+        import asyncio  # 40 ms, in processes that have no loop
+
         await asyncio.sleep(seconds)
 
 

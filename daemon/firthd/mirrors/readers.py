@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
+from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -20,6 +21,8 @@ from firthd.worker import Report, TaskProgress, no_room
 from firthd.workers import Workers
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 READ = "firthd.index.read:read_task"
 SMALL_BYTES = 1 << 20
@@ -152,16 +155,22 @@ async def summed_up(workers: Workers, params: ReadParams, sums: Sums) -> Rendere
 
 
 async def _read_here(params: ReadParams) -> ReadResult:
-    """Let a thread read a few small parts; whoever is cancelled waits until it has let go of the run's file."""
-    work = asyncio.ensure_future(asyncio.to_thread(read_task, params, unheard))
+    """Let a thread read a few small parts."""
     try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.wait({work})
-        raise
+        return await to_its_end(lambda: read_task(params, unheard))
     except Exception as error:
         if (told := no_room(error)) is not None:
             raise told from error
+        raise
+
+
+async def to_its_end(work: Callable[[], T]) -> T:
+    """Let a thread do this; whoever is cancelled waits until it has let go of the run's file."""
+    working = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait({working})
         raise
 
 

@@ -48,7 +48,9 @@ class Incoming(Protocol):
 class Opener(Protocol):
     """What asks a source for a file: one attempt; NotFound when the source does not have it, else Upstream."""
 
-    async def whole(self, source: Source, path_or_url: str, /, *, lane: Lane = Lane.RUN) -> bytes | Asking | None:
+    async def whole(
+        self, source: Source, path_or_url: str, /, *, lane: Lane = Lane.RUN
+    ) -> bytes | memoryview | Asking | None:
         """Return all of a small file, or what `open` goes on with."""
 
     def open(
@@ -156,7 +158,7 @@ async def transfer(
             begun = None
             if small and not had and number == 1:
                 came_whole = await upstream.whole(source, spelled[0], lane=lane)
-                if isinstance(came_whole, bytes):
+                if isinstance(came_whole, bytes | memoryview):
                     writer.write(came_whole)
                     hooks.wrote(len(came_whole))
                     return source.encoded != (spelled[0] == other)

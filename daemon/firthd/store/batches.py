@@ -99,8 +99,8 @@ class Batches:
             try:
                 above = f"{self._root}/{arrived.sha256[:2]}"
                 folder = f"{above}/{arrived.sha256[2:4]}"
-                if lost or not Path(folder).is_dir():
-                    Path(folder).mkdir(parents=True, exist_ok=True)
+                if lost or not os.path.isdir(folder):
+                    os.makedirs(folder, exist_ok=True)
                     folders.update((above, self._root))
                 self._name(arrived)
                 folders.add(folder)
@@ -112,9 +112,9 @@ class Batches:
 
     def _name(self, arrived: Arrived) -> None:
         try:
-            Path(arrived.path).replace(self._final(arrived))
+            os.replace(arrived.path, self._final(arrived))
         except FileNotFoundError:  # a process that was lost while it named them may have named this one
-            if Path(self._final(arrived)).stat().st_size != arrived.size:
+            if os.stat(self._final(arrived)).st_size != arrived.size:
                 raise
 
     def _side_by_side(self, work: Callable[[Sequence[T]], None], on: Sequence[T]) -> None:
@@ -170,7 +170,7 @@ class Batches:
         """Throw away what came when the same bytes lie at their final name; those are young again, as if written."""
         final = self._final(arrived)
         try:
-            if Path(final).stat().st_size != arrived.size:
+            if os.stat(final).st_size != arrived.size:
                 return False
             os.utime(final)
         except OSError:
@@ -187,7 +187,7 @@ def throw_away(paths: Iterable[str]) -> None:
     """Take files away that may be gone already. Blocks."""
     for path in paths:
         with contextlib.suppress(OSError):
-            Path(path).unlink()
+            os.unlink(path)
 
 
 def _sync_folders(folders: Sequence[str]) -> None:

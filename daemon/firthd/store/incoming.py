@@ -74,7 +74,7 @@ class Taking(Protocol):
     written: int
     resumed_at: int
 
-    def write(self, chunk: bytes, /) -> None:
+    def write(self, chunk: bytes | memoryview, /) -> None:
         """Append bytes; raise TooLarge once there are more than were promised."""
 
     def restart(self) -> None:
@@ -110,7 +110,7 @@ class BlobWriter:
         """Hold the file to another digest too, where no sha256 is promised; before the first byte."""
         self._told.add(also)
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes | memoryview) -> None:
         """Append bytes; raise TooLarge once there are more than were promised."""
         self._check_limit(len(chunk))
         view = memoryview(chunk)
@@ -150,7 +150,7 @@ class BlobWriter:
         if self._limit is not None and self.written + more > self._limit:
             raise TooLarge(f"more than the {self._limit} bytes that were promised")
 
-    def _count(self, chunk: bytes) -> None:
+    def _count(self, chunk: bytes | memoryview) -> None:
         self._told.count(chunk)
         self.written += len(chunk)
 
@@ -203,7 +203,7 @@ class MemoryWriter:
         """The digest that was promised, lower hex."""
         return self.told.digest
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes | memoryview) -> None:
         """Append bytes; raise TooLarge once there are more than were promised."""
         if self.written + len(chunk) > self.size:
             raise TooLarge(f"more than the {self.size} bytes that were promised")

@@ -199,13 +199,14 @@ def _send(connection: socket.socket, pieces: Sequence[bytes | memoryview]) -> No
 
 
 def _reply(connection: socket.socket) -> bytes:
-    (length,) = _LENGTH.unpack(_take(connection, _LENGTH.size))
-    return bytes(_take(connection, length))
+    (length,) = _LENGTH.unpack(_take(connection, bytearray(_LENGTH.size)))
+    return bytes(_take(connection, bytearray(length)))
 
 
-def _take(connection: socket.socket, size: int) -> memoryview:
-    """Return exactly so many bytes; raise EOFError when the other side is gone."""
-    into = memoryview(bytearray(size))
+def _take(connection: socket.socket, room: bytearray, size: int | None = None) -> memoryview:
+    """Fill `room`, or `size` bytes of it; raise EOFError when the other side is gone."""
+    size = len(room) if size is None else size
+    into = memoryview(room)[:size]
     at = 0
     while at < size:
         got = connection.recv_into(into[at:])
@@ -221,10 +222,14 @@ def _take(connection: socket.socket, size: int) -> memoryview:
 def serve(connection: socket.socket, batches: Batches) -> None:
     """Answer requests until the other side is gone."""
     decode = msgspec.msgpack.Decoder(Request).decode
+    room = bytearray()  # kept from batch to batch: to be given memory anew costs half of what it takes to fill it
     while True:
         try:
             request = decode(_reply(connection))
-            data = _take(connection, sum(sent.bytes for sent in request.files))
+            size = sum(sent.bytes for sent in request.files)
+            if size > len(room):
+                room = bytearray(size)
+            data = _take(connection, room, size)
         except EOFError:
             return
         batch, at = [], 0

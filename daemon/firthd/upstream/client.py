@@ -190,7 +190,9 @@ class Upstream:
                 await in_thread(file.close, keep=keep)  # taking a file of gigabytes away takes its time
         return fetched
 
-    async def whole(self, source: Source, path_or_url: str, *, lane: Lane = Lane.RUN) -> bytes | Asking | None:
+    async def whole(
+        self, source: Source, path_or_url: str, *, lane: Lane = Lane.RUN
+    ) -> bytes | memoryview | Asking | None:
         """Return a small file that came in one piece; else what `open` is to be given, which goes on with it.
 
         None: there is nothing to go on with. Raises as `open` does.

@@ -248,7 +248,7 @@ class Http:
             f"{asked.host} redirected more than {MAX_REDIRECTS} times", "look at the source's address in a browser"
         )
 
-    async def whole(self, asking: "Asking") -> bytes | None:
+    async def whole(self, asking: "Asking") -> bytes | memoryview | None:
         """Return the body of an ordinary answer that came in one piece, and give all back.
 
         None: the answer is another, which `answer` goes on with; it is asked for where nothing was.
@@ -420,7 +420,7 @@ class Asking:
             self._end(error)
             raise
 
-    async def whole(self) -> bytes | None:
+    async def whole(self) -> bytes | memoryview | None:
         """Return all of a small body; None: `async with` goes on with what came."""
         try:
             return await self._http.whole(self)

@@ -171,7 +171,7 @@ class Plain:
         self._until = until  # the loop's seconds at which the head must be there
         self._heard = loop.time()
         self._length: int | None = None  # None until the head is there
-        self._chunks: list[bytes] = []
+        self._chunks: list[bytes | memoryview] = []
         self._ready: asyncio.Future[None] | None = None
         self._error: BaseException | None = None
         self._whole = self._usual = False
@@ -196,12 +196,12 @@ class Plain:
     def content(self) -> Content:
         return self._payload or self
 
-    def everything(self) -> bytes | None:
+    def everything(self) -> bytes | memoryview | None:
         """Return all of the body when it has come; None: it has not, or the answer is not an ordinary one."""
         if not self._whole:
             return None
         chunks, self._chunks = self._chunks, []
-        return b"".join(chunks)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def readany(self) -> bytes:
         """Return what has come since the last call; nothing behind the end. Raises aiohttp.ClientError."""
@@ -209,7 +209,7 @@ class Plain:
             await self._wait()
         if self._chunks:
             chunks, self._chunks = self._chunks, []
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            return b"".join(chunks)
         if self._error is not None:
             raise self._error
         return b""
@@ -263,7 +263,8 @@ class Plain:
             self._to_the_parser(data)
             return False
         self.headers, self._length = found
-        if body := data[end + len(_END) :]:
+        if len(data) > end + len(_END):
+            body = memoryview(data)[end + len(_END) :]  # to copy it is what costs most of a small file
             self._chunks.append(body)
             self.total_bytes = len(body)
         return True

@@ -23,12 +23,12 @@ class Slow:
         self.flush_error: OSError | None = None
         self._limit = limit
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes | memoryview) -> None:
         if len(chunk) >= WORTH_BYTES:
             assert self.gate.wait(5)
         if self.written + len(chunk) > self._limit:
             raise TooLarge("more than was promised")
-        self.chunks.append(chunk)
+        self.chunks.append(bytes(chunk))
         self.written += len(chunk)
 
     def restart(self) -> None:

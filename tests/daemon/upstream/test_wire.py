@@ -26,8 +26,8 @@ PLAIN = b'HTTP/1.1 200 OK\r\nDate: today\r\nETag: "a"\r\nContent-Length: 5\r\nCo
 async def brought(upstream: Upstream, source: Source, path: str = FILE) -> bytes:
     """Bring a file as a transfer does: in one piece, or by going on with what came."""
     data = await upstream.whole(source, path)
-    if isinstance(data, bytes):
-        return data
+    if isinstance(data, bytes | memoryview):
+        return bytes(data)
     async with upstream.open(source, path, begun=data) as body:
         return b"".join([chunk async for chunk in body])
 
