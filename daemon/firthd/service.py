@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -453,6 +454,7 @@ async def serve(settings: Settings, sockets: Inherited, stop: asyncio.Event) -> 
         async with running(settings, sockets=sockets, notifier=notifier, watchdog_s=beat_s, proxies=proxies) as daemon:
             log.info("firthd %s is ready: %s, %s", __version__, daemon.base_url(), settings.socket)
             notifier.ready(f"serving on {daemon.base_url()}")
+            gc.freeze()  # what lives as long as the daemon is not looked through whenever a run makes many objects
             await stop.wait()
             notifier.stopping()
             log.info("firthd stops")
