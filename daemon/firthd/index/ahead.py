@@ -46,7 +46,10 @@ def ahead_task(params: ReadParams, report: Report) -> AheadResult:
                 report(progress)
 
         render = EarlyRender(formats, params, early, state, tell)
-        if not _render(render, added(files_of(Path(params.run_file)), COLUMNS, PAGE_ROWS)) or not sums:
+        if (
+            not _render(render, added(files_of(Path(params.run_file)), COLUMNS, PAGE_ROWS, shared=not params.singly))
+            or not sums
+        ):
             render.finish()
             return AheadResult()
         last = summing(params, sums)

@@ -65,6 +65,7 @@ class ReadParams(Struct, frozen=True, kw_only=True):
     first: bool = False  # the mirror has no rows and offers no names: parts may be read in shares
     early_rows: int | None = None  # so many that are new are handed over at a time, in a file of their own; None: none
     early: EarlyParams | None = None  # None: nothing is rendered early
+    goes_on: bool = False  # the run's file holds what was read of other parts already
     page: bool = False  # what is read is the page of a lazy part; False: rows that came with pages are replaced
     max_part_bytes: int = 1 << 30  # of one part, decompressed: `upstream.max_index_bytes`
 

@@ -33,7 +33,7 @@ def read_task(params: ReadParams, report: Report) -> ReadResult:
     results: list[PartResult] = []
     judgement, made = None, None
     with RunFile(params.run_file) as run_file:
-        run_file.start_read(COLUMNS)
+        run_file.start_read(COLUMNS, anew=not params.goes_on)
         only = None if params.only is None else frozenset(params.only)  # a list of names may have tens of thousands
         spools = [spool for spool in params.spools if only is None or spool.part in only or spool.lists]
         spools.sort(key=attrgetter("part"))

@@ -74,13 +74,15 @@ class RenderAhead:
         if early is None:
             yield
             return
+        rules = rules_of(self._p.families, job.type)
         params = ReadParams(
-            formats=rules_of(self._p.families, job.type).formats,
+            formats=rules.formats,
             state_db=str(self._p.db.path),
             run_file=str(run_file),
             channel_id=job.channel_id,
             mirror_id=job.mirror_id,
             spools=[],
+            singly=rules.small_parts,
             early=early,
         )
         waits = False
@@ -101,8 +103,7 @@ class RenderAhead:
         if made is None or not reads.as_read:
             return
         begun = self._begun[live.id] = await self._take_in.begin(live, job)
-        family = rules_of(self._p.families, job.type).family
-        begun.early = Early(family=family, change_set=begun.change_set, sides=early.sides, made=made)
+        begun.early = Early(family=rules.family, change_set=begun.change_set, sides=early.sides, made=made)
 
     async def _worth_it(self, live: LiveRun, job: Job) -> bool:
         """Tell whether a mirror has nothing yet, and something comes that is to be published."""

@@ -25,7 +25,7 @@ class Arrivals:
         self._rows: list[SourceIndexRow] = []
         self._writing = asyncio.Lock()
 
-    async def __call__(self, row: SourceIndexRow) -> None:
+    async def __call__(self, row: SourceIndexRow, *, lists: bool = False) -> None:
         """Return once a part is written down, or waits for others to be written down with."""
         self._rows.append(row)
         if not self._small or len(self._rows) >= GATHERED:

@@ -6,7 +6,10 @@ a channel shows nothing yet, workers render beside it what they read; a publicat
 
 import asyncio
 import shutil
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +20,11 @@ from firth_protocol.types import MirrorMode, RunKind
 from firthd.channels.early import Early
 from firthd.index.messages import ReadParams, ReadResult
 from firthd.mirrors.ahead import RenderAhead
+from firthd.mirrors.arrivals import GATHERED, Arrivals
 from firthd.mirrors.context import Context
 from firthd.mirrors.index import Index
+from firthd.mirrors.read_ahead import ReadAhead
+from firthd.mirrors.reading import read_params
 from firthd.mirrors.releases import Releases
 from firthd.mirrors.source import Job, rules_of
 from firthd.mirrors.take_in import Begun, TakeIn
@@ -43,13 +49,31 @@ class IndexReads:
         self.begun: dict[int, Begun] = {}
         """The open change sets in which some of what a run has read is already, by the run."""
         self.ahead = RenderAhead(context, take_in, self.begun)
+        self._came: dict[int, ReadAhead] = {}  # what was read of an index before all of it had come, by the run
+
+    @asynccontextmanager
+    async def while_fetched(
+        self, live: LiveRun, job: Job, folder: Path, arrivals: Arrivals
+    ) -> AsyncIterator[ReadAhead]:
+        """Read small parts as they come in the block; what hears of them is given to who brings them."""
+        small = rules_of(self._p.families, job.type).small_parts
+        params = None
+        if small and not job.grows and self._p.in_force(job) is None:
+            params = replace(read_params(self._p, live, job, folder, [], None), close_filtered=False)
+        ready = partial(self._p.blobs.expect, GATHERED) if job.mode is MirrorMode.ACTIVE else None
+        ahead = ReadAhead(arrivals, self._p.source_folder(job.mirror_id), params, ready)
+        async with ahead.reading():
+            yield ahead
+        self._came[live.id] = ahead
 
     async def read(self, live: LiveRun, job: Job, parts: WantedParts, params: ReadParams) -> ReadResult:
         """Return what workers have read; raises what `mirrors.readers.read` raises.
 
         A run that reads once more takes nothing over from its reading before.
         """
+        came = self._came.pop(live.id, None)
         await self.ended(live.id)
+        params, found = (params, []) if came is None else came.taken(params)
         first = await self._is_first(live, job, params)
         begun = None
         if first and self._taken_early(job, parts.index):
@@ -68,7 +92,8 @@ class IndexReads:
         try:
             reading = self._releases.judge(live, job, parts, params, tell)
             if begun is None:
-                return await reading
+                result = await reading
+                return replace(result, parts=sorted([*found, *result.parts], key=attrgetter("part")))
             result = await self._beside(reading, files, job, begun)
         except WorkerLost:
             live.log("the worker process was lost; memory may have run out", "error")
@@ -80,6 +105,7 @@ class IndexReads:
 
     async def ended(self, run_id: int) -> None:
         """Abandon what a run has begun and not finished."""
+        self._came.pop(run_id, None)
         begun = self.begun.pop(run_id, None)
         if begun is not None:
             await self._take_in.abandon(begun)

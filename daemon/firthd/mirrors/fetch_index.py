@@ -39,7 +39,7 @@ TOLD_MS = 100
 class Came(Protocol):
     """Hears of a part that has come, or is gone, before it is taken in."""
 
-    async def __call__(self, row: SourceIndexRow, /) -> None: ...
+    async def __call__(self, row: SourceIndexRow, /, *, lists: bool = False) -> None: ...
 
     async def all(self) -> None:
         """Return once all that it has heard of is written down."""
@@ -405,9 +405,9 @@ class _Fetch:
     async def _take(self, asked: Ask, form: Form, encoding: str, file: str, fetched: Fetched) -> None:
         now, size, validators = self._fetcher.now_ms(), fetched.bytes, fetched.validators
         row = _row(asked.part, form.path, now, encoding, file, size, validators, asked.beside)
-        await self._changed(replace(row, mark=asked.mark), fetched.landed)
+        await self._changed(replace(row, mark=asked.mark), fetched.landed, lists=asked.lists)
 
-    async def _changed(self, row: SourceIndexRow, landed: str | None = None) -> None:
+    async def _changed(self, row: SourceIndexRow, landed: str | None = None, *, lists: bool = False) -> None:
         """Note a part that is not what it was; where its files are is known by what was read of it before."""
         before = self._had.get(row.part)
         if before is not None:
@@ -416,7 +416,7 @@ class _Fetch:
         if self._fetcher.small_parts:
             row = replace(row, base_url=landed)
         if self._came is not None:
-            await self._came(row)
+            await self._came(row, lists=lists)
         self.parts.append(FetchedPart(row=row, changed=True))
 
     def _progress(self, path: str) -> Progress:

@@ -76,6 +76,7 @@ async def read(workers: Workers, params: ReadParams, tell: Report, *, worth_byte
             judgement = None if order.file is None else str(numbered(Path(order.file), number))
             order = replace(order, file=judgement, share=number)
         mine = replace(params, spools=spools, run_file=file, close_filtered=number == 0, policy=order)
+        mine = replace(mine, goes_on=params.goes_on and number == 0)
         less = weight(spools, sizes) < heaviest
         try:
             return await workers.run(READ, mine, ReadResult, progress=lambda one: told(number, one), yielding=less)

@@ -10,12 +10,13 @@ from msgspec import Struct
 from firth_protocol.errors import Upstream
 from firthd.families.base import FamilyRules, Listed, Spool
 from firthd.index.marks import MarksParams, MarksResult, marks_of, read_marks
-from firthd.index.messages import JudgementResult, PartResult
+from firthd.index.messages import JudgedBy, JudgementResult, PartResult, ReadParams
 from firthd.mirrors.context import Context
 from firthd.mirrors.fetch_index import Marks
 from firthd.mirrors.index import Index
 from firthd.mirrors.parts import note_parts
 from firthd.mirrors.pieces import tell_disagreement
+from firthd.mirrors.source import Job, rules_of
 from firthd.runs.run import LiveRun
 from firthd.store.runs import Failure
 
@@ -98,6 +99,30 @@ def note_absent(live: LiveRun, read: Reading, wanted: Set[str]) -> None:
     if absent:
         more = f" and {len(absent) - ABSENT_SHOWN:,} more" if len(absent) > ABSENT_SHOWN else ""
         live.note(f"the source has no {', '.join(absent[:ABSENT_SHOWN])}{more}")
+
+
+def read_params(
+    context: Context, live: LiveRun, job: Job, folder: Path, spools: list[Spool], policy: JudgedBy | None
+) -> ReadParams:
+    """Return what a run is to read; what it finds lies in `folder`."""
+    rules = rules_of(context.families, job.type)
+    only = rules.only(job.filters)
+    return ReadParams(
+        formats=rules.formats,
+        state_db=str(context.db.path),
+        run_file=str(folder / "run.sqlite"),
+        channel_id=job.channel_id,
+        mirror_id=job.mirror_id,
+        spools=spools,
+        only=None if only is None else sorted(only),
+        filters=job.filters,
+        keep=job.keep,
+        singly=rules.small_parts,
+        accept_removals=bool(live.row.params.get("accept_removals")),
+        grows=job.grows,
+        policy=policy,
+        max_part_bytes=context.max_part_bytes,
+    )
 
 
 def marks_reader(context: Context, rules: FamilyRules, folder: Path) -> Marks:

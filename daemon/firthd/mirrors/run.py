@@ -13,20 +13,19 @@ from firth_protocol.errors import FirthError, NoSpace, ShrinkGuard, TooLarge, Up
 from firth_protocol.types import Cause, MirrorMode, RunKind, StepName
 from firthd.channels.publish import Publication
 from firthd.families.pieces import AHEAD
-from firthd.index.messages import ReadParams
 from firthd.mirrors import plan
 from firthd.mirrors.arrivals import Arrivals
 from firthd.mirrors.context import Context
 from firthd.mirrors.downloads import Result, bring
 from firthd.mirrors.early import IndexReads
-from firthd.mirrors.fetch_index import IndexFetcher
+from firthd.mirrors.fetch_index import Came, IndexFetcher
 from firthd.mirrors.fill import FillRuns
 from firthd.mirrors.index import Index
 from firthd.mirrors.judgement import JUDGEMENT, judged_by, note_judgement, planned, resolve
 from firthd.mirrors.noting import looked_to_the_end, note_looked, note_marks
 from firthd.mirrors.parts import compared, end_state, not_yet_today, part_changes, source_times
 from firthd.mirrors.publish_run import PublishRuns, cleaned, told
-from firthd.mirrors.reading import Reading, marks_reader, note_absent, note_read, tell_read
+from firthd.mirrors.reading import Reading, marks_reader, note_absent, note_read, read_params, tell_read
 from firthd.mirrors.source import Job, rules_of
 from firthd.mirrors.take_in import TakeIn, cause_of
 from firthd.mirrors.wanted import Fetch, WantedParts, fetching, submit, with_known
@@ -136,7 +135,8 @@ class MirrorRuns:
         fetcher = self._fetcher(job, self._p.source_folder(job.mirror_id))
         looked = await looked_to_the_end(self._p, job.mirror_id)
         pieces = not await self._judges_all(job)
-        index = await self._fetch(live, job, fetcher, known, thorough=not looked, pieces=pieces)
+        async with self._reads.while_fetched(live, job, folder, self._arrivals(job)) as came:
+            index = await self._fetch(live, job, fetcher, known, thorough=not looked, came=came, pieces=pieces)
         live.count(failed=index.failed)
         if not index.unsettled and await self._p.judged_as(job) == self._p.policies.stamp(self._p.in_force(job)):
             await note_marks(self._p, job, index)
@@ -225,10 +225,10 @@ class MirrorRuns:
         tag: str = "",
         *,
         thorough: bool = False,
-        kept: bool = True,
+        came: Came | None = None,
         pieces: bool = False,
     ) -> Index:
-        """Bring the source's index; `kept`: what comes is written down at once, for a run that goes on after this.
+        """Bring the source's index; `came` writes what comes down at once, for a run that goes on after this.
 
         `pieces`: of a part that is offered in pieces only those that have moved.
         """
@@ -242,7 +242,7 @@ class MirrorRuns:
                 known,
                 f"{live.id}{tag}",
                 thorough=thorough and not tag,
-                came=self._arrivals(job) if kept else None,
+                came=came,
                 current_since=None if since is None or tag else max(int(since), now - CURRENT_MS),
                 pieces=pieces,
             )
@@ -267,7 +267,7 @@ class MirrorRuns:
         *,
         everything: bool,
     ) -> Reading:
-        index = await self._fetch(live, job, fetcher, known, kept=False)
+        index = await self._fetch(live, job, fetcher, known)
         more = fetching(live, fetcher, known)
         return await self._filter(live, job, index, folder, everything=everything, copies=folder, more=more)
 
@@ -293,22 +293,8 @@ class MirrorRuns:
         everything = everything or await self._judges_all(job)
         if everything and index.in_pieces and whole is not None:
             index = await whole()
-        params = ReadParams(
-            formats=rules.formats,
-            state_db=str(self._p.db.path),
-            run_file=str(folder / "run.sqlite"),
-            channel_id=job.channel_id,
-            mirror_id=job.mirror_id,
-            spools=index.to_read(place, everything=everything),
-            only=None if only is None else sorted(only),
-            filters=job.filters,
-            keep=job.keep,
-            singly=rules.small_parts,
-            accept_removals=bool(live.row.params.get("accept_removals")),
-            grows=job.grows,
-            policy=judged_by(in_force, stamp, self._p.clock.now_ms(), folder / JUDGEMENT),
-            max_part_bytes=self._p.max_part_bytes,
-        )
+        policy = judged_by(in_force, stamp, self._p.clock.now_ms(), folder / JUDGEMENT)
+        params = read_params(self._p, live, job, folder, index.to_read(place, everything=everything), policy)
 
         async with live.step(StepName.FILTER, "reads the index"):
             try:
@@ -400,7 +386,7 @@ class MirrorRuns:
         """Read the source's index once more when files were not what it promised; return it if it has changed."""
         live.log("files are not what the index promised: the index is read again", "warning")
         known = {part.row.part: part.row for part in (*read.index.parts, *read.index.sides)}
-        again = await self._fetch(live, job, fetcher, known, tag="b")
+        again = await self._fetch(live, job, fetcher, known, tag="b", came=self._arrivals(job))
         if not again.changed:
             return None
         live.note("the source changed while it was mirrored; its index was read again")

@@ -23,7 +23,7 @@ DROP TABLE IF EXISTS "close";
 DROP TABLE IF EXISTS offer;
 DROP TABLE IF EXISTS sight;
 CREATE TABLE "add" (
-  ordinal INTEGER PRIMARY KEY,              -- rises with (family, part, filename)
+  ordinal INTEGER PRIMARY KEY,              -- rises with filename within a part
   family TEXT NOT NULL,
   part TEXT NOT NULL,
   {columns},
@@ -109,10 +109,11 @@ def forget_more(path: Path) -> None:
         more.unlink()
 
 
-def added(paths: Iterable[Path], columns: Sequence[Column], page: int) -> Iterator[AddRow]:
-    """Yield what a run's files add, by part, file name and section; each file is open for a page of rows at a time.
+def added(paths: Iterable[Path], columns: Sequence[Column], page: int, *, shared: bool) -> Iterator[AddRow]:
+    """Yield what a run's files add, part by part, by file name and section; each is open for a page of rows at a time.
 
-    The daemon may write into them meanwhile, but for what is yielded.
+    `shared`: several may hold rows of one part; parts come by their names in each. The daemon may write into them
+    meanwhile, but for what is yielded.
     """
     names = ["family", "part", *(column.name for column in columns), "replaces"]
     part, filename, section = map(names.index, ("part", "filename", "section"))
@@ -129,7 +130,9 @@ def added(paths: Iterable[Path], columns: Sequence[Column], page: int) -> Iterat
             yield from (row[1:] for row in rows)
 
     files = [of_one(path) for path in paths]
-    return merge(*files, key=lambda row: (row[part], row[filename], row[section])) if len(files) > 1 else files[0]
+    if not shared or len(files) == 1:
+        return chain.from_iterable(files)
+    return merge(*files, key=lambda row: (row[part], row[filename], row[section]))
 
 
 class RunFile:
@@ -163,11 +166,12 @@ class RunFile:
             self._connection.execute("COMMIT")
         self._connection.close()
 
-    def start_read(self, columns: Sequence[Column]) -> None:
-        """Make the tables of a read, empty; `columns` are those of a record."""
+    def start_read(self, columns: Sequence[Column], *, anew: bool = True) -> None:
+        """Make the tables of a read, empty; `columns` are those of a record. `anew` False: they are there and stay."""
         self._columns = columns
-        definitions = ",\n  ".join(column.definition for column in columns)
-        self._connection.executescript(READ_TABLES.format(columns=definitions))
+        if anew:
+            definitions = ",\n  ".join(column.definition for column in columns)
+            self._connection.executescript(READ_TABLES.format(columns=definitions))
         self._connection.execute("BEGIN")
 
     def start_render(self) -> None:
@@ -176,7 +180,7 @@ class RunFile:
         self._connection.execute("BEGIN")
 
     def add(self, rows: Iterable[AddRow]) -> None:
-        """Append records to add; they come in the order of (family, part, filename)."""
+        """Append records to add; those of a part come one behind the other, by file name."""
         names = ["family", "part", *(column.name for column in self._columns), "replaces"]
         self._connection.executemany(
             f'INSERT INTO "add" ({", ".join(names)}) VALUES ({", ".join("?" * len(names))})', rows
