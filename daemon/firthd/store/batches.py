@@ -99,8 +99,7 @@ class Batches:
             try:
                 above = f"{self._root}/{arrived.sha256[:2]}"
                 folder = f"{above}/{arrived.sha256[2:4]}"
-                if lost or not os.path.isdir(folder):
-                    os.makedirs(folder, exist_ok=True)
+                if _made(folder) or lost:
                     folders.update((above, self._root))
                 self._name(arrived)
                 folders.add(folder)
@@ -188,6 +187,17 @@ def throw_away(paths: Iterable[str]) -> None:
     for path in paths:
         with contextlib.suppress(OSError):
             os.unlink(path)
+
+
+def _made(folder: str) -> bool:
+    """Make a folder, and those above it; return whether there was none. Raises OSError."""
+    try:
+        os.mkdir(folder)
+    except FileExistsError:
+        return False
+    except FileNotFoundError:
+        os.makedirs(folder, exist_ok=True)
+    return True
 
 
 def _sync_folders(folders: Sequence[str]) -> None:
