@@ -79,8 +79,11 @@ class ReadAhead:
                 yield self
                 self._ended = True
                 self._many.set()
-        except BaseExceptionGroup as several:
-            raise several.exceptions[0] from None
+        except BaseException as error:  # nobody is to find half an index there
+            await asyncio.shield(asyncio.to_thread(_forget, self._params))
+            if isinstance(error, BaseExceptionGroup):
+                raise error.exceptions[0] from None
+            raise
 
     async def _work(self, params: ReadParams) -> None:
         await asyncio.to_thread(Path(params.run_file).parent.mkdir, parents=True, exist_ok=True)
@@ -98,6 +101,7 @@ class ReadAhead:
             except Exception as error:  # whoever reads all of it meets it again
                 log.info("parts are read when all have come: %s", error)
                 self.read, self.reads = [], False
+                await asyncio.to_thread(_forget, params)
                 return
             self.read += spools
             self._results += result.parts
@@ -111,6 +115,10 @@ class ReadAhead:
         for spool in self.read:
             del listed[spool.part]
         return replace(params, spools=list(listed.values()), goes_on=True), self._results
+
+
+def _forget(params: ReadParams) -> None:
+    Path(params.run_file).unlink(missing_ok=True)
 
 
 def spool_of(row: SourceIndexRow, copies: Path) -> Spool:
