@@ -73,7 +73,7 @@ def planned(found: JudgementResult) -> Json:
 async def resolve(live: LiveRun, found: JudgementResult | None) -> None:
     """Tell what came of dependencies: they were resolved together with the filtering."""
     if found is None or not found.closes:
-        await live.skip(StepName.RESOLVE, "nothing asks for dependencies")
+        live.skip(StepName.RESOLVE, "nothing asks for dependencies")
         return
     async with live.step(StepName.RESOLVE):
         missing = f"{found.missing_total:,} requirements are met by nothing" if found.missing_total else "nothing lacks"

@@ -62,14 +62,14 @@ class Refilters:
             out = sum(part.judged_away for part in result.parts)
             live.progress(f"{out:,} left out", done=out, total=out)
         for name in (StepName.RESOLVE, StepName.PLAN, StepName.DOWNLOAD):
-            await live.skip(name, "a run of the mirror is at work: it does the rest")
+            live.skip(name, "a run of the mirror is at work: it does the rest")
         async with live.step(StepName.PUBLISH, "waits for its turn"):
             copied = await self._take_in.take_in(live, job, folder / "run.sqlite", _nothing_more)
             live.count(removed=copied.closed)
             publication = await self._take_in.publish(live, job.channel_id, Cause.POLICY, None)
             live.progress(told(publication))
         await self._take_in.count(job.channel_id, job.mirror_id)
-        await live.skip(StepName.CLEAN, "the run of the mirror cleans up")
+        live.skip(StepName.CLEAN, "the run of the mirror cleans up")
         return Outcome(generation=publication.generation.number if publication.published else None)
 
     async def _refilter(self, live: LiveRun, job: Job, folder: Path) -> Outcome:
@@ -105,7 +105,7 @@ class Refilters:
                     publication = await self._take_in.publish(live, job.channel_id, Cause.POLICY, None)
                     live.progress(told(publication))
             else:
-                await live.skip(name, why)
+                live.skip(name, why)
         await self._take_in.count(job.channel_id, job.mirror_id)
         return Outcome(generation=publication.generation.number if publication.published else None)
 
@@ -117,5 +117,5 @@ class Refilters:
 
     async def _nothing(self, live: LiveRun, why: str) -> Outcome:
         for name in STEPS[live.row.kind]:
-            await live.skip(name, why)
+            live.skip(name, why)
         return Outcome()

@@ -191,7 +191,7 @@ class MirrorRuns:
     async def _bring(self, live: LiveRun, job: Job, read: Reading, folder: Path) -> Result | None:
         if job.mode is MirrorMode.ACTIVE:
             return await self._download(live, job, read, folder)
-        await live.skip(StepName.DOWNLOAD, "passive: each file is fetched on its first request")
+        live.skip(StepName.DOWNLOAD, "passive: each file is fetched on its first request")
         return None
 
     async def _connect(self, live: LiveRun, job: Job) -> None:
@@ -453,9 +453,9 @@ class MirrorRuns:
 
     async def _nothing_new(self, live: LiveRun, job: Job) -> Outcome:
         for name in (StepName.FILTER, StepName.RESOLVE, StepName.PLAN):
-            await live.skip(name, "the source has not changed")
+            live.skip(name, "the source has not changed")
         if not await self._fills.bring_damaged(live, job):
-            await live.skip(StepName.DOWNLOAD, "the source has not changed")
+            live.skip(StepName.DOWNLOAD, "the source has not changed")
         # A publication that failed or was cut off before is made up for here: its change set still waits.
         generation = None
         waits = await self._p.db.read(lambda r: generations.finished_change_sets(r, job.channel_id))
@@ -466,8 +466,8 @@ class MirrorRuns:
             generation = publication.generation.number if publication.published else None
             await self._take_in.count(job.channel_id, job.mirror_id)
         else:
-            await live.skip(StepName.PUBLISH, "the source has not changed")
-        await live.skip(StepName.CLEAN, "nothing to take away")
+            live.skip(StepName.PUBLISH, "the source has not changed")
+        live.skip(StepName.CLEAN, "nothing to take away")
         mirror = await self._p.db.read(lambda r: catalog.mirror_by_id(r, job.mirror_id))
         if mirror is not None:
             passive = mirror.artifacts if mirror.mode is MirrorMode.PASSIVE else 0

@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from firth_protocol.errors import FirthError
 from firth_protocol.events import Fact
 from firth_protocol.types import Json, Run, RunError, RunState, StepName, StepState
 from firthd.clock import Clock
@@ -56,6 +57,7 @@ class LiveRun:
         self._lines: list[tuple[int, int, str, str | None, str]] = []
         self._line = log_from
         self._failures: list[Failure] = []
+        self._told: list[Json] = []  # what became of steps, and is not written down yet
         self._current: StepName | None = None
         self._meter = Meter(clock)
         self._pace: Pace | None = None  # of the steps that ask the source
@@ -109,7 +111,7 @@ class LiveRun:
 
     @contextlib.asynccontextmanager
     async def step(self, name: StepName, description: str = "") -> AsyncIterator[None]:
-        """Work inside a step: it is written down as running, then as done, or failed when an error leaves it."""
+        """Work inside a step: it is written down as running; that it is done, or has failed, with what comes next."""
         now = self._clock.now_ms()
         self._current = name
         if name not in _ASKING:
@@ -118,27 +120,28 @@ class LiveRun:
             self._pace = Pace(CRAWLS_S)
             self.received(0)
         self._steps[name] = StepRow(name=name, state=StepState.RUNNING, description=description, started_at=now)
-        await self._write_step(name)
+        self._tell_step(name)
+        await self._write_steps()
         try:
             yield
         except BaseException:
             self._end_step(name, StepState.FAILED)
             raise
         self._end_step(name, StepState.DONE)
-        await self._write_step(name)
+        self._tell_step(name)
 
     def _end_step(self, name: StepName, state: StepState) -> None:
         step = self._steps[name]
         if step.state is StepState.RUNNING:
             self._steps[name] = msgspec.structs.replace(step, state=state, finished_at=self._clock.now_ms())
 
-    async def skip(self, name: StepName, reason: str) -> None:
+    def skip(self, name: StepName, reason: str) -> None:
         """Say that a step has nothing to do, and why."""
         now = self._clock.now_ms()
         self._steps[name] = StepRow(
             name=name, state=StepState.SKIPPED, description=reason, started_at=now, finished_at=now
         )
-        await self._write_step(name)
+        self._tell_step(name)
 
     def progress(self, description: str, *, done: int = 0, total: int | None = None, unit: str = "") -> None:
         """Tell how far the step in progress is."""
@@ -232,18 +235,31 @@ class LiveRun:
         done = set(failures)
         self._failures = [failure for failure in self._failures if failure not in done]
 
-    async def _write_step(self, name: StepName) -> None:
+    def _tell_step(self, name: StepName) -> None:
+        """Take note of what became of a step; each commit takes a millisecond, and what follows has one."""
         step = steps.describe_step(self._steps[name])
         data: Json = msgspec.to_builtins(step)
         data["step"] = step.name.value
         if step.description and step.state in {StepState.DONE, StepState.SKIPPED}:
             self.log(f"{step.title}: {step.description}", step=name)
+        self._told.append(data)
+
+    async def _write_steps(self) -> None:
+        told, self._told = self._told, []
 
         async def body(tx: Tx) -> None:
             await self._write(tx)
-            await self._journal.fact(tx, Fact.RUN_STEP, ids=self.ids, data=data)
+            await self._write_facts(tx, told)
 
-        await self._db.write(body)
+        try:
+            await self._db.write(body)
+        except FirthError:  # the disk is full: the end of the run tells it
+            self._told = told + self._told
+            raise
+
+    async def _write_facts(self, tx: Tx, told: Sequence[Json]) -> None:
+        for data in told:
+            await self._journal.fact(tx, Fact.RUN_STEP, ids=self.ids, data=data)
 
     async def finish(self, tx: Tx, outcome: Outcome) -> RunRow:
         """Write the end of the run inside the queue's transaction; return its row, which nobody sees before that."""
@@ -256,6 +272,7 @@ class LiveRun:
         if outcome.error is not None:
             self.log(outcome.error.message + (f" · {outcome.error.hint}" if outcome.error.hint else ""), "error")
         await self._write(tx)
+        await self._write_facts(tx, self._told)
         changes = {
             "state": outcome.state,
             "finished_at": now,

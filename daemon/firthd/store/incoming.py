@@ -20,20 +20,18 @@ class BlobMismatch(ValueError):
 
 
 class Promised:
-    """What was promised of a file: its length, where it is known, and digests; and those of the bytes that came."""
+    """What was promised of a file: its length, where it is known, and digests; and those of what came since `begin`."""
 
     def __init__(self, *, size: int | None, sha256: str | None, md5: str | None) -> None:
         self.size = size
         self.sha256 = sha256
         self.md5 = md5
         self.also: Promise | None = None
-        self.begin()
 
     def add(self, also: Promise | None) -> None:
         """Hold the file to another digest too, where no sha256 is promised; before the first byte."""
         if self.sha256 is None and also is not None:
             self.also = also
-            self.begin()
 
     @property
     def digest(self) -> str | None:
@@ -100,6 +98,7 @@ class BlobWriter:
         self.path = path
         self.written = 0
         self._told = Promised(size=size, sha256=sha256, md5=md5)
+        self._told.begin()
         self._limit = size if size is not None else limit
         self.resumed_at = 0  # bytes that were there before; `resume`: to be read again first
         flags = os.O_RDWR | os.O_CLOEXEC | (os.O_NOFOLLOW if resume else os.O_CREAT | os.O_EXCL)
@@ -109,6 +108,7 @@ class BlobWriter:
     def promise(self, also: Promise | None) -> None:
         """Hold the file to another digest too, where no sha256 is promised; before the first byte."""
         self._told.add(also)
+        self._told.begin()
 
     def write(self, chunk: bytes | memoryview) -> None:
         """Append bytes; raise TooLarge once there are more than were promised."""

@@ -355,7 +355,7 @@ async def test_the_log_goes_on_where_it_was_and_failures_are_kept(db: Database) 
         live.note("look at this")
         live.fail_artifact(rows.Failure(part="noarch", filename="a.conda", reason="404", attempts=3))
         live.count(failed=1)
-        await live.skip(StepName.FILTER, "nothing to filter")
+        live.skip(StepName.FILTER, "nothing to filter")
         works.end(run, Outcome(state=RunState.INCOMPLETE))
         assert await works.ended(run) is RunState.INCOMPLETE
     row = await works.row(run)
