@@ -80,6 +80,8 @@ from firthd.workers import Workers, memory_for
 
 log = logging.getLogger(__name__)
 
+COLLECTED_FROM = 5_000
+"""Objects that have come since the last look for circles of them; Python's own 700 make a run look 80 times."""
 WATCH_S = 2.0
 
 
@@ -454,7 +456,9 @@ async def serve(settings: Settings, sockets: Inherited, stop: asyncio.Event) -> 
         async with running(settings, sockets=sockets, notifier=notifier, watchdog_s=beat_s, proxies=proxies) as daemon:
             log.info("firthd %s is ready: %s, %s", __version__, daemon.base_url(), settings.socket)
             notifier.ready(f"serving on {daemon.base_url()}")
-            gc.freeze()  # what lives as long as the daemon is not looked through whenever a run makes many objects
+            # A run makes many objects, and few circles: of what lives as long as the daemon none are looked for.
+            gc.freeze()
+            gc.set_threshold(COLLECTED_FROM)
             await stop.wait()
             notifier.stopping()
             log.info("firthd stops")
