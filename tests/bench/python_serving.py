@@ -4,7 +4,7 @@ Out: a project's page in JSON and HTML, and a file of 50 KB, in requests a secon
 gets an environment of its own from the Python index, and beside nginx with one worker, which sends the same bytes as
 files. First: a file of 20 MB that a passive mirror fetches for one client, beside the source itself. In: an active run
 of 300 projects with 3,000 files, beside `curl --parallel` for the same files, then sha256sum of them, then sync, and
-beside bandersnatch. Everything of one line happens in the same run, in turns; figures are medians. Ratios are what to
+beside bandersnatch; `--active` measures only that, and without bandersnatch. Everything of one line happens in the same run, in turns; figures are medians. Ratios are what to
 trust: above 1 Firth is faster going out, below 1 coming in.
 """
 
@@ -269,12 +269,12 @@ async def run_of(process: DaemonProcess, source: str, again: Callable[[], None])
     return Run(seconds[0], cpu, seconds[1], await process.url(client))
 
 
-async def measure(folder: Path, projects: int, files: int, seconds: float, rounds: int) -> None:
+async def measure(folder: Path, projects: int, files: int, seconds: float, rounds: int, *, active: bool) -> None:
     index = made_index(projects, files)
     ours: list[Run] = []
     theirs: list[float] = []
     mirrored: list[float] = []
-    program = await asyncio.to_thread(others.bandersnatch)
+    program = None if active else await asyncio.to_thread(others.bandersnatch)
     async with FaultyUpstream() as upstream:
         index.serve(upstream)
         others.serve(index, upstream)
@@ -283,20 +283,24 @@ async def measure(folder: Path, projects: int, files: int, seconds: float, round
             async with DaemonProcess(place) as process:
                 ours.append(await run_of(process, f"{upstream.url}/simple", upstream.requests.clear))
                 theirs.append(await curl(index, upstream.url, place / "curl"))
-                more = (program, upstream.url, place / "bandersnatch", sum(map(len, index.projects.values())))
-                mirrored.append(await asyncio.to_thread(others.mirrored, *more))
+                if program is not None:
+                    more = (program, upstream.url, place / "bandersnatch", sum(map(len, index.projects.values())))
+                    mirrored.append(await asyncio.to_thread(others.mirrored, *more))
                 upstream.requests.clear()
                 if number == rounds - 1:
                     one, other = statistics.median(run.seconds for run in ours), statistics.median(theirs)
                     cpu = statistics.median(run.cpu_s for run in ours)
                     print(f"active run of {projects:,} projects, {files:,} files: {one:.2f} s, {cpu:.2f} s CPU")
                     print(f"curl --parallel, sha256sum, sync: {other:.2f} s, ratio {one / other:.2f}")
-                    slow = statistics.median(mirrored)
-                    print(f"bandersnatch, sync: {slow:.2f} s, ratio {one / slow:.2f}")
+                    if mirrored:
+                        slow = statistics.median(mirrored)
+                        print(f"bandersnatch, sync: {slow:.2f} s, ratio {one / slow:.2f}")
                     print(f"a run of no change: {statistics.median(run.unchanged for run in ours):.2f} s")
-                    await out(f"{ours[-1].url}/repo/main/simple", process.pid, place, index, seconds, rounds)
-    (large := folder / "large").mkdir()
-    await first_fetches(large, rounds)
+                    if not active:
+                        await out(f"{ours[-1].url}/repo/main/simple", process.pid, place, index, seconds, rounds)
+    if not active:
+        (large := folder / "large").mkdir()
+        await first_fetches(large, rounds)
 
 
 def main() -> None:
@@ -306,9 +310,12 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=3_000)
     parser.add_argument("--seconds", type=float, default=1.5, help="of each measurement of requests (1.5)")
     parser.add_argument("--rounds", type=int, default=5, help="figures are medians of so many (5)")
+    parser.add_argument("--active", action="store_true", help="only the active run, beside curl")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="firth-bench-") as folder:
-        asyncio.run(measure(Path(folder), given.projects, given.files, given.seconds, given.rounds))
+        asyncio.run(
+            measure(Path(folder), given.projects, given.files, given.seconds, given.rounds, active=given.active)
+        )
 
 
 if __name__ == "__main__":
