@@ -4,8 +4,8 @@ Out: a project's page in JSON and HTML, and a file of 50 KB, in requests a secon
 gets an environment of its own from the Python index, and beside nginx with one worker, which sends the same bytes as
 files. First: a file of 20 MB that a passive mirror fetches for one client, beside the source itself. In: an active run
 of 300 projects with 3,000 files, beside `curl --parallel` for the same files, then sha256sum of them, then sync, and
-beside bandersnatch; `--active` measures only that, and without bandersnatch. Everything of one line happens in the same run, in turns; figures are medians. Ratios are what to
-trust: above 1 Firth is faster going out, below 1 coming in.
+beside bandersnatch; `--active` measures only that, and without bandersnatch. Everything of one line happens in the same
+run, in turns; figures are medians. Ratios are what to trust: above 1 Firth is faster going out, below 1 coming in.
 """
 
 import argparse

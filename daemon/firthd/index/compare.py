@@ -14,13 +14,9 @@ from firthd.families.base import (
     Formats,
     InvalidRecordError,
     Listing,
-    Signed,
     SourceRecord,
     Spool,
-    Worded,
 )
-from firthd.families.pieces import Covering
-from firthd.families.usual import Indiscreet, Plain, Usual
 from firthd.index.messages import (
     LICENSES_TOLD,
     PACKAGES,
@@ -99,11 +95,12 @@ class PartReader:
 
     def compare(self, listing: Listing) -> PartResult:
         """Write how a part that was read differs."""
-        if isinstance(listing, Indiscreet) and listing.holds_users and self._spool.file is not None:
+        # `Indiscreet`, `Covering`, `Worded`, `Signed`: to ask for a protocol costs more than all else of a small part.
+        if hasattr(listing, "holds_users") and listing.holds_users and self._spool.file is not None:
             hide_users(Path(self._spool.file))
-        self._covers = listing.covers if isinstance(listing, Covering) else None
+        self._covers = listing.covers if hasattr(listing, "covers") else None
         self._load_live()
-        refused = listing.refused if isinstance(listing, Worded) else None
+        refused = listing.refused if hasattr(listing, "refused") else None
         if self._emptied(listing, refused):
             reason = f"{self._spool.part} lists nothing any more, without a word"
             if self._params.page:
@@ -135,7 +132,7 @@ class PartReader:
             bytes_to_store=bytes_to_store,
             bytes_unknown=bytes_unknown,
             base_url=listing.base_url,
-            signed=isinstance(listing, Signed) and (listing.signed or self._nothing_taken(listing)),
+            signed=hasattr(listing, "signed") and (listing.signed or self._nothing_taken(listing)),
             refused=refused,
             unexpected=self._unexpected,
             surprise=self._surprise,
@@ -179,12 +176,10 @@ class PartReader:
         rows = (
             self._state.live_rows(*whose) if covers is None else self._state.live_rows_of(*whose, names=sorted(covers))
         )
-        anew = (
-            set()
-            if params.page
-            else self._state.of_pages(params.channel_id, params.mirror_id, formats.family, self._spool.part)
-        )
+        anew: set[int] | None = set() if params.page else None
         for row in rows:
+            if anew is None:
+                anew = self._state.of_pages(*whose)
             if anew and row.id in anew:  # a run has never rendered it
                 row = row._replace(fingerprint=b"")
             self._before += not goes_along(row.section)
@@ -207,10 +202,10 @@ class PartReader:
         """Yield the records that are new or changed, in order; take those that are there off the live ones."""
         part, family, total = self._spool.part, self._formats.family, len(listing)
         fingerprint, decode, policy, early = self._formats.fingerprint, self._formats.record, self._policy, self._early
-        plain = self._formats.plain_print if isinstance(self._formats, Plain) else None
-        usual = self._formats.usual_record if isinstance(self._formats, Usual) else None
+        plain = self._formats.plain_print if hasattr(self._formats, "plain_print") else None
+        usual = self._formats.usual_record if hasattr(self._formats, "usual_record") else None
         keep = policy.keep if policy is not None and policy.solves else None
-        proven_above = self._state.proven_above()
+        proven_above = self._state.proven_above() if self._live else 0
         takes = self._formats.taker(self._params.filters)
         last: tuple[str, str] | None = None
         last_section, counts = "", True
