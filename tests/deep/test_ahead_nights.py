@@ -13,6 +13,7 @@ import pytest
 
 from firth_protocol.client import Client
 from firth_protocol.errors import FirthError
+from tests.daemon.mirrors.test_early import found
 from tests.deep.test_early_kills import counted
 from tests.deep.test_early_nights import (
     LIVE,
@@ -34,6 +35,8 @@ from tests.deep.test_early_nights import (
 from tests.deep.test_full_disk import small_disk
 from tests.support import outside
 from tests.support.daemon import DaemonProcess
+from tests.support.python import PythonIndex
+from tests.support.upstream import FaultyUpstream
 
 pytestmark = [pytest.mark.deep, pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -161,6 +164,41 @@ async def test_kills_while_first_files_come(tmp_path: Path) -> None:
             while any((process.state / "runs").iterdir()):
                 await asyncio.sleep(0.05)  # of another process
         await looked_at(process, client, RECORDS)
+
+
+async def test_kills_while_pages_are_read_as_they_come(tmp_path: Path) -> None:
+    """What is shown in the end is what a run shows that nobody cut off, byte for byte."""
+    index = PythonIndex(core=False)
+    for number in range(200):
+        for version in range(4):
+            index.add(f"p{number:03}", f"{version}.0")
+    chance, shows = random.Random(11), list[list[tuple[object, ...]]]()
+    async with FaultyUpstream() as upstream:
+        index.serve(upstream)
+        fields = {"type": "python", "mode": "active", "source": f"{upstream.url}/simple", "check": False}
+        for kills in (0, KILLS):
+            (folder := tmp_path / str(kills)).mkdir()
+            async with DaemonProcess(folder) as process:
+                client = await process.start()
+                await client.call("channel.create", name="main")
+                await client.call("mirror.create", channel="main", name="m", **fields)
+                for _ in range(kills):
+                    with suppress(FirthError):
+                        await client.call("mirror.run", mirror="main:m")
+                    await asyncio.sleep(chance.random() * 0.8)  # any moment of a run
+                    await process.kill()
+                    client = await process.start()
+                await settled(client)
+                with suppress(FirthError):
+                    await client.call("mirror.run", mirror="main:m")
+                await settled(client)
+                assert (await client.call("run.list")).items[0].state == "completed"
+                assert await shown(client) == 800
+                shows.append(await asyncio.to_thread(found, process.state, "SELECT DISTINCT path, sha256 FROM object"))
+                await process.terminate()
+                assert await asyncio.to_thread(outside.sound, process.state) == []
+    pages = [{row for row in rows if str(row[0]).count("/") == 2} for rows in shows]
+    assert pages[0] == pages[1]
 
 
 @pytest.mark.parametrize("wrong", ["gone", "other bytes"])
