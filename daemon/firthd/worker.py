@@ -1,8 +1,9 @@
-"""What a worker process does: one task, told to the daemon as it goes on; it imports little.
+"""What a worker process does: a task, told to the daemon as it goes on; it imports little.
 
 `python -m firthd.worker package.module:function` takes the parameters as one JSON document from stdin. With `-` for the
-task it imports the modules that are named after it, and waits to be told on stdin, in a line before the parameters.
-Progress and the result go out as JSON lines on stdout; all else goes through files.
+task it imports the modules that are named after it, and waits to be told on stdin: a line with the task and the length
+of the parameters, then these. Behind a small task it may wait for another. Progress and the result go out as JSON lines
+on stdout; all else goes through files.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,6 +38,8 @@ MEMORY = "FIRTHD_WORKER_MEMORY"
 MEMORY_SETTING = "upstream.max_index_bytes"
 LATER = "-"
 """In place of a task: it is told later."""
+STAYS_BYTES = 100_000_000
+"""A process that has had more memory does no other task: what a heap once had it keeps."""
 KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH")
 
 
@@ -57,6 +61,7 @@ class Message(Struct, frozen=True, omit_defaults=True):
     result: msgspec.Raw = msgspec.Raw(b"null")
     error: dict[str, Any] | None = None
     peak_rss_bytes: int = 0
+    stays: bool = False  # the process waits for another task
 
 
 Report = Callable[[TaskProgress], None]
@@ -146,10 +151,47 @@ def find_function(task: str) -> tuple[Callable[[Any, Report], Any], type[Struct]
     return function, typing.get_type_hints(function)["params"]
 
 
+def do(task: str, params: bytes, allowed: int | None, send: Callable[[Message], None]) -> Message:
+    """Do a task, and return the message that ends it; what nobody foresaw is raised."""
+    function, params_type = find_function(task)
+    failed: FirthError | None = None
+    try:
+        result = function(
+            msgspec.json.decode(params, type=params_type), lambda progress: send(Message(progress=progress))
+        )
+    except FirthError as error:
+        failed = error
+    except MemoryError:
+        failed = too_much_memory(allowed)
+    except Exception as error:
+        failed = no_room(error)
+        if failed is None:
+            raise
+    # Outside the handlers, where nothing holds what the task held: there may be no memory before that.
+    if failed is not None:
+        return Message(error=failed.wire(), peak_rss_bytes=peak_rss_bytes())
+    return Message(result=msgspec.Raw(msgspec.json.encode(result)), peak_rss_bytes=peak_rss_bytes())
+
+
+def held() -> int:
+    """Return how many files and threads this process holds; 0 where the system does not tell."""
+    with contextlib.suppress(OSError):
+        return len(list(Path("/proc/self/fd").iterdir())) + threading.active_count()
+    return 0
+
+
+def begin_anew() -> None:
+    """Let go of what a task has left, so that the next one's peak of memory is its own."""
+    gc.collect()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", "ascii")
+
+
 def child(task: str, ahead: Sequence[str] = ()) -> None:
     """Do one task: parameters from stdin, messages to what was stdout; print() goes to stderr from here on.
 
-    `ahead`: modules to import before it is known, where the task is told in the first line of stdin.
+    `ahead`: modules to import before it is known, where tasks are told on stdin: one after the other, as long as each
+    went well, took little and left nothing open.
     """
     die_with_parent()
     allowed = limit_memory()
@@ -165,31 +207,26 @@ def child(task: str, ahead: Sequence[str] = ()) -> None:
 
         for module in ahead:
             importlib.import_module(module)
-        if task == LATER:
-            task = sys.stdin.buffer.readline().decode().rstrip("\n")
-            if not task:  # none came
-                os._exit(0)
-        function, params_type = find_function(task)
-        params = msgspec.json.decode(sys.stdin.buffer.read(), type=params_type)
-        failed: FirthError | None = None
-        try:
-            result = function(params, lambda progress: send(Message(progress=progress)))
-        except FirthError as error:
-            failed = error
-        except MemoryError:
-            failed = too_much_memory(allowed)
-        except Exception as error:
-            failed = no_room(error)
-            if failed is None:
-                raise
-        # Outside the handlers, where nothing holds what the task held: there may be no memory before that.
-        if failed is not None:
-            send(Message(error=failed.wire(), peak_rss_bytes=peak_rss_bytes()))
-        else:
-            send(Message(result=msgspec.Raw(msgspec.json.encode(result)), peak_rss_bytes=peak_rss_bytes()))
-        # Taking a large heap apart object by object is wasted time: the kernel frees it at once.
-        sys.stderr.flush()
-        os._exit(0)
+        if task != LATER:
+            send(do(task, sys.stdin.buffer.read(), allowed, send))
+            leave()
+        gc.freeze()
+        before = held()
+        while told := sys.stdin.buffer.readline().split():  # else none comes any more
+            ended = do(told[0].decode(), sys.stdin.buffer.read(int(told[1])), allowed, send)
+            stays = ended.error is None and ended.peak_rss_bytes <= STAYS_BYTES and 0 < held() <= before
+            send(msgspec.structs.replace(ended, stays=stays))
+            if not stays:
+                break
+            del ended
+            begin_anew()
+        leave()
+
+
+def leave() -> None:
+    """End this process: taking a large heap apart object by object is wasted time, the kernel frees it at once."""
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def main(arguments: Sequence[str]) -> None:

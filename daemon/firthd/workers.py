@@ -1,4 +1,4 @@
-"""The only place that starts processes for index work: one short-lived child for each task.
+"""The only place that starts processes for index work: a child for each task, which ends with it or does the next.
 
 Parsing a large index holds the interpreter's lock for seconds, so it happens in a child: spawned, niced, without the
 cyclic garbage collector, killed when whoever waits for it is cancelled. What it does there stands in `firthd.worker`.
@@ -33,6 +33,8 @@ STDERR_KEPT_LINES = 200
 STDERR_LINE_MAX_BYTES = 4096
 READY_S = 60.0
 """How long a process waits for a task before it is ended."""
+SOON_S = 1.0
+"""A task that has not ended by then is no small one: for the next a process is made ready meanwhile."""
 STAND_BACK_TRIES, STAND_BACK_S = 5, 0.2
 STANDING_BACK, YIELDING = 10, 19
 """How far a worker's session stands back behind the daemon's, and one that has less to do than those beside it."""
@@ -53,7 +55,8 @@ class Workers:
         self._turns = Turns(slots)
         self._clock = clock
         self._modules: dict[str, None] = {}  # that tasks were found in so far
-        self._wanted = asyncio.Event()
+        self._moved = asyncio.Event()  # a process was told a task, or waits for one
+        self._keeps = False
         self._waiting: asyncio.subprocess.Process | None = None
         self.last_peak_rss_bytes: int | None = None
 
@@ -86,32 +89,56 @@ class Workers:
         async with self._turns.turn(pressed=pressed):
             began = self._clock.monotonic()
             process = await self._process(task, params)
+            stays = False
             try:
-                return await self._converse(process, task, params, result, progress, yielding=yielding)
+                ended = await self._converse(process, task, params, progress, yielding=yielding)
+                stays = ended.stays and not yielding  # one that stands back further never comes forward
             finally:
-                await end(process)
+                if not (stays and self._waits(process)):
+                    await end(process)
                 log.info("worker %s was at work for %.1f s", task, self._clock.monotonic() - began)
+
+        if ended.error is not None:
+            raise from_wire(ended.error)
+        return msgspec.json.decode(ended.result, type=result)
 
     async def keep_ready(self) -> None:
         """Have a process ready behind each task, for a minute; runs until it is cancelled.
 
-        It has imported what tasks were found in before, and holds nothing else. Whoever finds none starts one.
+        It is the one that did a small task; else a new one, which has imported what tasks were found in before, and
+        holds nothing else. Whoever finds none starts one.
         """
+        self._keeps = True
         try:
             while True:
-                await self._wanted.wait()
-                self._wanted.clear()
-                if self._waiting is None or has_ended(self._waiting):
-                    with contextlib.suppress(OSError):  # too many processes: the task itself is told
-                        self._waiting = await self._spawn(LATER, *self._modules)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wanted.wait(), READY_S)
-                    continue
-                if (process := self._taken()) is not None:
+                await self._moved.wait()
+                while self._moved.is_set():
+                    self._moved.clear()
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(READY_S if self._one_waits() else SOON_S):
+                            await self._moved.wait()
+                if self._one_waits() and (process := self._taken()) is not None:
                     await end(process)
+                    continue
+                with contextlib.suppress(OSError):  # too many processes: the task itself is told
+                    spawned = await self._spawn(LATER, *self._modules)
+                    if not self._waits(spawned):
+                        await end(spawned)
         finally:
+            self._keeps = False
             if (process := self._taken()) is not None:
                 await end(process)
+
+    def _waits(self, process: asyncio.subprocess.Process) -> bool:
+        """Let a process wait for the next task; return False where another one does, or none is to."""
+        if not self._keeps or self._one_waits():
+            return False
+        self._waiting = process
+        self._moved.set()
+        return True
+
+    def _one_waits(self) -> bool:
+        return self._waiting is not None and not has_ended(self._waiting)
 
     def _taken(self) -> asyncio.subprocess.Process | None:
         process, self._waiting = self._waiting, None
@@ -122,7 +149,7 @@ class Workers:
         process = self._taken()
         places = (task, getattr(params, "formats", ""))
         self._modules |= dict.fromkeys(place.partition(":")[0] for place in places if place)
-        self._wanted.set()
+        self._moved.set()
         if process is None or has_ended(process):
             process = await self._spawn(LATER)
         return process
@@ -155,47 +182,45 @@ class Workers:
         process: asyncio.subprocess.Process,
         task: str,
         params: Struct,
-        result: type[T],
         progress: Report | None,
         *,
         yielding: bool,
-    ) -> T:
+    ) -> Message:
+        """Tell a process its task and hear it to the end of that; raises WorkerLost when there is none."""
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
         async with asyncio.TaskGroup() as group:
             said = group.create_task(last_lines(process.stderr))
-            group.create_task(feed(process.stdin, task.encode() + b"\n" + msgspec.json.encode(params)))
+            group.create_task(tell(process.stdin, task, msgspec.json.encode(params)))
             standing = group.create_task(self._stand_back(process.pid, yielding=yielding))
-            end_message = await self._listen(process.stdout, progress)
+            ended = await self._listen(process.stdout, progress)
             standing.cancel()
-            status = await process.wait()
-        if end_message is None:
+            if ended is None:
+                status = await process.wait()
+            else:
+                said.cancel()
+        if ended is None:
             raise lost(task, status, said.result())
-        self.last_peak_rss_bytes = end_message.peak_rss_bytes
-        log.info("worker %s ended, peak memory %s", task, units.size(end_message.peak_rss_bytes))
-        if end_message.error is not None:
-            raise from_wire(end_message.error)
-        return msgspec.json.decode(end_message.result, type=result)
+        self.last_peak_rss_bytes = ended.peak_rss_bytes
+        log.info("worker %s ended, peak memory %s", task, units.size(ended.peak_rss_bytes))
+        return ended
 
     async def _listen(self, stdout: asyncio.StreamReader, progress: Report | None) -> Message | None:
-        """Read lines until the pipe closes; return the one that ends the task, None when there is none."""
+        """Read lines until one ends the task, and return that; None when there is none."""
         decoder = msgspec.json.Decoder(Message)
-        last: Message | None = None
         while True:
             try:
                 line = await stdout.readline()
             except ValueError:  # a line over the limit: as good as none
                 return None
-            if not line:
-                return last
             try:
                 message = decoder.decode(line)
-            except msgspec.DecodeError:  # cut off by a death in the middle of a line
+            except msgspec.DecodeError:  # nothing, or cut off by a death in the middle of a line
                 return None
             if message.progress is None:
-                last = message
-            elif progress is not None:
+                return message
+            if progress is not None:
                 progress(message.progress)
 
 
@@ -215,14 +240,11 @@ def stand_back(pid: int, niceness: int) -> bool:
     return True
 
 
-async def feed(stdin: asyncio.StreamWriter, body: bytes) -> None:
-    """Write the parameters; a child that died early is noticed by its missing result, not here."""
+async def tell(stdin: asyncio.StreamWriter, task: str, params: bytes) -> None:
+    """Write a task and its parameters; a child that died early is noticed by its missing result, not here."""
     with contextlib.suppress(ConnectionError):
-        stdin.write(body)
+        stdin.write(b"%s %d\n%s" % (task.encode(), len(params), params))
         await stdin.drain()
-    with contextlib.suppress(ConnectionError):
-        stdin.close()
-        await stdin.wait_closed()
 
 
 async def last_lines(stderr: asyncio.StreamReader) -> list[str]:

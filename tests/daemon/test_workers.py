@@ -21,7 +21,7 @@ from firthd.clock import SystemClock
 from firthd.families.base import Spool
 from firthd.families.conda.family import CONDA
 from firthd.index.messages import ReadParams, ReadResult
-from firthd.worker import TaskProgress, check_task, no_room
+from firthd.worker import STAYS_BYTES, TaskProgress, check_task, no_room
 from firthd.workers import STANDING_BACK, YIELDING, Workers, memory_for, stand_back
 from tests.support.conda import sample_channel
 from tests.support.conda_state import CondaState
@@ -225,11 +225,57 @@ async def one_ready(workers: Workers, state: CondaState) -> AsyncIterator[int]:
     assert workers_of(os.getpid()) == []
 
 
-async def test_a_process_waits_behind_a_task_and_does_the_next_one(workers: Workers, state: CondaState) -> None:
+async def test_the_process_that_did_a_small_task_does_the_next_ones(workers: Workers, state: CondaState) -> None:
     async with one_ready(workers, state) as waiting:
+        for _ in range(3):
+            open_files = sorted(Path(f"/proc/{waiting}/fd").iterdir())
+            assert (await workers.run(READ, params(state, None), ReadResult)).parts[0].records == 0
+            await until(lambda: workers_of(os.getpid()) == [waiting])
+            assert sorted(Path(f"/proc/{waiting}/fd").iterdir()) == open_files
+
+
+async def test_one_that_failed_does_no_other_task_and_another_one_waits(
+    workers: Workers, state: CondaState, tmp_path: Path
+) -> None:
+    spool = tmp_path / "index"
+    spool.write_text("<html>")
+    async with one_ready(workers, state) as waiting:
+        with pytest.raises(Upstream):
+            await workers.run(READ, params(state, spool), ReadResult)
+        assert not Path(f"/proc/{waiting}").exists(), "it is reaped"
         assert (await workers.run(READ, params(state, None), ReadResult)).parts[0].records == 0
-        assert not Path(f"/proc/{waiting}").exists(), "it did the task, and is reaped"
         await until(lambda: len(workers_of(os.getpid())) == 1)
+
+
+async def test_one_that_had_much_memory_does_no_other_task(workers: Workers, state: CondaState, tmp_path: Path) -> None:
+    spool = tmp_path / "index"
+    with spool.open("wb") as file:
+        file.write(b'{"info": {"note": "' + b"x" * STAYS_BYTES + b'"}}')
+    async with one_ready(workers, state) as waiting:
+        await workers.run(READ, params(state, spool), ReadResult)
+        assert workers.last_peak_rss_bytes is not None
+        assert workers.last_peak_rss_bytes > STAYS_BYTES
+        assert not Path(f"/proc/{waiting}").exists()
+        await workers.run(READ, params(state, None), ReadResult)
+        assert workers.last_peak_rss_bytes < STAYS_BYTES
+
+
+async def test_one_that_stands_further_back_does_no_other_task(workers: Workers, state: CondaState) -> None:
+    async with one_ready(workers, state) as waiting:
+        await workers.run(READ, params(state, None), ReadResult, yielding=True)
+        assert not Path(f"/proc/{waiting}").exists()
+
+
+async def test_a_process_is_made_ready_behind_a_task_that_takes_long(workers: Workers, state: CondaState) -> None:
+    fifo = state.next_path("fifo")
+    os.mkfifo(fifo)
+    async with one_ready(workers, state) as waiting:
+        task = asyncio.create_task(workers.run(READ, params(state, fifo), ReadResult))
+        await until(lambda: len(workers_of(os.getpid())) == 2)
+        task.cancel()
+        await asyncio.wait([task])
+        assert not Path(f"/proc/{waiting}").exists()
+        assert len(workers_of(os.getpid())) == 1
 
 
 async def test_where_the_process_that_waited_is_lost_another_one_does_the_task(

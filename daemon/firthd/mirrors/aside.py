@@ -1,7 +1,8 @@
 """The only place that writes, hashes and flushes what comes of a large file in threads while more of it is received."""
 
 import asyncio
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
 from firthd.store.incoming import Taking
@@ -9,16 +10,18 @@ from firthd.store.incoming import Taking
 WORTH_BYTES = 64 * 1024
 """A smaller chunk that nothing waits before is written at once: the way to a thread costs more, and a client waits."""
 MOST_BYTES = 1024 * 1024
-"""Bytes that wait for being written before no more are taken."""
-FLUSH_BYTES = 4 * 1024 * 1024
+"""Bytes that wait for being written, or for being hashed, before no more are taken."""
+TURN_BYTES = 4 * 1024 * 1024
+"""Bytes after which a thread is given back: other files wait for theirs."""
+FLUSH_BYTES = 1024 * 1024
 """Bytes written after which a flush begins, where one is to go on beside: less is left for the one at the end."""
 
 
 class Aside:
     """One body on its way into its file, in order. `wrote` is told how many bytes were written.
 
-    `flushers`: threads that flush what was written meanwhile. `settled` has to be awaited before anybody else touches
-    the writer.
+    Hashing goes on beside writing: what is written is wanted at once, the digest only at the end. `flushers`: threads
+    that begin to flush what was written meanwhile. `settled` has to be awaited before anybody else touches the writer.
     """
 
     def __init__(self, writer: Taking, wrote: Callable[[int], None], flushers: Executor | None = None) -> None:
@@ -28,66 +31,53 @@ class Aside:
         self._writer = writer
         self._wrote = wrote
         self._loop = asyncio.get_running_loop()
-        self._waiting: list[bytes] = []
-        self._bytes = 0
-        self._work: asyncio.Future[int] | None = None
         self._error: BaseException | None = None
+        self._writing = _Lane(self._loop, writer.append, self._written, self._failed)
+        self._hashing = _Lane(self._loop, writer.hash, lambda _: None, self._failed)
 
     async def put(self, chunk: bytes) -> None:
         """Take a chunk; what went wrong with those before is raised now or by the next call."""
-        if self._work is None and self._error is None and len(chunk) < WORTH_BYTES:
+        self._raise()
+        lanes = (self._writing, self._hashing)
+        if len(chunk) < WORTH_BYTES and not any(lane.work for lane in lanes):
             self._writer.write(chunk)
             self._wrote(len(chunk))
             return
-        self._waiting.append(chunk)
-        self._bytes += len(chunk)
-        if self._work is None:
-            self._begin()
-        while self._bytes >= MOST_BYTES and self._work is not None:
-            await asyncio.wait([self._work])
+        for lane in lanes:
+            lane.put(chunk)
+        for lane in lanes:
+            while lane.waiting >= MOST_BYTES and lane.work is not None:
+                await lane.begun()
         self._raise()
 
     async def settled(self) -> None:
-        """Wait until all is written, or nothing more will be; raise what went wrong.
+        """Wait until all is written and hashed, or nothing more will be; raise what went wrong.
 
-        Whoever is cancelled waits for the thread all the same, and gives up what it has not begun.
+        Whoever is cancelled waits for the threads all the same, and gives up what they have not begun: not all that is
+        written has been hashed then.
         """
         cancelled = False
-        while (work := self._work or self._flush) is not None:
+        while (work := self._writing.work or self._hashing.work or self._flush) is not None:
             try:
                 await asyncio.wait([work])
             except asyncio.CancelledError:
                 cancelled = True
-                self._waiting, self._bytes = [], 0
+                self._give_up()
         if cancelled:
             raise asyncio.CancelledError
         self._raise()
 
-    def _begin(self) -> None:
-        chunks, self._waiting, self._bytes = self._waiting, [], 0
-        if chunks and self._error is None:
-            self._work = self._loop.run_in_executor(None, self._write, chunks)
-            self._work.add_done_callback(self._done)
+    def _give_up(self) -> None:
+        self._writing.clear()
+        self._hashing.clear()
 
-    def _write(self, chunks: list[bytes]) -> int:
-        """Write in a thread."""
-        for chunk in chunks:
-            self._writer.write(chunk)
-        return sum(map(len, chunks))
+    def _failed(self, error: BaseException) -> None:
+        self._error = self._error or error
+        self._give_up()
 
-    def _done(self, work: asyncio.Future[int]) -> None:
-        self._work = None
-        if work.cancelled():  # the loop's threads are gone
-            self._error = asyncio.CancelledError()
-        elif (error := work.exception()) is not None:
-            self._error = error
-        else:
-            self._wrote(work.result())
-            self._unflushed += work.result()
-            self._begin_flush()
-        self._begin()
-
-    def _begin_flush(self) -> None:
+    def _written(self, size: int) -> None:
+        self._wrote(size)
+        self._unflushed += size
         if self._flushers is not None and self._flush is None and self._unflushed >= FLUSH_BYTES:
             self._unflushed = 0
             self._flush = self._loop.run_in_executor(self._flushers, self._writer.flush)
@@ -96,8 +86,83 @@ class Aside:
     def _flushed(self, flush: asyncio.Future[None]) -> None:
         self._flush = None
         if not flush.cancelled() and (error := flush.exception()) is not None:
-            self._error = self._error or error
+            self._failed(error)
 
     def _raise(self) -> None:
         if self._error is not None:
             raise self._error
+
+
+class _Lane:
+    """What is done with chunks in a thread, in order, with as many at once as wait.
+
+    `done`, in the loop, hears how many bytes have been done, `failed` what went wrong; after that comes nothing more.
+    `work` is pending while there is a thread.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        do: Callable[[Sequence[bytes]], None],
+        done: Callable[[int], None],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self.work: asyncio.Future[None] | None = None
+        self.waiting = 0  # bytes
+        self._loop = loop
+        self._do = do
+        self._done = done
+        self._failed = failed
+        self._chunks: list[bytes] = []
+        self._lock = threading.Lock()  # of `waiting` and `_chunks`
+        self._begun = asyncio.Event()
+
+    def put(self, chunk: bytes) -> None:
+        with self._lock:
+            self._chunks.append(chunk)
+            self.waiting += len(chunk)
+        self._begin()
+
+    def clear(self) -> None:
+        """Give up what has not been begun."""
+        self._take()
+
+    async def begun(self) -> None:
+        """Wait until the thread has taken what waits, or has ended."""
+        self._begun.clear()
+        await self._begun.wait()
+
+    def _take(self) -> tuple[list[bytes], int]:
+        with self._lock:
+            taken = self._chunks, self.waiting
+            self._chunks, self.waiting = [], 0
+        return taken
+
+    def _begin(self) -> None:
+        if self.work is None and self._chunks:
+            self.work = self._loop.run_in_executor(None, self._go_on)
+            self.work.add_done_callback(self._ended)
+
+    def _go_on(self) -> None:
+        """Do what waits, in a thread."""
+        left = TURN_BYTES
+        while left > 0:
+            chunks, size = self._take()
+            if not chunks:
+                return
+            self._do(chunks)
+            self._loop.call_soon_threadsafe(self._did, size)
+            left -= size
+
+    def _did(self, size: int) -> None:
+        self._begun.set()
+        self._done(size)
+
+    def _ended(self, work: asyncio.Future[None]) -> None:
+        self.work = None
+        if work.cancelled():  # the loop's threads are gone
+            self._failed(asyncio.CancelledError())
+        elif (error := work.exception()) is not None:
+            self._failed(error)
+        self._begun.set()
+        self._begin()

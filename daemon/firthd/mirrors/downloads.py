@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +17,7 @@ from firthd.families.base import FetchPlace
 from firthd.mirrors.context import Context
 from firthd.mirrors.nearby import Nearby
 from firthd.mirrors.source import Job, elsewhere, near_path, rules_of
-from firthd.mirrors.transfer import MAX_UNKNOWN, Hooks, Incoming, Patience, transfer
+from firthd.mirrors.transfer import LARGE_BYTES, MAX_UNKNOWN, Hooks, Incoming, Patience, transfer
 from firthd.runs.run import LiveRun
 from firthd.store import catalog, delivered
 from firthd.store.blobs import BlobStore, Kept
@@ -42,6 +43,8 @@ HELD_BYTES = 32 << 20
 AHEAD = 4 * TRANSFERS
 """Files that wait to be brought."""
 PAGE = 500
+FLUSHERS = 2
+"""Threads that begin to bring large files onto the disk while more of them comes."""
 PATIENCE = Patience(pauses_s=(1.0, 2.0))
 REFUSALS_IN_A_ROW = 20
 FLUSH_S = 1.0
@@ -121,6 +124,7 @@ class Downloads:
         self._near = near
         self._places = places
         self._near_path = near_path
+        self._flushers: Executor | None = None  # while it runs
         self.from_near = 0
         self._queue: asyncio.Queue[Wanted | None] = asyncio.Queue(maxsize=AHEAD)
         self._transfers = asyncio.Semaphore(TRANSFERS)
@@ -150,6 +154,7 @@ class Downloads:
         Raises Upstream when a host refuses 20 requests in a row, NoSpace when the disk is full.
         """
         self._total = total
+        self._flushers = ThreadPoolExecutor(FLUSHERS, thread_name_prefix="flush beside")
         try:
             async with asyncio.TaskGroup() as group:
                 workers = [group.create_task(self._work()) for _ in range(IN_HAND)]
@@ -162,6 +167,8 @@ class Downloads:
                 flusher.cancel()
         except* FirthError as group_of:
             raise _first(group_of.exceptions) from None
+        finally:
+            self._flushers.shutdown(wait=False)  # whoever gave them something has waited for it
         if self._digests:
             await reads.record_digests(self._digests)
         if self._lacking:
@@ -176,7 +183,7 @@ class Downloads:
         try:
             while page := await coming:
                 coming = asyncio.create_task(self._page(reads, page[-1][0].ordinal))  # while these are brought
-                for wanted, there in page:
+                for wanted, there in sorted(page, key=_large_first):
                     if there:
                         self._present += counts(wanted)
                         self._done += counts(wanted)
@@ -375,6 +382,7 @@ class Downloads:
                 hooks=Hooks(asks=asks, answered=answered, wrote=self._live.moved),
                 resume=proof,
                 elsewhere=self._elsewhere(wanted),
+                flushers=self._flushers,
                 small=isinstance(writer, MemoryWriter),
             )
             if encoded != self._source.encoded:
@@ -383,6 +391,12 @@ class Downloads:
             raise _Bad(f"longer than the {wanted.size} bytes that the source's index promises") from None
         finally:
             await self._partials.settled(writer)
+
+
+def _large_first(one: tuple[Wanted, bool]) -> int:
+    """Order a page: what takes long begins first, so that nothing waits for it alone; else as the index has it."""
+    size = one[0].size or 0
+    return -size if size >= LARGE_BYTES else 0
 
 
 async def bring(

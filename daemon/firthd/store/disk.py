@@ -1,5 +1,6 @@
 """The only place that knows what a disk says when it takes nothing more, and that asks it."""
 
+import ctypes
 import errno
 import os
 from collections.abc import Callable
@@ -17,6 +18,11 @@ _PROBE = b"\0" * 262_144
 
 READ_CHUNK = 1 << 20
 """Bytes read at a time when a file is looked at."""
+_BEGIN = 2
+"""SYNC_FILE_RANGE_WRITE of sync_file_range(2)."""
+_UNABLE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ESPIPE})
+_sync_file_range = ctypes.CDLL(None, use_errno=True).sync_file_range
+_sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _SAYS = {
     errno.ENOSPC: ("its disk is full", "free space (or inodes) on the file system of {folder}"),
@@ -77,6 +83,20 @@ def sync(path: Path, flags: int = 0, how: Callable[[int], None] = os.fsync) -> N
         how(fd)
     finally:
         os.close(fd)
+
+
+def begin_flush(fd: int) -> None:
+    """Begin to bring onto the disk what has been written to a file; nothing is promised. Raises OSError.
+
+    Waits only while the disk takes no more work, so that less is left for the flush that is waited for; where the
+    file system cannot begin alone, it waits for all.
+    """
+    if _sync_file_range(fd, 0, 0, _BEGIN) == 0:
+        return
+    number = ctypes.get_errno()
+    if number not in _UNABLE:
+        raise OSError(number, os.strerror(number))
+    os.fdatasync(fd)
 
 
 def ask(folder: Path) -> Refusal | None:

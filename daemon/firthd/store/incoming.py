@@ -3,12 +3,16 @@
 import contextlib
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from firth_protocol.errors import TooLarge
-from firthd.store.disk import READ_CHUNK
+from firthd.store.disk import READ_CHUNK, begin_flush
 from firthd.store.promises import Hash, Promise, broken, hash_for
+
+_AT_ONCE = 1024
+"""Chunks that a system takes in one call (IOV_MAX)."""
 
 
 class BlobMismatch(ValueError):
@@ -73,13 +77,19 @@ class Taking(Protocol):
     resumed_at: int
 
     def write(self, chunk: bytes | memoryview, /) -> None:
-        """Append bytes; raise TooLarge once there are more than were promised."""
+        """Append bytes and hash them; raise TooLarge once there are more than were promised."""
+
+    def append(self, chunks: Sequence[bytes | memoryview], /) -> None:
+        """Append bytes that `hash` is given too, maybe in another thread; raise TooLarge as `write` does."""
+
+    def hash(self, chunks: Sequence[bytes | memoryview], /) -> None:
+        """Hash bytes that `append` is given too."""
 
     def restart(self) -> None:
         """Throw away what has come, and begin with the first byte again."""
 
     def flush(self) -> None:
-        """Bring onto the disk what has come so far, in another thread than the one that writes."""
+        """Begin to bring onto the disk what has come so far, maybe in another thread than the one that writes."""
 
 
 class BlobWriter:
@@ -111,17 +121,31 @@ class BlobWriter:
         self._told.begin()
 
     def write(self, chunk: bytes | memoryview) -> None:
-        """Append bytes; raise TooLarge once there are more than were promised."""
-        self._check_limit(len(chunk))
-        view = memoryview(chunk)
-        while view:
-            done = os.write(self.fd, view)
-            view = view[done:]
-        self._count(chunk)
+        """Append bytes and hash them; raise TooLarge once there are more than were promised."""
+        self.append([chunk])
+        self.hash([chunk])
+
+    def append(self, chunks: Sequence[bytes | memoryview]) -> None:
+        """Append bytes that `hash` is given too, maybe in another thread; raise TooLarge as `write` does."""
+        self._check_limit(sum(map(len, chunks)))
+        for first in range(0, len(chunks), _AT_ONCE):
+            some = chunks[first : first + _AT_ONCE]
+            size = sum(map(len, some))
+            done = os.writev(self.fd, some)
+            if done < size:
+                rest = memoryview(b"".join(some))[done:]
+                while rest:
+                    rest = rest[os.write(self.fd, rest) :]
+            self.written += size
+
+    def hash(self, chunks: Sequence[bytes | memoryview]) -> None:
+        """Hash bytes that `append` is given too."""
+        for chunk in chunks:
+            self._told.count(chunk)
 
     def flush(self) -> None:
-        """Bring onto the disk what has come so far; raises OSError. Blocks."""
-        os.fdatasync(self.fd)
+        """Begin to bring onto the disk what has come so far; raises OSError. Blocks, but not until it is there."""
+        begin_flush(self.fd)
 
     def reread(self, most: int) -> bool:
         """Count bytes that an earlier process wrote, at most so many; return whether there are more. Blocks."""
@@ -144,15 +168,12 @@ class BlobWriter:
     def took(self, chunk: bytes) -> None:
         """Count bytes that the file has already; raise TooLarge once there are more than were promised."""
         self._check_limit(len(chunk))
-        self._count(chunk)
+        self._told.count(chunk)
+        self.written += len(chunk)
 
     def _check_limit(self, more: int) -> None:
         if self._limit is not None and self.written + more > self._limit:
             raise TooLarge(f"more than the {self._limit} bytes that were promised")
-
-    def _count(self, chunk: bytes | memoryview) -> None:
-        self._told.count(chunk)
-        self.written += len(chunk)
 
     @property
     def promised(self) -> str | None:
@@ -209,6 +230,14 @@ class MemoryWriter:
             raise TooLarge(f"more than the {self.size} bytes that were promised")
         self.chunks.append(chunk)
         self.written += len(chunk)
+
+    def append(self, chunks: Sequence[bytes | memoryview]) -> None:
+        """Append bytes; raise TooLarge once there are more than were promised."""
+        for chunk in chunks:
+            self.write(chunk)
+
+    def hash(self, chunks: Sequence[bytes | memoryview]) -> None:
+        """Do nothing: it is hashed when it is whole."""
 
     def restart(self) -> None:
         """Throw away what has come, and begin with the first byte again."""

@@ -327,9 +327,15 @@ class Http:
         piece = self._shaper.piece(source.limit)
         limits = _limits(connect_s, idle_s)
         try:
-            if asking.small and proxy is None and piece is None:
+            if asking.method == "GET" and proxy is None and piece is None:
                 answer = await self._wires.ask(
-                    self._session, url, headers, ssl=authority or True, limits=limits, head_s=head_s
+                    self._session,
+                    url,
+                    headers,
+                    ssl=authority or True,
+                    limits=limits,
+                    head_s=head_s,
+                    watched=not asking.small,
                 )
                 if answer is not None:
                     return answer

@@ -1,12 +1,13 @@
-"""The only place that reads an answer past aiohttp: an ordinary one that is small, whole and in one piece.
+"""The only place that reads an answer past aiohttp: an ordinary one, small and in one piece, or large as it comes.
 
-Of thousands of small files, most of what each costs is what a client for anything needs around its bytes. Connections
-are aiohttp's own (pool, names, TLS), and whatever is not the plainest of answers goes to its parser, as if it had been
-from the beginning.
+Of thousands of small files, most of what each costs is what a client for anything needs around its bytes; of a large
+one, what is copied between the connection and whoever reads. Connections are aiohttp's own (pool, names, TLS), and
+whatever is not the plainest of answers goes to its parser, as if it had been from the beginning.
 """
 
 import asyncio
 import re
+from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from ssl import SSLContext
@@ -25,6 +26,8 @@ HEADER_BYTES = 65_536
 HEADERS_MOST = 1024
 SMALL_BYTES = 262_144
 """Of a body that is read in one piece."""
+UNREAD_BYTES = 524_288
+"""Of a body that is held before no more is taken from its connection."""
 PIECE_S = 1.0
 """Seconds after which what has come of a body is handed on, and between two looks at the clock."""
 
@@ -32,7 +35,7 @@ _HEAD_BYTES = 16_384
 """Of a head that is taken for ordinary."""
 _END = b"\r\n\r\n"
 _HEAD = re.compile(rb"HTTP/1\.1 200(?: [\x20-\x7e]*)?(?:\r\n[A-Za-z0-9!#$%&'*+.^_`|~-]+:[\t\x20-\x7e]*)*")
-_LENGTH = re.compile(r"[0-9]{1,9}")
+_LENGTH = re.compile(r"[0-9]{1,15}")
 _UNUSUAL = frozenset({"transfer-encoding", "content-encoding", "connection", "upgrade", "trailer", "content-range"})
 _DOORS_MOST = 256
 _TARGET = re.compile(r"/[\x21-\x22\x24-\x7e]*")
@@ -78,7 +81,7 @@ class PlainHeaders:
 
 
 def ordinary(head: bytes) -> tuple[PlainHeaders, int] | None:
-    """Return the headers and the length of a small body; None for the head of an answer that is less than plain.
+    """Return the headers and the length of the body; None for the head of an answer that is less than plain.
 
     `head`: all before the empty line. Plain is: 200, one length, no coding, nothing that needs to be understood.
     """
@@ -97,7 +100,7 @@ def ordinary(head: bytes) -> tuple[PlainHeaders, int] | None:
         elif small in _UNUSUAL and not (small == "connection" and value.lower() == "keep-alive"):
             return None
         headers.add(small, value)
-    return (headers, length) if length is not None and length <= SMALL_BYTES else None
+    return (headers, length) if length is not None else None
 
 
 class Wire(ResponseHandler):
@@ -150,13 +153,21 @@ class Wire(ResponseHandler):
 
 
 class Plain:
-    """One answer that is asked for over a wire; its body comes in one piece, or in what came within a second each.
+    """One answer that is asked for over a wire; what comes of its body is handed on at once where it is `watched`.
 
-    It has what is used of an aiohttp.ClientResponse.
+    Else a small one comes in one piece, or in what came within a second each. It has what is used of an
+    aiohttp.ClientResponse.
     """
 
     def __init__(
-        self, connection: Connection, wire: Wire, *, idle_s: float, until: float, loop: asyncio.AbstractEventLoop
+        self,
+        connection: Connection,
+        wire: Wire,
+        *,
+        idle_s: float,
+        until: float,
+        watched: bool,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.status = 200
         self.reason: str | None = "OK"
@@ -169,9 +180,12 @@ class Plain:
         self._loop = loop
         self._idle_s = idle_s
         self._until = until  # the loop's seconds at which the head must be there
+        self._watched = watched
+        self._unread = 0
+        self._paused = False
         self._heard = loop.time()
         self._length: int | None = None  # None until the head is there
-        self._chunks: list[bytes | memoryview] = []
+        self._chunks: deque[bytes | memoryview] = deque()
         self._ready: asyncio.Future[None] | None = None
         self._error: BaseException | None = None
         self._whole = self._usual = False
@@ -200,16 +214,19 @@ class Plain:
         """Return all of the body when it has come; None: it has not, or the answer is not an ordinary one."""
         if not self._whole:
             return None
-        chunks, self._chunks = self._chunks, []
+        chunks, self._chunks = self._chunks, deque()
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def readany(self) -> bytes:
-        """Return what has come since the last call; nothing behind the end. Raises aiohttp.ClientError."""
+        """Return some of what has come, as it came; nothing behind the end. Raises aiohttp.ClientError."""
         if not self._chunks and not self._whole:
             await self._wait()
         if self._chunks:
-            chunks, self._chunks = self._chunks, []
-            return b"".join(chunks)
+            chunk = self._chunks.popleft()
+            self._unread -= len(chunk)
+            if self._paused and self._unread <= UNREAD_BYTES // 2:
+                self._hold(paused=False)
+            return bytes(chunk)  # which is the same one where it is bytes already
         if self._error is not None:
             raise self._error
         return b""
@@ -237,37 +254,53 @@ class Plain:
 
     # --- the wire
 
-    def take(self, data: bytes) -> None:
+    def take(self, came: bytes) -> None:
         """Take what has come."""
         self._heard = self._loop.time()
+        data = self._behind_head(came) if self._length is None else came
         if self._length is None:
-            if not self._head_of(data):
-                return
-        else:
+            return
+        if (beyond := self.total_bytes + len(data) - self._length) > 0:  # nobody asked for it: no answer comes any more
+            data = data[:-beyond]
+            self._wire.force_close()
+        if data:
             self._chunks.append(data)
             self.total_bytes += len(data)
-        if self._length is not None and self.total_bytes >= self._length:
-            if self.total_bytes > self._length:  # what nobody asked for: no answer comes over it any more
-                self._chunks.append(self._chunks.pop()[: self._length - self.total_bytes])
-                self.total_bytes = self._length
-                self._wire.force_close()
+            self._unread += len(data)
+        if self.total_bytes == self._length:
             self._whole = True
+            self._hold(paused=False)
             self._wire.done(quiet=True)
             self._wake()
+        elif self._watched:
+            if self._unread > UNREAD_BYTES:
+                self._hold(paused=True)
+            self._wake()
 
-    def _head_of(self, data: bytes) -> bool:
-        """Return whether this is the head, all of it, and an ordinary one; else the parser takes what comes."""
+    def _hold(self, *, paused: bool) -> None:
+        """Take nothing more from the connection while much is unread."""
+        transport = self._wire.transport
+        if paused != self._paused and transport is not None and not transport.is_closing():
+            self._paused = paused
+            self._heard = self._loop.time()
+            if paused:
+                transport.pause_reading()
+            else:
+                transport.resume_reading()
+
+    def _behind_head(self, data: bytes) -> bytes | memoryview:
+        """Read the head, where this is all of it and an ordinary one; else the parser takes what comes.
+
+        Return what stands behind it.
+        """
         end = data.find(_END, 0, _HEAD_BYTES)
         found = ordinary(data[:end]) if end >= 0 else None
         if found is None:
             self._to_the_parser(data)
-            return False
+            return b""
         self.headers, self._length = found
-        if len(data) > end + len(_END):
-            body = memoryview(data)[end + len(_END) :]  # to copy it is what costs most of a small file
-            self._chunks.append(body)
-            self.total_bytes = len(body)
-        return True
+        self._watched = self._watched or self._length > SMALL_BYTES
+        return memoryview(data)[end + len(_END) :]  # to copy it is what costs most of a small file
 
     def _to_the_parser(self, data: bytes) -> None:
         self._usual = True
@@ -287,6 +320,8 @@ class Plain:
     def look(self) -> None:
         """Hand on what has come; fail when nothing has for too long."""
         now = self._loop.time()
+        if self._paused:
+            return  # it is not the source that everything waits for
         if now - self._heard >= self._idle_s:
             self._fail(aiohttp.SocketTimeoutError("Timeout on reading data from socket"))
         elif self._length is None and now >= self._until:
@@ -320,7 +355,7 @@ class Door:
 
 
 class Wires:
-    """Asks for small files over the connections of a session."""
+    """Asks for files over the connections of a session."""
 
     def __init__(self, user_agent: str) -> None:
         self._user_agent = user_agent
@@ -340,8 +375,11 @@ class Wires:
         ssl: SSLContext | bool,
         limits: aiohttp.ClientTimeout,
         head_s: float,
+        watched: bool,
     ) -> Plain | None:
         """Return the answer with its head read; None where it has to be asked for by the session.
+
+        `watched`: what comes of the body is wanted at once, however little it is.
 
         Raises aiohttp.ClientError, OSError and TimeoutError. A request that a connection which was kept does not take
         any more is made once again.
@@ -365,7 +403,7 @@ class Wires:
             if not isinstance(wire, Wire) or wire.transport is None:
                 connection.release()
                 return None
-            answer = Plain(connection, wire, idle_s=idle_s, until=until, loop=loop)
+            answer = Plain(connection, wire, idle_s=idle_s, until=until, watched=watched, loop=loop)
             try:
                 wire.expect(answer)
                 wire.transport.write(request)

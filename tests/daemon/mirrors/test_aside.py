@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -18,18 +19,31 @@ class Slow:
         self.written = 0
         self.resumed_at = 0
         self.chunks: list[bytes] = []
+        self.hashed: list[bytes] = []
         self.gate = threading.Event()
+        self.hashing = threading.Event()
+        self.hashing.set()
         self.flushed = threading.Event()
         self.flush_error: OSError | None = None
         self._limit = limit
 
     def write(self, chunk: bytes | memoryview) -> None:
-        if len(chunk) >= WORTH_BYTES:
-            assert self.gate.wait(5)
-        if self.written + len(chunk) > self._limit:
-            raise TooLarge("more than was promised")
-        self.chunks.append(bytes(chunk))
-        self.written += len(chunk)
+        self.append([chunk])
+        self.hash([chunk])
+
+    def append(self, chunks: Sequence[bytes | memoryview]) -> None:
+        for chunk in chunks:
+            if len(chunk) >= WORTH_BYTES:
+                assert self.gate.wait(5)
+            if self.written + len(chunk) > self._limit:
+                raise TooLarge("more than was promised")
+            self.chunks.append(bytes(chunk))
+            self.written += len(chunk)
+
+    def hash(self, chunks: Sequence[bytes | memoryview]) -> None:
+        if any(len(chunk) >= WORTH_BYTES for chunk in chunks):
+            assert self.hashing.wait(5)
+        self.hashed += map(bytes, chunks)
 
     def restart(self) -> None:
         raise AssertionError
@@ -54,7 +68,7 @@ async def test_small_chunks_behind_a_large_one_keep_their_order() -> None:
     assert writer.chunks == [b"first"]
     writer.gate.set()
     await aside.settled()
-    assert writer.chunks == [b"first", LARGE, b"second", LARGE, b"third"]
+    assert writer.chunks == writer.hashed == [b"first", LARGE, b"second", LARGE, b"third"]
     assert sum(told) == writer.written == 2 * WORTH_BYTES + 16
 
 
@@ -69,6 +83,23 @@ async def test_no_more_is_taken_than_may_wait() -> None:
     await putting
     await aside.settled()
     assert writer.written == MOST_BYTES + WORTH_BYTES
+
+
+async def test_what_is_written_is_told_before_it_is_hashed_and_no_more_is_taken_than_may_wait_for_that() -> None:
+    writer, told = Slow(), asyncio.Queue[int]()
+    writer.gate.set()
+    writer.hashing.clear()
+    aside = Aside(writer, told.put_nowait)
+    await aside.put(LARGE)
+    assert await told.get() == WORTH_BYTES
+    putting = asyncio.create_task(aside.put(bytes(MOST_BYTES)))
+    assert await told.get() == MOST_BYTES
+    assert not putting.done()
+    settling = asyncio.create_task(aside.settled())
+    writer.hashing.set()
+    await putting
+    await settling
+    assert sum(map(len, writer.hashed)) == writer.written
 
 
 async def test_what_goes_wrong_in_the_thread_is_raised_and_nothing_is_written_after_it() -> None:

@@ -1,4 +1,4 @@
-"""Small files in one piece: what is plain comes past the parser, and whatever else a source says is told as ever."""
+"""What is plain comes past the parser, small in one piece and large as it comes; all else is told as ever."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,12 +14,13 @@ from firthd.upstream.client import Source, Upstream
 from firthd.upstream.failures import Passing
 from firthd.upstream.http import Asking
 from firthd.upstream.source import Validators
-from firthd.upstream.wire import SMALL_BYTES, ordinary
+from firthd.upstream.wire import SMALL_BYTES, UNREAD_BYTES, ordinary
 from tests.support.clock import FakeClock
 from tests.support.upstream import Fault, FaultyUpstream
 
 FILE = "noarch/a-1-0.conda"
 SMALL = bytes(range(256)) * 200
+LARGE = SMALL * 200
 PLAIN = b'HTTP/1.1 200 OK\r\nDate: today\r\nETag: "a"\r\nContent-Length: 5\r\nConnection: keep-alive'
 
 
@@ -84,7 +85,6 @@ def test_a_plain_head_is_understood() -> None:
         PLAIN.replace(b": 5", b": 5, 5"),
         PLAIN.replace(b": 5", b": +5"),
         PLAIN.replace(b": 5", b": 0x5"),
-        PLAIN.replace(b": 5", f": {SMALL_BYTES + 1}".encode()),
         PLAIN.replace(b"Content-Length: 5", b"X: y"),
         PLAIN + b"\r\nContent-Length: 5",
         PLAIN + b"\r\ncontent-length: 6",
@@ -167,6 +167,60 @@ async def test_a_larger_file_than_was_told_is_gone_on_with(server: FaultyUpstrea
     server.files[FILE] = SMALL * 100
     assert await brought(upstream, Source(url=server.url)) == SMALL * 100
     assert len(server.requests) == 1
+
+
+async def test_a_large_file_is_taken_no_faster_than_it_is_read(server: FaultyUpstream) -> None:
+    server.files[FILE] = LARGE * 5
+    upstream = Upstream(UpstreamSettings(timeout_s=0.2), FakeClock(auto=True))
+    await upstream.start()
+    async with upstream.open(Source(url=server.url), FILE) as body:
+        chunks = [await anext(body)]
+        await asyncio.sleep(0.5)  # longer than a silence may be: it is not the source that everything waits for
+        assert UNREAD_BYTES < server.requests[0].sent < len(LARGE) * 3
+        chunks += [chunk async for chunk in body]
+    assert b"".join(chunks) == LARGE * 5
+    server.files["next"] = SMALL
+    assert await brought(upstream, Source(url=server.url), "next") == SMALL
+    await upstream.close()
+
+
+@pytest.mark.parametrize("size", [100, SMALL_BYTES + 1])
+async def test_what_is_watched_comes_as_soon_as_it_was_sent(
+    server: FaultyUpstream, upstream: Upstream, size: int
+) -> None:
+    server.files[FILE] = LARGE[:size]
+    permits = asyncio.Semaphore(0)
+    server.fail(FILE, Fault(drip=permits, chunk_bytes=10))
+    async with asyncio.timeout(5), upstream.open(Source(url=server.url), FILE) as body:
+        for number in range(5):
+            permits.release()
+            assert await anext(body) == LARGE[10 * number : 10 * number + 10]
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (Fault(cut_after=3_000_000, cut_when=None), "broke off after [0-9,]+ of 10,240,000 bytes"),
+        (Fault(drip=asyncio.Semaphore(20), chunk_bytes=100_000), r"sent nothing for 0\.2 s"),
+    ],
+    ids=["cut", "silent"],
+)
+async def test_a_large_file_that_does_not_end_is_told(server: FaultyUpstream, fault: Fault, told: str) -> None:
+    server.files[FILE] = LARGE
+    server.fail(FILE, fault)
+    upstream = Upstream(UpstreamSettings(timeout_s=0.2), FakeClock(auto=True))
+    await upstream.start()
+    with pytest.raises(Passing, match=told):
+        await brought(upstream, Source(url=server.url))
+    assert await brought(upstream, Source(url=server.url)) == LARGE
+    await upstream.close()
+
+
+async def test_more_than_was_told_of_a_large_file_ends_the_connection(upstream: Upstream) -> None:
+    more = answer(LARGE) + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+    async with saying(more, answer(b"second")) as source:
+        assert await brought(upstream, source) == LARGE
+        assert await brought(upstream, source) == b"second"
 
 
 async def test_a_redirect_is_followed_without_credentials(server: FaultyUpstream, upstream: Upstream) -> None:
