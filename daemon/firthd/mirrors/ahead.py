@@ -34,8 +34,8 @@ from firthd.worker import Report, TaskProgress
 log = logging.getLogger(__name__)
 
 AHEAD = "firthd.index.ahead:ahead_task"
-SMALL_BYTES = 3 << 20
-"""Of a run's own files: a thread renders these in 100 ms, a worker takes as long to start."""
+SMALL_BYTES = 2 << 20
+"""Of a run's own files: a thread renders these in 150 ms, a worker takes as long to start."""
 
 
 class RenderAhead:

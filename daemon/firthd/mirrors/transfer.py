@@ -1,5 +1,6 @@
 """The only place that brings one file's bytes from its source: asked again, resumed, within the patience there is."""
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
@@ -100,11 +101,14 @@ class Hooks(Struct, frozen=True, kw_only=True):
 
 _ENCODED = str.maketrans({"+": "%2B", "!": "%21", "~": "%7E"})
 """Some stores take a plus for a blank, and only know a name by its encoded spelling."""
+_spelled = re.compile(r"[+!~]").search
 _NOT_THERE = frozenset({403, 404, 410})
 
 
 def spellings(address: str, *, encoded: bool) -> list[str]:
     """Return the spellings of an address whose file name has `+`, `!` or `~`, the one to try first before the other."""
+    if _spelled(address) is None:
+        return [address]
     path, mark, query = address.partition("?")
     folder, slash, name = path.rpartition("/")
     other = name.translate(_ENCODED)
