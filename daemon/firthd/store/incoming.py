@@ -36,6 +36,7 @@ class Promised:
         """Hold the file to another digest too, where no sha256 is promised; before the first byte."""
         if self.sha256 is None and also is not None:
             self.also = also
+            self.begin()
 
     @property
     def digest(self) -> str | None:
@@ -118,7 +119,6 @@ class BlobWriter:
     def promise(self, also: Promise | None) -> None:
         """Hold the file to another digest too, where no sha256 is promised; before the first byte."""
         self._told.add(also)
-        self._told.begin()
 
     def write(self, chunk: bytes | memoryview) -> None:
         """Append bytes and hash them; raise TooLarge once there are more than were promised."""
