@@ -4,8 +4,11 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from typing import Generic, TypeVar
 
 from firthd.store.incoming import Taking
+
+T = TypeVar("T")
 
 WORTH_BYTES = 64 * 1024
 """A smaller chunk that nothing waits before is written at once: the way to a thread costs more, and a client waits."""
@@ -34,6 +37,7 @@ class Aside:
         self._error: BaseException | None = None
         self._writing = _Lane(self._loop, writer.append, self._written, self._failed)
         self._hashing = _Lane(self._loop, writer.hash, lambda _: None, self._failed)
+        self._behind = _Lane(self._loop, writer.hash_behind, lambda _: None, self._failed)
 
     async def put(self, chunk: bytes) -> None:
         """Take a chunk; what went wrong with those before is raised now or by the next call."""
@@ -44,11 +48,21 @@ class Aside:
             self._wrote(len(chunk))
             return
         for lane in lanes:
-            lane.put(chunk)
+            lane.put(chunk, len(chunk))
         for lane in lanes:
             while lane.waiting >= MOST_BYTES and lane.work is not None:
                 await lane.begun()
         self._raise()
+
+    def take(self, chunk: memoryview) -> None:
+        """Write a chunk in whoever's thread this is, where `came` tells of it; raise what went wrong before."""
+        self._raise()
+        self._writer.append([chunk])
+
+    def came(self, size: int) -> None:
+        """Tell of bytes that `take` was given, and hash them."""
+        self._written(size)
+        self._behind.put(size, size)
 
     async def settled(self) -> None:
         """Wait until all is written and hashed, or nothing more will be; raise what went wrong.
@@ -57,7 +71,7 @@ class Aside:
         written has been hashed then.
         """
         cancelled = False
-        while (work := self._writing.work or self._hashing.work or self._flush) is not None:
+        while (work := self._writing.work or self._hashing.work or self._behind.work or self._flush) is not None:
             try:
                 await asyncio.wait([work])
             except asyncio.CancelledError:
@@ -68,8 +82,8 @@ class Aside:
         self._raise()
 
     def _give_up(self) -> None:
-        self._writing.clear()
-        self._hashing.clear()
+        for lane in (self._writing, self._hashing, self._behind):
+            lane.clear()
 
     def _failed(self, error: BaseException) -> None:
         self._error = self._error or error
@@ -93,8 +107,8 @@ class Aside:
             raise self._error
 
 
-class _Lane:
-    """What is done with chunks in a thread, in order, with as many at once as wait.
+class _Lane(Generic[T]):
+    """What is done with chunks, or with what stands for some, in a thread, in order, with as many at once as wait.
 
     `done`, in the loop, hears how many bytes have been done, `failed` what went wrong; after that comes nothing more.
     `work` is pending while there is a thread.
@@ -103,7 +117,7 @@ class _Lane:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        do: Callable[[Sequence[bytes]], None],
+        do: Callable[[Sequence[T]], None],
         done: Callable[[int], None],
         failed: Callable[[BaseException], None],
     ) -> None:
@@ -113,14 +127,14 @@ class _Lane:
         self._do = do
         self._done = done
         self._failed = failed
-        self._chunks: list[bytes] = []
+        self._chunks: list[T] = []
         self._lock = threading.Lock()  # of `waiting` and `_chunks`
         self._begun = asyncio.Event()
 
-    def put(self, chunk: bytes) -> None:
+    def put(self, chunk: T, size: int) -> None:
         with self._lock:
             self._chunks.append(chunk)
-            self.waiting += len(chunk)
+            self.waiting += size
         self._begin()
 
     def clear(self) -> None:
@@ -132,7 +146,7 @@ class _Lane:
         self._begun.clear()
         await self._begun.wait()
 
-    def _take(self) -> tuple[list[bytes], int]:
+    def _take(self) -> tuple[list[T], int]:
         with self._lock:
             taken = self._chunks, self.waiting
             self._chunks, self.waiting = [], 0

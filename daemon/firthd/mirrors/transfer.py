@@ -43,6 +43,9 @@ class Incoming(Protocol):
     def proof(self) -> str | None:
         """What If-Range takes for the same bytes; None where the source gives nothing that strong."""
 
+    async def pump(self, take: Callable[[memoryview], None], came: Callable[[int], None], /) -> bool:
+        """Give `take` all of it, in a thread, before anything was iterated over; return False: it has to be."""
+
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 
 
@@ -223,10 +226,11 @@ async def _receive(body: Incoming, writer: Taking, wrote: Callable[[int], None],
         return
     aside = Aside(writer, wrote, flushers)
     try:
-        async for chunk in body:
-            fresh = chunk[known:] if known > 0 else chunk
-            known -= len(chunk) - len(fresh)
-            if fresh:
-                await aside.put(fresh)
+        if known > 0 or not await body.pump(aside.take, aside.came):
+            async for chunk in body:
+                fresh = chunk[known:] if known > 0 else chunk
+                known -= len(chunk) - len(fresh)
+                if fresh:
+                    await aside.put(fresh)
     finally:
         await aside.settled()

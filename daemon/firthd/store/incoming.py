@@ -1,6 +1,7 @@
 """The only place that takes a file's bytes on their way into the store: counted, hashed, held to what was promised."""
 
 import contextlib
+import errno
 import hashlib
 import os
 from collections.abc import Sequence
@@ -86,6 +87,9 @@ class Taking(Protocol):
     def hash(self, chunks: Sequence[bytes | memoryview], /) -> None:
         """Hash bytes that `append` is given too."""
 
+    def hash_behind(self, sizes: Sequence[int], /) -> None:
+        """Hash so many bytes more of those that `append` was given; raise OSError when they cannot be read again."""
+
     def restart(self) -> None:
         """Throw away what has come, and begin with the first byte again."""
 
@@ -108,6 +112,7 @@ class BlobWriter:
     ) -> None:
         self.path = path
         self.written = 0
+        self._hashed = 0
         self._told = Promised(size=size, sha256=sha256, md5=md5)
         self._told.begin()
         self._limit = size if size is not None else limit
@@ -142,6 +147,18 @@ class BlobWriter:
         """Hash bytes that `append` is given too."""
         for chunk in chunks:
             self._told.count(chunk)
+            self._hashed += len(chunk)
+
+    def hash_behind(self, sizes: Sequence[int]) -> None:
+        """Hash so many bytes more of those that `append` was given; raise OSError when they cannot be read again."""
+        end = self._hashed + sum(sizes)
+        room = memoryview(bytearray(min(sum(sizes), READ_CHUNK)))
+        while self._hashed < end:
+            size = os.preadv(self.fd, [room[: end - self._hashed]], self._hashed)
+            if not size:
+                raise OSError(errno.EIO, "what was written cannot be read again")
+            self._told.count(room[:size])
+            self._hashed += size
 
     def flush(self) -> None:
         """Begin to bring onto the disk what has come so far; raises OSError. Blocks, but not until it is there."""
@@ -162,7 +179,7 @@ class BlobWriter:
         """Throw away what has come, and begin with the first byte again."""
         os.ftruncate(self.fd, 0)
         os.lseek(self.fd, 0, os.SEEK_SET)
-        self.written = self.resumed_at = 0
+        self.written = self.resumed_at = self._hashed = 0
         self._told.begin()
 
     def took(self, chunk: bytes) -> None:
@@ -170,6 +187,7 @@ class BlobWriter:
         self._check_limit(len(chunk))
         self._told.count(chunk)
         self.written += len(chunk)
+        self._hashed += len(chunk)
 
     def _check_limit(self, more: int) -> None:
         if self._limit is not None and self.written + more > self._limit:
@@ -234,9 +252,12 @@ class MemoryWriter:
     def append(self, chunks: Sequence[bytes | memoryview]) -> None:
         """Append bytes; raise TooLarge once there are more than were promised."""
         for chunk in chunks:
-            self.write(chunk)
+            self.write(bytes(chunk))  # a view is of memory that others use again
 
     def hash(self, chunks: Sequence[bytes | memoryview]) -> None:
+        """Do nothing: it is hashed when it is whole."""
+
+    def hash_behind(self, sizes: Sequence[int]) -> None:
         """Do nothing: it is hashed when it is whole."""
 
     def restart(self) -> None:

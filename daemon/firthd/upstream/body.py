@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterator
 
 from firthd.clock import Clock
+from firthd.upstream.direct import Came, Take
 from firthd.upstream.encodings import LOOK_BYTES, DamagedError, Decoder, decoder_for
 from firthd.upstream.failures import Failure
 from firthd.upstream.rate import Meter, Pace
@@ -37,6 +38,7 @@ class Body:
         validators: Validators | None = None,
         held: Callable[[int], Awaitable[None]] | None = None,
         proof: str | None = None,
+        pump: Callable[[Take, Came], Awaitable[bool]] | None = None,
     ) -> None:
         self._url = url
         self.status = status
@@ -47,6 +49,7 @@ class Body:
         self.received = 0
         self.proof = proof
         self._pull = pull
+        self._pump = pump
         self._held = held
         self._cut = cut
         self._slow = slow
@@ -84,6 +87,29 @@ class Body:
         self._decoder = decoder_for(encodings, bytes(start), path)
         if self._decoder is not None:
             self.length = None
+
+    async def pump(self, take: Take, came: Callable[[int], None]) -> bool:
+        """Give `take` all that comes, in a thread, before anything was iterated over; return False: it has to be.
+
+        `came` hears in the loop how many bytes there are. Raises as iterating does, and what `take` raises.
+        """
+        if self._pump is None or self._decoder is not None or self._held is not None or self._ahead or self.received:
+            return False
+
+        def more(size: int, waited_s: float) -> None:
+            self._waited_s += waited_s
+            self.received += size
+            self._meter.add(size)
+            self._pace.add(self._waited_s, size)
+            if size:
+                came(size)
+            elif self._pace.below(self._waited_s, MIN_BYTES_S):
+                raise self._slow(self.received)
+
+        try:
+            return await self._pump(take, more)
+        except Failure as failure:
+            raise failure.error from None
 
     def __aiter__(self) -> "Body":
         return self

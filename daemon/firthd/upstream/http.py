@@ -15,6 +15,7 @@ from firthd import sandbox
 from firthd.clock import Clock
 from firthd.config import UpstreamSettings
 from firthd.upstream.body import MIN_BYTES_S, PACE_S, Body
+from firthd.upstream.direct import Came, Take
 from firthd.upstream.encodings import labels
 from firthd.upstream.failures import Asked, Failure, Passing, Slow, retry_after_s
 from firthd.upstream.hosts import Held, Hosts, Lane, Slot
@@ -136,6 +137,7 @@ class Reply:
             validators=self.validators,
             held=self._held,
             proof=strong(self.validators, self.date),
+            pump=self._pump if isinstance(self._response, Plain) else None,
         )
         labelled = self._response.headers.getall("Content-Encoding", ())
         encodings = labels(",".join(labelled)) if labelled else []
@@ -151,8 +153,18 @@ class Reply:
             content = self._response.content
             return await (content.readany() if self._piece is None else content.read(self._piece))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            received = self._response.content.total_bytes
-            raise self.asked.broken(error, idle_s=self._idle_s, received=received, length=self.length) from None
+            raise self._broken(error) from None
+
+    async def _pump(self, take: Take, came: Came) -> bool:
+        assert isinstance(self._response, Plain)
+        try:
+            return await self._response.pump(take, came, self._clock)
+        except aiohttp.ClientError as error:
+            raise self._broken(error) from None
+
+    def _broken(self, error: BaseException) -> Failure:
+        received = self._response.content.total_bytes
+        return self.asked.broken(error, idle_s=self._idle_s, received=received, length=self.length)
 
 
 class Http:

@@ -19,6 +19,8 @@ from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError
 from yarl import URL
 
+from firthd.clock import Clock
+from firthd.upstream.direct import LEAST_BYTES, Came, Direct, Take
 from firthd.upstream.source import ROOT
 
 HEADER_BYTES = 65_536
@@ -235,6 +237,35 @@ class Plain:
         """Return what has come: nobody who counts bytes asks for an answer in one piece."""
         return await self.readany()
 
+    async def pump(self, take: Take, came: Came, clock: Clock) -> bool:
+        """Give `take` the rest of a large body, in a thread, as it comes; return False where it has to be read.
+
+        `came` hears in the loop how much of it, and for how many seconds the source was waited for; it may raise when
+        nothing is at work. Raises aiohttp.ClientError, and what `take` raises.
+        """
+        transport = self._wire.transport
+        left = 0 if self._length is None or self._usual else self._length - self.total_bytes
+        if left < LEAST_BYTES or transport is None or transport.is_closing() or self._error is not None:
+            return False
+        plain = transport.get_extra_info("sslcontext") is None
+        connection = transport.get_extra_info("socket") if plain else None
+        if connection is None:
+            return False
+        self._hold(paused=True)
+        direct = Direct(connection.fileno(), left, clock, self._loop)
+        before, self._chunks = self._chunks, deque()
+        try:
+            await direct.pump(before, take, came, silent_s=self._idle_s)
+        except TimeoutError:
+            raise aiohttp.SocketTimeoutError("Timeout on reading data from socket") from None
+        except EOFError:
+            raise aiohttp.ClientPayloadError("Response payload is not completed") from None
+        finally:
+            self.total_bytes += left - direct.left
+            direct.close()
+        self._ended()
+        return True
+
     @property
     def content_type(self) -> str:
         return (self.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
@@ -268,14 +299,17 @@ class Plain:
             self.total_bytes += len(data)
             self._unread += len(data)
         if self.total_bytes == self._length:
-            self._whole = True
-            self._hold(paused=False)
-            self._wire.done(quiet=True)
+            self._ended()
             self._wake()
         elif self._watched:
             if self._unread > UNREAD_BYTES:
                 self._hold(paused=True)
             self._wake()
+
+    def _ended(self) -> None:
+        self._whole = True
+        self._wire.done(quiet=True)
+        self._hold(paused=False)
 
     def _hold(self, *, paused: bool) -> None:
         """Take nothing more from the connection while much is unread."""

@@ -20,6 +20,7 @@ class Slow:
         self.resumed_at = 0
         self.chunks: list[bytes] = []
         self.hashed: list[bytes] = []
+        self.behind = 0
         self.gate = threading.Event()
         self.hashing = threading.Event()
         self.hashing.set()
@@ -32,18 +33,21 @@ class Slow:
         self.hash([chunk])
 
     def append(self, chunks: Sequence[bytes | memoryview]) -> None:
-        for chunk in chunks:
+        for chunk in map(bytes, chunks):
             if len(chunk) >= WORTH_BYTES:
                 assert self.gate.wait(5)
             if self.written + len(chunk) > self._limit:
                 raise TooLarge("more than was promised")
-            self.chunks.append(bytes(chunk))
+            self.chunks.append(chunk)
             self.written += len(chunk)
 
     def hash(self, chunks: Sequence[bytes | memoryview]) -> None:
         if any(len(chunk) >= WORTH_BYTES for chunk in chunks):
             assert self.hashing.wait(5)
         self.hashed += map(bytes, chunks)
+
+    def hash_behind(self, sizes: Sequence[int]) -> None:
+        self.behind += sum(sizes)
 
     def restart(self) -> None:
         raise AssertionError
@@ -162,3 +166,15 @@ async def test_whoever_is_cancelled_waits_for_the_thread_and_gives_up_the_rest()
     with pytest.raises(asyncio.CancelledError):
         await settling
     assert writer.written == WORTH_BYTES
+
+
+async def test_what_others_write_is_told_and_hashed_behind_them() -> None:
+    writer, told = Slow(limit=WORTH_BYTES), list[int]()
+    writer.gate.set()
+    aside = Aside(writer, told.append)
+    aside.take(memoryview(LARGE))
+    aside.came(WORTH_BYTES)
+    await aside.settled()
+    assert (told, writer.behind) == ([WORTH_BYTES], WORTH_BYTES)
+    with pytest.raises(TooLarge):
+        aside.take(memoryview(LARGE))

@@ -373,3 +373,25 @@ async def test_free_and_total_bytes_are_those_of_the_file_system(store: BlobStor
     assert 0 <= free <= total
     stat = os.statvfs(store.root)
     assert total == stat.f_blocks * stat.f_frsize
+
+
+def test_what_is_written_apart_is_hashed_behind_it(tmp_path: Path) -> None:
+    content = os.urandom(3_000_000)
+    writer = BlobWriter(tmp_path / "x", size=len(content), sha256=sha(content), md5=None, limit=None)
+    writer.write(content[:1000])
+    writer.append([memoryview(content)[1000:1_500_000], content[1_500_000:2_000_000]])
+    assert writer.written == 2_000_000
+    writer.hash_behind([499_000, 1_500_000])
+    writer.append([content[2_000_000:]])
+    writer.hash([content[2_000_000:]])
+    writer.verify()
+    with pytest.raises(TooLarge):
+        writer.append([b"more"])
+    with pytest.raises(OSError, match="cannot be read again"):
+        writer.hash_behind([1])
+    writer.restart()
+    writer.append([content])
+    writer.hash_behind([len(content)])
+    writer.verify()
+    writer.close()
+    assert (tmp_path / "x").read_bytes() == content

@@ -10,6 +10,7 @@ from firth_protocol import errors
 from firth_protocol.types import Credentials
 from firthd.config import UpstreamSettings
 from firthd.upstream.client import Source, Upstream
+from firthd.upstream.direct import LEAST_BYTES
 from firthd.upstream.proxies import from_environment
 from tests.support.clock import FakeClock
 from tests.support.proxy import small_proxy
@@ -51,6 +52,18 @@ async def test_an_authority_of_the_mirrors_own_is_trusted_for_that_mirror_only(
         with pytest.raises(errors.Upstream, match=f"the certificate of {server.host} is not trusted") as told:
             await read(upstream, Source(url=server.url))
         assert "ca_file" in told.value.hint
+
+
+async def test_a_large_body_over_tls_is_no_matter_of_its_socket(
+    upstream: Upstream, certificate: Path, server_tls: ssl.SSLContext
+) -> None:
+    content = bytes(3 * LEAST_BYTES)
+    async with (
+        FaultyUpstream({"x": content}, tls=server_tls) as server,
+        upstream.open(Source(url=server.url, ca_file=str(certificate / "cert.pem")), "x") as body,
+    ):
+        assert not await body.pump(lambda _: None, lambda _: None)
+        assert b"".join([chunk async for chunk in body]) == content
 
 
 async def test_a_certificate_that_is_not_trusted_is_not_tried_again(
