@@ -4,6 +4,7 @@ import asyncio
 import email.utils
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,20 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+def size_of(path: Path) -> int:
+    """Return the size of a file, which may get another name at any moment."""
+    with suppress(FileNotFoundError):
+        return path.stat().st_size
+    return 0
+
+
 def parts(state: Path) -> list[Path]:
-    return [path for path in (state / "blobs" / "partial").glob("*") if path.stat().st_size]
+    return [path for path in (state / "blobs" / "partial").glob("*") if size_of(path)]
 
 
 def part_of(state: Path) -> Path | None:
     found = parts(state)
-    return found[0] if found and found[0].stat().st_size == CAME else None
+    return found[0] if found and size_of(found[0]) == CAME else None
 
 
 async def stopped_half_way(w: World, package: BuiltPackage, **fault: Any) -> Path:
