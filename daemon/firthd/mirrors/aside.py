@@ -64,6 +64,12 @@ class Aside:
         self._written(size)
         self._behind.put(size, size)
 
+    async def hashed(self) -> None:
+        """Wait until what `take` was given is hashed: what `put` is given comes behind it."""
+        while (work := self._behind.work) is not None:
+            await asyncio.wait([work])
+        self._raise()
+
     async def settled(self) -> None:
         """Wait until all is written and hashed, or nothing more will be; raise what went wrong.
 

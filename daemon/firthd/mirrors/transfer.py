@@ -44,7 +44,10 @@ class Incoming(Protocol):
         """What If-Range takes for the same bytes; None where the source gives nothing that strong."""
 
     async def pump(self, take: Callable[[memoryview], None], came: Callable[[int], None], /) -> bool:
-        """Give `take` all of it, in a thread, before anything was iterated over; return False: it has to be."""
+        """Give `take` what comes, in a thread, as long as it comes fast; return whether that was all.
+
+        Else what is left is to be iterated over.
+        """
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 
@@ -227,6 +230,7 @@ async def _receive(body: Incoming, writer: Taking, wrote: Callable[[int], None],
     aside = Aside(writer, wrote, flushers)
     try:
         if known > 0 or not await body.pump(aside.take, aside.came):
+            await aside.hashed()
             async for chunk in body:
                 fresh = chunk[known:] if known > 0 else chunk
                 known -= len(chunk) - len(fresh)

@@ -88,23 +88,20 @@ class Body:
         if self._decoder is not None:
             self.length = None
 
-    async def pump(self, take: Take, came: Callable[[int], None]) -> bool:
-        """Give `take` all that comes, in a thread, before anything was iterated over; return False: it has to be.
+    async def pump(self, take: Take, came: Came) -> bool:
+        """Give `take` what comes, in a thread, as long as it comes fast; return whether that was all.
 
-        `came` hears in the loop how many bytes there are. Raises as iterating does, and what `take` raises.
+        Else what is left is to be iterated over. Before anything was; `came` hears in the loop how many bytes there
+        are. Raises as iterating does, and what `take` raises.
         """
         if self._pump is None or self._decoder is not None or self._held is not None or self._ahead or self.received:
             return False
 
-        def more(size: int, waited_s: float) -> None:
-            self._waited_s += waited_s
+        def more(size: int) -> None:
             self.received += size
             self._meter.add(size)
             self._pace.add(self._waited_s, size)
-            if size:
-                came(size)
-            elif self._pace.below(self._waited_s, MIN_BYTES_S):
-                raise self._slow(self.received)
+            came(size)
 
         try:
             return await self._pump(take, more)

@@ -6,7 +6,9 @@ whatever is not the plainest of answers goes to its parser, as if it had been fr
 """
 
 import asyncio
+import os
 import re
+import socket
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
@@ -238,10 +240,10 @@ class Plain:
         return await self.readany()
 
     async def pump(self, take: Take, came: Came, clock: Clock) -> bool:
-        """Give `take` the rest of a large body, in a thread, as it comes; return False where it has to be read.
+        """Give `take` what is left of a large body, in a thread, as long as it comes fast; return whether that was all.
 
-        `came` hears in the loop how much of it, and for how many seconds the source was waited for; it may raise when
-        nothing is at work. Raises aiohttp.ClientError, and what `take` raises.
+        `came` hears in the loop how much it is. What is left then is to be read. Raises aiohttp.ClientError, and what
+        `take` raises.
         """
         transport = self._wire.transport
         left = 0 if self._length is None or self._usual else self._length - self.total_bytes
@@ -252,19 +254,20 @@ class Plain:
         if connection is None:
             return False
         self._hold(paused=True)
-        direct = Direct(connection.fileno(), left, clock, self._loop)
-        before, self._chunks = self._chunks, deque()
+        direct = Direct(socket.socket(fileno=os.dup(connection.fileno())), left, clock, self._loop)
+        before, self._chunks, self._unread = self._chunks, deque(), 0
         try:
-            await direct.pump(before, take, came, silent_s=self._idle_s)
-        except TimeoutError:
-            raise aiohttp.SocketTimeoutError("Timeout on reading data from socket") from None
+            await direct.pump(before, take, came)
         except EOFError:
             raise aiohttp.ClientPayloadError("Response payload is not completed") from None
         finally:
             self.total_bytes += left - direct.left
             direct.close()
-        self._ended()
-        return True
+        if direct.left:
+            self._hold(paused=False)
+        else:
+            self._ended()
+        return not direct.left
 
     @property
     def content_type(self) -> str:
