@@ -197,7 +197,8 @@ async def test_rollback_publishes_an_earlier_generation_and_freezes(tmp_path: Pa
         assert told.channel.draft is None
         assert told.change == ContentChange(added=2, removed=1, from_generation=4, to_generation=5)
         w.source.add(PackageSpec(name="later"))
-        await w.run()
+        again = await w.run()
+        assert (again.state, again.counts.added) == (RunState.COMPLETED, 1), again
         assert (await w.call("channel.unfreeze", channel="main", dry_run=True)).change.added == 3
         w.source.remove("noarch", "later-1.0-0.conda")
         await w.run()
