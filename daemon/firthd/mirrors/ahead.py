@@ -10,7 +10,6 @@ import logging
 import shutil
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 from firth_protocol.types import RunKind
@@ -19,7 +18,6 @@ from firthd.channels.early import FIRST_GENERATION, Early, shows_nothing
 from firthd.index.ahead import ahead_task
 from firthd.index.messages import AheadResult, EarlyParams, ReadParams, Rendered
 from firthd.mirrors.context import Context
-from firthd.mirrors.readers import to_its_end
 from firthd.mirrors.reading import Reading
 from firthd.mirrors.source import Job, rules_of
 from firthd.mirrors.take_in import Begun, TakeIn
@@ -29,6 +27,7 @@ from firthd.store.catalog import SourceIndexRow
 from firthd.store.database import Reader
 from firthd.store.run_file import files_of
 from firthd.store.run_reads import RunFileReads
+from firthd.threads import in_thread
 from firthd.worker import Report, TaskProgress
 
 log = logging.getLogger(__name__)
@@ -120,7 +119,7 @@ class RenderAhead:
     async def _made(self, params: ReadParams, tell: Report) -> Rendered | None:
         try:
             if await asyncio.to_thread(_size_of, Path(params.run_file)) <= SMALL_BYTES:
-                return (await to_its_end(partial(ahead_task, params, tell))).made
+                return (await in_thread(ahead_task, params, tell)).made
             return (await self._p.workers.run(AHEAD, params, AheadResult, progress=tell)).made
         except Exception as error:  # whatever it is, whoever publishes meets it again
             log.warning("what is to be shown is rendered when all files are there: %s", error)

@@ -8,7 +8,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -19,8 +18,9 @@ from firthd.index.messages import PartResult, ReadParams
 from firthd.index.read import read_task
 from firthd.mirrors.arrivals import GATHERED
 from firthd.mirrors.fetch_index import Came
-from firthd.mirrors.readers import SMALL_BYTES, to_its_end
+from firthd.mirrors.readers import SMALL_BYTES
 from firthd.store.catalog import SourceIndexRow
+from firthd.threads import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class ReadAhead:
             spools, self._waiting = self._waiting, []
             some = replace(params, spools=spools, goes_on=bool(self.read))
             try:
-                result = await to_its_end(partial(read_task, some, unheard))
+                result = await in_thread(read_task, some, unheard)
             except Exception as error:  # whoever reads all of it meets it again
                 log.info("parts are read when all have come: %s", error)
                 self.read, self.reads = [], False

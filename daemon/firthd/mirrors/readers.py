@@ -2,10 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -17,12 +16,11 @@ from firthd.index.messages import PartResult, ReadParams, ReadResult, Rendered, 
 from firthd.index.read import read_task
 from firthd.store.judgement_file import join
 from firthd.store.run_file import forget_more, numbered
+from firthd.threads import in_thread
 from firthd.worker import Report, TaskProgress, no_room
 from firthd.workers import Workers
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 READ = "firthd.index.read:read_task"
 SMALL_BYTES = 1 << 20
@@ -156,22 +154,12 @@ async def summed_up(workers: Workers, params: ReadParams, sums: Sums) -> Rendere
 
 
 async def _read_here(params: ReadParams) -> ReadResult:
-    """Let a thread read a few small parts."""
+    """Let a thread read a few small parts; whoever is cancelled waits until it has let go of the run's file."""
     try:
-        return await to_its_end(lambda: read_task(params, unheard))
+        return await in_thread(read_task, params, unheard)
     except Exception as error:
         if (told := no_room(error)) is not None:
             raise told from error
-        raise
-
-
-async def to_its_end(work: Callable[[], T]) -> T:
-    """Let a thread do this; whoever is cancelled waits until it has let go of the run's file."""
-    working = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(working)
-    except asyncio.CancelledError:
-        await asyncio.wait({working})
         raise
 
 

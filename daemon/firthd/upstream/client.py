@@ -13,9 +13,10 @@ from firth_protocol import errors
 from firthd import __version__
 from firthd.clock import Clock
 from firthd.config import UpstreamSettings
+from firthd.threads import in_thread
 from firthd.upstream.body import MIN_BYTES_S, PACE_S, Body
 from firthd.upstream.failures import Asked, Failure, Limit
-from firthd.upstream.files import HOST, SMALL_BYTES, OpenFile, in_thread, open_below
+from firthd.upstream.files import HOST, SMALL_BYTES, OpenFile, open_below
 from firthd.upstream.hosts import Lane
 from firthd.upstream.http import MAX_PAUSE_S, Asking, Http, Reply
 from firthd.upstream.known import Told

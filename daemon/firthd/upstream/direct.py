@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import aiohttp
 
 from firthd.clock import Clock
-from firthd.upstream.files import in_thread
+from firthd.threads import in_thread
 
 LEAST_BYTES = 1024 * 1024
 """Of a body that is worth it."""

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from firth_protocol.errors import Invalid
 from firthd import sandbox
+from firthd.threads import in_thread
 from firthd.upstream.failures import Asked, Failure
 from firthd.upstream.masking import printable
 from firthd.upstream.source import Source, Validators, is_absolute, masker
@@ -25,9 +26,6 @@ _COPY_BYTES = 8 * CHUNK_BYTES
 _FICLONE = 0x40049409
 HOST = "file"
 """Stands for the host in errors about folders."""
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class Sink(Protocol):
@@ -152,23 +150,6 @@ def folder_of(url: str) -> Path:
     ):
         raise Invalid(f"{printable(url)} does not name a folder", hint="write it as file:///absolute/path")
     return Path(path)
-
-
-async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a blocking call in a thread; when cancelled, wait for it first.
-
-    Otherwise the file would be closed under the thread, and its number could by then belong to another file.
-    """
-    work = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        while not work.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([work])
-        if not work.cancelled():
-            work.exception()  # it is the cancellation that counts
-        raise
 
 
 def _relative(root: Path, path_or_url: str) -> str:

@@ -9,8 +9,9 @@ from typing import NamedTuple, Protocol
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from firth_protocol.errors import NoSpace, TooLarge, Upstream
+from firthd.threads import in_thread
 from firthd.upstream.client import Fetched, Look, Source, Validators, mask
-from firthd.upstream.files import folder_of, in_thread
+from firthd.upstream.files import folder_of
 from firthd.upstream.markup import Start, pieces
 from firthd.upstream.source import is_file
 from firthd.upstream.spool import Room

@@ -1,13 +1,11 @@
-import asyncio
 import os
-import threading
 from pathlib import Path
 
 import pytest
 
 from firth_protocol import errors
 from firthd.upstream.client import Source, Upstream
-from firthd.upstream.files import folder_of, in_thread
+from firthd.upstream.files import folder_of
 
 
 @pytest.fixture
@@ -134,22 +132,3 @@ async def test_a_file_that_shrinks_while_it_is_read_is_no_file(upstream: Upstrea
 def test_only_absolute_folders_of_this_machine(url: str) -> None:
     with pytest.raises(errors.Invalid):
         folder_of(url)
-
-
-async def test_a_cancelled_wait_for_a_thread_waits_for_its_end() -> None:
-    begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
-
-    def work() -> None:
-        begun.set()
-        go_on.wait(5)
-        ended.set()
-
-    task = asyncio.create_task(in_thread(work))
-    await asyncio.to_thread(begun.wait, 5)
-    task.cancel()
-    done, _ = await asyncio.wait([task], timeout=0.01)
-    assert not done
-    go_on.set()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert ended.is_set()
