@@ -15,23 +15,7 @@ from firth_protocol.client import Client
 from firth_protocol.errors import FirthError
 from tests.daemon.mirrors.test_early import found
 from tests.deep.test_early_kills import counted
-from tests.deep.test_early_nights import (
-    LIVE,
-    TWICE,
-    UNFINISHED,
-    Night,
-    blocked,
-    channel_deleted,
-    collected,
-    deleted,
-    edited,
-    frozen,
-    judged,
-    restarted,
-    settled,
-    stopped,
-    stopped_and_published,
-)
+from tests.deep.test_early_nights import LIVE, NIGHTS, TWICE, UNFINISHED, Night, blocked, edited, judged, settled
 from tests.deep.test_full_disk import small_disk
 from tests.support import outside
 from tests.support.daemon import DaemonProcess
@@ -106,23 +90,7 @@ async def looked_at(process: DaemonProcess, client: Client, wanted: int) -> None
     assert await asyncio.to_thread(counted, process.state, TWICE) == 0
 
 
-@pytest.mark.parametrize(
-    "night",
-    [
-        worker_lost,
-        stopped,
-        stopped_and_published,
-        restarted,
-        blocked,
-        edited,
-        judged,
-        deleted,
-        channel_deleted,
-        frozen,
-        collected,
-    ],
-    ids=lambda night: night.__name__,
-)
+@pytest.mark.parametrize("night", [*NIGHTS, worker_lost], ids=lambda night: night.__name__)
 async def test_a_night_of_first_files(tmp_path: Path, night: Night) -> None:
     source = await asyncio.to_thread(write_source, tmp_path / "source")
     async with DaemonProcess(tmp_path) as process:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -133,24 +133,22 @@ async def settled(client: Client) -> None:
             await asyncio.sleep(0.05)  # of another process
 
 
-@pytest.mark.parametrize(
-    "night",
-    [
-        stopped,
-        stopped_and_published,
-        worker_lost,
-        restarted,
-        blocked,
-        edited,
-        judged,
-        deleted,
-        channel_deleted,
-        frozen,
-        collected,
-        backed_up,
-    ],
-    ids=lambda night: night.__name__,
+NIGHTS: Sequence[Night] = (
+    stopped,
+    stopped_and_published,
+    restarted,
+    blocked,
+    edited,
+    judged,
+    deleted,
+    channel_deleted,
+    frozen,
+    collected,
 )
+"""What may happen to any first run."""
+
+
+@pytest.mark.parametrize("night", [*NIGHTS, worker_lost, backed_up], ids=lambda night: night.__name__)
 async def test_a_night_of_a_first_reading(tmp_path: Path, night: Night) -> None:
     source = await asyncio.to_thread(write_source, tmp_path / "source")
     async with DaemonProcess(tmp_path) as process:
